@@ -1,0 +1,216 @@
+//! The contract between a node and its driver: what comes in, what goes out, and what the driver owes.
+//!
+//! The driver's duties:
+//! - hand over events one at a time, in any order but each peer's frames in the order in which they were
+//!   sent, with a reading of the clock; call `take_effects` after each batch of events (a turn) and carry the
+//!   effects out in order;
+//! - [`Effect::Persist`]: append the records to the shared log as one batch and sync it *before* reporting
+//!   [`Event::Persisted`]. The node has at most one under way. A failed sync ends the process;
+//! - [`Effect::Apply`]: apply the jobs in order, answer their waiters, and report [`Event::Applied`];
+//! - [`Effect::Read`]: read at the named index, and answer. That index is applied by then;
+//! - an answer to a [`Token`] of another node goes to that node as [`PeerMessage::Answer`];
+//! - [`Effect::Send`] may lose messages, but only as a whole suffix of what was sent, after which it reports
+//!   [`Event::PeerLost`] and, once connected again, [`Event::PeerUp`];
+//! - [`Event::Tick`] comes every [`TICK_MS`](ringfort_types::limits::TICK_MS); ticks that were missed are
+//!   dropped.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use ringfort_types::{
+    HardState, Incarnation, Index, LogEntry, NodeId, PeerFrame, PeerMessage, Record, Reply, Request,
+    Revision, ShardId, Term, Token,
+};
+
+/// How a node was told to be born. All listed nodes must agree on everything but `me`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// This node's advertised address; one of `addresses`.
+    pub address: String,
+    /// All nodes' advertised addresses, sorted, without repetition. A node's [`NodeId`] is its place in this
+    /// list, from 1.
+    pub addresses: Vec<String>,
+    /// The names given for them, in the same order; empty where none was given. This node's own is there.
+    pub names: Vec<String>,
+    /// Shards of the cluster.
+    pub shards: u32,
+    /// Copies of each shard that were asked for.
+    pub replicas: u32,
+}
+
+/// Who this node is, from its data directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Drawn when the directory was made.
+    pub incarnation: Incarnation,
+    /// How often it has been started, this time included.
+    pub boot: u64,
+    /// What the last [`Effect::SaveBirth`] said, if there was one.
+    pub birth: Option<Bytes>,
+}
+
+/// A request from a client of this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Incoming {
+    /// Where the answer goes; its origin is this node. Not in use for another request.
+    pub token: Token,
+    /// The request, not yet validated.
+    pub request: Request,
+    /// How long the client will wait, in milliseconds from now.
+    pub timeout_ms: u32,
+}
+
+/// What the driver found on disk for one shard, and has applied to its table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Opened {
+    /// The last hard state in the log; zeroes if there is none.
+    pub hard_state: HardState,
+    /// The log's terms: each with the first index that has it, ascending. Empty if the log is.
+    pub terms: Vec<(Index, Term)>,
+    /// The last index in the log; 0 if it is empty.
+    pub last: Index,
+    /// The table's last applied index, after everything up to `hard_state.commit` has been replayed.
+    pub applied: Index,
+    /// The shard's revision at `applied`.
+    pub revision: Revision,
+    /// The entries after `applied`, up to `last`.
+    pub tail: Vec<LogEntry>,
+}
+
+/// Estimates about one shard's table, for reports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableStats {
+    /// Which shard.
+    pub shard: ShardId,
+    /// Its revision.
+    pub revision: Revision,
+    /// Estimated rows.
+    pub keys_estimate: u64,
+    /// Estimated bytes.
+    pub bytes_estimate: u64,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A tick has passed.
+    Tick,
+    /// Clients ask.
+    Requests(Vec<Incoming>),
+    /// Another node speaks.
+    Peer(PeerFrame),
+    /// A connection to this node has been made: what is sent from now on should arrive.
+    PeerUp(NodeId),
+    /// The connection to this node is gone, and with it whatever was under way.
+    PeerLost(NodeId),
+    /// [`Effect::SaveBirth`] is durable.
+    BirthSaved,
+    /// [`Effect::Open`] is done for these shards.
+    Opened(BTreeMap<ShardId, Opened>),
+    /// [`Effect::Persist`] with this number is durable.
+    Persisted(u64),
+    /// These shards' tables have reached these indexes.
+    Applied(Vec<(ShardId, Index)>),
+    /// The entries that [`Effect::Fetch`] asked for; may be fewer, from the first one on.
+    Fetched {
+        /// Whose.
+        shard: ShardId,
+        /// From the index asked for, without gaps.
+        entries: Vec<LogEntry>,
+    },
+    /// How large the tables are; about once a second.
+    Stats(Vec<TableStats>),
+    /// The process should end: hand leadership over, then report [`Effect::Stopped`].
+    Stop,
+}
+
+/// A committed entry to be applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApplyJob {
+    /// To which shard.
+    pub shard: ShardId,
+    /// The entry.
+    pub entry: LogEntry,
+    /// Who waits for its commands, in their order; empty if nobody does, else one for each command.
+    pub waiters: Vec<Token>,
+    /// How many replicas are known to have synced it, for the receipts.
+    pub copies: u32,
+}
+
+/// A read to be answered from a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadJob {
+    /// Who asks.
+    pub token: Token,
+    /// Which shard.
+    pub shard: ShardId,
+    /// The index to read at.
+    pub at: Index,
+    /// `Get`, `Scan` or `DigestAt`.
+    pub request: Request,
+}
+
+/// An answer for a client of this node, or for another node's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// Whose request.
+    pub token: Token,
+    /// The answer.
+    pub reply: Reply,
+    /// The node that leads the key's shard, if the request had to be passed on to it: asking there is
+    /// quicker.
+    pub leader: Option<NodeId>,
+}
+
+/// Something to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Keep these bytes as [`Identity::birth`], durably, then report [`Event::BirthSaved`].
+    SaveBirth(Bytes),
+    /// The cluster is born: open the log and these shards' tables, replay, and report [`Event::Opened`].
+    Open {
+        /// The cluster's number, for file headers and peer frames.
+        cluster: u64,
+        /// The shards that have a replica here, the meta group among them if it has.
+        shards: Vec<ShardId>,
+    },
+    /// Append to the log as one batch, sync, then report [`Event::Persisted`].
+    Persist {
+        /// Its number, from 1 in each boot.
+        number: u64,
+        /// In order.
+        records: Vec<Record>,
+    },
+    /// Send to this node.
+    Send {
+        /// To whom.
+        to: NodeId,
+        /// In order.
+        messages: Vec<PeerMessage>,
+    },
+    /// Apply, answer the waiters, report [`Event::Applied`].
+    Apply(Vec<ApplyJob>),
+    /// Read and answer.
+    Read(Vec<ReadJob>),
+    /// Answer.
+    Reply(Vec<Answered>),
+    /// Read old entries from the log and report [`Event::Fetched`].
+    Fetch {
+        /// Whose.
+        shard: ShardId,
+        /// The first one wanted.
+        from: Index,
+        /// One past the last one wanted.
+        to: Index,
+        /// At most about so many bytes, but at least one entry.
+        bytes_max: usize,
+    },
+    /// A line for the operator.
+    Notice(String),
+    /// All local shards are open, and requests are served from now on. Comes once.
+    Serving,
+    /// This node must not go on, for this reason: end the process with exit code 2.
+    Refused(String),
+    /// Leadership is handed over as far as it could be: the process may end.
+    Stopped,
+}

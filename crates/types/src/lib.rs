@@ -1,0 +1,40 @@
+//! The words of Ringfort: ids, commands, requests, replies, errors and limits.
+//!
+//! Every other crate speaks in these types; this one depends on no other and does no I/O. The
+//! definitions follow the design's vocabulary: a *shard* is one Raft group, a *revision* counts what
+//! changed a shard, a *receipt* is what an acknowledged write returns.
+//!
+//! Invariants kept here:
+//! - an id is a newtype, so a term can't be passed where an index is meant;
+//! - what is written to disk or sent to another node has one encoder and one decoder, side by side,
+//!   and the decoder allocates nothing that the bytes at hand do not justify;
+//! - a failure says whether the request surely did not happen ([`Outcome::Rejected`]) or may have
+//!   ([`Outcome::Unknown`]). There is no third kind, and a time-out is never a rejection.
+//!
+//! Deliberately absent: clocks. Time comes in as [`Now`] from whoever drives the code.
+
+mod clock;
+mod command;
+mod error;
+mod ids;
+pub mod limits;
+mod log;
+mod message;
+mod request;
+mod slot;
+pub mod wire;
+
+pub use clock::{HybridClock, Now};
+pub use command::{Command, Entry};
+pub use error::{Code, Failure, Outcome};
+pub use ids::{Epoch, Incarnation, Index, NodeId, PeerId, Revision, ShardId, Slot, Term};
+pub use log::{EntryKind, HardState, LogEntry, Record};
+pub use message::{
+    BirthStage, Forward, Hello, NodeReport, PeerFrame, PeerMessage, ReadProbe, ReadProbeReply, ReplicaReport,
+    Role,
+};
+pub use request::{
+    ClusterState, Consistency, NodeState, Page, Receipt, Reply, Request, Row, Scan, ShardState, Token,
+    is_name,
+};
+pub use slot::{SLOTS, slot_of};

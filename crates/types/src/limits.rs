@@ -1,0 +1,65 @@
+//! Every bound, by name. A request beyond one is refused with an error that names it, and nothing changes.
+//!
+//! Units come last in a name. Relations between bounds are asserted at compile time, at the end.
+
+/// Longest key, in bytes. The shortest is one byte.
+pub const KEY_BYTES_MAX: usize = 16 * 1024;
+/// Longest value, in bytes.
+pub const VALUE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Largest gRPC message, either way, in bytes.
+pub const GRPC_MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Most commands in one Raft entry.
+pub const ENTRY_COMMANDS_MAX: usize = 4096;
+/// A Raft entry is closed once its commands reach this many bytes (one command may be larger by itself).
+pub const ENTRY_BYTES_SOFT: usize = 1024 * 1024;
+/// Most requests that one connection may have unanswered.
+pub const CONNECTION_REQUESTS_MAX: usize = 16 * 1024;
+/// Most bytes of unanswered requests that one connection may hold.
+pub const CONNECTION_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Most bytes of writes that a node accepts before they are applied, over all shards.
+pub const NODE_PENDING_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Most requests that a node holds unanswered, over all shards and connections.
+pub const NODE_PENDING_REQUESTS_MAX: usize = 256 * 1024;
+/// Most writes that one shard accepts before they are applied.
+pub const SHARD_PENDING_REQUESTS_MAX: usize = 64 * 1024;
+/// Most rounds of reads that a node has under way at once; later reads wait and share the next round.
+pub const READ_ROUNDS_MAX: usize = 16;
+/// Most bytes waiting to be sent to one peer; beyond it the connection is dropped and made anew.
+pub const PEER_OUTBOX_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of rows in one page of a scan (a page holds at least one row).
+pub const SCAN_PAGE_BYTES: usize = 64 * 1024;
+/// Entries kept in memory per shard after they are applied, in bytes, for followers that are just behind.
+pub const SHARD_ENTRY_CACHE_BYTES: usize = 1024 * 1024;
+/// Largest append message between two replicas, in bytes of entries (one entry may be larger by itself).
+pub const APPEND_BYTES_MAX: usize = 512 * 1024;
+/// Most append messages under way to one replica.
+pub const APPENDS_IN_FLIGHT_MAX: usize = 64;
+/// How often a request may be passed on before it is refused.
+pub const HOPS_MAX: u8 = 5;
+/// Most nodes in the list that a cluster is born from.
+pub const BIRTH_NODES_MAX: usize = 64;
+/// Most shards of a cluster.
+pub const SHARDS_MAX: u32 = 4096;
+/// Most bytes in a node's name.
+pub const NAME_BYTES_MAX: usize = 64;
+
+/// Raft's tick, in milliseconds. All timings below are multiples of it.
+pub const TICK_MS: u64 = 25;
+/// A leader speaks to its followers at least this often, in milliseconds.
+pub const HEARTBEAT_MS: u64 = 100;
+/// The shortest election timeout, in milliseconds: that of the replica first in line.
+pub const ELECTION_MS: u64 = 500;
+/// Width of one replica's band of election timeouts, in milliseconds.
+pub const ELECTION_BAND_MS: u64 = 100;
+/// From one replica's band to the next one's, in milliseconds.
+pub const ELECTION_RANK_MS: u64 = 150;
+
+const _: () = {
+    assert!(KEY_BYTES_MAX + VALUE_BYTES_MAX + 1024 < GRPC_MESSAGE_BYTES_MAX);
+    assert!(HEARTBEAT_MS.is_multiple_of(TICK_MS) && ELECTION_MS.is_multiple_of(TICK_MS));
+    assert!(ELECTION_MS >= 5 * HEARTBEAT_MS);
+    assert!(ELECTION_BAND_MS < ELECTION_RANK_MS);
+    assert!(CONNECTION_BYTES_MAX > GRPC_MESSAGE_BYTES_MAX);
+    assert!(NODE_PENDING_BYTES_MAX >= 2 * VALUE_BYTES_MAX);
+    assert!(SCAN_PAGE_BYTES < VALUE_BYTES_MAX);
+};

@@ -1,0 +1,52 @@
+//! What a shard's Raft state leaves in the shared log: entries and hard states.
+
+use bytes::Bytes;
+
+use crate::{Index, PeerId, ShardId, Term};
+
+/// What an entry is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum EntryKind {
+    /// Carries commands, or nothing: the entry with which a leader opens its term.
+    #[default]
+    Normal,
+    /// Carries a change of the group's configuration.
+    Configuration,
+}
+
+/// One entry of a shard's Raft log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogEntry {
+    /// Its place; from 1, without gaps.
+    pub index: Index,
+    /// The term of the leader that made it. Never falls from one index to the next.
+    pub term: Term,
+    /// What it is for.
+    pub kind: EntryKind,
+    /// For `Normal`: an encoded [`Entry`](crate::Entry), or nothing.
+    pub payload: Bytes,
+}
+
+/// What Raft must not forget besides entries (Raft, figure 2: currentTerm, votedFor; and the commit index,
+/// which may lag).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HardState {
+    /// The latest term that this replica has seen.
+    pub term: Term,
+    /// Whom it voted for in that term; 0 if nobody.
+    pub vote: PeerId,
+    /// An index known to be committed.
+    pub commit: Index,
+}
+
+/// One thing to be written to the shared log.
+///
+/// The last record about something wins: an entry at an index replaces every earlier entry of that shard at
+/// that index *and all indexes after it*; a hard state replaces the earlier one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// An entry.
+    Entry(ShardId, LogEntry),
+    /// A hard state.
+    HardState(ShardId, HardState),
+}

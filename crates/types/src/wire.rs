@@ -1,0 +1,123 @@
+//! Reading and writing the primitives that Ringfort's own formats are made of.
+//!
+//! Fixed integers are little-endian. A varint is LEB128, at most ten bytes. A byte string is a varint
+//! length and then the bytes. [`Reader`] never allocates for a length before the bytes are known to be
+//! there: strings are slices of the input's own buffer.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+/// The input does not follow the format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("malformed bytes: {0}")]
+pub struct Malformed(pub &'static str);
+
+/// Appends `value` as a LEB128 varint.
+pub fn put_varint(out: &mut BytesMut, mut value: u64) {
+    while value >= 0x80 {
+        out.put_u8(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.put_u8(value as u8);
+}
+
+/// Appends a length and the bytes.
+pub fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
+    put_varint(out, bytes.len() as u64);
+    out.put_slice(bytes);
+}
+
+/// Takes fields off the front of a buffer.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    rest: Bytes,
+}
+
+impl Reader {
+    /// Reads from the start of `bytes`.
+    pub fn new(bytes: Bytes) -> Reader {
+        Reader { rest: bytes }
+    }
+
+    /// Bytes not yet taken.
+    pub fn remaining(&self) -> usize {
+        self.rest.len()
+    }
+
+    /// Ends the reading: anything left over is an error.
+    pub fn finish(self) -> Result<(), Malformed> {
+        if self.rest.is_empty() { Ok(()) } else { Err(Malformed("bytes after the end")) }
+    }
+
+    /// Everything not yet taken.
+    pub fn take_rest(&mut self) -> Bytes {
+        std::mem::take(&mut self.rest)
+    }
+
+    /// One byte.
+    pub fn u8(&mut self) -> Result<u8, Malformed> {
+        Ok(self.fixed::<1>()?[0])
+    }
+
+    /// A little-endian 32-bit number.
+    pub fn u32(&mut self) -> Result<u32, Malformed> {
+        Ok(u32::from_le_bytes(self.fixed()?))
+    }
+
+    /// A little-endian 64-bit number.
+    pub fn u64(&mut self) -> Result<u64, Malformed> {
+        Ok(u64::from_le_bytes(self.fixed()?))
+    }
+
+    /// A LEB128 varint.
+    pub fn varint(&mut self) -> Result<u64, Malformed> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.u8()?;
+            let bits = u64::from(byte & 0x7f);
+            if shift == 63 && bits > 1 {
+                return Err(Malformed("varint overflows 64 bits"));
+            }
+            value |= bits << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(Malformed("varint longer than ten bytes"))
+    }
+
+    /// A varint that counts things of at least `each` bytes; refused if they can't all be there.
+    pub fn count(&mut self, each: usize) -> Result<usize, Malformed> {
+        let count = self.varint()?;
+        match usize::try_from(count) {
+            Ok(count) if count.saturating_mul(each.max(1)) <= self.rest.len() => Ok(count),
+            _ => Err(Malformed("count larger than the input")),
+        }
+    }
+
+    /// A length-prefixed byte string of at most `max` bytes.
+    pub fn bytes(&mut self, max: usize) -> Result<Bytes, Malformed> {
+        let length = self.varint()?;
+        if length > max as u64 {
+            return Err(Malformed("length over its limit"));
+        }
+        let length = length as usize;
+        if length > self.rest.len() {
+            return Err(Malformed("length beyond the end"));
+        }
+        Ok(self.rest.split_to(length))
+    }
+
+    /// A length-prefixed UTF-8 string of at most `max` bytes.
+    pub fn string(&mut self, max: usize) -> Result<String, Malformed> {
+        String::from_utf8(self.bytes(max)?.to_vec()).map_err(|_| Malformed("text is not UTF-8"))
+    }
+
+    fn fixed<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        if self.rest.len() < N {
+            return Err(Malformed("ends too early"));
+        }
+        let mut fixed = [0; N];
+        fixed.copy_from_slice(&self.rest.split_to(N));
+        Ok(fixed)
+    }
+}
