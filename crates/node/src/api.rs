@@ -98,7 +98,12 @@ pub enum Event {
     /// Clients ask.
     Requests(Vec<Incoming>),
     /// Another node speaks.
-    Peer(PeerFrame),
+    Peer {
+        /// The connection that it came in on, by the driver's own number: where a refusal goes.
+        link: u64,
+        /// What it says.
+        frame: PeerFrame,
+    },
     /// A connection to this node has been made: what is sent from now on should arrive.
     PeerUp(NodeId),
     /// The connection to this node is gone, and with it whatever was under way.
@@ -204,6 +209,15 @@ pub enum Effect {
         to: Index,
         /// At most about so many bytes, but at least one entry.
         bytes_max: usize,
+    },
+    /// Answer on this incoming connection with a frame that holds one [`PeerMessage::Refused`], then close it.
+    /// (The other side may not be on this node's list at all, so there may be no other way to reach it. Its
+    /// driver hands that frame to its node as [`Event::Peer`].)
+    Refuse {
+        /// The incoming connection.
+        link: u64,
+        /// One line for people: what is wrong and what to do.
+        reason: String,
     },
     /// A line for the operator.
     Notice(String),
