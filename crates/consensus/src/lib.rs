@@ -1,1 +1,34 @@
-//! Placeholder while the crate is being written.
+//! One Raft group, sealed: the `raft` crate inside, Ringfort's types outside.
+//!
+//! The crate `raft` 0.7 (the one under `TiKV`) is a state machine free of I/O: messages, ticks and proposals
+//! go in, a `Ready` comes out. This crate drives it, so that no other sees its types, and turns its rules of
+//! use into types:
+//!
+//! - **Persist before send.** [`Group::take_turn`] returns messages that may go at once and, separately,
+//!   records to be synced together with an [`Unsynced`] ticket. What depends on them (votes, answers to
+//!   appends) sits inside the ticket and comes out of [`Group::release`] only for a [`Synced`], which a
+//!   driver's report of a finished sync is the only reason to make (Raft, figure 2: "updated on stable
+//!   storage before responding to RPCs"). The leader's appends need not wait (Ongaro's thesis, 10.2.1).
+//! - **Less waits than the crate would let wait.** It puts everything a follower says behind the sync.
+//!   Answers to heartbeats and pre-votes promise only a term, so they wait for an unsynced term or vote and
+//!   not for entries ([`codec::waits_for_entries`]).
+//! - **A commit index is no reason to sync.** It is written along with the next record that is.
+//!
+//! Election timeouts come from the shard, peer, term and attempt, in a band by the replica's rank
+//! ([`election`]), never from a generator: the same history gives the same elections.
+//!
+//! Reads are not here: the node confirms leadership for all its groups in one message
+//! (`docs/decisions/0002-read-probes.md`); this crate only says whether a leader may ask
+//! ([`Group::read_index`]).
+//!
+//! Caveats. The log in memory ([`log`]) never forgets terms and never offers a snapshot, because the log on
+//! disk is never cut yet. Membership changes are not offered yet. The `raft` crate draws its own election
+//! timeout from a global generator whenever its role changes; we overwrite it before each tick, the only
+//! place where it is looked at.
+
+pub mod codec;
+pub mod election;
+mod group;
+mod log;
+
+pub use group::{Fetch, Group, GroupConfig, Outgoing, Restored, Synced, Turn, Unsynced};

@@ -29,7 +29,7 @@ pub const PEER_OUTBOX_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes of rows in one page of a scan (a page holds at least one row).
 pub const SCAN_PAGE_BYTES: usize = 64 * 1024;
 /// Entries kept in memory per shard after they are applied, in bytes, for followers that are just behind.
-pub const SHARD_ENTRY_CACHE_BYTES: usize = 1024 * 1024;
+pub const SHARD_ENTRY_CACHE_BYTES: usize = 256 * 1024;
 /// Largest append message between two replicas, in bytes of entries (one entry may be larger by itself).
 pub const APPEND_BYTES_MAX: usize = 512 * 1024;
 /// Most append messages under way to one replica.

@@ -1,0 +1,150 @@
+//! Raft's messages as bytes, in a format of our own.
+//!
+//! Not the `raft` crate's protobuf: its version-2 parser has an advisory against it, and ours is shorter on
+//! the wire and shares the entries' buffers. Both ends run the same version of Ringfort, so there is one
+//! format and no optional field.
+//!
+//! ```text
+//! message = type u8 | flags u8 (1: reject) | to | from | term | log_term | index | commit | commit_term
+//!         | reject_hint | request_snapshot | priority | context bytes | count | entry × count
+//! entry   = kind u8 (0 normal, 1 configuration) | term | data bytes          (integers: varints)
+//! ```
+//! An entry's index is the message's index, plus one, plus its place.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use raft::eraftpb::{Entry, EntryType, Message, MessageType};
+use ringfort_types::wire::{Malformed, Reader, put_bytes, put_varint};
+use ringfort_types::{EntryKind, Index, LogEntry, Term};
+
+const REJECT: u8 = 1;
+const CONTEXT_BYTES_MAX: usize = 64;
+const DATA_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Whether an encoded message carries entries for a follower.
+pub fn is_append(message: &[u8]) -> bool {
+    message.first() == Some(&(MessageType::MsgAppend as u8))
+}
+
+/// Whether a message of this type speaks of entries in its sender's log, or gives a vote: it must not leave
+/// before everything that the sender took in earlier is synced. The others (answers to heartbeats,
+/// pre-votes, questions to the leader) speak of the term at most.
+pub(crate) fn waits_for_entries(message: &Message) -> bool {
+    !matches!(
+        message.get_msg_type(),
+        MessageType::MsgHeartbeatResponse
+            | MessageType::MsgRequestPreVote
+            | MessageType::MsgRequestPreVoteResponse
+            | MessageType::MsgTransferLeader
+    )
+}
+
+pub(crate) fn encode(message: &Message) -> Bytes {
+    let data: usize = message.entries.iter().map(|entry| entry.data.len() + 16).sum();
+    let mut out = BytesMut::with_capacity(64 + data);
+    out.put_u8(message.get_msg_type() as u8);
+    out.put_u8(if message.reject { REJECT } else { 0 });
+    for number in [
+        message.to,
+        message.from,
+        message.term,
+        message.log_term,
+        message.index,
+        message.commit,
+        message.commit_term,
+        message.reject_hint,
+        message.request_snapshot,
+        message.priority as u64,
+    ] {
+        put_varint(&mut out, number);
+    }
+    put_bytes(&mut out, &message.context);
+    put_varint(&mut out, message.entries.len() as u64);
+    for (place, entry) in message.entries.iter().enumerate() {
+        debug_assert_eq!(entry.index, message.index + 1 + place as u64, "entries follow the message's index");
+        out.put_u8(u8::from(entry.get_entry_type() != EntryType::EntryNormal));
+        put_varint(&mut out, entry.term);
+        put_bytes(&mut out, &entry.data);
+    }
+    out.freeze()
+}
+
+pub(crate) fn decode(bytes: Bytes) -> Result<Message, Malformed> {
+    let mut reader = Reader::new(bytes);
+    let mut message = Message::default();
+    message.set_msg_type(message_type(reader.u8()?)?);
+    message.reject = match reader.u8()? {
+        0 => false,
+        REJECT => true,
+        _ => return Err(Malformed("unknown flag on a Raft message")),
+    };
+    message.to = reader.varint()?;
+    message.from = reader.varint()?;
+    message.term = reader.varint()?;
+    message.log_term = reader.varint()?;
+    message.index = reader.varint()?;
+    message.commit = reader.varint()?;
+    message.commit_term = reader.varint()?;
+    message.reject_hint = reader.varint()?;
+    message.request_snapshot = reader.varint()?;
+    message.priority = reader.varint()? as i64;
+    message.context = reader.bytes(CONTEXT_BYTES_MAX)?;
+    let count = reader.count(3)?;
+    let mut entries = Vec::with_capacity(count);
+    for place in 0..count as u64 {
+        let kind = match reader.u8()? {
+            0 => EntryType::EntryNormal,
+            1 => EntryType::EntryConfChangeV2,
+            _ => return Err(Malformed("unknown kind of Raft entry")),
+        };
+        let mut entry = Entry::default();
+        entry.set_entry_type(kind);
+        entry.term = reader.varint()?;
+        let index = message.index.checked_add(1 + place).ok_or(Malformed("index overflows"))?;
+        entry.index = index;
+        entry.data = reader.bytes(DATA_BYTES_MAX)?;
+        entries.push(entry);
+    }
+    message.set_entries(entries.into());
+    reader.finish()?;
+    Ok(message)
+}
+
+/// Only what one replica may say to another; what the crate uses for itself is refused.
+fn message_type(number: u8) -> Result<MessageType, Malformed> {
+    use MessageType as T;
+    const TYPES: [T; 10] = [
+        T::MsgAppend,
+        T::MsgAppendResponse,
+        T::MsgRequestVote,
+        T::MsgRequestVoteResponse,
+        T::MsgHeartbeat,
+        T::MsgHeartbeatResponse,
+        T::MsgTransferLeader,
+        T::MsgTimeoutNow,
+        T::MsgRequestPreVote,
+        T::MsgRequestPreVoteResponse,
+    ];
+    TYPES.iter().find(|t| **t as u8 == number).copied().ok_or(Malformed("not a message between replicas"))
+}
+
+pub(crate) fn to_log_entry(entry: &Entry) -> LogEntry {
+    LogEntry {
+        index: Index(entry.index),
+        term: Term(entry.term),
+        kind: match entry.get_entry_type() {
+            EntryType::EntryNormal => EntryKind::Normal,
+            _ => EntryKind::Configuration,
+        },
+        payload: entry.data.clone(),
+    }
+}
+
+pub(crate) fn from_log_entry(entry: &LogEntry) -> Entry {
+    let mut raft =
+        Entry { index: entry.index.0, term: entry.term.0, data: entry.payload.clone(), ..Entry::default() };
+    raft.set_entry_type(match entry.kind {
+        EntryKind::Normal => EntryType::EntryNormal,
+        EntryKind::Configuration => EntryType::EntryConfChangeV2,
+    });
+    raft
+}

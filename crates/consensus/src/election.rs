@@ -1,0 +1,47 @@
+//! When a replica that hears nothing stands for election.
+//!
+//! The replica first in line for a shard waits 500–600 ms, the second 650–750 ms, and so on: the first one
+//! alive usually wins unopposed. Inside its band a replica's wait depends on the attempt, so that two that
+//! collided once part ways. All of it is a function of the arguments: no generator, equal runs.
+
+use ringfort_types::limits::{ELECTION_BAND_MS, ELECTION_MS, ELECTION_RANK_MS, TICK_MS};
+use ringfort_types::{PeerId, ShardId, Term};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// Ticks of the shortest election timeout.
+pub const ELECTION_TICKS: usize = (ELECTION_MS / TICK_MS) as usize;
+
+/// Ticks without a word from a leader after which the replica of this rank (0: first in line) stands.
+pub fn timeout_ticks(shard: ShardId, peer: PeerId, rank: u32, term: Term, attempt: u64) -> usize {
+    let mut input = [0u8; 28];
+    input[..4].copy_from_slice(&shard.0.to_le_bytes());
+    input[4..12].copy_from_slice(&peer.0.to_le_bytes());
+    input[12..20].copy_from_slice(&term.0.to_le_bytes());
+    input[20..].copy_from_slice(&attempt.to_le_bytes());
+    let drawn = xxh3_64_with_seed(&input, 0x5249_4e47) % (ELECTION_BAND_MS / TICK_MS + 1);
+    let rank_ms = u64::from(rank) * ELECTION_RANK_MS;
+    ELECTION_TICKS + (rank_ms / TICK_MS + drawn) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bands_of_different_ranks_never_overlap() {
+        for rank in 0..5u32 {
+            for attempt in 0..200 {
+                let ticks = timeout_ticks(ShardId(7), PeerId(9), rank, Term(3), attempt) as u64;
+                let low = ELECTION_MS + u64::from(rank) * ELECTION_RANK_MS;
+                assert!((low..=low + ELECTION_BAND_MS).contains(&(ticks * TICK_MS)));
+            }
+        }
+    }
+
+    #[test]
+    fn attempts_part_ways() {
+        let of =
+            |peer| (0..8).map(|n| timeout_ticks(ShardId(1), PeerId(peer), 0, Term(1), n)).collect::<Vec<_>>();
+        assert_ne!(of(1), of(2));
+    }
+}

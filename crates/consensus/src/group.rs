@@ -1,0 +1,404 @@
+//! A replica's side of one Raft group: events in, turns out.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use raft::eraftpb::{ConfState, Entry, HardState as RaftHardState, Message, MessageType};
+use raft::{Config, RawNode, StateRole};
+use ringfort_types::limits::{APPEND_BYTES_MAX, APPENDS_IN_FLIGHT_MAX, HEARTBEAT_MS, TICK_MS};
+use ringfort_types::wire::Malformed;
+use ringfort_types::{HardState, Index, LogEntry, PeerId, Record, Role, ShardId, Term};
+
+use crate::codec;
+use crate::election::{ELECTION_TICKS, timeout_ticks};
+use crate::log::{MemoryLog, Wanted};
+
+/// A message for another replica of the group, in [`codec`]'s encoding.
+pub type Outgoing = (PeerId, Bytes);
+
+/// What a group is and who this replica is in it.
+#[derive(Clone, Debug)]
+pub struct GroupConfig {
+    /// Which group.
+    pub shard: ShardId,
+    /// This replica.
+    pub me: PeerId,
+    /// All voters, this replica among them, the one first in line to lead first.
+    pub voters: Vec<PeerId>,
+}
+
+/// What this replica left on disk.
+#[derive(Clone, Debug, Default)]
+pub struct Restored {
+    /// The last hard state.
+    pub hard_state: HardState,
+    /// First index of each term, ascending.
+    pub terms: Vec<(Index, Term)>,
+    /// The log's last index.
+    pub last: Index,
+    /// The table's applied index.
+    pub applied: Index,
+    /// All entries after `applied`.
+    pub tail: Vec<LogEntry>,
+}
+
+/// Proof that a batch of the log has been synced. Made where the driver's report of it comes in, nowhere
+/// else.
+#[derive(Debug)]
+pub struct Synced(());
+
+impl Synced {
+    /// The driver has reported that everything handed to it up to the batch in question is durable.
+    pub fn reported_by_driver() -> Synced {
+        Synced(())
+    }
+}
+
+/// Messages that must not leave before this group's records so far are synced.
+#[derive(Debug)]
+#[must_use = "the group stands still until its ticket is released"]
+pub struct Unsynced {
+    ready: u64,
+    messages: Vec<Outgoing>,
+}
+
+/// Old entries to be read from the log on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fetch {
+    /// The first one.
+    pub from: Index,
+    /// One past the last one.
+    pub to: Index,
+    /// At most about so many bytes.
+    pub bytes_max: usize,
+}
+
+/// What is to be done after a group has taken in events.
+#[derive(Debug, Default)]
+pub struct Turn {
+    /// May go at once.
+    pub send: Vec<Outgoing>,
+    /// To be made durable, in order.
+    pub records: Vec<Record>,
+    /// To be released once `records`, and all earlier ones of this group, are synced.
+    pub unsynced: Option<Unsynced>,
+    /// Committed, to be applied in order.
+    pub committed: Vec<LogEntry>,
+    /// To be read for a follower that lags.
+    pub fetch: Option<Fetch>,
+}
+
+/// One replica of one Raft group.
+pub struct Group {
+    raw: RawNode<MemoryLog>,
+    config: GroupConfig,
+    rank: u32,
+    /// How often this replica has stood for election; parts the ways of two that collide.
+    attempt: u64,
+    /// Readies whose records are not synced yet.
+    unsynced: VecDeque<UnsyncedReady>,
+    /// The term and vote in the last record that was handed out.
+    recorded: (Term, PeerId),
+    /// The commit index has moved since the last record that holds it.
+    commit_unrecorded: bool,
+    fetching: Option<Wanted>,
+    /// Stopping: does not stand for election any more.
+    retired: bool,
+}
+
+#[derive(Debug)]
+struct UnsyncedReady {
+    number: u64,
+    term_or_vote: bool,
+}
+
+impl Group {
+    /// Brings a replica up from what it left on disk.
+    pub fn new(config: GroupConfig, restored: &Restored) -> Group {
+        let voters: Vec<u64> = config.voters.iter().map(|peer| peer.0).collect();
+        let rank =
+            config.voters.iter().position(|peer| *peer == config.me).expect("a voter of its own group");
+        let mut hard_state = RaftHardState::default();
+        hard_state.term = restored.hard_state.term.0;
+        hard_state.vote = restored.hard_state.vote.0;
+        hard_state.commit = restored.hard_state.commit.max(restored.applied).0;
+        let store = MemoryLog::new(
+            hard_state,
+            ConfState::from((voters, Vec::new())),
+            &restored.terms,
+            restored.last,
+            restored.tail.iter().map(codec::from_log_entry).collect(),
+        );
+        let raft = Config {
+            id: config.me.0,
+            election_tick: ELECTION_TICKS,
+            heartbeat_tick: (HEARTBEAT_MS / TICK_MS) as usize,
+            min_election_tick: ELECTION_TICKS,
+            max_election_tick: 2 * ELECTION_TICKS,
+            applied: restored.applied.0,
+            max_size_per_msg: APPEND_BYTES_MAX as u64,
+            max_inflight_msgs: APPENDS_IN_FLIGHT_MAX,
+            check_quorum: true,
+            pre_vote: true,
+            skip_bcast_commit: true,
+            batch_append: true,
+            max_committed_size_per_ready: 16 * APPEND_BYTES_MAX as u64,
+            ..Config::default()
+        };
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let raw = RawNode::new(&raft, store, &logger).expect("the configuration is a constant and valid");
+        let mut group = Group {
+            raw,
+            config,
+            rank: rank as u32,
+            attempt: 0,
+            unsynced: VecDeque::new(),
+            recorded: (restored.hard_state.term, restored.hard_state.vote),
+            commit_unrecorded: false,
+            fetching: None,
+            retired: false,
+        };
+        group.set_timeout();
+        group
+    }
+
+    /// Stands for election without waiting. For a lone voter, and for the first in line of a new group.
+    pub fn campaign(&mut self) {
+        // The only error is that a voter may not campaign now, and then it will in its own time.
+        let _ = self.raw.campaign();
+    }
+
+    /// Never stands for election again; the process is about to end.
+    pub fn retire(&mut self) {
+        self.retired = true;
+    }
+
+    /// A tick has passed.
+    pub fn tick(&mut self) {
+        if self.retired && self.raw.raft.state != StateRole::Leader {
+            return;
+        }
+        self.set_timeout();
+        let before = self.raw.raft.state;
+        self.raw.tick();
+        if before != StateRole::Leader && self.raw.raft.election_elapsed == 0 {
+            // It has just stood; the next attempt waits another time.
+            self.attempt += 1;
+        }
+    }
+
+    fn set_timeout(&mut self) {
+        let (shard, me) = (self.config.shard, self.config.me);
+        let ticks = timeout_ticks(shard, me, self.rank, self.term(), self.attempt);
+        self.raw.raft.set_randomized_election_timeout(ticks);
+    }
+
+    /// Takes in a message from another replica.
+    pub fn step(&mut self, message: Bytes) -> Result<(), Malformed> {
+        let message = codec::decode(message)?;
+        if message.to != self.config.me.0 {
+            return Ok(());
+        }
+        if self.retired && message.get_msg_type() == MessageType::MsgTimeoutNow {
+            return Ok(());
+        }
+        // What the crate refuses here (a peer that it doesn't know) has no effect.
+        let _ = self.raw.step(message);
+        Ok(())
+    }
+
+    /// Appends an entry, if this replica leads and is not handing over. Says where it will be if it lasts.
+    pub fn propose(&mut self, payload: Bytes) -> Option<(Index, Term)> {
+        if self.raw.raft.state != StateRole::Leader {
+            return None;
+        }
+        let entry = Entry { data: payload, ..Entry::default() };
+        let mut message = Message::default();
+        message.set_msg_type(MessageType::MsgPropose);
+        message.from = self.config.me.0;
+        message.set_entries(vec![entry].into());
+        self.raw.step(message).ok()?;
+        Some((self.last(), self.term()))
+    }
+
+    /// Whether [`Group::take_turn`] has anything to say.
+    pub fn has_turn(&self) -> bool {
+        self.raw.has_ready()
+    }
+
+    /// Everything that is to be done about the events taken in so far.
+    pub fn take_turn(&mut self) -> Turn {
+        let mut turn = Turn::default();
+        if self.raw.has_ready() {
+            self.take_ready(&mut turn);
+        }
+        self.take_fetch(&mut turn);
+        turn
+    }
+
+    fn take_ready(&mut self, turn: &mut Turn) {
+        let shard = self.config.shard;
+        let mut ready = self.raw.ready();
+        let mut term_or_vote = false;
+        if let Some(state) = ready.hs() {
+            term_or_vote = (Term(state.term), PeerId(state.vote)) != self.recorded;
+            self.recorded = (Term(state.term), PeerId(state.vote));
+            self.commit_unrecorded = true;
+        }
+        let entries = ready.take_entries();
+        self.raw.mut_store().append(&entries);
+        turn.records.extend(entries.iter().map(|entry| Record::Entry(shard, codec::to_log_entry(entry))));
+        if term_or_vote || (!turn.records.is_empty() && self.commit_unrecorded) {
+            turn.records.push(Record::HardState(shard, self.hard_state()));
+            self.commit_unrecorded = false;
+        }
+        turn.committed = ready.take_committed_entries().iter().map(codec::to_log_entry).collect();
+
+        let mut messages = ready.take_messages();
+        let leads = !messages.is_empty();
+        messages.extend(ready.take_persisted_messages());
+        let number = ready.number();
+        let needs_sync = !turn.records.is_empty();
+        let entries_wait = needs_sync || !self.unsynced.is_empty();
+        let term_waits = term_or_vote || self.unsynced.iter().any(|earlier| earlier.term_or_vote);
+        let mut held = Vec::new();
+        for message in messages {
+            let waits = term_waits || (!leads && entries_wait && codec::waits_for_entries(&message));
+            let outgoing = (PeerId(message.to), codec::encode(&message));
+            if waits { held.push(outgoing) } else { turn.send.push(outgoing) }
+        }
+        self.raw.advance_append_async(ready);
+        if entries_wait {
+            self.unsynced.push_back(UnsyncedReady { number, term_or_vote });
+            turn.unsynced = Some(Unsynced { ready: number, messages: held });
+        } else {
+            assert!(held.is_empty(), "nothing waits where nothing is unsynced");
+            self.raw.on_persist_ready(number);
+        }
+    }
+
+    fn take_fetch(&mut self, turn: &mut Turn) {
+        if self.fetching.is_some() {
+            return;
+        }
+        let mut wanted = self.raw.mut_store().take_wanted();
+        if wanted.is_empty() {
+            return;
+        }
+        // The others are asked for again by the next answer to a heartbeat.
+        let first = wanted.swap_remove(0);
+        turn.fetch =
+            Some(Fetch { from: Index(first.low), to: Index(first.high), bytes_max: APPENDS_FETCHED_BYTES });
+        self.fetching = Some(first);
+    }
+
+    /// The records of this ticket and all before it are durable: what waited for them may go.
+    pub fn release(&mut self, ticket: Unsynced, _proof: &Synced) -> Vec<Outgoing> {
+        while self.unsynced.front().is_some_and(|earlier| earlier.number <= ticket.ready) {
+            self.unsynced.pop_front();
+        }
+        self.raw.on_persist_ready(ticket.ready);
+        ticket.messages
+    }
+
+    /// The table has reached this index.
+    pub fn applied(&mut self, index: Index) {
+        if index.0 > self.raw.raft.raft_log.applied {
+            self.raw.advance_apply_to(index.0);
+            self.raw.mut_store().forget_applied(index.0);
+        }
+    }
+
+    /// Entries that [`Turn::fetch`] asked for, from the first one on.
+    pub fn fetched(&mut self, entries: &[LogEntry]) {
+        let Some(wanted) = self.fetching.take() else { return };
+        if entries.first().is_none_or(|entry| entry.index.0 != wanted.low) {
+            return;
+        }
+        self.raw.mut_store().set_fetched(entries.iter().map(codec::from_log_entry).collect());
+        self.raw.on_entries_fetched(wanted.context);
+        self.raw.mut_store().set_fetched(Vec::new());
+    }
+
+    /// A record of the commit index, if it has moved since the last one. For when nothing else is written.
+    pub fn take_commit_record(&mut self) -> Option<Record> {
+        std::mem::take(&mut self.commit_unrecorded)
+            .then(|| Record::HardState(self.config.shard, self.hard_state()))
+    }
+
+    /// Messages to this peer may have been lost.
+    pub fn report_unreachable(&mut self, peer: PeerId) {
+        self.raw.report_unreachable(peer.0);
+    }
+
+    /// Begins to hand leadership to another replica. New entries are refused until it is done or has failed.
+    pub fn transfer_to(&mut self, peer: PeerId) {
+        if self.role() == Role::Leader && peer != self.config.me {
+            self.raw.transfer_leader(peer.0);
+        }
+    }
+
+    /// Raft's role.
+    pub fn role(&self) -> Role {
+        match self.raw.raft.state {
+            StateRole::Leader => Role::Leader,
+            StateRole::Follower => Role::Follower,
+            StateRole::Candidate | StateRole::PreCandidate => Role::Candidate,
+        }
+    }
+
+    /// Whether it can take a write now.
+    pub fn can_propose(&self) -> bool {
+        self.raw.raft.state == StateRole::Leader && self.raw.raft.lead_transferee.is_none()
+    }
+
+    /// The current term.
+    pub fn term(&self) -> Term {
+        Term(self.raw.raft.term)
+    }
+
+    /// The current term's leader, if it is known.
+    pub fn leader(&self) -> Option<PeerId> {
+        (self.raw.raft.leader_id != 0).then_some(PeerId(self.raw.raft.leader_id))
+    }
+
+    /// The log's last index.
+    pub fn last(&self) -> Index {
+        Index(self.raw.raft.raft_log.last_index())
+    }
+
+    /// The last index known to be committed.
+    pub fn committed(&self) -> Index {
+        Index(self.raw.raft.raft_log.committed)
+    }
+
+    /// The index that a read which begins now has to see, if this replica leads and has committed an entry in
+    /// its term (Raft thesis, 6.4, step 1; before that a new leader may not know how much is committed). The
+    /// read may be answered once a majority has confirmed [`Group::term`] *afterwards*.
+    pub fn read_index(&self) -> Option<Index> {
+        (self.raw.raft.state == StateRole::Leader && self.raw.raft.commit_to_current_term())
+            .then(|| self.committed())
+    }
+
+    /// How many replicas are known to have synced this index.
+    pub fn copies(&self, index: Index) -> u32 {
+        if self.raw.raft.state != StateRole::Leader {
+            return 0;
+        }
+        self.raw.raft.prs().iter().filter(|(_, progress)| progress.matched >= index.0).count() as u32
+    }
+
+    /// For a leader: the last index known to be on this peer, and whether it was heard of lately.
+    pub fn progress(&self, peer: PeerId) -> Option<(Index, bool)> {
+        let progress = self.raw.raft.prs().get(peer.0)?;
+        Some((Index(progress.matched), progress.recent_active))
+    }
+
+    fn hard_state(&self) -> HardState {
+        let state = self.raw.raft.hard_state();
+        HardState { term: Term(state.term), vote: PeerId(state.vote), commit: Index(state.commit) }
+    }
+}
+
+/// Old entries are read in pieces of this many bytes.
+const APPENDS_FETCHED_BYTES: usize = 2 * APPEND_BYTES_MAX;
