@@ -1,1 +1,47 @@
-//! Placeholder while the crate is being written.
+//! Key to slot to shard to replicas: the cluster's map, and how it is drawn. Pure.
+//!
+//! A key belongs to a *slot* (`ringfort_types::slot_of`), a slot to a *shard*, a shard has *replicas* on
+//! nodes. Which slots a shard owns and where its replicas are is written down in a [`Layout`], explicitly:
+//! nobody recomputes it from hashes, so the hashing can change without moving a key. A layout has an *epoch*;
+//! the meta group (shard 0) owns the latest one, and a message from a node with another epoch is noticed.
+//!
+//! **How it is drawn.** Nodes stand on a ring of hashes, each at many points, more if it has more weight.
+//! A shard's point is hashed onto the same ring, and the nodes met clockwise from there are its *walk*: its
+//! order of preference among all nodes (Karger et al., 1997). [`place()`] deals replicas along the walks, so
+//! that the copies of a shard are spread over zones as evenly as there are zones, and no node gets more than
+//! `ceil(1.1 × fair)` replicas, `fair` being its part by weight (Mirrokni et al., "Consistent Hashing with
+//! Bounded Loads", 2016). The first replica is the preferred leader; leaders are dealt under the same bound.
+//!
+//! **Where the bound can't be met greedily**, replicas dealt earlier are shifted along a shortest augmenting
+//! path. One always exists: giving every node `fair / shards` of every shard meets the bound, and a
+//! transportation problem with a fractional solution has a whole one. Zones come second to the bound: if
+//! weights and zones contradict each other, zones yield.
+//!
+//! **How it changes.** Bounded loads and little movement contradict each other in a function of the members
+//! alone: a tenth of slack is so little that one more node makes replicas spill over from node to node all
+//! around the ring. So a change starts from where the replicas are: [`place_from`] moves what must move and
+//! what gives a newcomer its share, and nothing else. Whoever joins N others is given at most
+//! `ceil(1.1 × fair)` replicas and nobody else is given any, which is at most 1.25/(N+1) of all, once a fair
+//! share is some seven replicas (below that, rounding up to whole replicas is more than the difference).
+//!
+//! Deliberately absent: clocks, randomness, I/O, and the steps by which a replica moves. A layout says where
+//! replicas *are*; going from one layout to the next safely is the consensus' business.
+//!
+//! Caveats: `place` is made for up to 64 nodes and 4,096 shards, and takes some milliseconds there. Zones are
+//! one level deep.
+
+mod assignment;
+mod codec;
+mod copies;
+mod layout;
+mod place;
+mod walk;
+
+pub use copies::effective_copies;
+pub use layout::{Layout, Member, Replica, RingError, ShardLayout};
+pub use place::{place, place_from};
+
+/// Heaviest node. The lightest has 1; weights say how much of the load a node takes compared to others.
+pub const WEIGHT_MAX: u32 = 100;
+/// Most nodes in the meta group.
+pub const META_NODES_MAX: u32 = 5;

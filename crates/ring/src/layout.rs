@@ -1,0 +1,194 @@
+//! The cluster's map.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use ringfort_types::limits::{BIRTH_NODES_MAX, SHARDS_MAX};
+use ringfort_types::{Epoch, Incarnation, NodeId, PeerId, SLOTS, ShardId, Slot};
+
+use crate::place::{place, place_one};
+use crate::{META_NODES_MAX, WEIGHT_MAX, effective_copies};
+
+/// A node that belongs to the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its number; not 0.
+    pub id: NodeId,
+    /// Its operator's name for it.
+    pub name: String,
+    /// Where it listens.
+    pub address: String,
+    /// Its data directory's number.
+    pub incarnation: Incarnation,
+    /// How much it takes compared to others, 1 to [`WEIGHT_MAX`].
+    pub weight: u32,
+    /// Copies of a shard are spread over zones; nodes without one (empty) are one zone together.
+    pub zone: String,
+}
+
+/// One copy of a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replica {
+    /// Where it is.
+    pub node: NodeId,
+    /// Who it is in Raft. Never used twice.
+    pub peer: PeerId,
+}
+
+/// What one shard owns and where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardLayout {
+    /// Which shard.
+    pub shard: ShardId,
+    /// Its slots, as inclusive ranges, ascending. The meta group has none.
+    pub slots: Vec<(Slot, Slot)>,
+    /// Its replicas, on distinct nodes; the preferred leader first.
+    pub replicas: Vec<Replica>,
+}
+
+/// The cluster's map. Every slot belongs to exactly one shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Its version; the first one has 1.
+    pub epoch: Epoch,
+    /// The cluster's number.
+    pub cluster: u64,
+    /// In the order of their numbers.
+    pub members: Vec<Member>,
+    /// In the order of their numbers; the meta group first.
+    pub shards: Vec<ShardLayout>,
+    /// The next replica's identity. Greater than all that are or were in use.
+    pub next_peer: PeerId,
+    /// Copies of each shard that were asked for; how many there are is `effective_copies` of this.
+    pub copies: u32,
+    pub(crate) owners: Owners,
+}
+
+/// A layout that can't be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RingError {
+    /// No nodes, or too many.
+    #[error("{0} nodes: a cluster is born from 1 to {BIRTH_NODES_MAX}")]
+    Nodes(usize),
+    /// No shards, or too many.
+    #[error("{0} shards: a cluster has 1 to {SHARDS_MAX}; choose another number with --shards")]
+    Shards(u32),
+    /// No copies.
+    #[error("0 copies: each shard has at least one; choose another number with --replicas")]
+    Copies,
+    /// Two nodes of one number, or one with number 0.
+    #[error("node number {0} is used twice or is 0")]
+    Node(NodeId),
+    /// Two nodes of one address.
+    #[error("two nodes have the address {0}: each needs its own")]
+    Address(String),
+    /// A weight out of bounds.
+    #[error("node {0} has weight {1}: weights go from 1 to {WEIGHT_MAX}")]
+    Weight(NodeId, u32),
+}
+
+impl Layout {
+    /// The layout that a cluster is born with: epoch 1, fresh peers for all replicas.
+    pub fn first(
+        mut members: Vec<Member>,
+        cluster: u64,
+        shards: u32,
+        copies: u32,
+    ) -> Result<Layout, RingError> {
+        members.sort_by_key(|member| member.id);
+        check(&members, shards, copies)?;
+        let nodes = members.len() as u32;
+        let meta = place_one(&members, ShardId::META, effective_copies(META_NODES_MAX, nodes).0);
+        let placed = place(&members, shards, effective_copies(copies, nodes).0);
+
+        let mut next_peer = PeerId(1);
+        let mut replicas = |nodes: Vec<NodeId>| -> Vec<Replica> {
+            let fresh = |node| {
+                let peer = next_peer;
+                next_peer = PeerId(peer.0 + 1);
+                Replica { node, peer }
+            };
+            nodes.into_iter().map(fresh).collect()
+        };
+        let mut all = vec![ShardLayout { shard: ShardId::META, slots: Vec::new(), replicas: replicas(meta) }];
+        for (number, nodes) in (1..=shards).zip(placed) {
+            let start = |shard: u32| (u64::from(SLOTS) * u64::from(shard) / u64::from(shards)) as u16;
+            let slots = vec![(Slot(start(number - 1)), Slot(start(number) - 1))];
+            all.push(ShardLayout { shard: ShardId(number), slots, replicas: replicas(nodes) });
+        }
+        let owners = Owners::new(&all).expect("consecutive ranges cover every slot once");
+        Ok(Layout { epoch: Epoch(1), cluster, members, shards: all, next_peer, copies, owners })
+    }
+
+    /// Who owns the slot. One look into a table.
+    pub fn shard_of_slot(&self, slot: Slot) -> ShardId {
+        self.owners.0[usize::from(slot.0 % SLOTS)]
+    }
+
+    /// The shard with this number.
+    pub fn shard(&self, id: ShardId) -> Option<&ShardLayout> {
+        let place = self.shards.binary_search_by_key(&id, |shard| shard.shard).ok()?;
+        Some(&self.shards[place])
+    }
+
+    /// The node with this number.
+    pub fn member(&self, id: NodeId) -> Option<&Member> {
+        let place = self.members.binary_search_by_key(&id, |member| member.id).ok()?;
+        Some(&self.members[place])
+    }
+}
+
+fn check(members: &[Member], shards: u32, copies: u32) -> Result<(), RingError> {
+    if members.is_empty() || members.len() > BIRTH_NODES_MAX {
+        return Err(RingError::Nodes(members.len()));
+    }
+    if shards == 0 || shards > SHARDS_MAX {
+        return Err(RingError::Shards(shards));
+    }
+    if copies == 0 {
+        return Err(RingError::Copies);
+    }
+    let mut before = NodeId(0);
+    let mut addresses = BTreeSet::new();
+    for member in members {
+        if member.id <= before {
+            return Err(RingError::Node(member.id));
+        }
+        before = member.id;
+        if !addresses.insert(&member.address) {
+            return Err(RingError::Address(member.address.clone()));
+        }
+        if member.weight == 0 || member.weight > WEIGHT_MAX {
+            return Err(RingError::Weight(member.id, member.weight));
+        }
+    }
+    Ok(())
+}
+
+/// Slot to shard, by index. Follows from the shards' ranges.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Owners(Box<[ShardId]>);
+
+impl Owners {
+    /// `None` if a slot has no owner or two.
+    pub(crate) fn new(shards: &[ShardLayout]) -> Option<Owners> {
+        let mut owners = vec![ShardId::META; usize::from(SLOTS)];
+        for shard in shards {
+            for &(first, last) in &shard.slots {
+                for slot in owners.get_mut(usize::from(first.0)..=usize::from(last.0))? {
+                    if *slot != ShardId::META {
+                        return None;
+                    }
+                    *slot = shard.shard;
+                }
+            }
+        }
+        (!owners.contains(&ShardId::META)).then(|| Owners(owners.into_boxed_slice()))
+    }
+}
+
+impl fmt::Debug for Owners {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Owners(..)")
+    }
+}

@@ -1,0 +1,242 @@
+//! What placement promises, for any cluster: spread, bounds, movement, zones; and that a layout survives being
+//! written down.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use ringfort_ring::{Layout, Member, effective_copies, place, place_from};
+use ringfort_types::{Epoch, Incarnation, NodeId, SLOTS, ShardId, Slot};
+
+fn member(id: u64, weight: u32, zone: &str) -> Member {
+    Member {
+        id: NodeId(id),
+        name: format!("node{id}"),
+        address: format!("10.0.0.{id}:50051"),
+        incarnation: Incarnation(id * 7919),
+        weight,
+        zone: zone.to_owned(),
+    }
+}
+
+fn equal(nodes: u64) -> Vec<Member> {
+    (1..=nodes).map(|id| member(id, 1, "")).collect()
+}
+
+fn loads(placed: &[Vec<NodeId>]) -> BTreeMap<NodeId, u64> {
+    let mut loads = BTreeMap::new();
+    for node in placed.iter().flatten() {
+        *loads.entry(*node).or_default() += 1;
+    }
+    loads
+}
+
+/// `ceil(1.1 × places / nodes)`
+fn bound(places: u64, nodes: u64) -> u64 {
+    (11 * places).div_ceil(10 * nodes)
+}
+
+/// Replicas of `after` that `before` does not have.
+fn moved(before: &[Vec<NodeId>], after: &[Vec<NodeId>]) -> u64 {
+    before.iter().zip(after).map(|(b, a)| a.iter().filter(|n| !b.contains(n)).count() as u64).sum()
+}
+
+/// What a change of one node among `nodes` (the larger number) may move: 1.25 times its fair share; where that is so
+/// small (under seven replicas) that rounding the bound up to whole replicas exceeds it, the bound.
+fn may_move(places: u64, nodes: u64) -> u64 {
+    (5 * places / (4 * nodes)).max(bound(places, nodes))
+}
+
+fn cluster() -> impl Strategy<Value = (u64, u32, u32)> {
+    (1u64..=20, 1u32..=128, 1u32..=5).prop_map(|(nodes, shards, asked)| {
+        let (copies, _) = effective_copies(asked, nodes as u32);
+        (nodes, shards, copies)
+    })
+}
+
+fn distinct(placed: &[Vec<NodeId>], copies: u32) -> bool {
+    placed.iter().all(|nodes| {
+        nodes.len() == copies as usize && nodes.iter().collect::<BTreeSet<_>>().len() == nodes.len()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_slot_has_one_shard_and_the_table_agrees_with_the_ranges((nodes, shards, copies) in cluster()) {
+        let layout = Layout::first(equal(nodes), 1, shards, copies).unwrap();
+        let mut owners = vec![Vec::new(); usize::from(SLOTS)];
+        for shard in &layout.shards {
+            for &(first, last) in &shard.slots {
+                for slot in first.0..=last.0 {
+                    owners[usize::from(slot)].push(shard.shard);
+                }
+            }
+        }
+        for (slot, owners) in owners.iter().enumerate() {
+            prop_assert_eq!(owners, &[layout.shard_of_slot(Slot(slot as u16))]);
+        }
+        let sizes = layout.shards[1..].iter().map(|s| s.slots[0].1.0 - s.slots[0].0.0 + 1);
+        let (least, most) = (sizes.clone().min().unwrap(), sizes.max().unwrap());
+        prop_assert!(most - least <= 1);
+    }
+
+    #[test]
+    fn replicas_are_on_distinct_nodes_and_no_node_is_loaded_above_its_bound((nodes, shards, copies) in cluster()) {
+        let placed = place(&equal(nodes), shards, copies);
+        prop_assert_eq!(placed.len(), shards as usize);
+        prop_assert!(distinct(&placed, copies));
+        let most = loads(&placed).into_values().max().unwrap();
+        prop_assert!(most <= bound(u64::from(shards * copies), nodes), "{} replicas on one node", most);
+    }
+
+    #[test]
+    fn preferred_leaders_are_spread_under_the_same_bound((nodes, shards, copies) in cluster()) {
+        let placed = place(&equal(nodes), shards, copies);
+        let leaders: Vec<Vec<NodeId>> = placed.iter().map(|nodes| vec![nodes[0]]).collect();
+        let most = loads(&leaders).into_values().max().unwrap();
+        prop_assert!(most <= bound(shards.into(), nodes), "{} leaders on one node", most);
+    }
+
+    #[test]
+    fn a_node_that_joins_takes_its_share_and_moves_little_else((nodes, shards, asked) in (1u64..=20, 1u32..=128, 1u32..=5)) {
+        let (copies, _) = effective_copies(asked, nodes as u32);
+        let places = u64::from(shards * copies);
+        let before = place(&equal(nodes), shards, copies);
+        let after = place_from(&before, &equal(nodes + 1), copies);
+        prop_assert!(distinct(&after, copies));
+        let loads = loads(&after);
+        prop_assert!(*loads.values().max().unwrap() <= bound(places, nodes + 1));
+        let given = loads.get(&NodeId(nodes + 1)).copied().unwrap_or(0);
+        prop_assert!(given >= places / (nodes + 1), "given {} of {}", given, places);
+        let moved = moved(&before, &after);
+        prop_assert!(moved <= may_move(places, nodes + 1), "moved {} of {}", moved, places);
+    }
+
+    #[test]
+    fn a_node_that_leaves_moves_little_but_what_it_had(
+        (nodes, shards, asked) in (2u64..=20, 1u32..=128, 1u32..=5),
+        who in any::<prop::sample::Index>(),
+    ) {
+        let (copies, _) = effective_copies(asked, nodes as u32 - 1);
+        let places = u64::from(shards * copies);
+        let before = place(&equal(nodes), shards, copies);
+        let mut members = equal(nodes);
+        members.remove(who.index(members.len()));
+        let after = place_from(&before, &members, copies);
+        prop_assert!(distinct(&after, copies));
+        prop_assert!(*loads(&after).values().max().unwrap() <= bound(places, nodes - 1));
+        let moved = moved(&before, &after);
+        prop_assert!(moved <= may_move(places, nodes), "moved {} of {}", moved, places);
+    }
+
+    #[test]
+    fn a_change_of_nothing_moves_nothing((nodes, shards, copies) in cluster()) {
+        let placed = place(&equal(nodes), shards, copies);
+        prop_assert_eq!(place_from(&placed, &equal(nodes), copies), placed);
+    }
+
+    #[test]
+    fn a_heavier_node_takes_more(weights in prop::collection::vec(1u32..=5, 3..12), shards in 16u32..=128) {
+        let members: Vec<Member> = (1..).zip(&weights).map(|(id, &weight)| member(id, weight, "")).collect();
+        let placed = place(&members, shards, 3);
+        prop_assert!(distinct(&placed, 3));
+        let loads = loads(&placed);
+        let places = u64::from(shards) * 3;
+        let total: u64 = weights.iter().map(|&w| u64::from(w)).sum();
+        // With no node so heavy that it would hold more than one replica of each shard, shares are simple.
+        prop_assume!(weights.iter().all(|&w| u64::from(w) * places <= u64::from(shards) * total));
+        for member in &members {
+            let most = (11 * places * u64::from(member.weight)).div_ceil(10 * total);
+            prop_assert!(loads.get(&member.id).copied().unwrap_or(0) <= most);
+        }
+    }
+
+    #[test]
+    fn copies_are_in_distinct_zones_if_there_are_enough_of_one_size(
+        zones in 3u64..=5, each in 1u64..=4, shards in 1u32..=128,
+    ) {
+        let members: Vec<Member> =
+            (1..=zones * each).map(|id| member(id, 1, &format!("zone{}", id % zones))).collect();
+        for nodes in place(&members, shards, 3) {
+            let zones: BTreeSet<u64> = nodes.iter().map(|id| id.0 % zones).collect();
+            prop_assert_eq!(zones.len(), 3);
+        }
+    }
+
+    #[test]
+    fn two_zones_never_leave_all_copies_in_one(shards in 1u32..=128, each in 2u64..=5) {
+        let members: Vec<Member> = (1..=2 * each).map(|id| member(id, 1, ["a", "b"][(id % 2) as usize])).collect();
+        for nodes in place(&members, shards, 3) {
+            let zones: BTreeSet<u64> = nodes.iter().map(|id| id.0 % 2).collect();
+            prop_assert_eq!(zones.len(), 2);
+        }
+    }
+
+    #[test]
+    fn a_layout_survives_being_written_down(
+        (nodes, shards, copies) in cluster(), cluster in any::<u64>(), epoch in any::<u64>(),
+    ) {
+        let mut layout = Layout::first(equal(nodes), cluster, shards, copies).unwrap();
+        layout.epoch = Epoch(epoch);
+        prop_assert_eq!(&Layout::decode(layout.encode()).unwrap(), &layout);
+        for length in 0..layout.encode().len().min(200) {
+            prop_assert!(Layout::decode(layout.encode().slice(..length)).is_err());
+        }
+    }
+
+    #[test]
+    fn damaged_bytes_are_refused_or_read_but_never_panic(place in any::<prop::sample::Index>(), bits in 1u8..) {
+        let mut bytes = Layout::first(equal(3), 9, 8, 3).unwrap().encode().to_vec();
+        let place = place.index(bytes.len());
+        bytes[place] ^= bits;
+        let _ = Layout::decode(bytes.into());
+    }
+}
+
+#[test]
+fn the_first_layout_gives_every_replica_a_peer_of_its_own() {
+    let layout = Layout::first(equal(7), 42, 64, 3).unwrap();
+    assert_eq!(layout.epoch, Epoch(1));
+    assert_eq!(layout.shards.len(), 65);
+    let meta = layout.shard(ShardId::META).unwrap();
+    assert!(meta.slots.is_empty());
+    assert_eq!(meta.replicas.len(), 5);
+    let mut peers: Vec<u64> = layout.shards.iter().flat_map(|s| &s.replicas).map(|r| r.peer.0).collect();
+    peers.sort_unstable();
+    assert_eq!(peers, (1..=5 + 64 * 3).collect::<Vec<u64>>());
+    assert_eq!(layout.next_peer.0, 5 + 64 * 3 + 1);
+    assert_eq!(layout.member(NodeId(7)).unwrap().name, "node7");
+    assert!(layout.member(NodeId(8)).is_none() && layout.shard(ShardId(65)).is_none());
+}
+
+#[test]
+fn three_nodes_share_the_leaders_of_64_shards_evenly() {
+    let placed = place(&equal(3), 64, 3);
+    let leaders: Vec<Vec<NodeId>> = placed.iter().map(|nodes| vec![nodes[0]]).collect();
+    assert!(loads(&leaders).into_values().all(|count| count <= 24), "{:?}", loads(&leaders));
+}
+
+#[test]
+fn where_a_shard_lies_never_changes_between_versions() {
+    let placed = place(&equal(5), 4, 3);
+    let numbers: Vec<Vec<u64>> = placed.iter().map(|nodes| nodes.iter().map(|n| n.0).collect()).collect();
+    assert_eq!(numbers, PINNED);
+}
+
+const PINNED: [[u64; 3]; 4] = [[2, 4, 5], [5, 3, 2], [3, 2, 4], [4, 3, 5]];
+
+#[test]
+fn impossible_clusters_are_refused_in_words() {
+    let words = |members, shards, copies| Layout::first(members, 1, shards, copies).unwrap_err().to_string();
+    assert_eq!(words(Vec::new(), 1, 1), "0 nodes: a cluster is born from 1 to 64");
+    assert!(words(equal(65), 1, 1).starts_with("65 nodes"));
+    assert!(words(equal(1), 0, 1).contains("--shards"));
+    assert!(words(equal(1), 5000, 1).contains("1 to 4096"));
+    assert!(words(equal(1), 1, 0).contains("--replicas"));
+    assert!(words(vec![member(1, 1, ""), member(1, 1, "")], 1, 1).contains("used twice"));
+    assert!(words(vec![member(1, 101, "")], 1, 1).contains("weight 101"));
+    let mut twins = equal(2);
+    twins[1].address = twins[0].address.clone();
+    assert!(words(twins, 1, 1).contains("two nodes have the address"));
+}
