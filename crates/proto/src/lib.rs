@@ -1,1 +1,34 @@
-//! Placeholder while the crate is being written.
+//! Bytes to requests and back: the gRPC services, and what their messages mean in Ringfort's own types.
+//!
+//! The protos under `proto/` are the public contract and say what each field means; this crate compiles
+//! them ([`v1`], [`internal`]) and translates in both directions, so that the server and the client
+//! library can't disagree:
+//! - [`session`]: operations and results of the pipelined stream;
+//! - [`unary`]: the messages of single calls;
+//! - [`state`]: the cluster's state;
+//! - [`status`]: failures as gRPC statuses with an outcome, time-outs and the leader hint as metadata.
+//!
+//! Invariants: a failure keeps its outcome over every path, and what lacks one is *unknown*; keys and
+//! values are slices of the message that they came in, never copied here.
+//!
+//! Deliberately absent: sockets, and judging requests. An empty key passes through here; the node refuses it.
+
+pub mod session;
+pub mod state;
+pub mod status;
+pub mod unary;
+
+/// The public services `KV` and `Cluster`, as generated from `proto/ringfort/v1`.
+#[expect(missing_docs, clippy::pedantic, reason = "generated from the protos, which document what needs it")]
+pub mod v1 {
+    tonic::include_proto!("ringfort.v1");
+}
+
+/// The service that nodes use among themselves, as generated from `proto/ringfort/internal/v1`.
+#[expect(clippy::pedantic, reason = "generated")]
+pub mod internal {
+    tonic::include_proto!("ringfort.internal.v1");
+}
+
+/// Descriptors of all services, for server reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -1,0 +1,19 @@
+//! Compiles the protos with `protox`, so that building Ringfort needs no `protoc`.
+
+use std::path::PathBuf;
+use std::{env, error::Error, fs};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let mut compiler = protox::Compiler::new(["proto"])?;
+    compiler.include_source_info(true).include_imports(true).open_files([
+        "ringfort/v1/kv.proto",
+        "ringfort/v1/cluster.proto",
+        "ringfort/internal/v1/peer.proto",
+    ])?;
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("no OUT_DIR")?);
+    fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
+    // Keys and values stay slices of the buffer that they arrived in.
+    tonic_prost_build::configure().bytes(".").compile_fds(compiler.file_descriptor_set())?;
+    Ok(())
+}

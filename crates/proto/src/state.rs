@@ -1,0 +1,186 @@
+//! The cluster's state, to its message and back.
+
+use ringfort_types::{
+    ClusterState, Epoch, Incarnation, Index, NodeId, NodeState, ReplicaReport, Revision, Role, ShardId,
+    ShardState, Slot, Term,
+};
+
+use crate::v1;
+
+impl From<ClusterState> for v1::GetClusterStateResponse {
+    fn from(state: ClusterState) -> v1::GetClusterStateResponse {
+        v1::GetClusterStateResponse {
+            epoch: state.epoch.0,
+            cluster: state.cluster,
+            node: state.node.0,
+            nodes: state.nodes.into_iter().map(Into::into).collect(),
+            shards: state.shards.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<v1::GetClusterStateResponse> for ClusterState {
+    fn from(state: v1::GetClusterStateResponse) -> ClusterState {
+        ClusterState {
+            epoch: Epoch(state.epoch),
+            cluster: state.cluster,
+            node: NodeId(state.node),
+            nodes: state.nodes.into_iter().map(Into::into).collect(),
+            shards: state.shards.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<NodeState> for v1::NodeState {
+    fn from(node: NodeState) -> v1::NodeState {
+        v1::NodeState {
+            id: node.id.0,
+            name: node.name,
+            address: node.address,
+            incarnation: node.incarnation.0,
+            reachable: node.reachable,
+            keys_estimate: node.keys_estimate,
+            bytes_estimate: node.bytes_estimate,
+            report_age_ms: (node.report_age_ms != u64::MAX).then_some(node.report_age_ms),
+        }
+    }
+}
+
+impl From<v1::NodeState> for NodeState {
+    fn from(node: v1::NodeState) -> NodeState {
+        NodeState {
+            id: NodeId(node.id),
+            name: node.name,
+            address: node.address,
+            incarnation: Incarnation(node.incarnation),
+            reachable: node.reachable,
+            keys_estimate: node.keys_estimate,
+            bytes_estimate: node.bytes_estimate,
+            report_age_ms: node.report_age_ms.unwrap_or(u64::MAX),
+        }
+    }
+}
+
+impl From<ShardState> for v1::ShardState {
+    fn from(shard: ShardState) -> v1::ShardState {
+        v1::ShardState {
+            shard: shard.shard.0,
+            slots: shard
+                .slots
+                .iter()
+                .map(|(first, last)| v1::SlotRange { first: first.0.into(), last: last.0.into() })
+                .collect(),
+            leader_node: shard.leader.map_or(0, |node| node.0),
+            term: shard.term.0,
+            replicas: shard.replicas.into_iter().map(|(node, report)| replica(node, report)).collect(),
+        }
+    }
+}
+
+impl From<v1::ShardState> for ShardState {
+    fn from(shard: v1::ShardState) -> ShardState {
+        let id = ShardId(shard.shard);
+        ShardState {
+            shard: id,
+            slots: shard.slots.iter().map(|range| (slot(range.first), slot(range.last))).collect(),
+            leader: (shard.leader_node != 0).then_some(NodeId(shard.leader_node)),
+            term: Term(shard.term),
+            replicas: shard.replicas.into_iter().map(|replica| report(id, &replica)).collect(),
+        }
+    }
+}
+
+/// A slot from the wire; what is beyond the last one becomes a slot that no key has.
+fn slot(number: u32) -> Slot {
+    Slot(u16::try_from(number).unwrap_or(u16::MAX))
+}
+
+fn replica(node: NodeId, report: ReplicaReport) -> v1::ReplicaState {
+    let role = match report.role {
+        Role::Leader => v1::Role::Leader,
+        Role::Follower => v1::Role::Follower,
+        Role::Candidate => v1::Role::Candidate,
+    };
+    v1::ReplicaState {
+        node: node.0,
+        role: role.into(),
+        term: report.term.0,
+        last_index: report.last.0,
+        committed_index: report.committed.0,
+        applied_index: report.applied.0,
+        revision: report.revision.0,
+        keys_estimate: report.keys_estimate,
+        bytes_estimate: report.bytes_estimate,
+    }
+}
+
+fn report(shard: ShardId, replica: &v1::ReplicaState) -> (NodeId, ReplicaReport) {
+    let role = match replica.role() {
+        v1::Role::Leader => Role::Leader,
+        v1::Role::Candidate => Role::Candidate,
+        v1::Role::Follower | v1::Role::Unspecified => Role::Follower,
+    };
+    let report = ReplicaReport {
+        shard,
+        role,
+        term: Term(replica.term),
+        last: Index(replica.last_index),
+        committed: Index(replica.committed_index),
+        applied: Index(replica.applied_index),
+        revision: Revision(replica.revision),
+        keys_estimate: replica.keys_estimate,
+        bytes_estimate: replica.bytes_estimate,
+    };
+    (NodeId(replica.node), report)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_round_trips() {
+        let report = |role| ReplicaReport {
+            shard: ShardId(4),
+            role,
+            term: Term(2),
+            last: Index(10),
+            committed: Index(9),
+            applied: Index(8),
+            revision: Revision(7),
+            keys_estimate: 6,
+            bytes_estimate: 5,
+        };
+        let state = ClusterState {
+            epoch: Epoch(1),
+            cluster: u64::MAX,
+            node: NodeId(2),
+            nodes: vec![
+                NodeState {
+                    id: NodeId(1),
+                    name: "node1".into(),
+                    address: "127.0.0.1:50051".into(),
+                    incarnation: Incarnation(99),
+                    reachable: true,
+                    keys_estimate: 3,
+                    bytes_estimate: 4,
+                    report_age_ms: 120,
+                },
+                NodeState { id: NodeId(2), report_age_ms: u64::MAX, ..NodeState::default() },
+            ],
+            shards: vec![ShardState {
+                shard: ShardId(4),
+                slots: vec![(Slot(0), Slot(255)), (Slot(16_383), Slot(16_383))],
+                leader: Some(NodeId(1)),
+                term: Term(2),
+                replicas: vec![
+                    (NodeId(1), report(Role::Leader)),
+                    (NodeId(2), report(Role::Follower)),
+                    (NodeId(3), report(Role::Candidate)),
+                ],
+            }],
+        };
+        let sent = v1::GetClusterStateResponse::from(state.clone());
+        assert_eq!(ClusterState::from(sent), state);
+    }
+}

@@ -1,0 +1,150 @@
+//! Failures as gRPC statuses and back; time-outs and the leader hint in metadata.
+//!
+//! A status says why in its code and message, and whether there may have been an effect in the metadata
+//! entry [`OUTCOME`]. A status without that entry was not made by a node's request path (the connection
+//! broke, a proxy answered, the transport ran into the deadline), so its outcome is unknown.
+
+use std::time::Duration;
+
+use ringfort_types::{Code, Failure, NodeId, Outcome};
+use tonic::Status;
+use tonic::metadata::{MetadataMap, MetadataValue};
+
+/// Metadata entry of a failed call: `rejected` or `unknown`.
+pub const OUTCOME: &str = "ringfort-outcome";
+/// Metadata entry of an answer that was relayed: the number of the node to ask next time.
+pub const LEADER: &str = "ringfort-leader";
+/// The deadline of a call that brings none, in milliseconds.
+pub const TIMEOUT_DEFAULT_MS: u32 = 3_000;
+/// The longest deadline that a node keeps, in milliseconds.
+pub const TIMEOUT_MAX_MS: u32 = 60_000;
+
+/// The status that tells a client of this failure.
+pub fn from_failure(failure: Failure) -> Status {
+    let code = match failure.code {
+        Code::InvalidArgument => tonic::Code::InvalidArgument,
+        Code::ResourceExhausted => tonic::Code::ResourceExhausted,
+        Code::Unavailable | Code::NotLeader | Code::Stopping => tonic::Code::Unavailable,
+        Code::DeadlineExceeded => tonic::Code::DeadlineExceeded,
+        Code::FailedPrecondition => tonic::Code::FailedPrecondition,
+        Code::DataLoss => tonic::Code::DataLoss,
+    };
+    let mut status = Status::new(code, failure.message);
+    let outcome = match failure.outcome {
+        Outcome::Rejected => "rejected",
+        Outcome::Unknown => "unknown",
+    };
+    status.metadata_mut().insert(OUTCOME, MetadataValue::from_static(outcome));
+    status
+}
+
+/// The failure that a status tells of.
+pub fn to_failure(status: &Status) -> Failure {
+    let code = match status.code() {
+        tonic::Code::InvalidArgument | tonic::Code::OutOfRange | tonic::Code::Unimplemented => {
+            Code::InvalidArgument
+        }
+        tonic::Code::ResourceExhausted => Code::ResourceExhausted,
+        tonic::Code::DeadlineExceeded | tonic::Code::Cancelled => Code::DeadlineExceeded,
+        tonic::Code::FailedPrecondition => Code::FailedPrecondition,
+        tonic::Code::DataLoss => Code::DataLoss,
+        _ => Code::Unavailable,
+    };
+    let outcome = match status.metadata().get(OUTCOME).map(MetadataValue::as_bytes) {
+        Some(b"rejected") => Outcome::Rejected,
+        _ => Outcome::Unknown,
+    };
+    Failure { outcome, code, message: status.message().to_owned() }
+}
+
+/// Adds the hint that this node would have answered sooner.
+pub fn insert_leader(metadata: &mut MetadataMap, leader: NodeId) {
+    metadata.insert(LEADER, MetadataValue::from(leader.0));
+}
+
+/// The hint that [`insert_leader`] added, if there is one.
+pub fn leader(metadata: &MetadataMap) -> Option<NodeId> {
+    metadata.get(LEADER)?.to_str().ok()?.parse().ok().map(NodeId)
+}
+
+/// How long to work on a call, from its `grpc-timeout`: a little less than that, so that our own answer,
+/// which knows the outcome, comes before the transport's, which doesn't.
+pub fn timeout_ms(metadata: &MetadataMap) -> u32 {
+    let Some(asked) = metadata.get("grpc-timeout").and_then(|text| parse_timeout(text.to_str().ok()?)) else {
+        return TIMEOUT_DEFAULT_MS;
+    };
+    let asked_ms = asked.as_millis().min(TIMEOUT_MAX_MS.into()) as u32;
+    (asked_ms - (asked_ms / 10).min(100)).max(1)
+}
+
+/// Whether a call brings a deadline of its own.
+pub fn has_timeout(metadata: &MetadataMap) -> bool {
+    metadata.contains_key("grpc-timeout")
+}
+
+/// gRPC over HTTP/2, "Requests": at most eight digits and a unit.
+fn parse_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let count: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(count * 3_600),
+        "M" => Duration::from_secs(count * 60),
+        "S" => Duration::from_secs(count),
+        "m" => Duration::from_millis(count),
+        "u" => Duration::from_micros(count),
+        "n" => Duration::from_nanos(count),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_keep_their_outcome_over_the_wire() {
+        for number in 1..=8 {
+            let code = Code::from_u8(number).unwrap();
+            for failure in [Failure::rejected(code, "why"), Failure::unknown(code, "why")] {
+                let back = to_failure(&from_failure(failure.clone()));
+                assert_eq!((back.outcome, &back.message), (failure.outcome, &failure.message));
+                if !matches!(code, Code::NotLeader | Code::Stopping) {
+                    assert_eq!(back.code, code);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_status_that_no_node_made_is_unknown() {
+        let failure = to_failure(&Status::unavailable("connection reset"));
+        assert_eq!((failure.outcome, failure.code), (Outcome::Unknown, Code::Unavailable));
+    }
+
+    #[test]
+    fn the_leader_hint_round_trips() {
+        let mut metadata = MetadataMap::new();
+        assert_eq!(leader(&metadata), None);
+        insert_leader(&mut metadata, NodeId(17));
+        assert_eq!(leader(&metadata), Some(NodeId(17)));
+    }
+
+    #[test]
+    fn timeouts_are_read_shortened_and_capped() {
+        let of = |text: &str| {
+            let mut metadata = MetadataMap::new();
+            metadata.insert("grpc-timeout", text.parse().unwrap());
+            timeout_ms(&metadata)
+        };
+        assert_eq!(of("2S"), 1_900);
+        assert_eq!(of("500m"), 450);
+        assert_eq!(of("1n"), 1);
+        assert_eq!(of("99999999H"), TIMEOUT_MAX_MS - 100);
+        for malformed in ["", "S", "-1S", "123456789S", "1x", "1"] {
+            assert_eq!(of(malformed), TIMEOUT_DEFAULT_MS, "{malformed:?}");
+        }
+    }
+}
