@@ -18,8 +18,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use ringfort_types::{
-    HardState, Incarnation, Index, LogEntry, NodeId, PeerFrame, PeerMessage, Record, Reply, Request,
-    Revision, ShardId, Term, Token,
+    HardState, HybridClock, Incarnation, Index, LogEntry, NodeId, PeerFrame, PeerMessage, Record, Reply,
+    Request, Revision, ShardId, Term, Token,
 };
 
 /// How a node was told to be born. All listed nodes must agree on everything but `me`.
@@ -73,6 +73,8 @@ pub struct Opened {
     pub applied: Index,
     /// The shard's revision at `applied`.
     pub revision: Revision,
+    /// The stamp of the last entry up to `applied` that had one.
+    pub clock: HybridClock,
     /// The entries after `applied`, up to `last`.
     pub tail: Vec<LogEntry>,
 }

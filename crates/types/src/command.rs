@@ -104,6 +104,11 @@ impl Entry {
         out.freeze()
     }
 
+    /// The stamp of an encoded entry, without reading the rest.
+    pub fn peek_clock(bytes: &[u8]) -> Option<HybridClock> {
+        bytes.get(2..10)?.try_into().ok().map(|stamp| HybridClock(u64::from_le_bytes(stamp)))
+    }
+
     /// Reads what [`Entry::encode`] wrote. Keys and values share `bytes`' buffer.
     pub fn decode(bytes: Bytes) -> Result<Entry, Malformed> {
         let mut reader = Reader::new(bytes);
