@@ -16,13 +16,14 @@ pub(crate) struct Assignment {
     pub(crate) given: Vec<Vec<usize>>,
     /// For each node, how many shards were given it.
     pub(crate) loads: Vec<u64>,
-    /// For each node, how many it may be given to.
+    /// For each node, how many it may be given to. Raised between rounds of dealing.
     pub(crate) bounds: Vec<u64>,
 }
 
 impl Assignment {
-    pub(crate) fn new(shards: usize, bounds: Vec<u64>) -> Assignment {
-        Assignment { given: vec![Vec::new(); shards], loads: vec![0; bounds.len()], bounds }
+    /// Nobody has anything, and nobody may be given anything yet.
+    pub(crate) fn new(shards: usize, nodes: usize) -> Assignment {
+        Assignment { given: vec![Vec::new(); shards], loads: vec![0; nodes], bounds: vec![0; nodes] }
     }
 
     pub(crate) fn has_room(&self, node: usize) -> bool {

@@ -8,27 +8,41 @@ use crate::Member;
 use crate::assignment::Assignment;
 use crate::walk::Points;
 
+/// By how much a node's load may exceed its fair share before a change moves anything for that reason alone.
+const SLACK_PERCENT: u64 = 10;
+
 /// The replicas of shards 1 to `shards`, in their order, each with its preferred leader first.
 ///
 /// `copies` is what [`effective_copies`](crate::effective_copies) returned: at least 1, at most as many as
 /// there are members. Weights are at least 1.
 pub fn place(members: &[Member], shards: u32, copies: u32) -> Vec<Vec<NodeId>> {
     let mut drawing = Drawing::new(members, shards, copies);
-    drawing.fill();
+    let (floor, ceiling) = (drawing.shares.rounded_down(), drawing.shares.rounded_up(0));
+    drawing.fill(&floor, true);
+    drawing.fill(&ceiling, true);
+    drawing.fill(&floor, false);
+    drawing.fill(&ceiling, false);
     drawing.finish()
 }
 
 /// The replicas of shards 1 to `previous.len()` after the members have changed: as few as possible differ
 /// from `previous`.
 ///
-/// What nodes that left had is dealt again; what is above a node's new bound moves; and nodes that `previous`
-/// did not know are given their share by those that have most.
-pub fn place_from(previous: &[Vec<NodeId>], members: &[Member], copies: u32) -> Vec<Vec<NodeId>> {
+/// What nodes that left had is dealt again; what is above a node's new bound moves; and `newcomers` are given
+/// their share by those that have most.
+pub fn place_from(
+    previous: &[Vec<NodeId>],
+    members: &[Member],
+    newcomers: &[NodeId],
+    copies: u32,
+) -> Vec<Vec<NodeId>> {
     let mut drawing = Drawing::new(members, previous.len() as u32, copies);
+    let bounds = drawing.shares.rounded_up(SLACK_PERCENT);
     drawing.keep(previous);
-    drawing.relieve_the_overloaded();
-    drawing.fill();
-    drawing.welcome_newcomers(previous);
+    drawing.relieve_the_overloaded(&bounds);
+    drawing.refill(&bounds, true);
+    drawing.refill(&bounds, false);
+    drawing.welcome(newcomers);
     drawing.finish()
 }
 
@@ -36,8 +50,8 @@ pub fn place_from(previous: &[Vec<NodeId>], members: &[Member], copies: u32) -> 
 pub(crate) fn place_one(members: &[Member], shard: ShardId, copies: u32) -> Vec<NodeId> {
     let mut drawing = Drawing::new(members, 1, copies);
     drawing.walks = vec![Points::new(members).walk(shard)];
-    drawing.replicas.bounds = vec![1; members.len()];
-    drawing.fill();
+    drawing.fill(&vec![1; members.len()], true);
+    drawing.fill(&vec![1; members.len()], false);
     drawing.replicas.given[0].iter().map(|&n| members[n].id).collect()
 }
 
@@ -59,7 +73,7 @@ impl<'a> Drawing<'a> {
         assert!(members.iter().all(|m| m.weight >= 1), "no weight is zero");
         let points = Points::new(members);
         let walks = (1..=shards).map(|shard| points.walk(ShardId(shard))).collect();
-        let shares = Shares::new(members, shards.into(), copies.into());
+        let fair = Shares::new(members, shards.into(), copies.into());
         let mut numbers: BTreeMap<&str, usize> = BTreeMap::new();
         let zones: Vec<usize> = members
             .iter()
@@ -69,8 +83,8 @@ impl<'a> Drawing<'a> {
             })
             .collect();
         let zone_max = (copies as usize).div_ceil(numbers.len());
-        let replicas = Assignment::new(shards as usize, shares.bounds(1));
-        Drawing { members, copies: copies as usize, walks, shares, zones, zone_max, replicas }
+        let replicas = Assignment::new(shards as usize, members.len());
+        Drawing { members, copies: copies as usize, walks, shares: fair, zones, zone_max, replicas }
     }
 
     fn keep(&mut self, previous: &[Vec<NodeId>]) {
@@ -86,47 +100,58 @@ impl<'a> Drawing<'a> {
         }
     }
 
-    fn relieve_the_overloaded(&mut self) {
-        let (zones, zone_max) = (&self.zones, self.zone_max);
-        let apart = |_: usize, nodes: &[usize], node: usize| zone_has_room(zones, zone_max, nodes, node);
+    fn relieve_the_overloaded(&mut self, bounds: &[u64]) {
+        self.replicas.bounds = bounds.to_vec();
+        let all: Vec<usize> = (0..self.members.len()).collect();
         for node in 0..self.members.len() {
             while self.replicas.loads[node] > self.replicas.bounds[node] {
                 // The emptiest first, so that what has to move moves to newcomers.
-                let order = self.shares.emptiest_first(&self.replicas.loads);
-                let relieved = self.replicas.relieve(node, &order, &apart)
-                    || self.replicas.relieve(node, &order, &|_, _, _| true);
+                let order = self.shares.emptiest_first(&all, &self.replicas.loads);
+                let relieved = self.replicas.relieve(node, &order, &fits(&self.zones, self.zone_max))
+                    || self.replicas.relieve(node, &order, &fits(&self.zones, self.copies));
                 assert!(relieved, "a placement within the bounds exists");
             }
         }
     }
 
-    fn fill(&mut self) {
-        let (zones, zone_max) = (&self.zones, self.zone_max);
-        let apart = |_: usize, nodes: &[usize], node: usize| {
-            !nodes.contains(&node) && zone_has_room(zones, zone_max, nodes, node)
-        };
-        let anywhere = |_: usize, nodes: &[usize], node: usize| !nodes.contains(&node);
+    /// Deals along the walks, a copy to each shard before the next to any, as far as the bounds and, if they are
+    /// to be kept apart, the zones allow.
+    fn fill(&mut self, bounds: &[u64], apart: bool) {
+        self.replicas.bounds = bounds.to_vec();
+        let zone_max = if apart { self.zone_max } else { self.copies };
         for copy in 0..self.copies {
             for (shard, walk) in self.walks.iter().enumerate() {
-                if self.replicas.given[shard].len() > copy {
-                    continue;
+                if self.replicas.given[shard].len() == copy {
+                    self.replicas.give_first(shard, walk, &fits(&self.zones, zone_max));
                 }
-                let given = self.replicas.give_first(shard, walk, &apart)
-                    || self.replicas.give_first(shard, walk, &anywhere);
-                assert!(given, "a placement within the bounds exists");
             }
         }
     }
 
-    /// Gives each node that had nothing its fair share, rounded down, from those that have most for theirs.
-    fn welcome_newcomers(&mut self, previous: &[Vec<NodeId>]) {
-        let newcomers: Vec<usize> = (0..self.members.len())
-            .filter(|&n| !previous.iter().any(|nodes| nodes.contains(&self.members[n].id)))
-            .collect();
+    /// Gives the shards what they lack, from the emptiest nodes, so that nothing else has to make room.
+    fn refill(&mut self, bounds: &[u64], apart: bool) {
+        self.replicas.bounds = bounds.to_vec();
+        let zone_max = if apart { self.zone_max } else { self.copies };
+        for shard in 0..self.walks.len() {
+            while self.replicas.given[shard].len() < self.copies {
+                let order = self.shares.emptiest_first(&self.walks[shard], &self.replicas.loads);
+                if !self.replicas.give_first(shard, &order, &fits(&self.zones, zone_max)) {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Gives each newcomer its fair share, rounded down, from those that have most for theirs.
+    fn welcome(&mut self, newcomers: &[NodeId]) {
+        let is_new = |n: &usize| newcomers.contains(&self.members[*n].id);
+        let newcomers: Vec<usize> = (0..self.members.len()).filter(is_new).collect();
+        let all: Vec<usize> = (0..self.members.len()).collect();
+        let share = self.shares.rounded_down();
         for &newcomer in &newcomers {
-            while self.replicas.loads[newcomer] < self.shares.whole(newcomer) {
-                let mut donors = self.shares.emptiest_first(&self.replicas.loads);
-                donors.retain(|n| !newcomers.contains(n) && self.replicas.loads[*n] > self.shares.whole(*n));
+            while self.replicas.loads[newcomer] < share[newcomer] {
+                let mut donors = self.shares.emptiest_first(&all, &self.replicas.loads);
+                donors.retain(|n| !newcomers.contains(n) && self.replicas.loads[*n] > share[*n]);
                 let Some(exchange) = donors
                     .iter()
                     .rev()
@@ -147,19 +172,33 @@ impl<'a> Drawing<'a> {
                 let others: Vec<usize> = nodes.iter().copied().filter(|&n| n != donor).collect();
                 nodes.contains(&donor)
                     && !nodes.contains(&newcomer)
-                    && zone_has_room(&self.zones, self.zone_max, &others, newcomer)
+                    && fits(&self.zones, self.zone_max)(shard, &others, newcomer)
             })
             .min_by_key(|&shard| self.walks[shard].iter().position(|&n| n == newcomer))
     }
 
-    /// Chooses preferred leaders under their own bound, and puts them first; the others follow as on the walk.
+    /// Chooses preferred leaders, each node its fair share of them if the replicas allow it, and puts them first;
+    /// the others follow as on the walk.
     fn finish(self) -> Vec<Vec<NodeId>> {
-        let mut leaders = Assignment::new(self.walks.len(), self.shares.bounds(self.copies as u64));
         let replicas = &self.replicas.given;
-        for (shard, walk) in self.walks.iter().enumerate() {
-            let given = leaders.give_first(shard, walk, &|shard, _, node| replicas[shard].contains(&node));
-            assert!(given, "leaders within the bounds exist when the replicas are");
+        assert!(
+            replicas.iter().all(|nodes| nodes.len() == self.copies),
+            "a placement within the bounds exists"
+        );
+        let shares = self.shares.of_one_copy(self.copies as u64);
+        let mut leaders = Assignment::new(self.walks.len(), self.members.len());
+        for bounds in [shares.rounded_up(0), shares.rounded_up(SLACK_PERCENT)] {
+            leaders.bounds = bounds;
+            for (shard, walk) in self.walks.iter().enumerate() {
+                if leaders.given[shard].is_empty() {
+                    leaders.give_first(shard, walk, &|shard, _, node| replicas[shard].contains(&node));
+                }
+            }
         }
+        assert!(
+            leaders.given.iter().all(|one| one.len() == 1),
+            "leaders within the bounds exist if replicas are"
+        );
         let ordered = |(shard, walk): (usize, &Vec<usize>)| {
             let leader = leaders.given[shard][0];
             let others = walk.iter().copied().filter(|n| *n != leader && replicas[shard].contains(n));
@@ -169,8 +208,11 @@ impl<'a> Drawing<'a> {
     }
 }
 
-fn zone_has_room(zones: &[usize], zone_max: usize, nodes: &[usize], node: usize) -> bool {
-    nodes.iter().filter(|&&n| zones[n] == zones[node]).count() < zone_max
+/// A node may be given if it is not there yet, and its zone has not been given as often as zones may be.
+fn fits(zones: &[usize], zone_max: usize) -> impl Fn(usize, &[usize], usize) -> bool {
+    move |_, nodes, node| {
+        !nodes.contains(&node) && nodes.iter().filter(|&&n| zones[n] == zones[node]).count() < zone_max
+    }
 }
 
 /// Each node's fair share of all replicas, by weight, as a fraction; none more than one of each shard.
@@ -199,20 +241,25 @@ impl Shares {
         Shares { fractions, shards }
     }
 
-    /// `ceil(1.1 × share / parts)` for each node, and at most one of each shard.
-    fn bounds(&self, parts: u64) -> Vec<u64> {
-        self.fractions.iter().map(|&(n, d)| (11 * n).div_ceil(10 * d * parts).min(self.shards)).collect()
+    /// The shares of one copy in so many: what each node should lead.
+    fn of_one_copy(&self, copies: u64) -> Shares {
+        let fractions = self.fractions.iter().map(|&(n, d)| (n, d * copies)).collect();
+        Shares { fractions, shards: self.shards }
     }
 
-    /// The share, rounded down.
-    fn whole(&self, node: usize) -> u64 {
-        let (n, d) = self.fractions[node];
-        n / d
+    fn rounded_down(&self) -> Vec<u64> {
+        self.fractions.iter().map(|&(n, d)| n / d).collect()
     }
 
-    /// All nodes, those first whose load is least for their share.
-    fn emptiest_first(&self, loads: &[u64]) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..loads.len()).collect();
+    /// The shares and so many per cent more, rounded up, but at most one of each shard.
+    fn rounded_up(&self, slack_percent: u64) -> Vec<u64> {
+        let most = |&(n, d): &(u64, u64)| ((100 + slack_percent) * n).div_ceil(100 * d).min(self.shards);
+        self.fractions.iter().map(most).collect()
+    }
+
+    /// These nodes, those first whose load is least for their share.
+    fn emptiest_first(&self, nodes: &[usize], loads: &[u64]) -> Vec<usize> {
+        let mut order = nodes.to_vec();
         order.sort_by(|&a, &b| {
             let ((an, ad), (bn, bd)) = (self.fractions[a], self.fractions[b]);
             // load / (n / d), compared crosswise.
