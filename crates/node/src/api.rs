@@ -138,7 +138,8 @@ pub struct ApplyJob {
     pub shard: ShardId,
     /// The entry.
     pub entry: LogEntry,
-    /// Who waits for its commands, in their order; empty if nobody does, else one for each command.
+    /// Who waits for its commands, in their order; empty if nobody does, else one for each command
+    /// ([`Token::NOBODY`] for those who have given up: drop their answers).
     pub waiters: Vec<Token>,
     /// How many replicas are known to have synced it, for the receipts.
     pub copies: u32,

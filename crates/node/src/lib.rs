@@ -3,7 +3,37 @@
 //! [`Node::handle`] takes an event and the time; [`Node::take_effects`] says what is to be done about
 //! everything handled since the last call (one *turn*). A node reads no clock, draws no random number and
 //! opens nothing: a driver (`server` for real, `sim` in simulation) carries the effects out and reports back.
+//! [`api`] is the contract.
+//!
+//! **A turn.** Requests are put to their shards (`routing`). Then each shard that has something new makes one
+//! Raft entry of this turn's writes, and says what it has to send, to make durable and to apply (`turn`,
+//! `replica`). All shards' records become one batch of the log (`persist`): one sync serves them all. All
+//! shards' waiting reads become one question to each peer (`rounds`).
+//!
+//! **Where a request is.** With a replica here (`replica`), with another node (`forwards`), or waiting for
+//! somebody to lead its shard (`Slot::waiting`). It is answered exactly once: by the driver from a job, or
+//! with [`Effect::Reply`].
+//!
+//! **Birth** (`birth`): no group starts before the full map of nodes is synced on each of them.
+//!
+//! Caveats. Layouts do not change after birth yet. Every node reports to every other each second, which is
+//! meant for tens of nodes. A follower passes linearizable reads on to the leader instead of asking it for an
+//! index.
 
 mod api;
+mod asked;
+mod birth;
+mod error;
+mod forwards;
+mod node;
+mod peers;
+mod persist;
+mod replica;
+mod rounds;
+mod routing;
+mod state;
+mod turn;
 
 pub use api::{Answered, ApplyJob, Config, Effect, Event, Identity, Incoming, Opened, ReadJob, TableStats};
+pub use error::NodeError;
+pub use node::Node;

@@ -20,6 +20,11 @@ pub struct Token {
     pub id: u64,
 }
 
+impl Token {
+    /// Nobody waits: an answer to this is dropped.
+    pub const NOBODY: Token = Token { origin: NodeId(0), id: 0 };
+}
+
 /// How fresh a read has to be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Consistency {

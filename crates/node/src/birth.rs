@@ -1,0 +1,398 @@
+//! How a cluster comes into being from nodes that were started with the same list.
+//!
+//! Nodes tell each other who they are ([`Hello`]). Three stages, each entered for good:
+//!
+//! 1. *Waiting*: not every listed node has been seen. Nothing is decided; a listed address may still turn out
+//!    to be another directory.
+//! 2. *Mapped*: every listed node has been seen once, and the full map (names, addresses, incarnations) is
+//!    synced here. From now on another incarnation under a known address is refused.
+//! 3. *Born*: the map is known to be synced on every listed node. Only now may Raft groups start.
+//!
+//! Why two steps. If a group could start while some listed node has not synced the map, that node could lose
+//! its disk, come back empty with the same flags, and take part as a voter that has forgotten its votes and
+//! entries (PITFALLS 16a). Once the map is synced everywhere, its empty successor is told apart by its
+//! incarnation, by everybody.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use ringfort_ring::{Layout, Member};
+use ringfort_types::limits::NAME_BYTES_MAX;
+use ringfort_types::wire::{Malformed, Reader, put_bytes, put_varint};
+use ringfort_types::{BirthStage, Hello, Incarnation, NodeId};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::{Config, Identity, NodeError};
+
+const VERSION: u8 = 1;
+const ADDRESS_BYTES_MAX: usize = 262;
+
+/// One node in the map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Listed {
+    name: String,
+    address: String,
+    incarnation: Incarnation,
+}
+
+/// The full map. Drawn in `docs/formats/identity.md`:
+/// `version u8 | stage u8 (1 mapped, 2 born) | shards | replicas | count | (name, address, incarnation u64) …`
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Map {
+    nodes: Vec<Listed>,
+    shards: u32,
+    replicas: u32,
+}
+
+impl Map {
+    fn encode(&self, stage: BirthStage) -> Bytes {
+        let mut out = BytesMut::new();
+        out.put_slice(&[VERSION, if stage == BirthStage::Born { 2 } else { 1 }]);
+        self.encode_body(&mut out);
+        out.freeze()
+    }
+
+    fn encode_body(&self, out: &mut BytesMut) {
+        put_varint(out, self.shards.into());
+        put_varint(out, self.replicas.into());
+        put_varint(out, self.nodes.len() as u64);
+        for node in &self.nodes {
+            put_bytes(out, node.name.as_bytes());
+            put_bytes(out, node.address.as_bytes());
+            out.put_u64_le(node.incarnation.0);
+        }
+    }
+
+    fn decode(bytes: Bytes) -> Result<(Map, BirthStage), Malformed> {
+        let mut reader = Reader::new(bytes);
+        if reader.u8()? != VERSION {
+            return Err(Malformed("unknown version of a birth record"));
+        }
+        let stage = match reader.u8()? {
+            1 => BirthStage::Mapped,
+            2 => BirthStage::Born,
+            _ => return Err(Malformed("unknown stage in a birth record")),
+        };
+        let (shards, replicas) = (reader.varint()? as u32, reader.varint()? as u32);
+        let count = reader.count(10)?;
+        let mut nodes = Vec::with_capacity(count);
+        for _ in 0..count {
+            nodes.push(Listed {
+                name: reader.string(NAME_BYTES_MAX)?,
+                address: reader.string(ADDRESS_BYTES_MAX)?,
+                incarnation: Incarnation(reader.u64()?),
+            });
+        }
+        reader.finish()?;
+        Ok((Map { nodes, shards, replicas }, stage))
+    }
+
+    /// The map's hash is the cluster's number: two clusters differ in their incarnations at least.
+    fn hash(&self) -> u64 {
+        let mut out = BytesMut::new();
+        self.encode_body(&mut out);
+        xxh3_64(&out).max(1)
+    }
+}
+
+/// What to do next.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Nothing: somebody has to speak first.
+    Wait,
+    /// Make this durable, then call [`Birth::saved`].
+    Save(Bytes),
+    /// The cluster is born.
+    Born,
+}
+
+pub(crate) struct Birth {
+    config: Config,
+    me: NodeId,
+    /// By place in the list; this node itself is always seen.
+    seen: Vec<Option<(String, Incarnation)>>,
+    /// By place in the list: whose map is synced.
+    mapped: Vec<bool>,
+    map: Option<Map>,
+    /// The stage that is durable here.
+    stage: BirthStage,
+    /// The stage that is being made durable.
+    saving: Option<BirthStage>,
+}
+
+impl Birth {
+    pub(crate) fn new(config: Config, identity: &Identity) -> Result<Birth, NodeError> {
+        let place = config.addresses.iter().position(|address| *address == config.address);
+        let place = place.ok_or_else(|| NodeError::NotListed(config.address.clone()))?;
+        let me = NodeId(place as u64 + 1);
+        // A number of shards or copies that can't be should be known now, not once all nodes have met.
+        let members =
+            config.addresses.iter().zip(1..).map(|(address, id)| member(id, "", address, Incarnation(0)));
+        Layout::first(members.collect(), 1, config.shards, config.replicas)?;
+        let mut seen = vec![None; config.addresses.len()];
+        seen[place] = Some((config.names[place].clone(), identity.incarnation));
+        let mut mapped = vec![false; config.addresses.len()];
+        let (mut map, mut stage) = (None, BirthStage::Waiting);
+        if let Some(bytes) = &identity.birth {
+            let (stored, at) = Map::decode(bytes.clone()).map_err(|_| NodeError::BirthRecord)?;
+            agree(&stored, &config)?;
+            if stored.nodes[place].incarnation != identity.incarnation {
+                return Err(NodeError::BirthRecord);
+            }
+            mapped[place] = true;
+            (map, stage) = (Some(stored), at);
+        }
+        Ok(Birth { config, me, seen, mapped, map, stage, saving: None })
+    }
+
+    pub(crate) fn id(&self) -> NodeId {
+        self.me
+    }
+
+    pub(crate) fn is_born(&self) -> bool {
+        self.stage == BirthStage::Born
+    }
+
+    /// The cluster's number; 0 before birth.
+    pub(crate) fn cluster(&self) -> u64 {
+        if self.is_born() { self.map.as_ref().map_or(0, Map::hash) } else { 0 }
+    }
+
+    /// What this node says of itself.
+    pub(crate) fn hello(&self) -> Hello {
+        Hello {
+            name: self.config.names[self.me.0 as usize - 1].clone(),
+            address: self.config.address.clone(),
+            addresses: self.config.addresses.clone(),
+            names: self.config.names.clone(),
+            shards: self.config.shards,
+            replicas: self.config.replicas,
+            stage: self.stage,
+            map_hash: self.map.as_ref().map_or(0, Map::hash),
+        }
+    }
+
+    /// Takes in what another node says of itself. An error is the reason to refuse it.
+    pub(crate) fn handle_hello(&mut self, incarnation: Incarnation, hello: &Hello) -> Result<NodeId, String> {
+        self.compare_lists(hello)?;
+        let place = self.config.addresses.iter().position(|address| *address == hello.address);
+        let place =
+            place.ok_or_else(|| format!("{} is not in this cluster's list of nodes", hello.address))?;
+        let id = NodeId(place as u64 + 1);
+        if id == self.me {
+            return Err(format!(
+                "two nodes say that they are at {}: give each its own --addr (or --advertise)",
+                hello.address
+            ));
+        }
+        let given = &self.config.names[place];
+        if !given.is_empty() && *given != hello.name {
+            return Err(format!(
+                "the node at {} calls itself {}, but it is listed as {given}: start all nodes with the same names",
+                hello.address, hello.name
+            ));
+        }
+        if self.map.is_some() {
+            self.compare_to_map(place, incarnation, hello)?;
+        } else {
+            let called_so = |seen: &Option<(String, Incarnation)>| {
+                seen.as_ref().is_some_and(|(name, _)| *name == hello.name)
+            };
+            let other =
+                self.seen.iter().enumerate().position(|(other, seen)| other != place && called_so(seen));
+            if let Some(other) = other {
+                return Err(format!(
+                    "{} and {} are both called {}: give each node its own --id",
+                    self.config.addresses[other], hello.address, hello.name
+                ));
+            }
+            self.seen[place] = Some((hello.name.clone(), incarnation));
+        }
+        Ok(id)
+    }
+
+    /// Once there is a map, only who is in it may speak, from the directory that is in it.
+    fn compare_to_map(
+        &mut self,
+        place: usize,
+        incarnation: Incarnation,
+        hello: &Hello,
+    ) -> Result<(), String> {
+        let map = self.map.as_ref().expect("the caller has looked");
+        let known = &map.nodes[place];
+        if known.incarnation != incarnation {
+            return Err(format!(
+                "{} ({}) was part of this cluster with another data directory than it has now (it was wiped or \
+                 replaced): start it again with its old data directory; an empty one can't vote under an old name, or \
+                 acknowledged writes could be lost. The other nodes serve on without it",
+                known.name, known.address
+            ));
+        }
+        if known.name != hello.name {
+            return Err(format!(
+                "{} was born as {}: start it with --id {}",
+                hello.address, known.name, known.name
+            ));
+        }
+        if hello.stage >= BirthStage::Mapped {
+            if hello.map_hash != map.hash() {
+                return Err(format!(
+                    "{} ({}) belongs to another cluster: its data directory was born with other nodes",
+                    hello.name, hello.address
+                ));
+            }
+            self.mapped[place] = true;
+        }
+        if hello.stage == BirthStage::Born {
+            self.mapped.fill(true);
+        }
+        Ok(())
+    }
+
+    fn compare_lists(&self, hello: &Hello) -> Result<(), String> {
+        let (ours, theirs) = (&self.config.addresses, &hello.addresses);
+        if ours != theirs {
+            let only = |a: &[String], b: &[String]| {
+                let only: Vec<_> = a.iter().filter(|address| !b.contains(address)).cloned().collect();
+                if only.is_empty() { "nothing more".to_owned() } else { only.join(", ") }
+            };
+            return Err(format!(
+                "the nodes were started with lists that differ: only {} lists {}; only {} lists {}: start all of \
+                 them with the same list",
+                self.config.address,
+                only(ours, theirs),
+                hello.address,
+                only(theirs, ours),
+            ));
+        }
+        for (what, ours, theirs) in [
+            ("--shards", self.config.shards, hello.shards),
+            ("--replicas", self.config.replicas, hello.replicas),
+        ] {
+            if ours != theirs {
+                return Err(format!(
+                    "the nodes were started with flags that differ: {} has {what} {ours}, {} has {what} {theirs}: \
+                     start all of them with the same",
+                    self.config.address, hello.address
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// What has to happen next, after a hello or a save.
+    pub(crate) fn step(&mut self) -> Step {
+        if self.saving.is_some() || self.is_born() {
+            return Step::Wait;
+        }
+        let next = if let Some(map) = &self.map {
+            if !self.mapped.iter().all(|mapped| *mapped) {
+                return Step::Wait;
+            }
+            (BirthStage::Born, map.clone())
+        } else {
+            let Some(nodes) = self
+                .seen
+                .iter()
+                .zip(&self.config.addresses)
+                .map(|(seen, address)| {
+                    let (name, incarnation) = seen.clone()?;
+                    Some(Listed { name, address: address.clone(), incarnation })
+                })
+                .collect::<Option<Vec<_>>>()
+            else {
+                return Step::Wait;
+            };
+            let (shards, replicas) = (self.config.shards, self.config.replicas);
+            (BirthStage::Mapped, Map { nodes, shards, replicas })
+        };
+        let bytes = next.1.encode(next.0);
+        self.saving = Some(next.0);
+        self.map = Some(next.1);
+        Step::Save(bytes)
+    }
+
+    /// What [`Step::Save`] gave out is durable.
+    pub(crate) fn saved(&mut self) -> Step {
+        let Some(stage) = self.saving.take() else { return Step::Wait };
+        self.stage = stage;
+        self.mapped[self.me.0 as usize - 1] = true;
+        if self.is_born() { Step::Born } else { self.step() }
+    }
+
+    /// Whom this node waits for.
+    pub(crate) fn missing(&self) -> Vec<String> {
+        let arrived: Vec<bool> = match &self.map {
+            None => self.seen.iter().map(Option::is_some).collect(),
+            Some(_) => self.mapped.clone(),
+        };
+        arrived
+            .iter()
+            .enumerate()
+            .filter(|(place, arrived)| !**arrived && *place + 1 != self.me.0 as usize)
+            .map(|(place, _)| match self.config.names[place].as_str() {
+                "" => self.config.addresses[place].clone(),
+                name => format!("{name} ({})", self.config.addresses[place]),
+            })
+            .collect()
+    }
+
+    /// Whether this is the data directory that the map knows under this number.
+    pub(crate) fn knows(&self, id: NodeId, incarnation: Incarnation) -> bool {
+        let place = (id.0 as usize).wrapping_sub(1);
+        self.map
+            .as_ref()
+            .and_then(|map| map.nodes.get(place))
+            .is_some_and(|node| node.incarnation == incarnation)
+    }
+
+    /// This node's name, and the first layout. Once born.
+    pub(crate) fn layout(&self) -> Result<Layout, NodeError> {
+        let map = self.map.as_ref().expect("a born cluster has a map");
+        let members = map
+            .nodes
+            .iter()
+            .zip(1..)
+            .map(|(node, id)| member(id, &node.name, &node.address, node.incarnation));
+        Ok(Layout::first(members.collect(), map.hash(), map.shards, map.replicas)?)
+    }
+}
+
+fn member(id: u64, name: &str, address: &str, incarnation: Incarnation) -> Member {
+    Member {
+        id: NodeId(id),
+        name: name.to_owned(),
+        address: address.to_owned(),
+        incarnation,
+        weight: 1,
+        zone: String::new(),
+    }
+}
+
+/// Stored identity beats flags; a conflict is refused.
+fn agree(stored: &Map, config: &Config) -> Result<(), NodeError> {
+    let born: Vec<&str> = stored.nodes.iter().map(|node| node.address.as_str()).collect();
+    if config.addresses != born {
+        return Err(NodeError::Conflict {
+            what: "list of nodes",
+            stored: born.join(","),
+            given: config.addresses.join(","),
+        });
+    }
+    for (node, given) in stored.nodes.iter().zip(&config.names) {
+        if !given.is_empty() && *given != node.name {
+            return Err(NodeError::Conflict {
+                what: "node name",
+                stored: format!("{} at {}", node.name, node.address),
+                given: given.clone(),
+            });
+        }
+    }
+    for (what, stored, given) in [
+        ("number of shards", stored.shards, config.shards),
+        ("number of replicas", stored.replicas, config.replicas),
+    ] {
+        if stored != given {
+            return Err(NodeError::Conflict { what, stored: stored.to_string(), given: given.to_string() });
+        }
+    }
+    Ok(())
+}

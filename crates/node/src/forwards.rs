@@ -1,0 +1,58 @@
+//! Requests that were passed on to another node and are not answered yet.
+//!
+//! A write is passed on once at a time, and again only after it has surely not happened (the other node said
+//! that it does not lead). If the connection breaks in between, its outcome is unknown, and that is what its
+//! client is told.
+
+use std::collections::BTreeMap;
+
+use ringfort_types::NodeId;
+
+use crate::asked::Asked;
+
+#[derive(Debug)]
+struct Forwarded {
+    to: NodeId,
+    asked: Asked,
+}
+
+#[derive(Debug)]
+pub(crate) struct Forwards {
+    next: u64,
+    waiting: BTreeMap<u64, Forwarded>,
+}
+
+impl Forwards {
+    /// Numbers begin anew with every boot, far from those of the last one, so that a late answer to an
+    /// earlier process can't be mistaken for one to this.
+    pub(crate) fn new(boot: u64) -> Forwards {
+        Forwards { next: boot << 40, waiting: BTreeMap::new() }
+    }
+
+    pub(crate) fn add(&mut self, to: NodeId, asked: Asked) -> u64 {
+        self.next += 1;
+        self.waiting.insert(self.next, Forwarded { to, asked });
+        self.next
+    }
+
+    /// The request with this number, if `from` is who it was passed to.
+    pub(crate) fn answered(&mut self, from: NodeId, id: u64) -> Option<Asked> {
+        if self.waiting.get(&id)?.to != from {
+            return None;
+        }
+        self.waiting.remove(&id).map(|forwarded| forwarded.asked)
+    }
+
+    /// All requests that this node had.
+    pub(crate) fn take_lost(&mut self, node: NodeId) -> Vec<Asked> {
+        self.waiting.extract_if(.., |_, forwarded| forwarded.to == node).map(|(_, lost)| lost.asked).collect()
+    }
+
+    /// All requests whose deadline has passed.
+    pub(crate) fn take_expired(&mut self, now_us: u64) -> Vec<Asked> {
+        self.waiting
+            .extract_if(.., |_, forwarded| forwarded.asked.deadline_us <= now_us)
+            .map(|(_, late)| late.asked)
+            .collect()
+    }
+}

@@ -1,0 +1,360 @@
+//! The node: its parts, and which of them takes which event.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use ringfort_consensus::{Group, GroupConfig, Restored, Synced};
+use ringfort_ring::Layout;
+use ringfort_types::limits::TICK_MS;
+use ringfort_types::{Epoch, Index, NodeId, Now, PeerMessage, ShardId, Term};
+
+use crate::asked::Asked;
+use crate::birth::{Birth, Step};
+use crate::forwards::Forwards;
+use crate::peers::Peers;
+use crate::persist::GroupCommit;
+use crate::replica::Replica;
+use crate::rounds::Rounds;
+use crate::{Answered, ApplyJob, Config, Effect, Event, Identity, NodeError, Opened, ReadJob};
+
+/// Ticks between two hellos before birth.
+const HELLO_TICKS: u64 = 500 / TICK_MS;
+/// Ticks between two lines about who is missing.
+const WAITING_TICKS: u64 = 5_000 / TICK_MS;
+/// Ticks between two reports to the other nodes, and between two looks at who should lead.
+const REPORT_TICKS: u64 = 1_000 / TICK_MS;
+/// Ticks between two looks at deadlines.
+const DEADLINE_TICKS: u64 = 4;
+/// A node that stops waits for at most so many ticks for others to take over.
+const STOP_TICKS: u64 = 2_000 / TICK_MS;
+
+/// One shard, wherever its replicas are.
+pub(crate) struct Slot {
+    /// The replica on this node, if there is one and its table is open.
+    pub(crate) replica: Option<Replica>,
+    /// The leader of the latest term that was reported, for nodes without a replica.
+    pub(crate) reported: Option<(Term, NodeId)>,
+    /// Requests that nobody can take now.
+    pub(crate) waiting: Vec<Asked>,
+    /// Has something to say in this turn.
+    pub(crate) dirty: bool,
+}
+
+/// What a turn has brought so far.
+#[derive(Default)]
+pub(crate) struct Out {
+    pub(crate) first: Vec<Effect>,
+    pub(crate) send: BTreeMap<NodeId, Vec<PeerMessage>>,
+    pub(crate) apply: Vec<ApplyJob>,
+    pub(crate) read: Vec<ReadJob>,
+    pub(crate) reply: Vec<Answered>,
+    pub(crate) last: Vec<Effect>,
+}
+
+/// One node of a cluster.
+pub struct Node {
+    pub(crate) id: NodeId,
+    pub(crate) now: Now,
+    pub(crate) birth: Birth,
+    /// Once born.
+    pub(crate) layout: Option<Layout>,
+    /// By shard number, once born; the meta group first.
+    pub(crate) slots: Vec<Slot>,
+    pub(crate) dirty: Vec<ShardId>,
+    pub(crate) serving: bool,
+    /// Some replica may have reads that no round covers yet.
+    pub(crate) reads_fresh: bool,
+    pub(crate) commit: GroupCommit,
+    pub(crate) rounds: Rounds,
+    pub(crate) forwards: Forwards,
+    pub(crate) peers: Peers,
+    pub(crate) pending: usize,
+    pub(crate) pending_bytes: usize,
+    pub(crate) ticks: u64,
+    pub(crate) stopping_since: Option<u64>,
+    pub(crate) stopped: bool,
+    pub(crate) out: Out,
+}
+
+impl Node {
+    /// A node as its flags and its directory have it. Nothing happens before its first tick.
+    pub fn new(config: Config, identity: &Identity, now: Now) -> Result<Node, NodeError> {
+        let nodes = config.addresses.len();
+        let birth = Birth::new(config, identity)?;
+        let mut node = Node {
+            id: birth.id(),
+            now,
+            birth,
+            layout: None,
+            slots: Vec::new(),
+            dirty: Vec::new(),
+            serving: false,
+            reads_fresh: false,
+            commit: GroupCommit::default(),
+            rounds: Rounds::new(identity.boot),
+            forwards: Forwards::new(identity.boot),
+            peers: Peers::new(nodes),
+            pending: 0,
+            pending_bytes: 0,
+            ticks: 0,
+            stopping_since: None,
+            stopped: false,
+            out: Out::default(),
+        };
+        if node.birth.is_born() {
+            node.be_born()?;
+        } else {
+            node.step_birth();
+        }
+        Ok(node)
+    }
+
+    /// This node's number.
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// The cluster's number; 0 before birth.
+    pub fn cluster(&self) -> u64 {
+        self.birth.cluster()
+    }
+
+    /// The layout's version; 0 before birth.
+    pub fn epoch(&self) -> Epoch {
+        self.layout.as_ref().map_or(Epoch(0), |layout| layout.epoch)
+    }
+
+    /// The layout, once the cluster is born.
+    pub fn layout(&self) -> Option<&Layout> {
+        self.layout.as_ref()
+    }
+
+    /// Takes in something that happened.
+    pub fn handle(&mut self, now: Now, event: Event) {
+        self.now = now;
+        match event {
+            Event::Tick => self.tick(),
+            Event::Requests(incoming) => self.handle_requests(incoming),
+            Event::Peer { link, frame } => self.handle_frame(link, frame),
+            Event::PeerUp(node) => self.handle_peer_up(node),
+            Event::PeerLost(node) => self.handle_peer_lost(node),
+            Event::BirthSaved => {
+                let step = self.birth.saved();
+                self.take_step(step);
+                self.say_hello();
+            }
+            Event::Opened(shards) => self.handle_opened(shards),
+            Event::Persisted(number) => self.handle_persisted(number),
+            Event::Applied(indexes) => self.handle_applied(&indexes),
+            Event::Fetched { shard, entries } => {
+                self.with_replica(shard, |replica| replica.group.fetched(&entries));
+            }
+            Event::Stats(stats) => {
+                for stat in stats {
+                    self.with_replica(stat.shard, |replica| replica.stats = stat);
+                }
+            }
+            Event::Stop => self.stopping_since = self.stopping_since.or(Some(self.ticks)),
+        }
+    }
+
+    fn tick(&mut self) {
+        self.ticks += 1;
+        if !self.birth.is_born() {
+            if self.ticks % HELLO_TICKS == 1 {
+                self.say_hello();
+            }
+            if self.ticks % WAITING_TICKS == HELLO_TICKS * 2 {
+                let missing = self.birth.missing().join(", ");
+                self.out.last.push(Effect::Notice(format!("waiting for {missing} to be born together")));
+            }
+        }
+        for number in 0..self.slots.len() {
+            let shard = ShardId(number as u32);
+            self.with_replica(shard, |replica| replica.group.tick());
+        }
+        self.retry_waiting();
+        self.retry_rounds();
+        if self.ticks.is_multiple_of(DEADLINE_TICKS) {
+            self.expire();
+        }
+        if self.ticks.is_multiple_of(REPORT_TICKS) && self.serving {
+            self.record_commits();
+            self.send_reports();
+            self.drift();
+        }
+        self.go_on_stopping();
+    }
+
+    pub(crate) fn say_hello(&mut self) {
+        let hello = self.birth.hello();
+        for node in self.peers.all().filter(|node| *node != self.id).collect::<Vec<_>>() {
+            self.send(node, PeerMessage::Hello(hello.clone()));
+        }
+    }
+
+    pub(crate) fn step_birth(&mut self) {
+        let step = self.birth.step();
+        self.take_step(step);
+    }
+
+    fn take_step(&mut self, step: Step) {
+        match step {
+            Step::Wait => {}
+            Step::Save(bytes) => self.out.first.push(Effect::SaveBirth(bytes)),
+            Step::Born => {
+                if let Err(error) = self.be_born() {
+                    self.out.last.push(Effect::Refused(error.to_string()));
+                }
+            }
+        }
+    }
+
+    fn be_born(&mut self) -> Result<(), NodeError> {
+        let layout = self.birth.layout()?;
+        let here = |replicas: &[ringfort_ring::Replica]| replicas.iter().any(|place| place.node == self.id);
+        let shards =
+            layout.shards.iter().filter(|shard| here(&shard.replicas)).map(|shard| shard.shard).collect();
+        self.slots = layout
+            .shards
+            .iter()
+            .map(|_| Slot { replica: None, reported: None, waiting: Vec::new(), dirty: false })
+            .collect();
+        self.out.first.push(Effect::Open { cluster: layout.cluster, shards });
+        self.layout = Some(layout);
+        Ok(())
+    }
+
+    fn handle_opened(&mut self, shards: BTreeMap<ShardId, Opened>) {
+        for (shard, opened) in shards {
+            let layout = self.layout.as_ref().expect("tables are opened after birth");
+            let places = layout.shard(shard).expect("only shards of the layout are opened").replicas.clone();
+            let me = places.iter().find(|place| place.node == self.id).expect("only local shards are opened");
+            let config =
+                GroupConfig { shard, me: me.peer, voters: places.iter().map(|place| place.peer).collect() };
+            let restored = Restored {
+                hard_state: opened.hard_state,
+                terms: opened.terms,
+                last: opened.last,
+                applied: opened.applied,
+                tail: opened.tail,
+            };
+            let first_in_line = places[0].node == self.id;
+            let mut group = Group::new(config, &restored);
+            if places.len() == 1 || (first_in_line && restored.hard_state.term == Term(0)) {
+                group.campaign();
+            }
+            let (applied, revision, clock) = (opened.applied, opened.revision, opened.clock);
+            let replica = Replica::new(shard, places, group, applied, revision, clock);
+            self.slots[shard.0 as usize].replica = Some(replica);
+            self.mark(shard);
+        }
+        let all_open = self.layout.as_ref().is_some_and(|layout| {
+            layout.shards.iter().all(|shard| {
+                shard.replicas.iter().all(|place| place.node != self.id)
+                    || self.slots[shard.shard.0 as usize].replica.is_some()
+            })
+        });
+        if all_open && !self.serving {
+            self.serving = true;
+            self.out.last.push(Effect::Serving);
+        }
+    }
+
+    fn handle_persisted(&mut self, number: u64) {
+        let proof = Synced::reported_by_driver();
+        for (shard, ticket) in self.commit.persisted(number) {
+            let Some(replica) = self.slots[shard.0 as usize].replica.as_mut() else { continue };
+            let outgoing = replica.group.release(ticket, &proof);
+            self.send_raft(shard, outgoing);
+            self.mark(shard);
+        }
+    }
+
+    fn handle_applied(&mut self, indexes: &[(ShardId, Index)]) {
+        let mut ready = Vec::new();
+        for (shard, index) in indexes {
+            if let Some(replica) = self.slots[shard.0 as usize].replica.as_mut() {
+                replica.applied_to(*index, &mut ready);
+            }
+        }
+        self.emit_reads(ready);
+    }
+
+    /// Puts the outgoing Raft messages of a shard to their nodes.
+    pub(crate) fn send_raft(&mut self, shard: ShardId, outgoing: Vec<ringfort_consensus::Outgoing>) {
+        for (peer, message) in outgoing {
+            let replica = self.slots[shard.0 as usize].replica.as_ref();
+            if let Some(node) = replica.and_then(|replica| replica.node_of(peer)) {
+                self.send(node, PeerMessage::Raft { shard, message });
+            }
+        }
+    }
+
+    pub(crate) fn step_raft(&mut self, shard: ShardId, message: Bytes) {
+        let Some(slot) = self.slots.get_mut(shard.0 as usize) else { return };
+        let Some(replica) = slot.replica.as_mut() else { return };
+        if ringfort_consensus::codec::is_append(&message)
+            && replica.applying_bytes() > crate::turn::APPLYING_BYTES_MAX
+        {
+            // The leader sends it again; until then the table catches up.
+            return;
+        }
+        if replica.group.step(message).is_ok() {
+            self.mark(shard);
+        }
+    }
+
+    pub(crate) fn send(&mut self, to: NodeId, message: PeerMessage) {
+        self.out.send.entry(to).or_default().push(message);
+    }
+
+    /// This shard has something to say in this turn.
+    pub(crate) fn mark(&mut self, shard: ShardId) {
+        let slot = &mut self.slots[shard.0 as usize];
+        if !slot.dirty {
+            slot.dirty = true;
+            self.dirty.push(shard);
+        }
+    }
+
+    fn with_replica(&mut self, shard: ShardId, act: impl FnOnce(&mut Replica)) {
+        if let Some(replica) = self.slots.get_mut(shard.0 as usize).and_then(|slot| slot.replica.as_mut()) {
+            act(replica);
+            self.mark(shard);
+        }
+    }
+
+    fn go_on_stopping(&mut self) {
+        let Some(since) = self.stopping_since else { return };
+        if self.stopped {
+            return;
+        }
+        let mut leading = false;
+        for number in 0..self.slots.len() {
+            let Some(replica) = self.slots[number].replica.as_mut() else { continue };
+            replica.group.retire();
+            if !replica.leads() {
+                continue;
+            }
+            let heir = replica
+                .places
+                .iter()
+                .filter(|place| place.node != self.id && self.peers.is_up(place.node))
+                .filter_map(|place| Some((replica.group.progress(place.peer)?, place.peer)))
+                .filter(|((_, active), _)| *active)
+                .max();
+            if let Some((_, peer)) = heir {
+                leading = true;
+                replica.group.transfer_to(peer);
+                self.mark(ShardId(number as u32));
+            } else {
+                leading |= replica.has_proposed();
+            }
+        }
+        if (!leading && self.commit.is_idle()) || self.ticks - since > STOP_TICKS {
+            self.stopped = true;
+            self.out.last.push(Effect::Stopped);
+        }
+    }
+}

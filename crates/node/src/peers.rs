@@ -1,0 +1,183 @@
+//! The other nodes: who is connected, what they say, and whom this node won't listen to.
+
+use ringfort_types::{Hello, NodeId, NodeReport, PeerFrame, PeerMessage, ReadProbe, ReadProbeReply, Role};
+
+use crate::Effect;
+use crate::node::Node;
+
+/// What is known of one node.
+#[derive(Debug, Default)]
+struct Peer {
+    up: bool,
+    report: NodeReport,
+    reported_at_us: Option<u64>,
+}
+
+/// All nodes of the list, this one among them.
+#[derive(Debug)]
+pub(crate) struct Peers {
+    peers: Vec<Peer>,
+}
+
+impl Peers {
+    pub(crate) fn new(nodes: usize) -> Peers {
+        Peers { peers: (0..nodes).map(|_| Peer::default()).collect() }
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = NodeId> + use<> {
+        (1..=self.peers.len() as u64).map(NodeId)
+    }
+
+    pub(crate) fn is_up(&self, node: NodeId) -> bool {
+        self.get(node).is_some_and(|peer| peer.up)
+    }
+
+    /// A node's last report and when it came.
+    pub(crate) fn report(&self, node: NodeId) -> Option<(&NodeReport, u64)> {
+        let peer = self.get(node)?;
+        Some((&peer.report, peer.reported_at_us?))
+    }
+
+    fn get(&self, node: NodeId) -> Option<&Peer> {
+        self.peers.get((node.0 as usize).wrapping_sub(1))
+    }
+
+    fn get_mut(&mut self, node: NodeId) -> Option<&mut Peer> {
+        self.peers.get_mut((node.0 as usize).wrapping_sub(1))
+    }
+}
+
+impl Node {
+    pub(crate) fn handle_peer_up(&mut self, node: NodeId) {
+        if let Some(peer) = self.peers.get_mut(node) {
+            peer.up = true;
+            let hello = self.birth.hello();
+            self.send(node, PeerMessage::Hello(hello));
+        }
+    }
+
+    pub(crate) fn handle_peer_lost(&mut self, node: NodeId) {
+        let Some(peer) = self.peers.get_mut(node) else { return };
+        peer.up = false;
+        self.handle_lost_forwards(node);
+        for slot in &mut self.slots {
+            if let Some(replica) = slot.replica.as_mut()
+                && let Some(peer) = replica.peer_on(node)
+            {
+                replica.group.report_unreachable(peer);
+            }
+        }
+    }
+
+    pub(crate) fn handle_frame(&mut self, link: u64, frame: PeerFrame) {
+        let known = self.birth.knows(frame.from, frame.incarnation);
+        let mine = frame.to == self.id && frame.from != self.id;
+        let same_cluster = frame.cluster == self.cluster() && frame.cluster != 0;
+        let speaks = mine && known && same_cluster;
+        let mut refused = false;
+        for message in frame.messages {
+            match message {
+                PeerMessage::Hello(hello) => refused |= !self.handle_hello(link, frame.incarnation, &hello),
+                PeerMessage::Refused { reason } => self.handle_refused(&reason),
+                // Before birth, and from those who are not known, nothing else counts.
+                _ if !speaks || refused => {}
+                message => self.handle_message(frame.from, message),
+            }
+        }
+        if self.birth.is_born() && mine && !known && !refused && frame.cluster != 0 {
+            let reason =
+                format!("node {} has another data directory than the one it was born with", frame.from);
+            self.out.first.push(Effect::Refuse { link, reason });
+        }
+    }
+
+    fn handle_hello(&mut self, link: u64, incarnation: ringfort_types::Incarnation, hello: &Hello) -> bool {
+        match self.birth.handle_hello(incarnation, hello) {
+            Ok(node) => {
+                self.step_birth();
+                if self.birth.is_born() && hello.stage < ringfort_types::BirthStage::Born {
+                    // It may have missed that the cluster is born.
+                    let mine = self.birth.hello();
+                    self.send(node, PeerMessage::Hello(mine));
+                }
+                true
+            }
+            Err(reason) => {
+                self.out.last.push(Effect::Notice(format!("refused {}: {reason}", hello.address)));
+                self.out.first.push(Effect::Refuse { link, reason });
+                false
+            }
+        }
+    }
+
+    /// A node that is not born yet can't go on if another one won't have it. A born one goes on with those who
+    /// will: who refuses it may be the stranger.
+    fn handle_refused(&mut self, reason: &str) {
+        if self.birth.is_born() {
+            self.out.last.push(Effect::Notice(format!("another node refuses this one: {reason}")));
+        } else {
+            self.out.last.push(Effect::Refused(reason.to_owned()));
+        }
+    }
+
+    fn handle_message(&mut self, from: NodeId, message: PeerMessage) {
+        match message {
+            PeerMessage::Raft { shard, message } => self.step_raft(shard, message),
+            PeerMessage::Forward(forward) => self.handle_forward(from, forward),
+            PeerMessage::Answer { id, reply } => self.handle_answer(from, id, reply),
+            PeerMessage::ReadProbe(probe) => self.handle_probe(from, &probe),
+            PeerMessage::ReadProbeReply(reply) => self.handle_probe_reply(&reply),
+            PeerMessage::Report(report) => self.handle_report(from, report),
+            PeerMessage::Hello(_) | PeerMessage::Refused { .. } => unreachable!("handled before"),
+        }
+    }
+
+    /// Confirms the terms that this node is at, for shards whose leader it takes the asker to be.
+    fn handle_probe(&mut self, from: NodeId, probe: &ReadProbe) {
+        let refused = probe
+            .shards
+            .iter()
+            .filter(|(shard, term)| {
+                let slot = self.slots.get(shard.0 as usize);
+                let replica = slot.and_then(|slot| slot.replica.as_ref());
+                !replica.is_some_and(|replica| {
+                    replica.group.term() == *term && replica.leader_node() == Some(from)
+                })
+            })
+            .map(|(shard, _)| *shard)
+            .collect();
+        let reply = ReadProbeReply { boot: probe.boot, round: probe.round, refused };
+        self.send(from, PeerMessage::ReadProbeReply(reply));
+    }
+
+    fn handle_probe_reply(&mut self, reply: &ReadProbeReply) {
+        let mut ready = Vec::new();
+        for shard in self.rounds.answered(reply) {
+            if let Some(replica) = self.slots[shard.0 as usize].replica.as_mut() {
+                replica.confirm(reply.round);
+                replica.release_reads(&mut ready);
+                self.reads_fresh |= replica.has_fresh_reads();
+            }
+        }
+        let slots = &self.slots;
+        self.rounds.settle(reply.round, |shard| {
+            slots[shard.0 as usize].replica.as_ref().is_some_and(|replica| replica.waits_for(reply.round))
+        });
+        self.emit_reads(ready);
+    }
+
+    fn handle_report(&mut self, from: NodeId, report: NodeReport) {
+        for replica in report.replicas.iter().filter(|replica| replica.role == Role::Leader) {
+            if let Some(slot) = self.slots.get_mut(replica.shard.0 as usize)
+                && slot.reported.is_none_or(|(term, _)| term <= replica.term)
+            {
+                slot.reported = Some((replica.term, from));
+            }
+        }
+        let now_us = self.now.monotonic_us;
+        if let Some(peer) = self.peers.get_mut(from) {
+            peer.report = report;
+            peer.reported_at_us = Some(now_us);
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! One shard's replica in this node: its group, and the requests that are with it.
+//!
+//! A write goes `proposals` → (an entry of one turn) → `proposed` → applied by the driver. A read goes
+//! `reads` → `rounds` (waiting for a majority to confirm the term) → `confirmed` (waiting for the table) →
+//! read by the driver.
+//!
+//! Invariants:
+//! - `proposed` is in the order of the log. An entry that commits at a proposed index with another term means
+//!   that the proposed one is lost for certain; nothing else does;
+//! - a round counts only while this replica leads at the term at which the round began (PITFALLS 11);
+//! - stamps rise: a leader stamps nothing before it has seen every entry before its own first one
+//!   (`leads_from`).
+
+use std::collections::VecDeque;
+
+use ringfort_consensus::Group;
+use ringfort_ring::Replica as Place;
+use ringfort_types::limits::{ENTRY_BYTES_SOFT, ENTRY_COMMANDS_MAX};
+use ringfort_types::{
+    Command, Entry, HybridClock, Index, LogEntry, NodeId, Now, PeerId, Request, Revision, Role, ShardId,
+    Term, Token,
+};
+
+use crate::asked::{Asked, Waiter};
+use crate::{ApplyJob, ReadJob, TableStats};
+
+/// An entry that this replica has proposed and whose clients wait.
+#[derive(Debug)]
+struct Proposed {
+    index: Index,
+    term: Term,
+    waiters: Vec<Waiter>,
+}
+
+/// Reads that wait for a majority's word.
+#[derive(Debug)]
+struct Round {
+    number: u64,
+    term: Term,
+    index: Index,
+    confirmations: usize,
+    asked: Vec<Asked>,
+}
+
+/// What became of proposals and reads in a turn.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    pub(crate) apply: Vec<ApplyJob>,
+    /// Surely lost: another leader's entry has their place.
+    pub(crate) lost: Vec<Waiter>,
+    /// Requests and bytes that are no longer pending here.
+    pub(crate) done: usize,
+    pub(crate) done_bytes: usize,
+}
+
+pub(crate) struct Replica {
+    pub(crate) shard: ShardId,
+    pub(crate) places: Vec<Place>,
+    pub(crate) group: Group,
+    /// The batch that holds this group's latest records.
+    pub(crate) last_batch: u64,
+    pub(crate) stats: TableStats,
+    clock: HybridClock,
+    /// While leading: the index of the term's first entry. Everything before it has been handed out once
+    /// `emitted` has reached it.
+    leads_from: Option<Index>,
+    /// The last index handed out for applying.
+    emitted: Index,
+    applied: Index,
+    proposals: Vec<(Waiter, Command)>,
+    proposed: VecDeque<Proposed>,
+    reads: Vec<Asked>,
+    rounds: VecDeque<Round>,
+    confirmed: Vec<(Index, Asked)>,
+    /// Handed out and not applied yet, with their sizes.
+    applying: VecDeque<(Index, usize)>,
+    /// Term and leader at the last look.
+    leader_before: (Term, Option<PeerId>),
+}
+
+impl Replica {
+    pub(crate) fn new(
+        shard: ShardId,
+        places: Vec<Place>,
+        group: Group,
+        applied: Index,
+        revision: Revision,
+        clock: HybridClock,
+    ) -> Replica {
+        Replica {
+            shard,
+            places,
+            group,
+            last_batch: 0,
+            stats: TableStats { shard, revision, ..TableStats::default() },
+            clock,
+            leads_from: None,
+            emitted: applied,
+            applied,
+            proposals: Vec::new(),
+            proposed: VecDeque::new(),
+            reads: Vec::new(),
+            rounds: VecDeque::new(),
+            confirmed: Vec::new(),
+            applying: VecDeque::new(),
+            leader_before: (Term(0), None),
+        }
+    }
+
+    pub(crate) fn applied(&self) -> Index {
+        self.applied
+    }
+
+    pub(crate) fn node_of(&self, peer: PeerId) -> Option<NodeId> {
+        self.places.iter().find(|place| place.peer == peer).map(|place| place.node)
+    }
+
+    pub(crate) fn peer_on(&self, node: NodeId) -> Option<PeerId> {
+        self.places.iter().find(|place| place.node == node).map(|place| place.peer)
+    }
+
+    pub(crate) fn leader_node(&self) -> Option<NodeId> {
+        self.group.leader().and_then(|peer| self.node_of(peer))
+    }
+
+    pub(crate) fn leads(&self) -> bool {
+        self.group.role() == Role::Leader
+    }
+
+    /// Bytes handed out for applying and not applied yet.
+    pub(crate) fn applying_bytes(&self) -> usize {
+        self.applying.iter().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// Whether an entry can be stamped and proposed now.
+    pub(crate) fn takes_writes(&self) -> bool {
+        self.group.can_propose() && self.leads_from.is_some_and(|first| self.emitted >= first)
+    }
+
+    /// Whether writes still wait here for their entries to commit.
+    pub(crate) fn has_proposed(&self) -> bool {
+        !self.proposed.is_empty() || !self.proposals.is_empty()
+    }
+
+    pub(crate) fn has_fresh_reads(&self) -> bool {
+        !self.reads.is_empty()
+    }
+
+    pub(crate) fn pending_writes(&self) -> usize {
+        self.proposals.len() + self.proposed.iter().map(|entry| entry.waiters.len()).sum::<usize>()
+    }
+
+    pub(crate) fn add_write(&mut self, asked: Asked) {
+        let waiter = asked.waiter();
+        let command = match asked.request {
+            Request::Put { key, value } => Command::Put { key, value },
+            Request::Delete { key } => Command::Delete { key },
+            Request::Digest { .. } => Command::Digest,
+            other => unreachable!("{other:?} is not a write"),
+        };
+        self.proposals.push((waiter, command));
+    }
+
+    pub(crate) fn add_read(&mut self, asked: Asked) {
+        self.reads.push(asked);
+    }
+
+    /// A read at an index that is known; it waits for the table only.
+    pub(crate) fn add_read_at(&mut self, at: Index, asked: Asked) {
+        self.confirmed.push((at, asked));
+    }
+
+    /// Makes entries of this turn's writes. Gives back those that can't be proposed now.
+    pub(crate) fn propose(&mut self, now: Now) -> Vec<(Waiter, Command)> {
+        if self.proposals.is_empty() {
+            return Vec::new();
+        }
+        if !self.takes_writes() {
+            return std::mem::take(&mut self.proposals);
+        }
+        let mut rest = std::mem::take(&mut self.proposals).into_iter().peekable();
+        while rest.peek().is_some() {
+            let (mut waiters, mut commands, mut bytes) = (Vec::new(), Vec::new(), 0);
+            while let Some((waiter, command)) =
+                rest.next_if(|_| commands.len() < ENTRY_COMMANDS_MAX && bytes < ENTRY_BYTES_SOFT)
+            {
+                bytes += command.weight();
+                waiters.push(waiter);
+                commands.push(command);
+            }
+            let clock = self.clock.next(now);
+            let entry = Entry { clock, commands };
+            let Some((index, term)) = self.group.propose(entry.encode()) else {
+                return waiters.into_iter().zip(entry.commands).chain(rest).collect();
+            };
+            self.clock = clock;
+            self.proposed.push_back(Proposed { index, term, waiters });
+        }
+        Vec::new()
+    }
+
+    /// Hands out committed entries, each with those who wait for it.
+    pub(crate) fn emit(&mut self, committed: Vec<LogEntry>, outcome: &mut Outcome) {
+        for entry in committed {
+            self.emitted = entry.index;
+            if let Some(stamp) = Entry::peek_clock(&entry.payload) {
+                self.clock = self.clock.max(stamp);
+            }
+            let mut waiters = Vec::new();
+            while let Some(proposed) = self.proposed.pop_front_if(|proposed| proposed.index <= entry.index) {
+                let waiting = proposed.waiters.iter().filter(|waiter| waiter.token != Token::NOBODY);
+                outcome.done += waiting.count();
+                outcome.done_bytes += proposed.waiters.iter().map(|waiter| waiter.weight).sum::<usize>();
+                if (proposed.index, proposed.term) == (entry.index, entry.term) {
+                    waiters = proposed.waiters.iter().map(|waiter| waiter.token).collect();
+                } else {
+                    outcome
+                        .lost
+                        .extend(proposed.waiters.into_iter().filter(|waiter| waiter.token != Token::NOBODY));
+                }
+            }
+            self.applying.push_back((entry.index, entry.payload.len()));
+            let copies = if waiters.is_empty() { 0 } else { self.group.copies(entry.index) };
+            outcome.apply.push(ApplyJob { shard: self.shard, entry, waiters, copies });
+        }
+    }
+
+    /// The table has reached this index: the reads that waited for it.
+    pub(crate) fn applied_to(&mut self, index: Index, ready: &mut Vec<ReadJob>) {
+        self.applied = self.applied.max(index);
+        self.group.applied(index);
+        while self.applying.pop_front_if(|(applying, _)| *applying <= index).is_some() {}
+        self.release_reads(ready);
+    }
+
+    pub(crate) fn release_reads(&mut self, ready: &mut Vec<ReadJob>) {
+        if self.confirmed.iter().all(|(at, _)| *at > self.applied) {
+            return;
+        }
+        let applied = self.applied;
+        for (at, asked) in self.confirmed.extract_if(.., |(at, _)| *at <= applied) {
+            ready.push(self::read_job(self.shard, at, applied, asked));
+        }
+    }
+
+    /// Begins a round for all fresh reads. `None` if this replica may not answer reads now.
+    pub(crate) fn begin_round(&mut self, number: u64) -> Option<Term> {
+        let index = self.group.read_index()?;
+        let term = self.group.term();
+        let asked = std::mem::take(&mut self.reads);
+        self.rounds.push_back(Round { number, term, index, confirmations: 1, asked });
+        self.settle_rounds();
+        Some(term)
+    }
+
+    /// Another replica has confirmed the term of this round, and so of all earlier ones.
+    pub(crate) fn confirm(&mut self, number: u64) {
+        for round in self.rounds.iter_mut().take_while(|round| round.number <= number) {
+            if round.number == number {
+                round.confirmations += 1;
+            }
+        }
+        self.settle_rounds();
+    }
+
+    /// Whether reads still wait for this round.
+    pub(crate) fn waits_for(&self, number: u64) -> bool {
+        self.rounds.iter().any(|round| round.number == number)
+    }
+
+    fn settle_rounds(&mut self) {
+        let quorum = self.places.len() / 2 + 1;
+        let Some(last) = self.rounds.iter().rposition(|round| round.confirmations >= quorum) else { return };
+        let (leads, term) = (self.leads(), self.group.term());
+        for round in self.rounds.drain(..=last) {
+            if leads && round.term == term {
+                self.confirmed.extend(round.asked.into_iter().map(|asked| (round.index, asked)));
+            } else {
+                self.reads.extend(round.asked);
+            }
+        }
+    }
+
+    /// Gives up rounds up to this one: their reads are asked about again.
+    pub(crate) fn abandon_rounds(&mut self, through: u64) {
+        while let Some(round) = self.rounds.pop_front_if(|round| round.number <= through) {
+            self.reads.extend(round.asked);
+        }
+    }
+
+    /// Whether the leader has changed since the last look; what that means for the requests here.
+    pub(crate) fn notice_leader(&mut self) -> bool {
+        let leader = (self.group.term(), self.group.leader());
+        if leader == self.leader_before {
+            return false;
+        }
+        self.leader_before = leader;
+        self.leads_from = self.leads().then(|| self.group.last());
+        true
+    }
+
+    /// Reads that this replica can't answer because it doesn't lead.
+    pub(crate) fn take_stranded_reads(&mut self) -> Vec<Asked> {
+        if self.leads() {
+            return Vec::new();
+        }
+        self.abandon_rounds(u64::MAX);
+        std::mem::take(&mut self.reads)
+    }
+
+    /// Requests whose deadline has passed: writes that may have happened, and reads.
+    pub(crate) fn expire(&mut self, now_us: u64) -> (Vec<Waiter>, Vec<Asked>) {
+        let (mut writes, mut reads) = (Vec::new(), Vec::new());
+        for proposed in &mut self.proposed {
+            for waiter in proposed.waiters.iter_mut().filter(|waiter| waiter.deadline_us <= now_us) {
+                writes.push(*waiter);
+                *waiter = Waiter::NOBODY;
+            }
+        }
+        reads.extend(self.reads.extract_if(.., |asked| asked.deadline_us <= now_us));
+        for round in &mut self.rounds {
+            reads.extend(round.asked.extract_if(.., |asked| asked.deadline_us <= now_us));
+        }
+        let late = |(_, asked): &mut (Index, Asked)| asked.deadline_us <= now_us;
+        reads.extend(self.confirmed.extract_if(.., late).map(|(_, asked)| asked));
+        (writes, reads)
+    }
+
+    pub(crate) fn report(&self) -> ringfort_types::ReplicaReport {
+        ringfort_types::ReplicaReport {
+            shard: self.shard,
+            role: self.group.role(),
+            term: self.group.term(),
+            last: self.group.last(),
+            committed: self.group.committed(),
+            applied: self.applied,
+            revision: self.stats.revision,
+            keys_estimate: self.stats.keys_estimate,
+            bytes_estimate: self.stats.bytes_estimate,
+        }
+    }
+}
+
+/// A scan or digest that names its index is read there; everything else as late as the table allows.
+fn read_job(shard: ShardId, at: Index, applied: Index, asked: Asked) -> ReadJob {
+    let named = match &asked.request {
+        Request::Scan(scan) => scan.at.is_some(),
+        Request::DigestAt { .. } => true,
+        _ => false,
+    };
+    ReadJob { token: asked.token, shard, at: if named { at } else { applied }, request: asked.request }
+}

@@ -1,0 +1,277 @@
+//! Where a request goes: to a replica here, to another node, or into the queue of a shard without a leader.
+
+use ringfort_types::limits::{
+    HEARTBEAT_MS, NODE_PENDING_BYTES_MAX, NODE_PENDING_REQUESTS_MAX, SHARD_PENDING_REQUESTS_MAX,
+};
+use ringfort_types::{
+    Code, Consistency, Failure, Forward, NodeId, Outcome, PeerMessage, Reply, Request, ShardId, Token,
+};
+
+use crate::asked::{Asked, no_leader};
+use crate::node::Node;
+use crate::{Answered, Incoming};
+
+/// Shortest time between two tries to pass a request on.
+const RETRY_MS: u64 = 25;
+
+impl Node {
+    pub(crate) fn handle_requests(&mut self, incoming: Vec<Incoming>) {
+        for Incoming { token, request, timeout_ms } in incoming {
+            self.admit(token, request, timeout_ms);
+        }
+    }
+
+    pub(crate) fn handle_forward(&mut self, from: NodeId, forward: Forward) {
+        self.admit(Token { origin: from, id: forward.id }, forward.request, forward.timeout_ms);
+    }
+
+    fn admit(&mut self, token: Token, request: Request, timeout_ms: u32) {
+        if let Err(failure) = self.check(&request) {
+            self.out.reply.push(Answered { token, reply: Reply::Failed(failure), leader: None });
+            return;
+        }
+        self.pending += 1;
+        self.pending_bytes += request.weight();
+        let deadline_us = self.now.monotonic_us + u64::from(timeout_ms) * 1_000;
+        self.route(Asked { token, request, deadline_us, retry_at_us: 0 });
+    }
+
+    fn check(&self, request: &Request) -> Result<(), Failure> {
+        request.validate()?;
+        if !self.serving && !matches!(request, Request::ClusterState) {
+            let message = if self.birth.is_born() {
+                "this node is still reading its data directory: try again in a moment".to_owned()
+            } else {
+                let missing = self.birth.missing().join(", ");
+                format!("this cluster is not born yet: it waits for {missing} to start")
+            };
+            return Err(Failure::rejected(Code::Unavailable, message));
+        }
+        let weight = request.weight();
+        if self.pending >= NODE_PENDING_REQUESTS_MAX || self.pending_bytes + weight > NODE_PENDING_BYTES_MAX {
+            return Err(Failure::rejected(
+                Code::ResourceExhausted,
+                format!(
+                    "this node has {} requests with {} bytes waiting: send fewer at a time",
+                    self.pending, self.pending_bytes
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    fn shard_of(&self, request: &Request) -> Option<ShardId> {
+        match request {
+            Request::Scan(scan) => Some(scan.shard),
+            Request::Digest { shard } | Request::DigestAt { shard, .. } => Some(*shard),
+            Request::ClusterState => None,
+            _ => Some(self.layout.as_ref()?.shard_of_slot(request.slot()?)),
+        }
+    }
+
+    /// Puts a pending request where it can be done.
+    pub(crate) fn route(&mut self, asked: Asked) {
+        let Some(shard) = self.shard_of(&asked.request) else {
+            let reply = Reply::Cluster(Box::new(self.cluster_state()));
+            return self.answer(asked, reply);
+        };
+        if shard.0 as usize >= self.slots.len() {
+            let failure = Failure::rejected(
+                Code::FailedPrecondition,
+                format!("there is no shard {shard}: this cluster has shards 1 to {}", self.slots.len() - 1),
+            );
+            return self.fail(asked, failure);
+        }
+        match &asked.request {
+            Request::DigestAt { node, index, .. } => {
+                let (node, index) = (*node, *index);
+                if node == self.id {
+                    self.read_here(shard, index, asked);
+                } else {
+                    self.pass_on(shard, node, asked);
+                }
+            }
+            Request::Scan(scan) if scan.at.is_some() => {
+                let at = scan.at.expect("just looked at");
+                self.read_here(shard, at, asked);
+            }
+            Request::Get { consistency: Consistency::Stale, .. } => {
+                let applied =
+                    self.slots[shard.0 as usize].replica.as_ref().map(crate::replica::Replica::applied);
+                self.read_here(shard, applied.unwrap_or_default(), asked);
+            }
+            request if request.is_write() => self.route_write(shard, asked),
+            _ => self.route_read(shard, asked),
+        }
+    }
+
+    /// A read at an index that is known: any replica will do, but not this node if it has none.
+    fn read_here(&mut self, shard: ShardId, at: ringfort_types::Index, asked: Asked) {
+        if let Some(replica) = self.slots[shard.0 as usize].replica.as_mut() {
+            replica.add_read_at(at, asked);
+            let mut ready = Vec::new();
+            replica.release_reads(&mut ready);
+            return self.emit_reads(ready);
+        }
+        if self.is_forwarded(&asked) {
+            let failure = Failure::rejected(
+                Code::FailedPrecondition,
+                format!("node {} has no replica of shard {shard}", self.id),
+            );
+            return self.fail(asked, failure);
+        }
+        let layout = self.layout.as_ref().expect("serving means born");
+        let places = &layout.shard(shard).expect("a known shard").replicas;
+        let leader = self.leader_of(shard);
+        let up = places.iter().map(|place| place.node).find(|node| self.peers.is_up(*node));
+        match leader.or(up) {
+            Some(node) => self.pass_on(shard, node, asked),
+            None => self.wait(shard, asked, RETRY_MS),
+        }
+    }
+
+    fn route_write(&mut self, shard: ShardId, asked: Asked) {
+        match self.slots[shard.0 as usize].replica.as_mut() {
+            Some(replica) if replica.leads() => {
+                if !replica.takes_writes() {
+                    return self.wait(shard, asked, RETRY_MS);
+                }
+                if replica.pending_writes() >= SHARD_PENDING_REQUESTS_MAX {
+                    let failure = Failure::rejected(
+                        Code::ResourceExhausted,
+                        format!(
+                            "shard {shard} has {SHARD_PENDING_REQUESTS_MAX} writes waiting: send fewer at a time"
+                        ),
+                    );
+                    return self.fail(asked, failure);
+                }
+                replica.add_write(asked);
+                self.mark(shard);
+            }
+            _ => self.pass_to_leader(shard, asked),
+        }
+    }
+
+    fn route_read(&mut self, shard: ShardId, asked: Asked) {
+        match self.slots[shard.0 as usize].replica.as_mut() {
+            Some(replica) if replica.leads() => {
+                replica.add_read(asked);
+                self.reads_fresh = true;
+                self.mark(shard);
+            }
+            _ => self.pass_to_leader(shard, asked),
+        }
+    }
+
+    fn pass_to_leader(&mut self, shard: ShardId, asked: Asked) {
+        match self.leader_of(shard) {
+            Some(leader) if !self.is_forwarded(&asked) && asked.retry_at_us <= self.now.monotonic_us => {
+                self.pass_on(shard, leader, asked);
+            }
+            _ => self.wait(shard, asked, RETRY_MS),
+        }
+    }
+
+    fn pass_on(&mut self, shard: ShardId, node: NodeId, asked: Asked) {
+        if !self.peers.is_up(node) || self.is_forwarded(&asked) {
+            return self.wait(shard, asked, RETRY_MS);
+        }
+        let left_us = asked.deadline_us.saturating_sub(self.now.monotonic_us);
+        let timeout_ms = (left_us / 1_000).max(1) as u32;
+        let request = asked.request.clone();
+        let id = self.forwards.add(node, asked);
+        self.send(node, PeerMessage::Forward(Forward { id, timeout_ms, hops: 1, request }));
+    }
+
+    /// Keeps a request until somebody leads its shard. What another node passed on goes back to it instead,
+    /// unless this node leads and is only not ready yet: no request goes round in circles (PITFALLS 19).
+    pub(crate) fn wait(&mut self, shard: ShardId, mut asked: Asked, retry_ms: u64) {
+        let forwarded = self.is_forwarded(&asked);
+        let slot = &mut self.slots[shard.0 as usize];
+        if forwarded && !slot.replica.as_ref().is_some_and(crate::replica::Replica::leads) {
+            let message = format!("node {} does not lead shard {shard}", self.id);
+            return self.fail(asked, Failure::rejected(Code::NotLeader, message));
+        }
+        asked.retry_at_us = self.now.monotonic_us + retry_ms * 1_000;
+        slot.waiting.push(asked);
+    }
+
+    /// Tries again what waits for a leader.
+    pub(crate) fn retry_waiting(&mut self) {
+        for number in 0..self.slots.len() {
+            if !self.slots[number].waiting.is_empty() {
+                self.retry_waiting_of(ShardId(number as u32), false);
+            }
+        }
+    }
+
+    /// Tries again what waits for this shard's leader; `at_once` if the leader has just changed.
+    pub(crate) fn retry_waiting_of(&mut self, shard: ShardId, at_once: bool) {
+        let waiting = std::mem::take(&mut self.slots[shard.0 as usize].waiting);
+        for mut asked in waiting {
+            if at_once {
+                asked.retry_at_us = 0;
+            }
+            if asked.retry_at_us > self.now.monotonic_us {
+                self.slots[shard.0 as usize].waiting.push(asked);
+            } else {
+                self.route(asked);
+            }
+        }
+    }
+
+    /// Another node has answered what was passed on to it.
+    pub(crate) fn handle_answer(&mut self, from: NodeId, id: u64, reply: Reply) {
+        let Some(asked) = self.forwards.answered(from, id) else { return };
+        if let Reply::Failed(failure) = &reply
+            && failure.outcome == Outcome::Rejected
+            && failure.code == Code::NotLeader
+            && let Some(shard) = self.shard_of(&asked.request)
+        {
+            // It has surely not happened. The other node may learn of its leadership, or this one of another.
+            return self.wait(shard, asked, HEARTBEAT_MS / 2);
+        }
+        self.pending -= 1;
+        self.pending_bytes -= asked.request.weight();
+        let routed = asked.request.slot().is_some();
+        self.out.reply.push(Answered { token: asked.token, reply, leader: routed.then_some(from) });
+    }
+
+    /// What was passed on to a node that is gone: reads are asked elsewhere, writes may have happened.
+    pub(crate) fn handle_lost_forwards(&mut self, node: NodeId) {
+        for asked in self.forwards.take_lost(node) {
+            if asked.request.is_write() {
+                let failure = Failure::unknown(
+                    Code::Unavailable,
+                    "the connection to the shard's leader broke; the write may still take effect",
+                );
+                self.fail(asked, failure);
+            } else if let Some(shard) = self.shard_of(&asked.request) {
+                self.wait(shard, asked, RETRY_MS);
+            }
+        }
+    }
+
+    /// The node that leads this shard, as far as is known here.
+    pub(crate) fn leader_of(&self, shard: ShardId) -> Option<NodeId> {
+        let slot = self.slots.get(shard.0 as usize)?;
+        match &slot.replica {
+            Some(replica) => replica.leader_node(),
+            None => slot.reported.map(|(_, node)| node),
+        }
+    }
+
+    pub(crate) fn no_leader(&self, shard: ShardId) -> Failure {
+        let layout = self.layout.as_ref().expect("shards exist after birth");
+        let places = &layout.shard(shard).expect("a known shard").replicas;
+        let reachable =
+            places.iter().filter(|place| place.node == self.id || self.peers.is_up(place.node)).count();
+        let name =
+            if shard == ShardId::META { "the meta group".to_owned() } else { format!("shard {shard}") };
+        no_leader(&name, reachable, places.len())
+    }
+
+    fn is_forwarded(&self, asked: &Asked) -> bool {
+        asked.token.origin != self.id
+    }
+}

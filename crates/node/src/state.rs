@@ -1,0 +1,130 @@
+//! What a node tells of itself and of the cluster, and who should lead.
+
+use ringfort_types::limits::TICK_MS;
+use ringfort_types::{ClusterState, NodeReport, NodeState, PeerMessage, ReplicaReport, ShardState};
+
+use crate::node::Node;
+
+/// A node that has not been heard of for so long is shown as not reachable.
+const SUSPECT_US: u64 = 5_000_000;
+/// Leaderships handed over in one look, so that a node that comes back is not flooded.
+const HANDOVERS_MAX: usize = 8;
+/// A preferred leader that lags by more entries than this is left alone until it has caught up.
+const HANDOVER_LAG_MAX: u64 = 1_000;
+/// Ticks after start before any leadership is given away.
+const SETTLE_TICKS: u64 = 2_000 / TICK_MS;
+
+impl Node {
+    fn report(&self) -> NodeReport {
+        let replicas = self.slots.iter().filter_map(|slot| slot.replica.as_ref());
+        NodeReport { replicas: replicas.map(crate::replica::Replica::report).collect() }
+    }
+
+    pub(crate) fn send_reports(&mut self) {
+        let report = self.report();
+        let up: Vec<_> = self.peers.all().filter(|node| self.peers.is_up(*node)).collect();
+        for node in up {
+            self.send(node, PeerMessage::Report(report.clone()));
+        }
+    }
+
+    /// Commit indexes that have moved are recorded with whatever is written next; when nothing is, here.
+    pub(crate) fn record_commits(&mut self) {
+        for slot in &mut self.slots {
+            if let Some(replica) = slot.replica.as_mut()
+                && let Some(record) = replica.group.take_commit_record()
+            {
+                self.commit.add(replica.shard, vec![record], None, &mut replica.last_batch);
+            }
+        }
+    }
+
+    /// Gives leaderships back to the nodes first in line, a few at a time, once those have caught up.
+    pub(crate) fn drift(&mut self) {
+        if self.ticks < SETTLE_TICKS || self.stopping_since.is_some() {
+            return;
+        }
+        let mut handed_over = 0;
+        for slot in &mut self.slots {
+            let Some(replica) = slot.replica.as_mut().filter(|replica| replica.takes_writes()) else {
+                continue;
+            };
+            let preferred = replica.places[0];
+            if preferred.node == self.id || !self.peers.is_up(preferred.node) || handed_over == HANDOVERS_MAX
+            {
+                continue;
+            }
+            if let Some((matched, active)) = replica.group.progress(preferred.peer)
+                && active
+                && replica.group.last().0 - matched.0 <= HANDOVER_LAG_MAX
+            {
+                let shard = replica.shard;
+                replica.group.transfer_to(preferred.peer);
+                handed_over += 1;
+                if !slot.dirty {
+                    slot.dirty = true;
+                    self.dirty.push(shard);
+                }
+            }
+        }
+    }
+
+    /// The cluster as this node sees it.
+    pub(crate) fn cluster_state(&self) -> ClusterState {
+        let Some(layout) = &self.layout else {
+            return ClusterState { node: self.id, ..ClusterState::default() };
+        };
+        let own = self.report();
+        let now_us = self.now.monotonic_us;
+        let report_of = |node| {
+            if node == self.id {
+                return Some((&own, 0));
+            }
+            let (report, at_us) = self.peers.report(node)?;
+            Some((report, now_us.saturating_sub(at_us)))
+        };
+        let nodes = layout.members.iter().map(|member| {
+            let report = report_of(member.id);
+            let replicas = report.map_or(&[][..], |(report, _)| &report.replicas);
+            let age_us = report.map(|(_, age_us)| age_us);
+            let up = member.id == self.id || self.peers.is_up(member.id);
+            NodeState {
+                id: member.id,
+                name: member.name.clone(),
+                address: member.address.clone(),
+                incarnation: member.incarnation,
+                reachable: up && age_us.is_some_and(|age_us| age_us < SUSPECT_US),
+                keys_estimate: replicas.iter().map(|replica| replica.keys_estimate).sum(),
+                bytes_estimate: replicas.iter().map(|replica| replica.bytes_estimate).sum(),
+                report_age_ms: age_us.map_or(u64::MAX, |age_us| age_us / 1_000),
+            }
+        });
+        let shards = layout.shards.iter().map(|shard| {
+            let replicas: Vec<(_, ReplicaReport)> = shard
+                .replicas
+                .iter()
+                .map(|place| {
+                    let report = report_of(place.node).and_then(|(report, _)| {
+                        report.replicas.iter().find(|replica| replica.shard == shard.shard)
+                    });
+                    let unheard = ReplicaReport { shard: shard.shard, ..ReplicaReport::default() };
+                    (place.node, report.copied().unwrap_or(unheard))
+                })
+                .collect();
+            ShardState {
+                shard: shard.shard,
+                slots: shard.slots.clone(),
+                leader: self.leader_of(shard.shard),
+                term: replicas.iter().map(|(_, replica)| replica.term).max().unwrap_or_default(),
+                replicas,
+            }
+        });
+        ClusterState {
+            epoch: layout.epoch,
+            cluster: layout.cluster,
+            node: self.id,
+            nodes: nodes.collect(),
+            shards: shards.collect(),
+        }
+    }
+}

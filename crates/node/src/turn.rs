@@ -1,0 +1,216 @@
+//! A turn: what all the events since the last one come to.
+
+use ringfort_types::limits::HEARTBEAT_MS;
+use ringfort_types::{Code, Command, Failure, Now, PeerMessage, ReadProbe, Reply, Request, ShardId};
+
+use crate::asked::{Asked, Waiter};
+use crate::node::{Node, Out};
+use crate::replica::Outcome;
+use crate::{Answered, Effect, ReadJob};
+
+/// A follower whose table is this far behind takes in no more entries until it has caught up.
+pub(crate) const APPLYING_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+impl Node {
+    /// Everything that is to be done about what was handled since the last call, in order.
+    pub fn take_effects(&mut self, now: Now) -> Vec<Effect> {
+        self.now = now;
+        // Releasing one shard's work can give another something to do (a request that moves on).
+        while !self.dirty.is_empty() {
+            for shard in std::mem::take(&mut self.dirty) {
+                self.slots[shard.0 as usize].dirty = false;
+                self.take_turn_of(shard);
+            }
+        }
+        self.begin_round();
+        let Out { mut first, send, apply, read, reply, last } = std::mem::take(&mut self.out);
+        first.extend(send.into_iter().map(|(to, messages)| Effect::Send { to, messages }));
+        first.extend(self.commit.take_batch());
+        if !apply.is_empty() {
+            first.push(Effect::Apply(apply));
+        }
+        if !read.is_empty() {
+            first.push(Effect::Read(read));
+        }
+        if !reply.is_empty() {
+            first.push(Effect::Reply(reply));
+        }
+        first.extend(last);
+        first
+    }
+
+    fn take_turn_of(&mut self, shard: ShardId) {
+        let now = self.now;
+        let mut outcome = Outcome::default();
+        let Some(replica) = self.slots[shard.0 as usize].replica.as_mut() else { return };
+        let mut unproposed = replica.propose(now);
+        let mut leader_changed = replica.notice_leader();
+        loop {
+            let Some(replica) = self.slots[shard.0 as usize].replica.as_mut() else { return };
+            let turn = replica.group.take_turn();
+            self.commit.add(shard, turn.records, turn.unsynced, &mut replica.last_batch);
+            replica.emit(turn.committed, &mut outcome);
+            leader_changed |= replica.notice_leader();
+            if let Some(fetch) = turn.fetch {
+                let (from, to, bytes_max) = (fetch.from, fetch.to, fetch.bytes_max);
+                self.out.last.push(Effect::Fetch { shard, from, to, bytes_max });
+            }
+            let again = replica.group.has_turn();
+            self.send_raft(shard, turn.send);
+            if !again {
+                break;
+            }
+        }
+        self.pending -= outcome.done;
+        self.pending_bytes -= outcome.done_bytes;
+        self.out.apply.extend(outcome.apply);
+        for waiter in outcome.lost {
+            let failure = Failure::rejected(
+                Code::Unavailable,
+                "another leader took over before it was stored: try again",
+            );
+            self.out.reply.push(answer(waiter, Reply::Failed(failure)));
+        }
+        let replica = self.slots[shard.0 as usize].replica.as_mut().expect("looked at above");
+        let stranded = replica.take_stranded_reads();
+        let moved = replica.takes_writes() && !self.slots[shard.0 as usize].waiting.is_empty();
+        for asked in stranded {
+            self.wait(shard, asked, HEARTBEAT_MS);
+        }
+        for (waiter, command) in unproposed.drain(..) {
+            let asked = from_command(shard, waiter, command, now);
+            self.wait(shard, asked, HEARTBEAT_MS);
+        }
+        if leader_changed || moved {
+            self.retry_waiting_of(shard, true);
+        }
+    }
+
+    /// Asks for all fresh reads at once whether this node still leads their shards.
+    fn begin_round(&mut self) {
+        if !self.rounds.may_begin() || !self.reads_fresh {
+            return;
+        }
+        self.reads_fresh = false;
+        let number = self.rounds.next();
+        let mut probes: std::collections::BTreeMap<_, Vec<_>> = std::collections::BTreeMap::new();
+        let mut shards = Vec::new();
+        let mut ready = Vec::new();
+        for slot in 0..self.slots.len() {
+            let shard = ShardId(slot as u32);
+            let Some(replica) = self.slots[slot].replica.as_mut().filter(|replica| replica.has_fresh_reads())
+            else {
+                continue;
+            };
+            let Some(term) = replica.begin_round(number) else {
+                self.reads_fresh = true;
+                continue;
+            };
+            if replica.waits_for(number) {
+                shards.push(shard);
+                for place in &replica.places {
+                    if place.node != self.id {
+                        probes.entry(place.node).or_default().push((shard, term));
+                    }
+                }
+            } else {
+                replica.release_reads(&mut ready);
+            }
+        }
+        let boot = self.rounds.boot();
+        for (node, shards) in probes {
+            self.send(node, PeerMessage::ReadProbe(ReadProbe { boot, round: number, shards }));
+        }
+        self.rounds.begun(number, self.now.monotonic_us, shards);
+        self.emit_reads(ready);
+    }
+
+    /// Rounds that got lost are asked again.
+    pub(crate) fn retry_rounds(&mut self) {
+        for (number, shards) in self.rounds.take_overdue(self.now.monotonic_us) {
+            for shard in shards {
+                if let Some(replica) = self.slots[shard.0 as usize].replica.as_mut() {
+                    replica.abandon_rounds(number);
+                    self.reads_fresh = true;
+                    self.mark(shard);
+                }
+            }
+        }
+    }
+
+    /// Hands reads to the driver.
+    pub(crate) fn emit_reads(&mut self, ready: Vec<ReadJob>) {
+        self.pending -= ready.len();
+        self.pending_bytes -= ready.iter().map(|job| job.request.weight()).sum::<usize>();
+        self.out.read.extend(ready);
+    }
+
+    /// Answers what is past its deadline.
+    pub(crate) fn expire(&mut self) {
+        let now_us = self.now.monotonic_us;
+        for number in 0..self.slots.len() {
+            let shard = ShardId(number as u32);
+            let late: Vec<_> =
+                self.slots[number].waiting.extract_if(.., |asked| asked.deadline_us <= now_us).collect();
+            for asked in late {
+                let failure = self.no_leader(shard);
+                self.fail(asked, failure);
+            }
+            let Some(replica) = self.slots[number].replica.as_mut() else { continue };
+            let (writes, reads) = replica.expire(now_us);
+            if writes.is_empty() && reads.is_empty() {
+                continue;
+            }
+            let failure = self.no_leader(shard);
+            for waiter in writes {
+                self.pending -= 1;
+                self.pending_bytes -= waiter.weight;
+                let message = format!("{}; the write may still take effect", failure.message);
+                let reply = Reply::Failed(Failure::unknown(Code::DeadlineExceeded, message));
+                self.out.reply.push(answer(waiter, reply));
+            }
+            for asked in reads {
+                self.fail(asked, failure.clone());
+            }
+        }
+        for asked in self.forwards.take_expired(now_us) {
+            let message = "the shard's leader did not answer in time";
+            let failure = if asked.request.is_write() {
+                Failure::unknown(
+                    Code::DeadlineExceeded,
+                    format!("{message}; the write may still take effect"),
+                )
+            } else {
+                Failure::rejected(Code::Unavailable, message)
+            };
+            self.fail(asked, failure);
+        }
+    }
+
+    /// Answers a request that is pending here with a failure.
+    pub(crate) fn fail(&mut self, asked: Asked, failure: Failure) {
+        self.answer(asked, Reply::Failed(failure));
+    }
+
+    /// Answers a request that is pending here.
+    #[expect(clippy::needless_pass_by_value, reason = "a request is answered once: it ends here")]
+    pub(crate) fn answer(&mut self, asked: Asked, reply: Reply) {
+        self.pending -= 1;
+        self.pending_bytes -= asked.request.weight();
+        self.out.reply.push(Answered { token: asked.token, reply, leader: None });
+    }
+}
+
+fn answer(waiter: Waiter, reply: Reply) -> Answered {
+    Answered { token: waiter.token, reply, leader: None }
+}
+
+/// Back to the request that it was made from.
+fn from_command(shard: ShardId, waiter: Waiter, command: Command, now: Now) -> Asked {
+    let request = match command {
+        Command::Put { key, value } => Request::Put { key, value },
+        Command::Delete { key } => Request::Delete { key },
+        Command::Digest => Request::Digest { shard },
+    };
+    Asked { token: waiter.token, request, deadline_us: waiter.deadline_us, retry_at_us: now.monotonic_us }
+}
