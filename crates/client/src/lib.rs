@@ -1,1 +1,152 @@
-//! Placeholder while the crate is being written.
+//! A client that knows the way: it asks each key's leader directly, keeps many requests in flight on one stream a
+//! node, and is honest about what it does not know.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), ringfort_types::Failure> {
+//! use ringfort_client::{Client, Options};
+//!
+//! let client = Client::connect(Options::new(vec!["127.0.0.1:50051".into()])).await?;
+//! client.put("name", "Ada").await?;
+//! let row = client.get("name").await?;
+//! assert_eq!(row.map(|row| row.value).as_deref(), Some(&b"Ada"[..]));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A [`Client`] is a handle: clone it freely, call it from many tasks at once; what they ask travels together.
+//! From top to bottom:
+//! - `call` makes one request succeed or fail: it picks a node, waits, judges, tries again until the deadline;
+//! - `routes` is the map: slot → shard → leader, refreshed every few seconds while in use, at every failure,
+//!   and by the hints on answers that had to be passed on;
+//! - `link` is one node: connected in the background, made anew when it breaks;
+//! - `session` and `pending` are the pipelined stream; `unary` the single calls; `list` the stream of rows.
+//!
+//! Invariants:
+//! - a write that may have been done is never sent again (unless [`Options::one_writer`] says that this is
+//!   harmless); it fails as [`Outcome::Unknown`]. What is sent again is reads, and what surely did not happen:
+//!   never sent, or refused by a node that says so;
+//! - a request ends at its deadline, give or take a few milliseconds;
+//! - requests in flight, and their bytes, are bounded: further ones wait for room.
+//!
+//! Caveats: exactly-once writes will come with client sessions; until then the caller decides what to do about an
+//! unknown write. A [list](Client::list) that breaks off is not resumed, since the rest would be of another moment.
+//! There is no TLS yet.
+
+mod address;
+mod call;
+mod link;
+mod list;
+mod options;
+mod pending;
+mod routes;
+mod session;
+mod unary;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ringfort_types::{
+    ClusterState, Code, Consistency, Failure, Index, NodeId, Receipt, Reply, Request, Revision, Row, ShardId,
+};
+
+pub use address::{parse_address, parse_addresses};
+pub use list::{List, Rows};
+pub use options::{Options, Transport};
+#[doc(no_inline)]
+pub use ringfort_types::Outcome;
+
+/// What a read found, and how fresh it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Read {
+    /// The row, if the key is there.
+    pub row: Option<Row>,
+    /// The index in the shard's log that it was read at.
+    pub at: Index,
+    /// The shard's revision then.
+    pub revision: Revision,
+}
+
+/// A replica's hash at an index: equal on all replicas of a shard, or something is badly wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Digest {
+    /// XXH3 of all rows in key order.
+    pub hash: u64,
+    /// How many rows.
+    pub rows: u64,
+}
+
+/// A handle on a cluster.
+#[derive(Clone, Debug)]
+pub struct Client {
+    inner: Arc<call::Inner>,
+}
+
+impl Client {
+    /// Makes a client and has a first look at the cluster. Fails only if an address is not one: nodes that do not
+    /// answer yet may do so when they are asked for something.
+    pub async fn connect(options: Options) -> Result<Client, Failure> {
+        let inner = Arc::new(call::Inner::new(options)?);
+        inner.look_around().await;
+        Ok(Client { inner })
+    }
+
+    /// Reads a key, linearizably.
+    pub async fn get(&self, key: impl Into<Bytes>) -> Result<Option<Row>, Failure> {
+        self.get_with(key, Consistency::Linearizable).await.map(|read| read.row)
+    }
+
+    /// Reads a key, as fresh as asked for.
+    pub async fn get_with(&self, key: impl Into<Bytes>, consistency: Consistency) -> Result<Read, Failure> {
+        match self.inner.call(Request::Get { key: key.into(), consistency }).await? {
+            Reply::Value { row, at, revision } => Ok(Read { row, at, revision }),
+            _ => Err(odd()),
+        }
+    }
+
+    /// Sets a key to a value, whatever it was. When this returns, a majority of replicas have it on disk.
+    pub async fn put(&self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Result<Receipt, Failure> {
+        written(&self.inner.call(Request::Put { key: key.into(), value: value.into() }).await?)
+    }
+
+    /// Removes a key, there or not.
+    pub async fn delete(&self, key: impl Into<Bytes>) -> Result<Receipt, Failure> {
+        written(&self.inner.call(Request::Delete { key: key.into() }).await?)
+    }
+
+    /// Rows in key order over all shards. Waits for the first ones, so that a list that can't be had fails here.
+    pub async fn list(&self, list: List) -> Result<Rows, Failure> {
+        self.inner.list(list).await
+    }
+
+    /// The cluster as one of its nodes sees it.
+    pub async fn cluster_state(&self) -> Result<ClusterState, Failure> {
+        match self.inner.call(Request::ClusterState).await? {
+            Reply::Cluster(state) => Ok(*state),
+            _ => Err(odd()),
+        }
+    }
+
+    /// Puts a mark into a shard's log; its index is one that [`Client::digest_at`] can ask about.
+    pub async fn digest(&self, shard: ShardId) -> Result<Receipt, Failure> {
+        written(&self.inner.call(Request::Digest { shard }).await?)
+    }
+
+    /// The hash of one node's replica of a shard at a mark's index.
+    pub async fn digest_at(&self, node: NodeId, shard: ShardId, index: Index) -> Result<Digest, Failure> {
+        match self.inner.call(Request::DigestAt { node, shard, index }).await? {
+            Reply::Digest { hash, rows, .. } => Ok(Digest { hash, rows }),
+            _ => Err(odd()),
+        }
+    }
+}
+
+fn written(reply: &Reply) -> Result<Receipt, Failure> {
+    match reply {
+        Reply::Written(receipt) => Ok(*receipt),
+        _ => Err(odd()),
+    }
+}
+
+fn odd() -> Failure {
+    Failure::unknown(Code::Unavailable, "the node's answer is of another kind than the question")
+}

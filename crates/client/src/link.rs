@@ -1,0 +1,177 @@
+//! The way to one node: a connection that is made in the background, kept, and made anew when it breaks.
+//!
+//! Nobody waits for a node that is known to be down: after a failed attempt, [`Link::look`] says so at once,
+//! while further attempts go on behind it, a little later each time. Only the first attempt, and the first
+//! after a break, are worth waiting for ([`Link::ready`]).
+//!
+//! One HTTP/2 connection a node carries the session's stream and all single calls.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use ringfort_types::{Code, Failure};
+use tokio::sync::watch;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::session::Session;
+
+/// How long one attempt to connect may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// From a failed attempt to the next one, at first; doubles up to [`PAUSE_MAX`].
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+/// Longest pause between attempts.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// A connection is given up when it has been silent for twice as long.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// Receive windows: large enough that a stream of answers does not wait for them.
+const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+
+/// An open connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    /// For single calls.
+    pub(crate) channel: Channel,
+    /// For pipelined ones.
+    pub(crate) session: Session,
+}
+
+/// What is known about a node right now.
+#[derive(Debug)]
+pub(crate) enum Look {
+    /// Connected.
+    Up(Arc<Connection>),
+    /// Being connected for the first time, or after a break.
+    Wait,
+    /// The last attempt failed, for this reason.
+    Down(String),
+}
+
+#[derive(Debug)]
+enum State {
+    /// Nobody has asked yet.
+    New,
+    Up(Arc<Connection>),
+    /// `failed`: why the attempt before this one failed, if one did.
+    Connecting {
+        failed: Option<String>,
+        pause: Duration,
+    },
+    Down {
+        why: String,
+        until: Instant,
+        pause: Duration,
+    },
+}
+
+/// One node's address and the connection to it.
+#[derive(Debug)]
+pub(crate) struct Link {
+    /// `host:port`.
+    pub(crate) address: String,
+    endpoint: Endpoint,
+    state: Mutex<State>,
+    /// Counts changes of `state` that waiters care about.
+    changes: watch::Sender<u64>,
+}
+
+impl Link {
+    /// For an address that [`crate::parse_address`] accepts.
+    pub(crate) fn new(address: String) -> Result<Link, Failure> {
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))
+            .map_err(|error| {
+                Failure::rejected(
+                    Code::InvalidArgument,
+                    format!("address \"{address}\" can't be used: {error}"),
+                )
+            })?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
+            .keep_alive_while_idle(true);
+        Ok(Link { address, endpoint, state: Mutex::new(State::New), changes: watch::Sender::new(0) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no code under this lock panics")
+    }
+
+    /// What is known now; sees to it that a connection is being made if there is none.
+    pub(crate) fn look(self: &Arc<Link>) -> Look {
+        let mut state = self.lock();
+        let (look, pause) = match &*state {
+            State::Up(connection) if !connection.session.is_closed() => return Look::Up(connection.clone()),
+            State::New | State::Up(_) => (Look::Wait, PAUSE_MIN),
+            State::Connecting { failed: None, .. } => return Look::Wait,
+            State::Connecting { failed: Some(why), .. } => return Look::Down(why.clone()),
+            State::Down { why, until, .. } if *until > Instant::now() => return Look::Down(why.clone()),
+            State::Down { why, pause, .. } => (Look::Down(why.clone()), (*pause * 2).min(PAUSE_MAX)),
+        };
+        let failed = match &look {
+            Look::Down(why) => Some(why.clone()),
+            _ => None,
+        };
+        *state = State::Connecting { failed, pause };
+        tokio::spawn(self.clone().connect());
+        look
+    }
+
+    /// The connection, if it is there or comes before the deadline, and the node is not known to be down.
+    pub(crate) async fn ready(self: &Arc<Link>, deadline: Instant) -> Result<Arc<Connection>, String> {
+        loop {
+            let mut changes = self.changes.subscribe();
+            match self.look() {
+                Look::Up(connection) => return Ok(connection),
+                Look::Down(why) => return Err(why),
+                Look::Wait => {
+                    if tokio::time::timeout_at(deadline.into(), changes.changed()).await.is_err() {
+                        return Err("it does not answer".into());
+                    }
+                }
+            }
+        }
+    }
+
+    async fn connect(self: Arc<Link>) {
+        let next = match tokio::time::timeout(2 * CONNECT_TIMEOUT, self.endpoint.connect()).await {
+            Ok(Ok(channel)) => {
+                let session = Session::open(channel.clone(), self.address.clone());
+                Ok(Arc::new(Connection { channel, session }))
+            }
+            Ok(Err(error)) => Err(reason(&error)),
+            Err(_) => Err("it does not answer".to_owned()),
+        };
+        let mut state = self.lock();
+        let pause = if let State::Connecting { pause, .. } = &*state { *pause } else { PAUSE_MIN };
+        *state = match next {
+            Ok(connection) => State::Up(connection),
+            Err(why) => State::Down { why, until: Instant::now() + pause, pause },
+        };
+        drop(state);
+        self.changes.send_modify(|changes| *changes += 1);
+    }
+}
+
+/// The innermost cause of a failed connection, in words.
+pub(crate) fn reason(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
+    loop {
+        if let Some(io) = cause.downcast_ref::<std::io::Error>() {
+            return match io.kind() {
+                std::io::ErrorKind::ConnectionRefused => "connection refused".into(),
+                std::io::ErrorKind::TimedOut => "it does not answer".into(),
+                std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe => {
+                    "the connection broke".into()
+                }
+                _ => io.to_string(),
+            };
+        }
+        match cause.source() {
+            Some(source) => cause = source,
+            None => return cause.to_string(),
+        }
+    }
+}

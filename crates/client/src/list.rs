@@ -1,0 +1,107 @@
+//! Rows in key order, as a stream of pages from one node, which merges all shards.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use ringfort_proto::v1::{ListRequest, ListResponse, ListRow};
+use ringfort_types::{Code, Failure};
+use tokio::time::{Instant, Sleep};
+use tokio_stream::Stream;
+use tonic::Streaming;
+
+use crate::unary::failure;
+
+/// Which rows are wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct List {
+    /// Only keys that begin with this; empty for all.
+    pub prefix: Bytes,
+    /// Only keys from this one on; empty for all.
+    pub from: Bytes,
+    /// At most so many rows; 0 for all.
+    pub limit: u64,
+    /// Leave the values out.
+    pub keys_only: bool,
+}
+
+impl From<List> for ListRequest {
+    fn from(list: List) -> ListRequest {
+        ListRequest { prefix: list.prefix, from: list.from, limit: list.limit, keys_only: list.keys_only }
+    }
+}
+
+/// Rows as they come, in key order; each shard's as of one moment. Ends after the first failure.
+#[derive(Debug)]
+pub struct Rows {
+    /// `None` once it has ended.
+    pages: Option<Streaming<ListResponse>>,
+    page: VecDeque<ListRow>,
+    address: String,
+    timeout: Duration,
+    /// Runs while a page is being waited for.
+    patience: Pin<Box<Sleep>>,
+    waiting: bool,
+}
+
+impl Rows {
+    /// `first` is the page that has come already, if there was one.
+    pub(crate) fn new(
+        pages: Streaming<ListResponse>,
+        first: Option<ListResponse>,
+        address: String,
+        timeout: Duration,
+    ) -> Rows {
+        Rows {
+            pages: first.is_some().then_some(pages),
+            page: first.map(|page| page.rows.into()).unwrap_or_default(),
+            address,
+            timeout,
+            patience: Box::pin(tokio::time::sleep(timeout)),
+            waiting: false,
+        }
+    }
+
+    fn end(&mut self, code: Code, why: &str) -> Poll<Option<<Rows as Stream>::Item>> {
+        self.pages = None;
+        let message = format!("the list from {} broke off: {why}; ask again", self.address);
+        Poll::Ready(Some(Err(Failure::rejected(code, message))))
+    }
+}
+
+impl Stream for Rows {
+    type Item = Result<(Bytes, Bytes), Failure>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            if let Some(row) = self.page.pop_front() {
+                return Poll::Ready(Some(Ok((row.key, row.value))));
+            }
+            let Some(pages) = &mut self.pages else { return Poll::Ready(None) };
+            match Pin::new(pages).poll_next(context) {
+                Poll::Ready(Some(Ok(page))) => {
+                    self.waiting = false;
+                    self.page = page.rows.into();
+                }
+                Poll::Ready(Some(Err(status))) => {
+                    let failure = failure(&status, false);
+                    return self.end(failure.code, &failure.message);
+                }
+                Poll::Ready(None) => self.pages = None,
+                Poll::Pending => {
+                    if !self.waiting {
+                        self.waiting = true;
+                        let until = Instant::now() + self.timeout;
+                        self.patience.as_mut().reset(until);
+                    }
+                    if self.patience.as_mut().poll(context).is_ready() {
+                        return self.end(Code::DeadlineExceeded, "no row in time");
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+}

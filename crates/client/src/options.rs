@@ -1,0 +1,47 @@
+//! What a client is told when it is made.
+
+use std::time::Duration;
+
+use ringfort_types::limits::CONNECTION_BYTES_MAX;
+
+/// How requests travel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// One stream a node, requests batched into frames. The default, and several times faster under load.
+    #[default]
+    Session,
+    /// One gRPC call a request, as clients in other languages do it.
+    Unary,
+}
+
+/// Settings of a [`Client`](crate::Client).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// `host:port` of some nodes; the others are learnt from them.
+    pub addresses: Vec<String>,
+    /// How long a request may take, retries included. For a list: until its first row, and from row to row.
+    pub timeout: Duration,
+    /// How requests travel.
+    pub transport: Transport,
+    /// Most requests in flight at once; further ones wait.
+    pub in_flight_max: usize,
+    /// Most bytes of keys and values in flight at once; further requests wait.
+    pub in_flight_bytes_max: usize,
+    /// The keys written have no other writer, and this one does not write a key again before it knows what came of
+    /// the last time: a write whose outcome is unknown may be sent again.
+    pub one_writer: bool,
+}
+
+impl Options {
+    /// The defaults, for these addresses.
+    pub fn new(addresses: Vec<String>) -> Options {
+        Options {
+            addresses,
+            timeout: Duration::from_secs(3),
+            transport: Transport::Session,
+            in_flight_max: 4096,
+            in_flight_bytes_max: CONNECTION_BYTES_MAX,
+            one_writer: false,
+        }
+    }
+}

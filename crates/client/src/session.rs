@@ -1,0 +1,125 @@
+//! One pipelined stream to one node.
+//!
+//! Two halves around [`Pending`]: the outgoing one is polled by the HTTP/2 connection itself and takes whatever is
+//! queued as one frame, so that frames grow with the load and nothing is copied between tasks; the incoming one is a
+//! task that completes callers and sweeps overdue requests. The session ends when the stream does, for
+//! whatever reason; a new one is a new [`Session`].
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use ringfort_proto::session::reply_of;
+use ringfort_proto::status::to_failure;
+use ringfort_proto::v1::SessionRequest;
+use ringfort_proto::v1::kv_client::KvClient;
+use ringfort_types::limits::GRPC_MESSAGE_BYTES_MAX;
+use ringfort_types::{Code, Failure, Request};
+use tokio::sync::oneshot;
+use tokio::time::MissedTickBehavior;
+use tokio_stream::Stream;
+use tonic::transport::Channel;
+
+use crate::link::reason;
+use crate::pending::{Answer, Pending};
+
+/// How often overdue requests are looked for. A time-out is late by at most this much.
+const SWEEP: Duration = Duration::from_millis(25);
+
+/// The stream's handle. Dropping it ends the stream.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pending: Arc<Pending>,
+}
+
+impl Session {
+    /// Opens a stream over `channel`. Requests may be submitted at once.
+    pub(crate) fn open(channel: Channel, address: String) -> Session {
+        let pending = Arc::new(Pending::new());
+        tokio::spawn(run(channel, address, pending.clone()));
+        Session { pending }
+    }
+
+    /// Sends a request; the answer comes over the channel, at the latest a little after the deadline.
+    pub(crate) fn submit(
+        &self,
+        request: Request,
+        deadline: Instant,
+    ) -> Result<oneshot::Receiver<Answer>, Failure> {
+        self.pending.submit(request, deadline)
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.pending.is_closed()
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.pending.close(&Failure::rejected(Code::Unavailable, "the connection was closed"));
+    }
+}
+
+/// What is queued, as a stream of frames.
+struct Outgoing(Arc<Pending>);
+
+impl Stream for Outgoing {
+    type Item = SessionRequest;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<SessionRequest>> {
+        self.0.take_frame(context)
+    }
+}
+
+async fn run(channel: Channel, address: String, pending: Arc<Pending>) {
+    let mut client = KvClient::new(channel)
+        .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(GRPC_MESSAGE_BYTES_MAX);
+    let mut sweep = tokio::time::interval(SWEEP);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let outgoing = Outgoing(pending.clone());
+    let opening = client.session(outgoing);
+    tokio::pin!(opening);
+    let opened = loop {
+        tokio::select! {
+            biased;
+            opened = &mut opening => break opened,
+            _ = sweep.tick() => pending.sweep(Instant::now()),
+        }
+        if pending.is_closed() {
+            return;
+        }
+    };
+    let ended = match opened {
+        Err(status) => status,
+        Ok(response) => {
+            let mut incoming = response.into_inner();
+            loop {
+                tokio::select! {
+                    biased;
+                    frame = incoming.message() => match frame {
+                        Ok(Some(frame)) => pending.complete(frame.results.into_iter().map(|result| {
+                            let (id, leader, reply) = reply_of(result);
+                            (id, Answer { leader, reply })
+                        })),
+                        Ok(None) => break tonic::Status::unavailable("the node closed the connection"),
+                        Err(status) => break status,
+                    },
+                    _ = sweep.tick() => {
+                        pending.sweep(Instant::now());
+                        if pending.is_closed() {
+                            return;
+                        }
+                    }
+                }
+            }
+        }
+    };
+    let mut why = to_failure(&ended);
+    let cause = std::error::Error::source(&ended).map_or_else(|| why.message.clone(), reason);
+    why.message = format!("lost the connection to {address}: {cause}");
+    // What the stream's end says is not what a request failed of: that is up to each of them.
+    why.code = Code::Unavailable;
+    pending.close(&why);
+}

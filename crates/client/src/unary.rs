@@ -1,0 +1,87 @@
+//! Single gRPC calls: what one-shot questions use, and any request under [`crate::Transport::Unary`].
+
+use std::time::Instant;
+
+use ringfort_proto::status::{leader, to_failure};
+use ringfort_proto::v1;
+use ringfort_proto::v1::cluster_client::ClusterClient;
+use ringfort_proto::v1::kv_client::KvClient;
+use ringfort_types::limits::GRPC_MESSAGE_BYTES_MAX;
+use ringfort_types::{Code, Failure, Outcome, Reply, Request};
+use tonic::transport::Channel;
+use tonic::{ConnectError, Response, Status};
+
+use crate::link::reason;
+use crate::pending::{Answer, NO_ANSWER};
+
+/// Makes one call and waits for its answer, not past the deadline.
+pub(crate) async fn call(channel: &Channel, request: Request, deadline: Instant) -> Answer {
+    let write = request.is_write();
+    let mut kv = kv(channel);
+    let mut cluster = ClusterClient::new(channel.clone()).max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
+    let told = match request {
+        Request::Get { key, consistency } => {
+            let consistency = ringfort_proto::unary::consistency(consistency);
+            answer(kv.get(timed(v1::GetRequest { key, consistency }, deadline)).await)
+        }
+        Request::Put { key, value } => answer(kv.put(timed(v1::PutRequest { key, value }, deadline)).await),
+        Request::Delete { key } => answer(kv.delete(timed(v1::DeleteRequest { key }, deadline)).await),
+        Request::Digest { shard } => {
+            answer(cluster.digest(timed(v1::DigestRequest { shard: shard.0 }, deadline)).await)
+        }
+        Request::DigestAt { node, shard, index } => {
+            let request = v1::DigestAtRequest { node: node.0, shard: shard.0, index: index.0 };
+            answer(cluster.digest_at(timed(request, deadline)).await)
+        }
+        Request::ClusterState => {
+            let told = cluster.get_cluster_state(timed(v1::GetClusterStateRequest {}, deadline)).await;
+            told.map(|response| Answer {
+                leader: None,
+                reply: Reply::Cluster(Box::new(response.into_inner().into())),
+            })
+        }
+        Request::Scan(_) => {
+            let why = "scans are made by the nodes: use list";
+            return Answer {
+                leader: None,
+                reply: Reply::Failed(Failure::rejected(Code::InvalidArgument, why)),
+            };
+        }
+    };
+    told.unwrap_or_else(|status| Answer { leader: None, reply: Reply::Failed(failure(&status, write)) })
+}
+
+/// A client of the `KV` service over this connection.
+pub(crate) fn kv(channel: &Channel) -> KvClient<Channel> {
+    KvClient::new(channel.clone())
+        .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(GRPC_MESSAGE_BYTES_MAX)
+}
+
+/// What a failed call means for its request.
+pub(crate) fn failure(status: &Status, write: bool) -> Failure {
+    let mut failure = to_failure(status);
+    let Some(source) = std::error::Error::source(status) else { return failure };
+    failure.message = if failure.code == Code::DeadlineExceeded { NO_ANSWER.into() } else { reason(source) };
+    let mut cause = Some(source);
+    while let Some(error) = cause {
+        if error.is::<ConnectError>() {
+            failure.outcome = Outcome::Rejected;
+        }
+        cause = error.source();
+    }
+    if !write {
+        failure.outcome = Outcome::Rejected;
+    }
+    failure
+}
+
+fn timed<T>(message: T, deadline: Instant) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.set_timeout(deadline.saturating_duration_since(Instant::now()));
+    request
+}
+
+fn answer<T: Into<Reply>>(told: Result<Response<T>, Status>) -> Result<Answer, Status> {
+    told.map(|response| Answer { leader: leader(response.metadata()), reply: response.into_inner().into() })
+}
