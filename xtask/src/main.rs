@@ -1,2 +1,70 @@
-//! Development tasks.
-fn main() {}
+//! Development tasks: `cargo xtask <task>`.
+//!
+//! One entry for everything that is done to the project rather than by it. A task is a function of its
+//! arguments that returns an error for people; adding one is adding a line to [`TASKS`].
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail};
+use xtask::tidy;
+
+/// A task's name, what it does, and how.
+type Task = (&'static str, &'static str, fn(&[String]) -> Result<()>);
+
+const TASKS: &[Task] = &[
+    ("tidy", "check what neither the compiler nor clippy checks: crate arrows, file rules", run_tidy),
+    ("sim", "run simulated clusters: --seed N prints one run, --seeds A..B runs many", run_sim),
+];
+
+fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    let name = args.next().unwrap_or_default();
+    let rest: Vec<String> = args.collect();
+    let Some((_, _, task)) = TASKS.iter().find(|(known, ..)| *known == name) else {
+        eprintln!("usage: cargo xtask <task> [arguments]\n\ntasks:");
+        for (name, what, _) in TASKS {
+            eprintln!("  {name:8} {what}");
+        }
+        return ExitCode::from(2);
+    };
+    match task(&rest) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cargo xtask {name}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_tidy(args: &[String]) -> Result<()> {
+    if let Some(extra) = args.first() {
+        bail!("unexpected argument {extra}: tidy takes none");
+    }
+    let findings = tidy::check(&root())?;
+    for finding in &findings {
+        eprintln!("{finding}");
+    }
+    match findings.len() {
+        0 => Ok(()),
+        count => bail!("{count} findings"),
+    }
+}
+
+/// The simulator is a program of its own, so that `tidy` need not wait for the whole workspace to compile.
+fn run_sim(args: &[String]) -> Result<()> {
+    let status = Command::new(env!("CARGO"))
+        .args(["run", "--quiet", "--package", "ringfort-sim", "--"])
+        .args(args)
+        .current_dir(root())
+        .status()
+        .context("can't start cargo")?;
+    if !status.success() {
+        bail!("the simulation found something (see above)");
+    }
+    Ok(())
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace").to_owned()
+}

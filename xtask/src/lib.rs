@@ -1,0 +1,3 @@
+//! The checks behind `cargo xtask`, as a library so that tests can plant what they must find.
+
+pub mod tidy;

@@ -1,0 +1,122 @@
+//! Tidy finds what it is there to find. Each test plants one violation.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use xtask::tidy::{self, Finding, arrows, bans, sources};
+
+fn workspace(packages: &[(&str, &[&str])]) -> Value {
+    let package = |(name, uses): &(&str, &[&str])| {
+        let dependencies: Vec<Value> = uses.iter().map(|name| json!({ "name": name })).collect();
+        json!({ "name": name, "dependencies": dependencies })
+    };
+    json!({ "packages": packages.iter().map(package).collect::<Vec<_>>() })
+}
+
+fn arrow_findings(name: &str, uses: &[&str]) -> Vec<String> {
+    let findings = arrows::check(&workspace(&[(name, uses)])).unwrap();
+    findings.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn arrows_point_down_only() {
+    assert!(arrow_findings("ringfort-node", &["ringfort-consensus", "ringfort-types", "bytes"]).is_empty());
+    assert_eq!(
+        arrow_findings("ringfort-ring", &["ringfort-storage"]),
+        ["ringfort-ring: depends on ringfort-storage, but arrows between crates point down only"]
+    );
+    assert_eq!(arrow_findings("ringfort-sim", &["ringfort-server"]).len(), 1);
+    assert_eq!(arrow_findings("xtask", &["ringfort-types"]).len(), 1);
+    assert_eq!(arrow_findings("ringfort-cli", &["xtask"]).len(), 1);
+    assert_eq!(arrow_findings("ringfort-extra", &[]).len(), 1);
+}
+
+#[test]
+fn reserved_libraries_stay_where_they_belong() {
+    assert!(arrow_findings("ringfort-server", &["tokio"]).is_empty());
+    assert!(arrow_findings("ringfort-node", &["tokio"])[0].contains("without threads and sockets"));
+    assert!(arrow_findings("ringfort-node", &["raft"])[0].contains("only ringfort-consensus"));
+    assert!(arrow_findings("ringfort-shard", &["lsm-tree"])[0].contains("only ringfort-storage"));
+    assert!(arrow_findings("ringfort-sim", &["rand"])[0].contains("nobody"));
+}
+
+/// A `~` in the text is left out: it keeps tidy from finding here what is planted elsewhere.
+fn plant(root: &Path, place: &str, text: &str) {
+    let path = root.join(place);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text.replace('~', "")).unwrap();
+}
+
+fn findings_in(place: &str, text: &str) -> Vec<Finding> {
+    let root = TempDir::new().unwrap();
+    plant(root.path(), place, text);
+    sources::check(root.path()).unwrap()
+}
+
+#[track_caller]
+fn finds(place: &str, text: &str, expected: &str) {
+    let findings = findings_in(place, text);
+    assert_eq!(findings.len(), 1, "{findings:?}");
+    assert!(findings[0].to_string().contains(expected), "{}", findings[0]);
+}
+
+#[test]
+fn planted_violations_are_found() {
+    const FILE: &str = "crates/node/src/core.rs";
+    finds(FILE, "fn main() {}\n", "core.rs:1: opens without `//!`");
+    finds(FILE, &format!("//! Long.\n{}", "const A: u8 = 0;\n".repeat(600)), "core.rs:601: 601 lines");
+    finds(FILE, "//! Stub.\nfn f() { to~do!() }\n", "core.rs:2: a stub");
+    finds(FILE, "//! Stub.\nfn f() { unimple~mented!() }\n", "a stub");
+    finds(FILE, "//! Trace.\nfn f() { db~g!(1); }\n", "left over");
+    finds(FILE, "//! Skipped.\n#[ign~ore = \"slow\"]\nfn f() {}\n", "core.rs:2: a test that is not run");
+    finds(FILE, "//! Sharp.\nfn f() { un~safe { g() } }\n", "nothing here may be");
+    finds(FILE, "//! Disk.\nuse std::fs;\n", "std::fs");
+    finds(FILE, "//! Disk.\nuse std::{fs, io};\n", "std::fs");
+    finds(FILE, "//! Here.\nconst DIR: &str = \"/work/main\";\n", "a path of somebody's machine");
+    finds("README.md", "Run it in /tmp/x.\n", "README.md:1: /tmp/");
+    finds(".ci/run", "cd /work\n", ".ci/run:1: /work");
+}
+
+#[test]
+fn what_is_allowed_is_not_found() {
+    let none = |place, text: &str| assert_eq!(findings_in(place, text), [], "{place}");
+    none("crates/storage/src/disk/file.rs", "//! Disk.\nuse std::fs;\n");
+    none("crates/cli/src/main.rs", "//! Program.\nuse std::fs;\n");
+    none("crates/node/tests/long.rs", &format!("//! Long.\n{}", "const A: u8 = 0;\n".repeat(900)));
+    none(
+        "crates/node/src/a.rs",
+        "//! Tested.\n#[cfg(test)]\nmod tests {\n    use std::fs;\n    const A: &str = \"/tmp/a\";\n}\n",
+    );
+    none("crates/node/src/b.rs", "//! Words.\n// to~do!() is not un~safe in a comment, nor is std::fs.\n");
+    none("crates/node/src/c.rs", "//! Elsewhere: docs/work, /workshop, ${HOME}/work/x.\n");
+    none("target/debug/build/x.rs", "fn generated() { to~do!() }\n");
+}
+
+#[test]
+fn pure_crates_share_their_bans() {
+    let root = TempDir::new().unwrap();
+    plant(root.path(), "clippy.toml", "doc-valid-idents = [\"ReadIndex\"]\n");
+    let bans = "doc-valid-idents = [\"ReadIndex\"]\ndisallowed-types = []\n";
+    for name in bans::PURE {
+        plant(root.path(), &format!("crates/{name}/clippy.toml"), bans);
+    }
+    assert_eq!(bans::check(root.path()).unwrap(), []);
+
+    plant(root.path(), "crates/shard/clippy.toml", "doc-valid-idents = [\"ReadIndex\"]\n");
+    plant(root.path(), "crates/node/clippy.toml", "disallowed-types = []\n");
+    fs::remove_file(root.path().join("crates/ring/clippy.toml")).unwrap();
+    let findings: Vec<String> = bans::check(root.path()).unwrap().iter().map(ToString::to_string).collect();
+    assert_eq!(findings.len(), 4, "{findings:?}");
+    assert!(findings[0].starts_with("crates/ring/clippy.toml: is missing"));
+    assert!(findings[1].starts_with("crates/shard/clippy.toml: differs"));
+    assert!(findings[2].starts_with("crates/node/clippy.toml: lacks"));
+}
+
+#[test]
+fn the_workspace_is_tidy() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let findings: Vec<String> = tidy::check(root).unwrap().iter().map(ToString::to_string).collect();
+    assert!(findings.is_empty(), "{}", findings.join("\n"));
+}
