@@ -15,12 +15,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
+use ringfort_types::limits::KEY_BYTES_MAX;
 use ringfort_types::{ClusterState, Code, Failure, Outcome, Reply, Request};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::link::{Connection, Link, Look};
 use crate::list::{List, Rows};
-use crate::options::{Options, Transport};
+use crate::options::Options;
 use crate::parse_address;
 use crate::pending::{Answer, NO_ANSWER};
 use crate::routes::Routes;
@@ -70,7 +71,7 @@ impl Inner {
         let mut seeds = Vec::new();
         for address in &options.addresses {
             let address = parse_address(address)?;
-            let link = Arc::new(Link::new(address.clone())?);
+            let link = Arc::new(Link::new(address.clone(), options.transport)?);
             seeds.push(links.entry(address).or_insert(link).clone());
         }
         let room_bytes =
@@ -135,6 +136,13 @@ impl Inner {
 
     /// Opens a list at any node and waits for its first page.
     pub(crate) async fn list(self: &Arc<Inner>, list: List) -> Result<Rows, Failure> {
+        for bound in [&list.prefix, &list.from] {
+            if bound.len() > KEY_BYTES_MAX {
+                let why =
+                    format!("prefix or first key of {} bytes: the limit is {KEY_BYTES_MAX}", bound.len());
+                return Err(Failure::rejected(Code::InvalidArgument, why));
+            }
+        }
         // Any request without a key will do: it says that all nodes are equally good.
         let request = Request::ClusterState;
         let deadline = Instant::now() + self.options.timeout;
@@ -231,18 +239,18 @@ impl Inner {
 
     /// One attempt at one node.
     async fn ask(&self, connection: &Connection, request: Request, deadline: Instant) -> Answer {
-        let single = !matches!(request, Request::Get { .. } | Request::Put { .. } | Request::Delete { .. });
         let now = Instant::now();
         let deadline = match request {
             // A last attempt that would be very short is given the rest at once.
             Request::Get { .. } if now + READ_ATTEMPT * 3 / 2 < deadline => now + READ_ATTEMPT,
             _ => deadline,
         };
-        if single || self.options.transport == Transport::Unary {
-            return unary::call(&connection.channel, request, deadline).await;
-        }
+        let pipelined = matches!(request, Request::Get { .. } | Request::Put { .. } | Request::Delete { .. });
+        let Some(session) = connection.session.as_ref().filter(|_| pipelined) else {
+            return unary::call(connection, request, deadline).await;
+        };
         let failed = |failure| Answer { leader: None, reply: Reply::Failed(failure) };
-        match connection.session.submit(request, deadline) {
+        match session.submit(request, deadline) {
             Err(failure) => failed(Failure { outcome: Outcome::Rejected, ..failure }),
             Ok(answer) => answer
                 .await
@@ -288,7 +296,7 @@ impl Inner {
         for _ in 0..3 {
             let deadline = Instant::now() + REFRESH_TIMEOUT;
             let (link, connection) = self.pick(&request, slow.as_ref(), deadline).await?;
-            let answer = unary::call(&connection.channel, request.clone(), deadline).await;
+            let answer = unary::call(&connection, request.clone(), deadline).await;
             if let Reply::Cluster(state) = answer.reply {
                 self.learn(&state);
                 return Ok(());
@@ -307,7 +315,7 @@ impl Inner {
             if let Some(link) = links.get(address) {
                 return Some(link.clone());
             }
-            let link = Arc::new(Link::new(parse_address(address).ok()?).ok()?);
+            let link = Arc::new(Link::new(parse_address(address).ok()?, self.options.transport).ok()?);
             links.insert(address.to_owned(), link.clone());
             Some(link)
         });

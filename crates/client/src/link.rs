@@ -6,6 +6,7 @@
 //!
 //! One HTTP/2 connection a node carries the session's stream and all single calls.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use ringfort_types::{Code, Failure};
 use tokio::sync::watch;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::options::Transport;
 use crate::session::Session;
 
 /// How long one attempt to connect may take.
@@ -32,8 +34,21 @@ const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 pub(crate) struct Connection {
     /// For single calls.
     pub(crate) channel: Channel,
-    /// For pipelined ones.
-    pub(crate) session: Session,
+    /// For pipelined ones; absent if the client makes none.
+    pub(crate) session: Option<Session>,
+    /// Set when a single call found the connection broken.
+    broken: AtomicBool,
+}
+
+impl Connection {
+    /// Says that a call has found the connection broken.
+    pub(crate) fn give_up(&self) {
+        self.broken.store(true, Ordering::Relaxed);
+    }
+
+    fn is_usable(&self) -> bool {
+        !self.broken.load(Ordering::Relaxed) && !self.session.as_ref().is_some_and(Session::is_closed)
+    }
 }
 
 /// What is known about a node right now.
@@ -70,6 +85,8 @@ pub(crate) struct Link {
     /// `host:port`.
     pub(crate) address: String,
     endpoint: Endpoint,
+    /// Whether to open a session on each connection.
+    sessions: bool,
     state: Mutex<State>,
     /// Counts changes of `state` that waiters care about.
     changes: watch::Sender<u64>,
@@ -77,7 +94,7 @@ pub(crate) struct Link {
 
 impl Link {
     /// For an address that [`crate::parse_address`] accepts.
-    pub(crate) fn new(address: String) -> Result<Link, Failure> {
+    pub(crate) fn new(address: String, transport: Transport) -> Result<Link, Failure> {
         let endpoint = Endpoint::from_shared(format!("http://{address}"))
             .map_err(|error| {
                 Failure::rejected(
@@ -92,7 +109,13 @@ impl Link {
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE)
             .keep_alive_while_idle(true);
-        Ok(Link { address, endpoint, state: Mutex::new(State::New), changes: watch::Sender::new(0) })
+        Ok(Link {
+            address,
+            endpoint,
+            sessions: transport == Transport::Session,
+            state: Mutex::new(State::New),
+            changes: watch::Sender::new(0),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -103,7 +126,7 @@ impl Link {
     pub(crate) fn look(self: &Arc<Link>) -> Look {
         let mut state = self.lock();
         let (look, pause) = match &*state {
-            State::Up(connection) if !connection.session.is_closed() => return Look::Up(connection.clone()),
+            State::Up(connection) if connection.is_usable() => return Look::Up(connection.clone()),
             State::New | State::Up(_) => (Look::Wait, PAUSE_MIN),
             State::Connecting { failed: None, .. } => return Look::Wait,
             State::Connecting { failed: Some(why), .. } => return Look::Down(why.clone()),
@@ -138,8 +161,8 @@ impl Link {
     async fn connect(self: Arc<Link>) {
         let next = match tokio::time::timeout(2 * CONNECT_TIMEOUT, self.endpoint.connect()).await {
             Ok(Ok(channel)) => {
-                let session = Session::open(channel.clone(), self.address.clone());
-                Ok(Arc::new(Connection { channel, session }))
+                let session = self.sessions.then(|| Session::open(channel.clone(), self.address.clone()));
+                Ok(Arc::new(Connection { channel, session, broken: AtomicBool::new(false) }))
             }
             Ok(Err(error)) => Err(reason(&error)),
             Err(_) => Err("it does not answer".to_owned()),

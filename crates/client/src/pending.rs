@@ -21,7 +21,7 @@ use ringfort_proto::session::op_of;
 use ringfort_proto::v1::{SessionOp, SessionRequest};
 use ringfort_types::limits::CONNECTION_REQUESTS_MAX;
 use ringfort_types::{Code, Failure, NodeId, Outcome, Reply, Request};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 /// A frame is closed once its requests reach this many bytes (one request may be larger by itself).
 const FRAME_BYTES_SOFT: usize = 256 * 1024;
@@ -63,19 +63,29 @@ struct State {
     stream: Option<Waker>,
     /// Why no request is taken any more.
     closed: Option<Failure>,
+    /// Whether the sweeping task sleeps until there is something to sweep.
+    idle: bool,
 }
 
 /// All requests of one session.
 #[derive(Debug)]
 pub(crate) struct Pending {
     state: Mutex<State>,
+    /// Told when `idle` ends.
+    busy: Notify,
 }
 
 impl Pending {
     pub(crate) fn new() -> Pending {
-        let state =
-            State { slots: Vec::new(), free: Vec::new(), queue: VecDeque::new(), stream: None, closed: None };
-        Pending { state: Mutex::new(state) }
+        let state = State {
+            slots: Vec::new(),
+            free: Vec::new(),
+            queue: VecDeque::new(),
+            stream: None,
+            closed: None,
+            idle: false,
+        };
+        Pending { state: Mutex::new(state), busy: Notify::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -115,7 +125,11 @@ impl Pending {
         };
         state.queue.push_back(place);
         let stream = state.stream.take();
+        let was_idle = std::mem::take(&mut state.idle);
         drop(state);
+        if was_idle {
+            self.busy.notify_one();
+        }
         if let Some(stream) = stream {
             stream.wake();
         }
@@ -174,9 +188,14 @@ impl Pending {
         }
     }
 
-    /// Ends every request whose deadline has passed.
-    pub(crate) fn sweep(&self, now: Instant) {
+    /// Ends every request whose deadline has passed. False if there is nothing left to sweep:
+    /// [`Pending::until_busy`] then waits for the next request.
+    pub(crate) fn sweep(&self, now: Instant) -> bool {
         let mut state = self.lock();
+        if state.free.len() == state.slots.len() {
+            state.idle = state.closed.is_none();
+            return !state.idle;
+        }
         let State { slots, free, queue, .. } = &mut *state;
         let mut unsent = false;
         for (place, slot) in slots.iter_mut().enumerate() {
@@ -201,6 +220,12 @@ impl Pending {
                 keep
             });
         }
+        true
+    }
+
+    /// Returns at the first request after an idle time, or when the session is closed.
+    pub(crate) async fn until_busy(&self) {
+        self.busy.notified().await;
     }
 
     /// Ends the session: every caller hears `why`, and no request is taken any more.
@@ -221,6 +246,7 @@ impl Pending {
         state.queue = VecDeque::new();
         let stream = state.stream.take();
         drop(state);
+        self.busy.notify_one();
         if let Some(stream) = stream {
             stream.wake();
         }

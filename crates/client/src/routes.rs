@@ -104,6 +104,7 @@ mod tests {
     use ringfort_types::{NodeState, ShardState};
 
     use super::*;
+    use crate::options::Transport;
 
     fn state(leader: u64, term: u64) -> ClusterState {
         let node = |id: u64| NodeState {
@@ -127,7 +128,9 @@ mod tests {
     }
 
     fn updated(routes: &Routes, state: &ClusterState) -> Routes {
-        routes.updated(state, |address| Some(Arc::new(Link::new(address.to_owned()).unwrap())))
+        routes.updated(state, |address| {
+            Some(Arc::new(Link::new(address.to_owned(), Transport::Unary).unwrap()))
+        })
     }
 
     fn delete(key: &'static str) -> Request {

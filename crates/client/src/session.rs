@@ -17,8 +17,8 @@ use ringfort_proto::v1::kv_client::KvClient;
 use ringfort_types::limits::GRPC_MESSAGE_BYTES_MAX;
 use ringfort_types::{Code, Failure, Request};
 use tokio::sync::oneshot;
-use tokio::time::MissedTickBehavior;
 use tokio_stream::Stream;
+use tonic::Status;
 use tonic::transport::Channel;
 
 use crate::link::reason;
@@ -76,45 +76,10 @@ async fn run(channel: Channel, address: String, pending: Arc<Pending>) {
     let mut client = KvClient::new(channel)
         .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(GRPC_MESSAGE_BYTES_MAX);
-    let mut sweep = tokio::time::interval(SWEEP);
-    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let outgoing = Outgoing(pending.clone());
-    let opening = client.session(outgoing);
-    tokio::pin!(opening);
-    let opened = loop {
-        tokio::select! {
-            biased;
-            opened = &mut opening => break opened,
-            _ = sweep.tick() => pending.sweep(Instant::now()),
-        }
-        if pending.is_closed() {
-            return;
-        }
-    };
-    let ended = match opened {
-        Err(status) => status,
-        Ok(response) => {
-            let mut incoming = response.into_inner();
-            loop {
-                tokio::select! {
-                    biased;
-                    frame = incoming.message() => match frame {
-                        Ok(Some(frame)) => pending.complete(frame.results.into_iter().map(|result| {
-                            let (id, leader, reply) = reply_of(result);
-                            (id, Answer { leader, reply })
-                        })),
-                        Ok(None) => break tonic::Status::unavailable("the node closed the connection"),
-                        Err(status) => break status,
-                    },
-                    _ = sweep.tick() => {
-                        pending.sweep(Instant::now());
-                        if pending.is_closed() {
-                            return;
-                        }
-                    }
-                }
-            }
-        }
+    let ended = tokio::select! {
+        biased;
+        ended = receive(&mut client, &pending) => ended,
+        () = sweep(&pending) => return,
     };
     let mut why = to_failure(&ended);
     let cause = std::error::Error::source(&ended).map_or_else(|| why.message.clone(), reason);
@@ -122,4 +87,33 @@ async fn run(channel: Channel, address: String, pending: Arc<Pending>) {
     // What the stream's end says is not what a request failed of: that is up to each of them.
     why.code = Code::Unavailable;
     pending.close(&why);
+}
+
+/// Completes callers until the stream ends; returns why it did.
+async fn receive(client: &mut KvClient<Channel>, pending: &Arc<Pending>) -> Status {
+    let mut incoming = match client.session(Outgoing(pending.clone())).await {
+        Ok(response) => response.into_inner(),
+        Err(status) => return status,
+    };
+    loop {
+        match incoming.message().await {
+            Ok(Some(frame)) => pending.complete(frame.results.into_iter().map(|result| {
+                let (id, leader, reply) = reply_of(result);
+                (id, Answer { leader, reply })
+            })),
+            Ok(None) => return Status::unavailable("the node closed the stream"),
+            Err(status) => return status,
+        }
+    }
+}
+
+/// Ends overdue requests until the session is closed.
+async fn sweep(pending: &Pending) {
+    while !pending.is_closed() {
+        if pending.sweep(Instant::now()) {
+            tokio::time::sleep(SWEEP).await;
+        } else {
+            pending.until_busy().await;
+        }
+    }
 }

@@ -11,12 +11,13 @@ use ringfort_types::{Code, Failure, Outcome, Reply, Request};
 use tonic::transport::Channel;
 use tonic::{ConnectError, Response, Status};
 
-use crate::link::reason;
+use crate::link::{Connection, reason};
 use crate::pending::{Answer, NO_ANSWER};
 
 /// Makes one call and waits for its answer, not past the deadline.
-pub(crate) async fn call(channel: &Channel, request: Request, deadline: Instant) -> Answer {
+pub(crate) async fn call(connection: &Connection, request: Request, deadline: Instant) -> Answer {
     let write = request.is_write();
+    let channel = &connection.channel;
     let mut kv = kv(channel);
     let mut cluster = ClusterClient::new(channel.clone()).max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
     let told = match request {
@@ -48,7 +49,14 @@ pub(crate) async fn call(channel: &Channel, request: Request, deadline: Instant)
             };
         }
     };
-    told.unwrap_or_else(|status| Answer { leader: None, reply: Reply::Failed(failure(&status, write)) })
+    told.unwrap_or_else(|status| {
+        let failure = failure(&status, write);
+        // A status with a cause was made here, not by the node.
+        if std::error::Error::source(&status).is_some() && failure.code != Code::DeadlineExceeded {
+            connection.give_up();
+        }
+        Answer { leader: None, reply: Reply::Failed(failure) }
+    })
 }
 
 /// A client of the `KV` service over this connection.
