@@ -337,12 +337,12 @@ impl Node {
             if !replica.leads() {
                 continue;
             }
+            // The one that has most of the log, among those that can be reached.
             let heir = replica
                 .places
                 .iter()
                 .filter(|place| place.node != self.id && self.peers.is_up(place.node))
-                .filter_map(|place| Some((replica.group.progress(place.peer)?, place.peer)))
-                .filter(|((_, active), _)| *active)
+                .filter_map(|place| Some((replica.group.progress(place.peer)?.0, place.peer)))
                 .max();
             if let Some((_, peer)) = heir {
                 leading = true;
