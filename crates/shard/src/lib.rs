@@ -1,1 +1,38 @@
-//! Placeholder while the crate is being written.
+//! One shard's state machine: committed entries in, rows in a table, replies out.
+//!
+//! [`Shard`] is the one writer of a shard's [`Table`](ringfort_storage::Table); [`ShardReader`]s, as many as are
+//! wanted, answer questions at a named index meanwhile. Both are functions of the log alone: two replicas that
+//! have applied the same entries hold the same rows, byte for byte, which [`Request::DigestAt`] lets anyone check.
+//!
+//! **An entry is applied whole.** Its commands count one after the other, each that changes something raising
+//! the *revision* by one; then the final value of each key is written once, at the entry's index. So a read at
+//! any index sees all of an entry or nothing of it. A put or delete never looks at what was there.
+//!
+//! **What becomes durable names its own index.** The table is its own journal of nothing: what it had not
+//! flushed is replayed from the shared log. [`Shard::seal`] writes the *state row* (applied index, revision,
+//! clock) at the applied index and then seals the memtable, so that data and the index it stands for are
+//! flushed together or not at all (etcd 3.5 kept them apart, and lost sync: issue 13766).
+//!
+//! Invariants:
+//! - indexes rise by one from entry to entry; the revision never falls; so does the clock within a shard;
+//! - applying can't fail: a domain failure would be a reply, a disk failure ends the process elsewhere, and an
+//!   entry that can't be understood is a broken invariant and panics with what was found;
+//! - a row or state row of an unknown version is refused, never guessed at.
+//!
+//! Deliberately absent, for now: sessions, conditions and expiry. Their places in the formats are kept: kinds of
+//! table keys, flags on entries, commands and rows.
+//!
+//! Caveats: a delete of a key that is not there raises the revision too (knowing would take a read), and so
+//! does each of several puts of one key in one entry, although only the last leaves a row.
+//!
+//! [`Request::DigestAt`]: ringfort_types::Request::DigestAt
+
+mod error;
+mod query;
+mod row;
+mod shard;
+mod state;
+
+pub use error::ShardError;
+pub use query::ShardReader;
+pub use shard::Shard;

@@ -1,0 +1,170 @@
+//! The readers: questions answered from the table at a named index.
+//!
+//! An index names a state: whatever is applied meanwhile, all pages of a scan and all replicas' digests at one
+//! index are about the same rows.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use ringfort_storage::{StorageError, Table};
+use ringfort_types::limits::SCAN_PAGE_BYTES;
+use ringfort_types::wire::Malformed;
+use ringfort_types::{Code, Failure, Index, Page, Reply, Request, Revision, Row, Scan, ShardId};
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::row::{LookupKey, PREFIX_BYTES, ROWS_END, read_row};
+
+/// What a row adds to a page besides its key and value, in bytes. Bounds the rows of a page whose values are
+/// left out.
+const ROW_OVERHEAD_BYTES: usize = 16;
+
+/// Reads one shard's table. Cheap to clone; any number may be in use at once.
+#[derive(Clone, Debug)]
+pub struct ShardReader {
+    shard: ShardId,
+    table: Arc<dyn Table>,
+    revision: Arc<AtomicU64>,
+}
+
+impl ShardReader {
+    pub(crate) fn new(shard: ShardId, table: Arc<dyn Table>, revision: Arc<AtomicU64>) -> ShardReader {
+        ShardReader { shard, table, revision }
+    }
+
+    /// Whose rows.
+    pub fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    /// How many commands have changed something so far.
+    pub fn revision(&self) -> Revision {
+        Revision(self.revision.load(Ordering::Acquire))
+    }
+
+    /// Answers `Get`, `Scan` and `DigestAt` as of `at`, which must be applied. Other requests are not a
+    /// reader's business and are refused.
+    pub fn query(&self, request: &Request, at: Index) -> Reply {
+        let answer = match request {
+            Request::Get { key, .. } => self.get(key, at),
+            Request::Scan(scan) => self.scan(scan, at).map(Reply::Page),
+            Request::DigestAt { .. } => self.digest(at),
+            _ => {
+                Err(Failure::rejected(Code::InvalidArgument, "a reader answers Get, Scan and DigestAt only"))
+            }
+        };
+        answer.unwrap_or_else(Reply::Failed)
+    }
+
+    fn get(&self, key: &Bytes, at: Index) -> Result<Reply, Failure> {
+        let row = self.table.get(&LookupKey::new(key), at).map_err(|e| self.unreadable(&e))?;
+        let row = row.map(|row| read_row(row).map_err(|e| self.damaged(key, e))).transpose()?;
+        Ok(Reply::Value { row, at, revision: self.revision() })
+    }
+
+    fn scan(&self, scan: &Scan, at: Index) -> Result<Page, Failure> {
+        let rows_max = scan.rows_max.max(1) as usize;
+        let bytes_max = (scan.bytes_max as usize).min(SCAN_PAGE_BYTES);
+        let from = LookupKey::new(if scan.from > scan.prefix { &scan.from } else { &scan.prefix });
+        let until = end_of_prefix(&scan.prefix);
+        if *from >= *until {
+            return Ok(Page { at, rows: Vec::new(), next: None });
+        }
+
+        let mut rows: Vec<(Bytes, Row)> = Vec::new();
+        let mut bytes = 0;
+        let mut damage = None;
+        let mut more = false;
+        self.table
+            .scan(&from, Some(&until), at, &mut |table_key, row| {
+                let key = &table_key[PREFIX_BYTES..];
+                let mut row = match read_row(row.clone()) {
+                    Ok(row) => row,
+                    Err(malformed) => {
+                        damage = Some(self.damaged(key, malformed));
+                        return ControlFlow::Break(());
+                    }
+                };
+                if scan.keys_only {
+                    row.value = Bytes::new();
+                }
+                bytes += key.len() + row.value.len() + ROW_OVERHEAD_BYTES;
+                if !rows.is_empty() && (rows.len() == rows_max || bytes > bytes_max) {
+                    more = true;
+                    return ControlFlow::Break(());
+                }
+                rows.push((Bytes::copy_from_slice(key), row));
+                ControlFlow::Continue(())
+            })
+            .map_err(|e| self.unreadable(&e))?;
+        if let Some(damage) = damage {
+            return Err(damage);
+        }
+        let next = rows.last().filter(|_| more).map(|(key, _)| just_after(key));
+        Ok(Page { at, rows, next })
+    }
+
+    /// XXH3 over, for each row in key order: the key's length (u32, little-endian), the key, the row's length
+    /// likewise, the row.
+    fn digest(&self, at: Index) -> Result<Reply, Failure> {
+        let mut hash = Xxh3::new();
+        let mut rows = 0;
+        self.table
+            .scan(&LookupKey::new(b""), Some(&ROWS_END), at, &mut |table_key, row| {
+                let key = &table_key[PREFIX_BYTES..];
+                for part in [key, row] {
+                    hash.update(&(part.len() as u32).to_le_bytes());
+                    hash.update(part);
+                }
+                rows += 1;
+                ControlFlow::Continue(())
+            })
+            .map_err(|e| self.unreadable(&e))?;
+        Ok(Reply::Digest { at, hash: hash.digest(), rows })
+    }
+
+    fn unreadable(&self, error: &StorageError) -> Failure {
+        match error {
+            StorageError::Collected { .. } => {
+                Failure::rejected(Code::FailedPrecondition, format!("{error}; begin the read anew"))
+            }
+            _ => Failure::rejected(
+                Code::DataLoss,
+                format!("shard {} can't be read on this node: {error}; ask another replica", self.shard),
+            ),
+        }
+    }
+
+    fn damaged(&self, key: &[u8], malformed: Malformed) -> Failure {
+        Failure::rejected(
+            Code::DataLoss,
+            format!(
+                "shard {}: the row of key \"{}\" can't be read on this node ({malformed}); start it with the \
+                 Ringfort version that wrote the row, or replace the node",
+                self.shard,
+                key[..key.len().min(64)].escape_ascii()
+            ),
+        )
+    }
+}
+
+/// Just past all keys that begin with `prefix`, as a table key.
+fn end_of_prefix(prefix: &[u8]) -> Vec<u8> {
+    let kept = prefix.iter().rposition(|&byte| byte != u8::MAX);
+    match kept {
+        Some(last) => {
+            let mut end = LookupKey::new(&prefix[..=last]).to_vec();
+            end[PREFIX_BYTES + last] += 1;
+            end
+        }
+        None => ROWS_END.to_vec(),
+    }
+}
+
+fn just_after(key: &Bytes) -> Bytes {
+    let mut next = BytesMut::with_capacity(key.len() + 1);
+    next.put_slice(key);
+    next.put_u8(0);
+    next.freeze()
+}

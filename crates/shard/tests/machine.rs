@@ -1,0 +1,392 @@
+//! The state machine against a model of one sorted map, and what a restart leaves of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use proptest::prelude::*;
+use ringfort_shard::{Shard, ShardError};
+use ringfort_storage::{MemoryTables, Tables};
+use ringfort_types::wire::put_varint;
+use ringfort_types::{
+    Code, Command, Consistency, Entry, EntryKind, HybridClock, Index, LogEntry, NodeId, Page, Reply, Request,
+    Revision, Scan, ShardId, Term,
+};
+
+const ID: ShardId = ShardId(7);
+
+fn key(name: &str) -> Bytes {
+    Bytes::copy_from_slice(name.as_bytes())
+}
+
+fn put(name: &str, value: &str) -> Command {
+    Command::Put { key: key(name), value: key(value) }
+}
+
+fn delete(name: &str) -> Command {
+    Command::Delete { key: key(name) }
+}
+
+fn entry(index: u64, commands: Vec<Command>) -> LogEntry {
+    let payload = Entry { clock: HybridClock(index * 10), commands }.encode();
+    LogEntry { index: Index(index), term: Term(3), kind: EntryKind::Normal, payload }
+}
+
+fn fresh() -> Shard {
+    Shard::open(ID, MemoryTables::default().open(ID).unwrap()).unwrap()
+}
+
+fn revisions(replies: &[Reply]) -> Vec<u64> {
+    let revision = |reply: &Reply| match reply {
+        Reply::Written(receipt) => receipt.revision.0,
+        other => panic!("{other:?}"),
+    };
+    replies.iter().map(revision).collect()
+}
+
+fn get(shard: &Shard, name: &str, at: u64) -> Option<(String, u64)> {
+    let request = Request::Get { key: key(name), consistency: Consistency::Linearizable };
+    match shard.reader().query(&request, Index(at)) {
+        Reply::Value { row, at: read_at, .. } => {
+            assert_eq!(read_at, Index(at));
+            row.map(|row| (String::from_utf8(row.value.to_vec()).unwrap(), row.revision.0))
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn digest(shard: &Shard, at: Index) -> Reply {
+    shard.reader().query(&Request::DigestAt { node: NodeId(1), shard: ID, index: at }, at)
+}
+
+fn scan(from: &str, prefix: &str, rows_max: u32, bytes_max: u32) -> Scan {
+    Scan { shard: ID, at: None, from: key(from), prefix: key(prefix), rows_max, bytes_max, keys_only: false }
+}
+
+fn page(shard: &Shard, scan: &Scan) -> Page {
+    match shard.reader().query(&Request::Scan(scan.clone()), shard.applied()) {
+        Reply::Page(page) => page,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn names(page: &Page) -> Vec<&str> {
+    page.rows.iter().map(|(key, _)| std::str::from_utf8(key).unwrap()).collect()
+}
+
+#[test]
+fn every_command_that_changes_something_counts_and_has_a_receipt() {
+    let mut shard = fresh();
+    let replies =
+        shard.apply(&entry(1, vec![put("a", "1"), delete("nothing"), Command::Digest, put("b", "2")]), 3);
+    assert_eq!(revisions(&replies), [1, 2, 2, 3]);
+    let Reply::Written(receipt) = &replies[0] else { panic!() };
+    assert_eq!((receipt.shard, receipt.term, receipt.index, receipt.copies), (ID, Term(3), Index(1), 3));
+    assert_eq!((shard.revision(), shard.applied()), (Revision(3), Index(1)));
+    assert_eq!((shard.clock(), shard.reader().revision()), (HybridClock(10), Revision(3)));
+    assert_eq!((get(&shard, "a", 1), get(&shard, "b", 1)), (Some(("1".into(), 1)), Some(("2".into(), 3))));
+}
+
+#[test]
+fn later_commands_of_an_entry_win() {
+    let mut shard = fresh();
+    shard.apply(&entry(1, vec![put("a", "old"), put("b", "old"), delete("c")]), 1);
+    let replies = shard.apply(
+        &entry(
+            2,
+            vec![put("a", "x"), put("a", "y"), delete("b"), put("b", "back"), put("c", "z"), delete("c")],
+        ),
+        1,
+    );
+    assert_eq!(revisions(&replies), [4, 5, 6, 7, 8, 9]);
+    assert_eq!(get(&shard, "a", 2), Some(("y".into(), 5)));
+    assert_eq!(get(&shard, "b", 2), Some(("back".into(), 7)));
+    assert_eq!(get(&shard, "c", 2), None);
+}
+
+#[test]
+fn a_read_names_its_index_whatever_comes_after() {
+    let mut shard = fresh();
+    shard.apply(&entry(1, vec![put("a", "1")]), 1);
+    shard.apply(&entry(2, vec![put("a", "2")]), 1);
+    shard.apply(&entry(3, vec![delete("a")]), 1);
+    assert_eq!(get(&shard, "a", 0), None);
+    assert_eq!(get(&shard, "a", 1).unwrap().0, "1");
+    assert_eq!(get(&shard, "a", 2).unwrap().0, "2");
+    assert_eq!(get(&shard, "a", 3), None);
+}
+
+#[test]
+fn entries_without_commands_only_advance_the_index() {
+    let mut shard = fresh();
+    let empty = LogEntry { index: Index(1), term: Term(1), kind: EntryKind::Normal, payload: Bytes::new() };
+    let configuration = LogEntry {
+        index: Index(2),
+        kind: EntryKind::Configuration,
+        payload: key("whatever"),
+        ..empty.clone()
+    };
+    assert_eq!(shard.apply(&empty, 1), []);
+    assert_eq!(shard.apply(&configuration, 1), []);
+    assert_eq!((shard.applied(), shard.revision(), shard.clock()), (Index(2), Revision(0), HybridClock(0)));
+}
+
+#[test]
+#[should_panic(expected = "entries are applied in order")]
+fn an_entry_out_of_order_is_a_broken_invariant() {
+    fresh().apply(&entry(2, vec![]), 1);
+}
+
+#[test]
+#[should_panic(expected = "shard 7: committed entry 1: malformed bytes: unknown version of an entry")]
+fn a_committed_entry_that_cannot_be_read_is_a_broken_invariant() {
+    let garbage = LogEntry { payload: key("garbage"), ..entry(1, vec![]) };
+    fresh().apply(&garbage, 1);
+}
+
+#[test]
+fn pages_are_bounded_by_rows_and_bytes_and_go_on_where_they_ended() {
+    let mut shard = fresh();
+    let rows: Vec<Command> = ["a", "b", "ba", "bb", "c"].iter().map(|name| put(name, "0123456789")).collect();
+    shard.apply(&entry(1, rows), 1);
+
+    let first = page(&shard, &scan("", "", 2, 1 << 20));
+    assert_eq!((names(&first), first.at), (vec!["a", "b"], Index(1)));
+    assert_eq!(first.next.as_deref(), Some(&b"b\0"[..]));
+    let second = page(&shard, &scan("b\0", "", 3, 1 << 20));
+    assert_eq!((names(&second), &second.next), (vec!["ba", "bb", "c"], &None));
+
+    assert_eq!(names(&page(&shard, &scan("", "", 100, 0))), ["a"], "at least one row");
+    assert_eq!(names(&page(&shard, &scan("", "", 0, 100))), ["a"], "at least one row");
+    assert_eq!(names(&page(&shard, &scan("", "", 100, 60))), ["a", "b"]);
+    assert_eq!(names(&page(&shard, &scan("", "b", 100, 1000))), ["b", "ba", "bb"]);
+    assert_eq!(names(&page(&shard, &scan("ba\0", "b", 100, 1000))), ["bb"]);
+    assert_eq!(names(&page(&shard, &scan("a", "b", 1, 1000))), ["b"]);
+    assert_eq!(page(&shard, &scan("c", "b", 100, 1000)).rows, []);
+    assert_eq!(page(&shard, &scan("", "x", 100, 1000)).rows, []);
+
+    let keys_only = page(&shard, &Scan { keys_only: true, ..scan("", "", 100, 1000) });
+    assert!(keys_only.rows.iter().all(|(_, row)| row.value.is_empty() && row.revision > Revision(0)));
+    assert_eq!(keys_only.rows.len(), 5);
+}
+
+#[test]
+fn prefixes_of_the_highest_bytes_have_an_end() {
+    let mut shard = fresh();
+    let keys: [&'static [u8]; 4] = [b"\xfe", b"\xff", b"\xff\xff", b"\xff\xff\xff"];
+    let puts = keys.iter().map(|key| Command::Put { key: Bytes::from_static(key), value: Bytes::new() });
+    shard.apply(&entry(1, puts.collect()), 1);
+    shard.seal();
+    let with = |prefix: &'static [u8]| {
+        let scan = Scan { prefix: Bytes::from_static(prefix), ..scan("", "", 100, 1000) };
+        page(&shard, &scan).rows.len()
+    };
+    assert_eq!((with(b""), with(b"\xfe"), with(b"\xff"), with(b"\xff\xff")), (4, 1, 3, 2));
+}
+
+#[test]
+fn a_row_of_a_later_version_is_refused_by_name() {
+    let tables = MemoryTables::default();
+    let mut shard = Shard::open(ID, tables.open(ID).unwrap()).unwrap();
+    shard.apply(&entry(1, vec![put("a", "1")]), 1);
+    let later = (Bytes::from_static(b"\x01\x00new"), Some(Bytes::from_static(b"\x02\x00something")));
+    shard.table().write(Index(2), &[later]);
+    for request in [
+        Request::Get { key: key("new"), consistency: Consistency::Stale },
+        Request::Scan(scan("", "", 10, 1000)),
+    ] {
+        match shard.reader().query(&request, Index(2)) {
+            Reply::Failed(failure) => {
+                assert_eq!(failure.code, Code::DataLoss);
+                assert!(
+                    failure.message.contains("shard 7") && failure.message.contains("\"new\""),
+                    "{failure}"
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(get(&shard, "a", 2).is_some());
+}
+
+#[test]
+fn readers_answer_questions_only() {
+    let reader = fresh().reader();
+    let write = Request::Put { key: key("a"), value: key("b") };
+    assert!(matches!(reader.query(&write, Index(0)), Reply::Failed(f) if f.code == Code::InvalidArgument));
+}
+
+#[test]
+fn digests_agree_exactly_if_the_rows_do() {
+    let (mut one, mut other) = (fresh(), fresh());
+    for shard in [&mut one, &mut other] {
+        shard.apply(&entry(1, vec![put("a", "1"), put("b", "2")]), 1);
+    }
+    other.seal();
+    assert_eq!(digest(&one, Index(1)), digest(&other, Index(1)), "the state row is no row");
+    one.apply(&entry(2, vec![put("c", "3")]), 1);
+    other.apply(&entry(2, vec![put("c", "4")]), 1);
+    assert_ne!(digest(&one, Index(2)), digest(&other, Index(2)));
+    assert_eq!(digest(&one, Index(1)), digest(&other, Index(1)));
+    let Reply::Digest { rows, .. } = digest(&one, Index(2)) else { panic!() };
+    assert_eq!(rows, 3);
+}
+
+#[test]
+fn what_becomes_durable_names_its_own_index() {
+    let tables = MemoryTables::default();
+    let mut shard = Shard::open(ID, tables.open(ID).unwrap()).unwrap();
+    shard.apply(&entry(1, vec![put("a", "1")]), 1);
+    shard.apply(&entry(2, vec![put("a", "2")]), 1);
+    shard.seal();
+    shard.apply(&entry(3, vec![put("a", "3")]), 1);
+    shard.table().flush(Index(0)).unwrap();
+    drop(shard);
+    tables.fall_back(ID, Index(2));
+    let shard = Shard::open(ID, tables.open(ID).unwrap()).unwrap();
+    assert_eq!((shard.applied(), shard.revision(), shard.clock()), (Index(2), Revision(2), HybridClock(20)));
+    assert_eq!(get(&shard, "a", 2).unwrap().0, "2");
+}
+
+#[test]
+fn a_damaged_state_row_is_refused_with_what_to_do() {
+    let state = |bytes: &[u8]| {
+        let table = MemoryTables::default().open(ID).unwrap();
+        table.write(Index(5), &[(Bytes::from_static(&[3, 0]), Some(Bytes::copy_from_slice(bytes)))]);
+        table.rotate();
+        table.flush(Index(0)).unwrap();
+        Shard::open(ID, table).unwrap_err()
+    };
+    let mut good = BytesMut::from(&[1u8, 0][..]);
+    put_varint(&mut good, 4);
+    put_varint(&mut good, 9);
+    good.extend_from_slice(&[0; 8]);
+    assert!(matches!(state(&good), ShardError::Torn { durable: Index(5), applied: Index(4), .. }));
+    let later = state(&[2, 0, 5, 9, 0, 0, 0, 0, 0, 0, 0, 0]);
+    assert!(matches!(later, ShardError::State { .. }));
+    assert!(later.to_string().contains("shard 7") && later.to_string().contains("version"), "{later}");
+}
+
+fn commands() -> impl Strategy<Value = Vec<Command>> {
+    let name = prop::sample::select(vec!["a", "ab", "b", "{x}1", "{x}2", "\u{10ffff}"]);
+    let command =
+        (name, prop::option::weighted(0.7, 0u32..50), 0u8..12).prop_map(|(name, value, kind)| match value {
+            _ if kind == 0 => Command::Digest,
+            Some(value) => put(name, &format!("value {value}")),
+            None => delete(name),
+        });
+    prop::collection::vec(command, 0..8)
+}
+
+/// What a shard should be after each entry: every key's value and revision.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Model {
+    rows: BTreeMap<Bytes, (Bytes, u64)>,
+    revision: u64,
+}
+
+impl Model {
+    fn apply(&mut self, commands: &[Command]) -> Vec<u64> {
+        let mut revisions = Vec::new();
+        for command in commands {
+            self.revision += u64::from(*command != Command::Digest);
+            match command {
+                Command::Put { key, value } => {
+                    self.rows.insert(key.clone(), (value.clone(), self.revision));
+                }
+                Command::Delete { key } => {
+                    self.rows.remove(key);
+                }
+                Command::Digest => {}
+            }
+            revisions.push(self.revision);
+        }
+        revisions
+    }
+}
+
+/// All rows at an index, read in pages.
+fn rows_at(shard: &Shard, at: Index, rows_max: u32) -> BTreeMap<Bytes, (Bytes, u64)> {
+    let mut rows = BTreeMap::new();
+    let mut from = Bytes::new();
+    loop {
+        let request = Request::Scan(Scan { at: Some(at), from, ..scan("", "", rows_max, 1 << 20) });
+        let Reply::Page(page) = shard.reader().query(&request, at) else { panic!() };
+        rows.extend(page.rows.into_iter().map(|(key, row)| (key, (row.value, row.revision.0))));
+        match page.next {
+            Some(next) => from = next,
+            None => return rows,
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_shard_is_its_model_at_every_index(log in prop::collection::vec(commands(), 1..20), rows_max in 1u32..5) {
+        let mut shard = fresh();
+        let mut model = Model::default();
+        let mut history = vec![model.clone()];
+        for (index, commands) in (1..).zip(&log) {
+            let replies = shard.apply(&entry(index, commands.clone()), 1);
+            prop_assert_eq!(revisions(&replies), model.apply(commands));
+            history.push(model.clone());
+        }
+        for (at, model) in (0..).zip(&history) {
+            prop_assert_eq!(&rows_at(&shard, Index(at), rows_max), &model.rows);
+        }
+        prop_assert_eq!(shard.revision().0, model.revision);
+    }
+
+    #[test]
+    fn replay_from_any_durable_index_gives_the_same_state(
+        log in prop::collection::vec((commands(), any::<bool>(), any::<bool>()), 1..20),
+        back in any::<prop::sample::Index>(),
+    ) {
+        let mut whole = fresh();
+        let tables = MemoryTables::default();
+        let mut shard = Shard::open(ID, tables.open(ID).unwrap()).unwrap();
+        let entries: Vec<LogEntry> = (1..).zip(&log).map(|(i, (commands, ..))| entry(i, commands.clone())).collect();
+        for (entry, (_, seal, flush)) in entries.iter().zip(&log) {
+            whole.apply(entry, 1);
+            shard.apply(entry, 1);
+            if *seal {
+                shard.seal();
+                if *flush {
+                    shard.table().flush(Index(0)).unwrap();
+                }
+            }
+        }
+        let durable = shard.table().durable();
+        let applied = shard.applied();
+        drop(shard);
+        // A crash leaves what was sealed up to some point, and at least what was flushed.
+        let ends: Vec<Index> = (1..)
+            .zip(&log)
+            .filter_map(|(i, (_, seal, _))| (*seal && Index(i) > durable).then_some(Index(i)))
+            .chain([durable])
+            .collect();
+        tables.fall_back(ID, ends[back.index(ends.len())]);
+
+        let mut again = Shard::open(ID, tables.open(ID).unwrap()).unwrap();
+        prop_assert!(again.applied() >= durable && again.applied() <= applied);
+        for entry in &entries[again.applied().0 as usize..] {
+            again.apply(entry, 1);
+        }
+        prop_assert_eq!((again.revision(), again.clock()), (whole.revision(), whole.clock()));
+        prop_assert_eq!(digest(&again, applied), digest(&whole, applied));
+    }
+}
+
+#[test]
+fn readers_go_on_while_the_writer_writes() {
+    let mut shard = fresh();
+    let reader = Arc::new(shard.reader());
+    shard.apply(&entry(1, vec![put("a", "1")]), 1);
+    let other = Arc::clone(&reader);
+    shard.apply(&entry(2, vec![put("a", "2")]), 1);
+    let request = Request::Get { key: key("a"), consistency: Consistency::Linearizable };
+    let Reply::Value { row: Some(row), revision, .. } = other.query(&request, Index(1)) else { panic!() };
+    assert_eq!((&row.value[..], revision), (&b"1"[..], Revision(2)));
+}
