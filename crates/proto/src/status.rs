@@ -2,8 +2,10 @@
 //!
 //! A status says why in its code and message, and whether there may have been an effect in the metadata
 //! entry [`OUTCOME`]. A status without that entry was not made by a node's request path (the connection
-//! broke, a proxy answered, the transport ran into the deadline), so its outcome is unknown.
+//! broke, a proxy answered, the transport ran into the deadline), so its outcome is unknown; except that a
+//! refused connection surely had no effect.
 
+use std::error::Error;
 use std::time::Duration;
 
 use ringfort_types::{Code, Failure, NodeId, Outcome};
@@ -52,9 +54,22 @@ pub fn to_failure(status: &Status) -> Failure {
     };
     let outcome = match status.metadata().get(OUTCOME).map(MetadataValue::as_bytes) {
         Some(b"rejected") => Outcome::Rejected,
+        None if never_connected(status) => Outcome::Rejected,
         _ => Outcome::Unknown,
     };
     Failure { outcome, code, message: status.message().to_owned() }
+}
+
+/// Whether the call failed because no connection could be made, so that nothing was sent.
+fn never_connected(status: &Status) -> bool {
+    let mut source = status.source();
+    while let Some(error) = source {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
 }
 
 /// Adds the hint that this node would have answered sooner.
