@@ -1,0 +1,441 @@
+//! The simulated disk: everything in memory, and every kind of bad luck on demand, from a seed.
+//!
+//! [`SimDisk::crash`] keeps, of what was not synced, a random subset of the 512-byte sectors of each file and
+//! a random prefix of each directory's changes, so it loses and tears as a disk does when the power goes.
+//! After a crash every handle from before is dead. Failing syncs, a full disk and rotten bytes are separate
+//! knobs. Nothing here depends on anything but the calls made and the seeds given.
+//!
+//! Directories are made durably at once, which is what [`Disk::create_dir`] promises.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::{Disk, File, Lock};
+
+const SECTOR_BYTES: usize = 512;
+const POISONED: &str = "a thread panicked inside the simulated disk";
+
+/// A disk in memory. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct SimDisk {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Counts crashes; handles of an earlier life are dead.
+    life: u64,
+    files: BTreeMap<u64, FileState>,
+    next_file: u64,
+    dirs: BTreeMap<String, DirState>,
+    locked: BTreeSet<String>,
+    capacity: Option<u64>,
+    failing_syncs: bool,
+    /// How often a sync has succeeded; of files, not of directories.
+    syncs: u64,
+    writes: u64,
+}
+
+#[derive(Debug, Default)]
+struct FileState {
+    /// What reads see.
+    bytes: Vec<u8>,
+    /// What a crash is sure to leave.
+    durable: Vec<u8>,
+    /// Sectors of `bytes` that may differ from `durable`.
+    dirty: BTreeSet<usize>,
+}
+
+#[derive(Debug, Default)]
+struct DirState {
+    names: BTreeMap<String, u64>,
+    durable: BTreeMap<String, u64>,
+    /// Changes since the last sync, in order; a rename is one change.
+    pending: Vec<Vec<Change>>,
+}
+
+#[derive(Clone, Debug)]
+enum Change {
+    Set(String, u64),
+    Unset(String),
+}
+
+impl DirState {
+    fn change(&mut self, changes: Vec<Change>) {
+        for change in &changes {
+            apply(&mut self.names, change);
+        }
+        self.pending.push(changes);
+    }
+}
+
+fn apply(names: &mut BTreeMap<String, u64>, change: &Change) {
+    match change {
+        Change::Set(name, file) => names.insert(name.clone(), *file),
+        Change::Unset(name) => names.remove(name),
+    };
+}
+
+impl SimDisk {
+    /// An empty disk without bounds.
+    pub fn new() -> SimDisk {
+        SimDisk::default()
+    }
+
+    /// The power goes: what was not synced is kept in part, as `seed` has it, and every open file and lock
+    /// is gone.
+    pub fn crash(&self, seed: u64) {
+        let mut state = self.state();
+        let mut random = Random(seed);
+        state.life += 1;
+        state.locked.clear();
+        for dir in state.dirs.values_mut() {
+            let kept = random.below(dir.pending.len() as u64 + 1) as usize;
+            for change in dir.pending.drain(..).take(kept).flatten() {
+                apply(&mut dir.durable, &change);
+            }
+            dir.names = dir.durable.clone();
+        }
+        for file in state.files.values_mut() {
+            file.crash(&mut random);
+        }
+        let named: BTreeSet<u64> = state.dirs.values().flat_map(|dir| dir.names.values()).copied().collect();
+        state.files.retain(|file, _| named.contains(file));
+    }
+
+    /// From now on syncs fail (or no longer do). As on Linux, what a failed sync was for is lost, though it
+    /// can still be read, and the next sync does not notice.
+    pub fn fail_syncs(&self, failing: bool) {
+        self.state().failing_syncs = failing;
+    }
+
+    /// Room for this many bytes in all files together; `None` for no bound.
+    pub fn set_capacity(&self, bytes: Option<u64>) {
+        self.state().capacity = bytes;
+    }
+
+    /// Rot: changes one stored byte, durably, by exclusive or. Says whether there was such a byte.
+    pub fn damage(&self, path: &str, offset: u64, mask: u8) -> bool {
+        let mut state = self.state();
+        let Some(file) = state.find(path) else { return false };
+        let file = state.files.get_mut(&file).expect("a name leads to a file");
+        let Some(byte) = file.bytes.get_mut(offset as usize) else { return false };
+        *byte ^= mask;
+        if let Some(byte) = file.durable.get_mut(offset as usize) {
+            *byte ^= mask;
+        }
+        true
+    }
+
+    /// A file's bytes as they can be read now.
+    pub fn bytes(&self, path: &str) -> Option<Vec<u8>> {
+        let state = self.state();
+        Some(state.files[&state.find(path)?].bytes.clone())
+    }
+
+    /// Replaces a file's bytes, durably, or makes it.
+    pub fn set_bytes(&self, path: &str, bytes: &[u8]) {
+        let mut state = self.state();
+        let file = state.find(path).unwrap_or_else(|| state.add(path));
+        let (dir, name) = split(path);
+        let names = state.dirs.entry(dir.to_owned()).or_default();
+        names.durable.insert(name.to_owned(), file);
+        let stored = FileState { bytes: bytes.to_vec(), durable: bytes.to_vec(), dirty: BTreeSet::new() };
+        state.files.insert(file, stored);
+    }
+
+    /// A copy that shares nothing with this disk, everything on it durable.
+    #[must_use]
+    pub fn fork(&self) -> SimDisk {
+        let state = self.state();
+        let mut copy = State { next_file: state.next_file, ..State::default() };
+        for (name, dir) in &state.dirs {
+            let dir = DirState { names: dir.names.clone(), durable: dir.names.clone(), pending: Vec::new() };
+            copy.dirs.insert(name.clone(), dir);
+        }
+        for (number, file) in &state.files {
+            let file =
+                FileState { bytes: file.bytes.clone(), durable: file.bytes.clone(), dirty: BTreeSet::new() };
+            copy.files.insert(*number, file);
+        }
+        SimDisk { state: Arc::new(Mutex::new(copy)) }
+    }
+
+    /// How many file syncs have succeeded, and how many writes there were, since the disk was made.
+    pub fn counts(&self) -> (u64, u64) {
+        let state = self.state();
+        (state.syncs, state.writes)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect(POISONED)
+    }
+
+    fn handle(&self, state: &State, file: u64) -> Arc<dyn File> {
+        Arc::new(SimFile { disk: self.clone(), life: state.life, file })
+    }
+}
+
+impl FileState {
+    fn crash(&mut self, random: &mut Random) {
+        if self.bytes.len() != self.durable.len() {
+            // The length is metadata: it may have been written before the bytes, or not at all.
+            let length = if random.below(2) == 0 { self.durable.len() } else { self.bytes.len() };
+            self.durable.resize(length, 0);
+        }
+        // All, none, or each by itself.
+        let mode = random.below(4);
+        for sector in std::mem::take(&mut self.dirty) {
+            let keep = mode == 0 || (mode > 1 && random.below(2) == 0);
+            let start = sector * SECTOR_BYTES;
+            let end = (start + SECTOR_BYTES).min(self.durable.len()).min(self.bytes.len());
+            if keep && start < end {
+                self.durable[start..end].copy_from_slice(&self.bytes[start..end]);
+            }
+        }
+        self.bytes.clone_from(&self.durable);
+    }
+
+    fn sync(&mut self) {
+        self.durable.resize(self.bytes.len(), 0);
+        for sector in std::mem::take(&mut self.dirty) {
+            let start = sector * SECTOR_BYTES;
+            let end = (start + SECTOR_BYTES).min(self.bytes.len());
+            if start < end {
+                self.durable[start..end].copy_from_slice(&self.bytes[start..end]);
+            }
+        }
+    }
+}
+
+impl State {
+    fn find(&self, path: &str) -> Option<u64> {
+        let (dir, name) = split(path);
+        self.dirs.get(dir)?.names.get(name).copied()
+    }
+
+    fn add(&mut self, path: &str) -> u64 {
+        let (dir, name) = split(path);
+        let file = self.next_file;
+        self.next_file += 1;
+        self.files.insert(file, FileState::default());
+        let dir = self.dirs.entry(dir.to_owned()).or_default();
+        dir.change(vec![Change::Set(name.to_owned(), file)]);
+        file
+    }
+
+    fn dir(&mut self, path: &str) -> io::Result<&mut DirState> {
+        if path.is_empty() {
+            return Ok(self.dirs.entry(String::new()).or_default());
+        }
+        self.dirs.get_mut(path).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn grow(&mut self, file: u64, length: usize) -> io::Result<()> {
+        let before = self.files.get(&file).ok_or(io::ErrorKind::NotFound)?.bytes.len();
+        if length <= before {
+            return Ok(());
+        }
+        if let Some(capacity) = self.capacity {
+            let used: u64 = self.files.values().map(|file| file.bytes.len() as u64).sum();
+            if used + (length - before) as u64 > capacity {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+        }
+        self.files.get_mut(&file).expect("it was there just now").bytes.resize(length, 0);
+        Ok(())
+    }
+}
+
+fn split(path: &str) -> (&str, &str) {
+    path.rsplit_once('/').unwrap_or(("", path))
+}
+
+impl Disk for SimDisk {
+    fn name(&self) -> String {
+        "(simulated disk)".to_owned()
+    }
+
+    fn open(&self, path: &str) -> io::Result<Arc<dyn File>> {
+        let state = self.state();
+        let file = state.find(path).ok_or(io::ErrorKind::NotFound)?;
+        Ok(self.handle(&state, file))
+    }
+
+    fn create(&self, path: &str) -> io::Result<Arc<dyn File>> {
+        let mut state = self.state();
+        state.dir(split(path).0)?;
+        let file = if let Some(file) = state.find(path) {
+            let emptied = state.files.get_mut(&file).expect("a name leads to a file");
+            let sectors = emptied.bytes.len().max(emptied.durable.len()).div_ceil(SECTOR_BYTES);
+            emptied.dirty.extend(0..sectors);
+            emptied.bytes.clear();
+            file
+        } else {
+            state.add(path)
+        };
+        Ok(self.handle(&state, file))
+    }
+
+    fn create_dir(&self, path: &str) -> io::Result<()> {
+        let mut state = self.state();
+        for (end, _) in path.match_indices('/') {
+            state.dirs.entry(path[..end].to_owned()).or_default();
+        }
+        state.dirs.entry(path.to_owned()).or_default();
+        Ok(())
+    }
+
+    fn list(&self, dir: &str) -> io::Result<Vec<String>> {
+        let mut state = self.state();
+        let mut names: BTreeSet<String> = state.dir(dir)?.names.keys().cloned().collect();
+        for path in state.dirs.keys().filter(|path| !path.is_empty()) {
+            let (parent, name) = split(path);
+            if parent == dir {
+                names.insert(name.to_owned());
+            }
+        }
+        Ok(names.into_iter().collect())
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let ((from_dir, from_name), (to_dir, to_name)) = (split(from), split(to));
+        assert_eq!(from_dir, to_dir, "files are renamed within their directory only");
+        let mut state = self.state();
+        let file = state.find(from).ok_or(io::ErrorKind::NotFound)?;
+        let changes = vec![Change::Unset(from_name.to_owned()), Change::Set(to_name.to_owned(), file)];
+        state.dir(from_dir)?.change(changes);
+        Ok(())
+    }
+
+    fn remove(&self, path: &str) -> io::Result<()> {
+        let mut state = self.state();
+        state.find(path).ok_or(io::ErrorKind::NotFound)?;
+        let (dir, name) = split(path);
+        state.dir(dir)?.change(vec![Change::Unset(name.to_owned())]);
+        Ok(())
+    }
+
+    fn sync_dir(&self, dir: &str) -> io::Result<()> {
+        let mut state = self.state();
+        let failing = state.failing_syncs;
+        let dir = state.dir(dir)?;
+        if failing {
+            return Err(io::Error::other("the simulated disk fails syncs"));
+        }
+        dir.pending.clear();
+        dir.durable = dir.names.clone();
+        Ok(())
+    }
+
+    fn lock(&self, path: &str) -> io::Result<Result<Box<dyn Lock>, String>> {
+        let mut state = self.state();
+        if !state.locked.insert(path.to_owned()) {
+            return Ok(Err("another simulated process".to_owned()));
+        }
+        if state.find(path).is_none() {
+            state.add(path);
+        }
+        Ok(Ok(Box::new(SimLock { disk: self.clone(), life: state.life, path: path.to_owned() })))
+    }
+}
+
+#[derive(Debug)]
+struct SimLock {
+    disk: SimDisk,
+    life: u64,
+    path: String,
+}
+
+impl Lock for SimLock {}
+
+impl Drop for SimLock {
+    fn drop(&mut self) {
+        let mut state = self.disk.state();
+        if state.life == self.life {
+            state.locked.remove(&self.path);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct SimFile {
+    disk: SimDisk,
+    life: u64,
+    file: u64,
+}
+
+impl SimFile {
+    fn state(&self) -> io::Result<MutexGuard<'_, State>> {
+        let state = self.disk.state();
+        if state.life == self.life {
+            Ok(state)
+        } else {
+            Err(io::Error::other("the simulated disk has crashed since this file was opened"))
+        }
+    }
+}
+
+impl File for SimFile {
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<usize> {
+        let state = self.state()?;
+        let file = state.files.get(&self.file).ok_or(io::ErrorKind::NotFound)?;
+        let rest = file.bytes.get(offset as usize..).unwrap_or_default();
+        let length = rest.len().min(out.len());
+        out[..length].copy_from_slice(&rest[..length]);
+        Ok(length)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut state = self.state()?;
+        let (start, end) = (offset as usize, offset as usize + bytes.len());
+        state.grow(self.file, end)?;
+        state.writes += 1;
+        let file = state.files.get_mut(&self.file).ok_or(io::ErrorKind::NotFound)?;
+        file.bytes[start..end].copy_from_slice(bytes);
+        file.dirty.extend(start / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES));
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let mut state = self.state()?;
+        let failing = state.failing_syncs;
+        let file = state.files.get_mut(&self.file).ok_or(io::ErrorKind::NotFound)?;
+        if failing {
+            file.dirty.clear();
+            return Err(io::Error::other("the simulated disk fails syncs"));
+        }
+        file.sync();
+        state.syncs += 1;
+        Ok(())
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        let state = self.state()?;
+        let file = state.files.get(&self.file).ok_or(io::ErrorKind::NotFound)?;
+        Ok(file.bytes.len() as u64)
+    }
+
+    fn preallocate(&self, length: u64) -> io::Result<()> {
+        self.state()?.grow(self.file, length as usize)
+    }
+}
+
+/// `SplitMix64` (Steele, Lea, Flood 2014).
+#[derive(Debug)]
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}

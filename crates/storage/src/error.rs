@@ -1,0 +1,166 @@
+//! What can go wrong with stored data, each with what to do about it.
+
+use std::io;
+
+use ringfort_types::{Index, ShardId};
+
+/// A failure of the disk, or data on it that is not what it should be.
+///
+/// None of them is retried here. A failed sync in particular must end the process: the kernel may have
+/// dropped the pages that it could not write, and report success the next time.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StorageError {
+    /// The operating system refused.
+    #[error("can't {action} {path}: {source}")]
+    Io {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// On which file.
+        path: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Another process has the directory open.
+    #[error(
+        "data directory {directory} is in use by {holder}: stop that process, or give this node a data \
+         directory of its own"
+    )]
+    Locked {
+        /// The directory.
+        directory: String,
+        /// Who has it.
+        holder: String,
+    },
+    /// The directory holds something, but nothing of ours.
+    #[error(
+        "{directory} is not empty and holds no Ringfort data (it has no `identity` file, but has \
+         `{found}`): give the path of an empty or new directory, or of an earlier data directory"
+    )]
+    Foreign {
+        /// The directory.
+        directory: String,
+        /// One of the things in it.
+        found: String,
+    },
+    /// The identity file can't be understood.
+    #[error(
+        "{path} is damaged ({reason}): without it nobody can tell whose data this is; restore the file from \
+         a backup, or remove this node from its cluster and start it with a new data directory"
+    )]
+    Identity {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The flags name another node than the one that lives here.
+    #[error(
+        "data directory {directory} belongs to a node whose {what} is {stored}, but this one was started with \
+         {what} {given}: start it with {stored}, or with another data directory"
+    )]
+    Conflict {
+        /// The directory.
+        directory: String,
+        /// Name or address.
+        what: &'static str,
+        /// As stored.
+        stored: String,
+        /// As given.
+        given: String,
+    },
+    /// A file was written by a version that this one does not know.
+    #[error(
+        "{path} has {what} {found}, which this version of Ringfort does not know: use the one that wrote it"
+    )]
+    Unsupported {
+        /// The file.
+        path: String,
+        /// What is unknown: a version, a kind of record.
+        what: &'static str,
+        /// Its number.
+        found: u64,
+    },
+    /// A log segment belongs to another cluster, node or lane.
+    #[error(
+        "{path} belongs to another {what} ({found:#x}, not {expected:#x}): it was copied here; put back this \
+         node's own files"
+    )]
+    Stranger {
+        /// The segment.
+        path: String,
+        /// Cluster, incarnation, lane or segment number.
+        what: &'static str,
+        /// In the file.
+        found: u64,
+        /// Ours.
+        expected: u64,
+    },
+    /// Bytes that were synced have changed since. Nothing was cut.
+    #[error(
+        "{path} is damaged at byte {offset}: {reason}. Nothing was changed. These bytes had been synced, so \
+         the disk is at fault; restore the file, or remove this node from its cluster and start it anew"
+    )]
+    Corrupt {
+        /// The file.
+        path: String,
+        /// Where.
+        offset: u64,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// An entry was asked for that the log does not have.
+    #[error("the log has no entry {index} of shard {shard}")]
+    NotStored {
+        /// Whose.
+        shard: ShardId,
+        /// Which.
+        index: Index,
+    },
+    /// More than one batch can hold.
+    #[error("a batch of {bytes} bytes is more than the {bytes_max} that one batch of the log can hold")]
+    BatchTooLarge {
+        /// Its size.
+        bytes: u64,
+        /// The bound.
+        bytes_max: u64,
+    },
+    /// An earlier write or sync of this log failed.
+    #[error("the log has failed before and takes nothing more until it is opened again")]
+    Failed,
+    /// The versions that a read at this index needs are gone.
+    #[error("shard {shard} can't be read at index {asked} any more: it is kept from index {collected} on")]
+    Collected {
+        /// Whose.
+        shard: ShardId,
+        /// The index asked for.
+        asked: Index,
+        /// The lowest one that can be read.
+        collected: Index,
+    },
+    /// A shard's tree failed.
+    #[error("the table of shard {shard} failed: {source}")]
+    Table {
+        /// Whose.
+        shard: ShardId,
+        /// What the tree says.
+        source: lsm_tree::Error,
+    },
+}
+
+impl StorageError {
+    /// Whether there was no room. Of a log's batch nothing is then stored, and it may be tried again.
+    pub fn is_disk_full(&self) -> bool {
+        let source = match self {
+            StorageError::Io { source, .. }
+            | StorageError::Table { source: lsm_tree::Error::Io(source), .. } => source,
+            _ => return false,
+        };
+        matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+
+    /// For `map_err`: names what was tried, and on which file.
+    pub(crate) fn io<'a>(action: &'static str, path: &'a str) -> impl FnOnce(io::Error) -> StorageError + 'a {
+        move |source| StorageError::Io { action, path: path.to_owned(), source }
+    }
+}

@@ -1,0 +1,230 @@
+//! Whose data this is: the data directory, its lock, and its identity file. Drawn in
+//! `docs/formats/identity.md`.
+//!
+//! A node is its data directory. The name and address that it was first started with are stored there, with
+//! an incarnation drawn at random, so that a wiped disk under an old name is somebody else; flags that say
+//! otherwise later are refused. The boot count rises, durably, before anything else happens in a life: what
+//! is made unique with it (a `ReadIndex` context, a session number) is not used twice.
+//!
+//! The file is replaced whole: written beside, synced, renamed, directory synced.
+
+use std::sync::{Arc, Mutex};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use ringfort_types::wire::{Reader, put_bytes};
+use ringfort_types::{Incarnation, ShardId};
+
+use crate::disk::{Disk, Lock};
+use crate::log::{Log, LogOptions, Owner, RecoveredShard};
+use crate::{LANE, LOG_DIR, StorageError};
+
+const MAGIC: &[u8; 8] = b"RFIDENT\0";
+const VERSION: u32 = 1;
+const IDENTITY: &str = "identity";
+const IDENTITY_NEW: &str = "identity.new";
+const LOCK: &str = "lock";
+/// What a directory may hold and still count as empty: what the first moments of a life leave behind, and
+/// what a fresh file system has.
+const HARMLESS: [&str; 3] = [LOCK, IDENTITY_NEW, "lost+found"];
+/// Name, address and birth record are far below.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Who the operator says this node is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Who {
+    /// Its name, if one was given. The first start without one takes the address.
+    pub name: Option<String>,
+    /// The address that others reach it at.
+    pub address: String,
+    /// A number just drawn at random, for the case that the directory is new.
+    pub fresh_incarnation: u64,
+}
+
+/// Who the directory says this node is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Its name.
+    pub name: String,
+    /// Its advertised address.
+    pub address: String,
+    /// Drawn when the directory was made.
+    pub incarnation: Incarnation,
+    /// How often it has been opened, this time included.
+    pub boot: u64,
+    /// What [`DataDir::save_birth`] was given last.
+    pub birth: Option<Bytes>,
+}
+
+/// One node's data directory, locked as long as this value lives.
+#[derive(Debug)]
+pub struct DataDir {
+    disk: Arc<dyn Disk>,
+    stored: Mutex<Stored>,
+    _lock: Box<dyn Lock>,
+}
+
+impl DataDir {
+    /// Takes the lock, creates or reads the identity, and counts the start, durably.
+    ///
+    /// Refuses a directory that another process has open, one that holds something but no identity, and one
+    /// whose identity is not `who`.
+    pub fn open(disk: Arc<dyn Disk>, who: &Who) -> Result<(DataDir, Stored), StorageError> {
+        // Before the lock is taken, because taking it writes into the directory.
+        refuse_foreign(&*disk)?;
+        let lock = match disk.lock(LOCK).map_err(StorageError::io("lock", &path_of(&*disk, LOCK)))? {
+            Ok(lock) => lock,
+            Err(holder) => return Err(StorageError::Locked { directory: disk.name(), holder }),
+        };
+        let stored = match read(&*disk)? {
+            Some(stored) => {
+                refuse_conflict(&*disk, &stored, who)?;
+                Stored { boot: stored.boot + 1, ..stored }
+            }
+            None => Stored {
+                name: who.name.clone().unwrap_or_else(|| who.address.clone()),
+                address: who.address.clone(),
+                incarnation: Incarnation(who.fresh_incarnation),
+                boot: 1,
+                birth: None,
+            },
+        };
+        write(&*disk, &stored)?;
+        let dir = DataDir { disk, stored: Mutex::new(stored.clone()), _lock: lock };
+        Ok((dir, stored))
+    }
+
+    /// Keeps what the node knows of its cluster's birth. Durable when it returns.
+    pub fn save_birth(&self, bytes: &Bytes) -> Result<(), StorageError> {
+        let mut stored = self.stored.lock().expect("no thread panics while it writes the identity");
+        let changed = Stored { birth: Some(bytes.clone()), ..stored.clone() };
+        write(&*self.disk, &changed)?;
+        *stored = changed;
+        Ok(())
+    }
+
+    /// Opens the shared log of lane 0, recovering it, and says what it holds of each shard.
+    pub fn open_log(
+        &self,
+        cluster: u64,
+        options: LogOptions,
+    ) -> Result<(Log, std::collections::BTreeMap<ShardId, RecoveredShard>), StorageError> {
+        let incarnation =
+            self.stored.lock().expect("no thread panics while it writes the identity").incarnation;
+        Log::open(self.disk.clone(), LOG_DIR, Owner { cluster, incarnation, lane: LANE }, options)
+    }
+
+    /// The disk that it is on.
+    pub fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+}
+
+fn path_of(disk: &dyn Disk, file: &str) -> String {
+    format!("{}/{file}", disk.name())
+}
+
+fn refuse_foreign(disk: &dyn Disk) -> Result<(), StorageError> {
+    let names = disk.list("").map_err(StorageError::io("read the data directory", &disk.name()))?;
+    if names.iter().any(|name| name == IDENTITY) {
+        return Ok(());
+    }
+    match names.into_iter().find(|name| !HARMLESS.contains(&name.as_str())) {
+        Some(found) => Err(StorageError::Foreign { directory: disk.name(), found }),
+        None => Ok(()),
+    }
+}
+
+fn refuse_conflict(disk: &dyn Disk, stored: &Stored, who: &Who) -> Result<(), StorageError> {
+    let conflict = |what, stored: &str, given: &str| {
+        let (stored, given) = (stored.to_owned(), given.to_owned());
+        Err(StorageError::Conflict { directory: disk.name(), what, stored, given })
+    };
+    match &who.name {
+        Some(name) if *name != stored.name => conflict("name", &stored.name, name),
+        _ if who.address != stored.address => conflict("address", &stored.address, &who.address),
+        _ => Ok(()),
+    }
+}
+
+fn read(disk: &dyn Disk) -> Result<Option<Stored>, StorageError> {
+    let names = disk.list("").map_err(StorageError::io("read the data directory", &disk.name()))?;
+    if !names.iter().any(|name| name == IDENTITY) {
+        return Ok(None);
+    }
+    let path = path_of(disk, IDENTITY);
+    let reading = |error| StorageError::io("read", &path)(error);
+    let file = disk.open(IDENTITY).map_err(reading)?;
+    let length = file.len().map_err(reading)?;
+    let damaged = |reason| StorageError::Identity { path: path.clone(), reason };
+    if length > FILE_BYTES_MAX {
+        return Err(damaged("it is too long"));
+    }
+    let mut bytes = vec![0; length as usize];
+    let read = file.read_at(0, &mut bytes).map_err(reading)?;
+    bytes.truncate(read);
+    let Some(split) = bytes.len().checked_sub(4) else { return Err(damaged("it is too short")) };
+    if !bytes.starts_with(MAGIC) {
+        return Err(damaged("it does not begin like an identity file"));
+    }
+    let sum = u32::from_le_bytes(bytes[split..].try_into().expect("four bytes were left for it"));
+    if sum != crc32c::crc32c(&bytes[..split]) {
+        return Err(damaged("its checksum is wrong"));
+    }
+    bytes.truncate(split);
+    decode(Bytes::from(bytes).slice(MAGIC.len()..))
+        .map_err(|found| match found {
+            Ok(version) => StorageError::Unsupported { path, what: "format version", found: version.into() },
+            Err(reason) => StorageError::Identity { path, reason },
+        })
+        .map(Some)
+}
+
+/// Fails with the version if that is unknown, else with what is wrong.
+fn decode(bytes: Bytes) -> Result<Stored, Result<u32, &'static str>> {
+    let fields = |mut reader: Reader| {
+        let incarnation = Incarnation(reader.u64()?);
+        let boot = reader.u64()?;
+        let name = reader.string(FILE_BYTES_MAX as usize)?;
+        let address = reader.string(FILE_BYTES_MAX as usize)?;
+        let birth = match reader.u8()? {
+            0 => None,
+            _ => Some(reader.bytes(FILE_BYTES_MAX as usize)?),
+        };
+        reader.finish()?;
+        Ok(Stored { name, address, incarnation, boot, birth })
+    };
+    let mut reader = Reader::new(bytes);
+    match reader.u32().map_err(|malformed| Err(malformed.0))? {
+        VERSION => fields(reader).map_err(|malformed: ringfort_types::wire::Malformed| Err(malformed.0)),
+        other => Err(Ok(other)),
+    }
+}
+
+fn encode(stored: &Stored) -> Bytes {
+    let mut out = BytesMut::new();
+    out.put_slice(MAGIC);
+    out.put_u32_le(VERSION);
+    out.put_u64_le(stored.incarnation.0);
+    out.put_u64_le(stored.boot);
+    put_bytes(&mut out, stored.name.as_bytes());
+    put_bytes(&mut out, stored.address.as_bytes());
+    out.put_u8(u8::from(stored.birth.is_some()));
+    if let Some(birth) = &stored.birth {
+        put_bytes(&mut out, birth);
+    }
+    let sum = crc32c::crc32c(&out);
+    out.put_u32_le(sum);
+    out.freeze()
+}
+
+fn write(disk: &dyn Disk, stored: &Stored) -> Result<(), StorageError> {
+    let path = path_of(disk, IDENTITY);
+    let replace = || {
+        let file = disk.create(IDENTITY_NEW)?;
+        file.write_at(0, &encode(stored))?;
+        file.sync_data()?;
+        disk.rename(IDENTITY_NEW, IDENTITY)?;
+        disk.sync_dir("")
+    };
+    replace().map_err(StorageError::io("write", &path))
+}

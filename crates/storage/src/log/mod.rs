@@ -1,0 +1,281 @@
+//! The shared log: one for all shards of a lane, so that one sync serves them all.
+//!
+//! Its unit is the *batch*: what one turn of the node has to persist, for however many shards, in one frame,
+//! by one write and one sync ([`Log::append`]). Batches are numbered; batch n+1 is not written before the sync
+//! of batch n has returned. So after a crash only the last one can be torn, and it is cut whole; a bad batch
+//! with a later one behind it is corruption, and refused (`recover.rs`).
+//!
+//! The files are segments of 64 MiB, with room set aside when they are made: appending into that is quicker
+//! than growing a file, and can't run out of space half way. A segment's header and its first frame are one
+//! write, so a new segment costs no sync of its own but the directory's. A batch that does not fit into what
+//! is left of a segment begins the next one, and a batch larger than a segment gets a segment of its own size:
+//! one `append` is always one frame, because a frame is the unit that is cut.
+//!
+//! Invariants:
+//! - the number of a frame is one more than that of the frame before it, and its `chain` is that frame's `head`,
+//!   across segments too;
+//! - behind the last frame there are only zeroes, so nothing stale can ever pass for a batch;
+//! - a shard's entries have no gaps: an entry's index is at most one more than the last one's.
+//!
+//! Deliberately absent, for now: collection of old segments (nothing is ever deleted; kinds of record are set
+//! aside for it) and encryption (segments name key 0).
+
+mod frame;
+mod index;
+mod reader;
+mod record;
+mod recover;
+mod window;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, RwLock};
+
+use bytes::BytesMut;
+use ringfort_types::{Index, Record, ShardId};
+
+use self::frame::{BATCH_BYTES_MAX, FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader};
+use self::index::{End, Place};
+use self::reader::{POISONED, Shared};
+use self::record::RECORD_OVERHEAD_MAX;
+use crate::StorageError;
+use crate::disk::{Disk, File};
+
+pub use frame::Owner;
+pub use reader::LogReader;
+pub use recover::RecoveredShard;
+
+/// Bytes in front of the records in the encode buffer: room for both headers.
+const FRONT: usize = SEGMENT_HEADER_BYTES + FRAME_HEADER_BYTES;
+/// An encode buffer that has grown beyond this is given back.
+const BUFFER_BYTES_KEPT: usize = 4 * 1024 * 1024;
+
+/// How the log is laid out. May differ from one start to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogOptions {
+    /// Room set aside for each new segment, in bytes.
+    pub segment_bytes: u64,
+}
+
+impl Default for LogOptions {
+    fn default() -> LogOptions {
+        LogOptions { segment_bytes: 64 * 1024 * 1024 }
+    }
+}
+
+/// The writing end. There is one.
+#[derive(Debug)]
+pub struct Log {
+    shared: Arc<Shared>,
+    options: LogOptions,
+    segment: u64,
+    file: Arc<dyn File>,
+    /// The file's length, all of it set aside.
+    length: u64,
+    /// Where the next frame goes; 0 if the segment's header is still to be written.
+    offset: u64,
+    /// The next batch's number.
+    next: u64,
+    /// The next batch's chain.
+    chain: u32,
+    /// Whether the last batch is a seal.
+    sealed: bool,
+    /// A write or sync has failed: what the files hold is not known any more.
+    failed: bool,
+    buffer: BytesMut,
+}
+
+impl Log {
+    /// Opens the log in a directory of the disk, making it if there is none, and says what it holds of each
+    /// shard. Reads all of it; cuts a torn last batch; fails without a change if anything else is damaged.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        dir: &str,
+        owner: Owner,
+        options: LogOptions,
+    ) -> Result<(Log, BTreeMap<ShardId, RecoveredShard>), StorageError> {
+        disk.create_dir(dir).map_err(|source| StorageError::Io {
+            action: "make the directory",
+            path: format!("{}/{dir}", disk.name()),
+            source,
+        })?;
+        let recovered = recover::recover(&*disk, dir, owner)?;
+        let files = Mutex::new(Vec::new());
+        let shared = Shared { disk, dir: dir.to_owned(), owner, index: RwLock::new(recovered.index), files };
+        let (segment, file, length) = if let Some(last) = recovered.last {
+            last
+        } else {
+            let (file, length) = create_segment(&shared, 1, options.segment_bytes)?;
+            (1, file, length)
+        };
+        let offset = recovered.offset;
+        shared.index.write().expect("nobody else has it yet").end = End { segment, offset };
+        let log = Log {
+            shared: Arc::new(shared),
+            options,
+            segment,
+            file,
+            length,
+            offset,
+            next: recovered.next,
+            chain: recovered.chain,
+            sealed: recovered.sealed,
+            failed: false,
+            buffer: BytesMut::new(),
+        };
+        Ok((log, recovered.shards))
+    }
+
+    /// Appends one batch and syncs it: it is durable, whole, when this returns. Nothing is written for no
+    /// records.
+    ///
+    /// An error is fatal for the process, with one exception: if there was no room for a new segment
+    /// ([`StorageError::is_disk_full`]), nothing has been stored and the same call may be made again.
+    ///
+    /// # Panics
+    /// If an entry would leave a gap in its shard.
+    pub fn append(&mut self, records: &[Record]) -> Result<(), StorageError> {
+        if records.is_empty() { Ok(()) } else { self.write(records) }
+    }
+
+    /// Puts an empty batch at the end, so that the last one with records is not the last any more: should its
+    /// bytes ever change, that is then known for corruption and not taken for a torn write. For when the node
+    /// has been idle for a moment. Does nothing if the log ends in a seal already.
+    pub fn seal(&mut self) -> Result<(), StorageError> {
+        if self.sealed { Ok(()) } else { self.write(&[]) }
+    }
+
+    /// A reader that sees everything appended.
+    pub fn reader(&self) -> LogReader {
+        LogReader::new(self.shared.clone())
+    }
+
+    fn write(&mut self, records: &[Record]) -> Result<(), StorageError> {
+        if self.failed {
+            return Err(StorageError::Failed);
+        }
+        self.check_no_gaps(records);
+        let places = self.encode(records)?;
+        let frame_bytes = (self.buffer.len() - SEGMENT_HEADER_BYTES) as u64;
+        let at = if self.offset == 0 { SEGMENT_HEADER_BYTES as u64 } else { self.offset };
+        if at + frame_bytes > self.length {
+            self.begin_segment(frame_bytes)?;
+        }
+
+        let begins = self.offset == 0;
+        let seed = self.shared.owner.seed(self.segment);
+        let frame = &mut self.buffer[SEGMENT_HEADER_BYTES..];
+        let head = FrameHeader::write(frame, self.next, self.chain, seed);
+        let (write_at, from) = if begins { (0, 0) } else { (self.offset, SEGMENT_HEADER_BYTES) };
+        if begins {
+            let (owner, segment) = (self.shared.owner, self.segment);
+            let header = SegmentHeader { owner, segment, first: self.next, chain: self.chain };
+            self.buffer[..SEGMENT_HEADER_BYTES].copy_from_slice(&header.encode());
+        }
+        self.failed = true;
+        let path =
+            |source, action| StorageError::Io { action, path: self.shared.full_path(self.segment), source };
+        self.file.write_at(write_at, &self.buffer[from..]).map_err(|source| path(source, "write to"))?;
+        self.file.sync_data().map_err(|source| path(source, "sync"))?;
+        self.failed = false;
+
+        let frame_at = write_at + (SEGMENT_HEADER_BYTES - from) as u64;
+        self.offset = frame_at + frame_bytes;
+        self.next += 1;
+        self.chain = head;
+        self.sealed = records.is_empty();
+        self.publish(records, &places, frame_at);
+        if self.buffer.capacity() > BUFFER_BYTES_KEPT {
+            self.buffer = BytesMut::new();
+        }
+        Ok(())
+    }
+
+    /// Fills the buffer: room for both headers, then the records. Returns where each record lies among them.
+    fn encode(&mut self, records: &[Record]) -> Result<Vec<u32>, StorageError> {
+        let bytes_max: u64 = records
+            .iter()
+            .map(|record| match record {
+                Record::Entry(_, entry) => entry.payload.len() + RECORD_OVERHEAD_MAX,
+                Record::HardState(..) => RECORD_OVERHEAD_MAX,
+            } as u64)
+            .sum();
+        if bytes_max > BATCH_BYTES_MAX {
+            return Err(StorageError::BatchTooLarge { bytes: bytes_max, bytes_max: BATCH_BYTES_MAX });
+        }
+        self.buffer.clear();
+        self.buffer.reserve(FRONT + bytes_max as usize);
+        self.buffer.resize(FRONT, 0);
+        let mut places = Vec::with_capacity(records.len());
+        for record in records {
+            places.push((self.buffer.len() - FRONT) as u32);
+            record::encode(record, &mut self.buffer);
+        }
+        Ok(places)
+    }
+
+    /// Makes the next segment, with room for a frame of this size, and goes on there.
+    fn begin_segment(&mut self, frame_bytes: u64) -> Result<(), StorageError> {
+        let segment = if self.offset == 0 { self.segment } else { self.segment + 1 };
+        let length = self.options.segment_bytes.max(SEGMENT_HEADER_BYTES as u64 + frame_bytes);
+        let (file, length) = create_segment(&self.shared, segment, length)?;
+        (self.segment, self.file, self.length, self.offset) = (segment, file, length, 0);
+        Ok(())
+    }
+
+    /// A gap would make the log unreadable, so it must not get there.
+    fn check_no_gaps(&self, records: &[Record]) {
+        let index = self.shared.index.read().expect(POISONED);
+        let mut lasts: BTreeMap<ShardId, Index> = BTreeMap::new();
+        for record in records {
+            let Record::Entry(shard, entry) = record else { continue };
+            let last = lasts.get(shard).copied().or_else(|| index.last(*shard));
+            assert!(
+                last.is_none_or(|last| entry.index.0 <= last.0 + 1),
+                "shard {shard}: entry {} is to be appended after {}",
+                entry.index,
+                last.unwrap_or_default()
+            );
+            lasts.insert(*shard, entry.index);
+        }
+    }
+
+    fn publish(&self, records: &[Record], places: &[u32], frame: u64) {
+        let mut index = self.shared.index.write().expect(POISONED);
+        for (record, &place) in records.iter().zip(places) {
+            let Record::Entry(shard, entry) = record else { continue };
+            let place = Place { segment: self.segment, frame, record: place };
+            index.add(*shard, entry.index, place).expect("the batch was checked for gaps");
+        }
+        index.end = End { segment: self.segment, offset: self.offset };
+    }
+}
+
+/// Makes an empty segment: its room set aside, its name durable.
+fn create_segment(shared: &Shared, segment: u64, length: u64) -> Result<(Arc<dyn File>, u64), StorageError> {
+    let path = path_of(&shared.dir, segment);
+    let create = || {
+        let file = shared.disk.create(&path)?;
+        if let Err(error) = file.preallocate(length) {
+            // So that a disk without room is not left with a segment that has none either.
+            let _ = shared.disk.remove(&path);
+            return Err(error);
+        }
+        shared.disk.sync_dir(&shared.dir)?;
+        Ok((file, length))
+    };
+    create().map_err(|source| StorageError::Io {
+        action: "make the log segment",
+        path: shared.full_path(segment),
+        source,
+    })
+}
+
+/// A segment's path: its number in 16 hexadecimal digits.
+fn path_of(dir: &str, segment: u64) -> String {
+    format!("{dir}/{segment:016x}.log")
+}
+
+fn segment_of(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(".log").filter(|digits| digits.len() == 16)?;
+    u64::from_str_radix(digits, 16).ok()
+}

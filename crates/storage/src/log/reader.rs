@@ -1,0 +1,238 @@
+//! Reading entries back, from any thread, while the writer appends.
+//!
+//! What to read is decided in one look at the index; the bytes are then read without any lock. An entry that
+//! is replaced meanwhile is still found: nothing in the log is overwritten.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, RwLock};
+
+use bytes::Bytes;
+use ringfort_types::{Index, LogEntry, ShardId};
+
+use super::frame::{FRAME_HEADER_BYTES, Owner, SEGMENT_HEADER_BYTES};
+use super::index::{Checkpoint, End, LogIndex, Place};
+use super::path_of;
+use super::record::{Records, Stored};
+use super::window::{Found, PIECE_BYTES, SMALL_PIECE_BYTES, Window};
+use crate::StorageError;
+use crate::disk::{Disk, File};
+
+/// Segments kept open for reading.
+const OPEN_FILES_MAX: usize = 8;
+pub(super) const POISONED: &str = "no thread panics while it holds the log's index";
+
+/// What the writer and its readers share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) dir: String,
+    pub(super) owner: Owner,
+    pub(super) index: RwLock<LogIndex>,
+    /// Used last comes last.
+    pub(super) files: Mutex<Vec<(u64, Arc<dyn File>)>>,
+}
+
+impl Shared {
+    pub(super) fn full_path(&self, segment: u64) -> String {
+        format!("{}/{}", self.disk.name(), path_of(&self.dir, segment))
+    }
+
+    fn corrupt(&self, segment: u64, offset: u64, reason: &'static str) -> StorageError {
+        StorageError::Corrupt { path: self.full_path(segment), offset, reason }
+    }
+
+    fn window(&self, segment: u64, piece: usize) -> Result<Window, StorageError> {
+        let file = self.file(segment)?;
+        Window::new(file, self.owner.seed(segment), piece).map_err(|source| StorageError::Io {
+            action: "read",
+            path: self.full_path(segment),
+            source,
+        })
+    }
+
+    fn file(&self, segment: u64) -> Result<Arc<dyn File>, StorageError> {
+        let mut files = self.files.lock().expect("no thread panics while it looks for an open file");
+        if let Some(at) = files.iter().position(|(number, _)| *number == segment) {
+            let found = files.remove(at);
+            files.push(found.clone());
+            return Ok(found.1);
+        }
+        let file = self.disk.open(&path_of(&self.dir, segment)).map_err(|source| StorageError::Io {
+            action: "open",
+            path: self.full_path(segment),
+            source,
+        })?;
+        if files.len() >= OPEN_FILES_MAX {
+            files.remove(0);
+        }
+        files.push((segment, file.clone()));
+        Ok(file)
+    }
+}
+
+/// Reads the log's entries. Clones share one view, which follows the writer.
+#[derive(Clone, Debug)]
+pub struct LogReader {
+    shared: Arc<Shared>,
+}
+
+/// Of one shard, the entries wanted, and how to tell them from those that were replaced.
+#[derive(Debug)]
+struct Wanted {
+    checkpoints: Vec<Checkpoint>,
+    /// The checkpoint that the place read last lies behind.
+    at: usize,
+    next: Index,
+    /// The last one wanted.
+    through: Index,
+}
+
+impl Wanted {
+    /// Whether the entry with this index at this place is the next one wanted.
+    fn accepts(&mut self, index: Index, place: Place) -> bool {
+        while self.checkpoints.get(self.at + 1).is_some_and(|next| next.place <= place) {
+            self.at += 1;
+        }
+        index == self.next
+            && index <= self.through
+            && self.checkpoints[self.at].place <= place
+            && self.checkpoints[self.at].first <= index
+            && self.checkpoints.get(self.at + 1).is_none_or(|next| index < next.first)
+    }
+
+    fn done(&self) -> bool {
+        self.next > self.through
+    }
+}
+
+impl LogReader {
+    pub(super) fn new(shared: Arc<Shared>) -> LogReader {
+        LogReader { shared }
+    }
+
+    /// A shard's entries from `from` up to `to` (exclusive) or its last one, about `bytes_max` bytes of them
+    /// but at least one.
+    pub fn entries(
+        &self,
+        shard: ShardId,
+        from: Index,
+        to: Index,
+        bytes_max: usize,
+    ) -> Result<Vec<LogEntry>, StorageError> {
+        if from >= to {
+            return Ok(Vec::new());
+        }
+        let mut pass = self.plan(&[(shard, from, Index(to.0 - 1))])?;
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        pass.run(&self.shared, SMALL_PIECE_BYTES, &mut |_, entry| {
+            let size = entry.payload.len();
+            if !entries.is_empty() && bytes + size > bytes_max {
+                return Ok(ControlFlow::Break(()));
+            }
+            bytes += size;
+            entries.push(entry);
+            Ok(if bytes >= bytes_max { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })?;
+        Ok(entries)
+    }
+
+    /// One sequential pass over the log: calls `each` for every entry with `after < index <= through` of the
+    /// shards named, in index order per shard, and only the surviving one of each index.
+    pub fn replay(
+        &self,
+        wanted: &BTreeMap<ShardId, (Index, Index)>,
+        each: &mut dyn FnMut(ShardId, LogEntry) -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        let ranges: Vec<_> = wanted
+            .iter()
+            .filter(|(_, (after, through))| after < through)
+            .map(|(shard, (after, through))| (*shard, after.next(), *through))
+            .collect();
+        let mut pass = self.plan(&ranges)?;
+        pass.run(&self.shared, PIECE_BYTES, &mut |shard, entry| {
+            each(shard, entry)?;
+            Ok(ControlFlow::Continue(()))
+        })?;
+        match pass.wanted.iter().find(|(_, wanted)| !wanted.done()) {
+            Some((shard, wanted)) => Err(StorageError::NotStored { shard: *shard, index: wanted.next }),
+            None => Ok(()),
+        }
+    }
+
+    /// Looks the ranges up, all in one moment, together with the end of the log.
+    fn plan(&self, ranges: &[(ShardId, Index, Index)]) -> Result<Pass, StorageError> {
+        let index = self.shared.index.read().expect(POISONED);
+        let mut wanted = BTreeMap::new();
+        for &(shard, from, through) in ranges {
+            let checkpoints = index.checkpoints(shard, from, through.next()).to_vec();
+            if checkpoints.is_empty() {
+                return Err(StorageError::NotStored { shard, index: from });
+            }
+            wanted.insert(shard, Wanted { checkpoints, at: 0, next: from, through });
+        }
+        Ok(Pass { wanted, end: index.end })
+    }
+}
+
+/// One pass over the log.
+#[derive(Debug)]
+struct Pass {
+    wanted: BTreeMap<ShardId, Wanted>,
+    end: End,
+}
+
+impl Pass {
+    /// Goes from where the first wanted entry may be until all were found, `each` breaks, or the log ends.
+    fn run(
+        &mut self,
+        shared: &Shared,
+        piece: usize,
+        each: &mut dyn FnMut(ShardId, LogEntry) -> Result<ControlFlow<()>, StorageError>,
+    ) -> Result<(), StorageError> {
+        let mut open = self.wanted.values().filter(|wanted| !wanted.done()).count();
+        let Some(start) = self.wanted.values().map(|wanted| wanted.checkpoints[0].place).min() else {
+            return Ok(());
+        };
+        let (mut segment, mut offset) = (start.segment, start.frame);
+        // The first checkpoint may point into the middle of a batch, to spare going through what is before it.
+        let mut record = start.record;
+        let mut window = shared.window(segment, piece)?;
+        while open > 0 && (End { segment, offset }) < self.end {
+            let found = window.frame(offset).map_err(|source| StorageError::Io {
+                action: "read",
+                path: shared.full_path(segment),
+                source,
+            })?;
+            let (header, bytes) = match found {
+                Found::Frame(header, bytes) => (header, bytes),
+                Found::Nothing => {
+                    segment += 1;
+                    (offset, record) = (SEGMENT_HEADER_BYTES as u64, 0);
+                    window = shared.window(segment, piece)?;
+                    continue;
+                }
+                Found::Bad(reason) => return Err(shared.corrupt(segment, offset, reason)),
+            };
+            let mut records = Records::from(bytes, record);
+            let malformed = |_| shared.corrupt(segment, offset, "a record is malformed");
+            while let Some((record, stored)) = records.next().map_err(malformed)? {
+                let Stored::Entry { shard, index, term, kind, payload } = stored else { continue };
+                let Some(wanted) = self.wanted.get_mut(&shard) else { continue };
+                if !wanted.accepts(index, Place { segment, frame: offset, record }) {
+                    continue;
+                }
+                wanted.next = index.next();
+                open -= usize::from(wanted.done());
+                let payload = Bytes::copy_from_slice(payload);
+                if each(shard, LogEntry { index, term, kind, payload })?.is_break() {
+                    return Ok(());
+                }
+            }
+            record = 0;
+            offset += (FRAME_HEADER_BYTES + header.length as usize) as u64;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,185 @@
+//! Records inside a batch. Drawn in `docs/formats/log.md`.
+//!
+//! ```text
+//! record = kind u8 | shard varint | fields
+//!   1 entry           index varint | term varint | payload bytes
+//!   2 configuration   index varint | term varint | payload bytes
+//!   3 hard state      term varint | vote varint | commit varint
+//!   4 truncation, 5 table generation, 6 snapshot: set aside
+//! ```
+//!
+//! An entry replaces every earlier one of its shard at its index and above; a hard state replaces the earlier
+//! one. Whoever meets a kind that it does not know stops: it can't tell what the record would have changed.
+
+use bytes::{BufMut, BytesMut};
+use ringfort_types::wire::put_varint;
+use ringfort_types::{EntryKind, HardState, Index, PeerId, Record, ShardId, Term};
+
+const ENTRY: u8 = 1;
+const CONFIGURATION: u8 = 2;
+const HARD_STATE: u8 = 3;
+
+/// Longest record beside its payload: a kind and four varints.
+pub(super) const RECORD_OVERHEAD_MAX: usize = 41;
+
+/// A record, still in its frame's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stored<'a> {
+    Entry { shard: ShardId, index: Index, term: Term, kind: EntryKind, payload: &'a [u8] },
+    HardState(ShardId, HardState),
+}
+
+/// Why records can't be read, though their checksum is right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RecordFault {
+    Malformed,
+    UnknownKind(u8),
+}
+
+pub(super) fn encode(record: &Record, out: &mut BytesMut) {
+    match record {
+        Record::Entry(shard, entry) => {
+            out.put_u8(match entry.kind {
+                EntryKind::Normal => ENTRY,
+                EntryKind::Configuration => CONFIGURATION,
+            });
+            put_varint(out, shard.0.into());
+            put_varint(out, entry.index.0);
+            put_varint(out, entry.term.0);
+            put_varint(out, entry.payload.len() as u64);
+            out.put_slice(&entry.payload);
+        }
+        Record::HardState(shard, state) => {
+            out.put_u8(HARD_STATE);
+            put_varint(out, shard.0.into());
+            put_varint(out, state.term.0);
+            put_varint(out, state.vote.0);
+            put_varint(out, state.commit.0);
+        }
+    }
+}
+
+/// Goes through the records of one batch.
+#[derive(Debug)]
+pub(super) struct Records<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Records<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Records<'a> {
+        Records { bytes, at: 0 }
+    }
+
+    /// From a record's place in the batch on.
+    pub(super) fn from(bytes: &'a [u8], at: u32) -> Records<'a> {
+        Records { bytes, at: at as usize }
+    }
+
+    /// The next record and its place in the batch.
+    pub(super) fn next(&mut self) -> Result<Option<(u32, Stored<'a>)>, RecordFault> {
+        let place = self.at as u32;
+        let Some(&kind) = self.bytes.get(self.at) else { return Ok(None) };
+        self.at += 1;
+        if !(ENTRY..=HARD_STATE).contains(&kind) {
+            return Err(RecordFault::UnknownKind(kind));
+        }
+        let shard = ShardId(u32::try_from(self.varint()?).map_err(|_| RecordFault::Malformed)?);
+        if kind == HARD_STATE {
+            let (term, vote) = (Term(self.varint()?), PeerId(self.varint()?));
+            let state = HardState { term, vote, commit: Index(self.varint()?) };
+            return Ok(Some((place, Stored::HardState(shard, state))));
+        }
+        let (index, term) = (Index(self.varint()?), Term(self.varint()?));
+        let length = self.varint()?;
+        let rest = &self.bytes[self.at..];
+        if length > rest.len() as u64 {
+            return Err(RecordFault::Malformed);
+        }
+        let payload = &rest[..length as usize];
+        self.at += payload.len();
+        let kind = if kind == ENTRY { EntryKind::Normal } else { EntryKind::Configuration };
+        Ok(Some((place, Stored::Entry { shard, index, term, kind, payload })))
+    }
+
+    fn varint(&mut self) -> Result<u64, RecordFault> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let &byte = self.bytes.get(self.at).ok_or(RecordFault::Malformed)?;
+            self.at += 1;
+            if shift == 63 && byte > 1 {
+                return Err(RecordFault::Malformed);
+            }
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(RecordFault::Malformed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+    use ringfort_types::LogEntry;
+
+    use super::*;
+
+    fn record() -> impl Strategy<Value = Record> {
+        let entry = (any::<u32>(), any::<u64>(), any::<u64>(), any::<bool>(), any::<Vec<u8>>()).prop_map(
+            |(shard, index, term, normal, payload)| {
+                let kind = if normal { EntryKind::Normal } else { EntryKind::Configuration };
+                let payload = Bytes::from(payload);
+                Record::Entry(
+                    ShardId(shard),
+                    LogEntry { index: Index(index), term: Term(term), kind, payload },
+                )
+            },
+        );
+        let state = (any::<u32>(), any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(shard, t, v, c)| {
+            Record::HardState(ShardId(shard), HardState { term: Term(t), vote: PeerId(v), commit: Index(c) })
+        });
+        prop_oneof![entry, state]
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Vec<Record>, RecordFault> {
+        let mut records = Records::new(bytes);
+        let mut found = Vec::new();
+        while let Some((_, stored)) = records.next()? {
+            found.push(match stored {
+                Stored::Entry { shard, index, term, kind, payload } => {
+                    let payload = Bytes::copy_from_slice(payload);
+                    Record::Entry(shard, LogEntry { index, term, kind, payload })
+                }
+                Stored::HardState(shard, state) => Record::HardState(shard, state),
+            });
+        }
+        Ok(found)
+    }
+
+    proptest! {
+        #[test]
+        fn records_survive_their_bytes(records in proptest::collection::vec(record(), 0..8)) {
+            let mut out = BytesMut::new();
+            for record in &records {
+                let before = out.len();
+                encode(record, &mut out);
+                let payload = match record { Record::Entry(_, entry) => entry.payload.len(), Record::HardState(..) => 0 };
+                prop_assert!(out.len() - before <= payload + RECORD_OVERHEAD_MAX);
+            }
+            prop_assert_eq!(decode(&out), Ok(records));
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_a_panic(bytes in any::<Vec<u8>>()) {
+            let _ = decode(&bytes);
+        }
+    }
+
+    #[test]
+    fn a_kind_of_later_versions_is_refused() {
+        assert_eq!(decode(&[4, 1, 1]), Err(RecordFault::UnknownKind(4)));
+    }
+}

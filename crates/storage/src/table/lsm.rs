@@ -1,0 +1,328 @@
+//! Tables on disk: one `lsm-tree` a shard, with one block cache and one table of open files for all.
+//!
+//! # Which tree a read sees
+//! A tree keeps a history of *super versions* (memtables plus files), each with a sequence number V that the
+//! tree takes from a counter whenever a flush or a compaction puts a new one in place. A read at index i asks
+//! for the newest super version with V <= i. `lsm-tree` means that counter to be the one that writes draw from; ours
+//! are Raft indexes, so the counter has to be kept where it would be. What has to hold, for a super version
+//! made from inputs whose highest index is R, when W is the highest index written:
+//!
+//! - R <= V: compaction keeps of each key the newest version and drops older ones below the watermark, so
+//!   this super version is complete only for reads at R and above; older reads need the one before it;
+//! - V <= W + 1: reads below V get the one before, which shares its active memtable only until the next rotation, and
+//!   so must be complete by then for all that they may see.
+//!
+//! So before each flush and compaction, and at each rotation, the counter is set to the highest index sealed
+//! (R <= sealed <= W). A flush and a compaction may run side by side, one of each; whichever installs second
+//! then gets sealed + 1, which is still good. (`tests/tables.rs` reads old indexes through all of this.)
+//!
+//! After a reopen there is one super version, with V = 0 and everything in it, and reads below the durable
+//! index are refused: their versions may have been dropped.
+//!
+//! # What is absent
+//! Separation of keys and values: values are at most 8 MiB, and few are that large. Retries: a failed flush
+//! leaves the memtables sealed, and the next flush takes them again.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::{Bound, ControlFlow};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+
+use bytes::Bytes;
+use lsm_tree::compaction::Leveled;
+use lsm_tree::{
+    AbstractTree, AnyTree, Cache, Config, DescriptorTable, Guard, InternalValue, Memtable,
+    SequenceNumberCounter, Tree, ValueType,
+};
+use ringfort_types::{Index, ShardId};
+
+use super::{Table, Tables};
+use crate::disk::Disk;
+use crate::{FileDisk, SHARDS_DIR, StorageError};
+
+/// What a row in a memtable takes beside what `lsm-tree` counts for it (key, value and their two headers): the
+/// skip list's node and the allocator's share. Measured by `examples/table_speed.rs`.
+const ROW_OVERHEAD_BYTES: u64 = 64;
+
+/// How tables are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableOptions {
+    /// Memory for blocks read from disk, for all tables together, in bytes.
+    pub cache_bytes: u64,
+    /// Files kept open, for all tables together.
+    pub open_files: usize,
+    /// Size at which compaction begins another file, in bytes.
+    pub file_bytes: u64,
+    /// Flushed files that a table gathers before they are merged into the levels below.
+    pub flushes_merged: u8,
+}
+
+impl Default for TableOptions {
+    fn default() -> TableOptions {
+        TableOptions {
+            cache_bytes: 64 * 1024 * 1024,
+            open_files: 256,
+            file_bytes: 64 * 1024 * 1024,
+            flushes_merged: 4,
+        }
+    }
+}
+
+/// Tables on disk.
+pub struct LsmTables {
+    disk: Arc<FileDisk>,
+    root: PathBuf,
+    options: TableOptions,
+    cache: Arc<Cache>,
+    descriptors: Arc<DescriptorTable>,
+    /// Two trees in one directory would destroy it.
+    open: Mutex<BTreeMap<ShardId, Weak<LsmTable>>>,
+}
+
+impl LsmTables {
+    /// Tables in the data directory on this disk, whose lock the caller holds.
+    pub fn new(disk: Arc<FileDisk>, options: TableOptions) -> LsmTables {
+        LsmTables {
+            root: disk.root().join(SHARDS_DIR),
+            disk,
+            options,
+            cache: Arc::new(Cache::with_capacity_bytes(options.cache_bytes)),
+            descriptors: Arc::new(DescriptorTable::new(options.open_files)),
+            open: Mutex::new(BTreeMap::new()),
+        }
+    }
+}
+
+impl fmt::Debug for LsmTables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LsmTables")
+            .field("root", &self.root)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Tables for LsmTables {
+    fn open(&self, shard: ShardId) -> Result<Arc<dyn Table>, StorageError> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(table) = open.get(&shard).and_then(Weak::upgrade) {
+            return Ok(table);
+        }
+        let dir = format!("{SHARDS_DIR}/{shard}");
+        self.disk.create_dir(&dir).map_err(|source| StorageError::Io {
+            action: "make the directory",
+            path: format!("{}/{dir}", self.disk.name()),
+            source,
+        })?;
+        let table = Arc::new(LsmTable::open(self, shard, &self.root.join(shard.to_string()))?);
+        open.insert(shard, Arc::downgrade(&table));
+        Ok(table)
+    }
+}
+
+struct LsmTable {
+    shard: ShardId,
+    path: PathBuf,
+    tree: Tree,
+    strategy: Arc<Leveled>,
+    /// `Table::collected`. Read-locked while a read takes its super version, so that the one it needs is not
+    /// dropped before it has it.
+    collected: RwLock<Index>,
+    /// The counter that super versions get their numbers from, and the highest index sealed.
+    seal: Mutex<Seal>,
+    /// Held during a compaction: at most one runs.
+    compacting: Mutex<()>,
+    written: AtomicU64,
+    durable: AtomicU64,
+    active_bytes: AtomicU64,
+    /// Sealed memtables with their sizes, for as long as anybody holds them.
+    sealed_bytes: Mutex<Vec<(Weak<Memtable>, u64)>>,
+}
+
+struct Seal {
+    counter: SequenceNumberCounter,
+    sealed: u64,
+}
+
+impl LsmTable {
+    fn open(tables: &LsmTables, shard: ShardId, path: &Path) -> Result<LsmTable, StorageError> {
+        let counter = SequenceNumberCounter::default();
+        let config = Config::new(path, counter.clone(), SequenceNumberCounter::default())
+            .use_cache(tables.cache.clone())
+            .use_descriptor_table(Some(tables.descriptors.clone()));
+        let tree = match config.open().map_err(|source| StorageError::Table { shard, source })? {
+            AnyTree::Standard(tree) => tree,
+            AnyTree::Blob(_) => unreachable!("keys and values are not separated"),
+        };
+        let durable = tree.get_highest_persisted_seqno().unwrap_or(0);
+        let strategy = Leveled::default()
+            .with_table_target_size(tables.options.file_bytes)
+            .with_l0_threshold(tables.options.flushes_merged);
+        Ok(LsmTable {
+            shard,
+            path: path.to_owned(),
+            tree,
+            strategy: Arc::new(strategy),
+            collected: RwLock::new(Index(durable)),
+            seal: Mutex::new(Seal { counter, sealed: durable }),
+            compacting: Mutex::new(()),
+            written: AtomicU64::new(durable),
+            durable: AtomicU64::new(durable),
+            active_bytes: AtomicU64::new(0),
+            sealed_bytes: Mutex::new(Vec::new()),
+        })
+    }
+
+    fn failed(&self) -> impl FnOnce(lsm_tree::Error) -> StorageError + use<> {
+        let shard = self.shard;
+        move |source| StorageError::Table { shard, source }
+    }
+
+    /// Runs `look` while the super versions that a read at `at` needs are sure to be there.
+    fn reading<T>(&self, at: Index, look: impl FnOnce(u64) -> T) -> Result<T, StorageError> {
+        let collected = self.collected.read().unwrap_or_else(PoisonError::into_inner);
+        if at < *collected {
+            return Err(StorageError::Collected { shard: self.shard, asked: at, collected: *collected });
+        }
+        // A read at sequence number s sees what is below s.
+        Ok(look(at.0.saturating_add(1)))
+    }
+
+    /// Ends reads below `keep_from`, and returns the watermark for the tree: the lowest sequence number that
+    /// reads may still ask for.
+    fn collect(&self, keep_from: Index) -> u64 {
+        let mut collected = self.collected.write().unwrap_or_else(PoisonError::into_inner);
+        *collected = keep_from.max(*collected);
+        collected.0.saturating_add(1)
+    }
+
+    /// The super version made next gets the number that it must have; see the top of this file.
+    fn set_counter(&self) {
+        let seal = self.seal.lock().unwrap_or_else(PoisonError::into_inner);
+        seal.counter.set(seal.sealed);
+    }
+
+    /// Drops the super versions that no read may ask for any more, and with them their memtables and files.
+    fn drop_old_versions(&self, watermark: u64) -> Result<(), StorageError> {
+        self.tree.get_version_history_lock().maintenance(&self.path, watermark).map_err(self.failed())
+    }
+}
+
+impl fmt::Debug for LsmTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LsmTable")
+            .field("shard", &self.shard)
+            .field("written", &self.written)
+            .field("durable", &self.durable)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Table for LsmTable {
+    fn write(&self, index: Index, rows: &[(Bytes, Option<Bytes>)]) {
+        let before = self.written.swap(index.0, Ordering::AcqRel);
+        assert!(index.0 >= before, "shard {}: index {index} is written after {before}", self.shard);
+        if rows.is_empty() {
+            return;
+        }
+        // Fetched once: only this thread rotates.
+        let memtable = self.tree.active_memtable();
+        let mut bytes = 0;
+        for (key, value) in rows {
+            let row = match value {
+                Some(value) => {
+                    InternalValue::from_components(key.clone(), value.clone(), index.0, ValueType::Value)
+                }
+                None => InternalValue::new_tombstone(key.clone(), index.0),
+            };
+            bytes += memtable.insert(row).0 + ROW_OVERHEAD_BYTES;
+        }
+        self.active_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn get(&self, key: &[u8], at: Index) -> Result<Option<Bytes>, StorageError> {
+        let found = self.reading(at, |sequence| self.tree.get(key, sequence))?.map_err(self.failed())?;
+        Ok(found.map(Bytes::from))
+    }
+
+    fn scan(
+        &self,
+        from: &[u8],
+        until: Option<&[u8]>,
+        at: Index,
+        each: &mut dyn FnMut(&[u8], &Bytes) -> ControlFlow<()>,
+    ) -> Result<(), StorageError> {
+        if until.is_some_and(|until| until <= from) {
+            return self.reading(at, |_| ());
+        }
+        let range = (Bound::Included(from), until.map_or(Bound::Unbounded, Bound::Excluded));
+        // The iterator holds its super version by itself.
+        let rows = self.reading(at, |sequence| self.tree.range::<&[u8], _>(range, sequence, None))?;
+        for row in rows {
+            let (key, value) = row.into_inner().map_err(self.failed())?;
+            if each(&key, &Bytes::from(value)).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn rotate(&self) {
+        let mut seal = self.seal.lock().unwrap_or_else(PoisonError::into_inner);
+        seal.sealed = self.written.load(Ordering::Acquire);
+        let bytes = self.active_bytes.swap(0, Ordering::Relaxed);
+        if let Some(memtable) = self.tree.rotate_memtable() {
+            let mut sealed = self.sealed_bytes.lock().unwrap_or_else(PoisonError::into_inner);
+            sealed.push((Arc::downgrade(&memtable), bytes));
+        }
+        seal.counter.set(seal.sealed);
+    }
+
+    fn flush(&self, keep_from: Index) -> Result<(), StorageError> {
+        let watermark = self.collect(keep_from);
+        let lock = self.tree.get_flush_lock();
+        self.set_counter();
+        let flushed = self.tree.flush(&lock, watermark).map_err(self.failed())?;
+        drop(lock);
+        if flushed.is_some() {
+            let durable = self.tree.get_highest_persisted_seqno().unwrap_or(0);
+            self.durable.fetch_max(durable, Ordering::AcqRel);
+        }
+        self.drop_old_versions(watermark)
+    }
+
+    fn compact(&self, keep_from: Index) -> Result<(), StorageError> {
+        let Ok(_lock) = self.compacting.try_lock() else { return Ok(()) };
+        let watermark = self.collect(keep_from);
+        self.set_counter();
+        self.tree.compact(self.strategy.clone(), watermark).map_err(self.failed())?;
+        self.drop_old_versions(watermark)
+    }
+
+    fn durable(&self) -> Index {
+        Index(self.durable.load(Ordering::Acquire))
+    }
+
+    fn collected(&self) -> Index {
+        *self.collected.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        let mut sealed = self.sealed_bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        sealed.retain(|(memtable, _)| memtable.strong_count() > 0);
+        let sealed: u64 = sealed.iter().map(|(_, bytes)| bytes).sum();
+        sealed + self.active_bytes.load(Ordering::Relaxed)
+    }
+
+    fn rows_estimate(&self) -> u64 {
+        // A removal is counted as an item, and cancels another.
+        let removed = 2 * self.tree.tombstone_count();
+        (self.tree.approximate_len() as u64).saturating_sub(removed)
+    }
+
+    fn bytes_estimate(&self) -> u64 {
+        self.tree.disk_space() + self.memory_bytes()
+    }
+}

@@ -1,0 +1,78 @@
+//! One shard's rows, in every version that somebody may still read.
+//!
+//! A table is written by one thread, an entry at a time, and read by many. Its sequence number *is* the Raft
+//! index: what entry `i` wrote is visible to reads at `i` and above, so an entry that changes several keys is
+//! never seen half, as long as nobody reads above the applied index. The shared log is its only journal: what
+//! is not flushed is gone after a crash, and is replayed from [`Table::durable`] on.
+//!
+//! Two engines, one conformance suite (`tests/tables.rs`): [`LsmTables`] on disk, and [`MemoryTables`], which
+//! can fall back as a crash would, for the simulator.
+
+mod lsm;
+mod memory;
+
+use std::fmt::Debug;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ringfort_types::{Index, ShardId};
+
+use crate::StorageError;
+
+pub use lsm::{LsmTables, TableOptions};
+pub use memory::MemoryTables;
+
+/// One shard's rows. One writer, many readers.
+pub trait Table: Send + Sync + Debug {
+    /// Writes an entry's final values; `None` removes. Indexes never fall from one call to the next; of each
+    /// key there is at most one value per index.
+    fn write(&self, index: Index, rows: &[(Bytes, Option<Bytes>)]);
+
+    /// The key's value as of `at`. Fails below [`Table::collected`].
+    fn get(&self, key: &[u8], at: Index) -> Result<Option<Bytes>, StorageError>;
+
+    /// Calls `each` with the rows in `from..until` as of `at`, in key order, until it breaks. Fails below
+    /// [`Table::collected`].
+    fn scan(
+        &self,
+        from: &[u8],
+        until: Option<&[u8]>,
+        at: Index,
+        each: &mut dyn FnMut(&[u8], &Bytes) -> ControlFlow<()>,
+    ) -> Result<(), StorageError>;
+
+    /// Seals the active memtable, for the next flush. Between entries only, by the writer. What becomes
+    /// durable is a whole number of sealed memtables; so that [`Table::durable`] is exact after a restart,
+    /// the last index before this call must have set a row that is never removed (the shard's state row).
+    fn rotate(&self);
+
+    /// Writes what is sealed to disk, and syncs it. For a background thread. Versions that no read at
+    /// `keep_from` or above needs may go, and [`Table::collected`] rises to it.
+    fn flush(&self, keep_from: Index) -> Result<(), StorageError>;
+
+    /// Does one round of background compaction if there is one to be done. `keep_from` as in `flush`.
+    fn compact(&self, keep_from: Index) -> Result<(), StorageError>;
+
+    /// The highest index that survives a crash, with everything before it.
+    fn durable(&self) -> Index;
+
+    /// Reads below this index are refused.
+    fn collected(&self) -> Index;
+
+    /// Bytes held in memtables: active, sealed, and flushed ones that a reader still holds.
+    fn memory_bytes(&self) -> u64;
+
+    /// About how many rows there are. Counts a key that was written several times more than once until
+    /// compaction has merged its versions.
+    fn rows_estimate(&self) -> u64;
+
+    /// About how many bytes they take, on disk and in memory.
+    fn bytes_estimate(&self) -> u64;
+}
+
+/// Where tables come from.
+pub trait Tables: Send + Sync + Debug {
+    /// Opens a shard's table, making it if there is none. Its writer goes on after [`Table::durable`].
+    fn open(&self, shard: ShardId) -> Result<Arc<dyn Table>, StorageError>;
+}
