@@ -3,6 +3,8 @@
 //!
 //! `cargo run --release -p ringfort-consensus --example read_rounds`
 
+#![expect(clippy::disallowed_types, reason = "a benchmark reads the clock")]
+
 use std::time::Instant;
 
 use raft::eraftpb::{ConfState, Message};
@@ -38,12 +40,12 @@ fn group() -> [RawNode<MemStorage>; 3] {
 
 /// Delivers messages until nobody has any; each crosses the wire as bytes. The reads that became ready.
 fn exchange(nodes: &mut [RawNode<MemStorage>; 3]) -> usize {
-    let mut reads = 0;
+    let mut answered = 0;
     loop {
         let mut sent: Vec<Message> = Vec::new();
         for node in nodes.iter_mut().filter(|node| node.has_ready()) {
             let mut ready = node.ready();
-            reads += ready.take_read_states().len();
+            answered += ready.take_read_states().len();
             sent.extend(ready.take_messages());
             if let Some(state) = ready.hs() {
                 node.mut_store().wl().set_hardstate(state.clone());
@@ -55,7 +57,7 @@ fn exchange(nodes: &mut [RawNode<MemStorage>; 3]) -> usize {
             node.advance_apply();
         }
         if sent.is_empty() {
-            return reads;
+            return answered;
         }
         for message in sent {
             let to = message.to as usize - 1;
