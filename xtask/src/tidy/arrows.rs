@@ -20,7 +20,7 @@ const LAYERS: &[&[&str]] = &[
     &["ringfort-proto"],
     &["ringfort-client"],
     &["ringfort-server", "ringfort-sim"],
-    &["ringfort-cli"],
+    &["ringfort-cli", "example-rust"],
 ];
 
 /// Tasks stand beside the tower and use none of it.
@@ -36,7 +36,7 @@ const RESERVED: &[(&str, &[&str], &str)] = &[
     ("rand", &[], "randomness comes in from the driver"),
 ];
 
-const SOCKETS: &[&str] = &["ringfort-server", "ringfort-client", "ringfort-cli"];
+const SOCKETS: &[&str] = &["ringfort-server", "ringfort-client", "ringfort-cli", "example-rust"];
 
 /// What cargo says about the workspace's own packages.
 pub fn metadata(root: &Path) -> Result<Value> {
