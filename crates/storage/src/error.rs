@@ -151,10 +151,10 @@ pub enum StorageError {
 impl StorageError {
     /// Whether there was no room. Of a log's batch nothing is then stored, and it may be tried again.
     pub fn is_disk_full(&self) -> bool {
-        let source = match self {
-            StorageError::Io { source, .. }
-            | StorageError::Table { source: lsm_tree::Error::Io(source), .. } => source,
-            _ => return false,
+        let (StorageError::Io { source, .. }
+        | StorageError::Table { source: lsm_tree::Error::Io(source), .. }) = self
+        else {
+            return false;
         };
         matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
     }

@@ -32,6 +32,9 @@ struct State {
     locked: BTreeSet<String>,
     capacity: Option<u64>,
     failing_syncs: bool,
+    /// Syncs, of files or directories, until the power goes; then nothing works until the crash.
+    syncs_left: Option<u64>,
+    dead: bool,
     /// How often a sync has succeeded; of files, not of directories.
     syncs: u64,
     writes: u64,
@@ -89,6 +92,8 @@ impl SimDisk {
         let mut state = self.state();
         let mut random = Random(seed);
         state.life += 1;
+        state.dead = false;
+        state.syncs_left = None;
         state.locked.clear();
         for dir in state.dirs.values_mut() {
             let kept = random.below(dir.pending.len() as u64 + 1) as usize;
@@ -108,6 +113,12 @@ impl SimDisk {
     /// can still be read, and the next sync does not notice.
     pub fn fail_syncs(&self, failing: bool) {
         self.state().failing_syncs = failing;
+    }
+
+    /// The power goes in the middle of a sync: that of a file or directory after `syncs` more have succeeded.
+    /// It fails, as does everything after it, until [`SimDisk::crash`] decides what it had written.
+    pub fn die_after(&self, syncs: u64) {
+        self.state().syncs_left = Some(syncs);
     }
 
     /// Room for this many bytes in all files together; `None` for no bound.
@@ -172,6 +183,12 @@ impl SimDisk {
         self.state.lock().expect(POISONED)
     }
 
+    /// The state, for an operation of the node's.
+    fn live(&self) -> io::Result<MutexGuard<'_, State>> {
+        let state = self.state();
+        if state.dead { Err(power_lost()) } else { Ok(state) }
+    }
+
     fn handle(&self, state: &State, file: u64) -> Arc<dyn File> {
         Arc::new(SimFile { disk: self.clone(), life: state.life, file })
     }
@@ -232,6 +249,17 @@ impl State {
         self.dirs.get_mut(path).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
+    fn count_down(&mut self) -> io::Result<()> {
+        if let Some(left) = &mut self.syncs_left {
+            let Some(less) = left.checked_sub(1) else {
+                self.dead = true;
+                return Err(power_lost());
+            };
+            *left = less;
+        }
+        Ok(())
+    }
+
     fn grow(&mut self, file: u64, length: usize) -> io::Result<()> {
         let before = self.files.get(&file).ok_or(io::ErrorKind::NotFound)?.bytes.len();
         if length <= before {
@@ -248,6 +276,11 @@ impl State {
     }
 }
 
+/// What every operation on a disk without power says.
+fn power_lost() -> io::Error {
+    io::Error::other("the simulated disk has lost its power")
+}
+
 fn split(path: &str) -> (&str, &str) {
     path.rsplit_once('/').unwrap_or(("", path))
 }
@@ -258,13 +291,13 @@ impl Disk for SimDisk {
     }
 
     fn open(&self, path: &str) -> io::Result<Arc<dyn File>> {
-        let state = self.state();
+        let state = self.live()?;
         let file = state.find(path).ok_or(io::ErrorKind::NotFound)?;
         Ok(self.handle(&state, file))
     }
 
     fn create(&self, path: &str) -> io::Result<Arc<dyn File>> {
-        let mut state = self.state();
+        let mut state = self.live()?;
         state.dir(split(path).0)?;
         let file = if let Some(file) = state.find(path) {
             let emptied = state.files.get_mut(&file).expect("a name leads to a file");
@@ -279,7 +312,7 @@ impl Disk for SimDisk {
     }
 
     fn create_dir(&self, path: &str) -> io::Result<()> {
-        let mut state = self.state();
+        let mut state = self.live()?;
         for (end, _) in path.match_indices('/') {
             state.dirs.entry(path[..end].to_owned()).or_default();
         }
@@ -288,7 +321,7 @@ impl Disk for SimDisk {
     }
 
     fn list(&self, dir: &str) -> io::Result<Vec<String>> {
-        let mut state = self.state();
+        let mut state = self.live()?;
         let mut names: BTreeSet<String> = state.dir(dir)?.names.keys().cloned().collect();
         for path in state.dirs.keys().filter(|path| !path.is_empty()) {
             let (parent, name) = split(path);
@@ -302,7 +335,7 @@ impl Disk for SimDisk {
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let ((from_dir, from_name), (to_dir, to_name)) = (split(from), split(to));
         assert_eq!(from_dir, to_dir, "files are renamed within their directory only");
-        let mut state = self.state();
+        let mut state = self.live()?;
         let file = state.find(from).ok_or(io::ErrorKind::NotFound)?;
         let changes = vec![Change::Unset(from_name.to_owned()), Change::Set(to_name.to_owned(), file)];
         state.dir(from_dir)?.change(changes);
@@ -310,7 +343,7 @@ impl Disk for SimDisk {
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {
-        let mut state = self.state();
+        let mut state = self.live()?;
         state.find(path).ok_or(io::ErrorKind::NotFound)?;
         let (dir, name) = split(path);
         state.dir(dir)?.change(vec![Change::Unset(name.to_owned())]);
@@ -318,7 +351,8 @@ impl Disk for SimDisk {
     }
 
     fn sync_dir(&self, dir: &str) -> io::Result<()> {
-        let mut state = self.state();
+        let mut state = self.live()?;
+        state.count_down()?;
         let failing = state.failing_syncs;
         let dir = state.dir(dir)?;
         if failing {
@@ -330,7 +364,7 @@ impl Disk for SimDisk {
     }
 
     fn lock(&self, path: &str) -> io::Result<Result<Box<dyn Lock>, String>> {
-        let mut state = self.state();
+        let mut state = self.live()?;
         if !state.locked.insert(path.to_owned()) {
             return Ok(Err("another simulated process".to_owned()));
         }
@@ -368,7 +402,7 @@ struct SimFile {
 
 impl SimFile {
     fn state(&self) -> io::Result<MutexGuard<'_, State>> {
-        let state = self.disk.state();
+        let state = self.disk.live()?;
         if state.life == self.life {
             Ok(state)
         } else {
@@ -400,6 +434,7 @@ impl File for SimFile {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.state()?;
+        state.count_down()?;
         let failing = state.failing_syncs;
         let file = state.files.get_mut(&self.file).ok_or(io::ErrorKind::NotFound)?;
         if failing {

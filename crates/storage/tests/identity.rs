@@ -1,0 +1,133 @@
+//! Who may open a data directory, and what one remembers.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ringfort_storage::{DataDir, Disk, FileDisk, SimDisk, StorageError, Who};
+use ringfort_types::Incarnation;
+
+fn who(name: Option<&str>, address: &str, fresh: u64) -> Who {
+    Who { name: name.map(str::to_owned), address: address.to_owned(), fresh_incarnation: fresh }
+}
+
+fn node1() -> Who {
+    who(Some("node1"), "127.0.0.1:50051", 77)
+}
+
+#[test]
+fn a_new_directory_takes_its_identity_from_the_flags_and_keeps_it() {
+    let disk = SimDisk::new();
+    let (dir, stored) = DataDir::open(Arc::new(disk.clone()), &node1()).unwrap();
+    assert_eq!((stored.name.as_str(), stored.incarnation, stored.boot), ("node1", Incarnation(77), 1));
+    assert_eq!(stored.birth, None);
+    dir.save_birth(&Bytes::from_static(b"map")).unwrap();
+    drop(dir);
+
+    let again = who(None, "127.0.0.1:50051", 1234);
+    let (_, stored) = DataDir::open(Arc::new(disk), &again).unwrap();
+    assert_eq!((stored.name.as_str(), stored.incarnation, stored.boot), ("node1", Incarnation(77), 2));
+    assert_eq!(stored.birth, Some(Bytes::from_static(b"map")));
+}
+
+#[test]
+fn a_node_without_a_name_is_called_by_its_address() {
+    let (_, stored) = DataDir::open(Arc::new(SimDisk::new()), &who(None, "host:1", 1)).unwrap();
+    assert_eq!(stored.name, "host:1");
+}
+
+#[test]
+fn another_name_or_address_is_refused_and_named() {
+    let disk = SimDisk::new();
+    drop(DataDir::open(Arc::new(disk.clone()), &node1()).unwrap());
+    let refused = |who| DataDir::open(Arc::new(disk.clone()), &who).unwrap_err().to_string();
+    let message = refused(who(Some("node2"), "127.0.0.1:50051", 1));
+    assert!(message.contains("whose name is node1") && message.contains("with name node2"), "{message}");
+    let message = refused(who(Some("node1"), "127.0.0.1:50059", 1));
+    assert!(message.contains("whose address is 127.0.0.1:50051"), "{message}");
+    // A refused start is none.
+    let (_, stored) = DataDir::open(Arc::new(disk), &node1()).unwrap();
+    assert_eq!(stored.boot, 2);
+}
+
+#[test]
+fn a_foreign_directory_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("thesis.tex"), b"x").unwrap();
+    let disk = Arc::new(FileDisk::open(dir.path()).unwrap());
+    let message = DataDir::open(disk.clone(), &node1()).unwrap_err().to_string();
+    assert!(message.contains("`thesis.tex`") && message.contains("empty or new directory"), "{message}");
+    assert_eq!(disk.list("").unwrap(), ["thesis.tex"]);
+}
+
+#[test]
+fn data_without_its_identity_is_not_taken_for_an_empty_directory() {
+    let disk = SimDisk::new();
+    drop(DataDir::open(Arc::new(disk.clone()), &node1()).unwrap());
+    disk.create_dir("lane-0/log").unwrap();
+    disk.remove("identity").unwrap();
+    let error = DataDir::open(Arc::new(disk), &node1()).unwrap_err();
+    assert!(matches!(error, StorageError::Foreign { found, .. } if found == "lane-0"));
+}
+
+#[test]
+fn a_second_process_is_refused_and_told_where_and_what_to_do() {
+    let root = tempfile::tempdir().unwrap();
+    let open = || DataDir::open(Arc::new(FileDisk::open(root.path()).unwrap()), &node1());
+    let first = open().unwrap();
+    let message = open().unwrap_err().to_string();
+    let directory = root.path().display().to_string();
+    assert!(message.contains(&directory) && message.contains("in use by process"), "{message}");
+    assert!(message.contains(&std::process::id().to_string()), "{message}");
+    drop(first);
+    assert_eq!(open().unwrap().1.boot, 2);
+}
+
+#[test]
+fn a_directory_that_is_a_file_is_refused() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let message = FileDisk::open(file.path()).unwrap_err().to_string();
+    assert!(message.contains("there is a file of that name"), "{message}");
+}
+
+#[test]
+fn any_damaged_byte_of_the_identity_is_noticed() {
+    let disk = SimDisk::new();
+    drop(DataDir::open(Arc::new(disk.clone()), &node1()).unwrap());
+    let length = disk.bytes("identity").unwrap().len();
+    for at in 0..length {
+        let damaged = disk.fork();
+        assert!(damaged.damage("identity", at as u64, 0x04));
+        let error = DataDir::open(Arc::new(damaged), &node1()).unwrap_err();
+        assert!(matches!(error, StorageError::Identity { .. }), "byte {at}: {error}");
+        let cut = disk.fork();
+        cut.set_bytes("identity", &disk.bytes("identity").unwrap()[..at]);
+        let error = DataDir::open(Arc::new(cut), &node1()).unwrap_err();
+        assert!(matches!(error, StorageError::Identity { .. }), "cut at {at}: {error}");
+    }
+}
+
+#[test]
+fn a_crash_at_any_sync_leaves_the_old_identity_or_the_new_one() {
+    for seed in 0..200 {
+        let disk = SimDisk::new();
+        let mut boot = 0;
+        let mut birth = None;
+        for step in 0..4 {
+            disk.die_after((seed + step) % 5);
+            let opened = DataDir::open(Arc::new(disk.clone()), &node1());
+            if let Ok((dir, stored)) = &opened {
+                assert!(stored.boot > boot, "a boot count came back");
+                boot = stored.boot;
+                assert!(birth.is_none() || stored.birth.is_some(), "the birth record is lost");
+                if dir.save_birth(&Bytes::from_static(b"born")).is_ok() {
+                    birth = Some(());
+                }
+            }
+            drop(opened);
+            disk.crash(seed * 7 + step);
+        }
+        disk.die_after(u64::MAX);
+        let (_, stored) = DataDir::open(Arc::new(disk), &node1()).unwrap();
+        assert!(stored.boot > boot && (birth.is_none() || stored.birth.is_some()));
+    }
+}
