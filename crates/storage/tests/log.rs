@@ -23,7 +23,9 @@ struct Model {
 impl Model {
     fn of(batches: &[Vec<Record>]) -> Model {
         let mut model = Model::default();
-        batches.iter().for_each(|batch| model.append(batch));
+        for batch in batches {
+            model.append(batch);
+        }
         model
     }
 
@@ -143,7 +145,7 @@ fn sample(count: u64, salt: u64) -> Vec<Vec<Record>> {
             if dice == 10 && *last > 3 {
                 *last -= 2;
             }
-            for step in 0..1 + dice % 2 {
+            for step in 0..=(dice % 2) {
                 *last += 1;
                 let length = ((turn * 31 + step * 17 + salt * 5) % 120) as usize;
                 batch.push(entry(shard, *last, 1 + turn / 4, &vec![b'a' + dice as u8; length]));
@@ -162,7 +164,9 @@ fn sample(count: u64, salt: u64) -> Vec<Vec<Record>> {
 
 fn write_all(disk: &SimDisk, batches: &[Vec<Record>]) {
     let (mut log, _) = open(disk, SMALL).unwrap();
-    batches.iter().for_each(|batch| log.append(batch).unwrap());
+    for batch in batches {
+        log.append(batch).unwrap();
+    }
 }
 
 /// Opens a log that was tampered with and holds it to: the first `whole` batches and nothing else; and it
@@ -251,7 +255,9 @@ fn damage_anywhere_before_a_seal_is_noticed() {
     let batches = sample(9, 3);
     let disk = SimDisk::new();
     let (mut log, _) = open(&disk, SMALL).unwrap();
-    batches.iter().for_each(|batch| log.append(batch).unwrap());
+    for batch in &batches {
+        log.append(batch).unwrap();
+    }
     log.seal().unwrap();
     let writes = disk.counts().1;
     log.seal().unwrap();
