@@ -1,0 +1,315 @@
+//! From a token to whoever waits for it.
+//!
+//! A token's number says where its answer goes: connection number in the upper half, the connection's own slot
+//! in the lower half. Connection 0 is shared by all single calls, each of which waits for one answer; every
+//! session has a number of its own, never used again in this boot, and a [`Sink`] that collects answers until
+//! its stream takes them all at once. A token of another node goes into that node's outbox.
+//!
+//! An answer may also be a *read still to be done*: the value is then fetched from the table by the task that
+//! asked, so that neither the core thread nor the apply thread waits for a disk.
+//!
+//! Invariants: whoever is gone gets nothing and holds nothing up; a session that does not take its answers is
+//! cut off at [`ANSWER_BYTES_MAX`].
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::task::Waker;
+
+use ringfort_node::ReadJob;
+use ringfort_types::{Index, NodeId, PeerMessage, Reply, Request, ShardId, Token};
+use tokio::sync::oneshot;
+
+use crate::outbox::{Item, Outbox};
+
+/// Most bytes of answers that wait for one session to take them.
+pub(crate) const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// The connection that all single calls share.
+const CALLS: u32 = 0;
+
+/// What became of a request.
+#[derive(Debug)]
+pub(crate) enum What {
+    /// This.
+    Reply {
+        /// The answer.
+        reply: Reply,
+        /// The node to ask next time, if it wasn't this one.
+        leader: Option<NodeId>,
+    },
+    /// It can be read now, by whoever asked.
+    Read(ReadAt),
+}
+
+/// A read whose index is settled.
+#[derive(Debug)]
+pub(crate) struct ReadAt {
+    pub(crate) shard: ShardId,
+    pub(crate) at: Index,
+    pub(crate) request: Request,
+}
+
+impl What {
+    pub(crate) fn reply(reply: Reply) -> What {
+        What::Reply { reply, leader: None }
+    }
+
+    fn weight(&self) -> usize {
+        match self {
+            What::Reply { reply, .. } => reply.weight(),
+            What::Read(read) => read.request.weight(),
+        }
+    }
+}
+
+/// Everyone who waits for an answer.
+#[derive(Debug)]
+pub(crate) struct Answers {
+    me: NodeId,
+    next_connection: AtomicU32,
+    next_call: AtomicU32,
+    sessions: RwLock<BTreeMap<u32, Arc<Sink>>>,
+    calls: Mutex<HashMap<u32, oneshot::Sender<What>>>,
+    outboxes: Vec<Option<Arc<Outbox>>>,
+}
+
+impl Answers {
+    /// `outboxes` are indexed by node; there is none for this node itself.
+    pub(crate) fn new(me: NodeId, outboxes: Vec<Option<Arc<Outbox>>>) -> Answers {
+        Answers {
+            me,
+            next_connection: AtomicU32::new(CALLS + 1),
+            next_call: AtomicU32::new(0),
+            sessions: RwLock::default(),
+            calls: Mutex::default(),
+            outboxes,
+        }
+    }
+
+    /// The outbox to a node, if it is another one that we know.
+    pub(crate) fn outbox(&self, node: NodeId) -> Option<&Arc<Outbox>> {
+        self.outboxes.get(node.0 as usize)?.as_ref()
+    }
+
+    /// A place for a new session's answers, and its number.
+    pub(crate) fn open_session(&self) -> (u32, Arc<Sink>) {
+        let number = self.next_connection.fetch_add(1, Ordering::Relaxed);
+        let sink = Arc::<Sink>::default();
+        self.sessions.write().unwrap_or_else(PoisonError::into_inner).insert(number, sink.clone());
+        (number, sink)
+    }
+
+    /// The session is gone.
+    pub(crate) fn close_session(&self, number: u32) {
+        self.sessions.write().unwrap_or_else(PoisonError::into_inner).remove(&number);
+    }
+
+    /// The token of a session's request.
+    pub(crate) fn session_token(&self, connection: u32, slot: u32) -> Token {
+        Token { origin: self.me, id: (u64::from(connection) << 32) | u64::from(slot) }
+    }
+
+    /// A token for one call, and where its answer comes.
+    pub(crate) fn open_call(&self) -> (Token, oneshot::Receiver<What>) {
+        let (sender, receiver) = oneshot::channel();
+        let slot = self.next_call.fetch_add(1, Ordering::Relaxed);
+        // Slots come round after 2^32 calls; one that still waits then (none lives longer than a minute) is
+        // dropped, and its caller told so.
+        self.calls().insert(slot, sender);
+        (self.session_token(CALLS, slot), receiver)
+    }
+
+    /// Nobody waits for this call any more.
+    pub(crate) fn close_call(&self, token: Token) {
+        self.calls().remove(&(token.id as u32));
+    }
+
+    /// Hands over what became of these requests. Wakes each session once, however many of its requests there
+    /// are, as long as they come together.
+    pub(crate) fn deliver(&self, batch: impl IntoIterator<Item = (Token, What)>) {
+        let sessions = self.sessions.read().unwrap_or_else(PoisonError::into_inner);
+        let mut current: Option<(u32, MutexGuard<'_, Collected>)> = None;
+        let mut wakers: Vec<Waker> = Vec::new();
+        let mut calls = None;
+        let mut abroad: BTreeMap<NodeId, Vec<Item>> = BTreeMap::new();
+        for (token, what) in batch {
+            if token.origin != self.me {
+                abroad.entry(token.origin).or_default().push(item(token, what));
+                continue;
+            }
+            let (connection, slot) = ((token.id >> 32) as u32, token.id as u32);
+            if connection == CALLS {
+                let calls = calls.get_or_insert_with(|| self.calls());
+                if let Some(sender) = calls.remove(&slot) {
+                    let _gone = sender.send(what);
+                }
+                continue;
+            }
+            if current.as_ref().is_none_or(|(number, _)| *number != connection) {
+                drop(current.take());
+                current = sessions.get(&connection).map(|sink| (connection, sink.lock()));
+            }
+            if let Some((_, collected)) = &mut current {
+                collected.bytes += what.weight();
+                collected.ready.push((slot, what));
+                wakers.extend(collected.waker.take());
+            }
+        }
+        drop(current);
+        drop(sessions);
+        drop(calls);
+        for (node, items) in abroad {
+            if let Some(outbox) = self.outbox(node) {
+                outbox.push(items);
+            }
+        }
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Nobody will be answered any more: calls fail, sessions end once they have taken what is there.
+    pub(crate) fn close(&self) {
+        self.calls().clear();
+        let sessions = self.sessions.read().unwrap_or_else(PoisonError::into_inner);
+        for sink in sessions.values() {
+            let mut collected = sink.lock();
+            collected.closed = true;
+            let waker = collected.waker.take();
+            drop(collected);
+            waker.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    fn calls(&self) -> MutexGuard<'_, HashMap<u32, oneshot::Sender<What>>> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The delivery of a read job.
+pub(crate) fn read(job: ReadJob) -> (Token, What) {
+    (job.token, What::Read(ReadAt { shard: job.shard, at: job.at, request: job.request }))
+}
+
+fn item(token: Token, what: What) -> Item {
+    match what {
+        What::Reply { reply, .. } => Item::Message(PeerMessage::Answer { id: token.id, reply }),
+        What::Read(read) => Item::Read { id: token.id, read },
+    }
+}
+
+/// Where one session's answers collect.
+#[derive(Debug, Default)]
+pub(crate) struct Sink {
+    collected: Mutex<Collected>,
+}
+
+#[derive(Debug, Default)]
+struct Collected {
+    ready: Vec<(u32, What)>,
+    bytes: usize,
+    waker: Option<Waker>,
+    closed: bool,
+}
+
+/// Why a session gets no more answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Over {
+    /// It leaves more unread than a node will hold for it.
+    TooSlow,
+    /// The node has ended.
+    Closed,
+}
+
+impl Sink {
+    /// Moves everything collected into `into`, which is empty; if there is nothing, `waker` will be woken.
+    pub(crate) fn take(&self, into: &mut Vec<(u32, What)>, waker: &Waker) -> Result<(), Over> {
+        let mut collected = self.lock();
+        if collected.bytes > ANSWER_BYTES_MAX {
+            return Err(Over::TooSlow);
+        }
+        if collected.ready.is_empty() {
+            if collected.closed {
+                return Err(Over::Closed);
+            }
+            match &collected.waker {
+                Some(known) if known.will_wake(waker) => {}
+                _ => collected.waker = Some(waker.clone()),
+            }
+        } else {
+            std::mem::swap(&mut collected.ready, into);
+            collected.bytes = 0;
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Collected> {
+        self.collected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ringfort_types::Receipt;
+
+    use super::*;
+
+    fn written() -> What {
+        What::reply(Reply::Written(Receipt::default()))
+    }
+
+    #[test]
+    fn answers_find_their_session_their_call_and_their_node() {
+        let outbox = Arc::new(Outbox::new(NodeId(2)));
+        outbox.assign(1);
+        outbox.open();
+        let answers = Answers::new(NodeId(1), vec![None, None, Some(outbox.clone())]);
+        let (first, first_sink) = answers.open_session();
+        let (second, second_sink) = answers.open_session();
+        let (call, mut receiver) = answers.open_call();
+        let abroad = Token { origin: NodeId(2), id: 9 };
+        let tokens = [
+            answers.session_token(first, 7),
+            answers.session_token(second, 7),
+            call,
+            abroad,
+            answers.session_token(first, 8),
+        ];
+        answers.deliver(tokens.map(|token| (token, written())));
+
+        let slots = |sink: &Sink| {
+            let mut ready = Vec::new();
+            sink.take(&mut ready, Waker::noop()).unwrap();
+            ready.iter().map(|(slot, _)| *slot).collect::<Vec<_>>()
+        };
+        assert_eq!(slots(&first_sink), [7, 8]);
+        assert_eq!(slots(&second_sink), [7]);
+        assert!(receiver.try_recv().is_ok());
+        assert_eq!(outbox.take_for_test(), 1);
+    }
+
+    #[test]
+    fn who_is_gone_gets_nothing() {
+        let answers = Answers::new(NodeId(1), Vec::new());
+        let (number, sink) = answers.open_session();
+        answers.close_session(number);
+        let (call, _) = answers.open_call();
+        answers.close_call(call);
+        let stranger = Token { origin: NodeId(5), id: 0 };
+        answers.deliver([answers.session_token(number, 0), call, stranger].map(|t| (t, written())));
+        let mut ready = Vec::new();
+        sink.take(&mut ready, Waker::noop()).unwrap();
+        assert!(ready.is_empty());
+    }
+
+    #[test]
+    fn a_session_that_takes_nothing_is_cut_off() {
+        let answers = Answers::new(NodeId(1), Vec::new());
+        let (number, sink) = answers.open_session();
+        let row = ringfort_types::Row {
+            value: bytes::Bytes::from(vec![0; ANSWER_BYTES_MAX]),
+            revision: ringfort_types::Revision(1),
+        };
+        let reply = Reply::Value { row: Some(row), at: Index(1), revision: ringfort_types::Revision(1) };
+        answers.deliver([(answers.session_token(number, 0), What::reply(reply))]);
+        assert_eq!(sink.take(&mut Vec::new(), Waker::noop()), Err(Over::TooSlow));
+    }
+}

@@ -1,0 +1,202 @@
+//! What a node is started with, and the list of nodes that follows from it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use ringfort_types::is_name;
+use ringfort_types::limits::{BIRTH_NODES_MAX, SHARDS_MAX};
+
+use crate::StartError;
+
+/// What a node is started with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The operator's name for it; without one, the name in the data directory or a new one.
+    pub name: Option<String>,
+    /// Where to listen, as `HOST:PORT`. Port 0 takes a free one, for a cluster of one.
+    pub listen: String,
+    /// Where the others and the clients find it, if that is not `listen`.
+    pub advertise: Option<String>,
+    /// Where its data is.
+    pub data_dir: PathBuf,
+    /// The other nodes of a new cluster, with their names where they are known. May list this node too. The
+    /// same list on every node; empty for a cluster of one.
+    pub peers: Vec<(Option<String>, String)>,
+    /// How many shards a new cluster has.
+    pub shards: u32,
+    /// How many copies of each shard a new cluster keeps.
+    pub replicas: u32,
+    /// Bytes of rows in memory beyond which the largest table is flushed.
+    pub memtable_bytes: u64,
+    /// Bytes of cache for table blocks.
+    pub cache_bytes: u64,
+}
+
+impl Config {
+    /// A cluster of one with everything else by default.
+    pub fn new(listen: impl Into<String>, data_dir: impl Into<PathBuf>) -> Config {
+        Config {
+            name: None,
+            listen: listen.into(),
+            advertise: None,
+            data_dir: data_dir.into(),
+            peers: Vec::new(),
+            shards: 64,
+            replicas: 3,
+            memtable_bytes: 64 * 1024 * 1024,
+            cache_bytes: 64 * 1024 * 1024,
+        }
+    }
+
+    /// Refuses what can't be right, before anything is touched.
+    pub(crate) fn validate(&self) -> Result<(), StartError> {
+        let usage = |message: String| Err(StartError::Usage(message));
+        let names = self.peers.iter().filter_map(|(name, _)| name.as_ref()).chain(&self.name);
+        for name in names {
+            if !is_name(name) {
+                return usage(format!(
+                    "{name:?} is not a name for a node: use 1 to 64 letters, digits, '-', '_' or '.'"
+                ));
+            }
+        }
+        if self.shards == 0 || self.shards > SHARDS_MAX {
+            return usage(format!("--shards {}: give a number from 1 to {SHARDS_MAX}", self.shards));
+        }
+        if self.replicas == 0 || self.replicas as usize > BIRTH_NODES_MAX {
+            return usage(format!("--replicas {}: give a number from 1 to {BIRTH_NODES_MAX}", self.replicas));
+        }
+        if self.peers.len() >= BIRTH_NODES_MAX {
+            return usage(format!(
+                "--peers lists {} nodes: a cluster is born from {BIRTH_NODES_MAX} at most",
+                self.peers.len()
+            ));
+        }
+        for (_, address) in &self.peers {
+            check_address("--peers", address)?;
+        }
+        if let Some(address) = &self.advertise {
+            check_address("--advertise", address)?;
+        }
+        Ok(())
+    }
+
+    /// The address to be known by, given the one that was bound.
+    pub(crate) fn advertised(&self, bound: SocketAddr) -> Result<String, StartError> {
+        if let Some(address) = &self.advertise {
+            return Ok(address.clone());
+        }
+        if bound.ip().is_unspecified() && !self.peers.is_empty() {
+            return Err(StartError::Usage(format!(
+                "{} is every address of this machine, and none that other nodes could use: name one with --advertise HOST:PORT",
+                self.listen
+            )));
+        }
+        if self.listen.ends_with(":0") {
+            if self.peers.is_empty() {
+                return Ok(bound.to_string());
+            }
+            return Err(StartError::Usage(
+                "port 0 can't be listed in the other nodes' --peers: choose a port".into(),
+            ));
+        }
+        Ok(self.listen.clone())
+    }
+
+    /// All nodes' addresses, sorted, and the names given for them; this node's own among them.
+    pub(crate) fn nodes(&self, me: &str, name: &str) -> Result<Vec<(String, String)>, StartError> {
+        let mut nodes = vec![(me.to_owned(), name.to_owned())];
+        for (name, address) in &self.peers {
+            let name = name.clone().unwrap_or_default();
+            match nodes.iter_mut().find(|(known, _)| known == address) {
+                None => nodes.push((address.clone(), name)),
+                Some((_, known)) if name.is_empty() || *known == name => {}
+                Some((_, known)) => {
+                    return Err(StartError::Usage(format!(
+                        "{address} is called {known} and {name}: a node has one name"
+                    )));
+                }
+            }
+        }
+        nodes.sort();
+        for (at, (address, name)) in nodes.iter().enumerate() {
+            if let Some((other, _)) = nodes[..at].iter().find(|(_, known)| !name.is_empty() && known == name)
+            {
+                return Err(StartError::Usage(format!(
+                    "{other} and {address} are both called {name}: give each node a name of its own"
+                )));
+            }
+        }
+        Ok(nodes)
+    }
+}
+
+/// Checks the form `HOST:PORT`.
+pub(crate) fn check_address(flag: &'static str, address: &str) -> Result<(), StartError> {
+    let wrong = |reason: &str| {
+        Err(StartError::Address {
+            flag,
+            address: address.to_owned(),
+            purpose: "reach a node",
+            reason: reason.to_owned(),
+        })
+    };
+    let Some((host, port)) = address.rsplit_once(':') else {
+        return wrong("it has no port");
+    };
+    if host.is_empty() || host.contains(|c: char| c.is_whitespace() || matches!(c, '/' | '=' | '@' | ',')) {
+        return wrong("it has no host");
+    }
+    match port.parse::<u16>() {
+        Ok(0) => wrong("nobody can connect to port 0"),
+        Ok(_) => Ok(()),
+        Err(_) => wrong("its port is not a number from 1 to 65535"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(peers: &[(Option<&str>, &str)]) -> Config {
+        let peers = peers.iter().map(|(name, at)| (name.map(str::to_owned), (*at).to_owned())).collect();
+        Config { peers, ..Config::new("127.0.0.1:50051", "/nowhere") }
+    }
+
+    #[test]
+    fn the_list_is_sorted_and_holds_this_node_once() {
+        let config =
+            config(&[(Some("c"), "127.0.0.1:50053"), (None, "127.0.0.1:50051"), (None, "127.0.0.1:50052")]);
+        config.validate().unwrap();
+        let nodes = config.nodes("127.0.0.1:50051", "a").unwrap();
+        let nodes: Vec<_> = nodes.iter().map(|(address, name)| (&address[10..], name.as_str())).collect();
+        assert_eq!(nodes, [("50051", "a"), ("50052", ""), ("50053", "c")]);
+    }
+
+    #[test]
+    fn one_name_twice_and_two_names_for_one_are_refused() {
+        let twice = config(&[(Some("a"), "127.0.0.1:50052")]);
+        assert!(twice.nodes("127.0.0.1:50051", "a").is_err());
+        let two = config(&[(Some("b"), "127.0.0.1:50051")]);
+        assert!(two.nodes("127.0.0.1:50051", "a").is_err());
+    }
+
+    #[test]
+    fn mistyped_addresses_and_numbers_are_refused() {
+        for address in ["", "50051", "host:", ":50051", "host:99999", "host:0", "http://host:1", "a b:1"] {
+            let error = config(&[(None, address)]).validate().unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{address}: {error}");
+        }
+        assert!(Config { shards: 0, ..config(&[]) }.validate().is_err());
+        assert!(Config { replicas: 0, ..config(&[]) }.validate().is_err());
+        assert!(Config { name: Some("a b".into()), ..config(&[]) }.validate().is_err());
+    }
+
+    #[test]
+    fn what_is_bound_must_be_reachable_for_peers() {
+        let any: SocketAddr = "0.0.0.0:50051".parse().unwrap();
+        let alone = Config { listen: "0.0.0.0:50051".into(), ..config(&[]) };
+        assert_eq!(alone.advertised(any).unwrap(), "0.0.0.0:50051");
+        let among = Config { listen: "0.0.0.0:50051".into(), ..config(&[(None, "127.0.0.1:50052")]) };
+        assert!(among.advertised(any).is_err());
+    }
+}

@@ -1,0 +1,223 @@
+//! The core thread: the one that owns the [`Node`].
+//!
+//! It sleeps until something comes or a tick is due, hands everything that waits to the node, and then carries
+//! out the effects of that turn: short things itself (answers, queues, outboxes), long things by other threads.
+//! While a turn is under way, what comes waits for the next: under load, turns grow instead of multiplying.
+//!
+//! Invariants: events of peers and threads come before clients' requests, and both before the tick, so a node
+//! that was held up does not take its own lateness for its peers' silence; ticks that were missed are dropped.
+//! Effects are carried out in order.
+
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use ringfort_node::{ApplyJob, Effect, Event, Node, ReadJob};
+use ringfort_storage::{DataDir, LogReader, Tables};
+use ringfort_types::limits::TICK_MS;
+use ringfort_types::{Index, ShardId};
+use tokio::runtime::Handle;
+
+use crate::StartError;
+use crate::answers::{self, What};
+use crate::apply::Applier;
+use crate::clock::Clock;
+use crate::error::die;
+use crate::flush::Flusher;
+use crate::links::Links;
+use crate::log::{self, Batch};
+use crate::open;
+use crate::outbox::Item;
+use crate::queue::{Queue, Turn};
+use crate::readers::Readers;
+use crate::shared::{Report, Shared};
+
+const TICK: Duration = Duration::from_millis(TICK_MS);
+
+/// What the core thread works with.
+pub(crate) struct Core {
+    pub(crate) node: Node,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) links: Arc<Links>,
+    pub(crate) clock: Clock,
+    pub(crate) data: Arc<DataDir>,
+    pub(crate) tables: Arc<dyn Tables>,
+    pub(crate) memtable_bytes: u64,
+    pub(crate) runtime: Handle,
+    pub(crate) helpers: Helpers,
+}
+
+/// The threads that do what takes long, and their queues.
+#[derive(Default)]
+pub(crate) struct Helpers {
+    batches: Arc<Queue<Batch>>,
+    jobs: Arc<Queue<Vec<ApplyJob>>>,
+    flusher: Arc<Flusher>,
+    /// Opens what is on disk, and gives the threads that it has started for it.
+    opening: Option<JoinHandle<Vec<JoinHandle<()>>>>,
+    /// Once the log is open.
+    log: Arc<OnceLock<LogReader>>,
+}
+
+impl Core {
+    /// Runs until the inbox is closed; then sees to it that the helpers end, the log sealed.
+    pub(crate) fn run(mut self) {
+        let mut turn = Turn::default();
+        let mut next_tick = Instant::now() + TICK;
+        self.carry_out();
+        while self.shared.inbox.take(&mut turn, next_tick) {
+            for event in turn.events.drain(..) {
+                if let Event::PeerUp(node) = event
+                    && let Some(outbox) = self.shared.answers.outbox(node)
+                {
+                    outbox.open();
+                }
+                self.node.handle(self.clock.now(), event);
+            }
+            if !turn.requests.is_empty() {
+                let requests = std::mem::take(&mut turn.requests);
+                self.node.handle(self.clock.now(), Event::Requests(requests));
+            }
+            let now = Instant::now();
+            if now >= next_tick {
+                next_tick = now + TICK;
+                self.node.handle(self.clock.now(), Event::Tick);
+            }
+            self.carry_out();
+        }
+        self.end();
+    }
+
+    fn carry_out(&mut self) {
+        let effects = self.node.take_effects(self.clock.now());
+        self.shared.header.update(&self.node);
+        for effect in effects {
+            match effect {
+                Effect::Persist { number, records } => {
+                    self.helpers.batches.push(Batch { number, records });
+                }
+                Effect::Send { to, messages } => {
+                    if let Some(outbox) = self.shared.answers.outbox(to) {
+                        outbox.push(messages.into_iter().map(Item::Message));
+                    }
+                }
+                Effect::Apply(jobs) => self.helpers.jobs.push(jobs),
+                Effect::Read(jobs) => self.read(jobs),
+                Effect::Reply(answered) => self.shared.answers.deliver(
+                    answered.into_iter().map(|a| (a.token, What::Reply { reply: a.reply, leader: a.leader })),
+                ),
+                Effect::Fetch { shard, from, to, bytes_max } => self.fetch(shard, from, to, bytes_max),
+                Effect::Refuse { link, reason } => self.links.refuse(&self.shared, link, reason),
+                Effect::SaveBirth(bytes) => {
+                    if let Err(error) = self.data.save_birth(&bytes) {
+                        die("the birth record can't be written", &error);
+                    }
+                    self.shared.inbox.push(Event::BirthSaved);
+                }
+                Effect::Open { cluster, shards } => self.open(cluster, shards),
+                Effect::Notice(line) => self.shared.notice(line),
+                Effect::Serving => {
+                    self.shared.serving.send_replace(true);
+                    self.shared.report(Report::Serving);
+                }
+                Effect::Refused(reason) => self.shared.report(Report::Failed(StartError::Refused(reason))),
+                Effect::Stopped => self.shared.report(Report::Stopped),
+            }
+        }
+    }
+
+    /// Gives reads to those who asked for them, and long ones for other nodes to a thread that may wait.
+    fn read(&self, jobs: Vec<ReadJob>) {
+        let me = self.shared.header.from;
+        let long_abroad = |job: &ReadJob| job.token.origin != me && Readers::is_long(&job.request);
+        let (long, short): (Vec<_>, Vec<_>) = jobs.into_iter().partition(long_abroad);
+        self.shared.answers.deliver(short.into_iter().map(answers::read));
+        for job in long {
+            let shared = self.shared.clone();
+            self.runtime.spawn_blocking(move || {
+                if let (token, What::Read(read)) = answers::read(job) {
+                    let reply = shared.readers.query(&read);
+                    shared.answers.deliver([(token, What::reply(reply))]);
+                }
+            });
+        }
+    }
+
+    fn fetch(&self, shard: ShardId, from: Index, to: Index, bytes_max: usize) {
+        let (log, shared) = (self.helpers.log.clone(), self.shared.clone());
+        self.runtime.spawn_blocking(move || {
+            let log = log.get().expect("the node fetches only for shards that were opened, after the log");
+            match log.entries(shard, from, to, bytes_max) {
+                Ok(entries) => shared.inbox.push(Event::Fetched { shard, entries }),
+                Err(error) => die("the log can't be read", &error),
+            }
+        });
+    }
+
+    /// Opens what is on disk in a thread of its own: that can take seconds, and peers are to be heard meanwhile.
+    fn open(&mut self, cluster: u64, wanted: Vec<ShardId>) {
+        let (shared, data, tables) = (self.shared.clone(), self.data.clone(), self.tables.clone());
+        let (batches, jobs) = (self.helpers.batches.clone(), self.helpers.jobs.clone());
+        let (flusher, log) = (self.helpers.flusher.clone(), self.helpers.log.clone());
+        let memtable_bytes = self.memtable_bytes;
+        let open = move || -> Result<Vec<JoinHandle<()>>, StartError> {
+            let found = open::open(&data, &*tables, cluster, &wanted)?;
+            shared.readers.open(found.shards.iter().map(ringfort_shard::Shard::reader));
+            let _first = log.set(found.log.reader());
+            let applier = Applier::new(shared.clone(), found.shards, flusher.clone(), memtable_bytes);
+            let (logging, flushing) = (shared.clone(), shared.clone());
+            let threads = vec![
+                spawn("log", move || log::run(found.log, &batches, &logging))?,
+                spawn("flush", move || flusher.run(&flushing))?,
+                spawn("apply", move || applier.run(&jobs))?,
+            ];
+            shared.inbox.push(Event::Opened(found.opened));
+            Ok(threads)
+        };
+        let shared = self.shared.clone();
+        let opening = spawn("open", move || {
+            open().unwrap_or_else(|error| {
+                shared.report(Report::Failed(error));
+                Vec::new()
+            })
+        });
+        match opening {
+            Ok(opening) => self.helpers.opening = Some(opening),
+            Err(error) => self.shared.report(Report::Failed(error)),
+        }
+    }
+
+    /// Ends the helpers. Whoever still waits is told that no answer will come.
+    fn end(self) {
+        let threads = self.helpers.opening.and_then(|opening| opening.join().ok()).unwrap_or_default();
+        self.helpers.batches.close();
+        self.helpers.jobs.close();
+        self.helpers.flusher.close();
+        for thread in threads {
+            thread.join().expect("a helper that panics ends the process");
+        }
+        self.shared.answers.close();
+    }
+}
+
+/// Starts a thread with a name. If it panics, an invariant is broken, and the process ends: a node must not go
+/// on without one of its threads.
+pub(crate) fn spawn<T: Send + 'static>(
+    name: &str,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, StartError> {
+    struct Guard;
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            if thread::panicking() {
+                std::process::abort();
+            }
+        }
+    }
+    let builder = thread::Builder::new().name(name.to_owned());
+    let guarded = move || {
+        let _guard = Guard;
+        run()
+    };
+    builder.spawn(guarded).map_err(|source| StartError::System { action: "make a thread", source })
+}

@@ -1,0 +1,124 @@
+//! Why a node does not start, or does not go on.
+
+use ringfort_node::NodeError;
+use ringfort_shard::ShardError;
+use ringfort_storage::StorageError;
+
+/// A node that can't start or go on. Each message is one line: what is wrong and what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// An address that is none, or that no name server knows.
+    #[error(
+        "{flag} {address:?} is not an address to {purpose}: {reason}; give HOST:PORT, as in 127.0.0.1:50051"
+    )]
+    Address {
+        /// Which flag.
+        flag: &'static str,
+        /// What was given.
+        address: String,
+        /// What it was wanted for.
+        purpose: &'static str,
+        /// Why it won't do.
+        reason: String,
+    },
+    /// Another process listens there.
+    #[error(
+        "{address} is in use: stop the process that listens there (perhaps this node is running already), or \
+         choose another port"
+    )]
+    PortInUse {
+        /// The address.
+        address: String,
+    },
+    /// The operating system won't let us listen.
+    #[error("can't listen on {address}: {source}; choose an address of this machine that you may use")]
+    Listen {
+        /// The address.
+        address: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Flags that can't be right.
+    #[error("{0}")]
+    Usage(String),
+    /// The data directory can't be used.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// A shard's table can't be used.
+    #[error(transparent)]
+    Shard(#[from] ShardError),
+    /// The flags disagree with the data directory.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// The other nodes won't have it, or it won't have them.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// A table is ahead of the log that made it.
+    #[error(
+        "the log ends at index {last} of shard {shard}, but its table is at {applied}: part of the log is \
+         missing; restore the files, or remove this node from its cluster and start it with a new data directory"
+    )]
+    LogBehind {
+        /// Whose.
+        shard: u32,
+        /// The log's last index.
+        last: u64,
+        /// The table's.
+        applied: u64,
+    },
+    /// The node has ended.
+    #[error("the node has stopped: {0}")]
+    Ended(&'static str),
+    /// A thread could not be made, a socket broke.
+    #[error("can't {action}: {source}")]
+    System {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// Why not.
+        source: std::io::Error,
+    },
+}
+
+impl StartError {
+    /// The exit code of a process that ends with this: 2 for what its operator has to change, 3 for a machine
+    /// that fails.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            StartError::Address { .. }
+            | StartError::PortInUse { .. }
+            | StartError::Listen { .. }
+            | StartError::Usage(_)
+            | StartError::Node(_)
+            | StartError::Refused(_) => 2,
+            StartError::Storage(error) => match error {
+                StorageError::Locked { .. }
+                | StorageError::Foreign { .. }
+                | StorageError::Conflict { .. }
+                | StorageError::Stranger { .. }
+                | StorageError::Unsupported { .. } => 2,
+                StorageError::Io { source, .. } => match source.kind() {
+                    std::io::ErrorKind::PermissionDenied
+                    | std::io::ErrorKind::NotADirectory
+                    | std::io::ErrorKind::NotFound
+                    | std::io::ErrorKind::ReadOnlyFilesystem => 2,
+                    _ => 3,
+                },
+                _ => 3,
+            },
+            StartError::Shard(_)
+            | StartError::LogBehind { .. }
+            | StartError::Ended(_)
+            | StartError::System { .. } => 3,
+        }
+    }
+}
+
+/// Ends the process at once: what is on disk is in doubt, so nothing may be acknowledged any more.
+pub(crate) fn die(what: &str, error: &StorageError) -> ! {
+    tracing::error!("{what}: {error}");
+    eprintln!(
+        "ringfort: {what}: {error}. The node ends now, and acknowledges nothing more; see to the disk, then start it again"
+    );
+    std::process::exit(3)
+}

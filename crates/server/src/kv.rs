@@ -1,0 +1,105 @@
+//! The services `KV` and `Cluster`: each call is a request to the node, and its reply a message.
+
+use std::sync::Arc;
+
+use ringfort_proto::v1::cluster_server::Cluster;
+use ringfort_proto::v1::kv_server::Kv;
+use ringfort_proto::{status, unary, v1};
+use ringfort_types::{Failure, Reply, Request};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Response, Status, Streaming};
+
+use crate::list;
+use crate::session::Session;
+use crate::shared::Shared;
+
+/// Both public services.
+#[derive(Clone, Debug)]
+pub(crate) struct Service {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Service {
+    /// Asks the node within the call's deadline, and makes the message of the reply.
+    async fn call<Asked, Told>(
+        &self,
+        call: tonic::Request<Asked>,
+        told: impl FnOnce(Reply) -> Result<Told, Failure>,
+    ) -> Result<Response<Told>, Status>
+    where
+        Request: From<Asked>,
+    {
+        let timeout_ms = status::timeout_ms(call.metadata());
+        let (reply, leader) = self.shared.ask(call.into_inner().into(), timeout_ms).await;
+        let mut response = Response::new(told(reply).map_err(status::from_failure)?);
+        if let Some(leader) = leader {
+            status::insert_leader(response.metadata_mut(), leader);
+        }
+        Ok(response)
+    }
+}
+
+#[tonic::async_trait]
+impl Kv for Service {
+    type ListStream = ReceiverStream<Result<v1::ListResponse, Status>>;
+    type SessionStream = Session;
+
+    async fn get(&self, call: tonic::Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
+        self.call(call, unary::into_get).await
+    }
+
+    async fn put(&self, call: tonic::Request<v1::PutRequest>) -> Result<Response<v1::PutResponse>, Status> {
+        let told = |reply| Ok(v1::PutResponse { receipt: Some(unary::into_receipt(reply)?) });
+        self.call(call, told).await
+    }
+
+    async fn delete(
+        &self,
+        call: tonic::Request<v1::DeleteRequest>,
+    ) -> Result<Response<v1::DeleteResponse>, Status> {
+        let told = |reply| Ok(v1::DeleteResponse { receipt: Some(unary::into_receipt(reply)?) });
+        self.call(call, told).await
+    }
+
+    async fn list(
+        &self,
+        call: tonic::Request<v1::ListRequest>,
+    ) -> Result<Response<Self::ListStream>, Status> {
+        let stream = list::stream(self.shared.clone(), call.into_inner()).map_err(status::from_failure)?;
+        Ok(Response::new(stream))
+    }
+
+    async fn session(
+        &self,
+        call: tonic::Request<Streaming<v1::SessionRequest>>,
+    ) -> Result<Response<Session>, Status> {
+        Ok(Response::new(Session::new(self.shared.clone(), call.into_inner())))
+    }
+}
+
+#[tonic::async_trait]
+impl Cluster for Service {
+    async fn get_cluster_state(
+        &self,
+        call: tonic::Request<v1::GetClusterStateRequest>,
+    ) -> Result<Response<v1::GetClusterStateResponse>, Status> {
+        let timeout_ms = status::timeout_ms(call.metadata());
+        let (reply, _) = self.shared.ask(Request::ClusterState, timeout_ms).await;
+        Ok(Response::new(unary::into_cluster_state(reply).map_err(status::from_failure)?))
+    }
+
+    async fn digest(
+        &self,
+        call: tonic::Request<v1::DigestRequest>,
+    ) -> Result<Response<v1::DigestResponse>, Status> {
+        let told = |reply| Ok(v1::DigestResponse { receipt: Some(unary::into_receipt(reply)?) });
+        self.call(call, told).await
+    }
+
+    async fn digest_at(
+        &self,
+        call: tonic::Request<v1::DigestAtRequest>,
+    ) -> Result<Response<v1::DigestAtResponse>, Status> {
+        self.call(call, unary::into_digest_at).await
+    }
+}

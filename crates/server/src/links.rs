@@ -1,0 +1,258 @@
+//! Connections with the other nodes: one out to each, made anew whenever it is lost, and those that come in.
+//!
+//! Frames travel outwards only, so two nodes have two connections between them. The outgoing stream takes all
+//! that waits in the node's [`Outbox`] and makes one frame of it; reads for that node are done at that moment.
+//! Incoming frames go to the core's inbox; while that is full of them, the reader pauses, and HTTP/2's own flow
+//! control holds the sender up.
+//!
+//! Invariants: `PeerUp` is reported once the other side has taken the stream, `PeerLost` once for each
+//! `PeerUp`. A refusal, our answer to a stranger, is the last thing on its stream.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use ringfort_node::Event;
+use ringfort_proto::internal::Frame;
+use ringfort_proto::internal::peer_client::PeerClient;
+use ringfort_proto::internal::peer_server::Peer;
+use ringfort_types::{NodeId, PeerFrame, PeerMessage};
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Endpoint;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::listener::{CONNECTION_WINDOW, STREAM_WINDOW};
+use crate::outbox::{Item, Outbox};
+use crate::shared::Shared;
+
+/// Largest frame between nodes: a Raft message may be 64 MiB by itself.
+pub(crate) const FRAME_BYTES_MAX: usize = 80 * 1024 * 1024;
+/// Most incoming connections from peers (and strangers who speak their protocol).
+const LINKS_MAX: usize = 256;
+/// The first pause before connecting again; it doubles up to [`BACKOFF_MAX`].
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// How long one attempt to connect may take.
+const CONNECT_MAX: Duration = Duration::from_secs(2);
+/// A peer that does not answer HTTP/2 pings for this long is lost.
+const PING_EVERY: Duration = Duration::from_secs(2);
+const PING_MAX: Duration = Duration::from_secs(3);
+/// How long a reader pauses while the inbox is full of frames.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// Keeps one node connected, for as long as this node lives.
+pub(crate) async fn keep_connected(shared: Arc<Shared>, outbox: Arc<Outbox>, address: String) {
+    let node = outbox.to();
+    let mut stopping = shared.stopping.subscribe();
+    let mut backoff = BACKOFF_MIN;
+    loop {
+        let started = Instant::now();
+        let attempt = async {
+            let number = shared.link_number();
+            match connect(&shared, &outbox, &address, number).await {
+                Ok(answers) => {
+                    tracing::debug!("connected with node {node} at {address}");
+                    shared.inbox.push(Event::PeerUp(node));
+                    let why = until_lost(&shared, number, answers).await;
+                    tracing::debug!("lost node {node} at {address}: {why}");
+                    true
+                }
+                Err(error) => {
+                    tracing::trace!("can't connect with node {node} at {address}: {error}");
+                    false
+                }
+            }
+        };
+        let was_up = tokio::select! {
+            was_up = attempt => was_up,
+            _ = stopping.wait_for(|stopping| *stopping) => return,
+        };
+        outbox.close();
+        if was_up {
+            shared.inbox.push(Event::PeerLost(node));
+            if started.elapsed() > BACKOFF_MAX {
+                backoff = BACKOFF_MIN;
+            }
+        }
+        tokio::time::sleep(backoff).await;
+        backoff = (backoff * 2).min(BACKOFF_MAX);
+    }
+}
+
+async fn connect(
+    shared: &Arc<Shared>,
+    outbox: &Arc<Outbox>,
+    address: &str,
+    number: u64,
+) -> Result<Streaming<Frame>, Box<dyn std::error::Error + Send + Sync>> {
+    let channel = Endpoint::from_shared(format!("http://{address}"))?
+        .tcp_nodelay(true)
+        .connect_timeout(CONNECT_MAX)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_MAX)
+        .keep_alive_while_idle(true)
+        .connect()
+        .await?;
+    let mut client = PeerClient::new(channel)
+        .max_decoding_message_size(FRAME_BYTES_MAX)
+        .max_encoding_message_size(FRAME_BYTES_MAX);
+    outbox.assign(number);
+    let frames = Outgoing { shared: shared.clone(), outbox: outbox.clone(), number };
+    Ok(tokio::time::timeout(CONNECT_MAX, client.link(frames)).await??.into_inner())
+}
+
+/// Waits for the end of the stream; a frame on it is the other node's refusal, for our node to know.
+async fn until_lost(shared: &Shared, number: u64, mut answers: Streaming<Frame>) -> String {
+    loop {
+        match answers.message().await {
+            Ok(None) => return "it closed the connection".into(),
+            Err(status) => return status.message().to_owned(),
+            Ok(Some(frame)) => {
+                let bytes = frame.payload.len();
+                match PeerFrame::decode(frame.payload) {
+                    Ok(frame) => shared.inbox.push_frame(number, frame, bytes),
+                    Err(malformed) => return malformed.to_string(),
+                }
+            }
+        }
+    }
+}
+
+/// The frames of one outgoing connection. Ends when the outbox is no longer its own.
+struct Outgoing {
+    shared: Arc<Shared>,
+    outbox: Arc<Outbox>,
+    number: u64,
+}
+
+impl Stream for Outgoing {
+    type Item = Frame;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Frame>> {
+        self.outbox.poll_take(self.number, cx.waker()).map(|items| {
+            items.map(|items| {
+                let messages = items.into_iter().map(|item| self.message(item)).collect();
+                Frame { payload: frame(&self.shared, self.outbox.to(), messages).encode() }
+            })
+        })
+    }
+}
+
+impl Outgoing {
+    fn message(&self, item: Item) -> PeerMessage {
+        match item {
+            Item::Message(message) => message,
+            Item::Read { id, read } => PeerMessage::Answer { id, reply: self.shared.readers.query(&read) },
+        }
+    }
+}
+
+fn frame(shared: &Shared, to: NodeId, messages: Vec<PeerMessage>) -> PeerFrame {
+    let header = &shared.header;
+    PeerFrame {
+        from: header.from,
+        to,
+        incarnation: header.incarnation,
+        cluster: header.cluster(),
+        epoch: header.epoch(),
+        messages,
+    }
+}
+
+/// Connections that other nodes have made to this one.
+#[derive(Debug, Default)]
+pub(crate) struct Links {
+    open: Mutex<BTreeMap<u64, Link>>,
+}
+
+#[derive(Debug)]
+struct Link {
+    answers: mpsc::Sender<Result<Frame, Status>>,
+    /// Who its frames say they are from; 0 before the first.
+    from: NodeId,
+}
+
+impl Links {
+    /// Says so on this connection, and closes it.
+    pub(crate) fn refuse(&self, shared: &Shared, link: u64, reason: String) {
+        if let Some(link) = self.open().remove(&link) {
+            let refusal = frame(shared, link.from, vec![PeerMessage::Refused { reason }]);
+            let _gone = link.answers.try_send(Ok(Frame { payload: refusal.encode() }));
+        }
+    }
+
+    fn open(&self) -> MutexGuard<'_, BTreeMap<u64, Link>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes who speaks on it. False if the connection has been refused meanwhile.
+    fn hear(&self, link: u64, from: NodeId) -> bool {
+        self.open().get_mut(&link).map(|link| link.from = from).is_some()
+    }
+}
+
+/// The service that other nodes connect to.
+#[derive(Clone, Debug)]
+pub(crate) struct PeerService {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) links: Arc<Links>,
+}
+
+#[tonic::async_trait]
+impl Peer for PeerService {
+    type LinkStream = ReceiverStream<Result<Frame, Status>>;
+
+    async fn link(&self, request: Request<Streaming<Frame>>) -> Result<Response<Self::LinkStream>, Status> {
+        let number = self.shared.link_number();
+        let (answers, stream) = mpsc::channel(1);
+        {
+            let mut open = self.links.open();
+            if open.len() >= LINKS_MAX {
+                return Err(Status::resource_exhausted("too many connections from peers"));
+            }
+            open.insert(number, Link { answers, from: NodeId(0) });
+        }
+        let (service, frames) = (self.clone(), request.into_inner());
+        tokio::spawn(async move {
+            let mut stopping = service.shared.stopping.subscribe();
+            tokio::select! {
+                () = service.read(number, frames) => {}
+                _ = stopping.wait_for(|stopping| *stopping) => {}
+            }
+            service.links.open().remove(&number);
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
+
+impl PeerService {
+    async fn read(&self, number: u64, mut frames: Streaming<Frame>) {
+        let mut from = NodeId(0);
+        while let Ok(Some(frame)) = frames.message().await {
+            let bytes = frame.payload.len();
+            let frame = match PeerFrame::decode(frame.payload) {
+                Ok(frame) => frame,
+                Err(malformed) => {
+                    tracing::warn!("a peer's frame can't be read, its connection is closed: {malformed}");
+                    return;
+                }
+            };
+            if frame.from != from {
+                from = frame.from;
+                if !self.links.hear(number, from) {
+                    return;
+                }
+            }
+            self.shared.inbox.push_frame(number, frame, bytes);
+            while self.shared.inbox.peers_must_wait() {
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}

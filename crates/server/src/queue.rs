@@ -1,0 +1,304 @@
+//! The bounded queue in front of the core thread, and the plain ones in front of its helpers.
+//!
+//! Both hand over everything that waits in one exchange of vectors, so that a busy consumer takes the lock
+//! once a turn, and a producer wakes it only if it sleeps: while it works, a push is a lock and a copy.
+//!
+//! Invariants: what clients send is refused, not queued, beyond [`REQUESTS_MAX`] and [`REQUEST_BYTES_MAX`];
+//! what peers send makes their readers wait beyond [`PEER_BYTES_MAX`]; the rest is bounded by what the node
+//! has under way. Deliberately absent: async. Consumers are threads; producers never block on a full queue.
+
+use std::sync::{Condvar, Mutex, MutexGuard};
+use std::time::Instant;
+
+use ringfort_node::{Event, Incoming};
+use ringfort_types::PeerFrame;
+
+/// Most requests that wait for the core thread.
+pub(crate) const REQUESTS_MAX: usize = 64 * 1024;
+/// Most bytes of requests that wait for the core thread.
+pub(crate) const REQUEST_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of peers' frames that wait for the core thread before their readers pause.
+pub(crate) const PEER_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Most requests handed to the core in one turn; more wait for the next.
+const TURN_REQUESTS_MAX: usize = 8 * 1024;
+
+/// Everything that waits for the core thread.
+#[derive(Debug, Default)]
+pub(crate) struct Inbox {
+    state: Mutex<InboxState>,
+    ready: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct InboxState {
+    events: Vec<Event>,
+    requests: Vec<Incoming>,
+    request_bytes: usize,
+    peer_bytes: usize,
+    sleeping: bool,
+    closed: bool,
+}
+
+impl InboxState {
+    fn has_room(&self, requests: usize, bytes: usize) -> bool {
+        !self.closed
+            && self.requests.len() + requests <= REQUESTS_MAX
+            && self.request_bytes + bytes <= REQUEST_BYTES_MAX
+    }
+}
+
+/// What the core thread is to handle in one turn.
+#[derive(Debug, Default)]
+pub(crate) struct Turn {
+    /// Everything but clients' requests, in the order of arrival.
+    pub(crate) events: Vec<Event>,
+    /// Clients' requests, of all connections.
+    pub(crate) requests: Vec<Incoming>,
+}
+
+impl Inbox {
+    /// Adds an event of this node's own threads.
+    pub(crate) fn push(&self, event: Event) {
+        let mut state = self.lock();
+        state.events.push(event);
+        self.wake(state);
+    }
+
+    /// Adds a peer's frame of so many bytes.
+    pub(crate) fn push_frame(&self, link: u64, frame: PeerFrame, bytes: usize) {
+        let mut state = self.lock();
+        state.events.push(Event::Peer { link, frame });
+        state.peer_bytes += bytes;
+        self.wake(state);
+    }
+
+    /// Whether a peer's reader should pause before the next frame.
+    pub(crate) fn peers_must_wait(&self) -> bool {
+        self.lock().peer_bytes > PEER_BYTES_MAX
+    }
+
+    /// Adds clients' requests of so many bytes, and leaves `requests` empty; or, if they don't fit, returns
+    /// false and leaves it alone.
+    #[must_use]
+    pub(crate) fn push_requests(&self, requests: &mut Vec<Incoming>, bytes: usize) -> bool {
+        let mut state = self.lock();
+        if !state.has_room(requests.len(), bytes) {
+            return false;
+        }
+        state.requests.append(requests);
+        state.request_bytes += bytes;
+        self.wake(state);
+        true
+    }
+
+    /// Adds one request of so many bytes; false if it does not fit.
+    #[must_use]
+    pub(crate) fn push_request(&self, request: Incoming, bytes: usize) -> bool {
+        let mut state = self.lock();
+        if !state.has_room(1, bytes) {
+            return false;
+        }
+        state.requests.push(request);
+        state.request_bytes += bytes;
+        self.wake(state);
+        true
+    }
+
+    /// Ends the core thread's next `take`.
+    pub(crate) fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        self.wake(state);
+    }
+
+    /// Waits for something to do, until `deadline` at the longest, and moves it into `turn`, which is empty.
+    /// False once the inbox is closed.
+    pub(crate) fn take(&self, turn: &mut Turn, deadline: Instant) -> bool {
+        let mut state = self.lock();
+        while state.events.is_empty() && state.requests.is_empty() && !state.closed {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return true;
+            }
+            state.sleeping = true;
+            state = self.ready.wait_timeout(state, left).expect("no holder of the lock panics").0;
+            state.sleeping = false;
+        }
+        std::mem::swap(&mut state.events, &mut turn.events);
+        state.peer_bytes = 0;
+        if state.requests.len() <= TURN_REQUESTS_MAX {
+            std::mem::swap(&mut state.requests, &mut turn.requests);
+            state.request_bytes = 0;
+        } else {
+            turn.requests.extend(state.requests.drain(..TURN_REQUESTS_MAX));
+            state.request_bytes = state.requests.iter().map(|incoming| incoming.request.weight()).sum();
+        }
+        !state.closed
+    }
+
+    fn lock(&self) -> MutexGuard<'_, InboxState> {
+        self.state.lock().expect("no holder of the lock panics")
+    }
+
+    fn wake(&self, mut state: MutexGuard<'_, InboxState>) {
+        if std::mem::take(&mut state.sleeping) {
+            drop(state);
+            self.ready.notify_one();
+        }
+    }
+}
+
+/// A queue to one helper thread, which takes all that waits at once.
+#[derive(Debug)]
+pub(crate) struct Queue<T> {
+    state: Mutex<QueueState<T>>,
+    ready: Condvar,
+}
+
+#[derive(Debug)]
+struct QueueState<T> {
+    items: Vec<T>,
+    sleeping: bool,
+    closed: bool,
+}
+
+/// Why [`Queue::take`] returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// There is something.
+    Items,
+    /// The deadline has passed, and there is nothing.
+    Nothing,
+    /// The queue is closed and empty.
+    Closed,
+}
+
+impl<T> Default for Queue<T> {
+    fn default() -> Queue<T> {
+        let state = QueueState { items: Vec::new(), sleeping: false, closed: false };
+        Queue { state: Mutex::new(state), ready: Condvar::new() }
+    }
+}
+
+impl<T> Queue<T> {
+    /// Adds an item. Ignored once the queue is closed.
+    pub(crate) fn push(&self, item: T) {
+        let mut state = self.lock();
+        if state.closed {
+            return;
+        }
+        state.items.push(item);
+        if std::mem::take(&mut state.sleeping) {
+            drop(state);
+            self.ready.notify_one();
+        }
+    }
+
+    /// No more items; the thread takes what is there and ends.
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+        self.ready.notify_one();
+    }
+
+    /// Waits for items and moves all of them into `items`, which is empty.
+    pub(crate) fn take(&self, items: &mut Vec<T>, deadline: Option<Instant>) -> Taken {
+        let mut state = self.lock();
+        while state.items.is_empty() {
+            if state.closed {
+                return Taken::Closed;
+            }
+            state.sleeping = true;
+            state = match deadline {
+                None => self.ready.wait(state).expect("no holder of the lock panics"),
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        state.sleeping = false;
+                        return Taken::Nothing;
+                    }
+                    self.ready.wait_timeout(state, left).expect("no holder of the lock panics").0
+                }
+            };
+            state.sleeping = false;
+        }
+        std::mem::swap(&mut state.items, items);
+        Taken::Items
+    }
+
+    fn lock(&self) -> MutexGuard<'_, QueueState<T>> {
+        self.state.lock().expect("no holder of the lock panics")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::thread;
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use ringfort_types::{Consistency, NodeId, Request, Token};
+
+    use super::*;
+
+    fn incoming(id: u64) -> Incoming {
+        Incoming {
+            token: Token { origin: NodeId(1), id },
+            request: Request::Get { key: Bytes::from_static(b"k"), consistency: Consistency::Linearizable },
+            timeout_ms: 1,
+        }
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_millis(5)
+    }
+
+    #[test]
+    fn the_inbox_refuses_requests_beyond_its_bounds_and_keeps_events() {
+        let inbox = Inbox::default();
+        let mut many: Vec<_> = (0..REQUESTS_MAX as u64).map(incoming).collect();
+        assert!(inbox.push_requests(&mut many, 1));
+        assert!(many.is_empty());
+        assert!(!inbox.push_requests(&mut vec![incoming(0)], 1));
+        inbox.push(Event::BirthSaved);
+        let mut turn = Turn::default();
+        assert!(inbox.take(&mut turn, soon()));
+        assert_eq!((turn.events.len(), turn.requests.len()), (1, TURN_REQUESTS_MAX));
+        assert!(inbox.push_requests(&mut vec![incoming(0)], 1));
+        assert!(!inbox.push_requests(&mut vec![incoming(0)], REQUEST_BYTES_MAX));
+    }
+
+    #[test]
+    fn the_inbox_returns_at_its_deadline_and_when_closed() {
+        let inbox = Arc::new(Inbox::default());
+        let mut turn = Turn::default();
+        assert!(inbox.take(&mut turn, soon()));
+        assert!(turn.events.is_empty());
+        let other = inbox.clone();
+        let thread = thread::spawn(move || {
+            let mut turn = Turn::default();
+            other.take(&mut turn, Instant::now() + Duration::from_secs(10))
+        });
+        inbox.close();
+        assert!(!thread.join().unwrap());
+    }
+
+    #[test]
+    fn a_queue_hands_over_everything_in_order_and_empties_before_it_ends() {
+        let queue = Arc::new(Queue::default());
+        let other = queue.clone();
+        let thread = thread::spawn(move || {
+            let (mut all, mut items) = (Vec::new(), Vec::new());
+            while other.take(&mut items, None) == Taken::Items {
+                all.append(&mut items);
+            }
+            all
+        });
+        (0..1_000).for_each(|n| queue.push(n));
+        queue.close();
+        queue.push(1_000);
+        assert_eq!(thread.join().unwrap(), (0..1_000).collect::<Vec<_>>());
+        assert_eq!(queue.take(&mut Vec::new(), Some(soon())), Taken::Closed);
+        assert_eq!(Queue::<u8>::default().take(&mut Vec::new(), Some(soon())), Taken::Nothing);
+    }
+}

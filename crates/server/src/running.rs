@@ -1,0 +1,247 @@
+//! Starting a node, and the handle on one that runs.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use ringfort_node::{Config as NodeConfig, Event, Identity, Node};
+use ringfort_storage::{DataDir, FileDisk, LsmTables, TableOptions, Who};
+use ringfort_types::{NodeId, is_name};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::answers::Answers;
+use crate::clock::Clock;
+use crate::core::{Core, Helpers, spawn};
+use crate::links::{self, Links};
+use crate::outbox::Outbox;
+use crate::shared::{Header, NOTICES_MAX, Report, Shared};
+use crate::{Config, StartError, listener, sockets};
+
+/// How long to wait for leaderships to be handed over.
+const HAND_OVER_MAX: Duration = Duration::from_secs(3);
+/// How long to wait for answers to leave once nothing new is taken.
+const DRAIN_MAX: Duration = Duration::from_secs(1);
+
+/// A node that serves, for its operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Its number.
+    pub node: NodeId,
+    /// Its name.
+    pub name: String,
+    /// Where the others and the clients find it.
+    pub address: String,
+    /// How many nodes the cluster was born with.
+    pub nodes: usize,
+    /// How many shards it has.
+    pub shards: u32,
+    /// How long it took from the start.
+    pub took: Duration,
+}
+
+/// A node that runs. Dropping it ends the node at once, as a crash would, but for the sync under way.
+#[derive(Debug)]
+pub struct Running {
+    shared: Arc<Shared>,
+    reports: mpsc::UnboundedReceiver<Report>,
+    notices: Option<mpsc::Receiver<String>>,
+    core: Option<JoinHandle<()>>,
+    sockets: JoinSet<()>,
+    summary: Summary,
+    started: Instant,
+}
+
+/// Checks the flags, binds the port, locks the directory, and starts the node. It serves once
+/// [`Running::serving`] says so, which is after its peers have been met if it is new.
+pub async fn start(config: Config) -> Result<Running, StartError> {
+    let started = Instant::now();
+    config.validate()?;
+    let listener = listener::bind(&config.listen).await?;
+    let bound =
+        listener.local_addr().map_err(|source| StartError::System { action: "name the socket", source })?;
+    let address = config.advertised(bound)?;
+    let nodes = config.nodes(&address, config.name.as_deref().unwrap_or_default())?;
+    let fresh_incarnation = getrandom::u64().map_err(|error| StartError::System {
+        action: "draw a random number",
+        source: std::io::Error::other(error),
+    })?;
+
+    let disk = FileDisk::open(&config.data_dir)?;
+    let who = Who { name: config.name.clone(), address: address.clone(), fresh_incarnation };
+    let (data, stored) = DataDir::open(Arc::new(disk), &who)?;
+    let tables = LsmTables::open(
+        &config.data_dir,
+        TableOptions { cache_bytes: config.cache_bytes, ..TableOptions::default() },
+    )?;
+
+    let name = node_name(&stored.name);
+    let nodes: Vec<(String, String)> = nodes
+        .into_iter()
+        .map(|(at, known)| if at == address { (at, name.clone()) } else { (at, known) })
+        .collect();
+    let (addresses, names): (Vec<_>, Vec<_>) = nodes.into_iter().unzip();
+    let clock = Clock::new();
+    let node = Node::new(
+        NodeConfig {
+            address: address.clone(),
+            addresses: addresses.clone(),
+            names,
+            shards: config.shards,
+            replicas: config.replicas,
+        },
+        &Identity { incarnation: stored.incarnation, boot: stored.boot, birth: stored.birth },
+        clock.now(),
+    )?;
+
+    let me = node.id();
+    let mut outboxes = vec![None];
+    for number in 1..=addresses.len() as u64 {
+        outboxes.push((number != me.0).then(|| Arc::new(Outbox::new(NodeId(number)))));
+    }
+    let (reporting, reports) = mpsc::unbounded_channel();
+    let (noticing, notices) = mpsc::channel(NOTICES_MAX);
+    let shared = Arc::new(Shared::new(
+        Answers::new(me, outboxes),
+        Header::new(&node, stored.incarnation),
+        config.shards,
+        reporting,
+        noticing,
+    ));
+    let links = Arc::<Links>::default();
+
+    let mut tasks = JoinSet::new();
+    for (place, peer) in addresses.iter().enumerate() {
+        if let Some(outbox) = shared.answers.outbox(NodeId(place as u64 + 1)) {
+            tasks.spawn(links::keep_connected(shared.clone(), outbox.clone(), peer.clone()));
+        }
+    }
+    let serving = sockets::serve(shared.clone(), links.clone(), listener);
+    tasks.spawn(async move { serving.await.expect("the descriptors were compiled with this binary") });
+
+    let core = Core {
+        node,
+        shared: shared.clone(),
+        links,
+        clock,
+        data: Arc::new(data),
+        tables: Arc::new(tables),
+        memtable_bytes: config.memtable_bytes,
+        runtime: Handle::current(),
+        helpers: Helpers::default(),
+    };
+    let core = Some(spawn("core", move || core.run())?);
+    let summary = Summary {
+        node: me,
+        name,
+        address,
+        nodes: addresses.len(),
+        shards: config.shards,
+        took: Duration::ZERO,
+    };
+    Ok(Running { shared, reports, notices: Some(notices), core, sockets: tasks, summary, started })
+}
+
+/// A stored name, or what an address makes for one: others accept letters, digits, `-`, `_` and `.` only.
+fn node_name(stored: &str) -> String {
+    if is_name(stored) {
+        return stored.to_owned();
+    }
+    let name: String =
+        stored.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect();
+    let name = name.trim_matches('-');
+    name[..name.len().min(ringfort_types::limits::NAME_BYTES_MAX)].to_owned()
+}
+
+impl Running {
+    /// Waits until requests are served.
+    pub async fn serving(&mut self) -> Result<Summary, StartError> {
+        loop {
+            match self.reports.recv().await {
+                Some(Report::Serving) => {
+                    self.summary.took = self.started.elapsed();
+                    return Ok(self.summary.clone());
+                }
+                Some(Report::Failed(error)) => return Err(error),
+                Some(Report::Stopped) => return Err(StartError::Ended("it was told to before it served")),
+                None => return Err(StartError::Ended("its threads have ended")),
+            }
+        }
+    }
+
+    /// Waits until the node can't go on, for as long as it can.
+    pub async fn failed(&mut self) -> StartError {
+        loop {
+            match self.reports.recv().await {
+                Some(Report::Failed(error)) => return error,
+                Some(Report::Serving) => {}
+                Some(Report::Stopped) | None => return StartError::Ended("its threads have ended"),
+            }
+        }
+    }
+
+    /// Lines for the operator, as they come. To be taken once; lines that nobody reads are dropped.
+    pub fn notices(&mut self) -> Option<mpsc::Receiver<String>> {
+        self.notices.take()
+    }
+
+    /// Where the others and the clients find it.
+    pub fn address(&self) -> &str {
+        &self.summary.address
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.summary.name
+    }
+
+    /// Hands leaderships over, answers what it can, seals the log and ends. Takes five seconds at most.
+    pub async fn stop(mut self) -> Result<(), StartError> {
+        self.shared.inbox.push(Event::Stop);
+        let handed_over = async {
+            while let Some(report) = self.reports.recv().await {
+                if matches!(report, Report::Stopped | Report::Failed(_)) {
+                    return;
+                }
+            }
+        };
+        if tokio::time::timeout(HAND_OVER_MAX, handed_over).await.is_err() {
+            tracing::warn!("leaderships could not be handed over in time; the other nodes will elect");
+        }
+        self.shared.stopping.send_replace(true);
+        self.shared.inbox.close();
+        if let Some(core) = self.core.take() {
+            let ended = tokio::task::spawn_blocking(move || core.join());
+            let _longer = tokio::time::timeout(DRAIN_MAX, ended).await;
+        }
+        let drained = async { while self.sockets.join_next().await.is_some() {} };
+        let _longer = tokio::time::timeout(DRAIN_MAX, drained).await;
+        Ok(())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.sockets.abort_all();
+        self.shared.stopping.send_replace(true);
+        self.shared.inbox.close();
+        if let Some(core) = self.core.take() {
+            // The directory's lock goes with the thread, and who drops a node may want to start it again.
+            let _panicked = core.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_address_makes_a_name() {
+        assert_eq!(node_name("node1"), "node1");
+        assert_eq!(node_name("127.0.0.1:50051"), "127.0.0.1-50051");
+        assert_eq!(node_name("[::1]:50051"), "1--50051");
+        assert!(is_name(&node_name(&"x".repeat(200))));
+    }
+}

@@ -1,0 +1,169 @@
+//! What all of a node's threads and tasks hold in common.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ringfort_node::{Incoming, Node};
+use ringfort_types::{Code, Epoch, Failure, Incarnation, NodeId, Reply, Request, Token};
+use tokio::sync::{mpsc, watch};
+
+use crate::StartError;
+use crate::answers::{Answers, What};
+use crate::queue::Inbox;
+use crate::readers::Readers;
+
+/// Lines for the operator that wait to be read; more are dropped.
+pub(crate) const NOTICES_MAX: usize = 256;
+
+/// Something that whoever runs the node should know.
+#[derive(Debug)]
+pub(crate) enum Report {
+    /// Requests are served from now on.
+    Serving,
+    /// The node can't go on.
+    Failed(StartError),
+    /// The node has handed over what it could, and may end.
+    Stopped,
+}
+
+/// What every frame to a peer says about its sender.
+#[derive(Debug)]
+pub(crate) struct Header {
+    pub(crate) from: NodeId,
+    pub(crate) incarnation: Incarnation,
+    cluster: AtomicU64,
+    epoch: AtomicU64,
+}
+
+impl Header {
+    pub(crate) fn new(node: &Node, incarnation: Incarnation) -> Header {
+        let header =
+            Header { from: node.id(), incarnation, cluster: AtomicU64::new(0), epoch: AtomicU64::new(0) };
+        header.update(node);
+        header
+    }
+
+    /// As of this turn.
+    pub(crate) fn update(&self, node: &Node) {
+        self.cluster.store(node.cluster(), Ordering::Release);
+        self.epoch.store(node.epoch().0, Ordering::Release);
+    }
+
+    pub(crate) fn cluster(&self) -> u64 {
+        self.cluster.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn epoch(&self) -> Epoch {
+        Epoch(self.epoch.load(Ordering::Acquire))
+    }
+}
+
+/// What all of a node's threads and tasks hold in common.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) inbox: Inbox,
+    pub(crate) answers: Answers,
+    pub(crate) readers: Readers,
+    pub(crate) header: Header,
+    /// How many shards hold keys; they count from 1.
+    pub(crate) shards: u32,
+    /// A handful over a node's life, so that it needs no bound.
+    reports: mpsc::UnboundedSender<Report>,
+    notices: mpsc::Sender<String>,
+    /// True once requests are served.
+    pub(crate) serving: watch::Sender<bool>,
+    /// True once connections should end.
+    pub(crate) stopping: watch::Sender<bool>,
+    next_link: AtomicU64,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        answers: Answers,
+        header: Header,
+        shards: u32,
+        reports: mpsc::UnboundedSender<Report>,
+        notices: mpsc::Sender<String>,
+    ) -> Shared {
+        Shared {
+            inbox: Inbox::default(),
+            answers,
+            readers: Readers::default(),
+            header,
+            shards,
+            reports,
+            notices,
+            serving: watch::Sender::new(false),
+            stopping: watch::Sender::new(false),
+            next_link: AtomicU64::new(1),
+        }
+    }
+
+    /// A number for a connection with a peer, in or out. Never 0, never used again.
+    pub(crate) fn link_number(&self) -> u64 {
+        self.next_link.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Tells whoever runs the node.
+    pub(crate) fn report(&self, report: Report) {
+        let _nobody_listens = self.reports.send(report);
+    }
+
+    /// A line for the operator.
+    pub(crate) fn notice(&self, line: String) {
+        tracing::info!("{line}");
+        let _nobody_reads = self.notices.try_send(line);
+    }
+
+    /// Whether the node is on its way down.
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
+    /// Asks the node and waits for what comes of it; if that is a read, does it. The reply comes with the node
+    /// to ask next time, if it wasn't this one.
+    pub(crate) async fn ask(
+        self: &Arc<Shared>,
+        request: Request,
+        timeout_ms: u32,
+    ) -> (Reply, Option<NodeId>) {
+        let bytes = request.weight();
+        let (token, receiver) = self.answers.open_call();
+        let _call = Call { shared: self, token };
+        if !self.inbox.push_request(Incoming { token, request, timeout_ms }, bytes) {
+            return (Reply::Failed(busy()), None);
+        }
+        match receiver.await {
+            Ok(What::Reply { reply, leader }) => (reply, leader),
+            Ok(What::Read(read)) if Readers::is_long(&read.request) => {
+                let shared = self.clone();
+                let reply = tokio::task::spawn_blocking(move || shared.readers.query(&read)).await;
+                (reply.unwrap_or_else(|_| Reply::Failed(stopped())), None)
+            }
+            Ok(What::Read(read)) => (self.readers.query(&read), None),
+            Err(_) => (Reply::Failed(stopped()), None),
+        }
+    }
+}
+
+/// The core's queue is full.
+pub(crate) fn busy() -> Failure {
+    Failure::rejected(Code::ResourceExhausted, "the node has too many requests waiting: send fewer at a time")
+}
+
+/// The node ended before the answer came.
+pub(crate) fn stopped() -> Failure {
+    Failure::unknown(Code::Stopping, "the node stopped before the answer came")
+}
+
+/// A call under way; gives its place up when its caller goes.
+struct Call<'a> {
+    shared: &'a Shared,
+    token: Token,
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        self.shared.answers.close_call(self.token);
+    }
+}

@@ -1,0 +1,150 @@
+//! Nodes in this process, on free loopback ports and in temporary directories.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use ringfort_proto::v1;
+use ringfort_proto::v1::cluster_client::ClusterClient;
+use ringfort_proto::v1::kv_client::KvClient;
+use ringfort_server::{Config, Running, start};
+use tempfile::TempDir;
+use tonic::transport::Channel;
+
+/// A cluster whose nodes can be dropped and started again.
+pub struct Nodes {
+    pub configs: Vec<Config>,
+    pub running: Vec<Option<Running>>,
+    _dir: TempDir,
+}
+
+impl Nodes {
+    /// Not started yet.
+    pub fn new(count: usize, shards: u32) -> Nodes {
+        let dir = tempfile::tempdir().unwrap();
+        let sockets: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let mut addresses: Vec<_> = sockets.iter().map(|s| s.local_addr().unwrap().to_string()).collect();
+        addresses.sort();
+        let configs = (0..count)
+            .map(|me| {
+                let peers = (0..count).filter(|other| *other != me);
+                Config {
+                    name: Some(format!("node{}", me + 1)),
+                    peers: peers.map(|other| (None, addresses[other].clone())).collect(),
+                    shards,
+                    memtable_bytes: 4 * 1024 * 1024,
+                    ..Config::new(&addresses[me], dir.path().join(format!("node{}", me + 1)))
+                }
+            })
+            .collect();
+        Nodes { configs, running: (0..count).map(|_| None).collect(), _dir: dir }
+    }
+
+    /// Started, all serving.
+    pub async fn serving(count: usize, shards: u32) -> Nodes {
+        let mut nodes = Nodes::new(count, shards);
+        for at in 0..count {
+            nodes.start(at).await;
+        }
+        nodes.all_serving().await;
+        nodes
+    }
+
+    /// Starts one.
+    pub async fn start(&mut self, at: usize) {
+        self.running[at] = Some(start(self.configs[at].clone()).await.unwrap());
+    }
+
+    /// Waits for those that are started.
+    pub async fn all_serving(&mut self) {
+        for running in self.running.iter_mut().flatten() {
+            tokio::time::timeout(Duration::from_secs(10), running.serving()).await.unwrap().unwrap();
+        }
+        self.wait_for_leaders().await;
+    }
+
+    /// Waits until every shard is led, as the first running node sees it.
+    pub async fn wait_for_leaders(&self) {
+        let at = self.running.iter().position(Option::is_some).unwrap();
+        let alive: Vec<_> = (0..self.running.len()).filter(|at| self.running[*at].is_some()).collect();
+        let until = Instant::now() + Duration::from_secs(10);
+        loop {
+            let state = self.cluster(at).await.get_cluster_state(v1::GetClusterStateRequest {}).await;
+            let state = state.unwrap().into_inner();
+            let led = |shard: &v1::ShardState| {
+                shard.leader_node != 0 && alive.contains(&(shard.leader_node as usize - 1))
+            };
+            if !state.shards.is_empty() && state.shards.iter().all(led) {
+                return;
+            }
+            assert!(Instant::now() < until, "no leaders: {state:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Ends one as a crash would.
+    pub fn drop(&mut self, at: usize) {
+        self.running[at] = None;
+    }
+
+    pub fn dir(&self, at: usize) -> PathBuf {
+        self.configs[at].data_dir.clone()
+    }
+
+    pub async fn channel(&self, at: usize) -> Channel {
+        Channel::from_shared(format!("http://{}", self.configs[at].listen)).unwrap().connect().await.unwrap()
+    }
+
+    pub async fn kv(&self, at: usize) -> KvClient<Channel> {
+        KvClient::new(self.channel(at).await)
+    }
+
+    pub async fn cluster(&self, at: usize) -> ClusterClient<Channel> {
+        ClusterClient::new(self.channel(at).await)
+    }
+}
+
+pub fn put(key: impl Into<String>, value: impl Into<String>) -> v1::PutRequest {
+    v1::PutRequest { key: key.into().into(), value: value.into().into() }
+}
+
+pub fn get(key: impl Into<String>) -> v1::GetRequest {
+    v1::GetRequest { key: key.into().into(), consistency: 0 }
+}
+
+pub fn list(prefix: impl Into<String>) -> v1::ListRequest {
+    v1::ListRequest { prefix: prefix.into().into(), ..v1::ListRequest::default() }
+}
+
+/// All rows of a stream.
+pub async fn rows(kv: &mut KvClient<Channel>, asked: v1::ListRequest) -> Vec<(String, String)> {
+    let mut stream = kv.list(asked).await.unwrap().into_inner();
+    let mut rows = Vec::new();
+    while let Some(frame) = stream.message().await.unwrap() {
+        assert!(!frame.rows.is_empty());
+        for row in frame.rows {
+            rows.push((
+                String::from_utf8(row.key.to_vec()).unwrap(),
+                String::from_utf8(row.value.to_vec()).unwrap(),
+            ));
+        }
+    }
+    rows
+}
+
+/// Asks all replicas of every shard for their digests, and compares.
+pub async fn replicas_agree(nodes: &Nodes) {
+    let mut cluster = nodes.cluster(0).await;
+    let state = cluster.get_cluster_state(v1::GetClusterStateRequest {}).await.unwrap().into_inner();
+    for shard in state.shards.iter().filter(|shard| shard.shard != 0) {
+        let mark = cluster.digest(v1::DigestRequest { shard: shard.shard }).await.unwrap().into_inner();
+        let index = mark.receipt.unwrap().index;
+        let mut answers = Vec::new();
+        for replica in &shard.replicas {
+            let asked = v1::DigestAtRequest { node: replica.node, shard: shard.shard, index };
+            let answer = cluster.digest_at(asked).await.unwrap().into_inner();
+            answers.push((answer.hash, answer.rows));
+        }
+        assert!(answers.windows(2).all(|pair| pair[0] == pair[1]), "shard {}: {answers:?}", shard.shard);
+    }
+}

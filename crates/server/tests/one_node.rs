@@ -1,0 +1,158 @@
+//! A cluster of one: calls, sessions, lists, errors, restarts.
+
+mod nodes;
+
+use std::time::{Duration, Instant};
+
+use nodes::{Nodes, get, list, put, rows};
+use ringfort_proto::v1::{self, session_op, session_result};
+use ringfort_server::{Config, start};
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_are_put_got_deleted_and_listed_in_order() {
+    let nodes = Nodes::serving(1, 8).await;
+    let mut kv = nodes.kv(0).await;
+    for n in 0..300 {
+        let receipt =
+            kv.put(put(format!("key{n:03}"), format!("value{n}"))).await.unwrap().into_inner().receipt;
+        assert!(receipt.unwrap().index > 0);
+    }
+    kv.delete(v1::DeleteRequest { key: "key150".into() }).await.unwrap();
+    let got = kv.get(get("key042")).await.unwrap().into_inner();
+    assert_eq!((got.found, &got.value[..]), (true, &b"value42"[..]));
+    assert!(!kv.get(get("key150")).await.unwrap().into_inner().found);
+
+    let all = rows(&mut kv, list("")).await;
+    let expected: Vec<_> = (0..300).filter(|n| *n != 150).collect();
+    assert_eq!(all, expected.iter().map(|n| (format!("key{n:03}"), format!("value{n}"))).collect::<Vec<_>>());
+    let some = v1::ListRequest { limit: 3, keys_only: true, from: "key0995".into(), ..list("key1") };
+    let some = rows(&mut kv, some).await;
+    assert_eq!(some, ["key100", "key101", "key102"].map(|key| (key.to_owned(), String::new())));
+    assert!(rows(&mut kv, list("nothing")).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_keeps_what_was_acknowledged() {
+    let mut nodes = Nodes::serving(1, 8).await;
+    for round in 0..3 {
+        let mut kv = nodes.kv(0).await;
+        for n in 0..50 {
+            kv.put(put(format!("{round}/{n:02}"), "x".repeat(20_000))).await.unwrap();
+        }
+        nodes.drop(0);
+        nodes.start(0).await;
+        nodes.all_serving().await;
+        let mut kv = nodes.kv(0).await;
+        assert_eq!(rows(&mut kv, list("")).await.len(), 50 * (round + 1));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_answers_every_request_once() {
+    let nodes = Nodes::serving(1, 8).await;
+    let mut kv = nodes.kv(0).await;
+    let (sender, receiver) = tokio::sync::mpsc::channel(16);
+    let mut answers = kv.session(ReceiverStream::new(receiver)).await.unwrap().into_inner();
+    let writing = tokio::spawn(async move {
+        for frame in 0..20_u64 {
+            let ops = (0..50_u64).map(|n| {
+                let id = frame * 50 + n;
+                let key = format!("key{n}");
+                let request = match id % 3 {
+                    0 => Some(session_op::Request::Get(get(key))),
+                    1 => Some(session_op::Request::Put(put(key, "value"))),
+                    _ if id == 500 => None,
+                    _ => Some(session_op::Request::Delete(v1::DeleteRequest { key: key.into() })),
+                };
+                v1::SessionOp { id, timeout_ms: 0, request }
+            });
+            sender.send(v1::SessionRequest { ops: ops.collect() }).await.unwrap();
+        }
+    });
+    let mut seen = vec![false; 1000];
+    while let Some(frame) = answers.next().await {
+        for result in frame.unwrap().results {
+            let id = result.id as usize;
+            assert!(!std::mem::replace(&mut seen[id], true), "answered twice: {id}");
+            match (id % 3, result.result.unwrap()) {
+                (_, session_result::Result::Error(error)) => {
+                    assert_eq!((id, error.code()), (500, v1::ErrorCode::InvalidArgument));
+                }
+                (0, session_result::Result::Get(_))
+                | (1, session_result::Result::Put(_))
+                | (2, session_result::Result::Delete(_)) => {}
+                (_, other) => panic!("{id} was answered with {other:?}"),
+            }
+        }
+    }
+    writing.await.unwrap();
+    assert!(seen.iter().all(|seen| *seen));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bad_input_is_refused_and_says_that_nothing_happened() {
+    let nodes = Nodes::serving(1, 2).await;
+    let mut kv = nodes.kv(0).await.max_encoding_message_size(64 << 20);
+    let outcome = |status: &tonic::Status| status.metadata().get("ringfort-outcome").unwrap().clone();
+    for bad in [put("", "x"), put("k".repeat(16 * 1024 + 1), "x"), put("k", "v".repeat((8 << 20) + 1))] {
+        let status = kv.put(bad).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
+        assert_eq!(outcome(&status), "rejected");
+    }
+    let largest = put("k".repeat(16 * 1024), "v".repeat(8 << 20));
+    kv.put(largest.clone()).await.unwrap();
+    let mut kv = kv.max_decoding_message_size(64 << 20);
+    let got = kv.get(v1::GetRequest { key: largest.key, consistency: 0 }).await.unwrap().into_inner();
+    assert_eq!(got.value, largest.value);
+    let mut all = kv.list(list("")).await.unwrap().into_inner();
+    assert_eq!(all.message().await.unwrap().unwrap().rows.len(), 1);
+
+    let mut cluster = nodes.cluster(0).await;
+    let status = cluster.digest(v1::DigestRequest { shard: 99 }).await.unwrap_err();
+    assert_eq!(outcome(&status), "rejected", "{status:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stopping_ends_open_streams_and_takes_little_time() {
+    let mut nodes = Nodes::serving(1, 8).await;
+    let mut kv = nodes.kv(0).await;
+    let (_open, receiver) = tokio::sync::mpsc::channel(1);
+    let mut answers = kv.session(ReceiverStream::new(receiver)).await.unwrap().into_inner();
+    let running = nodes.running[0].take().unwrap();
+    let started = Instant::now();
+    running.stop().await.unwrap();
+    assert!(started.elapsed() < Duration::from_secs(5));
+    assert!(!matches!(answers.next().await, Some(Ok(_))));
+    nodes.start(0).await;
+    nodes.all_serving().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_start_says_why() {
+    let nodes = Nodes::serving(1, 2).await;
+    let fresh = tempfile::tempdir().unwrap();
+    let taken = Config::new(&nodes.configs[0].listen, fresh.path());
+    let failed = |config: Config| async { start(config).await.map(|_| ()).unwrap_err() };
+
+    let error = failed(taken).await;
+    assert_eq!(error.exit_code(), 2);
+    assert!(error.to_string().contains("is in use"), "{error}");
+
+    let error = failed(Config::new("127.0.0.1:0", nodes.dir(0))).await;
+    assert_eq!(error.exit_code(), 2);
+    assert!(error.to_string().contains("in use by"), "{error}");
+
+    std::fs::write(fresh.path().join("thesis.txt"), "mine").unwrap();
+    let error = failed(Config::new("127.0.0.1:0", fresh.path())).await;
+    assert_eq!(error.exit_code(), 2);
+    assert!(error.to_string().contains("thesis.txt"), "{error}");
+
+    for address in ["localhost", "127.0.0.1:99999", "no-such-host.invalid:50051"] {
+        let error = failed(Config::new(address, fresh.path())).await;
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("is not an address"), "{error}");
+    }
+}
