@@ -35,7 +35,7 @@ mod table;
 pub use disk::{Disk, File, FileDisk, Lock, SimDisk};
 pub use error::StorageError;
 pub use identity::{DataDir, Stored, Who};
-pub use log::{Log, LogOptions, LogReader, Owner, RecoveredShard};
+pub use log::{Log, LogAhead, LogOptions, LogReader, Owner, RecoveredShard};
 pub use table::{LsmTables, MemoryTables, Table, TableOptions, Tables};
 
 /// The only lane there is yet.

@@ -6,7 +6,8 @@
 //! with a later one behind it is corruption, and refused (`recover.rs`).
 //!
 //! The files are segments of 64 MiB, with room set aside when they are made: appending into that is quicker
-//! than growing a file, and can't run out of space half way. A segment's header and its first frame are one
+//! than growing a file, and can't run out of space half way; quicker still into a segment that was made ahead
+//! ([`LogAhead`]). A segment's header and its first frame are one
 //! write, so a new segment costs no sync of its own but the directory's. A batch that does not fit into what
 //! is left of a segment begins the next one, and a batch larger than a segment gets a segment of its own size:
 //! one `append` is always one frame, because a frame is the unit that is cut.
@@ -20,6 +21,7 @@
 //! Deliberately absent, for now: collection of old segments (nothing is ever deleted; kinds of record are set
 //! aside for it) and encryption (segments name key 0).
 
+mod ahead;
 mod frame;
 mod index;
 mod reader;
@@ -28,11 +30,13 @@ mod recover;
 mod window;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use bytes::BytesMut;
 use ringfort_types::{Index, Record, ShardId};
 
+use self::ahead::Spare;
 use self::frame::{BATCH_BYTES_MAX, FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader};
 use self::index::{End, Place};
 use self::reader::{POISONED, Shared};
@@ -40,12 +44,15 @@ use self::record::RECORD_OVERHEAD_MAX;
 use crate::StorageError;
 use crate::disk::{Disk, File};
 
+pub use ahead::LogAhead;
 pub use frame::Owner;
 pub use reader::LogReader;
 pub use recover::RecoveredShard;
 
 /// Bytes in front of the records in the encode buffer: room for both headers.
 const FRONT: usize = SEGMENT_HEADER_BYTES + FRAME_HEADER_BYTES;
+/// The first segment is short, so that a new log soon goes on in one that was made ahead.
+const FIRST_SEGMENT_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// An encode buffer that has grown beyond this is given back.
 const BUFFER_BYTES_KEPT: usize = 4 * 1024 * 1024;
 
@@ -99,14 +106,27 @@ impl Log {
             source,
         })?;
         let recovered = recover::recover(&*disk, dir, owner)?;
-        let files = Mutex::new(Vec::new());
-        let shared = Shared { disk, dir: dir.to_owned(), owner, index: RwLock::new(recovered.index), files };
+        let spare = Spare::find(&*disk, dir, options.segment_bytes).map_err(|source| StorageError::Io {
+            action: "look for a spare log segment in",
+            path: format!("{}/{dir}", disk.name()),
+            source,
+        })?;
+        let shared = Shared {
+            disk,
+            dir: dir.to_owned(),
+            owner,
+            index: RwLock::new(recovered.index),
+            files: Mutex::new(Vec::new()),
+            spare,
+            length: AtomicU64::new(0),
+        };
         let (segment, file, length) = if let Some(last) = recovered.last {
             last
         } else {
-            let (file, length) = create_segment(&shared, 1, options.segment_bytes)?;
-            (1, file, length)
+            let length = options.segment_bytes.min(FIRST_SEGMENT_BYTES_MAX);
+            (1, create_segment(&shared, 1, length)?, length)
         };
+        shared.length.store(length, Ordering::Relaxed);
         let offset = recovered.offset;
         shared.index.write().expect("nobody else has it yet").end = End { segment, offset };
         let log = Log {
@@ -147,6 +167,11 @@ impl Log {
     /// A reader that sees everything appended.
     pub fn reader(&self) -> LogReader {
         LogReader::new(self.shared.clone())
+    }
+
+    /// What makes the next segment before it is needed, if somebody calls it now and then.
+    pub fn ahead(&self) -> LogAhead {
+        LogAhead::new(self.shared.clone(), self.options.segment_bytes)
     }
 
     fn write(&mut self, records: &[Record]) -> Result<(), StorageError> {
@@ -213,11 +238,21 @@ impl Log {
         Ok(places)
     }
 
-    /// Makes the next segment, with room for a frame of this size, and goes on there.
+    /// Goes on in the next segment, with room for a frame of this size: in the spare one, or in one made now.
     fn begin_segment(&mut self, frame_bytes: u64) -> Result<(), StorageError> {
         let segment = if self.offset == 0 { self.segment } else { self.segment + 1 };
-        let length = self.options.segment_bytes.max(SEGMENT_HEADER_BYTES as u64 + frame_bytes);
-        let (file, length) = create_segment(&self.shared, segment, length)?;
+        let bytes = SEGMENT_HEADER_BYTES as u64 + frame_bytes;
+        let Shared { disk, dir, spare, .. } = &*self.shared;
+        let spare = spare.take(&**disk, dir, &path_of(dir, segment), bytes).map_err(|source| {
+            StorageError::Io { action: "begin the log segment", path: self.shared.full_path(segment), source }
+        })?;
+        let (file, length) = if let Some(spare) = spare {
+            spare
+        } else {
+            let length = self.options.segment_bytes.max(bytes);
+            (create_segment(&self.shared, segment, length)?, length)
+        };
+        self.shared.length.store(length, Ordering::Relaxed);
         (self.segment, self.file, self.length, self.offset) = (segment, file, length, 0);
         Ok(())
     }
@@ -251,17 +286,18 @@ impl Log {
 }
 
 /// Makes an empty segment: its room set aside, its name durable.
-fn create_segment(shared: &Shared, segment: u64, length: u64) -> Result<(Arc<dyn File>, u64), StorageError> {
+fn create_segment(shared: &Shared, segment: u64, length: u64) -> Result<Arc<dyn File>, StorageError> {
     let path = path_of(&shared.dir, segment);
     let create = || {
         let file = shared.disk.create(&path)?;
         if let Err(error) = file.preallocate(length) {
-            // So that a disk without room is not left with a segment that has none either.
-            let _ = shared.disk.remove(&path);
+            // Durably away again: that a segment follows must go on to mean that the last one is synced whole.
+            shared.disk.remove(&path)?;
+            shared.disk.sync_dir(&shared.dir)?;
             return Err(error);
         }
         shared.disk.sync_dir(&shared.dir)?;
-        Ok((file, length))
+        Ok(file)
     };
     create().map_err(|source| StorageError::Io {
         action: "make the log segment",

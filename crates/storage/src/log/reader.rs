@@ -5,11 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, RwLock};
 
 use bytes::Bytes;
 use ringfort_types::{Index, LogEntry, ShardId};
 
+use super::ahead::Spare;
 use super::frame::{FRAME_HEADER_BYTES, Owner, SEGMENT_HEADER_BYTES};
 use super::index::{Checkpoint, End, LogIndex, Place};
 use super::path_of;
@@ -31,6 +33,9 @@ pub(super) struct Shared {
     pub(super) index: RwLock<LogIndex>,
     /// Used last comes last.
     pub(super) files: Mutex<Vec<(u64, Arc<dyn File>)>>,
+    pub(super) spare: Spare,
+    /// Length of the segment that is written to.
+    pub(super) length: AtomicU64,
 }
 
 impl Shared {

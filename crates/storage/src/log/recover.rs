@@ -1,13 +1,14 @@
 //! Opening the log: which batches there are, where the next one goes, and what may be cut.
 //!
 //! Batch n+1 is not written before batch n is synced, so only the last batch can be torn. A bad batch is
-//! taken for a torn one, and cut, only if nothing after it shows that it was synced: not one valid header of a
-//! later batch in the rest of its segment, nor in the segments after it. Otherwise stored bytes have
-//! changed, and nothing is touched (PITFALLS 6, 7).
+//! taken for a torn one, and cut, only if nothing shows that it was synced once: there is no segment after
+//! its own (a segment is made only when all of the one before it is synced), and not one valid header of a
+//! later batch in the rest of its own. Otherwise stored bytes have changed, and nothing is touched
+//! (PITFALLS 6, 7).
 //!
-//! A cut is durable before the log takes anything new: what lay behind it is overwritten with zeroes, and
-//! later segments, which then hold nothing, are removed. The last batch may never have been synced (the
-//! process was killed in between), so the segment is synced before anybody builds on it.
+//! A cut is durable before the log takes anything new: what lay behind it is overwritten with zeroes. The
+//! last batch may never have been synced (the process was killed in between), so its segment is synced before
+//! anybody builds on it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -83,12 +84,13 @@ pub(super) fn recover(disk: &dyn Disk, dir: &str, owner: Owner) -> Result<Recove
     };
     let segments = scan.segments()?;
     for (position, &segment) in segments.iter().enumerate() {
-        let later = &segments[position + 1..];
         let mut window = scan.open(segment)?;
         if let Some((offset, reason)) = scan.segment(segment, &mut window)? {
-            scan.refuse_corruption(segment, &mut window, offset, reason, later)?;
-            scan.cut(segment, &mut window, offset, later)?;
-            break;
+            let is_last = position + 1 == segments.len();
+            if !is_last || scan.is_followed(segment, &mut window, offset)? {
+                return Err(scan.corrupt(segment, offset, reason));
+            }
+            scan.cut(segment, &mut window, offset)?;
         }
     }
     scan.settle()?;
@@ -222,47 +224,24 @@ impl Scan<'_> {
         Ok(Ok(()))
     }
 
-    /// Fails if anything after the bad batch shows that it was synced once.
-    fn refuse_corruption(
-        &self,
-        segment: u64,
-        window: &mut Window,
-        offset: u64,
-        reason: &'static str,
-        later: &[u64],
-    ) -> Result<(), StorageError> {
-        if self.is_followed(window, offset + 1).map_err(self.io("read", segment))? {
-            return Err(self.corrupt(segment, offset, reason));
-        }
-        for &later in later {
-            let mut window = self.open(later)?;
-            if self.is_followed(&mut window, 0).map_err(self.io("read", later))? {
-                return Err(self.corrupt(segment, offset, reason));
+    /// Whether a valid header of the batch expected at `offset`, or of a later one, lies behind it. (That of
+    /// the batch expected counts too: a torn batch has its header where it begins.)
+    fn is_followed(&self, segment: u64, window: &mut Window, offset: u64) -> Result<bool, StorageError> {
+        let mut search = || {
+            let mut from = offset + 1;
+            while let Some(at) = window.find(from, FRAME_MAGIC)? {
+                if window.header(at)?.is_some_and(|header| header.number >= self.found.next) {
+                    return Ok(true);
+                }
+                from = at + 1;
             }
-        }
-        Ok(())
-    }
-
-    /// Whether a valid header of the batch expected, or of a later one, lies at `offset` or after it. That of
-    /// the batch expected counts too: `offset` is beyond the place where a torn one would have it.
-    fn is_followed(&self, window: &mut Window, mut offset: u64) -> std::io::Result<bool> {
-        while let Some(at) = window.find(offset, FRAME_MAGIC)? {
-            if window.header(at)?.is_some_and(|header| header.number >= self.found.next) {
-                return Ok(true);
-            }
-            offset = at + 1;
-        }
-        Ok(false)
+            Ok(false)
+        };
+        search().map_err(self.io("read", segment))
     }
 
     /// Makes the log end at `offset` of this segment, durably.
-    fn cut(
-        &mut self,
-        segment: u64,
-        window: &mut Window,
-        offset: u64,
-        later: &[u64],
-    ) -> Result<(), StorageError> {
+    fn cut(&self, segment: u64, window: &mut Window, offset: u64) -> Result<(), StorageError> {
         static ZEROES: [u8; 64 * 1024] = [0; 64 * 1024];
         let file = self.disk.open(&self.path(segment)).map_err(self.io("open", segment))?;
         let mut at = offset;
@@ -271,11 +250,7 @@ impl Scan<'_> {
             file.write_at(set, &ZEROES[..count as usize]).map_err(self.io("cut the torn end of", segment))?;
             at = set + count;
         }
-        file.sync_data().map_err(self.io("sync", segment))?;
-        for &later in later.iter().rev() {
-            self.disk.remove(&self.path(later)).map_err(self.io("remove", later))?;
-        }
-        Ok(())
+        file.sync_data().map_err(self.io("sync", segment))
     }
 
     /// Makes what was read durable: the process before this one may have died between a write and its sync.

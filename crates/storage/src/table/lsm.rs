@@ -43,7 +43,7 @@ use crate::disk::Disk;
 use crate::{FileDisk, SHARDS_DIR, StorageError};
 
 /// What a row in a memtable takes beside what `lsm-tree` counts for it (key, value and their two headers): the
-/// skip list's node and the allocator's share. Measured by `examples/table_speed.rs`.
+/// skip list's node and the allocator's share. Measured by `examples/speed.rs`.
 const ROW_OVERHEAD_BYTES: u64 = 64;
 
 /// How tables are kept.
@@ -204,6 +204,18 @@ impl LsmTable {
         seal.counter.set(seal.sealed);
     }
 
+    fn compact_by(
+        &self,
+        keep_from: Index,
+        compact: impl FnOnce(u64) -> lsm_tree::Result<()>,
+    ) -> Result<(), StorageError> {
+        let Ok(_lock) = self.compacting.try_lock() else { return Ok(()) };
+        let watermark = self.collect(keep_from);
+        self.set_counter();
+        compact(watermark).map_err(self.failed())?;
+        self.drop_old_versions(watermark)
+    }
+
     /// Drops the super versions that no read may ask for any more, and with them their memtables and files.
     fn drop_old_versions(&self, watermark: u64) -> Result<(), StorageError> {
         self.tree.get_version_history_lock().maintenance(&self.path, watermark).map_err(self.failed())
@@ -294,11 +306,7 @@ impl Table for LsmTable {
     }
 
     fn compact(&self, keep_from: Index) -> Result<(), StorageError> {
-        let Ok(_lock) = self.compacting.try_lock() else { return Ok(()) };
-        let watermark = self.collect(keep_from);
-        self.set_counter();
-        self.tree.compact(self.strategy.clone(), watermark).map_err(self.failed())?;
-        self.drop_old_versions(watermark)
+        self.compact_by(keep_from, |watermark| self.tree.compact(self.strategy.clone(), watermark))
     }
 
     fn durable(&self) -> Index {
@@ -324,5 +332,35 @@ impl Table for LsmTable {
 
     fn bytes_estimate(&self) -> u64 {
         self.tree.disk_space() + self.memory_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Compactions in a row, each with a super version of its own, must not use up the numbers of entries that
+    /// are yet to come.
+    #[test]
+    fn many_super_versions_without_a_write_between() {
+        let root = tempfile::tempdir().unwrap();
+        let disk = Arc::new(FileDisk::open(root.path()).unwrap());
+        let tables = LsmTables::new(disk, TableOptions::default());
+        let table = LsmTable::open(&tables, ShardId(1), &root.path().join("tree")).unwrap();
+        let key = Bytes::from_static(b"k");
+        for index in 1..=40u64 {
+            table.write(Index(index), &[(key.clone(), Some(Bytes::from(index.to_string())))]);
+            if index.is_multiple_of(4) {
+                table.rotate();
+                table.flush(Index(1)).unwrap();
+                for _ in 0..5 {
+                    table.compact_by(Index(1), |mark| table.tree.major_compact(u64::MAX, mark)).unwrap();
+                }
+            }
+            for at in 1..=index {
+                let value = Some(Bytes::from(at.to_string()));
+                assert_eq!(table.get(&key, Index(at)).unwrap(), value, "at {at} of {index}");
+            }
+        }
     }
 }

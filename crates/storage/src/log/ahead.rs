@@ -1,0 +1,132 @@
+//! Making the next segment before it is needed, filled with zeroes.
+//!
+//! A batch written over zeroes that are on disk already is synced without touching the file system's journal;
+//! one written into room that was only set aside is not. On ext4 that is 0.10 ms against 0.16 ms, and, while
+//! somebody else keeps the journal busy (a flush of tables, another node on the same disk), 0.1 ms against
+//! several. Filling 64 MiB takes a while, so it is a background thread's work, and it is optional: without a
+//! spare segment the log sets room aside when it needs it.
+//!
+//! A spare has its name only after its zeroes are synced, and becomes a segment by a rename.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::reader::{POISONED, Shared};
+use crate::StorageError;
+use crate::disk::{Disk, File};
+
+const SPARE: &str = "spare";
+const SPARE_NEW: &str = "spare.new";
+/// Written and synced at once, so that nobody's sync waits long behind it.
+const PIECE_BYTES: usize = 512 * 1024;
+/// A segment is made ahead once so much of the current one is used: an idle node makes none.
+const USED_BYTES_MIN: u64 = 1024 * 1024;
+
+/// The spare segment, shared by who makes it and who takes it.
+#[derive(Debug, Default)]
+pub(super) struct Spare {
+    /// Its length, if there is one.
+    ready: Mutex<Option<u64>>,
+    /// Held while one is being made.
+    making: Mutex<()>,
+}
+
+/// Makes segments ahead of the log that it comes from. For a background thread; clones do the same work.
+#[derive(Clone, Debug)]
+pub struct LogAhead {
+    shared: Arc<Shared>,
+    segment_bytes: u64,
+}
+
+impl LogAhead {
+    pub(super) fn new(shared: Arc<Shared>, segment_bytes: u64) -> LogAhead {
+        LogAhead { shared, segment_bytes }
+    }
+
+    /// Makes the next segment if it is time to and there is none: a few hundred milliseconds of writing. Else
+    /// returns at once; to be called every now and then. Without room on the disk
+    /// ([`StorageError::is_disk_full`]) nothing is lost.
+    pub fn make(&self) -> Result<(), StorageError> {
+        let Ok(_making) = self.shared.spare.making.try_lock() else { return Ok(()) };
+        let used = self.shared.index.read().expect(POISONED).end.offset;
+        let length = self.shared.length.load(Ordering::Relaxed);
+        if used < USED_BYTES_MIN.min(length / 2) || self.shared.spare.is_ready() {
+            return Ok(());
+        }
+        self.fill().map_err(|source| StorageError::Io {
+            action: "make a spare log segment in",
+            path: format!("{}/{}", self.shared.disk.name(), self.shared.dir),
+            source,
+        })?;
+        self.shared.spare.set(Some(self.segment_bytes));
+        Ok(())
+    }
+
+    fn fill(&self) -> std::io::Result<()> {
+        static ZEROES: [u8; PIECE_BYTES] = [0; PIECE_BYTES];
+        let (disk, dir) = (&*self.shared.disk, &self.shared.dir);
+        let path = format!("{dir}/{SPARE_NEW}");
+        let file = disk.create(&path)?;
+        let write = || {
+            file.preallocate(self.segment_bytes)?;
+            let mut at = 0;
+            while at < self.segment_bytes {
+                let count = (self.segment_bytes - at).min(PIECE_BYTES as u64);
+                file.write_at(at, &ZEROES[..count as usize])?;
+                file.sync_data()?;
+                at += count;
+            }
+            disk.rename(&path, &format!("{dir}/{SPARE}"))?;
+            disk.sync_dir(dir)
+        };
+        write().inspect_err(|_| {
+            // Give the room back, if that is what was missing.
+            let _ = disk.remove(&path);
+        })
+    }
+}
+
+impl Spare {
+    /// What an earlier process left.
+    pub(super) fn find(disk: &dyn Disk, dir: &str, segment_bytes: u64) -> std::io::Result<Spare> {
+        let names = disk.list(dir)?;
+        let has = |wanted| names.iter().any(|name| name == wanted);
+        if has(SPARE_NEW) {
+            disk.remove(&format!("{dir}/{SPARE_NEW}"))?;
+        }
+        let spare = Spare::default();
+        if has(SPARE) {
+            let path = format!("{dir}/{SPARE}");
+            if disk.open(&path)?.len()? == segment_bytes {
+                spare.set(Some(segment_bytes));
+            } else {
+                disk.remove(&path)?;
+            }
+        }
+        Ok(spare)
+    }
+
+    fn is_ready(&self) -> bool {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    fn set(&self, length: Option<u64>) {
+        *self.ready.lock().unwrap_or_else(PoisonError::into_inner) = length;
+    }
+
+    /// Gives the spare, if it has room for `bytes`, another name, durably, and returns it with its length.
+    pub(super) fn take(
+        &self,
+        disk: &dyn Disk,
+        dir: &str,
+        path: &str,
+        bytes: u64,
+    ) -> std::io::Result<Option<(Arc<dyn File>, u64)>> {
+        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(length) = ready.filter(|length| *length >= bytes) else { return Ok(None) };
+        *ready = None;
+        disk.rename(&format!("{dir}/{SPARE}"), path)?;
+        disk.sync_dir(dir)?;
+        Ok(Some((disk.open(path)?, length)))
+    }
+}
