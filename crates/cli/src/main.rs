@@ -1,1 +1,44 @@
-fn main() {}
+//! `ringfort`: the one binary. Runs nodes, and talks to them.
+//!
+//! Every command has a file of its own under `command/`; beside it lie the pieces that several of them share:
+//! `args` and `duration` (the command line), `stop` (exit codes and error lines), `escape`, `lines` and `rows` (the
+//! format of list, import and export), `ledger` (what came of each imported line), `out` (stdout, which may be closed
+//! early), `progress` and `show` (numbers and tables for people), `shell` (lines in, answers out), `signals`, and
+//! `connection` (a client and the runtime under it).
+//!
+//! What is for programs goes to stdout, what is for people (progress, summaries beside data, errors) to stderr. An
+//! error is one line that begins with `ringfort: ` and says what is wrong and what to do.
+
+mod args;
+mod command;
+mod connection;
+mod duration;
+mod escape;
+mod ledger;
+mod lines;
+mod out;
+mod progress;
+mod rows;
+mod shell;
+mod show;
+mod signals;
+mod stop;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    match args::Cli::read().and_then(|cli| command::run(cli.command)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(stop) => {
+            if !stop.message.is_empty() {
+                // If stderr is closed too, the exit code has to do.
+                let _ = writeln!(std::io::stderr(), "ringfort: {}", stop.message);
+            }
+            ExitCode::from(stop.code)
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! `ringfort check`
+//!
+//! A digest is a mark in a shard's log: at its index, every replica of the shard has seen the same history, so all of
+//! them must hash to the same. Anything else means that a replica is damaged, and no majority vote says which.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use ringfort_client::{Client, Digest};
+use ringfort_types::{ClusterState, Failure, Index, NodeId, ShardId};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::args::Connect;
+use crate::command::status::{key_shards, name};
+use crate::connection::with_options;
+use crate::out::{self, Out};
+use crate::show;
+use crate::stop::Stop;
+
+/// Shards that are hashed at once. Each hash reads a whole shard.
+const SHARDS_AT_ONCE: usize = 8;
+/// How long a replica may take over its hash, unless `--timeout` says otherwise.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Compare all replicas of all shards, each at one index of its log
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  ringfort check && echo all is well\n\n\
+    Exit code 3: some replicas differ, or could not be asked.")]
+pub(crate) struct Check {
+    #[command(flatten)]
+    pub(crate) connect: Connect,
+}
+
+pub(crate) fn run(check: &Check) -> Result<(), Stop> {
+    let mut options = check.connect.options()?;
+    options.timeout = check.connect.timeout.unwrap_or(TIMEOUT);
+    with_options(options, async |client| {
+        let state = Arc::new(client.cluster_state().await?);
+        let turns = Arc::new(Semaphore::new(SHARDS_AT_ONCE));
+        let mut asking = JoinSet::new();
+        for shard in key_shards(&state) {
+            let replicas: Vec<NodeId> = shard.replicas.iter().map(|(node, _)| *node).collect();
+            asking.spawn(ask(client.clone(), state.clone(), turns.clone(), shard.shard, replicas));
+        }
+        let mut shards = Vec::new();
+        while let Some(hashed) = asking.join_next().await {
+            shards.push(hashed.map_err(|_| Stop::unavailable("the check broke down"))?);
+        }
+        shards.sort_unstable_by_key(|hashed| hashed.shard);
+        judge(&state, &shards)
+    })
+}
+
+/// One shard's hashes.
+#[derive(Debug)]
+struct Hashed {
+    shard: ShardId,
+    at: Index,
+    replicas: BTreeMap<NodeId, Result<Digest, Failure>>,
+}
+
+async fn ask(
+    client: Client,
+    state: Arc<ClusterState>,
+    turns: Arc<Semaphore>,
+    shard: ShardId,
+    nodes: Vec<NodeId>,
+) -> Hashed {
+    let _turn = turns.acquire().await.expect("the semaphore is never closed");
+    let at = match client.digest(shard).await {
+        Ok(receipt) => receipt.index,
+        Err(failure) => {
+            let replicas = nodes.into_iter().map(|node| (node, Err(failure.clone()))).collect();
+            return Hashed { shard, at: Index(0), replicas };
+        }
+    };
+    let mut asking = JoinSet::new();
+    for node in nodes {
+        let client = client.clone();
+        let known_down = state.nodes.iter().any(|known| known.id == node && !known.reachable);
+        asking.spawn(async move {
+            if known_down {
+                let why = "it is down";
+                return (node, Err(Failure::rejected(ringfort_types::Code::Unavailable, why)));
+            }
+            (node, client.digest_at(node, shard, at).await)
+        });
+    }
+    let mut replicas = BTreeMap::new();
+    while let Some(Ok((node, digest))) = asking.join_next().await {
+        replicas.insert(node, digest);
+    }
+    Hashed { shard, at, replicas }
+}
+
+/// Prints what differs, and says how it is.
+fn judge(state: &ClusterState, shards: &[Hashed]) -> Result<(), Stop> {
+    let mut out = Out::new();
+    let mut differing = 0;
+    let mut rows = 0;
+    // For each node that could not be asked: how many replicas, and why the first of them.
+    let mut silent: BTreeMap<NodeId, (u64, String)> = BTreeMap::new();
+    for hashed in shards {
+        let mut answers = Vec::new();
+        for (node, answer) in &hashed.replicas {
+            match answer {
+                Ok(digest) => answers.push((*node, *digest)),
+                Err(failure) => {
+                    silent.entry(*node).or_insert_with(|| (0, failure.to_string())).0 += 1;
+                }
+            }
+        }
+        rows += answers.first().map_or(0, |(_, digest)| digest.rows);
+        if answers.iter().any(|(_, digest)| *digest != answers[0].1) {
+            differing += 1;
+            let each: Vec<_> = answers
+                .iter()
+                .map(|(node, digest)| {
+                    let rows = show::count(digest.rows, "row", "rows");
+                    format!("{} has {:016x} ({rows})", name(state, *node), digest.hash)
+                })
+                .collect();
+            out.line(format!("shard {} at index {}: {}", hashed.shard, hashed.at, each.join(", ")))?;
+        }
+    }
+    let total = shards.len();
+    if differing > 0 {
+        return Err(Stop::unavailable(format!(
+            "the replicas of {differing} of {total} shards DIFFER: keep all data directories as they are, and find out which is right"
+        )));
+    }
+    if !silent.is_empty() {
+        let each: Vec<_> = silent
+            .iter()
+            .map(|(node, (count, why))| {
+                format!("{} ({}: {why})", name(state, *node), show::count(*count, "replica", "replicas"))
+            })
+            .collect();
+        return Err(Stop::unavailable(format!(
+            "could not ask every replica; those asked agree. Not asked: {}",
+            each.join(", ")
+        )));
+    }
+    let counts = shards.iter().map(|hashed| hashed.replicas.len());
+    let (least, most) = (counts.clone().min().unwrap_or(0), counts.max().unwrap_or(0));
+    let each = if least == most { most.to_string() } else { format!("{least} to {most}") };
+    let replicas = if most == 1 { "replica" } else { "replicas" };
+    out::line(format!(
+        "{}, {each} {replicas} each: all replicas agree ({})",
+        show::count(total as u64, "shard", "shards"),
+        show::count(rows, "row", "rows")
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use ringfort_types::{Code, NodeState};
+
+    use super::*;
+
+    fn hashed(shard: u32, replicas: &[(u64, Option<u64>)]) -> Hashed {
+        let answer = |hash: Option<u64>| {
+            hash.map(|hash| Digest { hash, rows: 2 }).ok_or(Failure::rejected(Code::Unavailable, "gone"))
+        };
+        let replicas = replicas.iter().map(|&(node, hash)| (NodeId(node), answer(hash))).collect();
+        Hashed { shard: ShardId(shard), at: Index(7), replicas }
+    }
+
+    #[test]
+    fn disagreement_and_silence_are_told_apart() {
+        let node = |id| NodeState { id: NodeId(id), name: format!("n{id}"), ..NodeState::default() };
+        let state = ClusterState { nodes: vec![node(1), node(2)], ..ClusterState::default() };
+        assert_eq!(judge(&state, &[hashed(1, &[(1, Some(9)), (2, Some(9))])]), Ok(()));
+        let differ = judge(&state, &[hashed(1, &[(1, Some(9)), (2, Some(8))])]).unwrap_err();
+        assert!(differ.code == 3 && differ.message.contains("1 of 1 shards DIFFER"), "{differ:?}");
+        let silent = judge(&state, &[hashed(1, &[(1, Some(9)), (2, None)])]).unwrap_err();
+        assert!(silent.code == 3 && silent.message.contains("n2 (1 replica: gone)"), "{silent:?}");
+    }
+}

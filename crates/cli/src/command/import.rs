@@ -1,0 +1,346 @@
+//! `ringfort import FILE|-`
+//!
+//! A thread reads and checks lines; the sending task keeps many rows in flight and has each of them sent again for as
+//! long as the import makes progress at all. A row whose outcome is unknown may be sent again because an imported key
+//! has one writer, this one; and a key that comes twice in the input is not sent again before its earlier row is
+//! acknowledged, so that the last one stays.
+//!
+//! Whatever ends the import early, it first waits for what is under way, so that its account is exact.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use clap::Args;
+use ringfort_client::{Client, Outcome};
+use ringfort_types::{Code, Failure};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::args::Connect;
+use crate::connection::with_options;
+use crate::ledger::Ledger;
+use crate::progress::Progress;
+use crate::rows::{BadInput, Row, RowReader};
+use crate::stop::{Stop, code_of};
+use crate::{out, show};
+
+/// Bytes read from the input at once.
+const READ_BYTES: usize = 256 * 1024;
+/// A batch on its way from the reading thread is closed at so many rows or bytes.
+const BATCH_ROWS: usize = 256;
+const BATCH_BYTES: usize = 256 * 1024;
+/// Most batches on their way.
+const BATCHES_MAX: usize = 4;
+/// Most rows in flight that may be asked for.
+const IN_FLIGHT_MAX: u32 = 16 * 1024;
+/// Pause before a row is sent again after its time-out.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Write rows from a file or stdin, a line each: key, tab, value, as `list` and `export` print them
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  ringfort import rows.tsv\n  zcat rows.tsv.gz | ringfort import -\n\n\
+    Rows that could not be written in time (--timeout) are sent again until there has been no progress for\n\
+    --give-up. Rows are not written in the order of the input, except those of one key.")]
+pub(crate) struct Import {
+    /// The file; `-` for stdin
+    file: PathBuf,
+    /// Most rows under way at once
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=i64::from(IN_FLIGHT_MAX)))]
+    in_flight: u32,
+    /// Give up after so long without any progress
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = crate::duration::parse)]
+    give_up: Duration,
+    /// Pass over so many lines first: to go on where an earlier import stopped
+    #[arg(long, value_name = "LINES", default_value_t = 0, hide_default_value = true)]
+    skip: u64,
+    #[command(flatten)]
+    pub(crate) connect: Connect,
+}
+
+pub(crate) fn run(import: &Import) -> Result<(), Stop> {
+    let mut options = import.connect.options()?;
+    options.one_writer = true;
+    options.in_flight_max = import.in_flight as usize;
+    let (input, total) = open(import)?;
+    let begun = Instant::now();
+    let progress = Progress::new(total);
+    let (batches, taken) = mpsc::channel(BATCHES_MAX);
+    let skip = import.skip;
+    std::thread::spawn(move || {
+        read(RowReader::new(BufReader::with_capacity(READ_BYTES, input)), skip, &batches)
+    });
+    let (in_flight, give_up) = (import.in_flight as usize, import.give_up);
+    let ledger = with_options(options, async move |client| {
+        let sender = Sender {
+            client,
+            taken,
+            in_flight,
+            give_up,
+            ledger: Ledger::new(skip),
+            progress,
+            keys: HashSet::new(),
+            rows: JoinSet::new(),
+            stopping: Arc::default(),
+            moved: Instant::now(),
+            failed: None,
+        };
+        // On the runtime's own thread, beside the connections.
+        tokio::spawn(sender.run()).await.map_err(|_| Stop::unavailable("the import broke down"))?
+    })?;
+    let time = begun.elapsed();
+    out::line(format!(
+        "imported {}, {} in {} ({} rows/s)",
+        show::count(ledger.acknowledged, "row", "rows"),
+        show::bytes(ledger.bytes),
+        show::span(time),
+        show::rate(ledger.acknowledged, time)
+    ))
+}
+
+fn open(import: &Import) -> Result<(Box<dyn Read + Send>, Option<u64>), Stop> {
+    if import.file.as_os_str() == "-" {
+        return Ok((Box::new(std::io::stdin()), None));
+    }
+    let name = import.file.display();
+    let unreadable = |error| Stop::usage(format!("can't read {name}: {error}"));
+    let file = File::open(&import.file).map_err(unreadable)?;
+    let about = file.metadata().map_err(unreadable)?;
+    if about.is_dir() {
+        return Err(Stop::usage(format!("can't read {name}: it is a directory")));
+    }
+    Ok((Box::new(file), about.is_file().then_some(about.len())))
+}
+
+/// What the reading thread hands over.
+enum Batch {
+    Rows(Vec<Row>),
+    /// The input can't be read on; the last batch.
+    Bad(BadInput),
+}
+
+fn read(mut rows: RowReader<impl std::io::BufRead>, skip: u64, batches: &mpsc::Sender<Batch>) {
+    match rows.skip(skip) {
+        Err(error) => {
+            let _ = batches.blocking_send(Batch::Bad(BadInput::Io(1, error)));
+            return;
+        }
+        Ok(lines) if lines < skip => {
+            let why = format!("--skip {skip} is more than the {lines} lines that there are");
+            let _ = batches.blocking_send(Batch::Bad(BadInput::Line(lines, why)));
+            return;
+        }
+        Ok(_) => {}
+    }
+    loop {
+        let mut batch = Vec::with_capacity(BATCH_ROWS);
+        let mut bytes = 0;
+        let end = loop {
+            match rows.next_row() {
+                Ok(Some(row)) => {
+                    bytes += row.key.len() + row.value.len();
+                    batch.push(row);
+                    if batch.len() == BATCH_ROWS || bytes >= BATCH_BYTES {
+                        break None;
+                    }
+                }
+                Ok(None) => break Some(None),
+                Err(bad) => break Some(Some(bad)),
+            }
+        };
+        if batches.blocking_send(Batch::Rows(batch)).is_err() {
+            return;
+        }
+        match end {
+            None => {}
+            Some(None) => return,
+            Some(Some(bad)) => {
+                let _ = batches.blocking_send(Batch::Bad(bad));
+                return;
+            }
+        }
+    }
+}
+
+/// What came of one row.
+struct Done {
+    line: u64,
+    key: Bytes,
+    bytes: u64,
+    /// The failure that ended the sending, with the outcome over all attempts.
+    result: Result<(), Failure>,
+}
+
+/// A row that is not written, or may not be.
+struct Failed {
+    line: u64,
+    failure: Failure,
+}
+
+struct Sender {
+    client: Client,
+    taken: mpsc::Receiver<Batch>,
+    in_flight: usize,
+    give_up: Duration,
+    ledger: Ledger,
+    progress: Progress,
+    /// Keys under way.
+    keys: HashSet<Bytes>,
+    rows: JoinSet<Done>,
+    /// Tells rows not to try again.
+    stopping: Arc<AtomicBool>,
+    /// When the last row was acknowledged.
+    moved: Instant,
+    /// The row that ended the import.
+    failed: Option<Failed>,
+}
+
+impl Sender {
+    /// Sends all rows; the account if it went well.
+    async fn run(mut self) -> Result<Ledger, Stop> {
+        let interrupted = tokio::signal::ctrl_c();
+        tokio::pin!(interrupted);
+        let ended = tokio::select! {
+            ended = self.send_all() => ended,
+            _ = &mut interrupted => Err(Stop::unavailable("interrupted")),
+        };
+        let Err(stop) = ended else { return Ok(self.ledger) };
+        self.stopping.store(true, Ordering::Relaxed);
+        self.progress.say("stopping: waiting for what is under way");
+        // Each row ends within its time-out. The first one that did not succeed says most.
+        let mut first = self.failed.take();
+        while let Some(done) = self.rows.join_next().await {
+            if let Ok(done) = done
+                && let Err(failed) = self.settle(done)
+                && first.as_ref().is_none_or(|first| failed.line < first.line)
+            {
+                first = Some(failed);
+            }
+        }
+        let mut message = format!("import stopped: {}", stop.message);
+        if let Some(Failed { line, failure }) = first {
+            message.push_str(&format!("; line {line}: {failure}"));
+        }
+        Err(Stop { code: stop.code, message: format!("{message}; {}", self.ledger.account()) })
+    }
+
+    async fn send_all(&mut self) -> Result<(), Stop> {
+        while let Some(batch) = self.taken.recv().await {
+            match batch {
+                Batch::Rows(rows) => {
+                    for row in rows {
+                        self.send(row).await?;
+                    }
+                    self.progress.set(self.ledger.bytes, self.ledger.acknowledged);
+                }
+                Batch::Bad(bad) => {
+                    // What came before it is good, and is finished first.
+                    while !self.rows.is_empty() {
+                        self.next_done().await?;
+                    }
+                    return Err(match bad {
+                        BadInput::Line(line, why) => Stop::usage(format!("line {line}: {why}")),
+                        BadInput::Io(line, error) => {
+                            Stop::usage(format!("can't read the input from line {line} on: {error}"))
+                        }
+                    });
+                }
+            }
+            if self.moved.elapsed() > self.give_up && self.rows.is_empty() {
+                // The input was slow, not the cluster.
+                self.moved = Instant::now();
+            }
+        }
+        while !self.rows.is_empty() {
+            self.next_done().await?;
+            self.progress.set(self.ledger.bytes, self.ledger.acknowledged);
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, row: Row) -> Result<(), Stop> {
+        while self.rows.len() >= self.in_flight || !self.ledger.has_room() || self.keys.contains(&row.key) {
+            self.next_done().await?;
+        }
+        if self.rows.is_empty() {
+            self.moved = Instant::now();
+        }
+        self.ledger.take(row.line);
+        self.keys.insert(row.key.clone());
+        self.rows.spawn(write(self.client.clone(), row, self.stopping.clone()));
+        // Takes what is done without waiting for it, so that the account keeps up with a slow input.
+        while let Some(Ok(done)) = self.rows.try_join_next() {
+            self.judge(done)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until something is done; gives up if that is too long.
+    async fn next_done(&mut self) -> Result<(), Stop> {
+        let until = self.moved + self.give_up;
+        match tokio::time::timeout_at(until.into(), self.rows.join_next()).await {
+            Ok(Some(Ok(done))) => self.judge(done),
+            Ok(Some(Err(_))) => Err(Stop::unavailable("a row's task broke down")),
+            Ok(None) => Ok(()),
+            Err(_) => {
+                let time = show::span(self.give_up);
+                Err(Stop::unavailable(format!("no row could be written for {time}")))
+            }
+        }
+    }
+
+    /// Ends the import if a row has failed for good.
+    fn judge(&mut self, done: Done) -> Result<(), Stop> {
+        self.settle(done).map_err(|failed| {
+            let code = code_of(&failed.failure);
+            self.failed = Some(failed);
+            Stop { code, message: "a row was refused".into() }
+        })
+    }
+
+    /// Enters a row in the account.
+    fn settle(&mut self, done: Done) -> Result<(), Failed> {
+        self.keys.remove(&done.key);
+        match done.result {
+            Ok(()) => {
+                self.moved = Instant::now();
+                self.ledger.acknowledge(done.line, done.bytes);
+                Ok(())
+            }
+            Err(failure) => {
+                match failure.outcome {
+                    Outcome::Unknown => self.ledger.unknown += 1,
+                    Outcome::Rejected => self.ledger.refused += 1,
+                }
+                Err(Failed { line: done.line, failure })
+            }
+        }
+    }
+}
+
+/// Writes one row, however often it takes; fails only if that can't help, or when the import is stopping.
+async fn write(client: Client, row: Row, stopping: Arc<AtomicBool>) -> Done {
+    let mut unknown = false;
+    let result = loop {
+        match client.put(row.key.clone(), row.value.clone()).await {
+            Ok(_) => break Ok(()),
+            Err(failure) => {
+                unknown |= failure.outcome == Outcome::Unknown;
+                let hopeless =
+                    matches!(failure.code, Code::InvalidArgument | Code::FailedPrecondition | Code::DataLoss);
+                if hopeless || stopping.load(Ordering::Relaxed) {
+                    let outcome = if unknown { Outcome::Unknown } else { Outcome::Rejected };
+                    break Err(Failure { outcome, ..failure });
+                }
+            }
+        }
+        tokio::time::sleep(PAUSE).await;
+    };
+    let bytes = (row.key.len() + row.value.len()) as u64;
+    Done { line: row.line, key: row.key, bytes, result }
+}

@@ -1,0 +1,64 @@
+//! `ringfort list`
+
+use std::ffi::OsString;
+
+use clap::Args;
+use tokio_stream::StreamExt;
+
+use crate::args::Connect;
+use crate::connection::{argument, with_client};
+use crate::escape::row_into;
+use crate::out::Out;
+use crate::stop::Stop;
+
+/// Print rows in key order, a line each: key, tab, value; tabs, newlines and backslashes escaped
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  ringfort list --prefix user: --limit 10\n  ringfort list --keys-only | wc -l"
+)]
+pub(crate) struct List {
+    /// Only keys that begin with this
+    #[arg(long, default_value = "", hide_default_value = true)]
+    prefix: OsString,
+    /// Only keys from this one on
+    #[arg(long, value_name = "KEY", default_value = "", hide_default_value = true)]
+    from: OsString,
+    /// At most so many rows
+    #[arg(long, value_name = "N")]
+    limit: Option<u64>,
+    /// Leave the values (and the tab) out
+    #[arg(long)]
+    keys_only: bool,
+    #[command(flatten)]
+    pub(crate) connect: Connect,
+}
+
+pub(crate) fn run(list: &List) -> Result<(), Stop> {
+    if list.limit == Some(0) {
+        return Ok(());
+    }
+    let wanted = ringfort_client::List {
+        prefix: argument(&list.prefix),
+        from: argument(&list.from),
+        limit: list.limit.unwrap_or(0),
+        keys_only: list.keys_only,
+    };
+    with_client(&list.connect, async |client| {
+        let mut rows = client.list(wanted).await?;
+        let mut out = Out::new();
+        let mut line = Vec::new();
+        let mut last = Ok(());
+        while let Some(row) = rows.next().await {
+            match row {
+                Ok((key, value)) => {
+                    line.clear();
+                    row_into(&mut line, &key, (!list.keys_only).then_some(&value));
+                    out.write(&line)?;
+                }
+                Err(failure) => last = Err(Stop::from(failure)),
+            }
+        }
+        out.flush()?;
+        last
+    })
+}

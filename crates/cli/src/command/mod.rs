@@ -1,0 +1,35 @@
+//! One file a command.
+
+pub(crate) mod bench;
+pub(crate) mod check;
+pub(crate) mod delete;
+pub(crate) mod dev;
+pub(crate) mod export;
+pub(crate) mod get;
+pub(crate) mod import;
+pub(crate) mod list;
+pub(crate) mod put;
+pub(crate) mod shell;
+pub(crate) mod start;
+pub(crate) mod status;
+
+use crate::args::Command;
+use crate::stop::Stop;
+
+/// Runs a command to its end.
+pub(crate) fn run(command: Command) -> Result<(), Stop> {
+    match command {
+        Command::Start(start) => start::run(start),
+        Command::Dev(dev) => dev::run(&dev),
+        Command::Put(put) => put::run(&put),
+        Command::Get(get) => get::run(&get),
+        Command::Delete(delete) => delete::run(&delete),
+        Command::List(list) => list::run(&list),
+        Command::Import(import) => import::run(&import),
+        Command::Export(export) => export::run(&export),
+        Command::Status(status) => status::run(&status),
+        Command::Check(check) => check::run(&check),
+        Command::Shell(shell) => shell::run(&shell),
+        Command::Bench(bench) => bench::run(&bench),
+    }
+}

@@ -1,0 +1,24 @@
+//! `ringfort shell`
+
+use clap::Args;
+
+use crate::args::Connect;
+use crate::connection::with_client;
+use crate::shell;
+use crate::stop::Stop;
+
+/// Type commands: put, get, delete, list, status, help, exit
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  ringfort shell\n  printf 'put name Ada\\nget name\\n' | ringfort shell\n\n\
+    From a pipe, nothing but answers is printed. Exit code: 3 if something was not available or its outcome is\n\
+    unknown, else 2 if a line made no sense, else 0."
+)]
+pub(crate) struct Shell {
+    #[command(flatten)]
+    pub(crate) connect: Connect,
+}
+
+pub(crate) fn run(command: &Shell) -> Result<(), Stop> {
+    with_client(&command.connect, async |client| shell::talk(&client, None).await)
+}

@@ -1,0 +1,184 @@
+//! Reads rows for `import`: one line at a time, in bounded memory, whatever the input holds.
+//!
+//! A line is refused, with its number, if it has no tab or more than one, a bad escape, an empty key, or
+//! something over its limit. Nothing is skipped: an input that is not what it should be is stopped at.
+
+use std::io::{self, BufRead};
+
+use bytes::Bytes;
+use ringfort_types::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+
+use crate::escape::unescape_into;
+use crate::lines::read_line;
+
+/// Every byte of the longest row may be written as two.
+const LINE_BYTES_MAX: usize = 2 * (KEY_BYTES_MAX + VALUE_BYTES_MAX) + 1;
+
+/// One row of the input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Row {
+    /// Its line, from 1.
+    pub(crate) line: u64,
+    /// Within its limits.
+    pub(crate) key: Bytes,
+    /// Within its limits.
+    pub(crate) value: Bytes,
+}
+
+/// Why the reading ended early.
+#[derive(Debug)]
+pub(crate) enum BadInput {
+    /// This line is no row.
+    Line(u64, String),
+    /// The input itself failed, in this line.
+    Io(u64, io::Error),
+}
+
+/// Rows from an input.
+#[derive(Debug)]
+pub(crate) struct RowReader<R> {
+    input: R,
+    /// Lines taken so far.
+    lines: u64,
+    /// The present line, without its end.
+    line: Vec<u8>,
+}
+
+impl<R: BufRead> RowReader<R> {
+    /// Reads from the start of `input`.
+    pub(crate) fn new(input: R) -> RowReader<R> {
+        RowReader { input, lines: 0, line: Vec::new() }
+    }
+
+    /// Passes over `count` lines without looking into them; returns how many there were.
+    pub(crate) fn skip(&mut self, count: u64) -> io::Result<u64> {
+        let mut begun = false;
+        while self.lines < count {
+            let buffer = self.input.fill_buf()?;
+            if buffer.is_empty() {
+                self.lines += u64::from(begun);
+                break;
+            }
+            let end = buffer.iter().position(|&b| b == b'\n');
+            let used = end.map_or(buffer.len(), |end| end + 1);
+            self.lines += u64::from(end.is_some());
+            begun = end.is_none();
+            self.input.consume(used);
+        }
+        Ok(self.lines)
+    }
+
+    /// The next row, or `None` at the end.
+    pub(crate) fn next_row(&mut self) -> Result<Option<Row>, BadInput> {
+        let line = self.lines + 1;
+        let read = read_line(&mut self.input, &mut self.line, LINE_BYTES_MAX);
+        if !read.map_err(|error| BadInput::Io(line, error))? {
+            return Ok(None);
+        }
+        self.lines = line;
+        parse(line, &self.line).map(Some).map_err(|why| BadInput::Line(line, why))
+    }
+}
+
+fn parse(line: u64, text: &[u8]) -> Result<Row, String> {
+    let Some(tab) = text.iter().position(|&b| b == b'\t') else {
+        return Err("no tab between key and value".into());
+    };
+    let (key, value) = (&text[..tab], &text[tab + 1..]);
+    if value.contains(&b'\t') {
+        return Err(r"a second tab (inside a key or value a tab is written \t)".into());
+    }
+    // One buffer for both, so that a row is one allocation.
+    let mut row = Vec::with_capacity(text.len().min(KEY_BYTES_MAX + VALUE_BYTES_MAX));
+    unescape_into(&mut row, key).map_err(|bad| bad.to_string())?;
+    let split = row.len();
+    unescape_into(&mut row, value).map_err(|bad| bad.to_string())?;
+    if split == 0 {
+        return Err("empty key: a key has 1 to 16384 bytes".into());
+    }
+    if split > KEY_BYTES_MAX {
+        return Err(format!("key of {split} bytes: the limit is {KEY_BYTES_MAX}"));
+    }
+    if row.len() - split > VALUE_BYTES_MAX {
+        return Err(format!("value of more than {VALUE_BYTES_MAX} bytes, which is the limit"));
+    }
+    let row = Bytes::from(row);
+    Ok(Row { line, key: row.slice(..split), value: row.slice(split..) })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufReader, Read};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::escape::row_into;
+
+    fn read(input: &[u8]) -> Result<Vec<(u64, Bytes, Bytes)>, (u64, String)> {
+        let mut reader = RowReader::new(input);
+        let mut rows = Vec::new();
+        loop {
+            match reader.next_row() {
+                Ok(Some(row)) => rows.push((row.line, row.key, row.value)),
+                Ok(None) => return Ok(rows),
+                Err(BadInput::Line(line, why)) => return Err((line, why)),
+                Err(BadInput::Io(line, error)) => return Err((line, error.to_string())),
+            }
+        }
+    }
+
+    fn why(input: &[u8]) -> (u64, String) {
+        read(input).expect_err("should be refused")
+    }
+
+    #[test]
+    fn a_row_a_line_the_last_one_with_or_without_an_end() {
+        let two = vec![(1, "a".into(), "1".into()), (2, "b".into(), "".into())];
+        assert_eq!(read(b"a\t1\nb\t\n"), Ok(two.clone()));
+        assert_eq!(read(b"a\t1\nb\t"), Ok(two));
+        assert_eq!(read(b""), Ok(vec![]));
+    }
+
+    #[test]
+    fn a_line_that_is_no_row_is_named() {
+        assert_eq!(why(b"a\t1\nb\n").0, 2);
+        assert_eq!(why(b"a\t1\n\nb\t1\n"), (2, "no tab between key and value".into()));
+        assert_eq!(why(b"a\t1\t2\n").0, 1);
+        assert_eq!(why(b"\t1\n"), (1, "empty key: a key has 1 to 16384 bytes".into()));
+        assert!(why(b"a\t\\q\n").1.contains("is no escape"));
+    }
+
+    #[test]
+    fn limits_are_kept_without_reading_the_rest() {
+        let key = "k".repeat(KEY_BYTES_MAX);
+        assert!(read(format!("{key}\tv\n").as_bytes()).is_ok());
+        assert!(why(format!("{key}k\tv\n").as_bytes()).1.starts_with("key of 16385 bytes"));
+        let endless = BufReader::new(b"k\t".chain(io::repeat(b'v')));
+        let mut reader = RowReader::new(endless);
+        assert!(matches!(reader.next_row(), Err(BadInput::Line(1, why)) if why.starts_with("value of more")));
+    }
+
+    #[test]
+    fn skipping_goes_by_lines() {
+        let mut reader = RowReader::new(BufReader::with_capacity(3, &b"a\t1\nlonger\t2\nc\t3"[..]));
+        assert_eq!(reader.skip(2).expect("reads"), 2);
+        assert_eq!(reader.next_row().expect("a row").map(|row| (row.line, row.key)), Some((3, "c".into())));
+        let mut short = RowReader::new(&b"a\t1\nb"[..]);
+        assert_eq!(short.skip(9).expect("reads"), 2);
+    }
+
+    proptest! {
+        #[test]
+        fn what_export_writes_import_reads(rows in proptest::collection::vec(
+            (proptest::collection::vec(any::<u8>(), 1..20), proptest::collection::vec(any::<u8>(), 0..40)), 0..20)) {
+            let mut text = Vec::new();
+            for (key, value) in &rows {
+                row_into(&mut text, key, Some(value));
+            }
+            let expected: Vec<_> = rows.into_iter().zip(1u64..)
+                .map(|((key, value), line)| (line, Bytes::from(key), Bytes::from(value))).collect();
+            prop_assert_eq!(read(&text), Ok(expected));
+        }
+    }
+}

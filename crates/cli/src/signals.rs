@@ -1,0 +1,54 @@
+//! Being asked to end: Ctrl+C, SIGTERM, a terminal that goes away.
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::stop::Stop;
+
+/// From when it is made, the signals no longer end the process by themselves.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hang_up: Signal,
+}
+
+/// Who asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// Somebody pressed Ctrl+C: what runs now should end.
+    Interrupt,
+    /// The process should end.
+    End,
+}
+
+impl Signals {
+    pub(crate) fn new() -> Result<Signals, Stop> {
+        let listen = |kind| {
+            signal(kind).map_err(|error| Stop::unavailable(format!("can't wait for signals: {error}")))
+        };
+        Ok(Signals {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            hang_up: listen(SignalKind::hangup())?,
+        })
+    }
+
+    /// The next one.
+    pub(crate) async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.interrupt.recv() => Asked::Interrupt,
+            _ = self.terminate.recv() => Asked::End,
+            _ = self.hang_up.recv() => Asked::End,
+        }
+    }
+}
+
+impl Asked {
+    /// How a command ends that was asked to.
+    pub(crate) fn stop(self) -> Stop {
+        match self {
+            Asked::Interrupt => Stop::unavailable("interrupted"),
+            Asked::End => Stop::silent(3),
+        }
+    }
+}
