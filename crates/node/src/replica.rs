@@ -220,7 +220,9 @@ impl Replica {
                 }
             }
             self.applying.push_back((entry.index, entry.payload.len()));
-            let copies = if waiters.is_empty() { 0 } else { self.group.copies(entry.index) };
+            // What is committed is on a majority; who has just lost the lead can't say more.
+            let majority = (self.places.len() / 2 + 1) as u32;
+            let copies = if waiters.is_empty() { 0 } else { self.group.copies(entry.index).max(majority) };
             outcome.apply.push(ApplyJob { shard: self.shard, entry, waiters, copies });
         }
     }

@@ -4,7 +4,7 @@ use ringfort_types::limits::{
     HEARTBEAT_MS, NODE_PENDING_BYTES_MAX, NODE_PENDING_REQUESTS_MAX, SHARD_PENDING_REQUESTS_MAX,
 };
 use ringfort_types::{
-    Code, Consistency, Failure, Forward, NodeId, Outcome, PeerMessage, Reply, Request, ShardId, Token,
+    Code, Consistency, Failure, Forward, NodeId, Outcome, PeerMessage, Reply, Request, ShardId, Term, Token,
 };
 
 use crate::asked::{Asked, no_leader};
@@ -42,8 +42,10 @@ impl Node {
             let message = if self.birth.is_born() {
                 "this node is still reading its data directory: try again in a moment".to_owned()
             } else {
-                let missing = self.birth.missing().join(", ");
-                format!("this cluster is not born yet: it waits for {missing} to start")
+                match self.birth.missing().join(", ").as_str() {
+                    "" => "this cluster is just being born: try again in a moment".to_owned(),
+                    missing => format!("this cluster is not born yet: it waits for {missing} to start"),
+                }
             };
             return Err(Failure::rejected(Code::Unavailable, message));
         }
@@ -258,6 +260,15 @@ impl Node {
         match &slot.replica {
             Some(replica) => replica.leader_node(),
             None => slot.reported.map(|(_, node)| node),
+        }
+    }
+
+    /// The term that this leader has, or at which none is known here.
+    pub(crate) fn term_of(&self, shard: ShardId) -> Term {
+        let slot = &self.slots[shard.0 as usize];
+        match &slot.replica {
+            Some(replica) => replica.group.term(),
+            None => slot.reported.map_or(Term(0), |(term, _)| term),
         }
     }
 

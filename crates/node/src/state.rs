@@ -115,7 +115,7 @@ impl Node {
                 shard: shard.shard,
                 slots: shard.slots.clone(),
                 leader: self.leader_of(shard.shard),
-                term: replicas.iter().map(|(_, replica)| replica.term).max().unwrap_or_default(),
+                term: self.term_of(shard.shard),
                 replicas,
             }
         });
