@@ -5,6 +5,7 @@
 //! is waited out, as the log still has everything.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -35,6 +36,7 @@ pub(crate) struct Flush {
 pub(crate) struct Flusher {
     queue: Queue<Flush>,
     busy: Mutex<BTreeSet<ShardId>>,
+    ended: AtomicBool,
 }
 
 impl Flusher {
@@ -48,8 +50,9 @@ impl Flusher {
         self.busy().contains(&shard)
     }
 
+    /// Whether nothing will be flushed unless something is handed over.
     pub(crate) fn is_idle(&self) -> bool {
-        self.busy().is_empty()
+        self.ended.load(Ordering::Acquire) || self.busy().is_empty()
     }
 
     /// Ends the thread after the table in hand.
@@ -59,6 +62,11 @@ impl Flusher {
 
     /// Runs until closed.
     pub(crate) fn run(&self, shared: &Shared) {
+        self.write_what_comes(shared);
+        self.ended.store(true, Ordering::Release);
+    }
+
+    fn write_what_comes(&self, shared: &Shared) {
         let mut waiting = Vec::new();
         while self.queue.take(&mut waiting, None) == Taken::Items {
             for flush in waiting.drain(..) {

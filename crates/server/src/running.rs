@@ -68,13 +68,11 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         source: std::io::Error::other(error),
     })?;
 
-    let disk = FileDisk::open(&config.data_dir)?;
+    let disk = Arc::new(FileDisk::open(&config.data_dir)?);
     let who = Who { name: config.name.clone(), address: address.clone(), fresh_incarnation };
-    let (data, stored) = DataDir::open(Arc::new(disk), &who)?;
-    let tables = LsmTables::open(
-        &config.data_dir,
-        TableOptions { cache_bytes: config.cache_bytes, ..TableOptions::default() },
-    )?;
+    let (data, stored) = DataDir::open(disk.clone(), &who)?;
+    let tables =
+        LsmTables::new(disk, TableOptions { cache_bytes: config.cache_bytes, ..TableOptions::default() });
 
     let name = node_name(&stored.name);
     let nodes: Vec<(String, String)> = nodes
@@ -155,19 +153,17 @@ fn node_name(stored: &str) -> String {
 }
 
 impl Running {
-    /// Waits until requests are served.
+    /// Waits until requests are served; at once if they are.
     pub async fn serving(&mut self) -> Result<Summary, StartError> {
-        loop {
+        while self.summary.took.is_zero() {
             match self.reports.recv().await {
-                Some(Report::Serving) => {
-                    self.summary.took = self.started.elapsed();
-                    return Ok(self.summary.clone());
-                }
+                Some(Report::Serving) => self.summary.took = self.started.elapsed(),
                 Some(Report::Failed(error)) => return Err(error),
                 Some(Report::Stopped) => return Err(StartError::Ended("it was told to before it served")),
                 None => return Err(StartError::Ended("its threads have ended")),
             }
         }
+        Ok(self.summary.clone())
     }
 
     /// Waits until the node can't go on, for as long as it can.

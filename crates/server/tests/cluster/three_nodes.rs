@@ -1,10 +1,8 @@
 //! Three nodes: routing, failover, return, refusal.
 
-mod nodes;
-
 use std::time::{Duration, Instant};
 
-use nodes::{Nodes, get, list, put, replicas_agree, rows};
+use crate::nodes::{Nodes, get, list, put, replicas_agree, rows};
 use ringfort_proto::status;
 use ringfort_server::start;
 

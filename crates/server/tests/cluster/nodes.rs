@@ -12,15 +12,15 @@ use tempfile::TempDir;
 use tonic::transport::Channel;
 
 /// A cluster whose nodes can be dropped and started again.
-pub struct Nodes {
-    pub configs: Vec<Config>,
-    pub running: Vec<Option<Running>>,
+pub(crate) struct Nodes {
+    pub(crate) configs: Vec<Config>,
+    pub(crate) running: Vec<Option<Running>>,
     _dir: TempDir,
 }
 
 impl Nodes {
     /// Not started yet.
-    pub fn new(count: usize, shards: u32) -> Nodes {
+    pub(crate) fn new(count: usize, shards: u32) -> Nodes {
         let dir = tempfile::tempdir().unwrap();
         let sockets: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let mut addresses: Vec<_> = sockets.iter().map(|s| s.local_addr().unwrap().to_string()).collect();
@@ -41,7 +41,7 @@ impl Nodes {
     }
 
     /// Started, all serving.
-    pub async fn serving(count: usize, shards: u32) -> Nodes {
+    pub(crate) async fn serving(count: usize, shards: u32) -> Nodes {
         let mut nodes = Nodes::new(count, shards);
         for at in 0..count {
             nodes.start(at).await;
@@ -51,12 +51,12 @@ impl Nodes {
     }
 
     /// Starts one.
-    pub async fn start(&mut self, at: usize) {
+    pub(crate) async fn start(&mut self, at: usize) {
         self.running[at] = Some(start(self.configs[at].clone()).await.unwrap());
     }
 
     /// Waits for those that are started.
-    pub async fn all_serving(&mut self) {
+    pub(crate) async fn all_serving(&mut self) {
         for running in self.running.iter_mut().flatten() {
             tokio::time::timeout(Duration::from_secs(10), running.serving()).await.unwrap().unwrap();
         }
@@ -64,7 +64,7 @@ impl Nodes {
     }
 
     /// Waits until every shard is led, as the first running node sees it.
-    pub async fn wait_for_leaders(&self) {
+    pub(crate) async fn wait_for_leaders(&self) {
         let at = self.running.iter().position(Option::is_some).unwrap();
         let alive: Vec<_> = (0..self.running.len()).filter(|at| self.running[*at].is_some()).collect();
         let until = Instant::now() + Duration::from_secs(10);
@@ -83,41 +83,41 @@ impl Nodes {
     }
 
     /// Ends one as a crash would.
-    pub fn drop(&mut self, at: usize) {
+    pub(crate) fn drop(&mut self, at: usize) {
         self.running[at] = None;
     }
 
-    pub fn dir(&self, at: usize) -> PathBuf {
+    pub(crate) fn dir(&self, at: usize) -> PathBuf {
         self.configs[at].data_dir.clone()
     }
 
-    pub async fn channel(&self, at: usize) -> Channel {
+    pub(crate) async fn channel(&self, at: usize) -> Channel {
         Channel::from_shared(format!("http://{}", self.configs[at].listen)).unwrap().connect().await.unwrap()
     }
 
-    pub async fn kv(&self, at: usize) -> KvClient<Channel> {
+    pub(crate) async fn kv(&self, at: usize) -> KvClient<Channel> {
         KvClient::new(self.channel(at).await)
     }
 
-    pub async fn cluster(&self, at: usize) -> ClusterClient<Channel> {
+    pub(crate) async fn cluster(&self, at: usize) -> ClusterClient<Channel> {
         ClusterClient::new(self.channel(at).await)
     }
 }
 
-pub fn put(key: impl Into<String>, value: impl Into<String>) -> v1::PutRequest {
+pub(crate) fn put(key: impl Into<String>, value: impl Into<String>) -> v1::PutRequest {
     v1::PutRequest { key: key.into().into(), value: value.into().into() }
 }
 
-pub fn get(key: impl Into<String>) -> v1::GetRequest {
+pub(crate) fn get(key: impl Into<String>) -> v1::GetRequest {
     v1::GetRequest { key: key.into().into(), consistency: 0 }
 }
 
-pub fn list(prefix: impl Into<String>) -> v1::ListRequest {
+pub(crate) fn list(prefix: impl Into<String>) -> v1::ListRequest {
     v1::ListRequest { prefix: prefix.into().into(), ..v1::ListRequest::default() }
 }
 
 /// All rows of a stream.
-pub async fn rows(kv: &mut KvClient<Channel>, asked: v1::ListRequest) -> Vec<(String, String)> {
+pub(crate) async fn rows(kv: &mut KvClient<Channel>, asked: v1::ListRequest) -> Vec<(String, String)> {
     let mut stream = kv.list(asked).await.unwrap().into_inner();
     let mut rows = Vec::new();
     while let Some(frame) = stream.message().await.unwrap() {
@@ -133,7 +133,7 @@ pub async fn rows(kv: &mut KvClient<Channel>, asked: v1::ListRequest) -> Vec<(St
 }
 
 /// Asks all replicas of every shard for their digests, and compares.
-pub async fn replicas_agree(nodes: &Nodes) {
+pub(crate) async fn replicas_agree(nodes: &Nodes) {
     let mut cluster = nodes.cluster(0).await;
     let state = cluster.get_cluster_state(v1::GetClusterStateRequest {}).await.unwrap().into_inner();
     for shard in state.shards.iter().filter(|shard| shard.shard != 0) {

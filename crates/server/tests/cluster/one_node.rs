@@ -1,10 +1,8 @@
 //! A cluster of one: calls, sessions, lists, errors, restarts.
 
-mod nodes;
-
 use std::time::{Duration, Instant};
 
-use nodes::{Nodes, get, list, put, rows};
+use crate::nodes::{Nodes, get, list, put, rows};
 use ringfort_proto::v1::{self, session_op, session_result};
 use ringfort_server::{Config, start};
 use tokio_stream::StreamExt;

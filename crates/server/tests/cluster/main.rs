@@ -1,0 +1,5 @@
+//! Real nodes over gRPC, all in this process: a cluster of one, and of three.
+
+mod nodes;
+mod one_node;
+mod three_nodes;
