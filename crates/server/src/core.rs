@@ -144,9 +144,9 @@ impl Core {
     }
 
     fn fetch(&self, shard: ShardId, from: Index, to: Index, bytes_max: usize) {
-        let (log, shared) = (self.helpers.log.clone(), self.shared.clone());
+        let (opened, shared) = (self.helpers.log.clone(), self.shared.clone());
         self.runtime.spawn_blocking(move || {
-            let log = log.get().expect("the node fetches only for shards that were opened, after the log");
+            let log = opened.get().expect("the node fetches only for shards that were opened, after the log");
             match log.entries(shard, from, to, bytes_max) {
                 Ok(entries) => shared.inbox.push(Event::Fetched { shard, entries }),
                 Err(error) => die("the log can't be read", &error),

@@ -40,7 +40,7 @@ const FRAMES_WAITING: usize = 4;
 /// How long one page may take.
 const PAGE_TIMEOUT_MS: u32 = 10_000;
 /// How long a client may take nothing.
-const SLOW_MAX: Duration = Duration::from_secs(60);
+const SLOW_MAX: Duration = Duration::from_mins(1);
 /// A shard that was not asked for so long is asked for a row, so that its index stays readable.
 const TOUCH_AFTER: Duration = Duration::from_secs(KEEP.as_secs() / 3);
 
