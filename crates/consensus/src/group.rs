@@ -141,7 +141,10 @@ impl Group {
             check_quorum: true,
             pre_vote: true,
             skip_bcast_commit: true,
-            batch_append: true,
+            // With it the crate (0.7) adds entries to any append to that peer which is still in its outbox, also to
+            // an empty one whose index is not the one before theirs (after `report_unreachable`, say). Appends
+            // of one turn travel in one frame anyway.
+            batch_append: false,
             max_committed_size_per_ready: 16 * APPEND_BYTES_MAX as u64,
             ..Config::default()
         };
