@@ -91,6 +91,7 @@ impl Core {
     fn carry_out(&mut self) {
         let effects = self.node.take_effects(self.clock.now());
         self.shared.header.update(&self.node);
+        self.shared.tables_awaited.store(self.node.awaits_tables(), Ordering::SeqCst);
         for effect in effects {
             match effect {
                 Effect::Persist { number, records } => {
@@ -144,11 +145,11 @@ impl Core {
     }
 
     fn fetch(&self, shard: ShardId, from: Index, to: Index, bytes_max: usize) {
-        let (opened, shared) = (self.helpers.log.clone(), self.shared.clone());
+        let (opened, node) = (self.helpers.log.clone(), self.shared.clone());
         self.runtime.spawn_blocking(move || {
             let log = opened.get().expect("the node fetches only for shards that were opened, after the log");
             match log.entries(shard, from, to, bytes_max) {
-                Ok(entries) => shared.inbox.push(Event::Fetched { shard, entries }),
+                Ok(entries) => node.inbox.push(Event::Fetched { shard, entries }),
                 Err(error) => die("the log can't be read", &error),
             }
         });

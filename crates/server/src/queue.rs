@@ -65,6 +65,11 @@ impl Inbox {
         self.wake(state);
     }
 
+    /// Adds an event that is in no hurry: it does not wake the core thread, which sees it before it next sleeps.
+    pub(crate) fn push_quietly(&self, event: Event) {
+        self.lock().events.push(event);
+    }
+
     /// Adds a peer's frame of so many bytes.
     pub(crate) fn push_frame(&self, link: u64, frame: PeerFrame, bytes: usize) {
         let mut state = self.lock();

@@ -1,7 +1,7 @@
 //! What all of a node's threads and tasks hold in common.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use ringfort_node::{Incoming, Node};
 use ringfort_types::{Code, Epoch, Failure, Incarnation, NodeId, Reply, Request, Token};
@@ -74,6 +74,8 @@ pub(crate) struct Shared {
     pub(crate) serving: watch::Sender<bool>,
     /// True once connections should end.
     pub(crate) stopping: watch::Sender<bool>,
+    /// Whether a read waits for a table, as of the core's last turn.
+    pub(crate) tables_awaited: AtomicBool,
     next_link: AtomicU64,
 }
 
@@ -95,6 +97,7 @@ impl Shared {
             notices,
             serving: watch::Sender::new(false),
             stopping: watch::Sender::new(false),
+            tables_awaited: AtomicBool::new(false),
             next_link: AtomicU64::new(1),
         }
     }
