@@ -151,11 +151,6 @@ impl Birth {
         self.stage == BirthStage::Born
     }
 
-    /// The cluster's number; 0 before birth.
-    pub(crate) fn cluster(&self) -> u64 {
-        if self.is_born() { self.map.as_ref().map_or(0, Map::hash) } else { 0 }
-    }
-
     /// What this node says of itself.
     pub(crate) fn hello(&self) -> Hello {
         Hello {

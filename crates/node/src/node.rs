@@ -116,7 +116,14 @@ impl Node {
 
     /// The cluster's number; 0 before birth.
     pub fn cluster(&self) -> u64 {
-        self.birth.cluster()
+        self.layout.as_ref().map_or(0, |layout| layout.cluster)
+    }
+
+    /// Whether a read waits for a table to catch up: then [`Event::Applied`] is urgent, else it may come along
+    /// with the next event.
+    pub fn awaits_tables(&self) -> bool {
+        let mut replicas = self.slots.iter().filter_map(|slot| slot.replica.as_ref());
+        replicas.any(Replica::awaits_table)
     }
 
     /// The layout's version; 0 before birth.

@@ -72,8 +72,11 @@ pub(crate) struct Replica {
     reads: Vec<Asked>,
     rounds: VecDeque<Round>,
     confirmed: Vec<(Index, Asked)>,
-    /// Handed out and not applied yet, with their sizes.
+    /// Handed out and not applied yet, with their sizes, and the sum of these.
     applying: VecDeque<(Index, usize)>,
+    applying_bytes: usize,
+    /// Writes in `proposals` and `proposed`.
+    writes: usize,
     /// Term and leader at the last look.
     leader_before: (Term, Option<PeerId>),
 }
@@ -103,6 +106,8 @@ impl Replica {
             rounds: VecDeque::new(),
             confirmed: Vec::new(),
             applying: VecDeque::new(),
+            applying_bytes: 0,
+            writes: 0,
             leader_before: (Term(0), None),
         }
     }
@@ -129,7 +134,7 @@ impl Replica {
 
     /// Bytes handed out for applying and not applied yet.
     pub(crate) fn applying_bytes(&self) -> usize {
-        self.applying.iter().map(|(_, bytes)| bytes).sum()
+        self.applying_bytes
     }
 
     /// Whether an entry can be stamped and proposed now.
@@ -147,7 +152,12 @@ impl Replica {
     }
 
     pub(crate) fn pending_writes(&self) -> usize {
-        self.proposals.len() + self.proposed.iter().map(|entry| entry.waiters.len()).sum::<usize>()
+        self.writes
+    }
+
+    /// Whether a read waits for the table only.
+    pub(crate) fn awaits_table(&self) -> bool {
+        !self.confirmed.is_empty()
     }
 
     pub(crate) fn add_write(&mut self, asked: Asked) {
@@ -159,6 +169,7 @@ impl Replica {
             other => unreachable!("{other:?} is not a write"),
         };
         self.proposals.push((waiter, command));
+        self.writes += 1;
     }
 
     pub(crate) fn add_read(&mut self, asked: Asked) {
@@ -176,6 +187,7 @@ impl Replica {
             return Vec::new();
         }
         if !self.takes_writes() {
+            self.writes -= self.proposals.len();
             return std::mem::take(&mut self.proposals);
         }
         let mut rest = std::mem::take(&mut self.proposals).into_iter().peekable();
@@ -191,7 +203,9 @@ impl Replica {
             let clock = self.clock.next(now);
             let entry = Entry { clock, commands };
             let Some((index, term)) = self.group.propose(entry.encode()) else {
-                return waiters.into_iter().zip(entry.commands).chain(rest).collect();
+                let unproposed: Vec<_> = waiters.into_iter().zip(entry.commands).chain(rest).collect();
+                self.writes -= unproposed.len();
+                return unproposed;
             };
             self.clock = clock;
             self.proposed.push_back(Proposed { index, term, waiters });
@@ -208,6 +222,7 @@ impl Replica {
             }
             let mut waiters = Vec::new();
             while let Some(proposed) = self.proposed.pop_front_if(|proposed| proposed.index <= entry.index) {
+                self.writes -= proposed.waiters.len();
                 let waiting = proposed.waiters.iter().filter(|waiter| waiter.token != Token::NOBODY);
                 outcome.done += waiting.count();
                 outcome.done_bytes += proposed.waiters.iter().map(|waiter| waiter.weight).sum::<usize>();
@@ -220,6 +235,7 @@ impl Replica {
                 }
             }
             self.applying.push_back((entry.index, entry.payload.len()));
+            self.applying_bytes += entry.payload.len();
             // What is committed is on a majority; who has just lost the lead can't say more.
             let majority = (self.places.len() / 2 + 1) as u32;
             let copies = if waiters.is_empty() { 0 } else { self.group.copies(entry.index).max(majority) };
@@ -231,7 +247,9 @@ impl Replica {
     pub(crate) fn applied_to(&mut self, index: Index, ready: &mut Vec<ReadJob>) {
         self.applied = self.applied.max(index);
         self.group.applied(index);
-        while self.applying.pop_front_if(|(applying, _)| *applying <= index).is_some() {}
+        while let Some((_, bytes)) = self.applying.pop_front_if(|(applying, _)| *applying <= index) {
+            self.applying_bytes -= bytes;
+        }
         self.release_reads(ready);
     }
 

@@ -84,14 +84,8 @@ impl Applier {
                     self.quiet_seconds = STATS_IDLE_SECONDS;
                     let mut applied = BTreeMap::new();
                     self.apply(waiting.drain(..).flatten(), &mut applied);
-                    // A read that comes to wait after this look makes the core look at its inbox, too, before
-                    // it sleeps.
                     let event = Event::Applied(applied.into_iter().collect());
-                    if self.shared.tables_awaited.load(Ordering::SeqCst) {
-                        self.shared.inbox.push(event);
-                    } else {
-                        self.shared.inbox.push_quietly(event);
-                    }
+                    self.shared.inbox.push_quietly(event, &self.shared.tables_awaited);
                 }
             }
             let now = Instant::now();

@@ -8,6 +8,7 @@
 //! that was held up does not take its own lateness for its peers' silence; ticks that were missed are dropped.
 //! Effects are carried out in order.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};

@@ -7,6 +7,7 @@
 //! what peers send makes their readers wait beyond [`PEER_BYTES_MAX`]; the rest is bounded by what the node
 //! has under way. Deliberately absent: async. Consumers are threads; producers never block on a full queue.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::Instant;
@@ -65,9 +66,13 @@ impl Inbox {
         self.wake(state);
     }
 
-    /// Adds an event that is in no hurry: it does not wake the core thread, which sees it before it next sleeps.
-    pub(crate) fn push_quietly(&self, event: Event) {
+    /// Adds an event that the core thread need not be woken for, unless `urgent` says so afterwards: it is seen
+    /// before the core next sleeps. (Asked afterwards, so that whoever begins to wait in between finds the event.)
+    pub(crate) fn push_quietly(&self, event: Event, urgent: &AtomicBool) {
         self.lock().events.push(event);
+        if urgent.load(Ordering::SeqCst) {
+            self.wake(self.lock());
+        }
     }
 
     /// Adds a peer's frame of so many bytes.

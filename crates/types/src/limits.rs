@@ -23,7 +23,7 @@ pub const NODE_PENDING_REQUESTS_MAX: usize = 256 * 1024;
 /// Most writes that one shard accepts before they are applied.
 pub const SHARD_PENDING_REQUESTS_MAX: usize = 64 * 1024;
 /// Most rounds of reads that a node has under way at once; later reads wait and share the next round.
-pub const READ_ROUNDS_MAX: usize = 16;
+pub const READ_ROUNDS_MAX: usize = 1;
 /// Most bytes waiting to be sent to one peer; beyond it the connection is dropped and made anew.
 pub const PEER_OUTBOX_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes of rows in one page of a scan (a page holds at least one row).
