@@ -20,6 +20,9 @@ pub(crate) const ADDRESS_DEFAULT: &str = "127.0.0.1:50051";
 const ADDRESS_VARIABLE: &str = "RINGFORT_ADDR";
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(3);
 
+const ADDR_HELP: &str = "Addresses of some nodes, separated by commas; the others are learnt from them \
+    [env: RINGFORT_ADDR] [default: 127.0.0.1:50051]";
+
 const EXAMPLES: &str = "\
 Examples:
   ringfort dev                                  three nodes on this machine, and a shell
@@ -43,9 +46,8 @@ pub(crate) struct Cli {
 /// Which cluster to talk to.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Connect {
-    /// Addresses of some nodes, separated by commas; the others are learnt from them
-    /// [env: RINGFORT_ADDR] [default: 127.0.0.1:50051]
-    #[arg(long, value_name = "HOST:PORT,…")]
+    /// Addresses of some nodes, separated by commas
+    #[arg(long, value_name = "HOST:PORT,…", help = ADDR_HELP)]
     pub(crate) addr: Option<String>,
     /// How long to keep trying: 500ms, 3s, 1m [default: 3s]
     #[arg(long, value_name = "TIME", value_parser = crate::duration::parse)]

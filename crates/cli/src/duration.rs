@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// The longest that can be asked for. Beyond it a deadline may no longer fit the clock's arithmetic.
-const DURATION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+const DURATION_MAX: Duration = Duration::from_hours(24);
 
 /// Reads a number and its unit; a number without one is refused rather than guessed at.
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
@@ -38,7 +38,7 @@ mod tests {
         assert_eq!(parse("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(parse("3s"), Ok(Duration::from_secs(3)));
         assert_eq!(parse("1.5s"), Ok(Duration::from_millis(1500)));
-        assert_eq!(parse("1m"), Ok(Duration::from_secs(60)));
+        assert_eq!(parse("1m"), Ok(Duration::from_mins(1)));
     }
 
     #[test]

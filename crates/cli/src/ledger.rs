@@ -5,6 +5,7 @@
 //! acknowledged on; that line is where a later import has to begin.
 
 use std::collections::VecDeque;
+use std::fmt::Write;
 
 /// Most lines between the first one that is not acknowledged and the last one taken. A row that hangs holds the import
 /// up here, rather than growing the ledger.
@@ -13,7 +14,7 @@ const LINES_OPEN_MAX: usize = 1 << 20;
 /// The account.
 #[derive(Debug)]
 pub(crate) struct Ledger {
-    /// All lines up to this one are acknowledged (or were skipped).
+    /// All lines up to this one are acknowledged (or were skipped): a later import can skip them.
     settled: u64,
     /// Whether the lines after it are.
     open: VecDeque<bool>,
@@ -55,11 +56,6 @@ impl Ledger {
         }
     }
 
-    /// Lines that a later import can skip: all of them are written.
-    pub(crate) fn settled(&self) -> u64 {
-        self.settled
-    }
-
     /// The last line taken.
     pub(crate) fn last(&self) -> u64 {
         self.settled + self.open.len() as u64
@@ -70,14 +66,14 @@ impl Ledger {
         let rows = |count: u64| crate::show::count(count, "row", "rows");
         let mut account = format!("acknowledged {}", rows(self.acknowledged));
         if self.unknown > 0 {
-            account.push_str(&format!(", outcome unknown {}", rows(self.unknown)));
+            let _ = write!(account, ", outcome unknown {}", rows(self.unknown));
         }
         if self.refused > 0 {
-            account.push_str(&format!(", not written {}", rows(self.refused)));
+            let _ = write!(account, ", not written {}", rows(self.refused));
         }
-        account.push_str(&format!(", nothing sent from line {} on", self.last() + 1));
+        let _ = write!(account, ", nothing sent from line {} on", self.last() + 1);
         if self.settled > 0 {
-            account.push_str(&format!("; go on with --skip {}", self.settled));
+            let _ = write!(account, "; go on with --skip {}", self.settled);
             if self.acknowledged > 0 && self.last() > self.settled {
                 account.push_str(" (rows sent again do no harm)");
             }
@@ -98,9 +94,9 @@ mod tests {
         }
         ledger.acknowledge(12, 5);
         ledger.acknowledge(14, 5);
-        assert_eq!((ledger.settled(), ledger.last()), (10, 14));
+        assert_eq!((ledger.settled, ledger.last()), (10, 14));
         ledger.acknowledge(11, 5);
-        assert_eq!((ledger.settled(), ledger.last(), ledger.bytes), (12, 14, 15));
+        assert_eq!((ledger.settled, ledger.last(), ledger.bytes), (12, 14, 15));
         ledger.unknown = 1;
         assert_eq!(
             ledger.account(),
@@ -108,7 +104,7 @@ mod tests {
              (rows sent again do no harm)"
         );
         ledger.acknowledge(13, 5);
-        assert_eq!((ledger.settled(), ledger.last()), (14, 14));
+        assert_eq!((ledger.settled, ledger.last()), (14, 14));
     }
 
     #[test]

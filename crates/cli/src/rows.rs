@@ -115,7 +115,9 @@ mod tests {
     use super::*;
     use crate::escape::row_into;
 
-    fn read(input: &[u8]) -> Result<Vec<(u64, Bytes, Bytes)>, (u64, String)> {
+    type Numbered = (u64, Bytes, Bytes);
+
+    fn read(input: &[u8]) -> Result<Vec<Numbered>, (u64, String)> {
         let mut reader = RowReader::new(input);
         let mut rows = Vec::new();
         loop {

@@ -110,8 +110,10 @@ mod tests {
 
     #[test]
     fn columns_line_up() {
-        let rows =
-            vec![vec!["node1".into(), "7".into(), "up".into()], vec!["n2".into(), "12".into(), "".into()]];
+        let rows = vec![
+            vec!["node1".into(), "7".into(), "up".into()],
+            vec!["n2".into(), "12".into(), String::new()],
+        ];
         assert_eq!(
             table(&["node", ">keys", "state"], &rows),
             "node   keys  state\nnode1     7  up\nn2       12\n"

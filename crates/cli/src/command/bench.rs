@@ -169,12 +169,16 @@ async fn work(
 ) {
     let mut begun = Instant::now();
     while begun < until {
-        let key = load.key(dice.roll() % load.keys);
-        let done = match load.workload {
-            Workload::Get => client.get(key).await.map(drop),
-            Workload::Put => client.put(key, load.value(&mut dice)).await.map(drop),
-            Workload::Mixed if dice.roll().is_multiple_of(2) => client.get(key).await.map(drop),
-            Workload::Mixed => client.put(key, load.value(&mut dice)).await.map(drop),
+        let key = key(dice.roll() % load.keys);
+        let put = match load.workload {
+            Workload::Put => true,
+            Workload::Get => false,
+            Workload::Mixed => dice.roll().is_multiple_of(2),
+        };
+        let done = if put {
+            client.put(key, load.value(&mut dice)).await.map(drop)
+        } else {
+            client.get(key).await.map(drop)
         };
         let now = Instant::now();
         if let Err(failure) = done {
@@ -203,7 +207,7 @@ async fn fill(bench: &Bench, options: &Options, load: &Arc<Load>) -> Result<(), 
                 if number >= load.keys {
                     return Ok(());
                 }
-                client.put(load.key(number), load.value(&mut dice)).await?;
+                client.put(key(number), load.value(&mut dice)).await?;
             }
         });
     }
@@ -243,24 +247,24 @@ impl Load {
         Load { workload: bench.workload, keys: bench.keys, value_bytes, noise: noise.freeze() }
     }
 
-    /// 16 bytes: `key-` and twelve digits.
-    fn key(&self, number: u64) -> Bytes {
-        let mut key = *b"key-000000000000";
-        let mut rest = number;
-        for digit in key[4..].iter_mut().rev() {
-            *digit = b'0' + (rest % 10) as u8;
-            rest /= 10;
-        }
-        Bytes::copy_from_slice(&key)
-    }
-
     fn value(&self, dice: &mut Dice) -> Bytes {
         let from = (dice.roll() as usize) % NOISE_BYTES;
         self.noise.slice(from..from + self.value_bytes)
     }
 }
 
-/// SplitMix64: even enough, and the same in every run.
+/// 16 bytes: `key-` and twelve digits.
+fn key(number: u64) -> Bytes {
+    let mut key = *b"key-000000000000";
+    let mut rest = number;
+    for digit in key[4..].iter_mut().rev() {
+        *digit = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
+    Bytes::copy_from_slice(&key)
+}
+
+/// `SplitMix64`: even enough, and the same in every run.
 #[derive(Debug)]
 struct Dice(u64);
 
@@ -332,8 +336,8 @@ fn report(bench: &Bench, measured: &Measured) -> Result<(), Stop> {
     let max = measured.latency.max();
     let text = if bench.json {
         json!({
-            "workload": name(bench.workload),
-            "transport": name(bench.transport),
+            "workload": name(&bench.workload),
+            "transport": name(&bench.transport),
             "clients": bench.clients.min(bench.in_flight),
             "in_flight": bench.in_flight,
             "keys": bench.keys,
@@ -350,8 +354,8 @@ fn report(bench: &Bench, measured: &Measured) -> Result<(), Stop> {
         format!(
             "{} over {}: {}, {} in flight, {} keys, values of {} B, {:.1} s\n\
              {} ops/s   p50 {}   p99 {}   p99.9 {}   max {}   errors {}",
-            name(bench.workload),
-            name(bench.transport),
+            name(&bench.workload),
+            name(&bench.transport),
             show::count(bench.clients.min(bench.in_flight).into(), "client", "clients"),
             bench.in_flight,
             show::grouped(bench.keys),
@@ -377,7 +381,7 @@ fn report(bench: &Bench, measured: &Measured) -> Result<(), Stop> {
 }
 
 /// What a choice is called on the command line.
-fn name(choice: impl ValueEnum) -> String {
+fn name(choice: &impl ValueEnum) -> String {
     choice.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
@@ -399,7 +403,7 @@ mod tests {
             connect: Connect::default(),
         };
         let load = Load::new(&bench);
-        assert_eq!(load.key(99_999), Bytes::from_static(b"key-000000099999"));
+        assert_eq!(key(99_999), Bytes::from_static(b"key-000000099999"));
         let mut dice = Dice(7);
         for _ in 0..1000 {
             assert_eq!(load.value(&mut dice).len(), 100);

@@ -106,7 +106,7 @@ fn ports_are_free(addresses: &[String]) -> Result<(), Stop> {
 /// The nodes, and where they keep their things. Dropping it ends all of them.
 #[derive(Debug)]
 pub(crate) struct Nodes {
-    nodes: Vec<Node>,
+    all: Vec<Node>,
     directory: PathBuf,
     /// Whether the directory goes with us.
     temporary: bool,
@@ -134,12 +134,12 @@ impl Nodes {
             Stop::usage(format!("can't make the directory {directory}: {error}; choose one with --data-dir"))
         })?;
         let node = |(at, address)| Node { name: format!("node{}", at + 1), address, child: None };
-        let nodes = addresses.into_iter().enumerate().map(node).collect();
-        Ok(Nodes { nodes, directory, temporary, shards: dev.shards, replicas: dev.replicas })
+        let all = addresses.into_iter().enumerate().map(node).collect();
+        Ok(Nodes { all, directory, temporary, shards: dev.shards, replicas: dev.replicas })
     }
 
     fn addresses(&self) -> Vec<String> {
-        self.nodes.iter().map(|node| node.address.clone()).collect()
+        self.all.iter().map(|node| node.address.clone()).collect()
     }
 
     fn log(&self, node: &Node) -> PathBuf {
@@ -147,14 +147,14 @@ impl Nodes {
     }
 
     fn start_all(&mut self) -> Result<(), Stop> {
-        for at in 0..self.nodes.len() {
+        for at in 0..self.all.len() {
             self.start(at)?;
         }
         Ok(())
     }
 
     fn start(&mut self, at: usize) -> Result<(), Stop> {
-        let node = &self.nodes[at];
+        let node = &self.all[at];
         let failed = |what: &str, error: std::io::Error| {
             Stop::unavailable(format!("can't start {}: {what}: {error}", node.name))
         };
@@ -163,7 +163,7 @@ impl Nodes {
         let log = log.map_err(|error| failed("its log file", error))?;
         let errors = log.try_clone().map_err(|error| failed("its log file", error))?;
         let peers: Vec<String> = self
-            .nodes
+            .all
             .iter()
             .filter(|peer| peer.name != node.name)
             .map(|peer| format!("{}={}", peer.name, peer.address))
@@ -183,7 +183,7 @@ impl Nodes {
             command.args(["--peers", &peers.join(",")]);
         }
         let child = command.spawn().map_err(|error| failed("its process", error))?;
-        self.nodes[at].child = Some(child);
+        self.all[at].child = Some(child);
         Ok(())
     }
 
@@ -194,10 +194,10 @@ impl Nodes {
         let mut told = !interactive;
         loop {
             if let Some((node, status)) = self.ended() {
-                let why = last_line(&self.log(&self.nodes[node]));
+                let why = last_line(&self.log(&self.all[node]));
                 return Err(Stop {
                     code: status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(3),
-                    message: format!("{} ended while it started: {why}", self.nodes[node].name),
+                    message: format!("{} ended while it started: {why}", self.all[node].name),
                 });
             }
             if let Ok(Ok(state)) = tokio::time::timeout(Duration::from_secs(1), client.cluster_state()).await
@@ -217,26 +217,26 @@ impl Nodes {
             }
             if !told && begun.elapsed() > Duration::from_secs(1) {
                 told = true;
-                let _ = writeln!(std::io::stderr(), "starting {} nodes …", self.nodes.len());
+                let _ = writeln!(std::io::stderr(), "starting {} nodes …", self.all.len());
             }
             tokio::time::sleep(LOOK).await;
         }
     }
 
     fn welcome(&self) {
-        let first = &self.nodes[0].address;
+        let first = &self.all[0].address;
         let kept = if self.temporary { "data, until you leave," } else { "data" };
         let _ = writeln!(
             std::io::stderr(),
             "{} on {first} and the next ports; {kept} and logs in {}. Type help.",
-            show::count(self.nodes.len() as u64, "node", "nodes"),
+            show::count(self.all.len() as u64, "node", "nodes"),
             self.directory.display()
         );
     }
 
     /// The first process that has ended without being told to.
     fn ended(&mut self) -> Option<(usize, ExitStatus)> {
-        for (at, node) in self.nodes.iter_mut().enumerate() {
+        for (at, node) in self.all.iter_mut().enumerate() {
             if let Some(child) = &mut node.child
                 && let Ok(Some(status)) = child.try_wait()
             {
@@ -251,10 +251,10 @@ impl Nodes {
     pub(crate) fn look(&mut self) -> Vec<String> {
         let mut notices = Vec::new();
         while let Some((at, status)) = self.ended() {
-            let name = &self.nodes[at].name;
+            let name = &self.all[at].name;
             let how = match status.signal() {
                 Some(signal) => format!("was ended by signal {signal}"),
-                None => format!("ended: {}", last_line(&self.log(&self.nodes[at]))),
+                None => format!("ended: {}", last_line(&self.log(&self.all[at]))),
             };
             notices.push(format!("{name} {how}; `start {name}` starts it again"));
         }
@@ -262,8 +262,8 @@ impl Nodes {
     }
 
     fn find(&self, name: &str) -> Result<usize, Stop> {
-        self.nodes.iter().position(|node| node.name == name).ok_or_else(|| {
-            let names: Vec<_> = self.nodes.iter().map(|node| node.name.as_str()).collect();
+        self.all.iter().position(|node| node.name == name).ok_or_else(|| {
+            let names: Vec<_> = self.all.iter().map(|node| node.name.as_str()).collect();
             Stop::usage(format!("there is no {name}: the nodes are {}", names.join(", ")))
         })
     }
@@ -271,7 +271,7 @@ impl Nodes {
     /// Ends one node's process at once, as a crash would.
     pub(crate) fn kill(&mut self, name: &str) -> Result<String, Stop> {
         let at = self.find(name)?;
-        let Some(mut child) = self.nodes[at].child.take() else {
+        let Some(mut child) = self.all[at].child.take() else {
             return Err(Stop::usage(format!("{name} does not run; `start {name}` starts it")));
         };
         end(&mut child);
@@ -281,7 +281,7 @@ impl Nodes {
     /// Starts one node's process again.
     pub(crate) fn start_again(&mut self, name: &str) -> Result<String, Stop> {
         let at = self.find(name)?;
-        if self.nodes[at].child.is_some() {
+        if self.all[at].child.is_some() {
             return Err(Stop::usage(format!("{name} runs already")));
         }
         self.start(at)?;
@@ -291,17 +291,17 @@ impl Nodes {
     /// Ends all processes: if their data is to be kept, as an operator would, else at once.
     fn stop(&mut self) {
         if !self.temporary {
-            for node in &mut self.nodes {
+            for node in &mut self.all {
                 if let Some(child) = &mut node.child {
                     drop(child.stdin.take());
                 }
             }
             let until = Instant::now() + STOP_MAX;
-            while Instant::now() < until && self.nodes.iter_mut().any(Node::runs) {
+            while Instant::now() < until && self.all.iter_mut().any(Node::runs) {
                 std::thread::sleep(LOOK);
             }
         }
-        for node in &mut self.nodes {
+        for node in &mut self.all {
             if let Some(mut child) = node.child.take() {
                 end(&mut child);
             }

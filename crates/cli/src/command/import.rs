@@ -8,6 +8,7 @@
 //! Whatever ends the import early, it first waits for what is under way, so that its account is exact.
 
 use std::collections::HashSet;
+use std::fmt::Write;
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::PathBuf;
@@ -73,7 +74,7 @@ pub(crate) fn run(import: &Import) -> Result<(), Stop> {
     let (batches, taken) = mpsc::channel(BATCHES_MAX);
     let skip = import.skip;
     std::thread::spawn(move || {
-        read(RowReader::new(BufReader::with_capacity(READ_BYTES, input)), skip, &batches)
+        read(RowReader::new(BufReader::with_capacity(READ_BYTES, input)), skip, &batches);
     });
     let (in_flight, give_up) = (import.in_flight as usize, import.give_up);
     let ledger = with_options(options, async move |client| {
@@ -224,7 +225,7 @@ impl Sender {
         }
         let mut message = format!("import stopped: {}", stop.message);
         if let Some(Failed { line, failure }) = first {
-            message.push_str(&format!("; line {line}: {failure}"));
+            let _ = write!(message, "; line {line}: {failure}");
         }
         Err(Stop { code: stop.code, message: format!("{message}; {}", self.ledger.account()) })
     }

@@ -47,7 +47,7 @@ pub(crate) fn run(list: &List) -> Result<(), Stop> {
         let mut rows = client.list(wanted).await?;
         let mut out = Out::new();
         let mut line = Vec::new();
-        let mut last = Ok(());
+        let mut ended = Ok(());
         while let Some(row) = rows.next().await {
             match row {
                 Ok((key, value)) => {
@@ -55,10 +55,10 @@ pub(crate) fn run(list: &List) -> Result<(), Stop> {
                     row_into(&mut line, &key, (!list.keys_only).then_some(&value));
                     out.write(&line)?;
                 }
-                Err(failure) => last = Err(Stop::from(failure)),
+                Err(failure) => ended = Err(Stop::from(failure)),
             }
         }
         out.flush()?;
-        last
+        ended
     })
 }

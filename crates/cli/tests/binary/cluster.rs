@@ -1,0 +1,167 @@
+//! Every command against real nodes, by `ringfort dev`.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::process::Stdio;
+
+use crate::support::{Dev, eventually, free_ports, is_free, refusal, ringfort, run, stderr, stdout};
+
+/// So many rows in key order, as `export` writes them, with bytes that need escaping.
+fn rows(count: u32) -> String {
+    lines((0..count).map(|n| format!("row-{n:06}\tvalue {n} \\t\\n\\r\\\\ é")))
+}
+
+fn lines(lines: impl Iterator<Item = impl AsRef<str>>) -> String {
+    lines.fold(String::new(), |text, line| text + line.as_ref() + "\n")
+}
+
+#[test]
+fn dev_from_a_pipe_answers_and_leaves_nothing() {
+    let base = free_ports(3);
+    let temporary = tempfile::tempdir().expect("a directory");
+    let mut dev = ringfort(&["dev", "--shards", "8", "--base-port", &base.to_string()]);
+    dev.env("TMPDIR", temporary.path());
+    let output =
+        run(&mut dev, b"put name Ada\nget name\nput name Ada Lovelace\nlist\ndelete name\nget name\n");
+    let expected = "Stored and replicated\nname = Ada\nStored and replicated\nname = Ada Lovelace\nDeleted\n(not found)\n";
+    assert_eq!((stdout(&output), stderr(&output)), (expected.into(), String::new()));
+    assert_eq!(output.status.code(), Some(0));
+    assert!((base..base + 3).all(is_free), "a node is still there");
+    assert_eq!(fs::read_dir(temporary.path()).expect("there").count(), 0, "something is left");
+}
+
+#[test]
+fn every_command_does_what_it_says() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let dev = Dev::start(directory.path());
+
+    assert_eq!(dev.ok(&["put", "name", "Ada"], b""), "OK\n");
+    assert_eq!(dev.ok(&["get", "name"], b""), "Ada\n");
+    assert_eq!(dev.ok(&["get", "name", "--raw"], b""), "Ada");
+    for node in 1..=3 {
+        let output = run(&mut ringfort(&["--addr", &dev.address(node), "get", "name"]), b"");
+        assert_eq!(stdout(&output), "Ada\n", "node {node}");
+    }
+    assert_eq!(dev.ok(&["put", "minus", "-5"], b""), "OK\n");
+    assert_eq!(dev.ok(&["get", "minus"], b""), "-5\n");
+    let value: Vec<u8> = (0..=255).cycle().take(3 * 1024 * 1024).collect();
+    assert_eq!(dev.ok(&["put", "blob", "-"], &value), "OK\n");
+    let blob = run(&mut dev.command(&["get", "--raw", "blob"]), b"");
+    assert!(blob.stdout == value, "a value comes back as it went");
+    assert_eq!(dev.ok(&["delete", "blob"], b""), "OK\n");
+    assert_eq!(dev.ok(&["delete", "blob"], b""), "OK\n");
+    let missing = run(&mut dev.command(&["get", "blob"]), b"");
+    assert_eq!((missing.status.code(), stderr(&missing)), (Some(1), "(not found)\n".into()));
+    assert!(missing.stdout.is_empty());
+    assert_eq!(dev.ok(&["delete", "name"], b"") + &dev.ok(&["delete", "minus"], b""), "OK\nOK\n");
+
+    let text = rows(5000);
+    assert!(dev.ok(&["import", "-"], text.as_bytes()).starts_with("imported 5000 rows, "));
+    let exported = run(&mut dev.command(&["export", "-"]), b"");
+    assert!(stdout(&exported) == text, "export gives back what import took");
+    assert!(stderr(&exported).starts_with("exported 5000 rows, "));
+    let file = directory.path().join("rows.tsv");
+    let name = file.to_str().expect("a plain path");
+    assert!(dev.ok(&["export", name], b"").starts_with("exported 5000 rows, "));
+    assert!(fs::read_to_string(&file).expect("written") == text);
+    assert!(dev.ok(&["import", name, "--skip", "4998"], b"").starts_with("imported 2 rows, "));
+    let listed = dev.ok(&["list", "--prefix", "row-00001", "--limit", "3"], b"");
+    assert_eq!(listed, lines(text.lines().skip(10).take(3)));
+    let keys = dev.ok(&["list", "--keys-only", "--from", "row-004998"], b"");
+    assert_eq!(keys, "row-004998\nrow-004999\n");
+    assert_eq!(dev.ok(&["list", "--limit", "0"], b""), "");
+
+    let (code, line) = refusal(&run(&mut dev.command(&["import", "-"]), b"a\t1\nb\t2\nc 3\nd\t4\n"));
+    assert_eq!(code, Some(2), "{line}");
+    assert!(line.contains("line 3: no tab") && line.contains("acknowledged 2 rows"), "{line}");
+    assert!(line.ends_with("nothing sent from line 3 on; go on with --skip 2"), "{line}");
+    // A key that comes twice ends with its later value, however many rows are in flight.
+    let twice = lines((0..2000).map(|n| format!("same\t{n}")));
+    assert!(dev.ok(&["import", "-"], twice.as_bytes()).starts_with("imported 2000 rows, "));
+    assert_eq!(dev.ok(&["get", "same"], b""), "1999\n");
+
+    assert_eq!(dev.ok(&["check"], b""), "16 shards, 3 replicas each: all replicas agree (5003 rows)\n");
+    let status = dev.ok(&["status"], b"");
+    assert!(status.contains("node2") && status.contains("16 shards, all led"), "{status}");
+    let shards = dev.ok(&["status", "--shards"], b"");
+    assert_eq!(shards.lines().filter(|line| line.contains("node1@")).count(), 17, "{shards}");
+    let json = dev.ok(&["status", "--json"], b"");
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(
+        (json["nodes"].as_array().map(Vec::len), json["shards"].as_array().map(Vec::len)),
+        (Some(3), Some(17))
+    );
+
+    for (transport, workload) in [("session", "put"), ("unary", "get"), ("session", "mixed")] {
+        let shape = ["--clients", "2", "--in-flight", "8", "--keys", "100", "--seconds", "1", "--json"];
+        let what = ["bench", "--workload", workload, "--transport", transport];
+        let json = dev.ok(&[&what[..], &shape[..]].concat(), b"");
+        let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        assert!(json["ops_per_sec"].as_f64().is_some_and(|rate| rate > 10.0), "{json}");
+        assert!(json["latency_us"]["p999"].as_u64() >= json["latency_us"]["p50"].as_u64(), "{json}");
+        assert_eq!(json["errors"], 0, "{json}");
+    }
+    let talk =
+        run(&mut dev.command(&["shell"]), b"PUT k  two words\nget k\ndelete k\nget k\nlist row-00000 2\n");
+    let mut expected = "Stored and replicated\nk = two words\nDeleted\n(not found)\n".to_owned();
+    expected.push_str("row-000000 = value 0 \t\n\r\\ é\nrow-000001 = value 1 \t\n\r\\ é\n");
+    assert_eq!((stdout(&talk), talk.status.code()), (expected, Some(0)));
+
+    let base = dev.base_port;
+    assert_eq!(dev.leave(), Some(0));
+    assert!((base..base + 3).all(is_free), "a node is still there");
+}
+
+#[test]
+fn a_reader_who_has_seen_enough_is_no_failure() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let dev = Dev::start(directory.path());
+    dev.ok(&["import", "-"], rows(20_000).as_bytes());
+    let mut list =
+        dev.command(&["list"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+    let mut first = String::new();
+    BufReader::with_capacity(64, list.stdout.take().expect("piped")).read_line(&mut first).expect("a row");
+    assert!(first.starts_with("row-000000\t"));
+    let mut errors = String::new();
+    list.stderr.take().expect("piped").read_to_string(&mut errors).expect("ends");
+    assert_eq!((list.wait().expect("ends").code(), errors), (Some(0), String::new()));
+}
+
+#[test]
+fn nodes_come_and_go_and_nothing_is_lost() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut dev = Dev::start(directory.path());
+    let text = rows(2000);
+    assert_eq!(dev.say("kill node1"), "node1 is killed; `start node1` starts it again");
+    assert_eq!(dev.say("kill node1"), "error: node1 does not run; `start node1` starts it");
+    assert!(dev.say("kill node9").contains("the nodes are node1, node2, node3"));
+    assert!(dev.ok(&["import", "-"], text.as_bytes()).starts_with("imported 2000 rows, "));
+    let (code, line) = refusal(&run(&mut dev.command(&["check"]), b""));
+    assert!(code == Some(3) && line.contains("node1 (16 replicas"), "{line}");
+
+    assert!(dev.say("kill node2").contains("killed"));
+    for command in [&["get", "row-000001"][..], &["put", "row-000001", "x"], &["list"]] {
+        let command = [&["--timeout", "1s"], command].concat();
+        let output = run(&mut dev.command(&command), b"");
+        assert_eq!((output.status.code(), stdout(&output)), (Some(3), String::new()), "{command:?}");
+        refusal(&output);
+    }
+    assert_eq!(dev.say("start node1"), "node1 is starting");
+    assert_eq!(dev.say("start node2"), "node2 is starting");
+    eventually("all replicas agree", || {
+        run(&mut dev.command(&["check", "--timeout", "2s"]), b"").status.code() == Some(0)
+    });
+    let after = dev.ok(&["export", "-"], b"");
+    // The put without a quorum may have happened.
+    let changed = text.replace("row-000001\tvalue 1 \\t\\n\\r\\\\ é", "row-000001\tx");
+    assert!(after == text || after == changed, "acknowledged rows are there");
+}
+
+#[test]
+fn nodes_end_with_a_dev_that_is_killed() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut dev = Dev::start(directory.path());
+    dev.child.kill().expect("it runs");
+    let base = dev.base_port;
+    eventually("the nodes end", || (base..base + 3).all(is_free));
+}

@@ -1,0 +1,5 @@
+//! The shipped binary, from outside: every test here runs `ringfort` itself.
+
+mod cluster;
+mod support;
+mod usage;

@@ -1,0 +1,137 @@
+//! Runs the shipped binary: single commands, and clusters by `ringfort dev`.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+/// The binary under test, in an environment without settings of its own.
+pub(crate) fn ringfort(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringfort"));
+    command.args(arguments).env_remove("RINGFORT_ADDR").env_remove("HOME");
+    command
+}
+
+/// Runs a command with this on its stdin, to its end.
+pub(crate) fn run(command: &mut Command, input: &[u8]) -> Output {
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+    let mut stdin = child.stdin.take().expect("piped");
+    let input = input.to_vec();
+    let writer = std::thread::spawn(move || {
+        // A command may well end without reading all of it.
+        let _ = stdin.write_all(&input);
+    });
+    let output = child.wait_with_output().expect("ends");
+    writer.join().expect("writes");
+    output
+}
+
+pub(crate) fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+pub(crate) fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// The exit code and the one line on stderr, without `ringfort: `.
+pub(crate) fn refusal(output: &Output) -> (Option<i32>, String) {
+    let text = stderr(output);
+    let line = text.strip_prefix("ringfort: ").unwrap_or_else(|| panic!("not an error line: {text:?}"));
+    let line = line.strip_suffix('\n').unwrap_or_else(|| panic!("no end: {text:?}"));
+    assert!(!line.contains('\n'), "more than one line: {text:?}");
+    (output.status.code(), line.to_owned())
+}
+
+/// The first of so many free ports in a row. Below the range from which the system takes ports for connections.
+pub(crate) fn free_ports(count: u16) -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = 15_000 + (std::process::id() % 1000) as u16 * 10;
+    loop {
+        let base = start + NEXT.fetch_add(count, Ordering::Relaxed) % 2_000;
+        if (base..base + count).all(is_free) {
+            return base;
+        }
+    }
+}
+
+pub(crate) fn is_free(port: u16) -> bool {
+    TcpListener::bind(("127.0.0.1", port)).is_ok()
+}
+
+/// Tries until it is so, for ten seconds.
+pub(crate) fn eventually(what: &str, mut so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !so() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "not within ten seconds: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A cluster by `ringfort dev`, and its shell.
+pub(crate) struct Dev {
+    pub(crate) child: Child,
+    pub(crate) base_port: u16,
+    shell: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Dev {
+    /// Three nodes with data in this directory, ready.
+    pub(crate) fn start(directory: &Path) -> Dev {
+        let base_port = free_ports(3);
+        let mut command =
+            ringfort(&["dev", "--shards", "16", "--base-port", &base_port.to_string(), "--data-dir"]);
+        command.arg(directory).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("starts");
+        let shell = child.stdin.take();
+        let answers = BufReader::new(child.stdout.take().expect("piped"));
+        let mut dev = Dev { child, base_port, shell, answers };
+        assert_eq!(dev.say("put ready yes"), "Stored and replicated");
+        assert_eq!(dev.say("delete ready"), "Deleted");
+        dev
+    }
+
+    /// Says one line to the shell; its answer has one line.
+    pub(crate) fn say(&mut self, line: &str) -> String {
+        let shell = self.shell.as_mut().expect("open until the end");
+        writeln!(shell, "{line}").expect("the shell reads");
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer).expect("the shell answers");
+        answer.trim_end_matches('\n').to_owned()
+    }
+
+    pub(crate) fn address(&self, node: u16) -> String {
+        format!("127.0.0.1:{}", self.base_port + node - 1)
+    }
+
+    /// A command that talks to this cluster.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = ringfort(arguments);
+        command.env("RINGFORT_ADDR", format!("{},{},{}", self.address(1), self.address(2), self.address(3)));
+        command
+    }
+
+    /// Runs it; its stdout, if it ends well.
+    pub(crate) fn ok(&self, arguments: &[&str], input: &[u8]) -> String {
+        let output = run(&mut self.command(arguments), input);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", stderr(&output));
+        stdout(&output)
+    }
+
+    /// Leaves the shell, and waits for the end of all.
+    pub(crate) fn leave(mut self) -> Option<i32> {
+        drop(self.shell.take());
+        self.child.wait().expect("ends").code()
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        drop(self.shell.take());
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,123 @@
+//! Wrong usage, limits, and nobody there: one line that says what is wrong, and the right exit code.
+
+use std::net::TcpListener;
+
+use crate::support::{free_ports, refusal, ringfort, run, stderr, stdout};
+
+/// Runs it without input; the exit code and the error line.
+fn refused(arguments: &[&str]) -> (Option<i32>, String) {
+    refusal(&run(&mut ringfort(arguments), b""))
+}
+
+#[track_caller]
+fn assert_refused(arguments: &[&str], code: i32, says: &str) {
+    let (got, line) = refused(arguments);
+    assert!(line.contains(says), "{arguments:?}: {line}");
+    assert_eq!(got, Some(code), "{arguments:?}: {line}");
+}
+
+#[test]
+fn help_and_version_are_no_failure() {
+    for arguments in [&["--help"][..], &["--version"], &["put", "--help"], &["start", "-h"]] {
+        let output = run(&mut ringfort(arguments), b"");
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}");
+        assert!(!output.stdout.is_empty() && output.stderr.is_empty(), "{arguments:?}");
+    }
+    let nothing = run(&mut ringfort(&[]), b"");
+    assert_eq!(nothing.status.code(), Some(2));
+    assert!(stderr(&nothing).contains("Usage"));
+}
+
+#[test]
+fn wrong_usage_is_one_line_and_two() {
+    assert_refused(&["fly"], 2, "unrecognized subcommand 'fly'");
+    assert_refused(&["get"], 2, "<KEY>");
+    assert_refused(&["put", "k"], 2, "<VALUE>");
+    assert_refused(&["get", "k", "--timeout", "5"], 2, "needs a unit");
+    assert_refused(&["get", "k", "--addr", "localhost"], 2, "has no port");
+    assert_refused(&["--addr", "a b:1", "get", "k"], 2, "no host name has");
+    assert_refused(&["--addr", "127.0.0.1:1", "start"], 2, "start --addr");
+    assert_refused(&["bench", "--seconds", "0"], 2, "--seconds");
+    assert_refused(&["list", "--limit", "many"], 2, "--limit");
+    assert_refused(&["import", "/nowhere/rows.tsv"], 2, "/nowhere/rows.tsv");
+    assert_refused(&["import", "/"], 2, "directory");
+    assert_refused(&["export", "/nowhere/rows.tsv"], 2, "/nowhere/rows.tsv");
+    assert_refused(&["start", "--addr", "nonsense"], 2, "nonsense");
+    assert_refused(&["start", "--id", "a b", "--data-dir", "/nowhere"], 2, "a b");
+    assert_refused(&["start", "--peers", "=127.0.0.1:50052"], 2, "no name");
+    assert_refused(&["dev", "--nodes", "0"], 2, "--nodes");
+    assert_refused(&["dev", "--nodes", "5", "--base-port", "65533"], 2, "65536");
+    let output = run(ringfort(&["get", "k"]).env("RINGFORT_ADDR", "localhost"), b"");
+    let (code, line) = refusal(&output);
+    assert!(code == Some(2) && line.starts_with("RINGFORT_ADDR: "), "{line}");
+}
+
+#[test]
+fn limits_hold_whether_or_not_anybody_is_there() {
+    let key = "k".repeat(16 * 1024 + 1);
+    let nobody = ["--addr", "127.0.0.1:1", "--timeout", "300ms"];
+    let with = |arguments: &[&'static str]| [&nobody[..], arguments].concat();
+    assert_refused(&with(&["put", "", "v"]), 2, "empty key");
+    assert_refused(&with(&["get", ""]), 2, "empty key");
+    assert_refused(&[&nobody[..], &["put", &key, "v"]].concat(), 2, "key of 16385 bytes");
+    assert_refused(&[&nobody[..], &["list", "--prefix", &key]].concat(), 2, "16385 bytes");
+    let value = vec![b'v'; 8 * 1024 * 1024 + 1];
+    let (code, line) = refusal(&run(&mut ringfort(&with(&["put", "k", "-"])), &value));
+    assert!(code == Some(2) && line.contains("8388608"), "{line}");
+    let (code, line) = refusal(&run(&mut ringfort(&with(&["import", "-"])), b"no tab here\n"));
+    assert!(code == Some(2) && line.contains("line 1: no tab"), "{line}");
+}
+
+#[test]
+fn nobody_there_is_three_and_names_the_addresses() {
+    let nobody = ["--addr", "127.0.0.1:1,127.0.0.1:2", "--timeout", "300ms"];
+    let commands: [&[&str]; 7] =
+        [&["get", "k"], &["put", "k", "v"], &["delete", "k"], &["list"], &["status"], &["check"], &["bench"]];
+    for command in commands {
+        let (code, line) = refused(&[&nobody[..], command].concat());
+        assert_eq!(code, Some(3), "{command:?}: {line}");
+        assert!(line.contains("127.0.0.1:1") && line.contains("127.0.0.1:2"), "{command:?}: {line}");
+        assert!(line.contains("connection refused"), "{command:?}: {line}");
+        assert!(!line.contains("outcome unknown"), "nothing was sent: {line}");
+    }
+}
+
+#[test]
+fn an_import_that_can_not_begin_gives_its_account() {
+    let arguments = ["import", "-", "--addr", "127.0.0.1:1", "--timeout", "100ms", "--give-up", "300ms"];
+    let (code, line) = refusal(&run(&mut ringfort(&arguments), b"a\t1\nb\t2\n"));
+    assert_eq!(code, Some(3), "{line}");
+    assert!(line.contains("no row could be written for 300 ms"), "{line}");
+    assert!(line.contains("acknowledged 0 rows, not written 2 rows, nothing sent from line 3 on"), "{line}");
+    assert!(!line.contains("unknown"), "{line}");
+}
+
+#[test]
+fn a_port_in_use_is_said_before_anything_starts() {
+    let base = free_ports(3);
+    let taken = TcpListener::bind(("127.0.0.1", base + 2)).expect("free");
+    let directory = tempfile::tempdir().expect("a directory");
+    let data = directory.path().join("data");
+    let data = data.to_str().expect("a plain path");
+    let address = format!("127.0.0.1:{}", base + 2);
+    let (code, line) = refused(&["dev", "--base-port", &base.to_string(), "--data-dir", data]);
+    assert!(code == Some(2) && line.contains(&address) && line.contains("--base-port"), "{line}");
+    assert!(!std::path::Path::new(data).exists());
+    let (code, line) = refused(&["start", "--addr", &address, "--data-dir", data]);
+    assert!(code == Some(2) && line.contains(&address) && line.contains("in use"), "{line}");
+    drop(taken);
+}
+
+#[test]
+fn the_shell_needs_nobody_to_say_how_it_is_used() {
+    let arguments = ["shell", "--addr", "127.0.0.1:1", "--timeout", "200ms"];
+    let output = run(&mut ringfort(&arguments), b"\nput a\nget\nfly\nexit\nget never\n");
+    let expected =
+        "Usage: put <key> <value>\nUsage: get <key>\nCommands: put/get/list/exit, also delete/status/help\n";
+    assert_eq!(stdout(&output), expected);
+    assert_eq!(output.status.code(), Some(2));
+    let output = run(&mut ringfort(&arguments), b"get a\nfly");
+    assert!(stdout(&output).starts_with("error: can't reach 127.0.0.1:1: connection refused"));
+    assert_eq!(output.status.code(), Some(3));
+    assert_eq!(run(&mut ringfort(&arguments), b"").status.code(), Some(0));
+}
