@@ -7,8 +7,9 @@
 //! (PITFALLS 6, 7).
 //!
 //! A cut is durable before the log takes anything new: what lay behind it is overwritten with zeroes. The
-//! last batch may never have been synced (the process was killed in between), so its segment is synced before
-//! anybody builds on it.
+//! last batch may never have been synced (the process was killed in between, or its sync failed), so it is
+//! written once more, in its place, and synced before anybody builds on it. Syncing alone would not do: after a
+//! failed sync Linux takes the pages for clean, shows them to whoever reads, and writes them never.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -81,6 +82,7 @@ pub(super) fn recover(disk: &dyn Disk, dir: &str, owner: Owner) -> Result<Recove
             chain: owner.seed(0),
             sealed: true,
         },
+        tail: None,
     };
     let segments = scan.segments()?;
     for (position, &segment) in segments.iter().enumerate() {
@@ -102,6 +104,9 @@ struct Scan<'a> {
     dir: &'a str,
     owner: Owner,
     found: Recovered,
+    /// The last batch: its segment, and where it begins and ends there (with the segment's header, if it is
+    /// the first).
+    tail: Option<(u64, u64, u64)>,
 }
 
 impl Scan<'_> {
@@ -180,7 +185,9 @@ impl Scan<'_> {
             self.found.next = header.number + 1;
             self.found.chain = header.head;
             self.found.sealed = header.length == 0;
+            let begins = if offset == SEGMENT_HEADER_BYTES as u64 { 0 } else { offset };
             offset += (FRAME_HEADER_BYTES + header.length as usize) as u64;
+            self.tail = Some((segment, begins, offset));
         }
         let left = window.first_set(offset).map_err(self.io("read", segment))?;
         Ok(left.map(|_| (offset, "there is no valid batch here, and yet bytes follow")))
@@ -255,6 +262,13 @@ impl Scan<'_> {
 
     /// Makes what was read durable: the process before this one may have died between a write and its sync.
     fn settle(&self) -> Result<(), StorageError> {
+        if let Some((segment, begins, ends)) = self.tail {
+            let file = self.disk.open(&self.path(segment)).map_err(self.io("open", segment))?;
+            let mut bytes = vec![0; (ends - begins) as usize];
+            file.read_at(begins, &mut bytes).map_err(self.io("read", segment))?;
+            file.write_at(begins, &bytes).map_err(self.io("write to", segment))?;
+            file.sync_data().map_err(self.io("sync", segment))?;
+        }
         if let Some((segment, file, _)) = &self.found.last {
             file.sync_data().map_err(self.io("sync", *segment))?;
         }
