@@ -9,7 +9,7 @@ use ringfort_proto::v1::kv_client::KvClient;
 use ringfort_types::limits::GRPC_MESSAGE_BYTES_MAX;
 use ringfort_types::{Code, Failure, Outcome, Reply, Request};
 use tonic::transport::Channel;
-use tonic::{ConnectError, Response, Status};
+use tonic::{Response, Status};
 
 use crate::link::{Connection, reason};
 use crate::pending::{Answer, NO_ANSWER};
@@ -71,13 +71,6 @@ pub(crate) fn failure(status: &Status, write: bool) -> Failure {
     let mut failure = to_failure(status);
     let Some(source) = std::error::Error::source(status) else { return failure };
     failure.message = if failure.code == Code::DeadlineExceeded { NO_ANSWER.into() } else { reason(source) };
-    let mut cause = Some(source);
-    while let Some(error) = cause {
-        if error.is::<ConnectError>() {
-            failure.outcome = Outcome::Rejected;
-        }
-        cause = error.source();
-    }
     if !write {
         failure.outcome = Outcome::Rejected;
     }

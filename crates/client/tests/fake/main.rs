@@ -1,0 +1,272 @@
+//! The client against nodes that misbehave on purpose: where it asks, what it asks again, and what it says of the rest.
+
+mod node;
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use node::{Act, Node, acquaint, failed, fine};
+use ringfort_client::{Client, List, Options, Outcome, Transport};
+use ringfort_types::{Code, Failure, Index, NodeId, ShardId, slot_of};
+use tokio_stream::StreamExt;
+
+const TRANSPORTS: [Transport; 2] = [Transport::Session, Transport::Unary];
+
+fn options(nodes: &[&Node], transport: Transport) -> Options {
+    let addresses = nodes.iter().map(|node| node.address.clone()).collect();
+    Options { timeout: Duration::from_secs(2), transport, ..Options::new(addresses) }
+}
+
+async fn client(nodes: &[&Node], transport: Transport) -> Client {
+    Client::connect(options(nodes, transport)).await.unwrap()
+}
+
+/// Keys whose slots lie in the first, and in the second half.
+fn halves() -> (String, String) {
+    let (mut first, mut second) = (String::new(), String::new());
+    for key in (0..100).map(|n| format!("k{n}")) {
+        if slot_of(key.as_bytes()).0 < 8192 { first = key } else { second = key }
+    }
+    (first, second)
+}
+
+#[tokio::test]
+async fn each_key_is_asked_of_its_leader_though_only_one_node_was_named() {
+    for transport in TRANSPORTS {
+        let (one, two) =
+            (Node::start(|_, r| Act::Reply(fine(r))).await, Node::start(|_, r| Act::Reply(fine(r))).await);
+        acquaint(&[&one, &two]);
+        let client = client(&[&one], transport).await;
+        let (first, second) = halves();
+        for _ in 0..5 {
+            assert_eq!(client.get(first.clone()).await.unwrap().unwrap().value, first);
+            client.put(second.clone(), "v").await.unwrap();
+        }
+        assert_eq!((one.seen(), two.seen()), (5, 5), "{transport:?}");
+        assert_eq!(client.digest_at(NodeId(2), ShardId(1), Index(3)).await.unwrap().hash, 2);
+        assert_eq!(two.seen(), 6);
+    }
+}
+
+#[tokio::test]
+async fn a_hint_is_followed_next_time() {
+    for transport in TRANSPORTS {
+        let one = Node::start(|_, r| Act::Hint(fine(r), NodeId(2))).await;
+        let two = Node::start(|_, r| Act::Reply(fine(r))).await;
+        acquaint(&[&one, &two]);
+        let client = client(&[&one], transport).await;
+        let (first, _) = halves();
+        for _ in 0..4 {
+            client.delete(first.clone()).await.unwrap();
+        }
+        assert_eq!((one.seen(), two.seen()), (1, 3), "{transport:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_surely_did_not_happen_is_asked_again() {
+    for transport in TRANSPORTS {
+        for code in [Code::Unavailable, Code::ResourceExhausted, Code::Stopping] {
+            let node = Node::start(move |before, r| {
+                if before < 3 { failed(Failure::rejected(code, "not now")) } else { Act::Reply(fine(r)) }
+            })
+            .await;
+            acquaint(&[&node]);
+            client(&[&node], transport).await.put("k", "v").await.unwrap();
+            assert_eq!(node.seen(), 4, "{transport:?} {code:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn until_the_deadline_and_then_with_the_nodes_own_words() {
+    for transport in TRANSPORTS {
+        let node = Node::start(|_, _| failed(Failure::rejected(Code::Unavailable, "no quorum"))).await;
+        acquaint(&[&node]);
+        let options = Options { timeout: Duration::from_millis(300), ..options(&[&node], transport) };
+        let client = Client::connect(options).await.unwrap();
+        let begun = Instant::now();
+        let failure = client.put("k", "v").await.unwrap_err();
+        assert_eq!(failure, Failure::rejected(Code::Unavailable, "no quorum"));
+        assert!(begun.elapsed() < Duration::from_millis(600) && node.seen() > 3, "{:?}", begun.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn what_can_not_be_mended_is_not_asked_again() {
+    for transport in TRANSPORTS {
+        let node = Node::start(|_, _| failed(Failure::rejected(Code::FailedPrecondition, "gone"))).await;
+        acquaint(&[&node]);
+        let client = client(&[&node], transport).await;
+        assert_eq!(client.get("k").await.unwrap_err().code, Code::FailedPrecondition);
+        assert_eq!(client.get("").await.unwrap_err().code, Code::InvalidArgument);
+        assert_eq!(node.seen(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_write_that_may_have_been_done_is_unknown_and_never_sent_again() {
+    for transport in TRANSPORTS {
+        let node = Node::start(|before, r| if before == 0 { Act::Break } else { Act::Reply(fine(r)) }).await;
+        acquaint(&[&node]);
+        let client = client(&[&node], transport).await;
+        assert_eq!(client.put("k", "v").await.unwrap_err().outcome, Outcome::Unknown);
+        assert_eq!(node.seen(), 1, "{transport:?}");
+        client.put("k", "v").await.unwrap();
+        assert_eq!(node.seen(), 2);
+    }
+}
+
+#[tokio::test]
+async fn the_only_writer_of_its_keys_may_ask_for_it_to_be_sent_again() {
+    for transport in TRANSPORTS {
+        let node = Node::start(|before, r| if before == 0 { Act::Break } else { Act::Reply(fine(r)) }).await;
+        acquaint(&[&node]);
+        let options = Options { one_writer: true, ..options(&[&node], transport) };
+        Client::connect(options).await.unwrap().put("k", "v").await.unwrap();
+        assert_eq!(node.seen(), 2);
+    }
+}
+
+#[tokio::test]
+async fn once_unknown_a_write_stays_unknown_whatever_comes_after() {
+    let node = Node::start(|before, _| match before {
+        0 => Act::Break,
+        _ => failed(Failure::rejected(Code::Unavailable, "no quorum")),
+    })
+    .await;
+    acquaint(&[&node]);
+    let timeout = Duration::from_millis(300);
+    let options = Options { one_writer: true, timeout, ..options(&[&node], Transport::Session) };
+    let failure = Client::connect(options).await.unwrap().put("k", "v").await.unwrap_err();
+    assert_eq!(failure, Failure::unknown(Code::Unavailable, "no quorum"));
+}
+
+#[tokio::test]
+async fn a_read_survives_a_broken_stream_and_a_hanging_node() {
+    for transport in TRANSPORTS {
+        let one = Node::start(|before, _| if before == 0 { Act::Break } else { Act::Silence }).await;
+        let two = Node::start(|_, r| Act::Reply(fine(r))).await;
+        acquaint(&[&one, &two]);
+        let client = client(&[&one], transport).await;
+        let (first, _) = halves();
+        let begun = Instant::now();
+        assert_eq!(client.get(first.clone()).await.unwrap().unwrap().value, first);
+        assert_eq!((one.seen(), two.seen()), (2, 1), "{transport:?}");
+        assert!(begun.elapsed() < Duration::from_millis(1900), "{:?}", begun.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn a_write_without_an_answer_is_unknown_at_its_deadline() {
+    for transport in TRANSPORTS {
+        let node = Node::start(|_, _| Act::Silence).await;
+        acquaint(&[&node]);
+        let options = Options { timeout: Duration::from_millis(300), ..options(&[&node], transport) };
+        let client = Client::connect(options).await.unwrap();
+        let begun = Instant::now();
+        let failure = client.put("k", "v").await.unwrap_err();
+        assert_eq!(
+            (failure.outcome, failure.code),
+            (Outcome::Unknown, Code::DeadlineExceeded),
+            "{transport:?}"
+        );
+        assert!(failure.message.contains("no quorum"), "{failure}");
+        let took = begun.elapsed();
+        assert!(took >= Duration::from_millis(290) && took < Duration::from_millis(500), "{took:?}");
+        assert_eq!(node.seen(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_is_gone_is_gone_around_and_found_again() {
+    let (one, two) =
+        (Node::start(|_, r| Act::Reply(fine(r))).await, Node::start(|_, r| Act::Reply(fine(r))).await);
+    acquaint(&[&one, &two]);
+    let client = client(&[&one, &two], Transport::Session).await;
+    let (first, _) = halves();
+    client.put(first.clone(), "v").await.unwrap();
+    drop(one);
+    // Its connections break in their own time; what falls into that is unknown, and anything later goes around.
+    let mut failures = 0;
+    while let Err(failure) = client.put(first.clone(), "v").await {
+        assert_eq!(failure.outcome, Outcome::Unknown, "{failure}");
+        failures += 1;
+        assert!(failures < 5);
+    }
+    for _ in 0..5 {
+        client.get(first.clone()).await.unwrap();
+    }
+    assert!(two.seen() >= 6);
+}
+
+#[tokio::test]
+async fn nobody_there_is_said_with_names_and_advice() {
+    let addresses = vec!["127.0.0.1:1".to_owned(), "127.0.0.1:2".to_owned()];
+    let options = Options { timeout: Duration::from_millis(200), ..Options::new(addresses) };
+    let client = Client::connect(options).await.unwrap();
+    let failure = client.put("k", "v").await.unwrap_err();
+    let says = "can't reach 127.0.0.1:1, 127.0.0.1:2: connection refused. Are the nodes running, and are the addresses right?";
+    assert_eq!(failure, Failure::rejected(Code::Unavailable, says));
+    assert_eq!(client.list(List::default()).await.unwrap_err().message, says);
+    assert!(Client::connect(Options::new(vec!["nonsense".into()])).await.is_err());
+    assert!(Client::connect(Options::new(vec![])).await.is_err());
+}
+
+#[tokio::test]
+async fn requests_travel_together_and_no_more_than_allowed() {
+    let node = Node::start(|_, r| Act::Reply(fine(r))).await;
+    acquaint(&[&node]);
+    let client = client(&[&node], Transport::Session).await;
+    let asking: Vec<_> = (0..1000)
+        .map(|n| {
+            let client = client.clone();
+            tokio::spawn(async move { client.get(format!("k{n}")).await.unwrap().unwrap().value })
+        })
+        .collect();
+    for (n, asked) in asking.into_iter().enumerate() {
+        assert_eq!(asked.await.unwrap(), format!("k{n}"));
+    }
+    assert_eq!(node.seen(), 1000);
+    assert!(node.shared.frames.load(Ordering::Relaxed) < 100, "{:?}", node.shared.frames);
+
+    let silent = Node::start(|_, _| Act::Silence).await;
+    acquaint(&[&silent]);
+    let timeout = Duration::from_millis(300);
+    let options = Options { in_flight_max: 10, timeout, ..options(&[&silent], Transport::Session) };
+    let client = Client::connect(options).await.unwrap();
+    let asking: Vec<_> = (0..30)
+        .map(|n| {
+            let client = client.clone();
+            tokio::spawn(async move { client.put(format!("k{n}"), "v").await.unwrap_err().outcome })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(silent.shared.unanswered.load(Ordering::Relaxed), 10);
+    let mut unknown = 0;
+    for asked in asking {
+        unknown += usize::from(asked.await.unwrap() == Outcome::Unknown);
+    }
+    assert_eq!(unknown, 10, "the others were never sent");
+}
+
+#[tokio::test]
+async fn a_list_comes_in_order_and_says_when_it_breaks_off() {
+    let node = Node::start(|_, r| Act::Reply(fine(r))).await;
+    acquaint(&[&node]);
+    let client = client(&[&node], Transport::Session).await;
+    let rows: Vec<_> = client.list(List::default()).await.unwrap().collect().await;
+    let keys: Vec<_> = rows.into_iter().map(|row| row.unwrap().0).collect();
+    assert_eq!(keys, ["key0", "key1", "key2", "key3", "key4", "key5"]);
+
+    *node.shared.list_breaks_after.lock().unwrap() = Some(4);
+    let rows: Vec<_> = client.list(List::default()).await.unwrap().collect().await;
+    assert_eq!(rows.len(), 5);
+    assert!(rows[..4].iter().all(Result::is_ok));
+    let failure = rows[4].as_ref().unwrap_err();
+    assert_eq!(failure.code, Code::Unavailable);
+    assert!(failure.message.contains("broke off: stopping"), "{failure}");
+
+    *node.shared.list_breaks_after.lock().unwrap() = Some(0);
+    assert_eq!(client.list(List::default()).await.unwrap_err().message, "stopping");
+}

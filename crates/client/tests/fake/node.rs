@@ -1,0 +1,264 @@
+//! Nodes that do as they are told: real sockets, no storage.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use ringfort_proto::session::{OpKind, request_of, result_of};
+use ringfort_proto::status::{from_failure, insert_leader};
+use ringfort_proto::unary::{into_get, into_receipt};
+use ringfort_proto::v1::cluster_server::{Cluster, ClusterServer};
+use ringfort_proto::v1::kv_server::{Kv, KvServer};
+use ringfort_proto::v1::{self, SessionRequest, SessionResponse};
+use ringfort_types::{
+    ClusterState, Failure, Index, NodeId, NodeState, Receipt, Reply, Request, Revision, Row, ShardId,
+    ShardState, Slot, Term,
+};
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_stream::{Stream, StreamExt};
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Response, Status, Streaming};
+
+/// What a node does about a request.
+pub(crate) enum Act {
+    Reply(Reply),
+    /// Replies, and says that this node leads the key's shard.
+    Hint(Reply, NodeId),
+    /// Never answers.
+    Silence,
+    /// Breaks the stream off.
+    Break,
+}
+
+/// How a node behaves; gets the number of earlier requests for the same node.
+type Behave = Box<dyn Fn(usize, &Request) -> Act + Send + Sync>;
+
+pub(crate) struct Shared {
+    behave: Behave,
+    state: Mutex<ClusterState>,
+    /// Requests seen.
+    pub(crate) seen: AtomicUsize,
+    /// Session frames seen.
+    pub(crate) frames: AtomicUsize,
+    /// Most requests of one frame or unanswered by [`Act::Silence`].
+    pub(crate) unanswered: AtomicUsize,
+    /// Rows of a list before it breaks off, if it does.
+    pub(crate) list_breaks_after: Mutex<Option<u32>>,
+}
+
+/// A node; ends when it is dropped.
+pub(crate) struct Node {
+    pub(crate) address: String,
+    pub(crate) shared: Arc<Shared>,
+    /// Of its own, so that its connections end with it.
+    runtime: Option<Runtime>,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.runtime.take().unwrap().shutdown_background();
+    }
+}
+
+impl Node {
+    pub(crate) async fn start(behave: impl Fn(usize, &Request) -> Act + Send + Sync + 'static) -> Node {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let listener = runtime.spawn(TcpListener::bind("127.0.0.1:0")).await.unwrap().unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let shared = Arc::new(Shared {
+            behave: Box::new(behave),
+            state: Mutex::default(),
+            seen: AtomicUsize::new(0),
+            frames: AtomicUsize::new(0),
+            unanswered: AtomicUsize::new(0),
+            list_breaks_after: Mutex::new(None),
+        });
+        let service = Service(shared.clone());
+        let server = Server::builder()
+            .add_service(KvServer::new(service.clone()))
+            .add_service(ClusterServer::new(service))
+            .serve_with_incoming(TcpIncoming::from(listener));
+        runtime.spawn(async move { server.await.unwrap() });
+        Node { address, shared, runtime: Some(runtime) }
+    }
+
+    pub(crate) fn seen(&self) -> usize {
+        self.shared.seen.load(Ordering::Relaxed)
+    }
+}
+
+/// Tells all nodes of one cluster of which they are a part: node n leads the n-th part of all slots.
+pub(crate) fn acquaint(nodes: &[&Node]) {
+    let share = 16_384 / nodes.len() as u16;
+    let mut state = ClusterState::default();
+    for (at, node) in nodes.iter().enumerate() {
+        let number = at as u16;
+        let last = if at + 1 == nodes.len() { 16_383 } else { (number + 1) * share - 1 };
+        let id = NodeId(u64::from(number) + 1);
+        let address = node.address.clone();
+        state.nodes.push(NodeState { id, address, reachable: true, ..NodeState::default() });
+        state.shards.push(ShardState {
+            shard: ShardId(u32::from(number) + 1),
+            slots: vec![(Slot(number * share), Slot(last))],
+            leader: Some(id),
+            term: Term(1),
+            replicas: Vec::new(),
+        });
+    }
+    for node in nodes {
+        *node.shared.state.lock().unwrap() = state.clone();
+    }
+}
+
+/// A fitting answer.
+pub(crate) fn fine(request: &Request) -> Reply {
+    match request {
+        Request::Get { key, .. } => {
+            let row = Some(Row { value: key.clone(), revision: Revision(1) });
+            Reply::Value { row, at: Index(1), revision: Revision(1) }
+        }
+        _ => Reply::Written(Receipt { copies: 2, ..Receipt::default() }),
+    }
+}
+
+pub(crate) fn failed(failure: Failure) -> Act {
+    Act::Reply(Reply::Failed(failure))
+}
+
+#[derive(Clone)]
+struct Service(Arc<Shared>);
+
+impl Service {
+    fn act(&self, request: &Request) -> Act {
+        let before = self.0.seen.fetch_add(1, Ordering::Relaxed);
+        (self.0.behave)(before, request)
+    }
+
+    async fn single(&self, request: Request) -> Result<(Reply, Option<NodeId>), Status> {
+        match self.act(&request) {
+            Act::Reply(Reply::Failed(failure)) => Err(from_failure(failure)),
+            Act::Reply(reply) => Ok((reply, None)),
+            Act::Hint(reply, leader) => Ok((reply, Some(leader))),
+            Act::Silence => std::future::pending().await,
+            Act::Break => Err(Status::internal("broke")),
+        }
+    }
+}
+
+fn respond<T>(message: T, leader: Option<NodeId>) -> Response<T> {
+    let mut response = Response::new(message);
+    if let Some(leader) = leader {
+        insert_leader(response.metadata_mut(), leader);
+    }
+    response
+}
+
+type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Kv for Service {
+    async fn get(
+        &self,
+        request: tonic::Request<v1::GetRequest>,
+    ) -> Result<Response<v1::GetResponse>, Status> {
+        let (reply, leader) = self.single(request.into_inner().into()).await?;
+        Ok(respond(into_get(reply).map_err(from_failure)?, leader))
+    }
+
+    async fn put(
+        &self,
+        request: tonic::Request<v1::PutRequest>,
+    ) -> Result<Response<v1::PutResponse>, Status> {
+        let (reply, leader) = self.single(request.into_inner().into()).await?;
+        Ok(respond(v1::PutResponse { receipt: Some(into_receipt(reply).map_err(from_failure)?) }, leader))
+    }
+
+    async fn delete(
+        &self,
+        request: tonic::Request<v1::DeleteRequest>,
+    ) -> Result<Response<v1::DeleteResponse>, Status> {
+        let (reply, leader) = self.single(request.into_inner().into()).await?;
+        Ok(respond(v1::DeleteResponse { receipt: Some(into_receipt(reply).map_err(from_failure)?) }, leader))
+    }
+
+    type ListStream = Responses<v1::ListResponse>;
+
+    async fn list(&self, _: tonic::Request<v1::ListRequest>) -> Result<Response<Self::ListStream>, Status> {
+        let row = |n: u32| v1::ListRow {
+            key: format!("key{n}").into(),
+            value: format!("value{n}").into(),
+            revision: 1,
+        };
+        let page = move |n: u32| Ok(v1::ListResponse { rows: vec![row(2 * n), row(2 * n + 1)] });
+        let breaks = *self.0.list_breaks_after.lock().unwrap();
+        let pages: Vec<_> = match breaks {
+            None => (0..3).map(page).collect(),
+            Some(rows) => (0..rows / 2).map(page).chain([Err(Status::unavailable("stopping"))]).collect(),
+        };
+        Ok(Response::new(Box::pin(tokio_stream::iter(pages))))
+    }
+
+    type SessionStream = Responses<SessionResponse>;
+
+    async fn session(
+        &self,
+        request: tonic::Request<Streaming<SessionRequest>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let mut incoming = request.into_inner();
+        let (outgoing, responses) = mpsc::unbounded_channel();
+        let service = self.clone();
+        tokio::spawn(async move {
+            while let Some(Ok(frame)) = incoming.next().await {
+                service.0.frames.fetch_add(1, Ordering::Relaxed);
+                let mut results = Vec::new();
+                for op in frame.ops {
+                    let (kind, request): (OpKind, Request) = request_of(op.request).unwrap();
+                    match service.act(&request) {
+                        Act::Reply(reply) => results.push(result_of(op.id, kind, None, reply)),
+                        Act::Hint(reply, leader) => results.push(result_of(op.id, kind, Some(leader), reply)),
+                        Act::Silence => {
+                            service.0.unanswered.fetch_add(1, Ordering::Relaxed);
+                        }
+                        Act::Break => {
+                            let _ = outgoing.send(Err(Status::internal("broke")));
+                            return;
+                        }
+                    }
+                }
+                let _ = outgoing.send(Ok(SessionResponse { results }));
+            }
+        });
+        Ok(Response::new(Box::pin(UnboundedReceiverStream::new(responses))))
+    }
+}
+
+#[tonic::async_trait]
+impl Cluster for Service {
+    async fn get_cluster_state(
+        &self,
+        _: tonic::Request<v1::GetClusterStateRequest>,
+    ) -> Result<Response<v1::GetClusterStateResponse>, Status> {
+        Ok(Response::new(self.0.state.lock().unwrap().clone().into()))
+    }
+
+    async fn digest(
+        &self,
+        request: tonic::Request<v1::DigestRequest>,
+    ) -> Result<Response<v1::DigestResponse>, Status> {
+        let (reply, _) = self.single(request.into_inner().into()).await?;
+        Ok(Response::new(v1::DigestResponse { receipt: Some(into_receipt(reply).map_err(from_failure)?) }))
+    }
+
+    async fn digest_at(
+        &self,
+        request: tonic::Request<v1::DigestAtRequest>,
+    ) -> Result<Response<v1::DigestAtResponse>, Status> {
+        let request = request.into_inner();
+        self.0.seen.fetch_add(1, Ordering::Relaxed);
+        Ok(Response::new(v1::DigestAtResponse { index: request.index, hash: request.node, rows: 7 }))
+    }
+}
