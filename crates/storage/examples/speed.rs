@@ -132,8 +132,6 @@ fn rows(disk: Arc<FileDisk>) -> Result<(), Box<dyn Error>> {
     };
     let value = Bytes::from(vec![7; 100]);
     let (mut writing, mut flushing) = (Duration::ZERO, Duration::ZERO);
-    let before = resident_bytes();
-    let mut told = false;
     for index in 1..=ROWS {
         // As a shard does it: both buffers are new.
         let row = [(key(index), Some(Bytes::from(value.to_vec())))];
@@ -141,15 +139,6 @@ fn rows(disk: Arc<FileDisk>) -> Result<(), Box<dyn Error>> {
         table.write(Index(index), &row);
         writing += start.elapsed();
         if table.memory_bytes() > FLUSH_BYTES {
-            if !told {
-                let grown = resident_bytes().saturating_sub(before);
-                println!(
-                    "memtable of {index} rows: counted {} MB, resident {} MB",
-                    table.memory_bytes() >> 20,
-                    grown >> 20
-                );
-                told = true;
-            }
             let start = Instant::now();
             table.rotate();
             table.flush(Index(index))?;
@@ -179,10 +168,4 @@ fn rows(disk: Arc<FileDisk>) -> Result<(), Box<dyn Error>> {
     })?;
     println!("scan: {seen} rows, {:.2} µs each", start.elapsed().as_secs_f64() * 1e6 / seen as f64);
     Ok(())
-}
-
-/// Resident memory of this process, where the system tells.
-fn resident_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    status.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * 4096
 }

@@ -388,3 +388,17 @@ fn a_shard_opened_twice_is_one_table() {
     one.write(Index(1), &[(key(1), Some(Bytes::from_static(b"v")))]);
     assert_eq!(two.get(&key(1), Index(1)).unwrap(), Some(Bytes::from_static(b"v")));
 }
+
+#[test]
+fn a_table_without_its_current_version_is_not_taken_for_a_new_one() {
+    let engine = Lsm::new();
+    let table = engine.open();
+    table.write(Index(1), &telltale(1));
+    table.rotate();
+    table.flush(Index(1)).unwrap();
+    drop(table);
+    std::fs::remove_file(engine.0.path().join("lane-0/shards/3/current")).unwrap();
+    let tables = LsmTables::new(Arc::new(FileDisk::open(engine.0.path()).unwrap()), EAGER);
+    let error = tables.open(SHARD).unwrap_err();
+    assert!(matches!(error, StorageError::Corrupt { .. }), "{error}");
+}

@@ -12,6 +12,7 @@
 
 mod file_disk;
 mod sim_disk;
+mod sim_state;
 
 use std::fmt::Debug;
 use std::io;

@@ -7,77 +7,19 @@
 //!
 //! Directories are made durably at once, which is what [`Disk::create_dir`] promises.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use super::sim_state::{Change, DirState, FileState, Random, State, power_lost, split};
 use super::{Disk, File, Lock};
 
-const SECTOR_BYTES: usize = 512;
 const POISONED: &str = "a thread panicked inside the simulated disk";
 
 /// A disk in memory. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct SimDisk {
     state: Arc<Mutex<State>>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    /// Counts crashes; handles of an earlier life are dead.
-    life: u64,
-    files: BTreeMap<u64, FileState>,
-    next_file: u64,
-    dirs: BTreeMap<String, DirState>,
-    locked: BTreeSet<String>,
-    capacity: Option<u64>,
-    failing_syncs: bool,
-    /// Syncs, of files or directories, until the power goes; then nothing works until the crash.
-    syncs_left: Option<u64>,
-    dead: bool,
-    /// How often a sync has succeeded; of files, not of directories.
-    syncs: u64,
-    writes: u64,
-}
-
-#[derive(Debug, Default)]
-struct FileState {
-    /// What reads see.
-    bytes: Vec<u8>,
-    /// What a crash is sure to leave.
-    durable: Vec<u8>,
-    /// Sectors of `bytes` that may differ from `durable`.
-    dirty: BTreeSet<usize>,
-}
-
-#[derive(Debug, Default)]
-struct DirState {
-    names: BTreeMap<String, u64>,
-    durable: BTreeMap<String, u64>,
-    /// Changes since the last sync, in order; a rename is one change.
-    pending: Vec<Vec<Change>>,
-}
-
-#[derive(Clone, Debug)]
-enum Change {
-    Set(String, u64),
-    Unset(String),
-}
-
-impl DirState {
-    fn change(&mut self, changes: Vec<Change>) {
-        for change in &changes {
-            apply(&mut self.names, change);
-        }
-        self.pending.push(changes);
-    }
-}
-
-fn apply(names: &mut BTreeMap<String, u64>, change: &Change) {
-    match change {
-        Change::Set(name, file) => names.insert(name.clone(), *file),
-        Change::Unset(name) => names.remove(name),
-    };
 }
 
 impl SimDisk {
@@ -96,11 +38,7 @@ impl SimDisk {
         state.syncs_left = None;
         state.locked.clear();
         for dir in state.dirs.values_mut() {
-            let kept = random.below(dir.pending.len() as u64 + 1) as usize;
-            for change in dir.pending.drain(..).take(kept).flatten() {
-                apply(&mut dir.durable, &change);
-            }
-            dir.names = dir.durable.clone();
+            dir.crash(&mut random);
         }
         for file in state.files.values_mut() {
             file.crash(&mut random);
@@ -194,97 +132,6 @@ impl SimDisk {
     }
 }
 
-impl FileState {
-    fn crash(&mut self, random: &mut Random) {
-        if self.bytes.len() != self.durable.len() {
-            // The length is metadata: it may have been written before the bytes, or not at all.
-            let length = if random.below(2) == 0 { self.durable.len() } else { self.bytes.len() };
-            self.durable.resize(length, 0);
-        }
-        // All, none, or each by itself.
-        let mode = random.below(4);
-        for sector in std::mem::take(&mut self.dirty) {
-            let keep = mode == 0 || (mode > 1 && random.below(2) == 0);
-            let start = sector * SECTOR_BYTES;
-            let end = (start + SECTOR_BYTES).min(self.durable.len()).min(self.bytes.len());
-            if keep && start < end {
-                self.durable[start..end].copy_from_slice(&self.bytes[start..end]);
-            }
-        }
-        self.bytes.clone_from(&self.durable);
-    }
-
-    fn sync(&mut self) {
-        self.durable.resize(self.bytes.len(), 0);
-        for sector in std::mem::take(&mut self.dirty) {
-            let start = sector * SECTOR_BYTES;
-            let end = (start + SECTOR_BYTES).min(self.bytes.len());
-            if start < end {
-                self.durable[start..end].copy_from_slice(&self.bytes[start..end]);
-            }
-        }
-    }
-}
-
-impl State {
-    fn find(&self, path: &str) -> Option<u64> {
-        let (dir, name) = split(path);
-        self.dirs.get(dir)?.names.get(name).copied()
-    }
-
-    fn add(&mut self, path: &str) -> u64 {
-        let (dir, name) = split(path);
-        let file = self.next_file;
-        self.next_file += 1;
-        self.files.insert(file, FileState::default());
-        let dir = self.dirs.entry(dir.to_owned()).or_default();
-        dir.change(vec![Change::Set(name.to_owned(), file)]);
-        file
-    }
-
-    fn dir(&mut self, path: &str) -> io::Result<&mut DirState> {
-        if path.is_empty() {
-            return Ok(self.dirs.entry(String::new()).or_default());
-        }
-        self.dirs.get_mut(path).ok_or_else(|| io::ErrorKind::NotFound.into())
-    }
-
-    fn count_down(&mut self) -> io::Result<()> {
-        if let Some(left) = &mut self.syncs_left {
-            let Some(less) = left.checked_sub(1) else {
-                self.dead = true;
-                return Err(power_lost());
-            };
-            *left = less;
-        }
-        Ok(())
-    }
-
-    fn grow(&mut self, file: u64, length: usize) -> io::Result<()> {
-        let before = self.files.get(&file).ok_or(io::ErrorKind::NotFound)?.bytes.len();
-        if length <= before {
-            return Ok(());
-        }
-        if let Some(capacity) = self.capacity {
-            let used: u64 = self.files.values().map(|file| file.bytes.len() as u64).sum();
-            if used + (length - before) as u64 > capacity {
-                return Err(io::ErrorKind::StorageFull.into());
-            }
-        }
-        self.files.get_mut(&file).expect("it was there just now").bytes.resize(length, 0);
-        Ok(())
-    }
-}
-
-/// What every operation on a disk without power says.
-fn power_lost() -> io::Error {
-    io::Error::other("the simulated disk has lost its power")
-}
-
-fn split(path: &str) -> (&str, &str) {
-    path.rsplit_once('/').unwrap_or(("", path))
-}
-
 impl Disk for SimDisk {
     fn name(&self) -> String {
         "(simulated disk)".to_owned()
@@ -301,9 +148,7 @@ impl Disk for SimDisk {
         state.dir(split(path).0)?;
         let file = if let Some(file) = state.find(path) {
             let emptied = state.files.get_mut(&file).expect("a name leads to a file");
-            let sectors = emptied.bytes.len().max(emptied.durable.len()).div_ceil(SECTOR_BYTES);
-            emptied.dirty.extend(0..sectors);
-            emptied.bytes.clear();
+            emptied.clear();
             file
         } else {
             state.add(path)
@@ -427,8 +272,7 @@ impl File for SimFile {
         state.grow(self.file, end)?;
         state.writes += 1;
         let file = state.files.get_mut(&self.file).ok_or(io::ErrorKind::NotFound)?;
-        file.bytes[start..end].copy_from_slice(bytes);
-        file.dirty.extend(start / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES));
+        file.write(start, bytes);
         Ok(())
     }
 
@@ -454,23 +298,5 @@ impl File for SimFile {
 
     fn preallocate(&self, length: u64) -> io::Result<()> {
         self.state()?.grow(self.file, length as usize)
-    }
-}
-
-/// `SplitMix64` (Steele, Lea, Flood 2014).
-#[derive(Debug)]
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
     }
 }

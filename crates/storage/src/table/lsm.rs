@@ -43,7 +43,8 @@ use crate::disk::Disk;
 use crate::{FileDisk, SHARDS_DIR, StorageError};
 
 /// What a row in a memtable takes beside what `lsm-tree` counts for it (key, value and their two headers): the
-/// skip list's node and the allocator's share. Measured by `examples/speed.rs`.
+/// skip list's node and the allocator's share. Measured: 128,562 rows of 116 B, counted as 32 MB, were 32 MB
+/// of resident memory.
 const ROW_OVERHEAD_BYTES: u64 = 64;
 
 /// How tables are kept.
@@ -95,6 +96,20 @@ impl LsmTables {
     }
 }
 
+impl LsmTables {
+    /// Without the file that names its current version, a tree would be taken for a new one, and its rows
+    /// would be gone without a word.
+    fn refuse_headless(&self, dir: &str) -> Result<(), StorageError> {
+        let names = self.disk.list(dir).unwrap_or_default();
+        let files = self.disk.list(&format!("{dir}/tables")).unwrap_or_default();
+        if files.is_empty() || names.iter().any(|name| name == "current") {
+            return Ok(());
+        }
+        let path = format!("{}/{dir}/current", self.disk.name());
+        Err(StorageError::Corrupt { path, offset: 0, reason: "the file is missing, and there are tables" })
+    }
+}
+
 impl fmt::Debug for LsmTables {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LsmTables")
@@ -116,6 +131,7 @@ impl Tables for LsmTables {
             path: format!("{}/{dir}", self.disk.name()),
             source,
         })?;
+        self.refuse_headless(&dir)?;
         let table = Arc::new(LsmTable::open(self, shard, &self.root.join(shard.to_string()))?);
         open.insert(shard, Arc::downgrade(&table));
         Ok(table)
@@ -350,12 +366,17 @@ mod tests {
         let key = Bytes::from_static(b"k");
         for index in 1..=40u64 {
             table.write(Index(index), &[(key.clone(), Some(Bytes::from(index.to_string())))]);
-            if index.is_multiple_of(4) {
-                table.rotate();
-                table.flush(Index(1)).unwrap();
-                for _ in 0..5 {
-                    table.compact_by(Index(1), |mark| table.tree.major_compact(u64::MAX, mark)).unwrap();
+            // The flush comes late, so that entries are written between a rotation and it.
+            match index % 4 {
+                0 => table.rotate(),
+                2 => {
+                    table.flush(Index(1)).unwrap();
+                    for _ in 0..12 {
+                        let merge_all = |mark| table.tree.major_compact(u64::MAX, mark);
+                        table.compact_by(Index(1), merge_all).unwrap();
+                    }
                 }
+                _ => {}
             }
             for at in 1..=index {
                 let value = Some(Bytes::from(at.to_string()));
