@@ -169,3 +169,26 @@ fn a_failed_sync_is_the_end() {
     disk.crash(5);
     assert_eq!(open(&disk, SMALL).unwrap().1[&ShardId(1)].last, Index(1));
 }
+
+/// After a failed sync the kernel shows bytes that it will never write. A process that starts then, without a
+/// crash in between, finds the batch whole, and must not lose it later.
+#[test]
+fn what_a_failed_sync_left_readable_is_written_again_before_anybody_builds_on_it() {
+    for (seed, length) in [(1, 10), (2, 300), (3, 1500), (4, 1900)] {
+        let disk = SimDisk::new();
+        let (mut log, _) = open(&disk, SMALL).unwrap();
+        log.append(&[entry(1, 1, 1, &[1; 900])]).unwrap();
+        disk.fail_syncs(true);
+        let failed = log.append(&[entry(1, 2, 1, &vec![2; length])]);
+        assert!(failed.is_err());
+        disk.fail_syncs(false);
+        drop(log);
+        let (mut log, recovered) = open(&disk, SMALL).unwrap();
+        let last = recovered[&ShardId(1)].last;
+        log.append(&[entry(1, last.0 + 1, 1, b"goes on")]).unwrap();
+        drop(log);
+        disk.crash(seed);
+        let (_, after) = open(&disk, SMALL).unwrap();
+        assert_eq!(after[&ShardId(1)].last, last.next());
+    }
+}
