@@ -28,8 +28,6 @@ const CLIENTS_MAX: u32 = 256;
 const IN_FLIGHT_MAX: u32 = 64 * 1024;
 /// Values are cut from one block of noise at any place, so that they neither compress nor cost anything to make.
 const NOISE_BYTES: usize = 1024 * 1024;
-/// Threads for the load. Servers and load may well share the machine.
-const THREADS_MAX: usize = 2;
 /// Requests in flight while keys are loaded for reading.
 const LOADING: u32 = 256;
 const KEY_BYTES: u64 = 16;
@@ -64,6 +62,9 @@ pub(crate) struct Bench {
     /// How long
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     seconds: u64,
+    /// Threads for the load; servers may share the machine
+    #[arg(long, value_name = "T", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    threads: u32,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -94,8 +95,7 @@ pub(crate) fn run(bench: &Bench) -> Result<(), Stop> {
         Travel::Unary => Transport::Unary,
     };
     options.in_flight_max = bench.in_flight as usize;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let runtime = runtime(cores.min(THREADS_MAX))?;
+    let runtime = runtime(bench.threads as usize)?;
     let done = runtime.block_on(measure(bench, options));
     runtime.shutdown_background();
     report(bench, &done?)
@@ -399,6 +399,7 @@ mod tests {
             keys: 10,
             value_size: 100,
             seconds: 1,
+            threads: 1,
             json: true,
             connect: Connect::default(),
         };
