@@ -268,7 +268,7 @@ fn after(why: Failure, sent: bool, write: bool) -> Failure {
 /// comes before ours.
 pub(crate) fn time_for_node(deadline: Instant, now: Instant) -> u32 {
     let left = u32::try_from(deadline.saturating_duration_since(now).as_millis()).unwrap_or(u32::MAX);
-    (left - (left / 10).min(100)).max(1)
+    (left - (left / 5).min(250)).max(1)
 }
 
 #[cfg(test)]
@@ -394,8 +394,8 @@ mod tests {
     #[test]
     fn the_node_is_told_a_little_less() {
         let now = Instant::now();
-        assert_eq!(time_for_node(now + Duration::from_secs(3), now), 2_900);
-        assert_eq!(time_for_node(now + Duration::from_millis(500), now), 450);
+        assert_eq!(time_for_node(now + Duration::from_secs(3), now), 2_750);
+        assert_eq!(time_for_node(now + Duration::from_millis(500), now), 400);
         assert_eq!(time_for_node(now, now), 1);
     }
 }
