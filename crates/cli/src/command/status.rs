@@ -13,6 +13,9 @@ use crate::out;
 use crate::show;
 use crate::stop::Stop;
 
+/// Most shards that are named in one line.
+const NAMED_MAX: usize = 8;
+
 /// Show the nodes, who leads what, how far replicas lag, keys and bytes (~: estimates)
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  ringfort status\n  ringfort status --shards\n  ringfort status --json")]
@@ -92,7 +95,10 @@ pub(crate) fn render(state: &ClusterState) -> String {
     if unled.is_empty() {
         text.push_str("all led");
     } else {
-        let names: Vec<_> = unled.iter().map(ToString::to_string).collect();
+        let mut names: Vec<_> = unled.iter().take(NAMED_MAX).map(ToString::to_string).collect();
+        if unled.len() > NAMED_MAX {
+            names.push("…".to_owned());
+        }
         let _ = write!(text, "{} without a leader ({})", unled.len(), names.join(", "));
     }
     if state.shards.iter().any(|shard| shard.shard == ShardId::META && shard.leader.is_none()) {
