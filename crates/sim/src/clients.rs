@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use ringfort_node::{Event, Incoming};
-use ringfort_types::{Consistency, Outcome, Receipt, Reply, Request, Revision, ShardId, Token};
+use ringfort_types::{
+    Consistency, Outcome, Page, Receipt, Reply, Request, Revision, Scan, ShardId, Token, slot_of,
+};
 
 use crate::Plan;
 use crate::history::{Action, Operation};
@@ -72,6 +74,13 @@ impl Clients {
         self.counts
     }
 
+    /// Whether anybody has tried to set the key to this value.
+    fn was_put(&self, key: &Bytes, value: &Bytes) -> bool {
+        self.asked.values().any(
+            |asked| matches!(&asked.request, Request::Put { key: k, value: v } if k == key && v == value),
+        )
+    }
+
     /// Whether any client still waits.
     pub(crate) fn wait(&self) -> bool {
         self.asked.values().any(|asked| matches!(asked.by, Asker::Client(_)) && !asked.is_closed)
@@ -95,6 +104,16 @@ impl World {
                 Request::Put { key, value: value.into() }
             }
             45..55 => Request::Delete { key },
+            55..60 => Request::Get { key, consistency: Consistency::Stale },
+            60..65 => Request::Scan(Scan {
+                shard: ShardId(self.random.between(1, self.plan.shards.into()) as u32),
+                at: None,
+                from: Bytes::new(),
+                prefix: Bytes::from_static(b"key"),
+                rows_max: 1_000,
+                bytes_max: u32::MAX,
+                keys_only: false,
+            }),
             _ => Request::Get { key, consistency: Consistency::Linearizable },
         };
         let host = self.random.below(self.hosts.len() as u64) as usize;
@@ -228,6 +247,15 @@ impl World {
     fn remember(&mut self, id: u64, reply: Option<Reply>, outcome: Outcome) {
         let asked = &self.clients.asked[&id];
         let (action, key, returned) = match (&asked.request, reply) {
+            (Request::Get { key, consistency: Consistency::Stale }, Some(Reply::Value { row, .. })) => {
+                if let Some(row) = row
+                    && !self.clients.was_put(key, &row.value)
+                {
+                    self.find(format_args!("#{id} finds what nobody has put there: {row:?}"));
+                }
+                return;
+            }
+            (Request::Scan(_), Some(Reply::Page(page))) => return self.remember_page(id, &page),
             (Request::Get { key, .. }, Some(Reply::Value { row, .. })) => {
                 (Action::Get(row.map(|row| row.value)), key.clone(), true)
             }
@@ -236,7 +264,7 @@ impl World {
                 let (action, key) = write(&self.clients.asked[&id].request);
                 (action, key, true)
             }
-            (Request::Get { .. }, Some(Reply::Failed(_)) | None) => {
+            (Request::Get { .. } | Request::Scan(_), Some(Reply::Failed(_)) | None) => {
                 self.clients.counts.1 += 1;
                 return;
             }
@@ -248,7 +276,7 @@ impl World {
                 let (action, key) = write(request);
                 (action, key, false)
             }
-            (Request::Digest { .. } | Request::DigestAt { .. }, _) => return,
+            (Request::Digest { .. } | Request::DigestAt { .. } | Request::ClusterState, _) => return,
             (request, reply) => {
                 let request = show(request);
                 return self.find(format_args!("#{id} {request} is answered by {reply:?}"));
@@ -266,6 +294,32 @@ impl World {
         };
         let returned_us = returned.then_some(self.now_us);
         self.history.push(Operation { client, key, action, invoked_us: asked.invoked_us, returned_us });
+    }
+
+    /// A scan is a get of every key at one time: of those that it finds, and of those of its shard that it
+    /// doesn't. (That the gets are of one and the same time is not judged.)
+    fn remember_page(&mut self, id: u64, page: &Page) {
+        let asked = &self.clients.asked[&id];
+        let Request::Scan(scan) = &asked.request else { unreachable!("pages answer scans") };
+        let (shard, invoked_us) = (scan.shard, asked.invoked_us);
+        if page.next.is_some() {
+            return;
+        }
+        for key in self.clients.keys.clone() {
+            let found = page.rows.iter().find(|(found, _)| *found == key);
+            if found.is_none() && self.shard_of(&key) != Some(shard) {
+                continue;
+            }
+            let action = Action::Get(found.map(|(_, row)| row.value.clone()));
+            let returned_us = Some(self.now_us);
+            self.history.push(Operation { client: id, key, action, invoked_us, returned_us });
+        }
+    }
+
+    /// Which shard a key belongs to, if any process knows the layout now.
+    fn shard_of(&self, key: &Bytes) -> Option<ShardId> {
+        let layout = self.hosts.iter().find_map(|host| host.process.as_ref()?.node.layout())?;
+        Some(layout.shard_of_slot(slot_of(key)))
     }
 
     /// A receipt names a majority, and a revision that no other write was given.

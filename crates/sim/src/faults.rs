@@ -6,6 +6,9 @@ use crate::host::{Trap, Work};
 use crate::plan::Fault;
 use crate::world::{Next, World};
 
+/// A process that is asked to stop is gone after so long, in microseconds.
+const STOP_US_MAX: u64 = 5_000_000;
+
 /// The end of something that went wrong.
 #[derive(Debug)]
 pub(crate) enum Cure {
@@ -54,6 +57,8 @@ impl World {
                     && !process.is_stopping
                 {
                     process.is_stopping = true;
+                    let (life, pauses) = (self.hosts[host].life, self.hosts[host].pauses);
+                    self.schedule(STOP_US_MAX, Next::MustBeGone { host, life, pauses });
                     self.work(host, Work::Hear(Event::Stop));
                 }
             }
@@ -81,6 +86,13 @@ impl World {
                 self.log(format_args!("n{}'s wall clock jumps by {by_ms} ms", host + 1));
             }
             _ => {}
+        }
+    }
+
+    pub(crate) fn must_be_gone(&mut self, at: usize, life: u64, pauses: u64) {
+        let host = &self.hosts[at];
+        if host.life == life && host.pauses == pauses && host.paused.is_none() {
+            self.find(format_args!("n{} was asked to stop, and still runs after 5 s", at + 1));
         }
     }
 

@@ -24,6 +24,7 @@
 
 mod clients;
 mod clock;
+mod failover;
 mod faults;
 mod history;
 mod host;
@@ -38,6 +39,7 @@ mod trace;
 mod verdict;
 mod world;
 
+pub use failover::failovers;
 pub use history::{Action, Operation};
 pub use plan::{Fault, Plan, Plant};
 pub use world::{Report, run};

@@ -1,12 +1,13 @@
-//! `cargo xtask sim`: `--seed N` prints a run's trace, `--seeds A..B` runs many and prints what was found.
+//! `cargo xtask sim`: `--seed N` prints a run's trace, `--seeds A..B` runs many and prints what was found,
+//! `--failovers N` kills a leader so many times and prints how long its shard took no writes.
 
 use std::io::Write;
 use std::ops::Range;
 use std::process::ExitCode;
 
-use ringfort_sim::{Plan, run};
+use ringfort_sim::{Plan, failovers, run};
 
-const USAGE: &str = "usage: cargo xtask sim --seed N | --seeds A..B";
+const USAGE: &str = "usage: cargo xtask sim --seed N | --seeds A..B | --failovers N";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -20,8 +21,32 @@ fn main() -> ExitCode {
             Some(range) => many(range),
             None => usage(),
         },
+        ["--failovers", kills] => match kills.parse() {
+            Ok(kills) => fail_over(kills),
+            Err(_) => usage(),
+        },
         _ => usage(),
     }
+}
+
+/// A leader killed again and again: how long its shard takes no writes.
+fn fail_over(kills: usize) -> ExitCode {
+    let (mut took_ms, report) = failovers(1, kills);
+
+    took_ms.sort_unstable();
+    let at =
+        |percent: usize| took_ms.get((took_ms.len() * percent / 100).min(took_ms.len().saturating_sub(1)));
+    println!(
+        "{} kills: p50 {:?} ms, p99 {:?} ms, max {:?} ms",
+        took_ms.len(),
+        at(50),
+        at(99),
+        took_ms.last()
+    );
+    for finding in &report.findings {
+        println!("    {finding}");
+    }
+    if report.findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn usage() -> ExitCode {

@@ -97,10 +97,15 @@ impl World {
 
     /// Ends a process and starts another one after a while.
     pub(crate) fn restart(&mut self, at: usize, power_lost: bool) {
-        self.end(at, power_lost);
         let longest_us =
             if self.is_calm { 100_000 } else { self.random.pick(&[100_000, 1_000_000, 4_000_000]) };
         let after_us = self.random.between(10_000, longest_us);
+        self.restart_after(at, power_lost, after_us);
+    }
+
+    /// Ends a process and starts another one so much later.
+    pub(crate) fn restart_after(&mut self, at: usize, power_lost: bool, after_us: u64) {
+        self.end(at, power_lost);
         let life = self.hosts[at].life;
         self.schedule(after_us, Next::Start { host: at, life });
     }

@@ -60,8 +60,8 @@ impl World {
     }
 
     /// A key that no client uses, for each shard.
-    fn key_of_each_shard(&self) -> Option<Vec<(ShardId, Bytes)>> {
-        let layout = self.hosts[0].process.as_ref()?.node.layout()?;
+    pub(crate) fn key_of_each_shard(&self) -> Option<Vec<(ShardId, Bytes)>> {
+        let layout = self.hosts.iter().find_map(|host| host.process.as_ref()?.node.layout())?;
         let key_of = |shard| {
             let mut keys = (0..).map(|number| Bytes::from(format!("probe{number}")));
             keys.find(|key| layout.shard_of_slot(slot_of(key)) == shard).expect("keys reach every slot")

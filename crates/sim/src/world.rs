@@ -74,6 +74,12 @@ pub(crate) enum Next {
     },
     /// Somebody looks at who leads.
     Look,
+    /// A process that was asked to stop must be gone by now.
+    MustBeGone {
+        host: usize,
+        life: u64,
+        pauses: u64,
+    },
     Fault,
     Cure(Cure),
 }
@@ -107,18 +113,21 @@ pub fn run(plan: &Plan) -> Report {
         let words = words.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("(without words)");
         world.find(format_args!("panicked: {words}"));
     }
-    let requests = world.clients.counts();
-    Report {
-        seed: plan.seed,
-        findings: world.findings,
-        trace: world.trace.into_text(),
-        requests,
-        healed_ms: world.healed_ms,
-    }
+    world.into_report()
 }
 
 impl World {
-    fn new(plan: Plan) -> World {
+    pub(crate) fn into_report(self) -> Report {
+        Report {
+            seed: self.plan.seed,
+            findings: self.findings,
+            trace: self.trace.into_text(),
+            requests: self.clients.counts(),
+            healed_ms: self.healed_ms,
+        }
+    }
+
+    pub(crate) fn new(plan: Plan) -> World {
         let mut random = Random::new(plan.seed);
         let host = |number: usize, random: &mut Random| Host {
             address: format!("10.0.0.{}:50051", number + 1),
@@ -153,6 +162,15 @@ impl World {
     }
 
     fn live(&mut self) {
+        self.begin();
+        self.schedule(self.plan.first_fault_ms * 1_000, Next::Fault);
+        self.run_until(self.plan.chaos_ms * 1_000);
+        self.heal();
+        self.judge();
+    }
+
+    /// Processes and clients begin, each a little later than the one before.
+    pub(crate) fn begin(&mut self) {
         self.log(format_args!("{:?}", self.plan.clone()));
         for host in 0..self.hosts.len() {
             let after_us = self.random.below(500_000);
@@ -163,10 +181,6 @@ impl World {
             self.schedule(after_us, Next::Act { client });
         }
         self.schedule(1_000_000, Next::Look);
-        self.schedule(self.plan.first_fault_ms * 1_000, Next::Fault);
-        self.run_until(self.plan.chaos_ms * 1_000);
-        self.heal();
-        self.judge();
     }
 
     /// Goes on until this time.
@@ -210,6 +224,7 @@ impl World {
             Next::Answer { id, reply } => self.hear_answer(id, *reply),
             Next::GiveUp { id } => self.give_up(id),
             Next::Look => self.look(),
+            Next::MustBeGone { host, life, pauses } => self.must_be_gone(host, life, pauses),
             Next::Fault => self.strike(),
             Next::Cure(cure) => self.cure(cure),
         }

@@ -1,6 +1,6 @@
 //! Seeds, some of them twice; and bugs on purpose, all of which must be found.
 
-use ringfort_sim::{Fault, Plan, Plant, Report, run};
+use ringfort_sim::{Fault, Plan, Plant, Report, failovers, run};
 
 fn assert_clean(report: &Report) {
     let (seed, findings) = (report.seed, report.findings.join("\n"));
@@ -98,4 +98,12 @@ fn a_forgotten_vote_is_found() {
 fn rows_lost_by_one_replica_are_found() {
     let (_, findings) = found_with(Plant::LoseRows, &[]);
     assert!(findings.iter().any(|finding| finding.contains("differ at")), "{findings:?}");
+}
+
+#[test]
+fn a_killed_leader_is_replaced_within_a_second() {
+    let (mut took_ms, report) = failovers(1, 60);
+    assert_clean(&report);
+    took_ms.sort_unstable();
+    assert!(took_ms[..59].iter().all(|ms| *ms <= 1_000), "{took_ms:?}");
 }
