@@ -1,13 +1,12 @@
 //! The thread that owns the shards: applies committed entries, answers their waiters, and decides what to flush.
 //!
-//! When the memtables' sum passes the budget, the largest is sealed and handed to the flush thread, one after
-//! the other. If flushing falls so far behind that twice the budget is in use, applying waits; then entries
-//! pile up in the node, which refuses new writes at its own bounds.
-//!
-//! How far back a table must stay readable is decided here too: to where it was [`KEEP`] ago, and to the oldest
-//! index that a scan has used since then.
+//! **Memory.** When the active memtables' sum passes the budget, the largest is sealed and handed to the flush
+//! thread, one after the other. If flushing falls so far behind that twice the budget is not yet on disk, applying
+//! waits; then entries pile up in the node, which refuses new writes at its own bounds. Flushed memtables that old
+//! indexes still need (`horizon`) come on top: at [`MEMORY_FACTOR`] times the budget, what is held is given up, and
+//! applying slows down until it has gone.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,9 +16,8 @@ use ringfort_shard::Shard;
 use ringfort_types::{Index, ShardId, Token};
 
 use crate::answers::What;
-use crate::flush::{Flush, Flusher};
+use crate::flush::Flusher;
 use crate::queue::{Queue, Taken};
-use crate::readers::KEEP;
 use crate::shared::Shared;
 
 /// How often sizes are reported, and indexes remembered.
@@ -30,18 +28,31 @@ const STATS_IDLE_SECONDS: u32 = 5;
 const ANSWERS_MAX: usize = 1024;
 /// Memory is looked at after so many parts of the budget have been applied.
 const LOOKS_PER_BUDGET: u64 = 16;
+/// What a row in a memtable takes besides its key and value, in bytes, roughly.
+const ROW_OVERHEAD_BYTES: u64 = 128;
+/// Times the budget that memtables may take in all: active, being flushed, and flushed but still needed.
+const MEMORY_FACTOR: u64 = 3;
+/// How long one look at memory holds applying up at most while too much is still needed.
+const PRESSED_MAX: Duration = Duration::from_millis(500);
+/// Between two looks while applying waits.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// A shard and what it has in its active memtable.
+struct Open {
+    shard: Shard,
+    /// Roughly, since it was last sealed.
+    active_bytes: u64,
+}
 
 /// The apply thread's state.
 pub(crate) struct Applier {
     shared: Arc<Shared>,
     /// By number; the meta group first.
-    shards: Vec<Option<Shard>>,
+    shards: Vec<Option<Open>>,
     flusher: Arc<Flusher>,
     memtable_bytes: u64,
     /// Applied since memory was last looked at.
     applied_bytes: u64,
-    /// Applied indexes, one set for each of the last [`KEEP`] seconds, oldest first.
-    history: VecDeque<(Instant, Vec<Index>)>,
     next_second: Instant,
     quiet_seconds: u32,
 }
@@ -53,23 +64,18 @@ impl Applier {
         flusher: Arc<Flusher>,
         memtable_bytes: u64,
     ) -> Applier {
-        let mut shards: Vec<Option<Shard>> = Vec::new();
+        let mut shards: Vec<Option<Open>> = Vec::new();
         for shard in opened {
             let at = shard.id().0 as usize;
             shards.resize_with(shards.len().max(at + 1), || None);
-            shards[at] = Some(shard);
+            let active_bytes = shard.table().memory_bytes();
+            shards[at] = Some(Open { shard, active_bytes });
         }
-        let mut applier = Applier {
-            shared,
-            shards,
-            flusher,
-            memtable_bytes,
-            applied_bytes: 0,
-            history: VecDeque::new(),
-            next_second: Instant::now() + SECOND,
-            quiet_seconds: STATS_IDLE_SECONDS,
-        };
-        applier.remember(Instant::now());
+        let next_second = Instant::now() + SECOND;
+        let quiet_seconds = STATS_IDLE_SECONDS;
+        let applier =
+            Applier { shared, shards, flusher, memtable_bytes, applied_bytes: 0, next_second, quiet_seconds };
+        applier.remember();
         applier
     }
 
@@ -91,7 +97,7 @@ impl Applier {
             let now = Instant::now();
             if now >= self.next_second {
                 self.next_second = now + SECOND;
-                self.remember(now);
+                self.remember();
                 self.report_sizes();
                 self.balance();
             } else if self.applied_bytes > self.memtable_bytes / LOOKS_PER_BUDGET {
@@ -103,10 +109,15 @@ impl Applier {
     fn apply(&mut self, jobs: impl Iterator<Item = ApplyJob>, applied: &mut BTreeMap<ShardId, Index>) {
         let mut answers: Vec<(Token, What)> = Vec::new();
         for job in jobs {
-            let shard = self.shards[job.shard.0 as usize].as_mut();
-            let shard = shard.expect("the node applies only to shards that it had opened");
-            let replies = shard.apply(&job.entry, job.copies);
-            self.applied_bytes += job.entry.payload.len() as u64;
+            let open = self.shards[job.shard.0 as usize].as_mut();
+            let open = open.expect("the node applies only to shards that it had opened");
+            let replies = open.shard.apply(&job.entry, job.copies);
+            if open.shard.marked() == job.entry.index {
+                self.shared.readers.horizon.hold(job.shard, job.entry.index);
+            }
+            let bytes = job.entry.payload.len() as u64 + ROW_OVERHEAD_BYTES * replies.len() as u64;
+            open.active_bytes += bytes;
+            self.applied_bytes += bytes;
             applied.insert(job.shard, job.entry.index);
             answers.extend(job.waiters.into_iter().zip(replies.into_iter().map(What::reply)));
             if answers.len() >= ANSWERS_MAX {
@@ -118,46 +129,55 @@ impl Applier {
         }
     }
 
-    /// Seals and hands over tables until what is left in memory fits the budget.
+    /// Keeps memory within its bounds: seals and hands over, waits, gives up.
     fn balance(&mut self) {
         self.applied_bytes = 0;
-        loop {
-            let sizes = self.shards.iter().flatten().map(|shard| (shard.table().memory_bytes(), shard.id()));
-            let total: u64 = sizes.clone().map(|(bytes, _)| bytes).sum();
-            let idle = sizes.filter(|(_, shard)| !self.flusher.is_flushing(*shard));
-            let (idle_bytes, largest) =
-                idle.fold((0, None), |(sum, most), size| (sum + size.0, most.max(Some(size))));
-            match largest {
-                Some((_, shard)) if idle_bytes > self.memtable_bytes => self.hand_over(shard),
-                _ if total > 2 * self.memtable_bytes && !self.flusher.is_idle() => {
-                    thread::sleep(Duration::from_millis(5));
+        let mut pressed: Option<Instant> = None;
+        while !self.shared.is_stopping() {
+            let (mut active, mut total, mut largest) = (0, 0, None);
+            for open in self.shards.iter().flatten() {
+                let (id, bytes) = (open.shard.id(), open.active_bytes);
+                active += bytes;
+                total += open.shard.table().memory_bytes();
+                if !self.flusher.is_busy_with(id) {
+                    largest = largest.max(Some((bytes, id)));
                 }
-                _ => return,
+            }
+            let sealed = self.flusher.bytes();
+            if active > self.memtable_bytes
+                && let Some((bytes, shard)) = largest
+                && bytes > 0
+            {
+                self.hand_over(shard);
+            } else if sealed > 0 && active + sealed > 2 * self.memtable_bytes {
+                thread::sleep(PAUSE);
+            } else if total > MEMORY_FACTOR * self.memtable_bytes {
+                let since = *pressed.get_or_insert_with(Instant::now);
+                let held = self.shared.readers.horizon.let_go();
+                if held > 0 {
+                    tracing::warn!("memory is short: {held} scans lose the past that they read");
+                }
+                if since.elapsed() > PRESSED_MAX {
+                    return;
+                }
+                thread::sleep(PAUSE);
+            } else {
+                return;
             }
         }
     }
 
     fn hand_over(&mut self, id: ShardId) {
-        let keep_from = self.keep_from(id);
-        if let Some(shard) = self.shards[id.0 as usize].as_mut() {
-            shard.seal();
-            self.flusher.push(Flush { shard: id, table: shard.table().clone(), keep_from });
+        if let Some(open) = self.shards[id.0 as usize].as_mut() {
+            open.shard.seal();
+            let bytes = std::mem::take(&mut open.active_bytes);
+            self.flusher.push(id, open.shard.table().clone(), bytes);
         }
     }
 
-    fn keep_from(&self, shard: ShardId) -> Index {
-        let (_, oldest) =
-            self.history.front().expect("one set is there from the start, and one is always kept");
-        let aged = oldest.get(shard.0 as usize).copied().unwrap_or_default();
-        self.shared.readers.oldest_scan(shard).map_or(aged, |scanned| scanned.min(aged))
-    }
-
-    fn remember(&mut self, now: Instant) {
-        let applied = |shard: &Option<Shard>| shard.as_ref().map_or(Index(0), Shard::applied);
-        self.history.push_back((now, self.shards.iter().map(applied).collect()));
-        while self.history.get(1).is_some_and(|(then, _)| now.duration_since(*then) >= KEEP) {
-            self.history.pop_front();
-        }
+    fn remember(&self) {
+        let applied = |open: &Option<Open>| open.as_ref().map_or(Index(0), |open| open.shard.applied());
+        self.shared.readers.horizon.remember(self.shards.iter().map(applied).collect());
     }
 
     /// Every second while entries are applied, and now and then when not.
@@ -167,11 +187,11 @@ impl Applier {
             return;
         }
         self.quiet_seconds = 0;
-        let stats = |shard: &Shard| TableStats {
-            shard: shard.id(),
-            revision: shard.revision(),
-            keys_estimate: shard.table().rows_estimate(),
-            bytes_estimate: shard.table().bytes_estimate(),
+        let stats = |open: &Open| TableStats {
+            shard: open.shard.id(),
+            revision: open.shard.revision(),
+            keys_estimate: open.shard.table().rows_estimate(),
+            bytes_estimate: open.shard.table().bytes_estimate(),
         };
         self.shared.inbox.push(Event::Stats(self.shards.iter().flatten().map(stats).collect()));
     }

@@ -1,58 +1,59 @@
 //! The one thread that writes sealed memtables to disk and compacts.
 //!
 //! One after the other, so that a burst of writes does not become a burst of disk traffic from as many threads
-//! as there are shards. A failed flush ends the process, because a failed sync can't be repaired; a full disk
-//! is waited out, as the log still has everything.
+//! as there are shards. A flushed memtable is still read at old indexes; once those are behind the horizon, the
+//! table is visited again, which lets go of it (and compacts, if there is anything to compact by then).
+//!
+//! A failed flush ends the process, because a failed sync can't be repaired; a full disk is waited out, as the log
+//! still has everything.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringfort_storage::{StorageError, Table};
-use ringfort_types::{Index, ShardId};
+use ringfort_types::ShardId;
 
 use crate::error::die;
+use crate::horizon::{HELD, RECENT};
 use crate::queue::{Queue, Taken};
 use crate::shared::Shared;
 
 /// How often a flush is tried again while the disk is full.
 const FULL_RETRY: Duration = Duration::from_secs(1);
-/// Rounds of compaction after a flush: what it adds to one level may push something into the next.
-const ROUNDS: usize = 2;
+/// When a flushed table is visited again: once what was newest then is behind the horizon, and once nothing can be
+/// held any more that was then.
+const VISITS: [Duration; 2] =
+    [RECENT.saturating_add(Duration::from_secs(2)), HELD.saturating_add(Duration::from_secs(2))];
 
-/// A sealed table to be written.
-#[derive(Debug)]
-pub(crate) struct Flush {
-    pub(crate) shard: ShardId,
-    pub(crate) table: Arc<dyn Table>,
-    /// Versions needed by no read at this index or above may go.
-    pub(crate) keep_from: Index,
-}
+/// When to visit which table.
+type Visit = (Instant, ShardId, Arc<dyn Table>);
 
 /// The flush thread's queue, and which shards it has in hand.
 #[derive(Debug, Default)]
 pub(crate) struct Flusher {
-    queue: Queue<Flush>,
-    busy: Mutex<BTreeSet<ShardId>>,
+    queue: Queue<(ShardId, Arc<dyn Table>)>,
+    /// With the bytes that were sealed.
+    busy: Mutex<BTreeMap<ShardId, u64>>,
     ended: AtomicBool,
 }
 
 impl Flusher {
-    /// Hands a table over. Its shard is not idle until it is written.
-    pub(crate) fn push(&self, flush: Flush) {
-        self.busy().insert(flush.shard);
-        self.queue.push(flush);
+    /// Hands a table over, in which so many bytes are sealed. Its shard is busy until they are written.
+    pub(crate) fn push(&self, shard: ShardId, table: Arc<dyn Table>, bytes: u64) {
+        self.busy().insert(shard, bytes);
+        self.queue.push((shard, table));
     }
 
-    pub(crate) fn is_flushing(&self, shard: ShardId) -> bool {
-        self.busy().contains(&shard)
+    pub(crate) fn is_busy_with(&self, shard: ShardId) -> bool {
+        self.busy().contains_key(&shard)
     }
 
-    /// Whether nothing will be flushed unless something is handed over.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.ended.load(Ordering::Acquire) || self.busy().is_empty()
+    /// Bytes that are sealed and not yet written; none once the thread has ended.
+    pub(crate) fn bytes(&self) -> u64 {
+        if self.ended.load(Ordering::Acquire) { 0 } else { self.busy().values().sum() }
     }
 
     /// Ends the thread after the table in hand.
@@ -68,38 +69,56 @@ impl Flusher {
 
     fn write_what_comes(&self, shared: &Shared) {
         let mut waiting = Vec::new();
-        while self.queue.take(&mut waiting, None) == Taken::Items {
-            for flush in waiting.drain(..) {
+        let mut visits: [VecDeque<Visit>; VISITS.len()] = Default::default();
+        loop {
+            let due = visits.iter().filter_map(|visits| visits.front()).map(|(due, _, _)| *due).min();
+            if self.queue.take(&mut waiting, due) == Taken::Closed {
+                return;
+            }
+            for (shard, table) in waiting.drain(..) {
                 if shared.is_stopping() {
                     return;
                 }
-                let keep_from = flush.keep_from;
-                let name = format!("the table of shard {} can't be flushed", flush.shard);
-                retry(&name, shared, || flush.table.flush(keep_from));
-                self.busy().remove(&flush.shard);
-                for _ in 0..ROUNDS {
-                    retry(&name, shared, || flush.table.compact(keep_from));
+                let keep_from = shared.readers.horizon.keep_from(shard);
+                retry("flush", shard, shared, || table.flush(keep_from));
+                self.busy().remove(&shard);
+                retry("compact", shard, shared, || table.compact(keep_from));
+                let now = Instant::now();
+                for (visits, after) in visits.iter_mut().zip(VISITS) {
+                    visits.push_back((now + after, shard, table.clone()));
+                }
+            }
+            let now = Instant::now();
+            let mut visited = BTreeSet::new();
+            for visits in &mut visits {
+                while let Some((_, shard, table)) = visits.pop_front_if(|(due, _, _)| *due <= now) {
+                    if visited.insert(shard) && !shared.is_stopping() {
+                        let keep_from = shared.readers.horizon.keep_from(shard);
+                        retry("compact", shard, shared, || table.compact(keep_from));
+                    }
                 }
             }
         }
     }
 
-    fn busy(&self) -> MutexGuard<'_, BTreeSet<ShardId>> {
+    fn busy(&self) -> MutexGuard<'_, BTreeMap<ShardId, u64>> {
         self.busy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn retry(what: &str, shared: &Shared, mut act: impl FnMut() -> Result<(), StorageError>) {
+fn retry(what: &str, shard: ShardId, node: &Shared, mut act: impl FnMut() -> Result<(), StorageError>) {
     let mut full = false;
     while let Err(error) = act() {
         if !error.is_disk_full() {
-            die(what, &error);
+            die(&format!("can't {what} the table of shard {shard}"), &error);
         }
-        if shared.is_stopping() {
+        if node.is_stopping() {
             return;
         }
         if !full {
-            shared.notice(format!("{what} for lack of room ({error}): trying again each second"));
+            node.notice(format!(
+                "no room to {what} the table of shard {shard} ({error}): trying again each second"
+            ));
             full = true;
         }
         thread::sleep(FULL_RETRY);

@@ -32,6 +32,7 @@ mod config;
 mod core;
 mod error;
 mod flush;
+mod horizon;
 mod kv;
 mod links;
 mod list;

@@ -24,7 +24,7 @@ use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use crate::readers::KEEP;
+use crate::horizon::HELD;
 use crate::shared::Shared;
 
 /// Bytes of pages that one stream may hold, over all shards.
@@ -42,7 +42,7 @@ const PAGE_TIMEOUT_MS: u32 = 10_000;
 /// How long a client may take nothing.
 const SLOW_MAX: Duration = Duration::from_mins(1);
 /// A shard that was not asked for so long is asked for a row, so that its index stays readable.
-const TOUCH_AFTER: Duration = Duration::from_secs(KEEP.as_secs() / 3);
+const TOUCH_AFTER: Duration = Duration::from_secs(HELD.as_secs() / 3);
 
 /// Starts a stream.
 pub(crate) fn stream(

@@ -1,29 +1,18 @@
-//! Reads from the tables, by whoever asks, and how far back they may go.
-//!
-//! A list stream reads every page of a shard at the index of its first page. So compaction keeps what the
-//! scans of the last [`KEEP`] need, wherever those scans were asked from: the trace that each page leaves here
-//! is what holds their versions, and a stream that pauses longer asks for a row now and then.
+//! Reads from the tables, by whoever asks.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::OnceLock;
 
 use ringfort_shard::ShardReader;
-use ringfort_types::{Code, Failure, Index, Reply, Request, ShardId};
+use ringfort_types::{Code, Failure, Reply, Request};
 
 use crate::answers::ReadAt;
-
-/// How long an index stays readable after it was the newest, or was last read by a scan.
-pub(crate) const KEEP: Duration = Duration::from_secs(30);
-/// Most scans of this node's replicas that are remembered; beyond it, the oldest is forgotten.
-const SCANS_MAX: usize = 64 * 1024;
+use crate::horizon::Horizon;
 
 /// All local shards' tables, once they are open.
 #[derive(Debug, Default)]
 pub(crate) struct Readers {
     shards: OnceLock<Vec<Option<ShardReader>>>,
-    /// When each index was last read by a scan.
-    scans: Mutex<BTreeMap<(ShardId, Index), Instant>>,
+    pub(crate) horizon: Horizon,
 }
 
 impl Readers {
@@ -46,34 +35,22 @@ impl Readers {
     /// Does the read.
     pub(crate) fn query(&self, read: &ReadAt) -> Reply {
         if Self::is_long(&read.request) {
-            self.trace(read.shard, read.at);
+            self.horizon.hold(read.shard, read.at);
         }
         let reader = self.shards.get().and_then(|shards| shards.get(read.shard.0 as usize)?.as_ref());
         match reader {
-            Some(reader) => reader.query(&read.request, read.at),
+            Some(reader) => match reader.query(&read.request, read.at) {
+                // Whoever asked has let so much time pass that its index is gone. A get may see a later one as well.
+                Reply::Failed(gone)
+                    if gone.code == Code::FailedPrecondition && !Self::is_long(&read.request) =>
+                {
+                    reader.query(&read.request, self.horizon.newest(read.shard).max(read.at))
+                }
+                reply => reply,
+            },
             None => {
                 Reply::Failed(Failure::rejected(Code::Unavailable, "this node has no replica of that shard"))
             }
         }
-    }
-
-    /// The lowest index that a scan of this shard still reads.
-    pub(crate) fn oldest_scan(&self, shard: ShardId) -> Option<Index> {
-        let now = Instant::now();
-        let mut scans = self.scans.lock().unwrap_or_else(PoisonError::into_inner);
-        scans.retain(|_, last| now.duration_since(*last) < KEEP);
-        scans
-            .range((shard, Index(0))..)
-            .next()
-            .filter(|((at, _), _)| *at == shard)
-            .map(|((_, index), _)| *index)
-    }
-
-    fn trace(&self, shard: ShardId, at: Index) {
-        let mut scans = self.scans.lock().unwrap_or_else(PoisonError::into_inner);
-        if scans.len() >= SCANS_MAX && !scans.contains_key(&(shard, at)) {
-            scans.pop_first();
-        }
-        scans.insert((shard, at), Instant::now());
     }
 }

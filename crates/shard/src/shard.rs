@@ -21,6 +21,8 @@ pub struct Shard {
     state: State,
     /// Where the state row was last written. The table takes one value of a key for each index.
     sealed: Index,
+    /// The last entry that held a digest mark since this was opened.
+    marked: Index,
     /// `state.revision` for the readers. Raised after the rows are written.
     revision: Arc<AtomicU64>,
 }
@@ -41,7 +43,7 @@ impl Shard {
             return Err(ShardError::Torn { shard: id, durable, applied: state.applied });
         }
         let revision = Arc::new(AtomicU64::new(state.revision.0));
-        Ok(Shard { id, table, state, sealed: state.applied, revision })
+        Ok(Shard { id, table, state, sealed: state.applied, marked: Index(0), revision })
     }
 
     /// Its number.
@@ -62,6 +64,12 @@ impl Shard {
     /// The stamp of the last applied entry that had one.
     pub fn clock(&self) -> HybridClock {
         self.state.clock
+    }
+
+    /// The last applied entry that held a digest mark; 0 if there was none since this was opened. Somebody will
+    /// want to read there soon.
+    pub fn marked(&self) -> Index {
+        self.marked
     }
 
     /// Where its rows are.
@@ -117,6 +125,8 @@ impl Shard {
     fn count(&mut self, command: &Command, entry: &LogEntry, copies: u32) -> Reply {
         if changes(command) {
             self.state.revision.0 += 1;
+        } else {
+            self.marked = entry.index;
         }
         Reply::Written(Receipt {
             shard: self.id,
