@@ -23,6 +23,12 @@ pub fn timeout_ticks(shard: ShardId, peer: PeerId, rank: u32, term: Term, attemp
     ELECTION_TICKS + (rank_ms / TICK_MS + drawn) as usize
 }
 
+/// More ticks than the last in line of so many replicas ever waits.
+pub fn ticks_bound(replicas: usize) -> usize {
+    let last_rank_ms = replicas.saturating_sub(1) as u64 * ELECTION_RANK_MS;
+    ELECTION_TICKS + ((last_rank_ms + ELECTION_BAND_MS) / TICK_MS) as usize + 1
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -34,6 +40,17 @@ mod tests {
                 let ticks = timeout_ticks(ShardId(7), PeerId(9), rank, Term(3), attempt) as u64;
                 let low = ELECTION_MS + u64::from(rank) * ELECTION_RANK_MS;
                 assert!((low..=low + ELECTION_BAND_MS).contains(&(ticks * TICK_MS)));
+            }
+        }
+    }
+
+    #[test]
+    fn the_bound_is_above_every_wait() {
+        for replicas in 1..=9 {
+            for attempt in 0..200 {
+                let rank = replicas as u32 - 1;
+                let ticks = timeout_ticks(ShardId(7), PeerId(9), rank, Term(3), attempt);
+                assert!(ticks < ticks_bound(replicas));
             }
         }
     }

@@ -10,7 +10,7 @@ use ringfort_types::wire::Malformed;
 use ringfort_types::{HardState, Index, LogEntry, PeerId, Record, Role, ShardId, Term};
 
 use crate::codec;
-use crate::election::{ELECTION_TICKS, timeout_ticks};
+use crate::election::{ELECTION_TICKS, ticks_bound, timeout_ticks};
 use crate::log::{MemoryLog, Wanted};
 
 /// A message for another replica of the group, in [`codec`]'s encoding.
@@ -134,7 +134,7 @@ impl Group {
             election_tick: ELECTION_TICKS,
             heartbeat_tick: (HEARTBEAT_MS / TICK_MS) as usize,
             min_election_tick: ELECTION_TICKS,
-            max_election_tick: 2 * ELECTION_TICKS,
+            max_election_tick: ticks_bound(config.voters.len()),
             applied: restored.applied.0,
             max_size_per_msg: APPEND_BYTES_MAX as u64,
             max_inflight_msgs: APPENDS_IN_FLIGHT_MAX,
