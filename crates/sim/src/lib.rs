@@ -18,6 +18,9 @@
 //! is linearizable ([`linearizable`]), a write whose outcome is unknown counting as one that may have happened
 //! at any time after it was asked for, or never.
 //!
+//! Most runs have three nodes, some one, two, four or five; with more than three, some are without a replica of
+//! some shards and pass requests on. [`failovers`] kills a leader again and again instead, and measures.
+//!
 //! Caveats. Tables lose what was not flushed, but are not torn (`lsm-tree` is believed); the log's disk is.
 //! Nodes are not wiped and disks do not fill up or rot here yet. The birth goes through, if with crashes: lists
 //! that differ are the node's own tests' business.

@@ -99,7 +99,7 @@ impl Plan {
     pub fn from_seed(seed: u64) -> Plan {
         // Not the generator of the run itself: plans may grow without changing what follows.
         let mut random = Random::new(seed ^ 0x706c_616e);
-        let nodes = random.pick(&[3, 3, 3, 3, 1]);
+        let nodes = random.pick(&[3, 3, 3, 3, 3, 1, 2, 4, 5]);
         let percent = random.pick(&[20, 50, 80]);
         Plan {
             seed,

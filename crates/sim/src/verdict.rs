@@ -1,7 +1,7 @@
 //! The end of a run: everything has healed, so everything must work, and nothing may be missing.
 
 use bytes::Bytes;
-use ringfort_types::{Consistency, Reply, Request, ShardId, slot_of};
+use ringfort_types::{Consistency, NodeId, Reply, Request, ShardId, slot_of};
 
 use crate::clients::Asker;
 use crate::history::{Action, Operation};
@@ -69,6 +69,12 @@ impl World {
         Some((1..=self.plan.shards).map(|number| (ShardId(number), key_of(ShardId(number)))).collect())
     }
 
+    fn replicas_of(&self, shard: ShardId) -> Vec<NodeId> {
+        let layout = self.hosts.iter().find_map(|host| host.process.as_ref()?.node.layout());
+        let shard = layout.and_then(|layout| layout.shard(shard)).expect("a born cluster has this shard");
+        shard.replicas.iter().map(|replica| replica.node).collect()
+    }
+
     /// Every key, through every node.
     fn read_everything(&mut self) {
         for key in self.clients.keys.clone() {
@@ -90,8 +96,8 @@ impl World {
                 continue;
             };
             let mut digests = Vec::new();
-            for host in 0..self.hosts.len() {
-                let node = crate::network::node(host);
+            for node in self.replicas_of(shard) {
+                let host = node.0 as usize - 1;
                 let request = Request::DigestAt { node, shard, index: receipt.index };
                 digests.push(self.insist(host, &request, HEALED_US_MAX));
             }
