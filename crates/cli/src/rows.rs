@@ -25,6 +25,13 @@ pub(crate) struct Row {
     pub(crate) value: Bytes,
 }
 
+impl Row {
+    /// Bytes of its key and value.
+    pub(crate) fn weight(&self) -> usize {
+        self.key.len() + self.value.len()
+    }
+}
+
 /// Why the reading ended early.
 #[derive(Debug)]
 pub(crate) enum BadInput {

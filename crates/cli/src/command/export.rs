@@ -15,6 +15,7 @@ use crate::escape::row_into;
 use crate::out::{self, Out};
 use crate::progress::Progress;
 use crate::show;
+use crate::signals::Signals;
 use crate::stop::Stop;
 
 /// Rows between two looks of the progress line.
@@ -42,8 +43,14 @@ pub(crate) fn run(export: &Export) -> Result<(), Stop> {
         })?
     } else {
         let mut part = Part::create(&export.file)?;
-        let copied =
-            with_client(&export.connect, async |client| copy(&client, |line| part.write(line)).await)?;
+        let copied = with_client(&export.connect, async |client| {
+            // An unfinished file does not stay behind.
+            let mut signals = Signals::new()?;
+            tokio::select! {
+                copied = copy(&client, |line| part.write(line)) => copied,
+                asked = signals.next() => Err(asked.stop()),
+            }
+        })?;
         part.finish()?;
         copied
     };

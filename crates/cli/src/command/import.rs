@@ -28,6 +28,7 @@ use crate::connection::with_options;
 use crate::ledger::Ledger;
 use crate::progress::Progress;
 use crate::rows::{BadInput, Row, RowReader};
+use crate::signals::Signals;
 use crate::stop::{Stop, code_of};
 use crate::{out, show};
 
@@ -38,6 +39,8 @@ const BATCH_ROWS: usize = 256;
 const BATCH_BYTES: usize = 256 * 1024;
 /// Most batches on their way.
 const BATCHES_MAX: usize = 4;
+/// Most bytes of rows under way at once (one row may be larger by itself).
+const IN_FLIGHT_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Most rows in flight that may be asked for.
 const IN_FLIGHT_MAX: u32 = 16 * 1024;
 /// Pause before a row is sent again after its time-out.
@@ -86,6 +89,7 @@ pub(crate) fn run(import: &Import) -> Result<(), Stop> {
             ledger: Ledger::new(skip),
             progress,
             keys: HashSet::new(),
+            bytes: 0,
             rows: JoinSet::new(),
             stopping: Arc::default(),
             moved: Instant::now(),
@@ -144,7 +148,7 @@ fn read(mut rows: RowReader<impl std::io::BufRead>, skip: u64, batches: &mpsc::S
         let end = loop {
             match rows.next_row() {
                 Ok(Some(row)) => {
-                    bytes += row.key.len() + row.value.len();
+                    bytes += row.weight();
                     batch.push(row);
                     if batch.len() == BATCH_ROWS || bytes >= BATCH_BYTES {
                         break None;
@@ -172,7 +176,8 @@ fn read(mut rows: RowReader<impl std::io::BufRead>, skip: u64, batches: &mpsc::S
 struct Done {
     line: u64,
     key: Bytes,
-    bytes: u64,
+    /// Bytes of its key and value.
+    weight: usize,
     /// The failure that ended the sending, with the outcome over all attempts.
     result: Result<(), Failure>,
 }
@@ -192,6 +197,8 @@ struct Sender {
     progress: Progress,
     /// Keys under way.
     keys: HashSet<Bytes>,
+    /// Bytes of rows under way.
+    bytes: usize,
     rows: JoinSet<Done>,
     /// Tells rows not to try again.
     stopping: Arc<AtomicBool>,
@@ -204,11 +211,10 @@ struct Sender {
 impl Sender {
     /// Sends all rows; the account if it went well.
     async fn run(mut self) -> Result<Ledger, Stop> {
-        let interrupted = tokio::signal::ctrl_c();
-        tokio::pin!(interrupted);
+        let mut signals = Signals::new()?;
         let ended = tokio::select! {
             ended = self.send_all() => ended,
-            _ = &mut interrupted => Err(Stop::unavailable("interrupted")),
+            _ = signals.next() => Err(Stop::unavailable("interrupted")),
         };
         let Err(stop) = ended else { return Ok(self.ledger) };
         self.stopping.store(true, Ordering::Relaxed);
@@ -265,7 +271,7 @@ impl Sender {
     }
 
     async fn send(&mut self, row: Row) -> Result<(), Stop> {
-        while self.rows.len() >= self.in_flight || !self.ledger.has_room() || self.keys.contains(&row.key) {
+        while !self.has_room_for(&row) {
             self.next_done().await?;
         }
         if self.rows.is_empty() {
@@ -273,12 +279,22 @@ impl Sender {
         }
         self.ledger.take(row.line);
         self.keys.insert(row.key.clone());
+        self.bytes += row.weight();
         self.rows.spawn(write(self.client.clone(), row, self.stopping.clone()));
         // Takes what is done without waiting for it, so that the account keeps up with a slow input.
         while let Some(Ok(done)) = self.rows.try_join_next() {
             self.judge(done)?;
         }
         Ok(())
+    }
+
+    /// Whether this row may be sent now: rows, bytes and the ledger are bounded, and a key is under way once.
+    fn has_room_for(&self, row: &Row) -> bool {
+        let bytes = self.bytes + row.weight();
+        self.rows.len() < self.in_flight
+            && (bytes <= IN_FLIGHT_BYTES_MAX || self.rows.is_empty())
+            && self.ledger.has_room()
+            && !self.keys.contains(&row.key)
     }
 
     /// Waits until something is done; gives up if that is too long.
@@ -307,10 +323,11 @@ impl Sender {
     /// Enters a row in the account.
     fn settle(&mut self, done: Done) -> Result<(), Failed> {
         self.keys.remove(&done.key);
+        self.bytes -= done.weight;
         match done.result {
             Ok(()) => {
                 self.moved = Instant::now();
-                self.ledger.acknowledge(done.line, done.bytes);
+                self.ledger.acknowledge(done.line, done.weight as u64);
                 Ok(())
             }
             Err(failure) => {
@@ -342,6 +359,5 @@ async fn write(client: Client, row: Row, stopping: Arc<AtomicBool>) -> Done {
         }
         tokio::time::sleep(PAUSE).await;
     };
-    let bytes = (row.key.len() + row.value.len()) as u64;
-    Done { line: row.line, key: row.key, bytes, result }
+    Done { line: row.line, weight: row.weight(), key: row.key, result }
 }

@@ -109,7 +109,8 @@ fn config(start: Start) -> Config {
     Config {
         name: start.id,
         advertise: start.advertise,
-        peers: start.peers,
+        // `--peers ""` is how scripts say that there are none.
+        peers: start.peers.into_iter().filter(|peer| *peer != (None, String::new())).collect(),
         shards: start.shards,
         replicas: start.replicas,
         memtable_bytes: start.memtable_mb * MIB,
