@@ -5,8 +5,9 @@
 //! read by the driver.
 //!
 //! Invariants:
-//! - `proposed` is in the order of the log. An entry that commits at a proposed index with another term means
-//!   that the proposed one is lost for certain; nothing else does;
+//! - what is `proposed` in one term is in the order of the log, behind what earlier terms have left. A proposed
+//!   entry is lost for certain once another one commits at its index, or one of a later term before it (terms
+//!   never fall along the log, so what comes to its index then has a later term too); nothing else does;
 //! - a round counts only while this replica leads at the term at which the round began (PITFALLS 11);
 //! - stamps rise: a leader stamps nothing before it has seen every entry before its own first one
 //!   (`leads_from`).
@@ -221,7 +222,9 @@ impl Replica {
                 self.clock = self.clock.max(stamp);
             }
             let mut waiters = Vec::new();
-            while let Some(proposed) = self.proposed.pop_front_if(|proposed| proposed.index <= entry.index) {
+            let is_decided =
+                |proposed: &mut Proposed| proposed.index <= entry.index || proposed.term < entry.term;
+            while let Some(proposed) = self.proposed.pop_front_if(is_decided) {
                 self.writes -= proposed.waiters.len();
                 let waiting = proposed.waiters.iter().filter(|waiter| waiter.token != Token::NOBODY);
                 outcome.done += waiting.count();

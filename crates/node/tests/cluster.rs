@@ -646,3 +646,27 @@ fn a_follower_that_was_away_is_brought_level_from_the_log() {
         assert_eq!(applied.len(), 1, "{shard:?}");
     }
 }
+
+#[test]
+fn a_write_is_acknowledged_though_an_earlier_term_left_some_further_on() {
+    let mut world = World::born(3);
+    world.run(5_000);
+    let Reply::Written(receipt) = world.put(0, "key", "before") else { panic!("not written") };
+    let leader = world.leader(receipt.shard).expect("it was written").0 as usize - 1;
+    // Entries that nobody else will ever have, so many that the next leaders' logs stay shorter for a while.
+    world.cut_off(leader);
+    let request = |value: String| Request::Put { key: Bytes::from_static(b"key"), value: value.into() };
+    let lost: Vec<u64> = (0..20).map(|n| world.ask(leader, request(format!("lost {n}")), 60_000)).collect();
+    world.run(3_000);
+    world.heal();
+    world.run(8_000);
+    assert_eq!(world.leader(receipt.shard), Some(NodeId(leader as u64 + 1)), "the preferred one leads again");
+    for n in 0..20 {
+        let reply = world.put(leader, "key", &format!("after {n}"));
+        assert!(matches!(reply, Reply::Written(_)), "{reply:?}");
+    }
+    for id in lost {
+        let reply = world.answers.remove(&id).expect("all are answered");
+        assert_eq!(failure(reply).outcome, Outcome::Rejected);
+    }
+}
