@@ -3,7 +3,7 @@
 //! A line is refused, with its number, if it has no tab or more than one, a bad escape, an empty key, or
 //! something over its limit. Nothing is skipped: an input that is not what it should be is stopped at.
 
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, BufReader, Read};
 
 use bytes::Bytes;
 use ringfort_types::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
@@ -49,6 +49,13 @@ pub(crate) struct RowReader<R> {
     lines: u64,
     /// The present line, without its end.
     line: Vec<u8>,
+}
+
+impl<R: Read> RowReader<BufReader<R>> {
+    /// Whether the next row may have to be waited for.
+    pub(crate) fn would_wait(&self) -> bool {
+        self.input.buffer().is_empty()
+    }
 }
 
 impl<R: BufRead> RowReader<R> {
@@ -115,8 +122,6 @@ fn parse(line: u64, text: &[u8]) -> Result<Row, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{BufReader, Read};
-
     use proptest::prelude::*;
 
     use super::*;

@@ -129,7 +129,7 @@ enum Batch {
     Bad(BadInput),
 }
 
-fn read(mut rows: RowReader<impl std::io::BufRead>, skip: u64, batches: &mpsc::Sender<Batch>) {
+fn read(mut rows: RowReader<BufReader<impl Read>>, skip: u64, batches: &mpsc::Sender<Batch>) {
     match rows.skip(skip) {
         Err(error) => {
             let _ = batches.blocking_send(Batch::Bad(BadInput::Io(1, error)));
@@ -150,7 +150,8 @@ fn read(mut rows: RowReader<impl std::io::BufRead>, skip: u64, batches: &mpsc::S
                 Ok(Some(row)) => {
                     bytes += row.weight();
                     batch.push(row);
-                    if batch.len() == BATCH_ROWS || bytes >= BATCH_BYTES {
+                    // Rows of a slow input are not held back for more to come.
+                    if batch.len() == BATCH_ROWS || bytes >= BATCH_BYTES || rows.would_wait() {
                         break None;
                     }
                 }
