@@ -1,0 +1,258 @@
+//! Three processes of the shipped binary, killed with SIGKILL while clients write.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use ringfort_client::{Client, Options};
+use ringfort_sim::{Action, Operation, linearizable};
+use ringfort_types::Outcome;
+
+use crate::support::{eventually, free_ports, refusal, ringfort, run, stderr, stdout};
+
+/// Three nodes by `ringfort start`, each with a directory of its own.
+struct Trio {
+    base: u16,
+    directory: tempfile::TempDir,
+    nodes: [Option<Child>; 3],
+}
+
+impl Trio {
+    fn start() -> Trio {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut trio = Trio { base: free_ports(3), directory, nodes: [None, None, None] };
+        for node in 0..3 {
+            trio.start_node(node);
+        }
+        eventually("all serve", || (0..3).all(|node| trio.said(node).contains("serves on")));
+        trio
+    }
+
+    fn address(&self, node: usize) -> String {
+        format!("127.0.0.1:{}", self.base + node as u16)
+    }
+
+    fn addresses(&self) -> Vec<String> {
+        (0..3).map(|node| self.address(node)).collect()
+    }
+
+    fn log(&self, node: usize) -> std::path::PathBuf {
+        self.directory.path().join(format!("node{}.log", node + 1))
+    }
+
+    fn said(&self, node: usize) -> String {
+        std::fs::read_to_string(self.log(node)).unwrap_or_default()
+    }
+
+    /// Its flags, with data in this directory.
+    fn flags(&self, node: usize, data: &Path, shards: u32) -> std::process::Command {
+        let others = (0..3).filter(|other| *other != node);
+        let peers: Vec<_> =
+            others.map(|other| format!("node{}={}", other + 1, self.address(other))).collect();
+        let mut command = ringfort(&["start", "--id", &format!("node{}", node + 1)]);
+        command.args(["--addr", &self.address(node), "--peers", &peers.join(",")]);
+        command.args(["--shards", &shards.to_string(), "--replicas", "3", "--data-dir"]).arg(data);
+        command
+    }
+
+    fn start_node(&mut self, node: usize) {
+        let data = self.directory.path().join(format!("node{}", node + 1));
+        let log = File::create(self.log(node)).expect("a log");
+        let errors = log.try_clone().expect("a log");
+        let mut command = self.flags(node, &data, 16);
+        let child = command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn().expect("starts");
+        self.nodes[node] = Some(child);
+    }
+
+    /// SIGKILL: no destructor runs, nothing is flushed.
+    fn kill(&mut self, node: usize) {
+        if let Some(mut child) = self.nodes[node].take() {
+            child.kill().expect("it runs");
+            child.wait().expect("it ends");
+        }
+    }
+
+    fn command(&self, arguments: &[&str]) -> std::process::Command {
+        let mut command = ringfort(arguments);
+        command.env("RINGFORT_ADDR", self.addresses().join(","));
+        command
+    }
+}
+
+impl Drop for Trio {
+    fn drop(&mut self) {
+        for node in 0..3 {
+            self.kill(node);
+        }
+    }
+}
+
+/// What clients did, as they saw it.
+#[derive(Default)]
+struct Record {
+    history: Mutex<Vec<Operation>>,
+    /// Keys written once, each with its value, all of them acknowledged.
+    acknowledged: Mutex<BTreeMap<String, String>>,
+    over: AtomicBool,
+    next: AtomicU64,
+}
+
+/// Puts, gets and deletes keys that all clients share, and puts keys of its own, until it is over.
+async fn work(id: u64, addresses: Vec<String>, record: Arc<Record>, begun: Instant) {
+    const SHARED_KEYS: u64 = 12;
+    let mut options = Options::new(addresses);
+    options.timeout = Duration::from_secs(2);
+    let client = Client::connect(options).await.expect("all nodes run at first");
+    let now = || begun.elapsed().as_micros() as u64;
+    while !record.over.load(Ordering::Relaxed) {
+        let number = record.next.fetch_add(1, Ordering::Relaxed);
+        let key = format!("shared-{}", (number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) % SHARED_KEYS);
+        let key = Bytes::from(key);
+        let invoked_us = now();
+        let (action, answered) = match number % 5 {
+            0 | 1 => {
+                let value = Bytes::from(format!("value-{number}"));
+                let result = client.put(key.clone(), value.clone()).await;
+                (Some(Action::Put(value)), result.map(|_| ()))
+            }
+            2 => (Some(Action::Delete), client.delete(key.clone()).await.map(|_| ())),
+            3 => match client.get(key.clone()).await {
+                Ok(row) => (Some(Action::Get(row.map(|row| row.value))), Ok(())),
+                Err(_) => (None, Ok(())),
+            },
+            _ => {
+                let (key, value) = (format!("own-{id}-{number}"), format!("{number}"));
+                if client.put(key.clone(), value.clone()).await.is_ok() {
+                    record.acknowledged.lock().expect("no panic").insert(key, value);
+                }
+                (None, Ok(()))
+            }
+        };
+        let returned_us = match answered {
+            Ok(()) => Some(now()),
+            Err(failure) if failure.outcome == Outcome::Unknown => None,
+            // It surely did not happen.
+            Err(_) => continue,
+        };
+        if let Some(action) = action {
+            let operation = Operation { client: id, key, action, invoked_us, returned_us };
+            record.history.lock().expect("no panic").push(operation);
+        }
+    }
+}
+
+#[test]
+fn every_acknowledged_write_survives_and_the_history_is_linearizable() {
+    let mut trio = Trio::start();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let record = Arc::new(Record::default());
+    let begun = Instant::now();
+    let clients: Vec<_> =
+        (0..6).map(|id| runtime.spawn(work(id, trio.addresses(), record.clone(), begun))).collect();
+
+    let pause = || std::thread::sleep(Duration::from_millis(900));
+    for node in 0..3 {
+        pause();
+        trio.kill(node);
+        pause();
+        trio.start_node(node);
+    }
+    pause();
+    for node in 0..3 {
+        trio.kill(node);
+    }
+    for node in 0..3 {
+        trio.start_node(node);
+    }
+    pause();
+    pause();
+    record.over.store(true, Ordering::Relaxed);
+    for client in clients {
+        runtime.block_on(client).expect("no client panics");
+    }
+
+    let mut history = std::mem::take(&mut *record.history.lock().expect("no panic"));
+    let acknowledged = std::mem::take(&mut *record.acknowledged.lock().expect("no panic"));
+    assert!(history.len() > 200 && acknowledged.len() > 50, "{} and {}", history.len(), acknowledged.len());
+    runtime.block_on(async {
+        let mut options = Options::new(trio.addresses());
+        options.timeout = Duration::from_secs(10);
+        let client = Client::connect(options).await.expect("all nodes run again");
+        for (key, value) in &acknowledged {
+            let row = client.get(key.clone()).await.expect("all shards are led");
+            let found = row.map(|row| String::from_utf8_lossy(&row.value).into_owned());
+            assert_eq!(found.as_ref(), Some(value), "{key} was acknowledged");
+        }
+        for key in 0..12 {
+            let key = Bytes::from(format!("shared-{key}"));
+            let invoked_us = begun.elapsed().as_micros() as u64;
+            let row = client.get(key.clone()).await.expect("all shards are led");
+            history.push(Operation {
+                client: 99,
+                key,
+                action: Action::Get(row.map(|row| row.value)),
+                invoked_us,
+                returned_us: Some(begun.elapsed().as_micros() as u64),
+            });
+        }
+    });
+    if let Err(verdict) = linearizable::check(&history) {
+        panic!("{verdict}");
+    }
+    eventually("all replicas agree", || run(&mut trio.command(&["check"]), b"").status.code() == Some(0));
+}
+
+#[test]
+fn a_wiped_node_is_refused_under_its_old_name_and_the_others_serve_on() {
+    let mut trio = Trio::start();
+    assert_eq!(stdout(&run(&mut trio.command(&["put", "name", "Ada"]), b"")), "OK\n");
+    trio.kill(2);
+    let wiped = trio.directory.path().join("wiped");
+    let (code, line) = refusal(&run(&mut trio.flags(2, &wiped, 16), b""));
+    assert_eq!(code, Some(2), "{line}");
+    assert!(line.contains("another data directory") && line.contains("old data directory"), "{line}");
+    assert_eq!(stdout(&run(&mut trio.command(&["get", "name"]), b"")), "Ada\n");
+    assert_eq!(stdout(&run(&mut trio.command(&["put", "name", "Grace"]), b"")), "OK\n");
+    // With its own directory it is welcome.
+    trio.start_node(2);
+    eventually("it serves again", || trio.said(2).contains("serves on"));
+    eventually("it is level", || run(&mut trio.command(&["check"]), b"").status.code() == Some(0));
+}
+
+#[test]
+fn nodes_started_with_lists_that_differ_say_how() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let trio = Trio { base: free_ports(3), directory, nodes: [None, None, None] };
+    let mut first = trio.flags(0, &trio.directory.path().join("a"), 16);
+    let first =
+        first.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
+    let second = run(&mut trio.flags(1, &trio.directory.path().join("b"), 8), b"");
+    let said = stderr(&second);
+    let line = said.lines().last().expect("it says why");
+    assert_eq!(second.status.code(), Some(2), "{said}");
+    assert!(line.contains("--shards 16") && line.contains("--shards 8"), "{said}");
+    // The other may have been refused, too, or it goes on waiting for nodes that agree with it.
+    first.kill().expect("it has not been waited for");
+    first.wait().expect("ends");
+}
+
+#[test]
+fn a_stop_hands_over_and_ends_well() {
+    let mut trio = Trio::start();
+    eventually("all are led", || stdout(&run(&mut trio.command(&["status"]), b"")).contains("all led"));
+    let node = trio.nodes[0].as_ref().expect("it runs").id().to_string();
+    let killed = std::process::Command::new("kill").args(["-TERM", &node]).status().expect("kill runs");
+    assert!(killed.success());
+    let begun = Instant::now();
+    let status = trio.nodes[0].take().expect("it runs").wait().expect("it ends");
+    assert_eq!(status.code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    // Nobody has to wait for an election.
+    let put = run(&mut trio.command(&["--timeout", "400ms", "put", "name", "Ada"]), b"");
+    assert_eq!((stdout(&put), stderr(&put)), ("OK\n".into(), String::new()));
+}
