@@ -229,7 +229,7 @@ fn nodes_started_with_lists_that_differ_say_how() {
     let directory = tempfile::tempdir().expect("a directory");
     let trio = Trio { base: free_ports(3), directory, nodes: [None, None, None] };
     let mut first = trio.flags(0, &trio.directory.path().join("a"), 16);
-    let first =
+    let mut first =
         first.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
     let second = run(&mut trio.flags(1, &trio.directory.path().join("b"), 8), b"");
     let said = stderr(&second);
