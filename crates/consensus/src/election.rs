@@ -1,8 +1,13 @@
 //! When a replica that hears nothing stands for election.
 //!
 //! The replica first in line for a shard waits 500–600 ms, the second 650–750 ms, and so on: the first one
-//! alive usually wins unopposed. Inside its band a replica's wait depends on the attempt, so that two that
-//! collided once part ways. All of it is a function of the arguments: no generator, equal runs.
+//! alive usually wins unopposed. While there is a leader, those behind it in line move up by one. Inside its
+//! band a replica's wait depends on the attempt, so that two that collided once part ways. All of it is a
+//! function of the arguments: no generator, equal runs.
+//!
+//! The first [`PHASE_TICKS`] of a band are left out. Others refuse a pre-vote until they have heard nothing for the
+//! shortest timeout themselves, and their ticks are out of phase with ours: who asks a tick too early is refused
+//! by all, and waits for a whole timeout more.
 
 use ringfort_types::limits::{ELECTION_BAND_MS, ELECTION_MS, ELECTION_RANK_MS, TICK_MS};
 use ringfort_types::{PeerId, ShardId, Term};
@@ -11,6 +16,9 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 /// Ticks of the shortest election timeout.
 pub const ELECTION_TICKS: usize = (ELECTION_MS / TICK_MS) as usize;
 
+/// By how many ticks two nodes' clocks and the leader's last words to them may be apart.
+const PHASE_TICKS: u64 = 2;
+
 /// Ticks without a word from a leader after which the replica of this rank (0: first in line) stands.
 pub fn timeout_ticks(shard: ShardId, peer: PeerId, rank: u32, term: Term, attempt: u64) -> usize {
     let mut input = [0u8; 28];
@@ -18,7 +26,8 @@ pub fn timeout_ticks(shard: ShardId, peer: PeerId, rank: u32, term: Term, attemp
     input[4..12].copy_from_slice(&peer.0.to_le_bytes());
     input[12..20].copy_from_slice(&term.0.to_le_bytes());
     input[20..].copy_from_slice(&attempt.to_le_bytes());
-    let drawn = xxh3_64_with_seed(&input, 0x5249_4e47) % (ELECTION_BAND_MS / TICK_MS + 1);
+    let drawn =
+        PHASE_TICKS + xxh3_64_with_seed(&input, 0x5249_4e47) % (ELECTION_BAND_MS / TICK_MS + 1 - PHASE_TICKS);
     let rank_ms = u64::from(rank) * ELECTION_RANK_MS;
     ELECTION_TICKS + (rank_ms / TICK_MS + drawn) as usize
 }

@@ -192,7 +192,10 @@ impl Group {
 
     fn set_timeout(&mut self) {
         let (shard, me) = (self.config.shard, self.config.me);
-        let ticks = timeout_ticks(shard, me, self.rank, self.term(), self.attempt);
+        // Whoever leads does not stand against its followers, so those behind it in line move up by one.
+        let ahead = |leader| self.config.voters.iter().take(self.rank as usize).any(|peer| *peer == leader);
+        let rank = self.rank - u32::from(self.leader().is_some_and(ahead));
+        let ticks = timeout_ticks(shard, me, rank, self.term(), self.attempt);
         self.raw.raft.set_randomized_election_timeout(ticks);
     }
 
