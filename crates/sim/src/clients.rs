@@ -342,7 +342,7 @@ fn write(request: &Request) -> (Action, Bytes) {
     }
 }
 
-fn show(request: &Request) -> String {
+pub(crate) fn show(request: &Request) -> String {
     let text = |bytes: &Bytes| bytes[..bytes.len().min(20)].escape_ascii().to_string();
     match request {
         Request::Get { key, .. } => format!("get {}", text(key)),
@@ -352,7 +352,7 @@ fn show(request: &Request) -> String {
     }
 }
 
-fn show_reply(reply: &Reply) -> String {
+pub(crate) fn show_reply(reply: &Reply) -> String {
     match reply {
         Reply::Value { row: Some(row), at, .. } => {
             format!("{} at {at}", row.value[..row.value.len().min(20)].escape_ascii())

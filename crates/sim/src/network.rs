@@ -4,9 +4,11 @@
 //! what was sent, and so is what is sent until the sender hears of it. That is the node's contract, and what a
 //! TCP connection does. A connection is named by a number that rises whenever it breaks.
 
+use std::fmt::Write;
+
 use bytes::Bytes;
 use ringfort_node::Event;
-use ringfort_types::{NodeId, PeerFrame};
+use ringfort_types::{NodeId, PeerFrame, PeerMessage};
 
 use crate::host::Work;
 use crate::random::Random;
@@ -69,7 +71,8 @@ impl World {
         }
         let bytes = frame.encode();
         let hash = xxhash_rust::xxh3::xxh3_64(&bytes) as u32;
-        self.log(format_args!("n{} -> n{} {} bytes {hash:08x}", from + 1, to + 1, bytes.len()));
+        let what = show(&frame.messages);
+        self.log(format_args!("n{} -> n{} {} bytes {hash:08x}:{what}", from + 1, to + 1, bytes.len()));
         let at = self.network.arrival(from, to, self.now_us, &mut self.random);
         self.schedule_at(at, Next::Arrival { from, to, connection: link.connection, bytes });
     }
@@ -137,4 +140,27 @@ impl World {
 /// A host's number as a node: its place in the list of addresses.
 pub(crate) fn node(host: usize) -> NodeId {
     NodeId(host as u64 + 1)
+}
+
+/// A frame's messages in a few words.
+fn show(messages: &[PeerMessage]) -> String {
+    let mut text = String::new();
+    for message in messages {
+        let shown = match message {
+            PeerMessage::Raft { shard, .. } => write!(text, " raft of {shard},"),
+            PeerMessage::Forward(forward) => {
+                write!(text, " forward {} ({}),", forward.id, crate::clients::show(&forward.request))
+            }
+            PeerMessage::Answer { id, reply } => {
+                write!(text, " answer {id} ({}),", crate::clients::show_reply(reply))
+            }
+            PeerMessage::Hello(_) => write!(text, " hello,"),
+            PeerMessage::Refused { .. } => write!(text, " refused,"),
+            PeerMessage::ReadProbe(probe) => write!(text, " probe {},", probe.round),
+            PeerMessage::ReadProbeReply(reply) => write!(text, " probed {},", reply.round),
+            PeerMessage::Report(_) => write!(text, " report,"),
+        };
+        shown.expect("a string takes everything");
+    }
+    text
 }

@@ -105,7 +105,7 @@ impl Plan {
             seed,
             nodes,
             shards: random.between(1, 5) as u32,
-            clients: random.between(2, 6) as usize,
+            clients: random.between(2, 12) as usize,
             keys: random.between(2, 8) as usize,
             first_fault_ms: random.pick(&[100, 2_500, 2_500, 2_500]),
             chaos_ms: random.between(6_000, 20_000),

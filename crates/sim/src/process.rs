@@ -307,6 +307,8 @@ impl World {
     fn apply(&mut self, at: usize, jobs: Vec<ApplyJob>) {
         let mut applied: BTreeMap<ShardId, Index> = BTreeMap::new();
         for ApplyJob { shard: id, entry, waiters, copies } in jobs {
+            let (index, term, waiting) = (entry.index, entry.term, waiters.len());
+            self.log(format_args!("n{} applies {index} of term {term} in shard {id} for {waiting}", at + 1));
             let broken = self.safety.applied(at, id, &entry);
             self.find_all(broken);
             let process = self.hosts[at].process.as_mut().expect("only processes apply");
