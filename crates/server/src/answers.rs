@@ -6,7 +6,7 @@
 //! its stream takes them all at once. A token of another node goes into that node's outbox.
 //!
 //! An answer may also be a *read still to be done*: the value is then fetched from the table by the task that
-//! asked, so that neither the core thread nor the apply thread waits for a disk.
+//! asked, so that neither the core nor the apply thread waits for a disk.
 //!
 //! Invariants: whoever is gone gets nothing and holds nothing up; a session that does not take its answers is
 //! cut off at [`ANSWER_BYTES_MAX`].

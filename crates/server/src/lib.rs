@@ -2,10 +2,11 @@
 //!
 //! A node is a function from events to effects. This crate brings the events in and carries the effects out.
 //!
-//! **Threads.** One *core* thread owns the node (`core`). The *log* thread appends and syncs (`log`), the
-//! *apply* thread owns the shards (`apply`), the *flush* thread writes tables to disk (`flush`). Sockets live on
-//! the tokio runtime of whoever calls [`start`]. Threads hand over through queues that are emptied in one
-//! exchange (`queue`), and wake each other only when the other one sleeps.
+//! **Threads.** The *core* owns the node (`core`); it is a task or a thread, as the runtime has one worker or more.
+//! The *log* thread appends and syncs (`log`), the *apply* thread owns the shards (`apply`), the *flush* thread
+//! writes tables to disk (`flush`). Sockets live on the tokio runtime of whoever calls [`start`]; on a machine with
+//! few processors, one worker thread is best. They hand over through queues that are emptied in one exchange
+//! (`queue`), and wake each other only when the other one sleeps.
 //!
 //! **A write** comes in on a session's stream (`session`) or as a call (`kv`), becomes a request on the core's
 //! inbox, an entry in the turn's batch for the log thread and, in frames made by `links` out of an `outbox`, in
@@ -19,7 +20,7 @@
 //! made, and says what to open. A directory whose node was never born with its peers waits for them.
 //!
 //! Invariants: nothing is unbounded (`queue`, `session`, `outbox`, `listener` name their bounds); the core
-//! thread waits for no disk and no socket; a failed sync ends the process (`error`).
+//! waits for no disk and no socket; a failed sync ends the process (`error`).
 //!
 //! Caveats. There is no encryption and no authentication yet: whoever reaches the port can do anything,
 //! including what peers do. The log is not shortened yet. A disk that is full makes writes wait rather than

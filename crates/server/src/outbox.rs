@@ -1,6 +1,6 @@
 //! What waits to be sent to one other node.
 //!
-//! The core thread (and whoever answers that node's requests) adds messages; the connection's stream takes all
+//! The core (and whoever answers that node's requests) adds messages; the connection's stream takes all
 //! of them at once and makes one frame of them, so that everything queued while the last frame was on its way
 //! shares the next one. Reads for that node wait here too, and are done while the frame is made.
 //!
@@ -56,7 +56,7 @@ struct State {
     bytes: usize,
     /// The connection that may take; 0 while there is none.
     generation: u64,
-    /// Whether the core thread knows of that connection.
+    /// Whether the core knows of that connection.
     open: bool,
     waker: Option<Waker>,
 }
@@ -76,7 +76,7 @@ impl Outbox {
         *self.lock() = State { generation, ..State::default() };
     }
 
-    /// The core thread knows of the connection, and what it sends from now on is meant for it.
+    /// The core knows of the connection, and what it sends from now on is meant for it.
     pub(crate) fn open(&self) {
         let mut state = self.lock();
         state.open = state.generation != 0;

@@ -1,34 +1,33 @@
-//! The bounded queue in front of the core thread, and the plain ones in front of its helpers.
+//! The bounded queue in front of the core, and the plain ones in front of its helpers.
 //!
 //! Both hand over everything that waits in one exchange of vectors, so that a busy consumer takes the lock
 //! once a turn, and a producer wakes it only if it sleeps: while it works, a push is a lock and a copy.
 //!
 //! Invariants: what clients send is refused, not queued, beyond [`REQUESTS_MAX`] and [`REQUEST_BYTES_MAX`];
 //! what peers send makes their readers wait beyond [`PEER_BYTES_MAX`]; the rest is bounded by what the node
-//! has under way. Deliberately absent: async. Consumers are threads; producers never block on a full queue.
+//! has under way. Producers never block on a full queue.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard};
-use std::thread;
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use ringfort_node::{Event, Incoming};
 use ringfort_types::PeerFrame;
 
-/// Most requests that wait for the core thread.
+/// Most requests that wait for the core.
 pub(crate) const REQUESTS_MAX: usize = 64 * 1024;
-/// Most bytes of requests that wait for the core thread.
+/// Most bytes of requests that wait for the core.
 pub(crate) const REQUEST_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Bytes of peers' frames that wait for the core thread before their readers pause.
+/// Bytes of peers' frames that wait for the core before their readers pause.
 pub(crate) const PEER_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Most requests handed to the core in one turn; more wait for the next.
 const TURN_REQUESTS_MAX: usize = 8 * 1024;
 
-/// Everything that waits for the core thread.
+/// Everything that waits for the core.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
     state: Mutex<InboxState>,
-    ready: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -37,7 +36,8 @@ struct InboxState {
     requests: Vec<Incoming>,
     request_bytes: usize,
     peer_bytes: usize,
-    sleeping: bool,
+    /// Set while the core sleeps.
+    waker: Option<Waker>,
     closed: bool,
 }
 
@@ -49,7 +49,7 @@ impl InboxState {
     }
 }
 
-/// What the core thread is to handle in one turn.
+/// What the core is to handle in one turn.
 #[derive(Debug, Default)]
 pub(crate) struct Turn {
     /// Everything but clients' requests, in the order of arrival.
@@ -63,15 +63,15 @@ impl Inbox {
     pub(crate) fn push(&self, event: Event) {
         let mut state = self.lock();
         state.events.push(event);
-        self.wake(state);
+        wake(state);
     }
 
-    /// Adds an event that the core thread need not be woken for, unless `urgent` says so afterwards: it is seen
+    /// Adds an event that the core need not be woken for, unless `urgent` says so afterwards: it is seen
     /// before the core next sleeps. (Asked afterwards, so that whoever begins to wait in between finds the event.)
     pub(crate) fn push_quietly(&self, event: Event, urgent: &AtomicBool) {
         self.lock().events.push(event);
         if urgent.load(Ordering::SeqCst) {
-            self.wake(self.lock());
+            wake(self.lock());
         }
     }
 
@@ -80,7 +80,7 @@ impl Inbox {
         let mut state = self.lock();
         state.events.push(Event::Peer { link, frame });
         state.peer_bytes += bytes;
-        self.wake(state);
+        wake(state);
     }
 
     /// Whether a peer's reader should pause before the next frame.
@@ -98,7 +98,7 @@ impl Inbox {
         }
         state.requests.append(requests);
         state.request_bytes += bytes;
-        self.wake(state);
+        wake(state);
         true
     }
 
@@ -111,35 +111,31 @@ impl Inbox {
         }
         state.requests.push(request);
         state.request_bytes += bytes;
-        self.wake(state);
+        wake(state);
         true
     }
 
-    /// Ends the core thread's next `take`.
+    /// Ends the core's next `take`.
     pub(crate) fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
-        self.wake(state);
+        wake(state);
     }
 
-    /// Waits for something to do, until `deadline` at the longest, and moves it into `turn`, which is empty.
-    /// False once the inbox is closed.
-    pub(crate) fn take(&self, turn: &mut Turn, deadline: Instant) -> bool {
+    /// Waits for something to do.
+    pub(crate) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.lock();
-        while state.events.is_empty() && state.requests.is_empty() && !state.closed {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return true;
-            }
-            state.sleeping = true;
-            state = self.ready.wait_timeout(state, left).expect("no holder of the lock panics").0;
-            state.sleeping = false;
+        if !state.events.is_empty() || !state.requests.is_empty() || state.closed {
+            return Poll::Ready(());
         }
-        drop(state);
-        // Whoever can run now may have more for this turn: the more it holds, the less each request costs. With
-        // a processor to spare this returns at once.
-        thread::yield_now();
+        state.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Moves what there is into `turn`, which is empty. False once the inbox is closed.
+    pub(crate) fn take(&self, turn: &mut Turn) -> bool {
         let mut state = self.lock();
+        state.waker = None;
         std::mem::swap(&mut state.events, &mut turn.events);
         state.peer_bytes = 0;
         if state.requests.len() <= TURN_REQUESTS_MAX {
@@ -155,12 +151,12 @@ impl Inbox {
     fn lock(&self) -> MutexGuard<'_, InboxState> {
         self.state.lock().expect("no holder of the lock panics")
     }
+}
 
-    fn wake(&self, mut state: MutexGuard<'_, InboxState>) {
-        if std::mem::take(&mut state.sleeping) {
-            drop(state);
-            self.ready.notify_one();
-        }
+fn wake(mut state: MutexGuard<'_, InboxState>) {
+    if let Some(waker) = state.waker.take() {
+        drop(state);
+        waker.wake();
     }
 }
 
@@ -249,6 +245,8 @@ impl<T> Queue<T> {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+    use std::task::Wake;
     use std::thread;
     use std::time::Duration;
 
@@ -278,25 +276,42 @@ mod tests {
         assert!(!inbox.push_requests(&mut vec![incoming(0)], 1));
         inbox.push(Event::BirthSaved);
         let mut turn = Turn::default();
-        assert!(inbox.take(&mut turn, soon()));
+        assert!(inbox.take(&mut turn));
         assert_eq!((turn.events.len(), turn.requests.len()), (1, TURN_REQUESTS_MAX));
         assert!(inbox.push_requests(&mut vec![incoming(0)], 1));
         assert!(!inbox.push_requests(&mut vec![incoming(0)], REQUEST_BYTES_MAX));
     }
 
     #[test]
-    fn the_inbox_returns_at_its_deadline_and_when_closed() {
-        let inbox = Arc::new(Inbox::default());
+    fn the_inbox_wakes_the_core_once_and_quiet_events_only_if_urgent() {
+        struct Count(AtomicUsize);
+        impl Wake for Count {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let count = Arc::new(Count(AtomicUsize::new(0)));
+        let waker = Waker::from(count.clone());
+        let mut cx = Context::from_waker(&waker);
+        let woken = || count.0.load(Ordering::Relaxed);
+        let inbox = Inbox::default();
         let mut turn = Turn::default();
-        assert!(inbox.take(&mut turn, soon()));
-        assert!(turn.events.is_empty());
-        let other = inbox.clone();
-        let thread = thread::spawn(move || {
-            let mut turn = Turn::default();
-            other.take(&mut turn, Instant::now() + Duration::from_secs(10))
-        });
+
+        assert!(inbox.poll_ready(&mut cx).is_pending());
+        inbox.push(Event::BirthSaved);
+        inbox.push(Event::BirthSaved);
+        assert_eq!(woken(), 1);
+        assert!(inbox.poll_ready(&mut cx).is_ready());
+        assert!(inbox.take(&mut turn));
+
+        assert!(inbox.poll_ready(&mut cx).is_pending());
+        inbox.push_quietly(Event::BirthSaved, &AtomicBool::new(false));
+        assert_eq!(woken(), 1);
+        inbox.push_quietly(Event::BirthSaved, &AtomicBool::new(true));
+        assert_eq!(woken(), 2);
         inbox.close();
-        assert!(!thread.join().unwrap());
+        assert!(!inbox.take(&mut turn));
+        assert!(!inbox.push_request(incoming(0), 1));
     }
 
     #[test]

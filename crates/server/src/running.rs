@@ -1,19 +1,18 @@
 //! Starting a node, and the handle on one that runs.
 
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ringfort_node::{Config as NodeConfig, Event, Identity, Node};
 use ringfort_storage::{DataDir, FileDisk, LsmTables, TableOptions, Who};
 use ringfort_types::{NodeId, is_name};
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use crate::answers::Answers;
 use crate::clock::Clock;
-use crate::core::{Core, Helpers, spawn};
+use crate::core::{Core, Helpers};
 use crate::links::{self, Links};
 use crate::outbox::Outbox;
 use crate::shared::{Header, NOTICES_MAX, Report, Shared};
@@ -41,13 +40,15 @@ pub struct Summary {
     pub took: Duration,
 }
 
-/// A node that runs. Dropping it ends the node at once, as a crash would, but for the sync under way.
+/// A node that runs. Dropping it ends the node soon, as a crash would, but for the sync under way; its directory is
+/// unlocked when it has.
 #[derive(Debug)]
 pub struct Running {
     shared: Arc<Shared>,
     reports: mpsc::UnboundedReceiver<Report>,
     notices: Option<mpsc::Receiver<String>>,
-    core: Option<JoinHandle<()>>,
+    /// Closes when the core has ended, and with it its threads.
+    core: oneshot::Receiver<()>,
     sockets: JoinSet<()>,
     summary: Summary,
     started: Instant,
@@ -129,7 +130,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         runtime: Handle::current(),
         helpers: Helpers::default(),
     };
-    let core = Some(spawn("core", move || core.run())?);
+    let core = core.start()?;
     let summary = Summary {
         node: me,
         name,
@@ -207,10 +208,7 @@ impl Running {
         }
         self.shared.stopping.send_replace(true);
         self.shared.inbox.close();
-        if let Some(core) = self.core.take() {
-            let ended = tokio::task::spawn_blocking(move || core.join());
-            let _longer = tokio::time::timeout(DRAIN_MAX, ended).await;
-        }
+        let _longer = tokio::time::timeout(DRAIN_MAX, &mut self.core).await;
         let drained = async { while self.sockets.join_next().await.is_some() {} };
         let _longer = tokio::time::timeout(DRAIN_MAX, drained).await;
         Ok(())
@@ -222,10 +220,6 @@ impl Drop for Running {
         self.sockets.abort_all();
         self.shared.stopping.send_replace(true);
         self.shared.inbox.close();
-        if let Some(core) = self.core.take() {
-            // The directory's lock goes with the thread, and who drops a node may want to start it again.
-            let _panicked = core.join();
-        }
     }
 }
 

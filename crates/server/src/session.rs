@@ -12,6 +12,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use ringfort_node::Incoming;
 use ringfort_proto::session::{self, OpKind};
@@ -26,6 +27,10 @@ use crate::shared::{Shared, busy};
 
 /// A frame of answers is closed once it has this many bytes (one answer may be larger by itself).
 const FRAME_BYTES_SOFT: usize = 1024 * 1024;
+/// A frame of answers is closed once its reads have taken so long, which is looked at every so many answers: other
+/// work waits for this thread.
+const READING_MAX: Duration = Duration::from_millis(1);
+const READS_PER_LOOK: usize = 16;
 /// Frames read before answers are looked after.
 const FRAMES_PER_POLL: usize = 32;
 
@@ -166,8 +171,9 @@ impl Session {
             self.ready.reverse();
         }
         results.reserve(self.ready.len());
-        let mut bytes = 0;
+        let (mut bytes, started) = (0, Instant::now());
         while bytes < FRAME_BYTES_SOFT
+            && (!results.len().is_multiple_of(READS_PER_LOOK) || started.elapsed() < READING_MAX)
             && let Some((at, what)) = self.ready.pop()
         {
             let slot = self.release(at);

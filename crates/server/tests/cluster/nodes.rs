@@ -50,9 +50,18 @@ impl Nodes {
         nodes
     }
 
-    /// Starts one.
+    /// Starts one, as soon as its earlier life has let go of port and directory.
     pub(crate) async fn start(&mut self, at: usize) {
-        self.running[at] = Some(start(self.configs[at].clone()).await.unwrap());
+        let until = Instant::now() + Duration::from_secs(5);
+        loop {
+            match start(self.configs[at].clone()).await {
+                Ok(running) => break self.running[at] = Some(running),
+                Err(error) => {
+                    assert!(error.to_string().contains("in use") && Instant::now() < until, "{error}");
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Waits for those that are started.

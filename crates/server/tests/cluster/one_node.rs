@@ -9,7 +9,7 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn keys_are_put_got_deleted_and_listed_in_order() {
     let nodes = Nodes::serving(1, 8).await;
     let mut kv = nodes.kv(0).await;
@@ -32,7 +32,7 @@ async fn keys_are_put_got_deleted_and_listed_in_order() {
     assert!(rows(&mut kv, list("nothing")).await.is_empty());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_restart_keeps_what_was_acknowledged() {
     let mut nodes = Nodes::serving(1, 8).await;
     for round in 0..3 {
@@ -48,7 +48,7 @@ async fn a_restart_keeps_what_was_acknowledged() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_session_answers_every_request_once() {
     let nodes = Nodes::serving(1, 8).await;
     let mut kv = nodes.kv(0).await;
@@ -90,7 +90,7 @@ async fn a_session_answers_every_request_once() {
     assert!(seen.iter().all(|seen| *seen));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn bad_input_is_refused_and_says_that_nothing_happened() {
     let nodes = Nodes::serving(1, 2).await;
     let mut kv = nodes.kv(0).await.max_encoding_message_size(64 << 20);
@@ -113,7 +113,7 @@ async fn bad_input_is_refused_and_says_that_nothing_happened() {
     assert_eq!(outcome(&status), "rejected", "{status:?}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn stopping_ends_open_streams_and_takes_little_time() {
     let mut nodes = Nodes::serving(1, 8).await;
     let mut kv = nodes.kv(0).await;
@@ -128,7 +128,7 @@ async fn stopping_ends_open_streams_and_takes_little_time() {
     nodes.all_serving().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn what_cannot_start_says_why() {
     let nodes = Nodes::serving(1, 2).await;
     let fresh = tempfile::tempdir().unwrap();
