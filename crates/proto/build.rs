@@ -14,6 +14,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("no OUT_DIR")?);
     fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
     // Keys and values stay slices of the buffer that they arrived in.
-    tonic_prost_build::configure().bytes(".").compile_fds(compiler.file_descriptor_set())?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        .extern_path(".ringfort.v1.SessionRequest", "crate::frame::SessionRequest")
+        .compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }

@@ -13,6 +13,7 @@
 //!
 //! Deliberately absent: sockets, and judging requests. An empty key passes through here; the node refuses it.
 
+mod frame;
 pub mod session;
 pub mod state;
 pub mod status;
@@ -21,6 +22,8 @@ pub mod unary;
 /// The public services `KV` and `Cluster`, as generated from `proto/ringfort/v1`.
 #[expect(missing_docs, clippy::pedantic, reason = "generated from the protos, which document what needs it")]
 pub mod v1 {
+    pub use crate::frame::{FRAME_OPS_MAX, SessionRequest};
+
     tonic::include_proto!("ringfort.v1");
 }
 

@@ -92,11 +92,6 @@ pub fn timeout_ms(metadata: &MetadataMap) -> u32 {
     (asked_ms - (asked_ms / 10).min(100)).max(1)
 }
 
-/// Whether a call brings a deadline of its own.
-pub fn has_timeout(metadata: &MetadataMap) -> bool {
-    metadata.contains_key("grpc-timeout")
-}
-
 /// gRPC over HTTP/2, "Requests": at most eight digits and a unit.
 fn parse_timeout(text: &str) -> Option<Duration> {
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
