@@ -1,7 +1,7 @@
 //! The one port: where connections come in, what they may cost, and which services they find.
 //!
 //! Bounds (PITFALLS 21, 22): so many connections, beyond which new ones are closed at once and nobody else
-//! notices; a first byte within [`HANDSHAKE_MAX`]; so many streams, header bytes and resets a connection, which
+//! notices; HTTP/2's greeting within [`HANDSHAKE_MAX`]; so many streams, header bytes and resets a connection, which
 //! `h2` enforces with GOAWAY; pings, so that a vanished client's connection goes too.
 
 use std::io;
@@ -35,8 +35,9 @@ pub(crate) const RESETS_MAX: usize = 256;
 /// A client's connection that is silent this long is asked whether it lives, and then has so long to answer.
 pub(crate) const PING_EVERY: Duration = Duration::from_secs(20);
 pub(crate) const PING_MAX: Duration = Duration::from_secs(10);
-/// A connection must say something within this time.
+/// A connection must have greeted within this time: HTTP/2's preface and the header of its first frame.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
+const GREETING_BYTES: usize = 24 + 9;
 /// How long to wait when the operating system has no descriptor for another connection.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
@@ -100,15 +101,16 @@ impl Stream for Incoming {
 pub(crate) struct Connection {
     stream: TcpStream,
     peer: SocketAddr,
-    /// Until the first byte has come.
+    /// Until it has greeted.
     silent: Option<Pin<Box<Sleep>>>,
+    greeted_bytes: usize,
     _place: OwnedSemaphorePermit,
 }
 
 impl Connection {
     fn new(stream: TcpStream, peer: SocketAddr, place: OwnedSemaphorePermit) -> Connection {
         let silent = Some(Box::pin(tokio::time::sleep(HANDSHAKE_MAX)));
-        Connection { stream, peer, silent, _place: place }
+        Connection { stream, peer, silent, greeted_bytes: 0, _place: place }
     }
 }
 
@@ -126,9 +128,12 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        self.greeted_bytes += buf.filled().len() - before;
+        let greeted = self.greeted_bytes >= GREETING_BYTES;
         if let Some(silent) = &mut self.silent {
-            if read.is_ready() {
+            if greeted {
                 self.silent = None;
             } else if silent.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));

@@ -12,7 +12,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
-use ringfort_types::limits::PEER_OUTBOX_BYTES_MAX;
+use ringfort_types::limits::{PEER_FRAME_MESSAGES_MAX, PEER_OUTBOX_BYTES_MAX};
 use ringfort_types::{NodeId, PeerMessage};
 
 use crate::answers::ReadAt;
@@ -117,7 +117,7 @@ impl Outbox {
             state.waker = Some(waker.clone());
             return Poll::Pending;
         }
-        if state.bytes <= FRAME_BYTES_SOFT {
+        if state.bytes <= FRAME_BYTES_SOFT && state.items.len() <= PEER_FRAME_MESSAGES_MAX {
             state.bytes = 0;
             let room = state.items.len().min(1024);
             return Poll::Ready(Some(std::mem::replace(&mut state.items, Vec::with_capacity(room))));
@@ -125,7 +125,7 @@ impl Outbox {
         let (mut count, mut bytes) = (0, 0);
         for item in &state.items {
             let weight = item.weight();
-            if count > 0 && bytes + weight > FRAME_BYTES_SOFT {
+            if count > 0 && (bytes + weight > FRAME_BYTES_SOFT || count == PEER_FRAME_MESSAGES_MAX) {
                 break;
             }
             count += 1;
@@ -190,6 +190,8 @@ mod tests {
         outbox.push([message(2 * FRAME_BYTES_SOFT), message(1)]);
         let frames: Vec<_> = std::iter::from_fn(|| taken(&outbox, 1).filter(|count| *count > 0)).collect();
         assert_eq!(frames, [2, 2, 1, 1, 1]);
+        outbox.push((0..=PEER_FRAME_MESSAGES_MAX).map(|_| message(0)));
+        assert_eq!((taken(&outbox, 1), taken(&outbox, 1)), (Some(PEER_FRAME_MESSAGES_MAX), Some(1)));
         outbox.push((0..17).map(|_| message(FRAME_BYTES_SOFT)));
         assert_eq!(taken(&outbox, 1), None);
     }

@@ -26,6 +26,8 @@ pub const SHARD_PENDING_REQUESTS_MAX: usize = 64 * 1024;
 pub const READ_ROUNDS_MAX: usize = 1;
 /// Most bytes waiting to be sent to one peer; beyond it the connection is dropped and made anew.
 pub const PEER_OUTBOX_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Most messages in one frame between nodes.
+pub const PEER_FRAME_MESSAGES_MAX: usize = 64 * 1024;
 /// Bytes of rows in one page of a scan (a page holds at least one row).
 pub const SCAN_PAGE_BYTES: usize = 64 * 1024;
 /// Entries kept in memory per shard after they are applied, in bytes, for followers that are just behind.

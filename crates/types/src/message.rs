@@ -6,7 +6,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::limits::{BIRTH_NODES_MAX, NAME_BYTES_MAX};
+use crate::limits::{BIRTH_NODES_MAX, NAME_BYTES_MAX, PEER_FRAME_MESSAGES_MAX};
 use crate::request::is_name;
 use crate::wire::{Malformed, Reader, put_bytes, put_varint};
 use crate::{Epoch, Incarnation, Index, NodeId, Reply, Request, Revision, ShardId, Term};
@@ -208,6 +208,9 @@ impl PeerFrame {
         let cluster = reader.u64()?;
         let epoch = Epoch(reader.varint()?);
         let count = reader.count(1)?;
+        if count > PEER_FRAME_MESSAGES_MAX {
+            return Err(Malformed("too many messages in a peer frame"));
+        }
         let mut messages = Vec::new();
         for _ in 0..count {
             messages.push(PeerMessage::decode(&mut reader)?);

@@ -129,6 +129,91 @@ async fn stopping_ends_open_streams_and_takes_little_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn any_client_can_ask_what_there_is_and_whether_it_is_well() {
+    use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+    use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+    use tonic_reflection::pb::v1::{ListServiceResponse, ServerReflectionRequest};
+
+    let nodes = Nodes::serving(1, 2).await;
+    let mut health = HealthClient::new(nodes.channel(0).await);
+    for service in ["", "ringfort.v1.KV", "ringfort.v1.Cluster"] {
+        let asked = HealthCheckRequest { service: service.into() };
+        let until = Instant::now() + Duration::from_secs(2);
+        while health.check(asked.clone()).await.unwrap().into_inner().status != 1 {
+            assert!(Instant::now() < until, "{service:?} never serves");
+        }
+    }
+
+    let asked = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let mut reflection = ServerReflectionClient::new(nodes.channel(0).await);
+    let mut answers =
+        reflection.server_reflection_info(tokio_stream::iter([asked])).await.unwrap().into_inner();
+    let answer = answers.next().await.unwrap().unwrap().message_response;
+    let Some(MessageResponse::ListServicesResponse(ListServiceResponse { service })) = answer else {
+        panic!("{answer:?}")
+    };
+    for name in ["ringfort.v1.KV", "ringfort.v1.Cluster", "grpc.health.v1.Health"] {
+        assert!(service.iter().any(|service| service.name == name), "{name} is missing from {service:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_list_shows_one_moment_of_each_shard_however_slowly_it_is_read() {
+    let nodes = Nodes::serving(1, 4).await;
+    let mut kv = nodes.kv(0).await;
+    let (sender, receiver) = tokio::sync::mpsc::channel(4);
+    let mut answers = kv.session(ReceiverStream::new(receiver)).await.unwrap().into_inner();
+    let mut write_all = async |value: &str| {
+        let op = |n: u64| v1::SessionOp {
+            id: n,
+            timeout_ms: 0,
+            request: Some(session_op::Request::Put(put(format!("{n:05}"), value.repeat(500)))),
+        };
+        sender.send(v1::SessionRequest { ops: (0..2_000).map(op).collect() }).await.unwrap();
+        let mut left = 2_000;
+        while left > 0 {
+            for result in answers.next().await.unwrap().unwrap().results {
+                assert!(matches!(result.result, Some(session_result::Result::Put(_))));
+                left -= 1;
+            }
+        }
+    };
+    write_all("old").await;
+    let mut stream = kv.list(list("")).await.unwrap().into_inner();
+    let mut rows = stream.message().await.unwrap().unwrap().rows;
+    for _ in 0..5 {
+        write_all("new").await;
+        tokio::time::sleep(Duration::from_millis(900)).await;
+    }
+    while let Some(frame) = stream.message().await.unwrap() {
+        rows.extend(frame.rows);
+    }
+    assert_eq!(rows.len(), 2_000);
+    assert!(rows.iter().all(|row| row.value.starts_with(b"old")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_connection_that_does_not_greet_is_closed_and_nobody_else_notices() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let nodes = Nodes::serving(1, 2).await;
+    let mut stream = tokio::net::TcpStream::connect(&nodes.configs[0].listen).await.unwrap();
+    stream.write_all(b"PRI * HTTP/2.0\r\n").await.unwrap();
+    let mut kv = nodes.kv(0).await;
+    kv.put(put("key", "value")).await.unwrap();
+    let started = Instant::now();
+    let mut answer = Vec::new();
+    let read = stream.read_to_end(&mut answer);
+    let _reset_or_end = tokio::time::timeout(Duration::from_secs(8), read).await.expect("closed in time");
+    assert!(started.elapsed() > Duration::from_secs(4), "closed too soon");
+    assert!(kv.get(get("key")).await.unwrap().into_inner().found);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn what_cannot_start_says_why() {
     let nodes = Nodes::serving(1, 2).await;
     let fresh = tempfile::tempdir().unwrap();
