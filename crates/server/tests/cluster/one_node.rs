@@ -164,15 +164,18 @@ async fn any_client_can_ask_what_there_is_and_whether_it_is_well() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_list_shows_one_moment_of_each_shard_however_slowly_it_is_read() {
-    let nodes = Nodes::serving(1, 4).await;
+    let mut nodes = Nodes::new(1, 4);
+    nodes.configs[0].memtable_bytes = 5 * 1024 * 1024;
+    nodes.start(0).await;
+    nodes.all_serving().await;
     let mut kv = nodes.kv(0).await;
     let (sender, receiver) = tokio::sync::mpsc::channel(4);
     let mut answers = kv.session(ReceiverStream::new(receiver)).await.unwrap().into_inner();
-    let mut write_all = async |value: &str| {
+    let mut write_all = async |value: String| {
         let op = |n: u64| v1::SessionOp {
             id: n,
             timeout_ms: 0,
-            request: Some(session_op::Request::Put(put(format!("{n:05}"), value.repeat(500)))),
+            request: Some(session_op::Request::Put(put(format!("{n:05}"), value.clone()))),
         };
         sender.send(v1::SessionRequest { ops: (0..2_000).map(op).collect() }).await.unwrap();
         let mut left = 2_000;
@@ -183,11 +186,12 @@ async fn a_list_shows_one_moment_of_each_shard_however_slowly_it_is_read() {
             }
         }
     };
-    write_all("old").await;
+    // More than the client's own window takes, so that much of it is not yet read when it is overwritten.
+    write_all("old".repeat(1_000)).await;
     let mut stream = kv.list(list("")).await.unwrap().into_inner();
     let mut rows = stream.message().await.unwrap().unwrap().rows;
-    for _ in 0..5 {
-        write_all("new").await;
+    for _ in 0..7 {
+        write_all("new".repeat(100)).await;
         tokio::time::sleep(Duration::from_millis(900)).await;
     }
     while let Some(frame) = stream.message().await.unwrap() {
