@@ -14,7 +14,8 @@ use crate::show;
 use crate::signals::Signals;
 use crate::stop::Stop;
 
-/// Threads for sockets. The node's own work has threads of its own.
+/// Threads for sockets: half the processors, as the node's other threads want the rest. With one, the node's core
+/// runs there too, which on two processors is faster than two threads that wake each other.
 const SOCKET_THREADS_MAX: usize = 4;
 /// Where data goes if nobody says otherwise: a directory of the node's own in this one.
 const DATA_DIR_DEFAULT: &str = "ringfort-data";
@@ -89,7 +90,7 @@ pub(crate) fn run(start: Start) -> Result<(), Stop> {
         .init();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = Builder::new_multi_thread()
-        .worker_threads(cores.min(SOCKET_THREADS_MAX))
+        .worker_threads((cores / 2).clamp(1, SOCKET_THREADS_MAX))
         .thread_name("sockets")
         .enable_all()
         .build()
