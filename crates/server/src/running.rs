@@ -21,7 +21,7 @@ use crate::{Config, StartError, listener, sockets};
 /// How long to wait for leaderships to be handed over.
 const HAND_OVER_MAX: Duration = Duration::from_secs(3);
 /// How long to wait for answers to leave once nothing new is taken.
-const DRAIN_MAX: Duration = Duration::from_secs(1);
+const DRAIN_MAX: Duration = Duration::from_millis(700);
 
 /// A node that serves, for its operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
