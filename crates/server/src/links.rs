@@ -78,7 +78,10 @@ pub(crate) async fn keep_connected(shared: Arc<Shared>, outbox: Arc<Outbox>, add
                 backoff = BACKOFF_MIN;
             }
         }
-        tokio::time::sleep(backoff).await;
+        tokio::select! {
+            () = tokio::time::sleep(backoff) => {}
+            _ = stopping.wait_for(|stopping| *stopping) => return,
+        }
         backoff = (backoff * 2).min(BACKOFF_MAX);
     }
 }

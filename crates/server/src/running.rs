@@ -195,6 +195,7 @@ impl Running {
 
     /// Hands leaderships over, answers what it can, seals the log and ends. Takes five seconds at most.
     pub async fn stop(mut self) -> Result<(), StartError> {
+        let started = Instant::now();
         self.shared.inbox.push(Event::Stop);
         let handed_over = async {
             while let Some(report) = self.reports.recv().await {
@@ -206,11 +207,14 @@ impl Running {
         if tokio::time::timeout(HAND_OVER_MAX, handed_over).await.is_err() {
             tracing::warn!("leaderships could not be handed over in time; the other nodes will elect");
         }
+        tracing::debug!("leaderships handed over after {:?}", started.elapsed());
         self.shared.stopping.send_replace(true);
         self.shared.inbox.close();
         let _longer = tokio::time::timeout(DRAIN_MAX, &mut self.core).await;
+        tracing::debug!("log sealed after {:?}", started.elapsed());
         let drained = async { while self.sockets.join_next().await.is_some() {} };
         let _longer = tokio::time::timeout(DRAIN_MAX, drained).await;
+        tracing::debug!("connections closed after {:?}", started.elapsed());
         Ok(())
     }
 }
