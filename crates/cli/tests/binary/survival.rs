@@ -228,17 +228,29 @@ fn a_wiped_node_is_refused_under_its_old_name_and_the_others_serve_on() {
 fn nodes_started_with_lists_that_differ_say_how() {
     let directory = tempfile::tempdir().expect("a directory");
     let trio = Trio { base: free_ports(3), directory, nodes: [None, None, None] };
-    let mut first = trio.flags(0, &trio.directory.path().join("a"), 16);
-    let mut first =
-        first.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
-    let second = run(&mut trio.flags(1, &trio.directory.path().join("b"), 8), b"");
-    let said = stderr(&second);
-    let line = said.lines().last().expect("it says why");
-    assert_eq!(second.status.code(), Some(2), "{said}");
-    assert!(line.contains("--shards 16") && line.contains("--shards 8"), "{said}");
-    // The other may have been refused, too, or it goes on waiting for nodes that agree with it.
-    first.kill().expect("it has not been waited for");
-    first.wait().expect("ends");
+    let start = |node: usize, shards: u32| {
+        let mut command = trio.flags(node, &trio.directory.path().join(node.to_string()), shards);
+        let log = File::create(trio.log(node)).expect("a log");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("starts")
+    };
+    let mut nodes = [start(0, 16), start(1, 8)];
+    // Whoever hears first that it is refused ends. The other may be refused, too, or it goes on waiting for
+    // nodes that agree with it; both say why.
+    let mut ended = None;
+    eventually("one of them ends", || {
+        ended = nodes.iter_mut().position(|node| node.try_wait().expect("it can be asked").is_some());
+        ended.is_some()
+    });
+    let status = nodes[ended.expect("just so")].wait().expect("ended");
+    assert_eq!(status.code(), Some(2));
+    eventually("both say how they differ", || {
+        (0..2).all(|node| trio.said(node).contains("--shards 16") && trio.said(node).contains("--shards 8"))
+    });
+    for node in &mut nodes {
+        // It may have ended by itself.
+        let _ = node.kill();
+        node.wait().expect("ends");
+    }
 }
 
 #[test]
