@@ -182,7 +182,7 @@ impl Node {
         let timeout_ms = (left_us / 1_000).max(1) as u32;
         let request = asked.request.clone();
         let id = self.forwards.add(node, asked);
-        self.send(node, PeerMessage::Forward(Forward { id, timeout_ms, hops: 1, request }));
+        self.send(node, PeerMessage::Forward(Forward { id, timeout_ms, request }));
     }
 
     /// Keeps a request until somebody leads its shard. What another node passed on goes back to it instead,

@@ -36,8 +36,6 @@ pub const SHARD_ENTRY_CACHE_BYTES: usize = 256 * 1024;
 pub const APPEND_BYTES_MAX: usize = 512 * 1024;
 /// Most append messages under way to one replica.
 pub const APPENDS_IN_FLIGHT_MAX: usize = 64;
-/// How often a request may be passed on before it is refused.
-pub const HOPS_MAX: u8 = 5;
 /// Most nodes in the list that a cluster is born from.
 pub const BIRTH_NODES_MAX: usize = 64;
 /// Most shards of a cluster.

@@ -58,8 +58,6 @@ pub struct Forward {
     pub id: u64,
     /// How long the sender will wait, in milliseconds.
     pub timeout_ms: u32,
-    /// How often it has been passed on, this time included.
-    pub hops: u8,
     /// The request.
     pub request: Request,
 }
@@ -254,7 +252,6 @@ impl PeerMessage {
                 out.put_u8(4);
                 put_varint(out, forward.id);
                 put_varint(out, forward.timeout_ms.into());
-                out.put_u8(forward.hops);
                 forward.request.encode(out);
             }
             PeerMessage::Answer { id, reply } => {
@@ -302,7 +299,6 @@ impl PeerMessage {
             4 => PeerMessage::Forward(Forward {
                 id: reader.varint()?,
                 timeout_ms: reader.varint()? as u32,
-                hops: reader.u8()?,
                 request: Request::decode(reader)?,
             }),
             5 => PeerMessage::Answer { id: reader.varint()?, reply: Reply::decode(reader)? },
