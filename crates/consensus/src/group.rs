@@ -102,8 +102,8 @@ pub struct Group {
     /// The commit index has moved since the last record that holds it.
     commit_unrecorded: bool,
     fetching: Option<Wanted>,
-    /// Stopping: does not stand for election any more.
-    retired: bool,
+    /// Does not stand for election, for now.
+    abstains: bool,
 }
 
 #[derive(Debug)]
@@ -159,7 +159,7 @@ impl Group {
             recorded: (restored.hard_state.term, restored.hard_state.vote),
             commit_unrecorded: false,
             fetching: None,
-            retired: false,
+            abstains: false,
         };
         group.set_timeout();
         group
@@ -171,14 +171,15 @@ impl Group {
         let _ = self.raw.campaign();
     }
 
-    /// Never stands for election again; the process is about to end.
-    pub fn retire(&mut self) {
-        self.retired = true;
+    /// Whether it leaves leading to others: it does not stand for election while its process is about to end, or
+    /// can't write.
+    pub fn abstain(&mut self, abstains: bool) {
+        self.abstains = abstains;
     }
 
     /// A tick has passed.
     pub fn tick(&mut self) {
-        if self.retired && self.raw.raft.state != StateRole::Leader {
+        if self.abstains && self.raw.raft.state != StateRole::Leader {
             return;
         }
         self.set_timeout();
@@ -205,7 +206,7 @@ impl Group {
         if message.to != self.config.me.0 {
             return Ok(());
         }
-        if self.retired && message.get_msg_type() == MessageType::MsgTimeoutNow {
+        if self.abstains && message.get_msg_type() == MessageType::MsgTimeoutNow {
             return Ok(());
         }
         // What the crate refuses here (a peer that it doesn't know) has no effect.

@@ -125,6 +125,9 @@ pub enum Event {
         /// From the index asked for, without gaps.
         entries: Vec<LogEntry>,
     },
+    /// There is no room on the disk (true), or there is again (false): a batch or a table that could not be written for
+    /// lack of room is tried again until it can.
+    DiskFull(bool),
     /// How large the tables are; about once a second.
     Stats(Vec<TableStats>),
     /// The process should end: hand leadership over, then report [`Effect::Stopped`].

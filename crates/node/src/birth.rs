@@ -273,6 +273,13 @@ impl Birth {
         Ok(())
     }
 
+    /// Whether there can be no cluster without the node at this address.
+    pub(crate) fn awaits(&self, address: &str) -> bool {
+        self.map.is_none()
+            && *address != self.config.address
+            && self.config.addresses.iter().any(|listed| listed == address)
+    }
+
     /// What has to happen next, after a hello or a save.
     pub(crate) fn step(&mut self) -> Step {
         if self.saving.is_some() || self.is_born() {

@@ -25,6 +25,7 @@ mod asked;
 mod birth;
 mod error;
 mod forwards;
+mod leave;
 mod node;
 mod peers;
 mod persist;

@@ -24,9 +24,11 @@ const WAITING_TICKS: u64 = 5_000 / TICK_MS;
 /// Ticks between two reports to the other nodes, and between two looks at who should lead.
 const REPORT_TICKS: u64 = 1_000 / TICK_MS;
 /// Ticks between two looks at deadlines.
-const DEADLINE_TICKS: u64 = 4;
-/// A node that stops waits for at most so many ticks for others to take over.
-const STOP_TICKS: u64 = 2_000 / TICK_MS;
+const DEADLINE_TICKS: u64 = 50 / TICK_MS;
+/// Ticks between two tries to hand leaderships over, while this node can't write.
+const HAND_OVER_TICKS: u64 = 100 / TICK_MS;
+/// How long a node that can't be born goes on, so that all who are in the same plight are told.
+const DOOMED_TICKS: u64 = 500 / TICK_MS;
 
 /// One shard, wherever its replicas are.
 pub(crate) struct Slot {
@@ -73,6 +75,10 @@ pub struct Node {
     pub(crate) ticks: u64,
     pub(crate) stopping_since: Option<u64>,
     pub(crate) stopped: bool,
+    /// Nothing can be written, for lack of room.
+    pub(crate) disk_full: bool,
+    /// Since which tick it is known that this node can't be born, and why.
+    pub(crate) doomed: Option<(u64, String)>,
     pub(crate) out: Out,
 }
 
@@ -99,6 +105,8 @@ impl Node {
             ticks: 0,
             stopping_since: None,
             stopped: false,
+            disk_full: false,
+            doomed: None,
             out: Out::default(),
         };
         if node.birth.is_born() {
@@ -161,6 +169,7 @@ impl Node {
                     self.with_replica(stat.shard, |replica| replica.stats = stat);
                 }
             }
+            Event::DiskFull(full) => self.handle_disk_full(full),
             Event::Stop => self.stopping_since = self.stopping_since.or(Some(self.ticks)),
         }
     }
@@ -174,6 +183,9 @@ impl Node {
             if self.ticks % WAITING_TICKS == HELLO_TICKS * 2 {
                 let missing = self.birth.missing().join(", ");
                 self.out.last.push(Effect::Notice(format!("waiting for {missing} to be born together")));
+            }
+            if let Some((_, reason)) = self.doomed.take_if(|(since, _)| self.ticks - *since >= DOOMED_TICKS) {
+                self.out.last.push(Effect::Refused(reason));
             }
         }
         for number in 0..self.slots.len() {
@@ -189,6 +201,9 @@ impl Node {
             self.record_commits();
             self.send_reports();
             self.drift();
+        }
+        if self.disk_full && self.ticks.is_multiple_of(HAND_OVER_TICKS) {
+            self.hand_over();
         }
         self.go_on_stopping();
     }
@@ -329,39 +344,6 @@ impl Node {
         if let Some(replica) = self.slots.get_mut(shard.0 as usize).and_then(|slot| slot.replica.as_mut()) {
             act(replica);
             self.mark(shard);
-        }
-    }
-
-    fn go_on_stopping(&mut self) {
-        let Some(since) = self.stopping_since else { return };
-        if self.stopped {
-            return;
-        }
-        let mut leading = false;
-        for number in 0..self.slots.len() {
-            let Some(replica) = self.slots[number].replica.as_mut() else { continue };
-            replica.group.retire();
-            if !replica.leads() {
-                continue;
-            }
-            // The one that has most of the log, among those that can be reached.
-            let heir = replica
-                .places
-                .iter()
-                .filter(|place| place.node != self.id && self.peers.is_up(place.node))
-                .filter_map(|place| Some((replica.group.progress(place.peer)?.0, place.peer)))
-                .max();
-            if let Some((_, peer)) = heir {
-                leading = true;
-                replica.group.transfer_to(peer);
-                self.mark(ShardId(number as u32));
-            } else {
-                leading |= replica.has_proposed();
-            }
-        }
-        if (!leading && self.commit.is_idle()) || self.ticks - since > STOP_TICKS {
-            self.stopped = true;
-            self.out.last.push(Effect::Stopped);
         }
     }
 }

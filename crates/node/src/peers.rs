@@ -103,6 +103,10 @@ impl Node {
                 true
             }
             Err(reason) => {
+                if self.birth.awaits(&hello.address) {
+                    // Neither can be born without the other.
+                    self.doomed.get_or_insert((self.ticks, reason.clone()));
+                }
                 self.out.last.push(Effect::Notice(format!("refused {}: {reason}", hello.address)));
                 self.out.first.push(Effect::Refuse { link, reason });
                 false
@@ -116,7 +120,7 @@ impl Node {
         if self.birth.is_born() {
             self.out.last.push(Effect::Notice(format!("another node refuses this one: {reason}")));
         } else {
-            self.out.last.push(Effect::Refused(reason.to_owned()));
+            self.doomed.get_or_insert((self.ticks, reason.to_owned()));
         }
     }
 

@@ -138,6 +138,9 @@ impl Node {
                 if !replica.takes_writes() {
                     return self.wait(shard, asked, RETRY_MS);
                 }
+                if self.disk_full {
+                    return self.fail(asked, self.no_room());
+                }
                 if replica.pending_writes() >= SHARD_PENDING_REQUESTS_MAX {
                     let failure = Failure::rejected(
                         Code::ResourceExhausted,

@@ -17,7 +17,10 @@ const SETTLE_TICKS: u64 = 2_000 / TICK_MS;
 impl Node {
     fn report(&self) -> NodeReport {
         let replicas = self.slots.iter().filter_map(|slot| slot.replica.as_ref());
-        NodeReport { replicas: replicas.map(crate::replica::Replica::report).collect() }
+        NodeReport {
+            disk_full: self.disk_full,
+            replicas: replicas.map(crate::replica::Replica::report).collect(),
+        }
     }
 
     pub(crate) fn send_reports(&mut self) {
@@ -41,7 +44,7 @@ impl Node {
 
     /// Gives leaderships back to the nodes first in line, a few at a time, once those have caught up.
     pub(crate) fn drift(&mut self) {
-        if self.ticks < SETTLE_TICKS || self.stopping_since.is_some() {
+        if self.ticks < SETTLE_TICKS || self.stopping_since.is_some() || self.disk_full {
             return;
         }
         let mut handed_over = 0;
@@ -50,8 +53,9 @@ impl Node {
                 continue;
             };
             let preferred = replica.places[0];
-            if preferred.node == self.id || !self.peers.is_up(preferred.node) || handed_over == HANDOVERS_MAX
-            {
+            let full = self.peers.report(preferred.node).is_some_and(|(report, _)| report.disk_full);
+            let able = self.peers.is_up(preferred.node) && !full;
+            if preferred.node == self.id || !able || handed_over == HANDOVERS_MAX {
                 continue;
             }
             if let Some((matched, active)) = replica.group.progress(preferred.peer)
@@ -93,6 +97,7 @@ impl Node {
                 name: member.name.clone(),
                 address: member.address.clone(),
                 incarnation: member.incarnation,
+                disk_full: report.is_some_and(|(report, _)| report.disk_full),
                 reachable: up && age_us.is_some_and(|age_us| age_us < SUSPECT_US),
                 keys_estimate: replicas.iter().map(|replica| replica.keys_estimate).sum(),
                 bytes_estimate: replicas.iter().map(|replica| replica.bytes_estimate).sum(),

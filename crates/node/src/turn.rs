@@ -153,7 +153,7 @@ impl Node {
             let late: Vec<_> =
                 self.slots[number].waiting.extract_if(.., |asked| asked.deadline_us <= now_us).collect();
             for asked in late {
-                let failure = self.no_leader(shard);
+                let failure = self.why_late(shard);
                 self.fail(asked, failure);
             }
             let Some(replica) = self.slots[number].replica.as_mut() else { continue };
@@ -161,7 +161,7 @@ impl Node {
             if writes.is_empty() && reads.is_empty() {
                 continue;
             }
-            let failure = self.no_leader(shard);
+            let failure = self.why_late(shard);
             for waiter in writes {
                 self.pending -= 1;
                 self.pending_bytes -= waiter.weight;
@@ -185,6 +185,11 @@ impl Node {
             };
             self.fail(asked, failure);
         }
+    }
+
+    fn why_late(&self, shard: ShardId) -> Failure {
+        let leads = self.slots[shard.0 as usize].replica.as_ref().is_some_and(crate::replica::Replica::leads);
+        if leads && self.disk_full { self.no_room() } else { self.no_leader(shard) }
     }
 
     /// Answers a request that is pending here with a failure.

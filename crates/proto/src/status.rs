@@ -18,6 +18,8 @@ pub const OUTCOME: &str = "ringfort-outcome";
 pub const LEADER: &str = "ringfort-leader";
 /// The deadline of a call that brings none, in milliseconds.
 pub const TIMEOUT_DEFAULT_MS: u32 = 3_000;
+/// How much sooner than that a node answers: longer than its looks at deadlines are apart, and a turn takes.
+const MARGIN_MS: u32 = 200;
 /// The longest deadline that a node keeps, in milliseconds.
 pub const TIMEOUT_MAX_MS: u32 = 60_000;
 
@@ -89,7 +91,7 @@ pub fn timeout_ms(metadata: &MetadataMap) -> u32 {
         return TIMEOUT_DEFAULT_MS;
     };
     let asked_ms = asked.as_millis().min(TIMEOUT_MAX_MS.into()) as u32;
-    (asked_ms - (asked_ms / 10).min(100)).max(1)
+    (asked_ms - (asked_ms / 5).min(MARGIN_MS)).max(1)
 }
 
 /// gRPC over HTTP/2, "Requests": at most eight digits and a unit.
@@ -149,10 +151,10 @@ mod tests {
             metadata.insert("grpc-timeout", text.parse().unwrap());
             timeout_ms(&metadata)
         };
-        assert_eq!(of("2S"), 1_900);
-        assert_eq!(of("500m"), 450);
+        assert_eq!(of("2S"), 1_800);
+        assert_eq!(of("500m"), 400);
         assert_eq!(of("1n"), 1);
-        assert_eq!(of("99999999H"), TIMEOUT_MAX_MS - 100);
+        assert_eq!(of("99999999H"), TIMEOUT_MAX_MS - 200);
         for malformed in ["", "S", "-1S", "123456789S", "1x", "1"] {
             assert_eq!(of(malformed), TIMEOUT_DEFAULT_MS, "{malformed:?}");
         }

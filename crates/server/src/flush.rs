@@ -19,7 +19,7 @@ use ringfort_types::ShardId;
 use crate::error::die;
 use crate::horizon::{HELD, RECENT};
 use crate::queue::{Queue, Taken};
-use crate::shared::Shared;
+use crate::shared::{Part, Shared};
 
 /// How often a flush is tried again while the disk is full.
 const FULL_RETRY: Duration = Duration::from_secs(1);
@@ -119,8 +119,13 @@ fn retry(what: &str, shard: ShardId, node: &Shared, mut act: impl FnMut() -> Res
             node.notice(format!(
                 "no room to {what} the table of shard {shard} ({error}): trying again each second"
             ));
+            node.disk_full(Part::Tables, true);
             full = true;
         }
         thread::sleep(FULL_RETRY);
+    }
+    if full {
+        node.notice(format!("there is room for the table of shard {shard} again"));
+        node.disk_full(Part::Tables, false);
     }
 }

@@ -3,25 +3,30 @@
 //! It appends one batch at a time and reports it; what the core gathers meanwhile is the next one. When
 //! nothing comes for [`IDLE`], it seals the log, so that acknowledged data is not last for long.
 //!
+//! Now and then a short-lived thread makes the next segment before it is needed: that is what a sync's speed
+//! depends on (`ringfort_storage`'s `LogAhead`), and nothing else does, so that it may fail.
+//!
 //! A failed write or sync ends the process: nothing after it may be acknowledged. Only a full disk is waited
 //! out, because then nothing of the batch is stored, and nothing has been said about it to anyone.
 
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use ringfort_node::Event;
-use ringfort_storage::Log;
+use ringfort_storage::{Log, LogAhead};
 use ringfort_types::Record;
 
 use crate::error::die;
 use crate::queue::{Queue, Taken};
-use crate::shared::Shared;
+use crate::shared::{Part, Shared};
 
 /// How long nothing must have come before the log is sealed.
 const IDLE: Duration = Duration::from_millis(200);
 /// How often a batch is tried again while the disk is full.
 const FULL_RETRY: Duration = Duration::from_secs(1);
+/// How long to wait before another try to make a segment ahead.
+const AHEAD_RETRY: Duration = Duration::from_secs(1);
 
 /// A batch to be made durable.
 #[derive(Debug)]
@@ -36,6 +41,7 @@ pub(crate) struct Batch {
 pub(crate) fn run(mut log: Log, batches: &Queue<Batch>, shared: &Arc<Shared>) {
     let mut sealed = true;
     let mut waiting = Vec::new();
+    let mut ahead = Ahead { log: log.ahead(), under_way: None, not_before: Instant::now() };
     loop {
         let deadline = (!sealed).then(|| Instant::now() + IDLE);
         match batches.take(&mut waiting, deadline) {
@@ -44,13 +50,51 @@ pub(crate) fn run(mut log: Log, batches: &Queue<Batch>, shared: &Arc<Shared>) {
                     append(&mut log, &batch, shared);
                     shared.inbox.push(Event::Persisted(batch.number));
                 }
+                ahead.keep(shared);
                 sealed = false;
             }
             Taken::Nothing => {
                 seal(&mut log);
                 sealed = true;
             }
-            Taken::Closed => return seal(&mut log),
+            Taken::Closed => {
+                ahead.log.stop();
+                seal(&mut log);
+                return ahead.join();
+            }
+        }
+    }
+}
+
+/// Sees to it that there is a segment ahead.
+struct Ahead {
+    log: LogAhead,
+    under_way: Option<JoinHandle<()>>,
+    not_before: Instant,
+}
+
+impl Ahead {
+    fn keep(&mut self, shared: &Arc<Shared>) {
+        let busy = self.under_way.as_ref().is_some_and(|thread| !thread.is_finished());
+        if busy || !self.log.is_wanted() || Instant::now() < self.not_before {
+            return;
+        }
+        self.not_before = Instant::now() + AHEAD_RETRY;
+        let log = self.log.clone();
+        let make = move || {
+            if let Err(error) = log.make() {
+                tracing::info!("no log segment ahead of time: {error}");
+            }
+        };
+        self.under_way = thread::Builder::new().name("log-ahead".into()).spawn(make).ok();
+        if self.under_way.is_none() {
+            shared.notice("can't start a thread that prepares log segments: syncs take longer".into());
+        }
+    }
+
+    fn join(self) {
+        if let Some(thread) = self.under_way {
+            thread.join().expect("making a segment doesn't panic");
         }
     }
 }
@@ -62,13 +106,17 @@ fn append(log: &mut Log, batch: &Batch, shared: &Shared) {
             die("the log can't be written", &error);
         }
         if !full {
-            shared.notice(format!("no room for the log ({error}): writes wait until there is, reads go on"));
+            shared.notice(format!(
+                "no room for the log ({error}): this node takes no writes until there is, reads go on"
+            ));
+            shared.disk_full(Part::Log, true);
             full = true;
         }
         thread::sleep(FULL_RETRY);
     }
     if full {
         shared.notice("there is room for the log again".into());
+        shared.disk_full(Part::Log, false);
     }
 }
 

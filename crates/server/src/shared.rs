@@ -1,9 +1,9 @@
 //! What all of a node's threads and tasks hold in common.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use ringfort_node::{Incoming, Node};
+use ringfort_node::{Event, Incoming, Node};
 use ringfort_types::{Code, Epoch, Failure, Incarnation, NodeId, Reply, Request, Token};
 use tokio::sync::{mpsc, watch};
 
@@ -77,6 +77,15 @@ pub(crate) struct Shared {
     /// Whether a read waits for a table, as of the core's last turn.
     pub(crate) tables_awaited: AtomicBool,
     next_link: AtomicU64,
+    /// Which parts find no room on the disk: a bit for each [`Part`].
+    full: Mutex<u8>,
+}
+
+/// Who writes to the disk.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Part {
+    Log = 1,
+    Tables = 2,
 }
 
 impl Shared {
@@ -99,6 +108,7 @@ impl Shared {
             stopping: watch::Sender::new(false),
             tables_awaited: AtomicBool::new(false),
             next_link: AtomicU64::new(1),
+            full: Mutex::default(),
         }
     }
 
@@ -116,6 +126,17 @@ impl Shared {
     pub(crate) fn notice(&self, line: String) {
         tracing::info!("{line}");
         let _nobody_reads = self.notices.try_send(line);
+    }
+
+    /// This part finds no room on the disk, or does again. The node is told what that comes to.
+    pub(crate) fn disk_full(&self, part: Part, is_full: bool) {
+        let mut full = self.full.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = *full;
+        *full = if is_full { before | part as u8 } else { before & !(part as u8) };
+        if (before == 0) != (*full == 0) {
+            // Under the lock, so that the node hears of changes in their order.
+            self.inbox.push(Event::DiskFull(*full != 0));
+        }
     }
 
     /// Whether the node is on its way down.

@@ -122,6 +122,8 @@ pub struct ReplicaReport {
 /// What a node tells the others about itself each second.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeReport {
+    /// It can't write, for lack of room.
+    pub disk_full: bool,
     /// One for each replica that it has.
     pub replicas: Vec<ReplicaReport>,
 }
@@ -228,7 +230,7 @@ impl PeerMessage {
                 PeerMessage::Forward(forward) => forward.request.weight(),
                 PeerMessage::Answer { reply, .. } => reply.weight(),
                 PeerMessage::ReadProbe(probe) => 4 * probe.shards.len(),
-                PeerMessage::Report(report) => 32 * report.replicas.len(),
+                PeerMessage::Report(report) => 1 + 32 * report.replicas.len(),
                 _ => 256,
             }
     }
@@ -279,7 +281,7 @@ impl PeerMessage {
                 }
             }
             PeerMessage::Report(report) => {
-                out.put_u8(8);
+                out.put_slice(&[8, report.disk_full.into()]);
                 put_varint(out, report.replicas.len() as u64);
                 for replica in &report.replicas {
                     replica.encode(out);
@@ -323,12 +325,13 @@ impl PeerMessage {
                 PeerMessage::ReadProbeReply(ReadProbeReply { boot, round, refused })
             }
             8 => {
+                let disk_full = reader.u8()? != 0;
                 let count = reader.count(9)?;
                 let mut replicas = Vec::with_capacity(count);
                 for _ in 0..count {
                     replicas.push(ReplicaReport::decode(reader)?);
                 }
-                PeerMessage::Report(NodeReport { replicas })
+                PeerMessage::Report(NodeReport { disk_full, replicas })
             }
             _ => return Err(Malformed("unknown kind of peer message")),
         })

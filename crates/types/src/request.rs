@@ -261,6 +261,8 @@ pub struct NodeState {
     pub incarnation: Incarnation,
     /// Whether it is connected and has reported lately.
     pub reachable: bool,
+    /// Whether it takes no writes for lack of room.
+    pub disk_full: bool,
     /// Estimated rows over its replicas.
     pub keys_estimate: u64,
     /// Estimated bytes of tables over its replicas.

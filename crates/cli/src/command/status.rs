@@ -78,7 +78,12 @@ pub(crate) fn render(state: &ClusterState) -> String {
         rows.push(vec![
             name(state, node.id),
             node.address.clone(),
-            if node.reachable { "up" } else { "down" }.to_owned(),
+            match (node.reachable, node.disk_full) {
+                (false, _) => "down",
+                (true, true) => "disk full",
+                (true, false) => "up",
+            }
+            .to_owned(),
             leads.to_string(),
             replicas.to_string(),
             format!("~{}", show::grouped(node.keys_estimate)),
@@ -144,6 +149,7 @@ fn json(state: &ClusterState) -> serde_json::Value {
                 "address": node.address,
                 "incarnation": format!("{:016x}", node.incarnation.0),
                 "reachable": node.reachable,
+                "disk_full": node.disk_full,
                 "leads": key_shards(state).filter(|shard| shard.leader == Some(node.id)).count(),
                 "keys_estimate": node.keys_estimate,
                 "bytes_estimate": node.bytes_estimate,

@@ -8,7 +8,8 @@
 //!
 //! A spare has its name only after its zeroes are synced, and becomes a segment by a rename.
 
-use std::sync::atomic::Ordering;
+use std::io::ErrorKind;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::reader::{POISONED, Shared};
@@ -29,6 +30,7 @@ pub(super) struct Spare {
     ready: Mutex<Option<u64>>,
     /// Held while one is being made.
     making: Mutex<()>,
+    stopped: AtomicBool,
 }
 
 /// Makes segments ahead of the log that it comes from. For a background thread; clones do the same work.
@@ -48,9 +50,7 @@ impl LogAhead {
     /// ([`StorageError::is_disk_full`]) nothing is lost.
     pub fn make(&self) -> Result<(), StorageError> {
         let Ok(_making) = self.shared.spare.making.try_lock() else { return Ok(()) };
-        let used = self.shared.index.read().expect(POISONED).end.offset;
-        let length = self.shared.length.load(Ordering::Relaxed);
-        if used < USED_BYTES_MIN.min(length / 2) || self.shared.spare.is_ready() {
+        if !self.is_wanted() {
             return Ok(());
         }
         self.fill().map_err(|source| StorageError::Io {
@@ -62,6 +62,19 @@ impl LogAhead {
         Ok(())
     }
 
+    /// Whether [`LogAhead::make`] has something to do. Cheap.
+    pub fn is_wanted(&self) -> bool {
+        let used = self.shared.index.read().expect(POISONED).end.offset;
+        let length = self.shared.length.load(Ordering::Relaxed);
+        let stopped = self.shared.spare.stopped.load(Ordering::Relaxed);
+        !stopped && used >= USED_BYTES_MIN.min(length / 2) && !self.shared.spare.is_ready()
+    }
+
+    /// Nothing is wanted any more: [`LogAhead::make`] leaves what it is doing, as an error.
+    pub fn stop(&self) {
+        self.shared.spare.stopped.store(true, Ordering::Relaxed);
+    }
+
     fn fill(&self) -> std::io::Result<()> {
         static ZEROES: [u8; PIECE_BYTES] = [0; PIECE_BYTES];
         let (disk, dir) = (&*self.shared.disk, &self.shared.dir);
@@ -71,6 +84,9 @@ impl LogAhead {
             file.preallocate(self.segment_bytes)?;
             let mut at = 0;
             while at < self.segment_bytes {
+                if self.shared.spare.stopped.load(Ordering::Relaxed) {
+                    return Err(ErrorKind::Interrupted.into());
+                }
                 let count = (self.segment_bytes - at).min(PIECE_BYTES as u64);
                 file.write_at(at, &ZEROES[..count as usize])?;
                 file.sync_data()?;

@@ -1,0 +1,92 @@
+//! When this node should lead nothing: it is about to end, or its disk is full.
+//!
+//! Leaderships go to the replica that has most of the log, among those that can be reached and can write; whoever
+//! waits for an answer waits for the new leader's. If there is none, a node that ends ends, and a node whose disk is
+//! full goes on leading for the readers' sake and refuses writes (PITFALLS 5).
+
+use ringfort_types::limits::TICK_MS;
+use ringfort_types::{Code, Failure, PeerId, ShardId};
+
+use crate::Effect;
+use crate::node::Node;
+use crate::replica::Replica;
+
+/// A node that stops waits for at most so many ticks for others to take over.
+const STOP_TICKS: u64 = 2_000 / TICK_MS;
+
+impl Node {
+    pub(crate) fn handle_disk_full(&mut self, full: bool) {
+        if self.disk_full == full {
+            return;
+        }
+        self.disk_full = full;
+        for replica in self.slots.iter_mut().filter_map(|slot| slot.replica.as_mut()) {
+            replica.group.abstain(full || self.stopping_since.is_some());
+        }
+        if self.serving {
+            self.send_reports();
+        }
+        if full {
+            self.hand_over();
+        }
+    }
+
+    /// What a write is told that this node can't take, nor anybody else in its place.
+    pub(crate) fn no_room(&self) -> Failure {
+        Failure::rejected(
+            Code::ResourceExhausted,
+            format!(
+                "the disk of node {} is full: make room there, writes are taken again within a second; reads go on",
+                self.id
+            ),
+        )
+    }
+
+    /// Who could lead this shard instead.
+    pub(crate) fn heir(&self, replica: &Replica) -> Option<PeerId> {
+        let able = |node| {
+            let full = self.peers.report(node).is_some_and(|(report, _)| report.disk_full);
+            node != self.id && self.peers.is_up(node) && !full
+        };
+        let places = replica.places.iter().filter(|place| able(place.node));
+        places
+            .filter_map(|place| Some((replica.group.progress(place.peer)?.0, place.peer)))
+            .max()
+            .map(|(_, peer)| peer)
+    }
+
+    /// Tries to give all leaderships away: whether some may still go.
+    pub(crate) fn hand_over(&mut self) -> bool {
+        let mut leading = false;
+        for number in 0..self.slots.len() {
+            let Some(replica) = self.slots[number].replica.as_ref().filter(|replica| replica.leads()) else {
+                continue;
+            };
+            let Some(heir) = self.heir(replica) else {
+                leading |= replica.has_proposed();
+                continue;
+            };
+            leading = true;
+            if let Some(replica) = self.slots[number].replica.as_mut() {
+                replica.group.transfer_to(heir);
+                self.mark(ShardId(number as u32));
+            }
+        }
+        leading
+    }
+
+    pub(crate) fn go_on_stopping(&mut self) {
+        let Some(since) = self.stopping_since else { return };
+        if self.stopped {
+            return;
+        }
+        for replica in self.slots.iter_mut().filter_map(|slot| slot.replica.as_mut()) {
+            replica.group.abstain(true);
+        }
+        let leading = self.hand_over();
+        if (!leading && self.commit.is_idle()) || self.ticks - since > STOP_TICKS {
+            self.stopped = true;
+            self.out.last.push(Effect::Stopped);
+        }
+    }
+}
