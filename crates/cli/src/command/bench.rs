@@ -62,6 +62,9 @@ pub(crate) struct Bench {
     /// How long
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     seconds: u64,
+    /// Don't load the keys before reading: an earlier run has
+    #[arg(long)]
+    skip_load: bool,
     /// Threads for the load; servers may share the machine
     #[arg(long, value_name = "T", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     threads: u32,
@@ -122,7 +125,7 @@ async fn measure(bench: &Bench, options: Options) -> Result<Measured, Stop> {
     // A first answer, so that a cluster that is not there fails here and not in numbers.
     clients[0].cluster_state().await?;
     let load = Arc::new(Load::new(bench));
-    if bench.workload != Workload::Put {
+    if bench.workload != Workload::Put && !bench.skip_load {
         fill(bench, &options, &load).await?;
     }
     let tally = Arc::new(Tally::new(clients.len()));
@@ -194,11 +197,11 @@ async fn work(
 
 /// Puts every key once.
 async fn fill(bench: &Bench, options: &Options, load: &Arc<Load>) -> Result<(), Stop> {
-    let client = Client::connect(Options { one_writer: true, ..options.clone() }).await?;
+    let client = Client::connect(Options { one_writer: true, in_flight_max: LOADING as usize, ..options.clone() }).await?;
     let progress = Progress::new(None);
     let next = Arc::new(AtomicU64::new(0));
     let mut tasks = JoinSet::new();
-    for task in 0..u64::from(LOADING.min(options.in_flight_max as u32)) {
+    for task in 0..u64::from(LOADING) {
         let (client, load, next) = (client.clone(), load.clone(), next.clone());
         tasks.spawn(async move {
             let mut dice = Dice(task);
