@@ -395,10 +395,9 @@ impl Group {
         self.raw.raft.prs().iter().filter(|(_, progress)| progress.matched >= index.0).count() as u32
     }
 
-    /// For a leader: the last index known to be on this peer, and whether it was heard of lately.
-    pub fn progress(&self, peer: PeerId) -> Option<(Index, bool)> {
-        let progress = self.raw.raft.prs().get(peer.0)?;
-        Some((Index(progress.matched), progress.recent_active))
+    /// For a leader: the last index known to be on this peer.
+    pub fn matched(&self, peer: PeerId) -> Option<Index> {
+        Some(Index(self.raw.raft.prs().get(peer.0)?.matched))
     }
 
     fn hard_state(&self) -> HardState {

@@ -44,13 +44,10 @@ impl Node {
 
     /// Who could lead this shard instead.
     pub(crate) fn heir(&self, replica: &Replica) -> Option<PeerId> {
-        let able = |node| {
-            let full = self.peers.report(node).is_some_and(|(report, _)| report.disk_full);
-            node != self.id && self.peers.is_up(node) && !full
-        };
+        let able = |node| node != self.id && self.peers.is_up(node) && !self.peers.is_full(node);
         let places = replica.places.iter().filter(|place| able(place.node));
         places
-            .filter_map(|place| Some((replica.group.progress(place.peer)?.0, place.peer)))
+            .filter_map(|place| Some((replica.group.matched(place.peer)?, place.peer)))
             .max()
             .map(|(_, peer)| peer)
     }

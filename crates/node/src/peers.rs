@@ -5,6 +5,9 @@ use ringfort_types::{Hello, NodeId, NodeReport, PeerFrame, PeerMessage, ReadProb
 use crate::Effect;
 use crate::node::Node;
 
+/// A report is due every second.
+const REPORT_LATE_US: u64 = 2_500_000;
+
 /// What is known of one node.
 #[derive(Debug, Default)]
 struct Peer {
@@ -36,6 +39,16 @@ impl Peers {
     pub(crate) fn report(&self, node: NodeId) -> Option<(&NodeReport, u64)> {
         let peer = self.get(node)?;
         Some((&peer.report, peer.reported_at_us?))
+    }
+
+    /// Whether it is connected and has reported in time.
+    pub(crate) fn is_lively(&self, node: NodeId, now_us: u64) -> bool {
+        self.is_up(node) && self.report(node).is_some_and(|(_, at_us)| now_us - at_us <= REPORT_LATE_US)
+    }
+
+    /// Whether it has reported that its disk is full.
+    pub(crate) fn is_full(&self, node: NodeId) -> bool {
+        self.get(node).is_some_and(|peer| peer.report.disk_full)
     }
 
     fn get(&self, node: NodeId) -> Option<&Peer> {

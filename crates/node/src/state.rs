@@ -47,19 +47,19 @@ impl Node {
         if self.ticks < SETTLE_TICKS || self.stopping_since.is_some() || self.disk_full {
             return;
         }
-        let mut handed_over = 0;
+        let (mut handed_over, now_us) = (0, self.now.monotonic_us);
         for slot in &mut self.slots {
             let Some(replica) = slot.replica.as_mut().filter(|replica| replica.takes_writes()) else {
                 continue;
             };
             let preferred = replica.places[0];
-            let full = self.peers.report(preferred.node).is_some_and(|(report, _)| report.disk_full);
-            let able = self.peers.is_up(preferred.node) && !full;
+            // Not the crate's own mark of who was heard of: it is wiped at each check of the quorum, and may be so just
+            // before every look.
+            let able = self.peers.is_lively(preferred.node, now_us) && !self.peers.is_full(preferred.node);
             if preferred.node == self.id || !able || handed_over == HANDOVERS_MAX {
                 continue;
             }
-            if let Some((matched, active)) = replica.group.progress(preferred.peer)
-                && active
+            if let Some(matched) = replica.group.matched(preferred.peer)
                 && replica.group.last().0 - matched.0 <= HANDOVER_LAG_MAX
             {
                 let shard = replica.shard;

@@ -42,6 +42,8 @@ struct World {
     next_token: u64,
     /// Nodes whose disk does not report a sync.
     stuck: BTreeSet<usize>,
+    /// What they can't write.
+    held: BTreeMap<usize, (u64, Vec<Record>)>,
     persists: Vec<Vec<Record>>,
     notices: Vec<String>,
     refused: Vec<Option<String>>,
@@ -76,6 +78,7 @@ impl World {
             hints: BTreeMap::new(),
             next_token: 0,
             stuck: BTreeSet::new(),
+            held: BTreeMap::new(),
             persists: Vec::new(),
             notices: Vec::new(),
             refused: vec![None; nodes],
@@ -135,6 +138,24 @@ impl World {
         self.drain();
     }
 
+    /// Nothing more can be written on this node's disk.
+    fn fill_up(&mut self, n: usize) {
+        self.stuck.insert(n);
+        self.queue.push((n, Event::DiskFull(true)));
+        self.drain();
+    }
+
+    /// There is room again: the batch that found none is written.
+    fn make_room(&mut self, n: usize) {
+        self.stuck.remove(&n);
+        if let Some((number, records)) = self.held.remove(&n) {
+            self.disks[n].synced.extend(records);
+            self.queue.push((n, Event::Persisted(number)));
+        }
+        self.queue.push((n, Event::DiskFull(false)));
+        self.drain();
+    }
+
     fn heal(&mut self) {
         for (a, b) in std::mem::take(&mut self.cut) {
             self.queue.push((a as usize, Event::PeerUp(NodeId(b + 1))));
@@ -190,7 +211,9 @@ impl World {
                 self.queue.push((n, Event::Opened(opened)));
             }
             Effect::Persist { number, records } => {
-                if !self.stuck.contains(&n) {
+                if self.stuck.contains(&n) {
+                    self.held.insert(n, (number, records.clone()));
+                } else {
                     self.disks[n].synced.extend(records.iter().cloned());
                     self.queue.push((n, Event::Persisted(number)));
                 }
@@ -594,8 +617,10 @@ fn lists_that_differ_are_refused_with_the_difference() {
         world.start(n);
     }
     world.run(1_000);
-    let reason = world.refused[2].clone().expect("refused");
-    assert!(reason.contains("--shards 9") && reason.contains("--shards 8"), "{reason}");
+    for refused in &world.refused {
+        let reason = refused.as_ref().expect("none of them can be born, and each says why");
+        assert!(reason.contains("--shards 9") && reason.contains("--shards 8"), "{reason}");
+    }
 }
 
 #[test]
@@ -627,6 +652,45 @@ fn a_node_that_stops_hands_its_leaderships_over() {
         let leader = world.leader(ShardId(shard));
         assert!(leader.is_some_and(|leader| leader != NodeId(1)), "shard {shard}: {leader:?}");
     }
+}
+
+#[test]
+fn a_node_with_a_full_disk_leads_nothing_and_the_others_take_writes() {
+    let mut world = World::born(3);
+    let led = |world: &mut World| {
+        (1..=SHARDS).filter(|shard| world.leader(ShardId(*shard)) == Some(NodeId(2))).count()
+    };
+    assert!(led(&mut world) > 0);
+    world.fill_up(1);
+    for i in 0..40 {
+        let reply = world.put(0, &format!("key{i}"), "value");
+        assert!(matches!(reply, Reply::Written(_)), "{reply:?}");
+    }
+    world.run(5_000);
+    assert_eq!(led(&mut world), 0);
+    let Reply::Cluster(state) = world.ask_and_wait(0, Request::ClusterState) else { panic!("a state") };
+    assert_eq!(state.nodes.iter().map(|node| node.disk_full).collect::<Vec<_>>(), [false, true, false]);
+    world.make_room(1);
+    world.run(8_000);
+    assert!(led(&mut world) > 0, "it leads again");
+}
+
+#[test]
+fn with_all_disks_full_writes_are_refused_at_once_and_reads_go_on() {
+    let mut world = World::born(3);
+    world.put(0, "key", "value");
+    (0..3).for_each(|n| world.fill_up(n));
+    world.run(3_000);
+    let id = world.ask(0, Request::Put { key: "key".into(), value: "other".into() }, 3_000);
+    world.run(100);
+    let refused = failure(world.answers.remove(&id).expect("answered at once"));
+    assert_eq!((refused.code, refused.outcome), (Code::ResourceExhausted, Outcome::Rejected));
+    assert!(refused.message.contains("disk of node"), "{}", refused.message);
+    assert_eq!(world.get(1, "key"), Some("value".into()));
+    (0..3).for_each(|n| world.make_room(n));
+    world.run(1_000);
+    assert!(matches!(world.put(0, "key", "other"), Reply::Written(_)));
+    assert_eq!(world.get(2, "key"), Some("other".into()));
 }
 
 #[test]

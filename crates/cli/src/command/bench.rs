@@ -197,7 +197,9 @@ async fn work(
 
 /// Puts every key once.
 async fn fill(bench: &Bench, options: &Options, load: &Arc<Load>) -> Result<(), Stop> {
-    let client = Client::connect(Options { one_writer: true, in_flight_max: LOADING as usize, ..options.clone() }).await?;
+    let client =
+        Client::connect(Options { one_writer: true, in_flight_max: LOADING as usize, ..options.clone() })
+            .await?;
     let progress = Progress::new(None);
     let next = Arc::new(AtomicU64::new(0));
     let mut tasks = JoinSet::new();
