@@ -14,14 +14,31 @@ use crate::replica::Replica;
 /// A node that stops waits for at most so many ticks for others to take over.
 const STOP_TICKS: u64 = 2_000 / TICK_MS;
 
+/// Whether the process is to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stay {
+    /// It is.
+    On,
+    /// It hands over, since this tick, and then it ends.
+    LeavingSince(u64),
+    /// It may end.
+    Gone,
+}
+
 impl Node {
+    pub(crate) fn stop(&mut self) {
+        if self.stay == Stay::On {
+            self.stay = Stay::LeavingSince(self.ticks);
+        }
+    }
+
     pub(crate) fn handle_disk_full(&mut self, full: bool) {
         if self.disk_full == full {
             return;
         }
         self.disk_full = full;
         for replica in self.slots.iter_mut().filter_map(|slot| slot.replica.as_mut()) {
-            replica.group.abstain(full || self.stopping_since.is_some());
+            replica.group.abstain(full || self.stay != Stay::On);
         }
         if self.serving {
             self.send_reports();
@@ -73,16 +90,13 @@ impl Node {
     }
 
     pub(crate) fn go_on_stopping(&mut self) {
-        let Some(since) = self.stopping_since else { return };
-        if self.stopped {
-            return;
-        }
+        let Stay::LeavingSince(since) = self.stay else { return };
         for replica in self.slots.iter_mut().filter_map(|slot| slot.replica.as_mut()) {
             replica.group.abstain(true);
         }
         let leading = self.hand_over();
         if (!leading && self.commit.is_idle()) || self.ticks - since > STOP_TICKS {
-            self.stopped = true;
+            self.stay = Stay::Gone;
             self.out.last.push(Effect::Stopped);
         }
     }

@@ -11,6 +11,7 @@ use ringfort_types::{Epoch, Index, NodeId, Now, PeerMessage, ShardId, Term};
 use crate::asked::Asked;
 use crate::birth::{Birth, Step};
 use crate::forwards::Forwards;
+use crate::leave::Stay;
 use crate::peers::Peers;
 use crate::persist::GroupCommit;
 use crate::replica::Replica;
@@ -73,8 +74,7 @@ pub struct Node {
     pub(crate) pending: usize,
     pub(crate) pending_bytes: usize,
     pub(crate) ticks: u64,
-    pub(crate) stopping_since: Option<u64>,
-    pub(crate) stopped: bool,
+    pub(crate) stay: Stay,
     /// Nothing can be written, for lack of room.
     pub(crate) disk_full: bool,
     /// Since which tick it is known that this node can't be born, and why.
@@ -103,8 +103,7 @@ impl Node {
             pending: 0,
             pending_bytes: 0,
             ticks: 0,
-            stopping_since: None,
-            stopped: false,
+            stay: Stay::On,
             disk_full: false,
             doomed: None,
             out: Out::default(),
@@ -170,7 +169,7 @@ impl Node {
                 }
             }
             Event::DiskFull(full) => self.handle_disk_full(full),
-            Event::Stop => self.stopping_since = self.stopping_since.or(Some(self.ticks)),
+            Event::Stop => self.stop(),
         }
     }
 

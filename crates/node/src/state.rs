@@ -3,6 +3,7 @@
 use ringfort_types::limits::TICK_MS;
 use ringfort_types::{ClusterState, NodeReport, NodeState, PeerMessage, ReplicaReport, ShardState};
 
+use crate::leave::Stay;
 use crate::node::Node;
 
 /// A node that has not been heard of for so long is shown as not reachable.
@@ -44,7 +45,7 @@ impl Node {
 
     /// Gives leaderships back to the nodes first in line, a few at a time, once those have caught up.
     pub(crate) fn drift(&mut self) {
-        if self.ticks < SETTLE_TICKS || self.stopping_since.is_some() || self.disk_full {
+        if self.ticks < SETTLE_TICKS || self.stay != Stay::On || self.disk_full {
             return;
         }
         let (mut handed_over, now_us) = (0, self.now.monotonic_us);

@@ -403,6 +403,7 @@ mod tests {
             in_flight: 1,
             keys: 10,
             value_size: 100,
+            skip_load: false,
             seconds: 1,
             threads: 1,
             json: true,
