@@ -3,6 +3,7 @@
 
 mod crash;
 mod damage;
+mod engine;
 mod model;
 
 use std::sync::Arc;
