@@ -30,6 +30,9 @@ use crate::unary;
 /// Pause before the second attempt; doubles up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(100);
+/// No further attempt is made with less time than this left, or than a fifth of the whole: a node that is asked so late
+/// could not say in time what became of it, and a write that surely did not happen would end as unknown.
+const ATTEMPT_MIN: Duration = Duration::from_millis(300);
 /// How long one node may take over a read before another one is asked.
 const READ_ATTEMPT: Duration = Duration::from_secs(1);
 /// How old the map may get while it is in use.
@@ -98,9 +101,8 @@ impl Inner {
         let begun = Instant::now();
         let deadline = begun + self.options.timeout;
         let _room = self.admit(&request, deadline).await?;
-        let mut troubles = Troubles::new(&request, self.options.one_writer);
+        let mut tries = Tries::new(&request, self.options.one_writer, begun, deadline);
         let mut slow: Option<Arc<Link>> = None;
-        let mut pause = PAUSE_MIN;
         loop {
             let failure = match self.pick(&request, slow.as_ref(), deadline).await {
                 Err(failure) => failure,
@@ -123,14 +125,8 @@ impl Inner {
                     }
                 }
             };
-            troubles.add(failure)?;
             self.refresh_if_older(REFRESH_AGAIN);
-            let now = Instant::now();
-            if now + pause >= deadline {
-                return Err(troubles.verdict());
-            }
-            tokio::time::sleep_until((now + pause).into()).await;
-            pause = (pause * 2).min(PAUSE_MAX);
+            tries.failed(failure).await?;
         }
     }
 
@@ -145,10 +141,10 @@ impl Inner {
         }
         // Any request without a key will do: it says that all nodes are equally good.
         let request = Request::ClusterState;
-        let deadline = Instant::now() + self.options.timeout;
-        let mut troubles = Troubles::new(&request, false);
+        let begun = Instant::now();
+        let deadline = begun + self.options.timeout;
+        let mut tries = Tries::new(&request, false, begun, deadline);
         let mut slow: Option<Arc<Link>> = None;
-        let mut pause = PAUSE_MIN;
         loop {
             let failure = match self.pick(&request, slow.as_ref(), deadline).await {
                 Err(failure) => failure,
@@ -174,14 +170,8 @@ impl Inner {
                     }
                 }
             };
-            troubles.add(failure)?;
             self.refresh_if_older(REFRESH_AGAIN);
-            let now = Instant::now();
-            if now + pause >= deadline {
-                return Err(troubles.verdict());
-            }
-            tokio::time::sleep_until((now + pause).into()).await;
-            pause = (pause * 2).min(PAUSE_MAX);
+            tries.failed(failure).await?;
         }
     }
 
@@ -327,6 +317,34 @@ impl Inner {
     }
 }
 
+/// The attempts at one request.
+struct Tries {
+    troubles: Troubles,
+    /// When the last attempt may begin.
+    last: Instant,
+    pause: Duration,
+}
+
+impl Tries {
+    fn new(request: &Request, one_writer: bool, begun: Instant, deadline: Instant) -> Tries {
+        let whole = deadline - begun;
+        let last = begun + whole.saturating_sub(ATTEMPT_MIN.min(whole / 5));
+        Tries { troubles: Troubles::new(request, one_writer), last, pause: PAUSE_MIN }
+    }
+
+    /// An attempt has failed: waits until it is time for another, or says what came of the request.
+    async fn failed(&mut self, failure: Failure) -> Result<(), Failure> {
+        self.troubles.add(failure)?;
+        let next = Instant::now() + self.pause;
+        if next >= self.last {
+            return Err(self.troubles.verdict());
+        }
+        tokio::time::sleep_until(next.into()).await;
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+        Ok(())
+    }
+}
+
 /// What has gone wrong with a request so far.
 struct Troubles {
     /// Whether an attempt may have had an effect.
@@ -366,9 +384,9 @@ impl Troubles {
     }
 
     /// The failure of a request whose time is over.
-    fn verdict(self) -> Failure {
+    fn verdict(&mut self) -> Failure {
         let outcome = self.outcome();
-        let said = self.said.expect("a request is given up after a failure, not before");
+        let said = self.said.take().expect("a request is given up after a failure, not before");
         Failure { outcome, ..said }
     }
 
@@ -391,4 +409,46 @@ fn unreachable(links: &[&Arc<Link>], whys: &[String]) -> Failure {
         Code::Unavailable,
         format!("{message}. Are the nodes running, and are the addresses right?"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn put() -> Request {
+        Request::Put { key: Bytes::from_static(b"k"), value: Bytes::new() }
+    }
+
+    #[tokio::test]
+    async fn a_write_that_surely_did_not_happen_is_not_sent_again_too_late_to_be_answered() {
+        let now = Instant::now();
+        let refused = || Failure::rejected(Code::Unavailable, "no quorum");
+        let mut early = Tries::new(&put(), false, now, now + Duration::from_secs(2));
+        assert_eq!(early.failed(refused()).await, Ok(()));
+        let mut late = Tries::new(&put(), false, now, now + Duration::from_secs(2));
+        assert_eq!(late.last, now + Duration::from_millis(1_700));
+        late.last = now;
+        assert_eq!(late.failed(refused()).await, Err(refused()));
+        let mut short = Tries::new(&put(), false, now, now + Duration::from_millis(250));
+        assert_eq!(
+            short.failed(refused()).await,
+            Ok(()),
+            "a short time-out has room for more than one attempt"
+        );
+    }
+
+    #[tokio::test]
+    async fn doubt_about_a_write_ends_it_and_stays() {
+        let now = Instant::now();
+        let mut tries = Tries::new(&put(), false, now, now + Duration::from_secs(2));
+        let doubt = Failure::unknown(Code::DeadlineExceeded, "no answer");
+        assert_eq!(tries.failed(doubt.clone()).await, Err(doubt.clone()));
+        let mut one_writer = Tries::new(&put(), true, now, now + Duration::from_secs(2));
+        assert_eq!(one_writer.failed(doubt.clone()).await, Ok(()));
+        one_writer.last = now;
+        let refused = Failure::rejected(Code::Unavailable, "no quorum");
+        assert_eq!(one_writer.failed(refused).await.map_err(|end| end.outcome), Err(Outcome::Unknown));
+    }
 }
