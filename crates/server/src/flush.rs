@@ -109,11 +109,13 @@ impl Flusher {
 fn retry(what: &str, shard: ShardId, node: &Shared, mut act: impl FnMut() -> Result<(), StorageError>) {
     let mut full = false;
     while let Err(error) = act() {
+        if node.is_stopping() {
+            // The node ends, and the log has everything: the next start does it again, or says what is wrong.
+            tracing::warn!("the table of shard {shard} is left as it was: {error}");
+            return;
+        }
         if !error.is_disk_full() {
             die(&format!("can't {what} the table of shard {shard}"), &error);
-        }
-        if node.is_stopping() {
-            return;
         }
         if !full {
             node.notice(format!(
