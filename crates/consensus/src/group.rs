@@ -102,7 +102,7 @@ pub struct Group {
     /// The commit index has moved since the last record that holds it.
     commit_unrecorded: bool,
     fetching: Option<Wanted>,
-    /// Does not stand for election, for now.
+    /// Does not stand for election, and does not take over when asked to.
     abstains: bool,
 }
 

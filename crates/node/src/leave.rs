@@ -29,6 +29,15 @@ impl Node {
     pub(crate) fn stop(&mut self) {
         if self.stay == Stay::On {
             self.stay = Stay::LeavingSince(self.ticks);
+            self.set_abstaining();
+        }
+    }
+
+    /// Tells all replicas here whether they may stand for election.
+    pub(crate) fn set_abstaining(&mut self) {
+        let abstains = self.disk_full || self.stay != Stay::On;
+        for replica in self.slots.iter_mut().filter_map(|slot| slot.replica.as_mut()) {
+            replica.group.abstain(abstains);
         }
     }
 
@@ -37,9 +46,7 @@ impl Node {
             return;
         }
         self.disk_full = full;
-        for replica in self.slots.iter_mut().filter_map(|slot| slot.replica.as_mut()) {
-            replica.group.abstain(full || self.stay != Stay::On);
-        }
+        self.set_abstaining();
         if self.serving {
             self.send_reports();
         }
@@ -91,9 +98,6 @@ impl Node {
 
     pub(crate) fn go_on_stopping(&mut self) {
         let Stay::LeavingSince(since) = self.stay else { return };
-        for replica in self.slots.iter_mut().filter_map(|slot| slot.replica.as_mut()) {
-            replica.group.abstain(true);
-        }
         let leading = self.hand_over();
         if (!leading && self.commit.is_idle()) || self.ticks - since > STOP_TICKS {
             self.stay = Stay::Gone;

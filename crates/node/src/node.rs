@@ -270,6 +270,7 @@ impl Node {
             self.slots[shard.0 as usize].replica = Some(replica);
             self.mark(shard);
         }
+        self.set_abstaining();
         let all_open = self.layout.as_ref().is_some_and(|layout| {
             layout.shards.iter().all(|shard| {
                 shard.replicas.iter().all(|place| place.node != self.id)
