@@ -29,6 +29,7 @@
 pub mod codec;
 pub mod election;
 mod group;
+pub mod inspect;
 mod log;
 
 pub use group::{Fetch, Group, GroupConfig, Outgoing, Restored, Synced, Turn, Unsynced};

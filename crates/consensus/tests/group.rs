@@ -1,6 +1,7 @@
 //! Three replicas of one group: what may leave before the disk is done, and what may not.
 
 use bytes::Bytes;
+use ringfort_consensus::inspect::{SeenKind, inspect};
 use ringfort_consensus::{Group, GroupConfig, Outgoing, Restored, Synced, Turn, Unsynced};
 use ringfort_types::{HardState, Index, LogEntry, PeerId, Record, Role, ShardId, Term};
 
@@ -264,4 +265,16 @@ fn bytes_that_are_no_message_are_refused() {
         let _ = one.group.step(Bytes::from(noise));
     }
     assert_eq!(one.group.term(), Term(0));
+}
+
+#[test]
+fn an_onlooker_reads_a_message_and_nothing_else() {
+    let mut first = replica(1);
+    first.group.campaign();
+    let sent = first.turn();
+    let seen: Vec<String> = sent.iter().map(|(_, bytes)| inspect(bytes).unwrap().to_string()).collect();
+    assert_eq!(seen, vec!["pre-vote for term 1, log ends at 0 of term 0"; 2]);
+    let looked = inspect(&sent[0].1).unwrap();
+    assert_eq!((looked.kind, looked.from, looked.to), (SeenKind::PreVote, PeerId(1), sent[0].0));
+    assert!(inspect(&Bytes::from_static(b"not a message")).is_err());
 }
