@@ -6,6 +6,7 @@ use bytes::Bytes;
 use raft::eraftpb::{ConfState, Entry, HardState as RaftHardState, Message, MessageType};
 use raft::{Config, RawNode, StateRole};
 use ringfort_types::limits::{APPEND_BYTES_MAX, APPENDS_IN_FLIGHT_MAX, HEARTBEAT_MS, TICK_MS};
+use ringfort_types::planted::{self, Bug};
 use ringfort_types::wire::Malformed;
 use ringfort_types::{HardState, Index, LogEntry, PeerId, Record, Role, ShardId, Term};
 
@@ -265,12 +266,15 @@ impl Group {
         let leads = !messages.is_empty();
         messages.extend(ready.take_persisted_messages());
         let number = ready.number();
-        let needs_sync = !turn.records.is_empty();
+        let needs_sync = !turn.records.is_empty() && (term_or_vote || !planted::is(Bug::AckBeforeSync));
         let entries_wait = needs_sync || !self.unsynced.is_empty();
         let term_waits = term_or_vote || self.unsynced.iter().any(|earlier| earlier.term_or_vote);
         let mut held = Vec::new();
         for message in messages {
-            let waits = term_waits || (!leads && entries_wait && codec::waits_for_entries(&message));
+            let mut waits = term_waits || (!leads && entries_wait && codec::waits_for_entries(&message));
+            if planted::is(Bug::TermSentBeforeSync) {
+                waits &= message.get_msg_type() == MessageType::MsgAppendResponse;
+            }
             let outgoing = (PeerId(message.to), codec::encode(&message));
             if waits { held.push(outgoing) } else { turn.send.push(outgoing) }
         }
@@ -383,8 +387,8 @@ impl Group {
     /// its term (Raft thesis, 6.4, step 1; before that a new leader may not know how much is committed). The
     /// read may be answered once a majority has confirmed [`Group::term`] *afterwards*.
     pub fn read_index(&self) -> Option<Index> {
-        (self.raw.raft.state == StateRole::Leader && self.raw.raft.commit_to_current_term())
-            .then(|| self.committed())
+        let may_know = self.raw.raft.commit_to_current_term() || planted::is(Bug::ReadBeforeOwnEntry);
+        (self.raw.raft.state == StateRole::Leader && may_know).then(|| self.committed())
     }
 
     /// How many replicas are known to have synced this index.

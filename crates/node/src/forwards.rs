@@ -29,6 +29,10 @@ impl Forwards {
         Forwards { next: boot << 40, waiting: BTreeMap::new() }
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
     pub(crate) fn add(&mut self, to: NodeId, asked: Asked) -> u64 {
         self.next += 1;
         self.waiting.insert(self.next, Forwarded { to, asked });

@@ -14,6 +14,9 @@
 //! somebody to lead its shard (`Slot::waiting`). It is answered exactly once: by the driver from a job, or
 //! with [`Effect::Reply`].
 //!
+//! **Recovery** (`recovery`): what every driver does to get from the disk to shards that are up to date. It
+//! reads through the traits that the driver hands in.
+//!
 //! **Birth** (`birth`): no group starts before the full map of nodes is synced on each of them.
 //!
 //! Caveats. Layouts do not change after birth yet. Every node reports to every other each second, which is
@@ -26,9 +29,11 @@ mod birth;
 mod error;
 mod forwards;
 mod leave;
+mod load;
 mod node;
 mod peers;
 mod persist;
+pub mod recovery;
 mod replica;
 mod rounds;
 mod routing;
@@ -37,4 +42,5 @@ mod turn;
 
 pub use api::{Answered, ApplyJob, Config, Effect, Event, Identity, Incoming, Opened, ReadJob, TableStats};
 pub use error::NodeError;
+pub use load::Load;
 pub use node::Node;

@@ -9,6 +9,7 @@ use ringfort_types::{
 
 use crate::asked::{Asked, no_leader};
 use crate::node::Node;
+use crate::turn::APPLYING_BYTES_MAX;
 use crate::{Answered, Incoming};
 
 /// Shortest time between two tries to pass a request on.
@@ -149,6 +150,10 @@ impl Node {
                         ),
                     );
                     return self.fail(asked, failure);
+                }
+                if replica.applying_bytes() > APPLYING_BYTES_MAX {
+                    // What is committed already has to be in the table first.
+                    return self.wait(shard, asked, RETRY_MS);
                 }
                 replica.add_write(asked);
                 self.mark(shard);

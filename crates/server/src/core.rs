@@ -229,9 +229,14 @@ impl Core {
         let memtable_bytes = self.memtable_bytes;
         let open = move || -> Result<Vec<JoinHandle<()>>, StartError> {
             let found = open::open(&data, &*tables, cluster, &wanted)?;
-            shared.readers.open(found.shards.iter().map(ringfort_shard::Shard::reader));
+            shared.readers.open(found.shards.values().map(ringfort_shard::Shard::reader));
             let _first = log.set(found.log.reader());
-            let applier = Applier::new(shared.clone(), found.shards, flusher.clone(), memtable_bytes);
+            let applier = Applier::new(
+                shared.clone(),
+                found.shards.into_values().collect(),
+                flusher.clone(),
+                memtable_bytes,
+            );
             let (logging, flushing) = (shared.clone(), shared.clone());
             let threads = vec![
                 spawn("log", move || {

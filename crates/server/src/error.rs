@@ -1,7 +1,7 @@
 //! Why a node does not start, or does not go on.
 
 use ringfort_node::NodeError;
-use ringfort_shard::ShardError;
+use ringfort_node::recovery::RecoveryError;
 use ringfort_storage::StorageError;
 
 /// A node that can't start or go on. Each message is one line: what is wrong and what to do.
@@ -45,28 +45,15 @@ pub enum StartError {
     /// The data directory can't be used.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// A shard's table can't be used.
+    /// What is in it can't be brought up to date.
     #[error(transparent)]
-    Shard(#[from] ShardError),
+    Recovery(RecoveryError),
     /// The flags disagree with the data directory.
     #[error(transparent)]
     Node(#[from] NodeError),
     /// The other nodes won't have it, or it won't have them.
     #[error("refused: {0}")]
     Refused(String),
-    /// A table is ahead of the log that made it.
-    #[error(
-        "the log ends at index {last} of shard {shard}, but its table is at {applied}: part of the log is \
-         missing; restore the files, or remove this node from its cluster and start it with a new data directory"
-    )]
-    LogBehind {
-        /// Whose.
-        shard: u32,
-        /// The log's last index.
-        last: u64,
-        /// The table's.
-        applied: u64,
-    },
     /// The node has ended.
     #[error("the node has stopped: {0}")]
     Ended(&'static str),
@@ -106,10 +93,16 @@ impl StartError {
                 },
                 _ => 3,
             },
-            StartError::Shard(_)
-            | StartError::LogBehind { .. }
-            | StartError::Ended(_)
-            | StartError::System { .. } => 3,
+            StartError::Recovery(_) | StartError::Ended(_) | StartError::System { .. } => 3,
+        }
+    }
+}
+
+impl From<RecoveryError> for StartError {
+    fn from(error: RecoveryError) -> StartError {
+        match error {
+            RecoveryError::Storage(error) => StartError::Storage(error),
+            other => StartError::Recovery(other),
         }
     }
 }

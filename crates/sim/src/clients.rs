@@ -1,16 +1,18 @@
-//! Clients, each with one request at a time, and what they remember for the judge.
+//! Clients, each with one request at a time, and what they remember for the judges.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use ringfort_node::{Event, Incoming};
 use ringfort_types::{
-    Consistency, Outcome, Page, Receipt, Reply, Request, Revision, Scan, ShardId, Token, slot_of,
+    Consistency, Index, NodeId, Outcome, Page, Reply, Request, Scan, ShardId, Token, slot_of,
 };
 
 use crate::Plan;
 use crate::history::{Action, Operation};
 use crate::host::Work;
+use crate::judges::lost_writes::LAST_READER;
+use crate::judges::{ANSWERED_IN_TIME, ANSWERED_ONCE, NODE_GOES_ON};
 use crate::network::node;
 use crate::world::{Next, World};
 
@@ -35,9 +37,11 @@ struct Asked {
     by: Asker,
     host: usize,
     life: u64,
-    /// How often the process had stood still; `None` if it did just then.
+    /// How often the process had stood still; `None` if it did just then, or was slow.
     pauses: Option<u64>,
     request: Request,
+    /// The index that a linearizable answer must not be before.
+    floor: Index,
     invoked_us: u64,
     /// The node has answered.
     is_answered: bool,
@@ -51,11 +55,15 @@ pub(crate) struct Clients {
     pub(crate) keys: Vec<Bytes>,
     asked: BTreeMap<u64, Asked>,
     last: u64,
+    /// How many requests of the plan's clients are open.
+    open: usize,
     counts: (u64, u64, u64),
     /// What the judge was told.
     pub(crate) told: BTreeMap<u64, Option<Reply>>,
-    /// Receipts of acknowledged writes.
-    receipts: BTreeMap<(ShardId, Revision), Receipt>,
+    /// Where each shard was last seen to be led.
+    leaders: BTreeMap<ShardId, NodeId>,
+    /// What a client goes on with: the rest of a list.
+    next: BTreeMap<usize, Scan>,
 }
 
 impl Clients {
@@ -64,9 +72,11 @@ impl Clients {
             keys: (0..plan.keys).map(|number| Bytes::from(format!("key{number}"))).collect(),
             asked: BTreeMap::new(),
             last: 0,
+            open: 0,
             counts: (0, 0, 0),
             told: BTreeMap::new(),
-            receipts: BTreeMap::new(),
+            leaders: BTreeMap::new(),
+            next: BTreeMap::new(),
         }
     }
 
@@ -74,16 +84,9 @@ impl Clients {
         self.counts
     }
 
-    /// Whether anybody has tried to set the key to this value.
-    fn was_put(&self, key: &Bytes, value: &Bytes) -> bool {
-        self.asked.values().any(
-            |asked| matches!(&asked.request, Request::Put { key: k, value: v } if k == key && v == value),
-        )
-    }
-
     /// Whether any client still waits.
     pub(crate) fn wait(&self) -> bool {
-        self.asked.values().any(|asked| matches!(asked.by, Asker::Client(_)) && !asked.is_closed)
+        self.open > 0
     }
 }
 
@@ -94,31 +97,47 @@ impl World {
             return;
         }
         let key = self.clients.keys[self.random.below(self.clients.keys.len() as u64) as usize].clone();
-        let request = match self.random.below(100) {
-            0..45 => {
-                // Unlike any other, and now and then large.
-                let mut value = format!("c{client}-{}", self.clients.last).into_bytes();
-                if self.random.chance(5) {
-                    value.resize(self.random.between(1_000, 20_000) as usize, b'.');
+        let request = if let Some(rest) = self.clients.next.remove(&client) {
+            Request::Scan(rest)
+        } else {
+            match self.random.below(100) {
+                0..42 => {
+                    // Unlike any other, and now and then large.
+                    let mut value = format!("c{client}-{}", self.clients.last).into_bytes();
+                    if self.random.chance(5) {
+                        value.resize(self.random.between(1_000, 20_000) as usize, b'.');
+                    }
+                    Request::Put { key, value: value.into() }
                 }
-                Request::Put { key, value: value.into() }
+                42..52 => Request::Delete { key },
+                52..60 => Request::Get { key, consistency: Consistency::Stale },
+                60..68 => Request::Scan(self.list(&key)),
+                _ => Request::Get { key, consistency: Consistency::Linearizable },
             }
-            45..55 => Request::Delete { key },
-            55..60 => Request::Get { key, consistency: Consistency::Stale },
-            60..65 => Request::Scan(Scan {
-                shard: ShardId(self.random.between(1, self.plan.shards.into()) as u32),
-                at: None,
-                from: Bytes::new(),
-                prefix: Bytes::from_static(b"key"),
-                rows_max: 1_000,
-                bytes_max: u32::MAX,
-                keys_only: false,
-            }),
-            _ => Request::Get { key, consistency: Consistency::Linearizable },
         };
-        let host = self.random.below(self.hosts.len() as u64) as usize;
+        let mut host = self.random.below(self.hosts.len() as u64) as usize;
+        // Some go straight to whom they take for the leader; the others' requests are passed on.
+        if client.is_multiple_of(3)
+            && let Some(leader) = self.shard_of(&request).and_then(|shard| self.clients.leaders.get(&shard))
+        {
+            host = leader.0 as usize - 1;
+        }
         let timeout_ms = self.random.pick(&[300, 1_000, 3_000]);
         self.ask(Asker::Client(client), host, request, timeout_ms);
+    }
+
+    /// A list of the shard that has this key, in pages or at once.
+    fn list(&mut self, key: &Bytes) -> Scan {
+        let shard = self.layout.as_ref().map_or(ShardId(1), |layout| layout.shard_of_slot(slot_of(key)));
+        Scan {
+            shard,
+            at: None,
+            from: Bytes::new(),
+            prefix: Bytes::from_static(b"key"),
+            rows_max: self.random.pick(&[1, 2, 1_000]),
+            bytes_max: u32::MAX,
+            keys_only: false,
+        }
     }
 
     /// Somebody looks at who leads.
@@ -134,22 +153,26 @@ impl World {
         self.clients.last += 1;
         let id = self.clients.last;
         let target = &self.hosts[host];
-        let (life, pauses) = (target.life, target.paused.is_none().then_some(target.pauses));
+        let is_brisk = target.paused.is_none() && target.slowness == 1;
+        let (life, pauses) = (target.life, is_brisk.then_some(target.pauses));
         let refused = target.process.is_none();
         if by != Asker::Onlooker {
             self.log(format_args!("{by:?} asks n{} #{id}: {}", host + 1, show(&request)));
         }
+        let floor = self.shard_of(&request).map_or(Index(0), |shard| self.judges.reads.floor(shard));
         let asked = Asked {
             by,
             host,
             life,
             pauses,
             request: request.clone(),
+            floor,
             invoked_us: self.now_us,
             is_answered: false,
             is_closed: false,
         };
         self.clients.asked.insert(id, asked);
+        self.clients.open += usize::from(matches!(by, Asker::Client(_)));
         if refused {
             // Nobody listens there: surely nothing has happened.
             self.close(id, None, Outcome::Rejected);
@@ -165,17 +188,26 @@ impl World {
     /// A node has answered its client.
     pub(crate) fn answer_client(&mut self, at: usize, id: u64, reply: Reply) {
         let Some(asked) = self.clients.asked.get_mut(&id) else {
-            return self.find(format_args!("n{} answers #{id}, which nobody asked", at + 1));
+            return self.find(ANSWERED_ONCE, format_args!("n{} answers #{id}, which nobody asked", at + 1));
         };
         if std::mem::replace(&mut asked.is_answered, true) {
-            return self.find(format_args!("n{} answers #{id} twice", at + 1));
+            return self.find(ANSWERED_ONCE, format_args!("n{} answers #{id} twice", at + 1));
+        }
+        if let Reply::Written(receipt) = &reply {
+            let hosts = self.hosts_of(receipt.shard);
+            let receipt = *receipt;
+            // A mark for digests changes nothing, and so shares its revision.
+            if !matches!(self.clients.asked[&id].request, Request::Digest { .. }) {
+                let broken = self.judges.acknowledged(&hosts, &receipt);
+                self.find_all(broken);
+            }
         }
         let after_us = self.random.between(50, self.plan.message_us_max);
         self.schedule(after_us, Next::Answer { id, reply: Box::new(reply) });
     }
 
     pub(crate) fn hear_answer(&mut self, id: u64, reply: Reply) {
-        if self.clients.asked[&id].is_closed {
+        if self.clients.asked.get(&id).is_none_or(|asked| asked.is_closed) {
             return;
         }
         let outcome = if let Reply::Failed(failure) = &reply { failure.outcome } else { Outcome::Unknown };
@@ -183,15 +215,13 @@ impl World {
     }
 
     pub(crate) fn give_up(&mut self, id: u64) {
-        let asked = &self.clients.asked[&id];
-        if asked.is_closed {
-            return;
-        }
+        let Some(asked) = self.clients.asked.get(&id).filter(|asked| !asked.is_closed) else { return };
         let host = &self.hosts[asked.host];
-        let ran = host.life == asked.life && asked.pauses == Some(host.pauses) && host.paused.is_none();
+        let is_brisk = host.paused.is_none() && host.slowness == 1;
+        let ran = host.life == asked.life && asked.pauses == Some(host.pauses) && is_brisk;
         if ran && !asked.is_answered {
             let (at, request) = (asked.host + 1, show(&asked.request));
-            self.find(format_args!("n{at} has not answered #{id} ({request}) in time"));
+            self.find(ANSWERED_IN_TIME, format_args!("n{at} has not answered #{id} ({request}) in time"));
         }
         self.close(id, None, Outcome::Unknown);
     }
@@ -217,19 +247,23 @@ impl World {
         let (by, host) = (asked.by, asked.host);
         match by {
             Asker::Onlooker => {
-                if let Some(Reply::Cluster(state)) = &reply {
-                    let broken = self.safety.seen(state);
-                    self.find_all(broken);
-                }
-                if !matches!(reply, Some(Reply::Cluster(_)) | None) {
-                    self.find(format_args!(
-                        "n{} says {reply:?} when asked for the cluster's state",
-                        host + 1
-                    ));
+                match reply {
+                    None => {}
+                    Some(Reply::Cluster(state)) => {
+                        let broken = self.judges.shown(&state);
+                        self.find_all(broken);
+                        let led = state.shards.iter().filter_map(|shard| Some((shard.shard, shard.leader?)));
+                        self.clients.leaders.extend(led);
+                    }
+                    Some(other) => {
+                        let what = format_args!("n{} shows {other:?} instead of the cluster", host + 1);
+                        self.find(NODE_GOES_ON, what);
+                    }
                 }
                 return;
             }
             Asker::Client(client) => {
+                self.clients.open -= 1;
                 let after_us = self.random.between(1_000, 60_000);
                 self.schedule(after_us, Next::Act { client });
             }
@@ -246,22 +280,26 @@ impl World {
 
     fn remember(&mut self, id: u64, reply: Option<Reply>, outcome: Outcome) {
         let asked = &self.clients.asked[&id];
+        let shard = self.shard_of(&asked.request);
+        let floor = asked.floor;
         let (action, key, returned) = match (&asked.request, reply) {
-            (Request::Get { key, consistency: Consistency::Stale }, Some(Reply::Value { row, .. })) => {
-                if let Some(row) = row
-                    && !self.clients.was_put(key, &row.value)
-                {
-                    self.find(format_args!("#{id} finds what nobody has put there: {row:?}"));
+            (Request::Get { key, consistency }, Some(Reply::Value { row, at, .. })) => {
+                let shard = shard.expect("an answer comes from a born cluster");
+                let is_stale = *consistency == Consistency::Stale;
+                let floor = if is_stale { Index(0) } else { floor };
+                let broken = self.judges.reads.got(shard, key, row.as_ref(), at, floor);
+                let (action, key) = (Action::Get(row.map(|row| row.value)), key.clone());
+                self.find_all(broken.into_iter().collect());
+                if is_stale {
+                    return;
                 }
-                return;
+                self.judges.reads.known(shard, at);
+                (action, key, true)
             }
-            (Request::Scan(_), Some(Reply::Page(page))) => return self.remember_page(id, &page),
-            (Request::Get { key, .. }, Some(Reply::Value { row, .. })) => {
-                (Action::Get(row.map(|row| row.value)), key.clone(), true)
-            }
+            (Request::Scan(_), Some(Reply::Page(page))) => return self.remember_page(id, page),
             (Request::Put { .. } | Request::Delete { .. }, Some(Reply::Written(receipt))) => {
-                self.check_receipt(id, receipt);
-                let (action, key) = write(&self.clients.asked[&id].request);
+                let (action, key) = write(&asked.request);
+                self.judges.reads.known(receipt.shard, receipt.index);
                 (action, key, true)
             }
             (Request::Get { .. } | Request::Scan(_), Some(Reply::Failed(_)) | None) => {
@@ -279,7 +317,7 @@ impl World {
             (Request::Digest { .. } | Request::DigestAt { .. } | Request::ClusterState, _) => return,
             (request, reply) => {
                 let request = show(request);
-                return self.find(format_args!("#{id} {request} is answered by {reply:?}"));
+                return self.find(ANSWERED_ONCE, format_args!("#{id} {request} is answered by {reply:?}"));
             }
         };
         if returned {
@@ -290,24 +328,37 @@ impl World {
         let asked = &self.clients.asked[&id];
         let client = match asked.by {
             Asker::Client(client) => client as u64,
-            _ => u64::MAX,
+            _ => LAST_READER,
         };
         let returned_us = returned.then_some(self.now_us);
         self.history.push(Operation { client, key, action, invoked_us: asked.invoked_us, returned_us });
     }
 
-    /// A scan is a get of every key at one time: of those that it finds, and of those of its shard that it
-    /// doesn't. (That the gets are of one and the same time is not judged.)
-    fn remember_page(&mut self, id: u64, page: &Page) {
+    /// A list is a get of every key at one time: of those that it finds, and of those of its shard that it
+    /// doesn't. (That the gets are of one and the same time is for `judges::reads`.)
+    fn remember_page(&mut self, id: u64, page: Page) {
         let asked = &self.clients.asked[&id];
         let Request::Scan(scan) = &asked.request else { unreachable!("pages answer scans") };
-        let (shard, invoked_us) = (scan.shard, asked.invoked_us);
-        if page.next.is_some() {
+        let (scan, invoked_us, by) = (scan.clone(), asked.invoked_us, asked.by);
+        // Later pages are of the first one's index.
+        let floor = if scan.at.is_none() { asked.floor } else { Index(0) };
+        let broken = self.judges.reads.listed(scan.shard, &scan, &page, floor);
+        self.find_all(broken.into_iter().collect());
+        self.clients.counts.0 += 1;
+        if scan.at.is_none() {
+            self.judges.reads.known(scan.shard, page.at);
+        }
+        if let (Some(next), Asker::Client(client)) = (page.next, by) {
+            let rest = Scan { at: Some(page.at), from: next, ..scan };
+            self.clients.next.insert(client, rest);
+            return;
+        }
+        if scan.at.is_some() {
             return;
         }
         for key in self.clients.keys.clone() {
             let found = page.rows.iter().find(|(found, _)| *found == key);
-            if found.is_none() && self.shard_of(&key) != Some(shard) {
+            if found.is_none() && self.shard_of_key(&key) != Some(scan.shard) {
                 continue;
             }
             let action = Action::Get(found.map(|(_, row)| row.value.clone()));
@@ -316,21 +367,26 @@ impl World {
         }
     }
 
-    /// Which shard a key belongs to, if any process knows the layout now.
-    fn shard_of(&self, key: &Bytes) -> Option<ShardId> {
-        let layout = self.hosts.iter().find_map(|host| host.process.as_ref()?.node.layout())?;
-        Some(layout.shard_of_slot(slot_of(key)))
+    fn shard_of_key(&self, key: &Bytes) -> Option<ShardId> {
+        Some(self.layout.as_ref()?.shard_of_slot(slot_of(key)))
     }
 
-    /// A receipt names a majority, and a revision that no other write was given.
-    fn check_receipt(&mut self, id: u64, receipt: Receipt) {
-        let majority = self.plan.nodes.min(3) as u32 / 2 + 1;
-        if receipt.copies < majority {
-            self.find(format_args!("#{id} is acknowledged with fewer copies than a majority: {receipt:?}"));
+    /// Which shard a request is about, if the cluster is born.
+    fn shard_of(&self, request: &Request) -> Option<ShardId> {
+        match request {
+            Request::Scan(scan) => Some(scan.shard),
+            Request::Get { key, .. } | Request::Put { key, .. } | Request::Delete { key } => {
+                self.shard_of_key(key)
+            }
+            _ => None,
         }
-        if let Some(other) = self.clients.receipts.insert((receipt.shard, receipt.revision), receipt) {
-            self.find(format_args!("#{id}: two writes have one revision: {other:?}, {receipt:?}"));
-        }
+    }
+
+    /// Where a shard's replicas are.
+    pub(crate) fn hosts_of(&self, shard: ShardId) -> Vec<usize> {
+        let shard = self.layout.as_ref().and_then(|layout| layout.shard(shard));
+        let replicas = shard.map(|shard| &shard.replicas[..]).unwrap_or_default();
+        replicas.iter().map(|replica| replica.node.0 as usize - 1).collect()
     }
 }
 
@@ -345,9 +401,12 @@ fn write(request: &Request) -> (Action, Bytes) {
 pub(crate) fn show(request: &Request) -> String {
     let text = |bytes: &Bytes| bytes[..bytes.len().min(20)].escape_ascii().to_string();
     match request {
-        Request::Get { key, .. } => format!("get {}", text(key)),
+        Request::Get { key, consistency } => format!("{consistency:?} get {}", text(key)),
         Request::Put { key, value } => format!("put {} {}", text(key), text(value)),
         Request::Delete { key } => format!("delete {}", text(key)),
+        Request::Scan(scan) => {
+            format!("list shard {} at {:?} from {:?}, {} rows", scan.shard, scan.at, scan.from, scan.rows_max)
+        }
         other => format!("{other:?}"),
     }
 }
@@ -357,9 +416,12 @@ pub(crate) fn show_reply(reply: &Reply) -> String {
         Reply::Value { row: Some(row), at, .. } => {
             format!("{} at {at}", row.value[..row.value.len().min(20)].escape_ascii())
         }
+        Reply::Value { row: None, at, .. } => format!("absent at {at}"),
         Reply::Written(receipt) => {
             format!("written in shard {} at {} by {}", receipt.shard, receipt.index, receipt.copies)
         }
+        Reply::Page(page) => format!("{} rows at {}, next {:?}", page.rows.len(), page.at, page.next),
+        Reply::Failed(failure) => format!("{:?}: {}", failure.outcome, failure.message),
         other => format!("{other:?}"),
     }
 }

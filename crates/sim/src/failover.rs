@@ -4,6 +4,7 @@ use bytes::Bytes;
 use ringfort_types::{Reply, Request, ShardId};
 
 use crate::clients::Asker;
+use crate::judges::HEALS;
 use crate::world::World;
 use crate::{Plan, Report};
 
@@ -24,7 +25,7 @@ pub fn failovers(seed: u64, kills: usize) -> (Vec<u64>, Report) {
         let settled_us = world.now_us + SETTLE_US + world.random.below(1_000_000);
         world.run_until(settled_us);
         let Some(leader) = world.leader_of(ShardId(1)) else {
-            world.find(format_args!("nobody leads shard 1 before kill {kill}"));
+            world.find(HEALS, format_args!("nobody leads shard 1 before kill {kill}"));
             continue;
         };
         let began_us = world.now_us;
@@ -63,7 +64,7 @@ impl World {
                 return self.now_us;
             }
         }
-        self.find(format_args!("shard {shard} takes no writes within 10 s of kill {kill}"));
+        self.find(HEALS, format_args!("shard {shard} takes no writes within 10 s of kill {kill}"));
         u64::MAX
     }
 }

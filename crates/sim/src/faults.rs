@@ -2,8 +2,10 @@
 
 use ringfort_node::Event;
 
-use crate::host::{Trap, Work};
-use crate::plan::Fault;
+use crate::host::{Rot, Trap, Work};
+use crate::judges::{ENDS_WHEN_ASKED, WIPED_IS_REFUSED};
+use crate::plan::{Fault, Strike};
+use crate::random::Random;
 use crate::world::{Next, World};
 
 /// A process that is asked to stop is gone after so long, in microseconds.
@@ -14,95 +16,173 @@ const STOP_US_MAX: u64 = 5_000_000;
 pub(crate) enum Cure {
     /// These links may be made again.
     Unblock(Vec<(usize, usize)>),
-    Quicken {
-        from: usize,
-        to: usize,
-    },
+    /// This link behaves again.
+    Mend { from: usize, to: usize },
     /// The pause with this number is over.
-    Resume {
-        host: usize,
-        pause: u64,
-    },
+    Resume { host: usize, pause: u64 },
+    /// It works at its own speed again.
+    Quicken { host: usize },
+    /// There is room on its disk again.
+    MakeRoom { host: usize },
+    /// It gets its own directory back.
+    RightDisk { host: usize },
 }
 
 impl World {
-    /// Something goes wrong, if the plan has anything.
-    pub(crate) fn strike(&mut self) {
-        if self.is_calm || self.plan.faults.is_empty() {
+    /// Something goes wrong.
+    pub(crate) fn strike(&mut self, strike: Strike) {
+        if self.is_calm {
             return;
         }
-        let gap_us = self.random.between(20_000, self.plan.fault_gap_ms * 1_000);
-        self.schedule(gap_us, Next::Fault);
-        let fault = self.random.pick(&self.plan.faults.clone());
-        let host = self.random.below(self.hosts.len() as u64) as usize;
-        let other =
-            (host + 1 + self.random.below(self.hosts.len().max(2) as u64 - 1) as usize) % self.hosts.len();
-        self.log(format_args!("fault: {fault:?}, n{} (n{})", host + 1, other + 1));
+        let Strike { number, fault, host, other, for_ms, luck, .. } = strike;
+        self.log(format_args!("fault {number}: {fault:?}, n{} (n{}), {for_ms} ms", host + 1, other + 1));
         let runs = self.hosts[host].process.is_some();
+        let for_us = for_ms * 1_000;
+        let mut random = Random::new(luck);
         match fault {
-            Fault::Kill if runs => self.restart(host, false),
-            Fault::PowerLoss if runs => self.restart(host, true),
+            Fault::Kill if runs => self.restart_after(host, false, for_us),
+            Fault::PowerLoss if runs => self.restart_after(host, true, for_us),
             Fault::Blackout => {
                 for host in 0..self.hosts.len() {
                     if self.hosts[host].process.is_some() {
-                        self.restart(host, true);
+                        let after_us = for_us + random.below(200_000);
+                        self.restart_after(host, true, after_us);
                     }
                 }
             }
-            Fault::KillDuringWrite if runs => self.hosts[host].trap = Some(Trap::Kill),
-            Fault::PowerLossDuringWrite if runs => self.hosts[host].trap = Some(Trap::PowerLoss),
-            Fault::FailedSync if runs => self.hosts[host].trap = Some(Trap::FailedSync),
-            Fault::Stop => {
-                if let Some(process) = self.hosts[host].process.as_mut()
-                    && !process.is_stopping
-                {
-                    process.is_stopping = true;
-                    let (life, pauses) = (self.hosts[host].life, self.hosts[host].pauses);
-                    self.schedule(STOP_US_MAX, Next::MustBeGone { host, life, pauses });
-                    self.work(host, Work::Hear(Event::Stop));
-                }
+            Fault::KillDuringWrite if runs => self.hosts[host].trap = Some((Trap::Kill, for_us)),
+            Fault::PowerLossDuringWrite if runs => self.hosts[host].trap = Some((Trap::PowerLoss, for_us)),
+            Fault::FailedSync if runs => self.hosts[host].trap = Some((Trap::FailedSync, for_us)),
+            Fault::DiskFull => {
+                self.hosts[host].disk.disk.set_capacity(Some(0));
+                self.schedule(for_us, Next::Cure(Cure::MakeRoom { host }));
             }
+            Fault::Rot if runs => self.rot(host, &mut random, for_us),
+            Fault::WrongDisk if runs => self.mount_wrong_disk(host, for_us),
+            Fault::Stop => self.ask_to_stop(host),
             Fault::Isolate => {
                 let others = (0..self.hosts.len()).filter(|other| *other != host);
-                self.block(others.flat_map(|other| [(host, other), (other, host)]).collect());
+                self.block(others.flat_map(|other| [(host, other), (other, host)]).collect(), for_us);
             }
-            Fault::OneWay if host != other => self.block(vec![(host, other)]),
-            Fault::Cut if host != other => self.block(vec![(host, other), (other, host)]),
+            Fault::OneWay if host != other => self.block(vec![(host, other)], for_us),
+            Fault::Cut if host != other => self.block(vec![(host, other), (other, host)], for_us),
             Fault::BreakLink if host != other => self.break_link(host, other),
-            Fault::SlowLink if host != other => {
-                self.network.link(host, other).slow_us = self.random.between(10_000, 300_000);
-                let after_us = self.random.between(100_000, 2_000_000);
-                self.schedule(after_us, Next::Cure(Cure::Quicken { from: host, to: other }));
+            Fault::SlowLink | Fault::LoseFrames | Fault::ReorderFrames | Fault::RepeatFrames
+                if host != other =>
+            {
+                let link = self.network.link(host, other);
+                match fault {
+                    Fault::SlowLink => link.slow_us = random.between(10_000, 300_000),
+                    Fault::LoseFrames => link.loses_percent = random.between(5, 70),
+                    Fault::RepeatFrames => link.repeats_percent = random.between(10, 80),
+                    _ => link.jitter_us = random.between(5_000, 400_000),
+                }
+                self.schedule(for_us, Next::Cure(Cure::Mend { from: host, to: other }));
             }
             Fault::Pause if runs => {
                 self.hosts[host].pauses += 1;
                 let pause = self.hosts[host].pauses;
                 self.hosts[host].paused = Some(pause);
-                let after_us = self.random.between(10_000, 2_500_000);
-                self.schedule(after_us, Next::Cure(Cure::Resume { host, pause }));
+                self.schedule(for_us, Next::Cure(Cure::Resume { host, pause }));
+            }
+            Fault::SlowProcess => {
+                self.hosts[host].slowness = random.between(3, 60);
+                self.schedule(for_us, Next::Cure(Cure::Quicken { host }));
             }
             Fault::ClockJump => {
-                let by_ms = self.hosts[host].clock.jump(&mut self.random);
+                let by_ms = self.hosts[host].clock.jump(&mut random);
                 self.log(format_args!("n{}'s wall clock jumps by {by_ms} ms", host + 1));
             }
             _ => {}
         }
     }
 
-    pub(crate) fn must_be_gone(&mut self, at: usize, life: u64, pauses: u64) {
-        let host = &self.hosts[at];
-        if host.life == life && host.pauses == pauses && host.paused.is_none() {
-            self.find(format_args!("n{} was asked to stop, and still runs after 5 s", at + 1));
+    fn ask_to_stop(&mut self, host: usize) {
+        if let Some(process) = self.hosts[host].process.as_mut()
+            && !process.is_stopping
+        {
+            process.is_stopping = true;
+            let (life, pauses) = (self.hosts[host].life, self.hosts[host].pauses);
+            let longest_us = STOP_US_MAX * self.hosts[host].slowness;
+            self.schedule(longest_us, Next::MustBeGone { host, life, pauses });
+            self.work(host, Work::Hear(Event::Stop));
         }
     }
 
-    fn block(&mut self, links: Vec<(usize, usize)>) {
+    pub(crate) fn must_be_gone(&mut self, at: usize, life: u64, pauses: u64) {
+        let host = &self.hosts[at];
+        // A process that stood still in the meantime, or has no room to write, may take longer.
+        if host.life == life && host.pauses == pauses && host.paused.is_none() && !host.is_full() {
+            self.find(ENDS_WHEN_ASKED, format_args!("n{} was asked to stop, and still runs", at + 1));
+        }
+    }
+
+    /// A byte of the log changes, in a batch that is not the last.
+    fn rot(&mut self, host: usize, random: &mut Random, for_us: u64) {
+        let disk = &self.hosts[host].disk.disk;
+        if self.hosts[host].shelf.is_some() || self.hosts[host].rot.is_some() {
+            return;
+        }
+        let files = ringfort_storage::Disk::list(disk, LOG_DIR).unwrap_or_default();
+        let Some(name) = (!files.is_empty()).then(|| &files[random.below(files.len() as u64) as usize])
+        else {
+            return;
+        };
+        let path = format!("{LOG_DIR}/{name}");
+        let bytes = disk.bytes(&path).unwrap_or_default();
+        let begins: Vec<usize> =
+            (0..bytes.len().saturating_sub(3)).filter(|at| bytes[*at..].starts_with(FRAME)).collect();
+        // The last two batches may be overwritten, or never have been synced.
+        if begins.len() < 4 {
+            return;
+        }
+        let offset = random.below(begins[begins.len() - 3] as u64);
+        let mask = random.between(1, 255) as u8;
+        self.end(host, false);
+        self.log(format_args!("n{}: byte {offset} of {path} rots", host + 1));
+        let host_now = &mut self.hosts[host];
+        host_now.disk.disk.damage(&path, offset, mask);
+        host_now.rot = Some(Rot { path, offset, mask });
+        let life = host_now.life;
+        self.schedule(for_us, Next::Start { host, life });
+    }
+
+    /// It is started with an empty directory, as when its volume was not mounted.
+    fn mount_wrong_disk(&mut self, host: usize, for_us: u64) {
+        let born = self.hosts[host].process.as_ref().is_some_and(|process| process.node.layout().is_some());
+        // Were all directories empty, they would be a new cluster.
+        let others_know =
+            (0..self.hosts.len()).any(|other| other != host && self.hosts[other].shelf.is_none());
+        if !born || !others_know || self.hosts[host].shelf.is_some() || self.hosts[host].rot.is_some() {
+            return;
+        }
+        self.end(host, false);
+        self.hosts[host].shelve();
+        let life = self.hosts[host].life;
+        self.schedule(10_000, Next::Start { host, life });
+        self.schedule(for_us + 1_500_000, Next::Cure(Cure::RightDisk { host }));
+    }
+
+    fn remount(&mut self, host: usize) {
+        if self.hosts[host].shelf.is_none() {
+            return;
+        }
+        if self.hosts[host].is_serving() {
+            self.find(WIPED_IS_REFUSED, format_args!("n{} serves with an empty directory", host + 1));
+        }
+        self.end(host, false);
+        self.hosts[host].unshelve();
+        self.log(format_args!("n{} has its own directory again", host + 1));
+        let life = self.hosts[host].life;
+        self.schedule(10_000, Next::Start { host, life });
+    }
+
+    fn block(&mut self, links: Vec<(usize, usize)>, for_us: u64) {
         for &(from, to) in &links {
             self.network.link(from, to).blocked += 1;
             self.break_link(from, to);
         }
-        let after_us = self.random.between(50_000, 4_000_000);
-        self.schedule(after_us, Next::Cure(Cure::Unblock(links)));
+        self.schedule(for_us, Next::Cure(Cure::Unblock(links)));
     }
 
     pub(crate) fn cure(&mut self, cure: Cure) {
@@ -114,12 +194,15 @@ impl World {
                     link.blocked = link.blocked.saturating_sub(1);
                 }
             }
-            Cure::Quicken { from, to } => self.network.link(from, to).slow_us = 0,
+            Cure::Mend { from, to } => self.network.link(from, to).mend(),
             Cure::Resume { host, pause } => {
                 if self.hosts[host].paused == Some(pause) {
                     self.resume(host);
                 }
             }
+            Cure::Quicken { host } => self.hosts[host].slowness = 1,
+            Cure::MakeRoom { host } => self.hosts[host].make_room(),
+            Cure::RightDisk { host } => self.remount(host),
         }
     }
 
@@ -143,6 +226,9 @@ impl World {
         self.network.heal();
         for at in 0..self.hosts.len() {
             self.hosts[at].trap = None;
+            self.hosts[at].slowness = 1;
+            self.hosts[at].make_room();
+            self.remount(at);
             if self.hosts[at].paused.is_some() {
                 self.resume(at);
             }
@@ -153,3 +239,7 @@ impl World {
         }
     }
 }
+
+/// Where a node's log is, and how a batch begins in it (`docs/formats/log.md`).
+const LOG_DIR: &str = "lane-0/log";
+const FRAME: &[u8] = b"RFBF";

@@ -10,6 +10,7 @@ use ringfort_types::{Incarnation, Index, Record, ShardId};
 
 use crate::clock::Clock;
 use crate::power::PluggedDisk;
+use crate::random::Random;
 
 /// Something that a process does, at a time of its own.
 #[derive(Debug)]
@@ -23,6 +24,10 @@ pub(crate) enum Work {
     Sync {
         number: u64,
         records: Vec<Record>,
+    },
+    /// Seals the log, if nothing was written since the batch with this number.
+    Seal {
+        after: u64,
     },
     Apply(Vec<ApplyJob>),
     Read(ReadJob),
@@ -51,6 +56,22 @@ pub(crate) enum Trap {
     FailedSync,
 }
 
+/// A byte that has changed.
+#[derive(Clone, Debug)]
+pub(crate) struct Rot {
+    pub(crate) path: String,
+    pub(crate) offset: u64,
+    pub(crate) mask: u8,
+}
+
+/// What a data directory and its tables are.
+#[derive(Debug, Default)]
+pub(crate) struct Shelf {
+    disk: PluggedDisk,
+    tables: MemoryTables,
+    sealed: BTreeMap<ShardId, Vec<Index>>,
+}
+
 /// One machine.
 #[derive(Debug)]
 pub(crate) struct Host {
@@ -67,10 +88,19 @@ pub(crate) struct Host {
     pub(crate) paused: Option<u64>,
     pub(crate) pauses: u64,
     pub(crate) stalled: VecDeque<Work>,
-    pub(crate) trap: Option<Trap>,
+    /// What happens in its next write, and how long it is gone then, in microseconds.
+    pub(crate) trap: Option<(Trap, u64)>,
+    /// Everything takes this many times as long.
+    pub(crate) slowness: u64,
+    pub(crate) rot: Option<Rot>,
+    /// Its own directory, while it runs with another one.
+    pub(crate) shelf: Option<Shelf>,
+    /// It has run with another one: frames of that time may still be on their way.
+    pub(crate) was_shelved: bool,
 }
 
 /// One life of a node.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact by itself, in any combination")]
 pub(crate) struct Process {
     pub(crate) dir: DataDir,
     pub(crate) incarnation: Incarnation,
@@ -82,6 +112,10 @@ pub(crate) struct Process {
     pub(crate) applies_until_us: u64,
     pub(crate) is_serving: bool,
     pub(crate) is_stopping: bool,
+    /// A batch waits for room on the disk.
+    pub(crate) is_full: bool,
+    /// The last batch that was written.
+    pub(crate) last_batch: u64,
 }
 
 impl std::fmt::Debug for Process {
@@ -91,8 +125,55 @@ impl std::fmt::Debug for Process {
 }
 
 impl Host {
+    pub(crate) fn new(number: usize, random: &mut Random) -> Host {
+        Host {
+            address: format!("10.0.0.{}:50051", number + 1),
+            disk: PluggedDisk::default(),
+            tables: MemoryTables::new(),
+            sealed: BTreeMap::new(),
+            clock: Clock::new(random),
+            life: 0,
+            process: None,
+            paused: None,
+            pauses: 0,
+            stalled: VecDeque::new(),
+            trap: None,
+            slowness: 1,
+            rot: None,
+            shelf: None,
+            was_shelved: false,
+        }
+    }
+
     /// Whether its process takes requests, and goes on doing so.
     pub(crate) fn is_serving(&self) -> bool {
         self.process.as_ref().is_some_and(|process| process.is_serving && !process.is_stopping)
+    }
+
+    /// Whether a batch of its log waits for room.
+    pub(crate) fn is_full(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| process.is_full)
+    }
+
+    pub(crate) fn make_room(&mut self) {
+        self.disk.disk.set_capacity(None);
+    }
+
+    /// Puts its directory aside and gives it an empty one.
+    pub(crate) fn shelve(&mut self) {
+        self.make_room();
+        self.was_shelved = true;
+        let (disk, tables, sealed) = (&mut self.disk, &mut self.tables, &mut self.sealed);
+        self.shelf = Some(Shelf {
+            disk: std::mem::take(disk),
+            tables: std::mem::take(tables),
+            sealed: std::mem::take(sealed),
+        });
+    }
+
+    /// Gives it its own directory back.
+    pub(crate) fn unshelve(&mut self) {
+        let Some(Shelf { disk, tables, sealed }) = self.shelf.take() else { return };
+        (self.disk, self.tables, self.sealed) = (disk, tables, sealed);
     }
 }

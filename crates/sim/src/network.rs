@@ -1,18 +1,19 @@
 //! The network: one connection each way between every two nodes.
 //!
 //! A connection keeps order and loses nothing until it breaks; then whatever is under way is lost, a suffix of
-//! what was sent, and so is what is sent until the sender hears of it. That is the node's contract, and what a
-//! TCP connection does. A connection is named by a number that rises whenever it breaks.
+//! what was sent, and so is what is sent until the sender hears of it. That is what a TCP connection does. A
+//! connection is named by a number that rises whenever it breaks.
+//!
+//! The node must hold against worse, though: frames that get lost one by one, that overtake each other, that come
+//! twice, or late from an earlier connection. A link can be made to do each of these for a while.
 
-use std::fmt::Write;
-
-use bytes::Bytes;
+use ringfort_consensus::inspect::inspect;
 use ringfort_node::Event;
 use ringfort_types::{NodeId, PeerFrame, PeerMessage};
 
 use crate::host::Work;
 use crate::random::Random;
-use crate::world::{Next, World};
+use crate::world::{Arrival, Next, World};
 
 /// Until a sender hears that its connection is gone, at most, in microseconds.
 const NOTICE_US_MAX: u64 = 60_000;
@@ -28,7 +29,19 @@ pub(crate) struct Link {
     pub(crate) blocked: u32,
     /// What a message takes on top, in microseconds.
     pub(crate) slow_us: u64,
+    /// So many of a hundred frames get lost.
+    pub(crate) loses_percent: u64,
+    /// So many of a hundred frames come twice.
+    pub(crate) repeats_percent: u64,
+    /// Frames take up to so much longer, each by itself, and so overtake each other; in microseconds.
+    pub(crate) jitter_us: u64,
     arrived_us: u64,
+}
+
+impl Link {
+    pub(crate) fn mend(&mut self) {
+        (self.slow_us, self.loses_percent, self.repeats_percent, self.jitter_us) = (0, 0, 0, 0);
+    }
 }
 
 /// All links, by sender and receiver.
@@ -51,34 +64,65 @@ impl Network {
     fn arrival(&mut self, from: usize, to: usize, now_us: u64, random: &mut Random) -> u64 {
         let takes_us = random.between(50, self.message_us_max);
         let link = &mut self.links[from][to];
+        if link.jitter_us > 0 {
+            return now_us + takes_us + random.below(link.jitter_us);
+        }
         link.arrived_us = (now_us + takes_us + link.slow_us).max(link.arrived_us + 1);
         link.arrived_us
     }
 
     pub(crate) fn heal(&mut self) {
         for link in self.links.iter_mut().flatten() {
-            (link.blocked, link.slow_us) = (0, 0);
+            link.blocked = 0;
+            link.mend();
         }
     }
 }
 
 impl World {
     /// Puts a frame on its way, if there is a connection.
-    pub(crate) fn send(&mut self, from: usize, to: usize, frame: &PeerFrame) {
+    pub(crate) fn send(&mut self, from: usize, to: usize, mut frame: PeerFrame) {
         let link = *self.network.link(from, to);
         if !link.is_up {
             return;
         }
-        let bytes = frame.encode();
-        let hash = xxhash_rust::xxh3::xxh3_64(&bytes) as u32;
-        let what = show(&frame.messages);
-        self.log(format_args!("n{} -> n{} {} bytes {hash:08x}:{what}", from + 1, to + 1, bytes.len()));
-        let at = self.network.arrival(from, to, self.now_us, &mut self.random);
-        self.schedule_at(at, Next::Arrival { from, to, connection: link.connection, bytes });
+        self.put_on_its_way(from, to, &frame, false);
+        if link.repeats_percent > 0 && self.random.chance(link.repeats_percent) {
+            frame.messages.retain(|message| !matches!(message, PeerMessage::Forward(_)));
+            self.put_on_its_way(from, to, &frame, true);
+        }
     }
 
-    pub(crate) fn arrive(&mut self, from: usize, to: usize, connection: u64, bytes: Bytes) {
-        if self.network.link(from, to).connection != connection {
+    fn put_on_its_way(&mut self, from: usize, to: usize, frame: &PeerFrame, again: bool) {
+        let link = *self.network.link(from, to);
+        let bytes = frame.encode();
+        let hash = xxhash_rust::xxh3::xxh3_64(&bytes) as u32;
+        let lost = link.loses_percent > 0 && self.random.chance(link.loses_percent);
+        let fate = match (lost, again) {
+            (true, _) => " (lost)",
+            (false, true) => " (again)",
+            (false, false) => "",
+        };
+        self.log(format_args!("n{} -> n{} {} bytes {hash:08x}{fate}", from + 1, to + 1, bytes.len()));
+        if self.trace.is_kept() {
+            for message in &frame.messages {
+                self.trace.remark(format_args!("{}", show(message)));
+            }
+        }
+        if lost {
+            return;
+        }
+        let at = self.network.arrival(from, to, self.now_us, &mut self.random);
+        let (connection, life) = (link.connection, self.hosts[to].life);
+        let is_stray = link.jitter_us > 0;
+        let arrival = Arrival { from, to, connection, life, is_stray, bytes };
+        self.schedule_at(at, Next::Arrival(Box::new(arrival)));
+    }
+
+    pub(crate) fn arrive(&mut self, arrival: Arrival) {
+        let Arrival { from, to, connection, life, is_stray, bytes } = arrival;
+        let is_connected = self.network.link(from, to).connection == connection;
+        if !(is_connected || is_stray) || self.hosts[to].life != life {
             return;
         }
         let frame = PeerFrame::decode(bytes).expect("what one node encodes another decodes");
@@ -142,25 +186,23 @@ pub(crate) fn node(host: usize) -> NodeId {
     NodeId(host as u64 + 1)
 }
 
-/// A frame's messages in a few words.
-fn show(messages: &[PeerMessage]) -> String {
-    let mut text = String::new();
-    for message in messages {
-        let shown = match message {
-            PeerMessage::Raft { shard, .. } => write!(text, " raft of {shard},"),
-            PeerMessage::Forward(forward) => {
-                write!(text, " forward {} ({}),", forward.id, crate::clients::show(&forward.request))
-            }
-            PeerMessage::Answer { id, reply } => {
-                write!(text, " answer {id} ({}),", crate::clients::show_reply(reply))
-            }
-            PeerMessage::Hello(_) => write!(text, " hello,"),
-            PeerMessage::Refused { .. } => write!(text, " refused,"),
-            PeerMessage::ReadProbe(probe) => write!(text, " probe {},", probe.round),
-            PeerMessage::ReadProbeReply(reply) => write!(text, " probed {},", reply.round),
-            PeerMessage::Report(_) => write!(text, " report,"),
-        };
-        shown.expect("a string takes everything");
+/// A message in a few words.
+fn show(message: &PeerMessage) -> String {
+    match message {
+        PeerMessage::Raft { shard, message } => match inspect(message) {
+            Ok(seen) => format!("shard {shard}: {seen}"),
+            Err(malformed) => format!("shard {shard}: {malformed}"),
+        },
+        PeerMessage::Forward(forward) => {
+            format!("forward {} ({})", forward.id, crate::clients::show(&forward.request))
+        }
+        PeerMessage::Answer { id, reply } => format!("answer {id} ({})", crate::clients::show_reply(reply)),
+        PeerMessage::Hello(hello) => format!("hello from {}, {:?}", hello.name, hello.stage),
+        PeerMessage::Refused { reason } => format!("refused: {reason}"),
+        PeerMessage::ReadProbe(probe) => format!("read round {} for {:?}", probe.round, probe.shards),
+        PeerMessage::ReadProbeReply(reply) => {
+            format!("read round {} confirmed but for {:?}", reply.round, reply.refused)
+        }
+        PeerMessage::Report(report) => format!("report of {} replicas", report.replicas.len()),
     }
-    text
 }

@@ -1,4 +1,10 @@
-//! What a run is to be like. Drawn from its seed, so that seeds differ in kind and not only in luck.
+//! What a run is to be like, and what will go wrong when. Drawn from its seed, so that seeds differ in kind and not
+//! only in luck.
+//!
+//! The whole schedule is drawn before the run begins. So a fault can be left out to see whether a finding needs
+//! it (`shrink`), and a run with some left out can be named: `--seed N --keep 3,17`.
+
+use ringfort_types::planted::Bug;
 
 use crate::random::Random;
 
@@ -17,6 +23,14 @@ pub enum Fault {
     Blackout,
     /// A sync fails, and with it the process.
     FailedSync,
+    /// There is no room on a disk.
+    DiskFull,
+    /// A process ends, and a byte of its log changes that had been synced long ago. It must refuse to start, until
+    /// the byte is right again.
+    Rot,
+    /// A process ends and is started with an empty directory. The others must not let it in, until it has its own
+    /// directory again.
+    WrongDisk,
     /// A node is asked to stop, and started again.
     Stop,
     /// A node is cut off from all others.
@@ -29,40 +43,63 @@ pub enum Fault {
     BreakLink,
     /// A connection gets slow.
     SlowLink,
+    /// Frames get lost on the way, one by one.
+    LoseFrames,
+    /// Frames overtake each other, and some arrive that were sent on an earlier connection.
+    ReorderFrames,
+    /// Frames arrive twice (without the requests in them, which no transport repeats).
+    RepeatFrames,
     /// A process stands still.
     Pause,
+    /// A process takes much longer for everything.
+    SlowProcess,
     /// A wall clock jumps, up to ten minutes either way.
     ClockJump,
 }
 
-const ALL: [Fault; 14] = [
-    Fault::Kill,
-    Fault::KillDuringWrite,
-    Fault::PowerLoss,
-    Fault::PowerLossDuringWrite,
-    Fault::Blackout,
-    Fault::FailedSync,
-    Fault::Stop,
-    Fault::Isolate,
-    Fault::OneWay,
-    Fault::Cut,
-    Fault::BreakLink,
-    Fault::SlowLink,
-    Fault::Pause,
-    Fault::ClockJump,
+/// All kinds, each with the longest time that it lasts, in milliseconds. Of those that end a process it is the time
+/// until the next start.
+const KINDS: [(Fault, u64); 21] = [
+    (Fault::Kill, 4_000),
+    (Fault::KillDuringWrite, 4_000),
+    (Fault::PowerLoss, 4_000),
+    (Fault::PowerLossDuringWrite, 4_000),
+    (Fault::Blackout, 4_000),
+    (Fault::FailedSync, 4_000),
+    (Fault::DiskFull, 6_000),
+    (Fault::Rot, 2_000),
+    (Fault::WrongDisk, 3_000),
+    (Fault::Stop, 2_000),
+    (Fault::Isolate, 4_000),
+    (Fault::OneWay, 4_000),
+    (Fault::Cut, 4_000),
+    (Fault::BreakLink, 0),
+    (Fault::SlowLink, 2_000),
+    (Fault::LoseFrames, 3_000),
+    (Fault::ReorderFrames, 3_000),
+    (Fault::RepeatFrames, 3_000),
+    (Fault::Pause, 2_500),
+    (Fault::SlowProcess, 3_000),
+    (Fault::ClockJump, 0),
 ];
 
-/// A bug put into the driver on purpose, to see that it is found.
+/// One thing that goes wrong, once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Plant {
-    /// Syncs of the log report success without any effect.
-    SkipSync,
-    /// Gets are read one entry too early.
-    StaleRead,
-    /// A process that starts has forgotten whom it voted for.
-    ForgetVote,
-    /// One node applies some entries as if they held no commands.
-    LoseRows,
+pub struct Strike {
+    /// Its place in the schedule of its seed.
+    pub number: usize,
+    /// When, in milliseconds.
+    pub at_ms: u64,
+    /// What.
+    pub fault: Fault,
+    /// Where, from 0.
+    pub host: usize,
+    /// Towards whom, for a fault of a link. Another than `host`, unless there is only one.
+    pub other: usize,
+    /// How long, in milliseconds.
+    pub for_ms: u64,
+    /// Whatever else has to be decided.
+    pub luck: u64,
 }
 
 /// One run.
@@ -78,47 +115,89 @@ pub struct Plan {
     pub clients: usize,
     /// How many keys they fight about.
     pub keys: usize,
-    /// When things begin to go wrong, in milliseconds: during the birth, or after it.
-    pub first_fault_ms: u64,
-    /// When they end, in milliseconds.
+    /// When everything heals, in milliseconds.
     pub chaos_ms: u64,
-    /// What may go wrong.
-    pub faults: Vec<Fault>,
-    /// Longest time between two faults, in milliseconds.
-    pub fault_gap_ms: u64,
+    /// When the run ends, in milliseconds, if the verdict is there by then.
+    pub length_ms: u64,
     /// Longest time that a sync takes, in microseconds.
     pub sync_us_max: u64,
     /// Longest time that a message takes, in microseconds.
     pub message_us_max: u64,
+    /// What goes wrong, in order of time.
+    pub strikes: Vec<Strike>,
     /// What is wrong on purpose.
-    pub plant: Option<Plant>,
+    pub plant: Option<Bug>,
+    /// Whether the trace's text is kept, besides its hash.
+    pub keeps_trace: bool,
 }
 
 impl Plan {
-    /// The plan of a seed.
+    /// The plan of a seed: sixty seconds. Three or five nodes; every tenth seed one, two or four.
     pub fn from_seed(seed: u64) -> Plan {
         // Not the generator of the run itself: plans may grow without changing what follows.
         let mut random = Random::new(seed ^ 0x706c_616e);
-        let nodes = random.pick(&[3, 3, 3, 3, 3, 1, 2, 4, 5]);
-        let percent = random.pick(&[20, 50, 80]);
-        Plan {
+        let few = [1, 2, 4];
+        let nodes = if seed % 10 == 9 { random.pick(&few) } else { random.pick(&[3, 3, 5]) };
+        let mut plan = Plan {
             seed,
             nodes,
-            shards: random.between(1, 5) as u32,
+            shards: random.pick(&[8, 8, 8, 16, 16, 32, 64]),
             clients: random.between(2, 12) as usize,
-            keys: random.between(2, 8) as usize,
-            first_fault_ms: random.pick(&[100, 2_500, 2_500, 2_500]),
-            chaos_ms: random.between(6_000, 20_000),
-            faults: ALL.into_iter().filter(|_| random.chance(percent)).collect(),
-            fault_gap_ms: random.pick(&[500, 1_500, 3_000]),
+            keys: random.between(2, 16) as usize,
+            chaos_ms: 50_000,
+            length_ms: 60_000,
             sync_us_max: random.pick(&[500, 3_000, 40_000]),
             message_us_max: random.pick(&[300, 2_000, 20_000]),
+            strikes: Vec::new(),
             plant: None,
+            keeps_trace: false,
+        };
+        let percent = random.pick(&[20, 50, 80, 100]);
+        let kinds: Vec<Fault> =
+            KINDS.iter().map(|(fault, _)| *fault).filter(|_| random.chance(percent)).collect();
+        let first_ms = random.pick(&[100, 2_500, 2_500, 2_500]);
+        let gap_ms = random.pick(&[500, 1_500, 3_000]);
+        plan.schedule(&kinds, first_ms, gap_ms);
+        plan
+    }
+
+    /// Draws a schedule of these faults, from `first_ms` on, with up to `gap_ms` between two.
+    pub fn schedule(&mut self, kinds: &[Fault], first_ms: u64, gap_ms: u64) {
+        let mut random = Random::new(self.seed ^ 0x6661_756c_7473);
+        self.strikes.clear();
+        let mut at_ms = first_ms;
+        while at_ms < self.chaos_ms && !kinds.is_empty() {
+            let fault = random.pick(kinds);
+            let (_, longest_ms) = KINDS.iter().find(|(kind, _)| *kind == fault).expect("all kinds are there");
+            let nodes = self.nodes as u64;
+            let host = random.below(nodes);
+            let other = (host + 1 + random.below(nodes.max(2) - 1)) % nodes;
+            // Short ones are more frequent.
+            let longest_ms = random.pick(&[100, 1_000, *longest_ms]).min(*longest_ms);
+            self.strikes.push(Strike {
+                number: self.strikes.len(),
+                at_ms,
+                fault,
+                host: host as usize,
+                other: other as usize,
+                for_ms: random.between(longest_ms.min(10), longest_ms),
+                luck: random.next(),
+            });
+            at_ms += random.between(20, gap_ms);
         }
+    }
+
+    /// The same, with these strikes of its schedule only.
+    #[must_use]
+    pub fn keeping(&self, numbers: &[usize]) -> Plan {
+        let mut plan = self.clone();
+        plan.strikes.retain(|strike| numbers.contains(&strike.number));
+        plan
     }
 
     /// A plan under which nothing goes wrong.
     pub fn calm(seed: u64, nodes: usize) -> Plan {
-        Plan { nodes, faults: Vec::new(), chaos_ms: 3_000, ..Plan::from_seed(seed) }
+        let calm = Plan { nodes, chaos_ms: 3_000, length_ms: 6_000, shards: 4, ..Plan::from_seed(seed) };
+        Plan { strikes: Vec::new(), ..calm }
     }
 }

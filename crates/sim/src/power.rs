@@ -14,23 +14,16 @@ use ringfort_storage::{Disk, File, Lock, SimDisk};
 pub(crate) struct PluggedDisk {
     pub(crate) disk: SimDisk,
     unplugged: Arc<AtomicBool>,
-    /// Syncs of files do nothing and say that they have.
-    lying: Arc<AtomicBool>,
 }
 
 impl PluggedDisk {
-    /// From now on (or no longer) syncs of files are a lie.
-    pub(crate) fn lie(&self, lying: bool) {
-        self.lying.store(lying, Ordering::Relaxed);
-    }
-
     /// From now on (or no longer) syncs have no effect, and say so.
     pub(crate) fn unplug(&self, unplugged: bool) {
         self.unplugged.store(unplugged, Ordering::Relaxed);
     }
 
     fn file(&self, inner: Arc<dyn File>) -> Arc<dyn File> {
-        Arc::new(PluggedFile { inner, unplugged: self.unplugged.clone(), lying: self.lying.clone() })
+        Arc::new(PluggedFile { inner, unplugged: self.unplugged.clone() })
     }
 }
 
@@ -81,7 +74,6 @@ impl Disk for PluggedDisk {
 struct PluggedFile {
     inner: Arc<dyn File>,
     unplugged: Arc<AtomicBool>,
-    lying: Arc<AtomicBool>,
 }
 
 impl File for PluggedFile {
@@ -95,7 +87,7 @@ impl File for PluggedFile {
 
     fn sync_data(&self) -> io::Result<()> {
         check(&self.unplugged)?;
-        if self.lying.load(Ordering::Relaxed) { Ok(()) } else { self.inner.sync_data() }
+        self.inner.sync_data()
     }
 
     fn len(&self) -> io::Result<u64> {

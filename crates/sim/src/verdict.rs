@@ -1,67 +1,83 @@
 //! The end of a run: everything has healed, so everything must work, and nothing may be missing.
 
 use bytes::Bytes;
-use ringfort_types::{Consistency, NodeId, Reply, Request, ShardId, slot_of};
+use ringfort_types::{Consistency, Reply, Request, ShardId, slot_of};
 
 use crate::clients::Asker;
-use crate::history::{Action, Operation};
-use crate::linearizable;
+use crate::judges::{BOUNDED, HEALS, linearizable, lost_writes};
 use crate::world::World;
 
 /// From the healing until every shard takes writes, at most, in microseconds (PITFALLS 13).
 const HEALED_US_MAX: u64 = 10_000_000;
+/// Until a question of the judge is answered.
 const TIMEOUT_MS: u32 = 3_000;
+/// Between two tries, in microseconds.
+const AGAIN_US: u64 = 10_000;
+/// How long a node has nothing to do before it is looked at whether it is at rest, in microseconds.
+const REST_US: u64 = 1_000_000;
+
+/// A question of the judge, and the first node to be asked.
+type Question = (usize, Request);
 
 impl World {
     /// Looks at everything.
-    pub(crate) fn judge(&mut self) {
+    pub(crate) fn reach_a_verdict(&mut self) {
         let began_us = self.now_us;
         if !self.run_while(HEALED_US_MAX, |world| !world.hosts.iter().all(crate::host::Host::is_serving)) {
-            return self.find(format_args!("not all nodes serve within 10 s of the healing"));
+            return self.find(HEALS, format_args!("not all nodes serve within 10 s"));
         }
         self.run_while(HEALED_US_MAX, |world| world.clients.wait());
         let Some(keys) = self.key_of_each_shard() else {
-            return self.find(format_args!("a node that serves has no layout"));
+            return self.find(HEALS, format_args!("nodes that serve have no layout"));
         };
-        for (shard, key) in &keys {
-            let request = Request::Put { key: key.clone(), value: Bytes::from(format!("after {shard}")) };
-            let left_us = (began_us + HEALED_US_MAX).saturating_sub(self.now_us);
-            if self.insist(0, &request, left_us).is_none() {
-                self.find(format_args!("shard {shard} takes no write within 10 s of the healing"));
-            }
-        }
+        self.write_to_all(&keys, began_us);
         self.healed_ms = (self.now_us - began_us) / 1_000;
-        self.read_everything();
         self.compare_replicas(&keys);
-        for lost in lost_writes(&self.history) {
-            self.find(format_args!("{lost}"));
-        }
+        self.read_everything();
+        let broken = lost_writes::find(&self.history);
+        self.find_all(broken);
         if let Err(verdict) = linearizable::check(&self.history) {
-            self.find(format_args!("{verdict}"));
+            self.find("histories are linearizable", format_args!("{verdict}"));
         }
+        let rest_us = (self.now_us + REST_US).max(self.plan.length_ms * 1_000);
+        self.run_until(rest_us);
+        self.look_for_leftovers();
     }
 
-    /// Asks again, of one node after the other, until there is an answer that is no failure.
-    fn insist(&mut self, first: usize, request: &Request, most_us: u64) -> Option<Reply> {
-        let until_us = self.now_us + most_us;
-        let mut host = first;
-        while self.now_us < until_us {
-            let id = self.ask(Asker::Judge, host, request.clone(), TIMEOUT_MS);
-            self.run_while(most_us, |world| !world.clients.told.contains_key(&id));
-            match self.clients.told.remove(&id) {
-                Some(Some(Reply::Failed(_)) | None) | None => {}
-                Some(Some(reply)) => return Some(reply),
+    /// Asks all of this at once, and again, of one node after the other, what is answered by a failure. The
+    /// answers; `None` where there is none in time.
+    fn insist(&mut self, questions: &[Question], until_us: u64) -> Vec<Option<Reply>> {
+        let mut answers = vec![None; questions.len()];
+        let mut attempt = 0;
+        while self.now_us < until_us && answers.contains(&None) {
+            let mut asked = Vec::new();
+            for (place, (host, request)) in questions.iter().enumerate() {
+                if answers[place].is_none() {
+                    let host = (host + attempt) % self.hosts.len();
+                    asked.push((place, self.ask(Asker::Judge, host, request.clone(), TIMEOUT_MS)));
+                }
             }
-            host = (host + 1) % self.hosts.len();
-            let pause_us = self.now_us + 10_000;
-            self.run_until(pause_us);
+            let left_us = until_us - self.now_us;
+            self.run_while(left_us, |world| asked.iter().any(|(_, id)| !world.clients.told.contains_key(id)));
+            for (place, id) in asked {
+                if let Some(Some(reply)) = self.clients.told.remove(&id)
+                    && !matches!(reply, Reply::Failed(_))
+                {
+                    answers[place] = Some(reply);
+                }
+            }
+            attempt += 1;
+            if answers.contains(&None) {
+                let pause_us = self.now_us + AGAIN_US;
+                self.run_until(pause_us);
+            }
         }
-        None
+        answers
     }
 
     /// A key that no client uses, for each shard.
     pub(crate) fn key_of_each_shard(&self) -> Option<Vec<(ShardId, Bytes)>> {
-        let layout = self.hosts.iter().find_map(|host| host.process.as_ref()?.node.layout())?;
+        let layout = self.layout.as_ref()?;
         let key_of = |shard| {
             let mut keys = (0..).map(|number| Bytes::from(format!("probe{number}")));
             keys.find(|key| layout.shard_of_slot(slot_of(key)) == shard).expect("keys reach every slot")
@@ -69,71 +85,83 @@ impl World {
         Some((1..=self.plan.shards).map(|number| (ShardId(number), key_of(ShardId(number)))).collect())
     }
 
-    fn replicas_of(&self, shard: ShardId) -> Vec<NodeId> {
-        let layout = self.hosts.iter().find_map(|host| host.process.as_ref()?.node.layout());
-        let shard = layout.and_then(|layout| layout.shard(shard)).expect("a born cluster has this shard");
-        shard.replicas.iter().map(|replica| replica.node).collect()
+    /// Every shard has a leader that takes a write.
+    fn write_to_all(&mut self, keys: &[(ShardId, Bytes)], began_us: u64) {
+        let put = |(shard, key): &(ShardId, Bytes)| {
+            (0, Request::Put { key: key.clone(), value: Bytes::from(format!("after {shard}")) })
+        };
+        let questions: Vec<Question> = keys.iter().map(put).collect();
+        let answers = self.insist(&questions, began_us + HEALED_US_MAX);
+        for ((shard, _), answer) in keys.iter().zip(answers) {
+            if answer.is_none() {
+                self.find(HEALS, format_args!("shard {shard} takes no write within 10 s"));
+            }
+        }
+    }
+
+    /// All replicas come level: they reach the same index, and have the same rows there.
+    fn compare_replicas(&mut self, keys: &[(ShardId, Bytes)]) {
+        let until_us = self.now_us + HEALED_US_MAX;
+        let marks: Vec<Question> =
+            keys.iter().map(|(shard, _)| (0, Request::Digest { shard: *shard })).collect();
+        let marks = self.insist(&marks, until_us);
+        let mut questions = Vec::new();
+        for ((shard, _), mark) in keys.iter().zip(marks) {
+            let Some(Reply::Written(receipt)) = mark else {
+                self.find(HEALS, format_args!("shard {shard} takes no mark: {mark:?}"));
+                continue;
+            };
+            for host in self.hosts_of(*shard) {
+                let node = crate::network::node(host);
+                questions.push((host, Request::DigestAt { node, shard: *shard, index: receipt.index }));
+            }
+        }
+        let answers = self.insist(&questions, until_us);
+        for ((host, request), answer) in questions.into_iter().zip(answers) {
+            let Request::DigestAt { shard, index, .. } = request else { continue };
+            let Some(Reply::Digest { hash, rows, .. }) = answer else {
+                self.find(HEALS, format_args!("n{} does not bring shard {shard} to {index}", host + 1));
+                continue;
+            };
+            let broken = self.judges.digests.taken(host, shard, index, (hash, rows));
+            self.find_all(broken.into_iter().collect());
+        }
     }
 
     /// Every key, through every node.
     fn read_everything(&mut self) {
-        for key in self.clients.keys.clone() {
-            for host in 0..self.hosts.len() {
-                let request = Request::Get { key: key.clone(), consistency: Consistency::Linearizable };
-                if self.insist(host, &request, HEALED_US_MAX).is_none() {
-                    self.find(format_args!("{key:?} can't be read through n{}", host + 1));
-                }
+        let consistency = Consistency::Linearizable;
+        let keys = self.clients.keys.clone();
+        let nodes = self.hosts.len();
+        let questions: Vec<Question> = keys
+            .iter()
+            .flat_map(|key| {
+                (0..nodes).map(move |host| (host, Request::Get { key: key.clone(), consistency }))
+            })
+            .collect();
+        let answers = self.insist(&questions, self.now_us + HEALED_US_MAX);
+        for ((host, request), answer) in questions.iter().zip(answers) {
+            if answer.is_none() {
+                let what =
+                    format_args!("no answer to {} through n{}", crate::clients::show(request), host + 1);
+                self.find(HEALS, what);
             }
         }
     }
 
-    /// All replicas of a shard have the same rows at the same index.
-    fn compare_replicas(&mut self, keys: &[(ShardId, Bytes)]) {
-        for &(shard, _) in keys {
-            let mark = self.insist(0, &Request::Digest { shard }, HEALED_US_MAX);
-            let Some(Reply::Written(receipt)) = mark else {
-                self.find(format_args!("shard {shard} takes no digest mark: {mark:?}"));
+    /// Nobody asks for anything any more, so nothing may be waiting.
+    fn look_for_leftovers(&mut self) {
+        for at in 0..self.hosts.len() {
+            let Some(process) = self.hosts[at].process.as_ref() else {
+                self.find(HEALS, format_args!("n{} does not run at the end", at + 1));
                 continue;
             };
-            let mut digests = Vec::new();
-            for node in self.replicas_of(shard) {
-                let host = node.0 as usize - 1;
-                let request = Request::DigestAt { node, shard, index: receipt.index };
-                digests.push(self.insist(host, &request, HEALED_US_MAX));
-            }
-            if digests[0].is_none() || digests.iter().any(|digest| *digest != digests[0]) {
-                self.find(format_args!("replicas of shard {shard} differ at {}: {digests:?}", receipt.index));
+            for load in process.node.loads().into_iter().filter(|load| load.now > 0) {
+                self.find(
+                    BOUNDED,
+                    format_args!("n{} is at rest, and has {} {}", at + 1, load.now, load.what),
+                );
             }
         }
     }
-}
-
-/// Acknowledged writes whose effect is gone: a last read sees an older write, or one that never was. This
-/// follows from linearizability too; it is checked by itself because it is the promise that matters most, and is
-/// said in words that help.
-fn lost_writes(history: &[Operation]) -> Vec<String> {
-    let mut lost = Vec::new();
-    let is_last = |read: &Operation| read.client == u64::MAX;
-    for read in history.iter().filter(|read| is_last(read)) {
-        let Action::Get(seen) = &read.action else { continue };
-        let writes = history.iter().filter(|write| {
-            let is_write = !matches!(write.action, Action::Get(_));
-            is_write && write.key == read.key && write.invoked_us < read.invoked_us
-        });
-        let made = |write: &&Operation| match (&write.action, seen) {
-            (Action::Put(value), Some(seen)) => value == seen,
-            (Action::Delete, None) => true,
-            _ => false,
-        };
-        let sources: Vec<&Operation> = writes.clone().filter(made).collect();
-        // Absence is also how it all began.
-        let untouched = seen.is_none() && writes.clone().all(|write| write.returned_us.is_none());
-        let overwritten = |source: &Operation| {
-            writes.clone().any(|write| write.returned_us.is_some() && source.precedes(write))
-        };
-        if !untouched && sources.iter().all(|source| overwritten(source)) {
-            lost.push(format!("a write to {:?} is lost: {seen:?} is read at the end", read.key));
-        }
-    }
-    lost
 }

@@ -5,20 +5,39 @@ use std::fmt::Arguments;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
+use ringfort_ring::Layout;
+use ringfort_types::planted;
 
 use crate::Plan;
 use crate::clients::Clients;
-use crate::clock::Clock;
 use crate::faults::Cure;
 use crate::history::Operation;
 use crate::host::{Host, Work};
+use crate::judges::{Broken, Judges};
 use crate::network::Network;
+use crate::plan::Strike;
 use crate::random::Random;
-use crate::safety::Safety;
 use crate::trace::Trace;
 
 /// More than any healthy run makes.
-const STEPS_MAX: u64 = 5_000_000;
+const STEPS_MAX: u64 = 20_000_000;
+
+/// Something that went wrong that never should.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Which promise is broken.
+    pub invariant: &'static str,
+    /// When that was seen, in milliseconds.
+    pub at_ms: u64,
+    /// How.
+    pub what: String,
+}
+
+impl std::fmt::Display for Finding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "at {} ms: {}: {}", self.at_ms, self.invariant, self.what)
+    }
+}
 
 /// What came of a run.
 #[derive(Clone, Debug)]
@@ -26,13 +45,17 @@ pub struct Report {
     /// Its seed.
     pub seed: u64,
     /// What went wrong that never should; empty if all is well.
-    pub findings: Vec<String>,
-    /// What happened, line by line.
+    pub findings: Vec<Finding>,
+    /// The hash of everything that happened.
+    pub hash: u64,
+    /// What happened, line by line, if the plan wants it.
     pub trace: String,
     /// Requests that were acknowledged, rejected, and of unknown outcome.
     pub requests: (u64, u64, u64),
     /// How long it took until every shard took a write again, after everything had healed.
     pub healed_ms: u64,
+    /// How much time passed in the simulated world, in milliseconds.
+    pub lived_ms: u64,
 }
 
 /// Something that will happen.
@@ -44,12 +67,7 @@ pub(crate) enum Next {
         life: u64,
         work: Work,
     },
-    Arrival {
-        from: usize,
-        to: usize,
-        connection: u64,
-        bytes: Bytes,
-    },
+    Arrival(Box<Arrival>),
     Connect {
         from: usize,
         to: usize,
@@ -80,8 +98,21 @@ pub(crate) enum Next {
         life: u64,
         pauses: u64,
     },
-    Fault,
+    Strike(Box<Strike>),
     Cure(Cure),
+}
+
+/// A frame at the end of its way.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    pub(crate) from: usize,
+    pub(crate) to: usize,
+    pub(crate) connection: u64,
+    /// The receiver's life when it was sent.
+    pub(crate) life: u64,
+    /// Arrives even if its connection is gone.
+    pub(crate) is_stray: bool,
+    pub(crate) bytes: Bytes,
 }
 
 /// Everything.
@@ -96,9 +127,11 @@ pub(crate) struct World {
     pub(crate) network: Network,
     pub(crate) clients: Clients,
     pub(crate) history: Vec<Operation>,
-    pub(crate) safety: Safety,
+    pub(crate) judges: Judges,
     pub(crate) trace: Trace,
-    pub(crate) findings: Vec<String>,
+    pub(crate) findings: Vec<Finding>,
+    /// Once a node is born. It does not change.
+    pub(crate) layout: Option<Layout>,
     /// Nothing goes wrong any more.
     pub(crate) is_calm: bool,
     pub(crate) healed_ms: u64,
@@ -106,46 +139,39 @@ pub(crate) struct World {
 
 /// Runs a plan from birth to verdict.
 pub fn run(plan: &Plan) -> Report {
+    planted::plant(plan.plant);
     let mut world = World::new(plan.clone());
     // A broken invariant inside a node panics there, and is a finding like others.
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| world.live())) {
         let words = panic.downcast_ref::<String>().map(String::as_str);
         let words = words.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("(without words)");
-        world.find(format_args!("panicked: {words}"));
+        world.find("no assertion in the code fails", format_args!("{words}"));
     }
+    planted::plant(None);
     world.into_report()
 }
 
 impl World {
     pub(crate) fn into_report(self) -> Report {
+        let (hash, trace) = self.trace.finish();
         Report {
             seed: self.plan.seed,
             findings: self.findings,
-            trace: self.trace.into_text(),
+            hash,
+            trace,
             requests: self.clients.counts(),
             healed_ms: self.healed_ms,
+            lived_ms: self.now_us / 1_000,
         }
     }
 
     pub(crate) fn new(plan: Plan) -> World {
         let mut random = Random::new(plan.seed);
-        let host = |number: usize, random: &mut Random| Host {
-            address: format!("10.0.0.{}:50051", number + 1),
-            disk: crate::power::PluggedDisk::default(),
-            tables: ringfort_storage::MemoryTables::new(),
-            sealed: BTreeMap::new(),
-            clock: Clock::new(random),
-            life: 0,
-            process: None,
-            paused: None,
-            pauses: 0,
-            stalled: std::collections::VecDeque::new(),
-            trap: None,
-        };
-        let hosts = (0..plan.nodes).map(|number| host(number, &mut random)).collect();
+        let hosts = (0..plan.nodes).map(|number| Host::new(number, &mut random)).collect();
         World {
             network: Network::new(plan.nodes, plan.message_us_max),
             clients: Clients::new(&plan),
+            trace: Trace::new(plan.keeps_trace),
             plan,
             now_us: 0,
             queue: BTreeMap::new(),
@@ -153,9 +179,9 @@ impl World {
             random,
             hosts,
             history: Vec::new(),
-            safety: Safety::default(),
-            trace: Trace::default(),
+            judges: Judges::default(),
             findings: Vec::new(),
+            layout: None,
             is_calm: false,
             healed_ms: 0,
         }
@@ -163,15 +189,23 @@ impl World {
 
     fn live(&mut self) {
         self.begin();
-        self.schedule(self.plan.first_fault_ms * 1_000, Next::Fault);
+        for strike in std::mem::take(&mut self.plan.strikes) {
+            self.log(format_args!("planned: {strike:?}"));
+            self.schedule(strike.at_ms * 1_000, Next::Strike(Box::new(strike)));
+        }
         self.run_until(self.plan.chaos_ms * 1_000);
         self.heal();
-        self.judge();
+        self.reach_a_verdict();
     }
 
     /// Processes and clients begin, each a little later than the one before.
     pub(crate) fn begin(&mut self) {
-        self.log(format_args!("{:?}", self.plan.clone()));
+        let Plan { seed, nodes, shards, clients, keys, .. } = self.plan;
+        let (sync_us_max, message_us_max) = (self.plan.sync_us_max, self.plan.message_us_max);
+        self.log(format_args!(
+            "seed {seed}: {nodes} nodes, {shards} shards, {clients} clients, {keys} keys, syncs up to {sync_us_max} us, \
+             messages up to {message_us_max} us"
+        ));
         for host in 0..self.hosts.len() {
             let after_us = self.random.below(500_000);
             self.schedule(after_us, Next::Start { host, life: 0 });
@@ -191,7 +225,7 @@ impl World {
         self.now_us = self.now_us.max(until_us);
     }
 
-    /// Goes on until something is so, or this much time has passed. Whether it is so.
+    /// Goes on while something is so, for this long at most. Whether it has ended.
     pub(crate) fn run_while(&mut self, most_us: u64, mut waiting: impl FnMut(&World) -> bool) -> bool {
         let until_us = self.now_us + most_us;
         while waiting(self) {
@@ -213,7 +247,7 @@ impl World {
                     self.work(host, work);
                 }
             }
-            Next::Arrival { from, to, connection, bytes } => self.arrive(from, to, connection, bytes),
+            Next::Arrival(arrival) => self.arrive(*arrival),
             Next::Connect { from, to, connection } => self.connect(from, to, connection),
             Next::Start { host, life } => {
                 if self.hosts[host].life == life && self.hosts[host].process.is_none() {
@@ -225,7 +259,7 @@ impl World {
             Next::GiveUp { id } => self.give_up(id),
             Next::Look => self.look(),
             Next::MustBeGone { host, life, pauses } => self.must_be_gone(host, life, pauses),
-            Next::Fault => self.strike(),
+            Next::Strike(strike) => self.strike(*strike),
             Next::Cure(cure) => self.cure(cure),
         }
     }
@@ -245,8 +279,19 @@ impl World {
     }
 
     /// Something is wrong that never should be.
-    pub(crate) fn find(&mut self, what: Arguments<'_>) {
-        self.log(format_args!("FOUND: {what}"));
-        self.findings.push(format!("at {} ms: {what}", self.now_us / 1_000));
+    pub(crate) fn find(&mut self, invariant: &'static str, what: Arguments<'_>) {
+        self.log(format_args!("FOUND: {invariant}: {what}"));
+        let at_ms = self.now_us / 1_000;
+        // The first few say it all; a broken world must not fill the memory.
+        if self.findings.len() < 20 {
+            self.findings.push(Finding { invariant, at_ms, what: what.to_string() });
+        }
+    }
+
+    /// What judges have found.
+    pub(crate) fn find_all(&mut self, broken: Vec<Broken>) {
+        for Broken { invariant, what } in broken {
+            self.find(invariant, format_args!("{what}"));
+        }
     }
 }

@@ -1,56 +1,66 @@
-//! Seeds, some of them twice; and bugs on purpose, all of which must be found.
+//! Some seeds of each kind, some of them twice. `.ci/run` runs many more, in a faster build.
 
-use ringfort_sim::{Fault, Plan, Plant, Report, failovers, run};
+use ringfort_sim::{Fault, Plan, Report, Times, failovers, run, run_many, shrink};
 
 fn assert_clean(report: &Report) {
-    let (seed, findings) = (report.seed, report.findings.join("\n"));
-    assert!(findings.is_empty(), "cargo xtask sim --seed {seed}\n{findings}");
+    let seed = report.seed;
+    let findings: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
+    assert!(findings.is_empty(), "cargo xtask sim --seed {seed}\n{}", findings.join("\n"));
+}
+
+/// Whoever else is busy: the second run of each seed has other neighbours.
+#[test]
+fn each_seed_gives_the_same_trace_every_time() {
+    let alone: Vec<u64> = (0..6).map(|seed| run(&Plan::from_seed(seed)).hash).collect();
+    let tally = run_many(0..6, 3, Times::Twice, &|report| {
+        assert_eq!(report.hash, alone[report.seed as usize], "seed {}", report.seed);
+    });
+    assert_eq!((tally.runs, tally.unequal), (12, Vec::new()));
 }
 
 #[test]
-fn each_seed_gives_the_same_trace_every_time() {
-    for seed in 0..60 {
-        let (first, second) = (run(&Plan::from_seed(seed)), run(&Plan::from_seed(seed)));
-        assert!(first.trace == second.trace, "seed {seed} differs: {}", first_difference(&first, &second));
-        assert_eq!(first.findings, second.findings);
-        assert_clean(&first);
+fn a_trace_that_is_kept_is_the_same_history() {
+    let plan = Plan::from_seed(4);
+    let (silent, told) = (run(&plan), run(&Plan { keeps_trace: true, ..plan }));
+    assert_eq!(silent.hash, told.hash);
+    assert!(silent.trace.is_empty());
+    for line in
+        ["seed 4: ", "planned: Strike", "n1 starts, boot 1", "asks n", "is durable", "everything heals"]
+    {
+        assert!(told.trace.contains(line), "there is no {line:?} in the trace");
     }
-}
-
-fn first_difference(first: &Report, second: &Report) -> String {
-    let mut lines = first.trace.lines().zip(second.trace.lines());
-    lines.find(|(a, b)| a != b).map_or_else(|| "in length".to_owned(), |(a, b)| format!("{a}\n{b}"))
 }
 
 #[test]
 fn nothing_is_lost_whatever_goes_wrong() {
     let mut acknowledged = 0;
-    for seed in 1_000..1_240 {
+    for seed in 1_000..1_020 {
         let report = run(&Plan::from_seed(seed));
         assert_clean(&report);
+        assert!(report.lived_ms >= 60_000, "{}", report.lived_ms);
         acknowledged += report.requests.0;
     }
-    assert!(acknowledged > 50_000, "only {acknowledged}: the clients hardly do anything");
+    assert!(acknowledged > 20_000, "only {acknowledged}: the clients hardly do anything");
 }
 
 #[test]
 fn the_worst_of_everything_at_once() {
-    for seed in 0..40 {
-        let mut plan = Plan::from_seed(seed);
-        plan.nodes = 3;
-        plan.fault_gap_ms = 400;
-        plan.faults = vec![
-            Fault::Kill,
-            Fault::KillDuringWrite,
-            Fault::PowerLoss,
-            Fault::PowerLossDuringWrite,
-            Fault::Blackout,
-            Fault::FailedSync,
-            Fault::Isolate,
-            Fault::OneWay,
-            Fault::BreakLink,
-            Fault::Pause,
-        ];
+    let faults = [
+        Fault::Kill,
+        Fault::KillDuringWrite,
+        Fault::PowerLoss,
+        Fault::PowerLossDuringWrite,
+        Fault::Blackout,
+        Fault::FailedSync,
+        Fault::DiskFull,
+        Fault::Isolate,
+        Fault::OneWay,
+        Fault::ReorderFrames,
+        Fault::Pause,
+    ];
+    for seed in 0..8 {
+        let mut plan = Plan { nodes: 3, shards: 8, ..Plan::from_seed(seed) };
+        plan.schedule(&faults, 100, 300);
         assert_clean(&run(&plan));
     }
 }
@@ -65,45 +75,32 @@ fn when_nothing_goes_wrong_nothing_is_in_doubt() {
     }
 }
 
-/// The first of some seeds under which a planted bug is found.
-fn found_with(plant: Plant, faults: &[Fault]) -> (u64, Vec<String>) {
-    for seed in 0..100 {
-        let plan = Plan { nodes: 3, plant: Some(plant), faults: faults.to_vec(), ..Plan::from_seed(seed) };
-        let report = run(&Plan { first_fault_ms: 2_500, chaos_ms: 10_000, fault_gap_ms: 1_000, ..plan });
-        if !report.findings.is_empty() {
-            return (seed, report.findings);
-        }
-    }
-    panic!("{plant:?} was not found under a hundred seeds");
-}
-
-#[test]
-fn a_skipped_sync_is_found() {
-    found_with(Plant::SkipSync, &[Fault::Blackout, Fault::PowerLoss]);
-}
-
-#[test]
-fn a_stale_read_is_found() {
-    let (_, findings) = found_with(Plant::StaleRead, &[]);
-    assert!(findings.iter().any(|finding| finding.contains("linearizable")), "{findings:?}");
-}
-
-#[test]
-fn a_forgotten_vote_is_found() {
-    let (_, findings) = found_with(Plant::ForgetVote, &[Fault::Kill, Fault::Isolate, Fault::BreakLink]);
-    assert!(findings.iter().any(|finding| finding.contains("votes twice")), "{findings:?}");
-}
-
-#[test]
-fn rows_lost_by_one_replica_are_found() {
-    let (_, findings) = found_with(Plant::LoseRows, &[]);
-    assert!(findings.iter().any(|finding| finding.contains("differ at")), "{findings:?}");
-}
-
 #[test]
 fn a_killed_leader_is_replaced_within_a_second() {
     let (mut took_ms, report) = failovers(1, 60);
     assert_clean(&report);
     took_ms.sort_unstable();
     assert!(took_ms[..59].iter().all(|ms| *ms <= 1_000), "{took_ms:?}");
+}
+
+/// A schedule without its strikes is a run without faults, and a finding that needs none is shrunk to none.
+#[cfg(debug_assertions)]
+#[test]
+fn a_finding_is_shrunk_to_what_it_needs() {
+    use ringfort_types::planted::Bug;
+
+    let plan = Plan { plant: Some(Bug::AckBeforeSync), ..Plan::from_seed(0) };
+    assert!(plan.strikes.len() > 5);
+    let finding = run(&plan).findings.remove(0);
+    let (smallest, found) = shrink(&plan, &finding);
+    assert_eq!((smallest.strikes.len(), found.invariant), (0, finding.invariant));
+
+    let plan = Plan { plant: Some(Bug::TableNotReplayed), ..Plan::from_seed(0) };
+    let finding = run(&plan).findings.remove(0);
+    let (smallest, found) = shrink(&plan, &finding);
+    assert_eq!(found.invariant, finding.invariant);
+    let numbers: Vec<usize> = smallest.strikes.iter().map(|strike| strike.number).collect();
+    assert_eq!(numbers.len(), 1, "one crash is enough: {:?}", smallest.strikes);
+    assert!(run(&plan.keeping(&numbers)).findings.iter().any(|other| *other == found));
+    assert_clean(&run(&Plan { plant: None, ..plan }.keeping(&numbers)));
 }

@@ -20,6 +20,7 @@ mod ids;
 pub mod limits;
 mod log;
 mod message;
+pub mod planted;
 mod request;
 mod slot;
 pub mod wire;

@@ -1,0 +1,203 @@
+//! A process's log and tables: what the server's threads do with them.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use ringfort_node::recovery::{Recovered, RecoveryError, recover};
+use ringfort_node::{ApplyJob, Event, TableStats};
+use ringfort_shard::Shard;
+use ringfort_storage::LogOptions;
+use ringfort_types::planted::{self, Bug};
+use ringfort_types::{Index, LogEntry, Record, Reply, Request, ShardId};
+
+use crate::host::{Rot, Trap, Work};
+use crate::judges::{NODE_GOES_ON, ROT_IS_REFUSED, digests};
+use crate::network::node;
+use crate::world::World;
+
+/// Small, so that the log has several segments.
+const SEGMENT_BYTES: u64 = 64 * 1024;
+/// Until a batch is tried again for which there was no room, in microseconds; as in the server.
+const FULL_RETRY_US: u64 = 1_000_000;
+/// How long nothing must have been written before the log is sealed, in microseconds; as in the server.
+const IDLE_US: u64 = 200_000;
+
+impl World {
+    pub(crate) fn sync(&mut self, at: usize, number: u64, records: Vec<Record>) {
+        let trap = self.hosts[at].trap.take();
+        match trap {
+            Some((Trap::Kill | Trap::PowerLoss, _)) => self.hosts[at].disk.unplug(true),
+            Some((Trap::FailedSync, _)) => self.hosts[at].disk.disk.fail_syncs(true),
+            None => {}
+        }
+        let process = self.hosts[at].process.as_mut().expect("only processes write");
+        let log = process.log.as_mut().expect("a node persists after it was opened");
+        match (log.append(&records), trap) {
+            (Ok(()), None) => {
+                let had_no_room = std::mem::replace(&mut process.is_full, false);
+                self.log(format_args!("n{} batch {number} of {} is durable", at + 1, records.len()));
+                let broken = self.judges.synced(at, &records);
+                self.find_all(broken);
+                if had_no_room {
+                    self.hear(at, Event::DiskFull(false));
+                }
+                let after_us = self.random.below(100);
+                self.later(at, after_us, Work::Hear(Event::Persisted(number)));
+                self.later(at, IDLE_US, Work::Seal { after: number });
+                let process = self.hosts[at].process.as_mut().expect("it goes on");
+                process.last_batch = number;
+            }
+            (Err(error), None) if error.is_disk_full() => {
+                if !std::mem::replace(&mut process.is_full, true) {
+                    self.log(format_args!("n{} has no room for batch {number}", at + 1));
+                    self.hear(at, Event::DiskFull(true));
+                }
+                self.later(at, FULL_RETRY_US, Work::Sync { number, records });
+            }
+            (Err(error), None) => {
+                self.find(NODE_GOES_ON, format_args!("n{} can't write its log: {error}", at + 1));
+                self.restart_after(at, false, 0);
+            }
+            // There may have been no room, so that no sync was tried.
+            (outcome, Some((trap, for_us))) => {
+                let full = outcome.as_ref().is_err_and(ringfort_storage::StorageError::is_disk_full);
+                if outcome.is_ok() {
+                    self.find(NODE_GOES_ON, format_args!("n{} did not notice {trap:?}", at + 1));
+                }
+                let why = if full { " (and there was no room)" } else { "" };
+                self.log(format_args!("n{} dies of {trap:?} in batch {number}{why}", at + 1));
+                self.restart_after(at, trap == Trap::PowerLoss, for_us);
+            }
+        }
+    }
+
+    pub(crate) fn seal_log(&mut self, at: usize, after: u64) {
+        let process = self.hosts[at].process.as_mut().expect("only processes seal");
+        if process.last_batch != after || process.is_full {
+            return;
+        }
+        let log = process.log.as_mut().expect("it has written before");
+        if let Err(error) = log.seal()
+            && !error.is_disk_full()
+        {
+            self.find(NODE_GOES_ON, format_args!("n{} can't seal its log: {error}", at + 1));
+        }
+    }
+
+    pub(crate) fn apply(&mut self, at: usize, jobs: Vec<ApplyJob>) {
+        let mut applied: BTreeMap<ShardId, Index> = BTreeMap::new();
+        for ApplyJob { shard: id, entry, waiters, copies } in jobs {
+            let (index, term, waiting) = (entry.index, entry.term, waiters.len());
+            self.log(format_args!("n{} applies {index} of term {term} in shard {id} for {waiting}", at + 1));
+            let broken = self.judges.applied(at, id, &entry);
+            self.find_all(broken);
+            let process = self.hosts[at].process.as_mut().expect("only processes apply");
+            let shard = process.shards.get_mut(&id).expect("only what was opened is applied to");
+            applied.insert(id, entry.index);
+            let loses = planted::is(Bug::RowsLost) && at == 1 && entry.index.0.is_multiple_of(32);
+            if loses && waiters.is_empty() {
+                shard.apply(&LogEntry { payload: Bytes::new(), ..entry }, copies);
+                continue;
+            }
+            let replies = shard.apply(&entry, copies);
+            if digests::is_due(index) {
+                let request = Request::DigestAt { node: node(at), shard: id, index };
+                if let Reply::Digest { hash, rows, .. } = shard.reader().query(&request, index) {
+                    let broken = self.judges.digests.taken(at, id, index, (hash, rows));
+                    self.find_all(broken.into_iter().collect());
+                }
+            }
+            if !waiters.is_empty() && waiters.len() != replies.len() {
+                let what = format_args!("n{}: {} wait for {} replies", at + 1, waiters.len(), replies.len());
+                self.find(crate::judges::ANSWERED_ONCE, what);
+            }
+            for (token, reply) in waiters.into_iter().zip(replies) {
+                self.answer(at, token, reply);
+            }
+        }
+        for id in applied.keys() {
+            if self.random.chance(30) {
+                self.seal_table(at, *id);
+            }
+        }
+        self.hear(at, Event::Applied(applied.into_iter().collect()));
+    }
+
+    /// Makes it possible that a crash leaves a table as it is now, and perhaps sure that it leaves no less.
+    fn seal_table(&mut self, at: usize, id: ShardId) {
+        let flush = self.random.chance(30);
+        let host = &mut self.hosts[at];
+        let process = host.process.as_mut().expect("only processes seal");
+        let shard = process.shards.get_mut(&id).expect("only what was opened is sealed");
+        shard.seal();
+        let sealed = host.sealed.entry(id).or_default();
+        if flush {
+            shard.table().flush(Index(0)).expect("memory takes everything");
+            sealed.clear();
+        } else {
+            sealed.push(shard.applied());
+        }
+    }
+
+    pub(crate) fn open(&mut self, at: usize, cluster: u64, wanted: &[ShardId]) {
+        let mut replayed = Vec::new();
+        let found = self.recover(at, cluster, wanted, &mut replayed);
+        let rot = self.hosts[at].rot.take();
+        match (found, rot) {
+            (Ok(Recovered { log, shards, opened }), None) => {
+                self.log(format_args!("n{} has opened {opened:?}", at + 1));
+                let broken = self.judges.opened(at, &opened, &replayed);
+                self.find_all(broken);
+                let host = &mut self.hosts[at];
+                for id in wanted {
+                    host.sealed.entry(*id).or_default();
+                }
+                let process = host.process.as_mut().expect("only processes open");
+                (process.log, process.shards) = (Some(log), shards);
+                self.hear(at, Event::Opened(opened));
+            }
+            (Ok(_), Some(Rot { path, offset, .. })) => {
+                let what =
+                    format_args!("n{} did not notice that byte {offset} of {path} has changed", at + 1);
+                self.find(ROT_IS_REFUSED, what);
+            }
+            (Err(error), Some(Rot { path, offset, mask })) => {
+                self.log(format_args!("n{} refuses to start: {error}", at + 1));
+                self.hosts[at].disk.disk.damage(&path, offset, mask);
+                self.restart_after(at, false, 100_000);
+            }
+            (Err(RecoveryError::Storage(error)), None) => self.can_not_start(at, &error),
+            (Err(error), None) => {
+                self.find(NODE_GOES_ON, format_args!("n{} can't open its data: {error}", at + 1));
+            }
+        }
+    }
+
+    fn recover(
+        &mut self,
+        at: usize,
+        cluster: u64,
+        wanted: &[ShardId],
+        replayed: &mut Vec<(ShardId, LogEntry)>,
+    ) -> Result<Recovered, RecoveryError> {
+        let host = &mut self.hosts[at];
+        let process = host.process.as_mut().expect("only processes open");
+        let options = LogOptions { segment_bytes: SEGMENT_BYTES };
+        recover(&process.dir, &host.tables, cluster, wanted, options, &mut |progress| {
+            replayed.push((progress.shard, progress.entry.clone()));
+        })
+    }
+
+    pub(crate) fn report_stats(&mut self, at: usize) {
+        let process = self.hosts[at].process.as_ref().expect("only processes report");
+        let stats = |shard: &Shard| TableStats {
+            shard: shard.id(),
+            revision: shard.revision(),
+            keys_estimate: shard.table().rows_estimate(),
+            bytes_estimate: shard.table().bytes_estimate(),
+        };
+        let stats = process.shards.values().map(stats).collect();
+        self.hear(at, Event::Stats(stats));
+        self.later(at, 1_000_000, Work::Stats);
+    }
+}

@@ -1,0 +1,56 @@
+//! Acknowledged means synced on a majority (DESIGN §4; Raft, 5.3), and a receipt names no more copies than there
+//! are.
+
+use ringfort_types::Receipt;
+
+use super::{Broken, Logs, broken};
+
+const NAME: &str = "what is acknowledged is synced on a majority";
+
+/// A client has been given this receipt; `hosts` have a replica of its shard.
+pub(crate) fn given(logs: &Logs, hosts: &[usize], receipt: &Receipt) -> Option<Broken> {
+    let has = |host: &&usize| logs.replica(**host, receipt.shard).synced.at(receipt.index) == receipt.term;
+    let copies = hosts.iter().filter(has).count();
+    let majority = hosts.len() / 2 + 1;
+    if copies < majority {
+        return Some(broken!(
+            NAME,
+            "{receipt:?} is acknowledged, and synced on {copies} of {} replicas",
+            hosts.len()
+        ));
+    }
+    ((receipt.copies as usize) < majority || receipt.copies as usize > copies)
+        .then(|| broken!(NAME, "{receipt:?} speaks of {} copies; there are {copies}", receipt.copies))
+}
+
+#[cfg(test)]
+mod tests {
+    use ringfort_types::{EntryKind, Index, LogEntry, Record, Revision, ShardId, Term};
+
+    use super::*;
+
+    #[test]
+    fn too_few_copies_are_found() {
+        let mut logs = Logs::default();
+        let entry = LogEntry {
+            index: Index(1),
+            term: Term(1),
+            kind: EntryKind::Normal,
+            payload: bytes::Bytes::new(),
+        };
+        let record = Record::Entry(ShardId(1), entry);
+        let receipt = |copies| Receipt {
+            shard: ShardId(1),
+            term: Term(1),
+            index: Index(1),
+            revision: Revision(1),
+            copies,
+        };
+        logs.synced(0, &record);
+        assert!(given(&logs, &[0, 1, 2], &receipt(2)).is_some());
+        logs.synced(2, &record);
+        assert_eq!(given(&logs, &[0, 1, 2], &receipt(2)), None);
+        assert!(given(&logs, &[0, 1, 2], &receipt(3)).is_some());
+        assert!(given(&logs, &[0, 1, 2], &receipt(1)).is_some());
+    }
+}

@@ -1,0 +1,176 @@
+//! Those who say whether what happens may happen. One file for each promise, with its source.
+//!
+//! A judge is told of events and answers with what is broken. It looks from outside: at what nodes write to their
+//! disks, what they say to each other and to clients, and never at what they believe. `logs` is what several of
+//! them need: each replica's log and hard state, as handed to the disk and as synced.
+
+use std::collections::BTreeMap;
+
+use ringfort_consensus::inspect::Seen;
+use ringfort_node::Opened;
+use ringfort_types::{ClusterState, Index, LogEntry, Record, ShardId};
+
+mod acknowledged;
+mod apply_order;
+mod committed;
+pub(crate) mod digests;
+mod durable_log;
+mod leader_completeness;
+pub mod linearizable;
+mod log_matching;
+mod logs;
+pub(crate) mod lost_writes;
+mod one_leader;
+mod one_vote;
+pub(crate) mod reads;
+mod receipts;
+mod synced_first;
+
+pub(crate) use logs::Logs;
+
+/// Requests are answered once: `clients`.
+pub(crate) const ANSWERED_ONCE: &str = "every request is answered, once";
+/// And before their deadline, whatever happens, by a process that runs: `clients`.
+pub(crate) const ANSWERED_IN_TIME: &str = "every request is answered in time";
+/// PITFALLS 14, 20: `process` and `verdict`.
+pub(crate) const BOUNDED: &str = "everything in a node stays within its bound, and is empty at rest";
+/// PITFALLS 16a: `faults` and `process`.
+pub(crate) const WIPED_IS_REFUSED: &str = "a wiped node is not let in";
+/// PITFALLS 7: `data`.
+pub(crate) const ROT_IS_REFUSED: &str = "a log that has changed is refused";
+/// `faults`.
+pub(crate) const ENDS_WHEN_ASKED: &str = "a node that is asked to stop ends";
+/// No fault of these runs is a reason for a node to end for good, or to be refused: `process` and `data`.
+pub(crate) const NODE_GOES_ON: &str = "a node goes on, or starts again";
+/// Liveness, once everything has healed (PITFALLS 13): `verdict`.
+pub(crate) const HEALS: &str = "after the healing every shard works again";
+
+/// A broken promise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Broken {
+    pub(crate) invariant: &'static str,
+    pub(crate) what: String,
+}
+
+/// Makes a [`Broken`] of an invariant and a format.
+macro_rules! broken {
+    ($invariant:expr, $($what:tt)*) => {
+        crate::judges::Broken { invariant: $invariant, what: format!($($what)*) }
+    };
+}
+use broken;
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(crate) struct Judges {
+    logs: Logs,
+    one_leader: one_leader::OneLeader,
+    one_vote: one_vote::OneVote,
+    log_matching: log_matching::LogMatching,
+    leader_completeness: leader_completeness::LeaderCompleteness,
+    committed: committed::Committed,
+    apply_order: apply_order::ApplyOrder,
+    pub(crate) digests: digests::Digests,
+    pub(crate) receipts: receipts::Receipts,
+    pub(crate) reads: reads::Reads,
+}
+
+impl Judges {
+    /// A node hands records to its disk.
+    pub(crate) fn wrote(&mut self, host: usize, records: &[Record]) -> Vec<Broken> {
+        let mut broken = Vec::new();
+        for record in records {
+            if let Record::Entry(shard, entry) = record {
+                let before = self.logs.replica(host, *shard).written.at(Index(entry.index.0 - 1));
+                broken.extend(self.log_matching.wrote(host, *shard, entry, before));
+            }
+            self.logs.wrote(host, record);
+        }
+        broken
+    }
+
+    /// They are synced.
+    pub(crate) fn synced(&mut self, host: usize, records: &[Record]) -> Vec<Broken> {
+        let mut broken = Vec::new();
+        for record in records {
+            if let Record::HardState(shard, state) = record {
+                let before = self.logs.replica(host, *shard).synced_state;
+                broken.extend(one_vote::synced(host, *shard, before, *state));
+            }
+            self.logs.synced(host, record);
+        }
+        broken
+    }
+
+    /// A process has ended: what it had not synced is in doubt.
+    pub(crate) fn ended(&mut self, host: usize) {
+        self.logs.ended(host);
+        self.apply_order.ended(host);
+    }
+
+    /// A process has opened its log and its tables, and has applied these entries to them.
+    pub(crate) fn opened(
+        &mut self,
+        host: usize,
+        opened: &BTreeMap<ShardId, Opened>,
+        replayed: &[(ShardId, LogEntry)],
+    ) -> Vec<Broken> {
+        let mut broken = Vec::new();
+        for (shard, found) in opened {
+            broken.extend(durable_log::opened(host, *shard, self.logs.replica(host, *shard), found));
+            self.logs.opened(host, *shard, found);
+            let count = replayed.iter().filter(|(of, _)| of == shard).count() as u64;
+            self.apply_order.opened(host, *shard, found.applied, count);
+        }
+        for (shard, entry) in replayed {
+            broken.extend(self.applied(host, *shard, entry));
+        }
+        broken
+    }
+
+    /// A node says something to another.
+    pub(crate) fn said(&mut self, host: usize, shard: ShardId, seen: &Seen) -> Vec<Broken> {
+        let mut broken = Vec::new();
+        let replica = self.logs.replica(host, shard);
+        broken.extend(synced_first::said(host, shard, replica, seen));
+        broken.extend(self.one_vote.said(host, shard, seen));
+        if let Some(is_new) =
+            one_leader::speaks_as_leader(seen).then(|| self.one_leader.said(host, shard, seen))
+        {
+            match is_new {
+                Ok(false) => {}
+                Ok(true) => {
+                    let committed = self.committed.of(shard);
+                    broken.extend(self.leader_completeness.leads(host, shard, seen.term, replica, committed));
+                }
+                Err(other) => broken.push(other),
+            }
+        }
+        broken
+    }
+
+    /// A node applies an entry.
+    pub(crate) fn applied(&mut self, host: usize, shard: ShardId, entry: &LogEntry) -> Vec<Broken> {
+        let mut broken = Vec::new();
+        broken.extend(self.apply_order.applied(host, shard, entry.index));
+        let term = self.logs.replica(host, shard).written_state.term;
+        match self.committed.applied(host, shard, entry, term) {
+            Ok(true) => self.reads.committed(shard, entry),
+            Ok(false) => {}
+            Err(other) => broken.push(other),
+        }
+        broken
+    }
+
+    /// A node shows who leads.
+    pub(crate) fn shown(&mut self, state: &ClusterState) -> Vec<Broken> {
+        self.one_leader.shown(state)
+    }
+
+    /// A client has an acknowledgement.
+    pub(crate) fn acknowledged(&mut self, hosts: &[usize], receipt: &ringfort_types::Receipt) -> Vec<Broken> {
+        let mut broken = self.receipts.given(receipt);
+        broken.extend(acknowledged::given(&self.logs, hosts, receipt));
+        broken
+    }
+}

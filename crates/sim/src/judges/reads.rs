@@ -1,0 +1,231 @@
+//! Every read is the shard at one index: the one that its answer names. What a get, a page of a list, or a stale
+//! get shows is what the entries up to that index have made (DESIGN §5: a shard at one index for a whole list;
+//! `stale` with its index). A read that is to be linearizable names none before the last one that had been
+//! acknowledged or read when it was asked.
+//!
+//! This looks into the order of entries and so says at once what is wrong; that the histories which clients see are
+//! linearizable is judged apart from it, by nothing but them (`linearizable`).
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use ringfort_types::{Command, Entry, Index, LogEntry, Page, Revision, Row, Scan, ShardId};
+
+use super::{Broken, broken};
+
+const NAME: &str = "a read is the shard at one index, and not an old one";
+
+/// A value, and the revision that set it; `None` if the key is not there.
+type Version = Option<(Bytes, Revision)>;
+
+/// One shard as its committed entries have made it.
+#[derive(Debug, Default)]
+struct History {
+    applied: Index,
+    revision: Revision,
+    keys: BTreeMap<Bytes, Vec<(Index, Version)>>,
+    /// The highest index that a client knows to be there.
+    known: Index,
+}
+
+impl History {
+    fn at(&self, key: &Bytes, index: Index) -> Version {
+        let versions = self.keys.get(key)?;
+        let after = versions.partition_point(|(set, _)| *set <= index);
+        versions[..after].last()?.1.clone()
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Reads {
+    shards: BTreeMap<ShardId, History>,
+}
+
+impl Reads {
+    /// An entry has been applied for the first time anywhere. They come in order.
+    pub(crate) fn committed(&mut self, shard: ShardId, entry: &LogEntry) {
+        let history = self.shards.entry(shard).or_default();
+        history.applied = entry.index;
+        let Ok(Entry { commands, .. }) = Entry::decode(entry.payload.clone()) else { return };
+        for command in commands {
+            let (key, value) = match command {
+                Command::Put { key, value } => (key, Some(value)),
+                Command::Delete { key } => (key, None),
+                Command::Digest => continue,
+            };
+            history.revision.0 += 1;
+            let version = value.map(|value| (value, history.revision));
+            history.keys.entry(key).or_default().push((entry.index, version));
+        }
+    }
+
+    /// The index that a read of this shard must not be before if it is asked now.
+    pub(crate) fn floor(&self, shard: ShardId) -> Index {
+        self.shards.get(&shard).map_or(Index(0), |history| history.known)
+    }
+
+    /// A client knows that the shard has come to this index.
+    pub(crate) fn known(&mut self, shard: ShardId, index: Index) {
+        let history = self.shards.entry(shard).or_default();
+        history.known = history.known.max(index);
+    }
+
+    /// A get is answered as of `at`; `floor` is the index that it must not be before.
+    pub(crate) fn got(
+        &self,
+        shard: ShardId,
+        key: &Bytes,
+        found: Option<&Row>,
+        at: Index,
+        floor: Index,
+    ) -> Option<Broken> {
+        let history = self.shards.get(&shard)?;
+        if let Some(old) = early(history, shard, at, floor) {
+            return Some(old);
+        }
+        let is = history.at(key, at);
+        let found = found.map(|row| (row.value.clone(), row.revision));
+        (found != is).then(|| {
+            broken!(
+                NAME,
+                "{key:?} is read as {} at {at} of shard {shard}, where it is {}",
+                show(found.as_ref()),
+                show(is.as_ref())
+            )
+        })
+    }
+
+    /// A page of a list is answered.
+    pub(crate) fn listed(&self, shard: ShardId, scan: &Scan, page: &Page, floor: Index) -> Option<Broken> {
+        let history = self.shards.get(&shard)?;
+        if let Some(old) = early(history, shard, page.at, floor) {
+            return Some(old);
+        }
+        if scan.at.is_some_and(|at| at != page.at) {
+            return Some(broken!(
+                NAME,
+                "a page at {:?} of shard {shard} is answered at {}",
+                scan.at,
+                page.at
+            ));
+        }
+        let from = scan.from.clone().max(scan.prefix.clone());
+        let rows = history.keys.range(from..).take_while(|(key, _)| key.starts_with(&scan.prefix));
+        let rows = rows.filter_map(|(key, _)| Some((key, history.at(key, page.at)?)));
+        let until = |key: &Bytes| page.next.as_ref().is_none_or(|next| key < next);
+        let is: Vec<(&Bytes, (Bytes, Revision))> = rows.take_while(|(key, _)| until(key)).collect();
+        let found: Vec<(&Bytes, (Bytes, Revision))> =
+            page.rows.iter().map(|(key, row)| (key, (row.value.clone(), row.revision))).collect();
+        (found != is).then(|| {
+            let keys = |rows: &[(&Bytes, (Bytes, Revision))]| {
+                let shown = rows.iter().map(|(key, version)| format!("{key:?} = {}", show(Some(version))));
+                shown.collect::<Vec<_>>().join(", ")
+            };
+            broken!(
+                NAME,
+                "a list of shard {shard} at {} shows [{}], where there is [{}]",
+                page.at,
+                keys(&found),
+                keys(&is)
+            )
+        })
+    }
+}
+
+fn early(history: &History, shard: ShardId, at: Index, floor: Index) -> Option<Broken> {
+    if at > history.applied {
+        return Some(broken!(
+            NAME,
+            "a read at {at} of shard {shard}, which has come to {} only",
+            history.applied
+        ));
+    }
+    (at < floor).then(|| {
+        broken!(
+            NAME,
+            "a read of shard {shard} is answered as of {at}; {floor} had been acknowledged or read before"
+        )
+    })
+}
+
+fn show(version: Option<&(Bytes, Revision)>) -> String {
+    version.map_or_else(
+        || "absent".to_owned(),
+        |(value, revision)| {
+            format!("{:?} of revision {revision}", &value[..value.len().min(24)].escape_ascii().to_string())
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use ringfort_types::{EntryKind, HybridClock, Term};
+
+    use super::*;
+
+    fn reads() -> Reads {
+        let mut reads = Reads::default();
+        let put = |key: &'static str, value: &'static str| Command::Put {
+            key: Bytes::from_static(key.as_bytes()),
+            value: Bytes::from_static(value.as_bytes()),
+        };
+        let entries = [
+            vec![put("a", "1"), put("b", "1")],
+            vec![put("a", "2")],
+            vec![Command::Delete { key: Bytes::from_static(b"b") }],
+        ];
+        for (index, commands) in (1..).zip(entries) {
+            let payload = Entry { clock: HybridClock(index), commands }.encode();
+            let entry = LogEntry { index: Index(index), term: Term(1), kind: EntryKind::Normal, payload };
+            reads.committed(ShardId(1), &entry);
+        }
+        reads
+    }
+
+    fn row(value: &'static str, revision: u64) -> Row {
+        Row { value: Bytes::from_static(value.as_bytes()), revision: Revision(revision) }
+    }
+
+    #[test]
+    fn a_get_must_show_what_its_index_has() {
+        let reads = reads();
+        let got = |found: Option<&Row>, at, floor| {
+            reads.got(ShardId(1), &Bytes::from_static(b"a"), found, Index(at), Index(floor)).is_none()
+        };
+        assert!(got(Some(&row("1", 1)), 1, 0));
+        assert!(got(Some(&row("2", 3)), 2, 2));
+        assert!(got(Some(&row("2", 3)), 3, 2));
+        assert!(got(None, 0, 0));
+        assert!(!got(Some(&row("1", 1)), 1, 2), "an old index");
+        assert!(!got(Some(&row("1", 1)), 2, 0), "another index's value");
+        assert!(!got(Some(&row("2", 2)), 2, 0), "another revision");
+        assert!(!got(None, 2, 0));
+        assert!(!got(Some(&row("2", 3)), 4, 0), "an index that nobody has");
+    }
+
+    #[test]
+    fn a_page_must_show_all_of_one_index() {
+        let reads = reads();
+        let listed = |at, rows: &[(&'static str, Row)], next: Option<&'static str>| {
+            let scan = Scan {
+                shard: ShardId(1),
+                at: None,
+                from: Bytes::new(),
+                prefix: Bytes::new(),
+                rows_max: 10,
+                bytes_max: 1_000,
+                keys_only: false,
+            };
+            let rows =
+                rows.iter().map(|(key, row)| (Bytes::from_static(key.as_bytes()), row.clone())).collect();
+            let next = next.map(|next| Bytes::from_static(next.as_bytes()));
+            reads.listed(ShardId(1), &scan, &Page { at: Index(at), rows, next }, Index(0)).is_none()
+        };
+        assert!(listed(2, &[("a", row("2", 3)), ("b", row("1", 2))], None));
+        assert!(listed(3, &[("a", row("2", 3))], None));
+        assert!(listed(2, &[("a", row("2", 3))], Some("a\0")));
+        assert!(!listed(2, &[("a", row("2", 3))], None), "b is missing");
+        assert!(!listed(1, &[("a", row("2", 3)), ("b", row("1", 2))], None), "of two indexes");
+        assert!(!listed(3, &[("a", row("2", 3)), ("b", row("1", 2))], None), "b was deleted");
+    }
+}

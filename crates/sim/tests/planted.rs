@@ -1,0 +1,33 @@
+//! Bugs on purpose, each of which must be found. A release build has none.
+#![cfg(debug_assertions)]
+
+use ringfort_sim::find_planted;
+use ringfort_types::planted::Bug;
+
+/// Those that show soon. `cargo xtask sim --plants` looks for all of them.
+#[test]
+fn planted_bugs_are_found() {
+    let soon = [
+        (Bug::AckBeforeSync, "synced before"),
+        (Bug::VoteNotPersisted, "synced survives"),
+        (Bug::TermSentBeforeSync, "synced before"),
+        (Bug::ReadBeforeOwnEntry, "a read is the shard"),
+        (Bug::AppliedApartFromData, "no assertion"),
+        (Bug::TableNotReplayed, "never changed"),
+        (Bug::ReplyForOverwritten, "answered, once"),
+        (Bug::WipedNodeVotes, "synced survives"),
+        (Bug::RowsLost, "the same rows"),
+    ];
+    for (bug, by) in soon {
+        let found = find_planted(bug, 20).unwrap_or_else(|| panic!("{bug} was not found under twenty seeds"));
+        assert!(found.finding.invariant.contains(by), "{bug} is found by {}", found.finding);
+    }
+}
+
+#[test]
+fn planted_bugs_have_names() {
+    for bug in Bug::ALL {
+        assert_eq!(bug.name().parse(), Ok(*bug));
+    }
+    assert!("no-such-bug".parse::<Bug>().unwrap_err().contains("ack-before-sync"));
+}

@@ -1,0 +1,127 @@
+//! Bugs on purpose, to see that they are found.
+//!
+//! A test that never fails proves nothing. So each promise has a bug that breaks it, written down in the code at
+//! the place where it would be made: `if planted::is(Bug::AckBeforeSync)`. The simulator switches one on and must
+//! find it (`docs/simulation.md`).
+//!
+//! Only a build with the feature `planted` *and* debug assertions contains them; in every other [`is`] is a
+//! constant, and what it guards is not compiled. The feature is for `ringfort-sim` alone (`cargo xtask tidy`
+//! sees to it), and a release build has no debug assertions.
+
+use std::fmt;
+use std::str::FromStr;
+
+macro_rules! bugs {
+    ($($(#[doc = $doc:literal])* $name:ident => $text:literal,)*) => {
+        /// One bug.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Bug {
+            $($(#[doc = $doc])* $name,)*
+        }
+
+        impl Bug {
+            /// All of them.
+            pub const ALL: &[Bug] = &[$(Bug::$name),*];
+
+            /// Its name on a command line.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Bug::$name => $text,)*
+                }
+            }
+        }
+    };
+}
+
+bugs! {
+    /// A replica takes its entries for durable before they are synced, and says so.
+    AckBeforeSync => "ack-before-sync",
+    /// A replica that starts has forgotten whom it voted for.
+    VoteNotPersisted => "vote-not-persisted",
+    /// A term or vote is spoken of before it is synced.
+    TermSentBeforeSync => "term-sent-before-sync",
+    /// A leader answers reads without asking anybody whether it still leads.
+    ReadWithoutQuorum => "read-without-quorum",
+    /// A replica confirms a leader's term to it although it is in a later one.
+    ReadNotBoundToTerm => "read-not-bound-to-term",
+    /// A new leader answers reads before it has committed an entry of its own term.
+    ReadBeforeOwnEntry => "read-before-own-entry",
+    /// A table's applied index is not kept together with its data.
+    AppliedApartFromData => "applied-apart-from-data",
+    /// What a table has lost in a crash is not applied again.
+    TableNotReplayed => "table-not-replayed",
+    /// A bad batch in the middle of the log is cut away, with all good ones after it.
+    TornMiddleCut => "torn-middle-cut",
+    /// A write is acknowledged when any entry commits at its index.
+    ReplyForOverwritten => "reply-for-overwritten",
+    /// A node with an empty directory is let in under an old name.
+    WipedNodeVotes => "wiped-node-votes",
+    /// One node's replicas lose some rows.
+    RowsLost => "rows-lost",
+}
+
+impl fmt::Display for Bug {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Bug {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Bug, String> {
+        let found = Bug::ALL.iter().find(|bug| bug.name() == text);
+        found.copied().ok_or_else(|| {
+            let names: Vec<&str> = Bug::ALL.iter().map(|bug| bug.name()).collect();
+            format!("there is no planted bug {text:?}; there are {}", names.join(", "))
+        })
+    }
+}
+
+#[cfg(all(feature = "planted", debug_assertions))]
+mod switch {
+    use std::cell::Cell;
+
+    use super::Bug;
+
+    thread_local! {
+        static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
+    }
+
+    /// Whether this build can have bugs on purpose.
+    pub fn is_possible() -> bool {
+        true
+    }
+
+    /// Plants a bug in all that this thread runs from now on, instead of the one that was there.
+    pub fn plant(bug: Option<Bug>) {
+        PLANTED.set(bug);
+    }
+
+    /// Whether this bug is there.
+    #[inline]
+    pub fn is(bug: Bug) -> bool {
+        PLANTED.get() == Some(bug)
+    }
+}
+
+#[cfg(not(all(feature = "planted", debug_assertions)))]
+mod switch {
+    use super::Bug;
+
+    /// Whether this build can have bugs on purpose.
+    pub fn is_possible() -> bool {
+        false
+    }
+
+    /// Does nothing: this build has no bugs on purpose.
+    pub fn plant(_: Option<Bug>) {}
+
+    /// Whether this bug is there: it is not.
+    #[inline]
+    pub const fn is(_: Bug) -> bool {
+        false
+    }
+}
+
+pub use switch::{is, is_possible, plant};
