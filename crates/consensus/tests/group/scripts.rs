@@ -154,8 +154,11 @@ impl Story {
                 self.running = (1..=*voters).map(replica).collect();
             }
             Command::Tick(whom, count) => {
-                let ids: Vec<u64> =
-                    if whom == "all" { self.running.keys().copied().collect() } else { vec![whom.parse()?] };
+                let ids: Vec<u64> = match whom.parse() {
+                    Ok(id) => vec![id],
+                    Err(_) if whom == "all" => self.running.keys().copied().collect(),
+                    Err(_) => return Err(format!("time passes for a number or for `all`, not {whom}").into()),
+                };
                 for tick in 1..=*count {
                     let before = std::mem::take(&mut self.told);
                     for id in &ids {
@@ -167,7 +170,8 @@ impl Story {
             }
             Command::Campaign(id) => self.act(*id, |replica| replica.group.campaign())?,
             Command::Propose { replica, payload, bytes } => {
-                let payload = bytes.map_or(payload.clone(), |bytes| payload.repeat(bytes / payload.len()));
+                let times = bytes.map_or(1, |bytes| bytes / payload.len().max(1));
+                let payload = payload.repeat(times);
                 let mut proposed = None;
                 self.act(*replica, |replica| proposed = replica.group.propose(payload.into()))?;
                 proposed.ok_or_else(|| format!("S{replica} does not lead"))?;
