@@ -5,6 +5,7 @@ mod crash;
 mod damage;
 mod engine;
 mod model;
+mod scripts;
 
 use std::sync::Arc;
 

@@ -1,58 +1,23 @@
-//! Three replicas of one group: what may leave before the disk is done, and what may not.
+//! Replicas of one group: what may leave before the disk is done, and what may not; and, in [`scripts`], what they
+//! make of it together.
+
+mod replica;
+mod scripts;
 
 use bytes::Bytes;
 use ringfort_consensus::inspect::{SeenKind, inspect};
-use ringfort_consensus::{Group, GroupConfig, Outgoing, Restored, Synced, Turn, Unsynced};
+use ringfort_consensus::{Outgoing, Restored};
 use ringfort_types::{HardState, Index, LogEntry, PeerId, Record, Role, ShardId, Term};
 
-const VOTERS: [PeerId; 3] = [PeerId(1), PeerId(2), PeerId(3)];
+use crate::replica::Replica;
 
-struct Replica {
-    group: Group,
-    tickets: Vec<Unsynced>,
-    records: Vec<Record>,
-    committed: Vec<LogEntry>,
-    /// Whether its disk answers.
-    syncs: bool,
-}
-
+/// One of three.
 fn replica(me: u64) -> Replica {
     restored(me, &Restored::default())
 }
 
 fn restored(me: u64, restored: &Restored) -> Replica {
-    let config = GroupConfig { shard: ShardId(1), me: PeerId(me), voters: VOTERS.to_vec() };
-    let group = Group::new(config, restored);
-    Replica { group, tickets: Vec::new(), records: Vec::new(), committed: Vec::new(), syncs: true }
-}
-
-impl Replica {
-    /// One turn; what may go at once.
-    fn turn(&mut self) -> Vec<Outgoing> {
-        let mut sent = Vec::new();
-        while self.group.has_turn() {
-            let Turn { send, records, unsynced, committed, fetch } = self.group.take_turn();
-            assert!(fetch.is_none(), "all of it is in memory");
-            sent.extend(send);
-            self.records.extend(records);
-            self.tickets.extend(unsynced);
-            if let Some(last) = committed.last() {
-                self.group.applied(last.index);
-            }
-            self.committed.extend(committed);
-            if self.syncs {
-                sent.extend(self.sync());
-            }
-        }
-        sent
-    }
-
-    /// The disk is done; what has waited for it.
-    fn sync(&mut self) -> Vec<Outgoing> {
-        let proof = Synced::reported_by_driver();
-        let tickets = std::mem::take(&mut self.tickets);
-        tickets.into_iter().flat_map(|ticket| self.group.release(ticket, &proof)).collect()
-    }
+    Replica::new(me, 3, restored)
 }
 
 /// Delivers everything until all are quiet.

@@ -1,0 +1,461 @@
+//! A cluster in one thread: an instant network, a log that syncs when told to, tables that are maps.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use ringfort_node::{ApplyJob, Config, Effect, Event, Identity, Incoming, Node, Opened, ReadJob};
+use ringfort_types::{
+    Command, Consistency, Entry, Epoch, Incarnation, Index, NodeId, Now, PeerFrame, PeerMessage, Receipt,
+    Record, Reply, Request, Revision, Row, ShardId, Token,
+};
+
+use crate::trace::Trace;
+
+pub(crate) const SHARDS: u32 = 8;
+
+/// What survives a crash of a node.
+#[derive(Default)]
+pub(crate) struct Disk {
+    pub(crate) boot: u64,
+    pub(crate) incarnation: u64,
+    pub(crate) birth: Option<Bytes>,
+    pub(crate) synced: Vec<Record>,
+}
+
+/// One shard's rows on one node.
+#[derive(Default)]
+pub(crate) struct Table {
+    pub(crate) rows: BTreeMap<Bytes, Row>,
+    pub(crate) applied: Index,
+    pub(crate) revision: u64,
+}
+
+pub(crate) struct World {
+    pub(crate) now: Now,
+    pub(crate) nodes: Vec<Option<Node>>,
+    pub(crate) disks: Vec<Disk>,
+    pub(crate) tables: Vec<BTreeMap<ShardId, Table>>,
+    pub(crate) configs: Vec<Config>,
+    /// Pairs that can't hear each other.
+    pub(crate) cut: BTreeSet<(u64, u64)>,
+    pub(crate) queue: Vec<(usize, Event)>,
+    pub(crate) answers: BTreeMap<u64, Reply>,
+    pub(crate) hints: BTreeMap<u64, NodeId>,
+    pub(crate) next_token: u64,
+    /// Nodes whose disk does not report a sync.
+    pub(crate) stuck: BTreeSet<usize>,
+    /// What they write and have not synced.
+    pub(crate) held: BTreeMap<usize, (u64, Vec<Record>)>,
+    pub(crate) persists: Vec<Vec<Record>>,
+    pub(crate) notices: Vec<String>,
+    pub(crate) refused: Vec<Option<String>>,
+    pub(crate) stopped: BTreeSet<usize>,
+    /// What happens, line by line, for those who want to know.
+    pub(crate) trace: Option<Trace>,
+}
+
+impl World {
+    pub(crate) fn new(nodes: usize) -> World {
+        World::with_shards(nodes, SHARDS)
+    }
+
+    pub(crate) fn with_shards(nodes: usize, shards: u32) -> World {
+        let addresses: Vec<String> = (1..=nodes).map(|n| format!("10.0.0.{n}:50051")).collect();
+        let configs = (0..nodes)
+            .map(|n| {
+                let mut names = vec![String::new(); nodes];
+                names[n] = format!("node{}", n + 1);
+                Config {
+                    address: addresses[n].clone(),
+                    addresses: addresses.clone(),
+                    names,
+                    shards,
+                    replicas: 3,
+                }
+            })
+            .collect();
+        World {
+            now: Now { monotonic_us: 1_000_000, wall_ms: 1_700_000_000_000 },
+            nodes: (0..nodes).map(|_| None).collect(),
+            disks: (0..nodes).map(|n| Disk { incarnation: 100 + n as u64, ..Disk::default() }).collect(),
+            tables: (0..nodes).map(|_| BTreeMap::new()).collect(),
+            configs,
+            cut: BTreeSet::new(),
+            queue: Vec::new(),
+            answers: BTreeMap::new(),
+            hints: BTreeMap::new(),
+            next_token: 0,
+            stuck: BTreeSet::new(),
+            held: BTreeMap::new(),
+            persists: Vec::new(),
+            notices: Vec::new(),
+            refused: vec![None; nodes],
+            stopped: BTreeSet::new(),
+            trace: None,
+        }
+    }
+
+    pub(crate) fn born(nodes: usize) -> World {
+        World::born_with_shards(nodes, SHARDS)
+    }
+
+    pub(crate) fn born_with_shards(nodes: usize, shards: u32) -> World {
+        let mut world = World::with_shards(nodes, shards);
+        for node in 0..nodes {
+            world.start(node);
+        }
+        world.run(3_000);
+        world
+    }
+
+    pub(crate) fn start(&mut self, n: usize) {
+        let disk = &mut self.disks[n];
+        disk.boot += 1;
+        let identity = Identity {
+            incarnation: Incarnation(disk.incarnation),
+            boot: disk.boot,
+            birth: disk.birth.clone(),
+        };
+        let node = Node::new(self.configs[n].clone(), &identity, self.now).expect("good flags");
+        self.nodes[n] = Some(node);
+        for other in 0..self.nodes.len() {
+            if other != n && self.nodes[other].is_some() && !self.is_cut(n, other) {
+                self.queue.push((n, Event::PeerUp(NodeId(other as u64 + 1))));
+                self.queue.push((other, Event::PeerUp(NodeId(n as u64 + 1))));
+            }
+        }
+        self.settle(n);
+    }
+
+    pub(crate) fn kill(&mut self, n: usize) {
+        self.nodes[n] = None;
+        self.queue.retain(|(to, _)| *to != n);
+        for other in 0..self.nodes.len() {
+            if self.nodes[other].is_some() {
+                self.queue.push((other, Event::PeerLost(NodeId(n as u64 + 1))));
+            }
+        }
+        self.drain();
+    }
+
+    pub(crate) fn is_cut(&self, a: usize, b: usize) -> bool {
+        self.cut.contains(&(a.min(b) as u64, a.max(b) as u64))
+    }
+
+    pub(crate) fn cut_off(&mut self, n: usize) {
+        for other in (0..self.nodes.len()).filter(|other| *other != n) {
+            self.cut.insert((n.min(other) as u64, n.max(other) as u64));
+            self.queue.push((n, Event::PeerLost(NodeId(other as u64 + 1))));
+            self.queue.push((other, Event::PeerLost(NodeId(n as u64 + 1))));
+        }
+        self.drain();
+    }
+
+    /// Nothing more can be written on this node's disk.
+    pub(crate) fn fill_up(&mut self, n: usize) {
+        self.stuck.insert(n);
+        self.queue.push((n, Event::DiskFull(true)));
+        self.drain();
+    }
+
+    /// There is room again: the batch that found none is written.
+    pub(crate) fn make_room(&mut self, n: usize) {
+        self.stuck.remove(&n);
+        self.finish_sync(n);
+        self.queue.push((n, Event::DiskFull(false)));
+        self.drain();
+    }
+
+    /// The batch that this node's disk is busy with is synced, if there is one.
+    pub(crate) fn finish_sync(&mut self, n: usize) {
+        if let Some((number, records)) = self.held.remove(&n) {
+            self.tell(format!("node{} has synced batch {number}", n + 1));
+            self.disks[n].synced.extend(records);
+            self.queue.push((n, Event::Persisted(number)));
+            self.drain();
+        }
+    }
+
+    pub(crate) fn heal(&mut self) {
+        for (a, b) in std::mem::take(&mut self.cut) {
+            self.queue.push((a as usize, Event::PeerUp(NodeId(b + 1))));
+            self.queue.push((b as usize, Event::PeerUp(NodeId(a + 1))));
+        }
+        self.drain();
+    }
+
+    pub(crate) fn run(&mut self, ms: u64) {
+        for _ in 0..ms / 25 {
+            self.now.monotonic_us += 25_000;
+            self.now.wall_ms += 25;
+            for n in 0..self.nodes.len() {
+                self.queue.push((n, Event::Tick));
+            }
+            self.drain();
+        }
+    }
+
+    pub(crate) fn drain(&mut self) {
+        let mut turns = 0;
+        while !self.queue.is_empty() {
+            turns += 1;
+            assert!(turns < 10_000, "the nodes never come to rest");
+            for (n, event) in std::mem::take(&mut self.queue) {
+                if let Some(node) = self.nodes[n].as_mut() {
+                    node.handle(self.now, event);
+                }
+            }
+            for n in 0..self.nodes.len() {
+                self.settle(n);
+            }
+        }
+    }
+
+    pub(crate) fn settle(&mut self, n: usize) {
+        let Some(node) = self.nodes[n].as_mut() else { return };
+        let effects = node.take_effects(self.now);
+        let (from, cluster, epoch) = (node.id(), node.cluster(), node.epoch());
+        for effect in effects {
+            self.carry_out(n, from, cluster, epoch, effect);
+        }
+    }
+
+    pub(crate) fn carry_out(&mut self, n: usize, from: NodeId, cluster: u64, epoch: Epoch, effect: Effect) {
+        self.tell_effect(n, &effect);
+        match effect {
+            Effect::SaveBirth(bytes) => {
+                self.disks[n].birth = Some(bytes);
+                self.queue.push((n, Event::BirthSaved));
+            }
+            Effect::Open { shards, .. } => {
+                let opened = shards.into_iter().map(|shard| (shard, self.open(n, shard))).collect();
+                self.queue.push((n, Event::Opened(opened)));
+            }
+            Effect::Persist { number, records } => {
+                if self.stuck.contains(&n) {
+                    let earlier = self.held.insert(n, (number, records.clone()));
+                    assert!(earlier.is_none(), "one batch is under way at a time");
+                } else {
+                    self.disks[n].synced.extend(records.iter().cloned());
+                    self.queue.push((n, Event::Persisted(number)));
+                }
+                self.persists.push(records);
+            }
+            Effect::Send { to, messages } => {
+                let other = to.0 as usize - 1;
+                if self.nodes[other].is_some() && !self.is_cut(n, other) {
+                    let incarnation = Incarnation(self.disks[n].incarnation);
+                    let frame = PeerFrame { from, to, incarnation, cluster, epoch, messages };
+                    let frame = PeerFrame::decode(frame.encode()).expect("a round trip");
+                    self.queue.push((other, Event::Peer { link: n as u64, frame }));
+                }
+            }
+            Effect::Refuse { link, reason } => {
+                let to = NodeId(link + 1);
+                let incarnation = Incarnation(self.disks[n].incarnation);
+                let messages = vec![PeerMessage::Refused { reason }];
+                let frame = PeerFrame { from, to, incarnation, cluster, epoch, messages };
+                self.queue.push((link as usize, Event::Peer { link: n as u64, frame }));
+            }
+            Effect::Apply(jobs) => {
+                let mut applied = Vec::new();
+                for job in jobs {
+                    applied.push((job.shard, job.entry.index));
+                    self.apply(n, job);
+                }
+                self.queue.push((n, Event::Applied(applied)));
+            }
+            Effect::Read(jobs) => {
+                for job in jobs {
+                    let reply = self.read(n, &job);
+                    self.tell_read(n, &job);
+                    self.answer(n, job.token, reply);
+                }
+            }
+            Effect::Reply(answers) => {
+                for answered in answers {
+                    if let Some(leader) = answered.leader {
+                        self.hints.insert(answered.token.id, leader);
+                    }
+                    self.answer(n, answered.token, answered.reply);
+                }
+            }
+            Effect::Fetch { shard, from, to, .. } => {
+                let entries = entries_of(&self.disks[n].synced, shard);
+                let entries = entries.range(from..to).map(|(_, entry)| entry.clone()).collect();
+                self.queue.push((n, Event::Fetched { shard, entries }));
+            }
+            Effect::Notice(line) => self.notices.push(line),
+            Effect::Serving => {}
+            Effect::Refused(reason) => {
+                self.refused[n] = Some(reason);
+                self.nodes[n] = None;
+            }
+            Effect::Stopped => {
+                self.stopped.insert(n);
+            }
+        }
+    }
+
+    /// Tables are in memory and lost with the process: everything committed is replayed.
+    pub(crate) fn open(&mut self, n: usize, shard: ShardId) -> Opened {
+        let entries = entries_of(&self.disks[n].synced, shard);
+        let mut opened = Opened::default();
+        for record in &self.disks[n].synced {
+            if let Record::HardState(of, state) = record
+                && *of == shard
+            {
+                opened.hard_state = *state;
+            }
+        }
+        self.tables[n].insert(shard, Table::default());
+        for (index, entry) in entries {
+            opened.last = index;
+            if opened.terms.last().is_none_or(|(_, term)| *term != entry.term) {
+                opened.terms.push((index, entry.term));
+            }
+            if index <= opened.hard_state.commit {
+                opened.clock = Entry::peek_clock(&entry.payload).unwrap_or(opened.clock);
+                opened.applied = index;
+                self.apply(n, ApplyJob { shard, entry, waiters: Vec::new(), copies: 0 });
+            } else {
+                opened.tail.push(entry);
+            }
+        }
+        opened
+    }
+
+    pub(crate) fn apply(&mut self, n: usize, job: ApplyJob) {
+        let table = self.tables[n].entry(job.shard).or_default();
+        assert_eq!(job.entry.index, table.applied.next(), "entries are applied in order, once");
+        table.applied = job.entry.index;
+        if job.entry.payload.is_empty() {
+            return;
+        }
+        let entry = Entry::decode(job.entry.payload.clone()).expect("our own encoding");
+        let mut replies = Vec::new();
+        for command in entry.commands {
+            table.revision += 1;
+            let revision = Revision(table.revision);
+            match command {
+                Command::Put { key, value } => {
+                    table.rows.insert(key, Row { value, revision });
+                }
+                Command::Delete { key } => {
+                    table.rows.remove(&key);
+                }
+                Command::Digest => {}
+            }
+            replies.push(Reply::Written(Receipt {
+                shard: job.shard,
+                term: job.entry.term,
+                index: job.entry.index,
+                revision,
+                copies: job.copies,
+            }));
+        }
+        assert!(job.waiters.is_empty() || job.waiters.len() == replies.len());
+        for (token, reply) in job.waiters.into_iter().zip(replies) {
+            self.answer(n, token, reply);
+        }
+    }
+
+    pub(crate) fn read(&self, n: usize, job: &ReadJob) -> Reply {
+        let table = &self.tables[n][&job.shard];
+        assert!(job.at <= table.applied, "only what is applied is read");
+        let Request::Get { key, .. } = &job.request else { panic!("only gets here") };
+        Reply::Value { row: table.rows.get(key).cloned(), at: job.at, revision: Revision(table.revision) }
+    }
+
+    pub(crate) fn answer(&mut self, n: usize, token: Token, reply: Reply) {
+        if token == Token::NOBODY {
+            return;
+        }
+        let origin = token.origin.0 as usize - 1;
+        if origin == n {
+            self.tell_answer(token.id, &reply);
+            assert!(self.answers.insert(token.id, reply).is_none(), "answered once");
+        } else if self.nodes[origin].is_some() && !self.is_cut(n, origin) {
+            let node = self.nodes[n].as_ref().expect("it is running");
+            let frame = PeerFrame {
+                from: node.id(),
+                to: token.origin,
+                incarnation: Incarnation(self.disks[n].incarnation),
+                cluster: node.cluster(),
+                epoch: node.epoch(),
+                messages: vec![PeerMessage::Answer { id: token.id, reply }],
+            };
+            self.tell_messages(n, token.origin, &frame.messages);
+            self.queue.push((origin, Event::Peer { link: n as u64, frame }));
+        }
+    }
+
+    /// Asks a node without waiting.
+    pub(crate) fn ask(&mut self, n: usize, request: Request, timeout_ms: u32) -> u64 {
+        self.ask_all(n, vec![request], timeout_ms)[0]
+    }
+
+    /// Asks a node several things in one turn, without waiting.
+    pub(crate) fn ask_all(&mut self, n: usize, requests: Vec<Request>, timeout_ms: u32) -> Vec<u64> {
+        let first = self.next_token + 1;
+        self.next_token += requests.len() as u64;
+        let ids: Vec<u64> = (first..=self.next_token).collect();
+        ids.iter().zip(&requests).for_each(|(id, request)| self.tell_asked(n, *id, request));
+        let origin = NodeId(n as u64 + 1);
+        let incoming = ids.iter().zip(requests).map(|(id, request)| Incoming {
+            token: Token { origin, id: *id },
+            request,
+            timeout_ms,
+        });
+        self.queue.push((n, Event::Requests(incoming.collect())));
+        self.drain();
+        ids
+    }
+
+    pub(crate) fn put(&mut self, n: usize, key: &str, value: &str) -> Reply {
+        let request =
+            Request::Put { key: Bytes::copy_from_slice(key.as_bytes()), value: value.to_owned().into() };
+        self.ask_and_wait(n, request)
+    }
+
+    pub(crate) fn get(&mut self, n: usize, key: &str) -> Option<String> {
+        match self.ask_and_wait(n, get(key)) {
+            Reply::Value { row, .. } => row.map(|row| String::from_utf8(row.value.to_vec()).expect("text")),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn ask_and_wait(&mut self, n: usize, request: Request) -> Reply {
+        let id = self.ask(n, request, 3_000);
+        for _ in 0..200 {
+            if let Some(reply) = self.answers.remove(&id) {
+                return reply;
+            }
+            self.run(25);
+        }
+        panic!("no answer after five seconds");
+    }
+
+    pub(crate) fn leader(&mut self, shard: ShardId) -> Option<NodeId> {
+        let n = self.nodes.iter().position(Option::is_some)?;
+        let Reply::Cluster(state) = self.ask_and_wait(n, Request::ClusterState) else { panic!("a state") };
+        state.shards[shard.0 as usize].leader
+    }
+}
+
+pub(crate) fn entries_of(records: &[Record], of: ShardId) -> BTreeMap<Index, ringfort_types::LogEntry> {
+    let mut entries = BTreeMap::new();
+    for record in records {
+        if let Record::Entry(shard, entry) = record
+            && *shard == of
+        {
+            entries.split_off(&entry.index);
+            entries.insert(entry.index, entry.clone());
+        }
+    }
+    entries
+}
+
+pub(crate) fn get(key: &str) -> Request {
+    Request::Get { key: Bytes::copy_from_slice(key.as_bytes()), consistency: Consistency::Linearizable }
+}
