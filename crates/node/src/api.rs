@@ -1,16 +1,17 @@
 //! The contract between a node and its driver: what comes in, what goes out, and what the driver owes.
 //!
 //! The driver's duties:
-//! - hand over events one at a time, in any order but each peer's frames in the order in which they were
-//!   sent, with a reading of the clock; call `take_effects` after each batch of events (a turn) and carry the
-//!   effects out in order;
+//! - hand over events one at a time, in any order, with a reading of the clock; call `take_effects` after each
+//!   batch of events (a turn) and carry the effects out in order. Each peer's frames should come in the order in
+//!   which they were sent, because that is fast; a node bears it when they are late, missing or repeated, except
+//!   that a [`PeerMessage::Forward`] must not come twice (it would be done twice);
 //! - [`Effect::Persist`]: append the records to the shared log as one batch and sync it *before* reporting
 //!   [`Event::Persisted`]. The node has at most one under way. A failed sync ends the process;
 //! - [`Effect::Apply`]: apply the jobs in order, answer their waiters, and report [`Event::Applied`];
 //! - [`Effect::Read`]: read at the named index, and answer. That index is applied by then;
 //! - an answer to a [`Token`] of another node goes to that node as [`PeerMessage::Answer`];
-//! - [`Effect::Send`] may lose messages, but only as a whole suffix of what was sent, after which it reports
-//!   [`Event::PeerLost`] and, once connected again, [`Event::PeerUp`];
+//! - [`Effect::Send`] may lose messages. When a connection breaks, which loses a suffix of what was sent on it, it
+//!   reports [`Event::PeerLost`] and, once connected again, [`Event::PeerUp`];
 //! - [`Event::Tick`] comes every [`TICK_MS`](ringfort_types::limits::TICK_MS); ticks that were missed are
 //!   dropped.
 

@@ -106,7 +106,7 @@ mod tests {
         let mut replica = ReplicaLog::default();
         replica.written.add(Index(1), Term(1));
         replica.written.add(Index(2), Term(1));
-        let mut leads = |term, replica: &ReplicaLog| {
+        let leads = |term, replica: &ReplicaLog| {
             let log = committed.of(ShardId(1));
             LeaderCompleteness::default().leads(1, ShardId(1), Term(term), replica, log)
         };

@@ -43,11 +43,11 @@ mod tests {
 
     #[test]
     fn a_log_that_is_shorter_or_older_is_found() {
-        let mut before = ReplicaLog::default();
+        let synced_state = HardState { term: Term(2), vote: PeerId(3), commit: Index(0) };
+        let mut before = ReplicaLog { synced_state, ..ReplicaLog::default() };
         for (index, term) in [(1, 1), (2, 1), (3, 2)] {
             before.synced.add(Index(index), Term(term));
         }
-        before.synced_state = HardState { term: Term(2), vote: PeerId(3), commit: Index(0) };
         let finds = |terms: &[(u64, u64)], last, term, vote| {
             let found = Opened {
                 hard_state: HardState { term: Term(term), vote: PeerId(vote), commit: Index(0) },

@@ -44,8 +44,8 @@ mod tests {
 
     #[test]
     fn what_is_not_synced_may_not_be_said() {
-        let mut replica = ReplicaLog::default();
-        replica.synced_state = HardState { term: Term(3), vote: PeerId(2), commit: Index(0) };
+        let synced_state = HardState { term: Term(3), vote: PeerId(2), commit: Index(0) };
+        let mut replica = ReplicaLog { synced_state, ..ReplicaLog::default() };
         replica.synced.add(Index(1), Term(3));
         let says = |kind, term, index, to| {
             let seen = Seen {
