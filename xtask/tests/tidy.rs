@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use xtask::tidy::{self, Finding, arrows, bans, sources};
+use xtask::tidy::{self, Finding, arrows, bans, planted, scripts, sources};
 
 fn workspace(packages: &[(&str, &[&str])]) -> Value {
     let package = |(name, uses): &(&str, &[&str])| {
@@ -40,6 +40,32 @@ fn reserved_libraries_stay_where_they_belong() {
     assert!(arrow_findings("ringfort-node", &["raft"])[0].contains("only ringfort-consensus"));
     assert!(arrow_findings("ringfort-shard", &["lsm-tree"])[0].contains("only ringfort-storage"));
     assert!(arrow_findings("ringfort-sim", &["rand"])[0].contains("nobody"));
+}
+
+#[test]
+fn bugs_on_purpose_stay_with_the_simulator() {
+    let package = |name: &str, kind: Option<&str>, features: &Value| {
+        let dependency = json!({ "name": "ringfort-types", "kind": kind, "features": ["planted"] });
+        json!({ "packages": [{ "name": name, "dependencies": [dependency], "features": features }] })
+    };
+    let count = |metadata: &Value| planted::check(metadata).unwrap().len();
+    let implied = json!({ "planted": ["ringfort-types/planted"] });
+    assert_eq!(count(&package("ringfort-sim", Some("dev"), &implied)), 0);
+    assert_eq!(count(&package("ringfort-sim", None, &implied)), 1);
+    assert_eq!(count(&package("ringfort-server", Some("dev"), &json!({}))), 1);
+    assert_eq!(count(&package("ringfort-server", None, &implied)), 2);
+    assert_eq!(count(&package("ringfort-sim", Some("dev"), &json!({ "default": ["planted"] }))), 1);
+}
+
+#[test]
+fn a_script_that_no_test_names_is_found() {
+    let root = TempDir::new().unwrap();
+    plant(root.path(), "crates/node/tests/scripts/a_story.script", "");
+    plant(root.path(), "crates/node/tests/scripts/a_story_too.script", "");
+    plant(root.path(), "crates/node/tests/cluster/scripts.rs", "stories! {\n    a_story_too\n}\n");
+    let findings = scripts::check(root.path()).unwrap();
+    assert_eq!(findings.len(), 1);
+    assert_eq!(findings[0].place, "crates/node/tests/scripts/a_story.script");
 }
 
 /// A `~` in the text is left out: it keeps tidy from finding here what is planted elsewhere.

@@ -1,11 +1,14 @@
 //! What neither the compiler nor clippy checks.
 //!
-//! [`arrows`] looks at who depends on whom, [`sources`] at every file. Each rule says why in its finding, because
+//! [`arrows`] looks at who depends on whom, [`sources`] at every file, [`planted`] and [`scripts`] at what tests are made
+//! of. Each rule says why in its finding, because
 //! whoever meets it does so at the moment of breaking it. Rules that clippy can check are in the pure crates'
 //! `clippy.toml`; [`bans`] sees to it that they all have the same one.
 
 pub mod arrows;
 pub mod bans;
+pub mod planted;
+pub mod scripts;
 pub mod sources;
 
 use std::fmt;
@@ -30,7 +33,10 @@ impl fmt::Display for Finding {
 
 /// All findings in the workspace at `root`.
 pub fn check(root: &Path) -> Result<Vec<Finding>> {
-    let mut findings = arrows::check(&arrows::metadata(root)?)?;
+    let metadata = arrows::metadata(root)?;
+    let mut findings = arrows::check(&metadata)?;
+    findings.extend(planted::check(&metadata)?);
+    findings.extend(scripts::check(root)?);
     findings.extend(sources::check(root)?);
     findings.extend(bans::check(root)?);
     findings.sort();
