@@ -13,7 +13,7 @@ use ringfort_types::{Index, LogEntry, Record, Reply, Request, ShardId};
 use crate::host::{Rot, Trap, Work};
 use crate::judges::{NODE_GOES_ON, ROT_IS_REFUSED, digests};
 use crate::network::node;
-use crate::world::World;
+use crate::world::{Next, World};
 
 /// Small, so that the log has several segments.
 const SEGMENT_BYTES: u64 = 64 * 1024;
@@ -52,7 +52,10 @@ impl World {
                     self.log(format_args!("n{} has no room for batch {number}", at + 1));
                     self.hear(at, Event::DiskFull(true));
                 }
-                self.later(at, FULL_RETRY_US, Work::Sync { number, records });
+                // It waits, and works no more than before: however slow it is, this takes no longer.
+                let life = self.hosts[at].life;
+                let again = Work::Sync { number, records };
+                self.schedule(FULL_RETRY_US, Next::Work { host: at, life, work: again });
             }
             (Err(error), None) => {
                 self.find(NODE_GOES_ON, format_args!("n{} can't write its log: {error}", at + 1));
