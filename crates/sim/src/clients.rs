@@ -20,11 +20,16 @@ use crate::world::{Next, World};
 /// runs slow by a tenth, and messages on their way.
 const GRACE_US: u64 = 1_500_000;
 
+/// The numbers of those who ask once begin here.
+const PASSERS: u64 = 1 << 32;
+
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Asker {
     /// One of the plan's clients.
     Client(usize),
+    /// Somebody who asks once.
+    Passer,
     /// Whoever looks at the cluster from outside now and then.
     Onlooker,
     /// The judge, at the end.
@@ -137,6 +142,32 @@ impl World {
             rows_max: self.random.pick(&[1, 2, 1_000]),
             bytes_max: u32::MAX,
             keys_only: false,
+        }
+    }
+
+    /// The keys whose shards this node was last seen to lead.
+    pub(crate) fn keys_led_by(&self, host: usize) -> Vec<Bytes> {
+        let leads = |key: &&Bytes| {
+            let leader = self.shard_of_key(key).and_then(|shard| self.clients.leaders.get(&shard));
+            leader == Some(&node(host))
+        };
+        self.clients.keys.iter().filter(leads).cloned().collect()
+    }
+
+    /// Somebody writes through another node, and somebody reads the same through this one.
+    pub(crate) fn poke(&mut self, host: usize, keys: Vec<Bytes>, left: u32) {
+        if self.is_calm || keys.is_empty() {
+            return;
+        }
+        let key = keys[self.random.below(keys.len() as u64) as usize].clone();
+        let value = Bytes::from(format!("passer-{}", self.clients.last));
+        let other = (host + 1 + self.random.below(self.hosts.len() as u64 - 1) as usize) % self.hosts.len();
+        self.ask(Asker::Passer, other, Request::Put { key: key.clone(), value }, 300);
+        let consistency = Consistency::Linearizable;
+        self.ask(Asker::Passer, host, Request::Get { key, consistency }, 300);
+        if left > 0 {
+            let after_us = self.random.between(1_000, 20_000);
+            self.schedule(after_us, Next::Poke { host, keys, left: left - 1 });
         }
     }
 
@@ -267,6 +298,7 @@ impl World {
                 let after_us = self.random.between(1_000, 60_000);
                 self.schedule(after_us, Next::Act { client });
             }
+            Asker::Passer => {}
             Asker::Judge => {
                 self.clients.told.insert(id, reply.clone());
             }
@@ -328,7 +360,9 @@ impl World {
         let asked = &self.clients.asked[&id];
         let client = match asked.by {
             Asker::Client(client) => client as u64,
-            _ => LAST_READER,
+            Asker::Judge => LAST_READER,
+            // One each, and none that a client of the plan has.
+            Asker::Passer | Asker::Onlooker => PASSERS + id,
         };
         let returned_us = returned.then_some(self.now_us);
         self.history.push(Operation { client, key, action, invoked_us: asked.invoked_us, returned_us });

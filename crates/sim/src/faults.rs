@@ -11,11 +11,18 @@ use crate::world::{Next, World};
 /// A process that is asked to stop is gone after so long, in microseconds.
 const STOP_US_MAX: u64 = 5_000_000;
 
+/// Writes and reads by passers-by while a leader is deposed.
+const POKES: u32 = 30;
+
 /// The end of something that went wrong.
 #[derive(Debug)]
 pub(crate) enum Cure {
     /// These links may be made again.
     Unblock(Vec<(usize, usize)>),
+    /// A node that was cut off can speak again, but hears little.
+    Relent { host: usize, other: usize, for_us: u64, hears_percent: u64 },
+    /// All links of a node behave again.
+    MendAll { host: usize },
     /// This link behaves again.
     Mend { from: usize, to: usize },
     /// The pause with this number is over.
@@ -66,6 +73,14 @@ impl World {
             }
             Fault::OneWay if host != other => self.block(vec![(host, other)], for_us),
             Fault::Cut if host != other => self.block(vec![(host, other), (other, host)], for_us),
+            Fault::Depose if host != other => {
+                self.lose_frames_of(host, 100, 100);
+                let election_us = random.between(500_000, 800_000);
+                let (hears_percent, for_us) = (random.between(5, 50), for_us.max(400_000));
+                self.schedule(election_us, Next::Cure(Cure::Relent { host, other, for_us, hears_percent }));
+                let keys = self.keys_led_by(host);
+                self.schedule(election_us, Next::Poke { host, keys, left: POKES });
+            }
             Fault::BreakLink if host != other => self.break_link(host, other),
             Fault::SlowLink | Fault::LoseFrames | Fault::ReorderFrames | Fault::RepeatFrames
                 if host != other =>
@@ -94,6 +109,14 @@ impl World {
                 self.log(format_args!("n{}'s wall clock jumps by {by_ms} ms", host + 1));
             }
             _ => {}
+        }
+    }
+
+    /// So many of a hundred frames from this node get lost, and so many to it.
+    fn lose_frames_of(&mut self, host: usize, from_percent: u64, to_percent: u64) {
+        for other in (0..self.hosts.len()).filter(|other| *other != host) {
+            self.network.link(host, other).loses_percent = from_percent;
+            self.network.link(other, host).loses_percent = to_percent;
         }
     }
 
@@ -194,6 +217,15 @@ impl World {
                     link.blocked = link.blocked.saturating_sub(1);
                 }
             }
+            // After the great healing there is nothing to relent about.
+            Cure::Relent { .. } if self.is_calm => {}
+            Cure::Relent { host, other, for_us, hears_percent } => {
+                self.log(format_args!("n{} can speak again, and hears little", host + 1));
+                self.lose_frames_of(host, 0, 100 - hears_percent);
+                self.network.link(other, host).loses_percent = 100;
+                self.schedule(for_us, Next::Cure(Cure::MendAll { host }));
+            }
+            Cure::MendAll { host } => self.lose_frames_of(host, 0, 0),
             Cure::Mend { from, to } => self.network.link(from, to).mend(),
             Cure::Resume { host, pause } => {
                 if self.hosts[host].paused == Some(pause) {

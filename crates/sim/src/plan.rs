@@ -39,6 +39,9 @@ pub enum Fault {
     OneWay,
     /// Two nodes can't hear each other.
     Cut,
+    /// A node loses all frames to and from the others for just as long as they need to put others in its place; then
+    /// it can speak again, and hears little of what has happened.
+    Depose,
     /// A connection breaks, with whatever is under way, and is made again.
     BreakLink,
     /// A connection gets slow.
@@ -59,7 +62,7 @@ pub enum Fault {
 
 /// All kinds, each with the longest time that it lasts, in milliseconds. Of those that end a process it is the time
 /// until the next start.
-const KINDS: [(Fault, u64); 21] = [
+const KINDS: [(Fault, u64); 22] = [
     (Fault::Kill, 4_000),
     (Fault::KillDuringWrite, 4_000),
     (Fault::PowerLoss, 4_000),
@@ -73,6 +76,7 @@ const KINDS: [(Fault, u64); 21] = [
     (Fault::Isolate, 4_000),
     (Fault::OneWay, 4_000),
     (Fault::Cut, 4_000),
+    (Fault::Depose, 1_000),
     (Fault::BreakLink, 0),
     (Fault::SlowLink, 2_000),
     (Fault::LoseFrames, 3_000),

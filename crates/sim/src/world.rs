@@ -81,6 +81,12 @@ pub(crate) enum Next {
     Act {
         client: usize,
     },
+    /// Passers-by write these keys through others and read them here, as often as this, one after the other.
+    Poke {
+        host: usize,
+        keys: Vec<Bytes>,
+        left: u32,
+    },
     /// An answer reaches its client.
     Answer {
         id: u64,
@@ -255,6 +261,7 @@ impl World {
                 }
             }
             Next::Act { client } => self.act(client),
+            Next::Poke { host, keys, left } => self.poke(host, keys, left),
             Next::Answer { id, reply } => self.hear_answer(id, *reply),
             Next::GiveUp { id } => self.give_up(id),
             Next::Look => self.look(),
