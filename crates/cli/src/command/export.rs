@@ -8,7 +8,7 @@ use ringfort_client::{Client, List};
 use tokio_stream::StreamExt;
 
 use crate::args::{Connect, Output};
-use crate::connection::with_client;
+use crate::connection::{runtime, with_client};
 use crate::format::{Format, Place};
 use crate::out::{self, Out};
 use crate::part::Part;
@@ -17,8 +17,9 @@ use crate::show::Transfer;
 use crate::signals::Signals;
 use crate::stop::Stop;
 
-/// Rows between two looks of the progress line.
-const PROGRESS_ROWS: u64 = 1024;
+/// Most rows and bytes between two looks around: at how far it is, and whether it should end.
+const LOOK_ROWS: u64 = 1024;
+const LOOK_BYTES: u64 = 256 * 1024;
 
 /// Write all rows to a file or stdout, one a line, in key order, as `import` reads them
 #[derive(Args, Debug)]
@@ -52,17 +53,7 @@ pub(crate) fn run(export: &Export) -> Result<(), Stop> {
             Ok(copied)
         })?
     } else {
-        let mut part = Part::create(export.place.path())?;
-        let copied = with_client(&export.connect, async |client| {
-            // An unfinished file does not stay behind.
-            let mut signals = Signals::new()?;
-            tokio::select! {
-                copied = copy(&client, format, |line| part.write(line)) => copied,
-                asked = signals.next() => Err(asked.stop()),
-            }
-        })?;
-        part.finish()?;
-        copied
+        to_file(export, format)?
     };
     let moved = Transfer { rows, bytes, time: begun.elapsed() };
     let summary = if export.output.json { moved.json() } else { moved.text("exported").into_bytes() };
@@ -74,6 +65,27 @@ pub(crate) fn run(export: &Export) -> Result<(), Stop> {
     }
 }
 
+/// Writes the file, whole or not at all; counts rows and bytes.
+fn to_file(export: &Export, format: Format) -> Result<(u64, u64), Stop> {
+    let runtime = runtime(1)?;
+    let copied = runtime.block_on(async {
+        // Before there is a file, and before anybody is waited for: an unfinished one does not stay behind.
+        let mut signals = Signals::new()?;
+        let mut part = Part::create(export.place.path())?;
+        let copying = async {
+            let client = Client::connect(export.connect.options()).await?;
+            copy(&client, format, |line| part.write(line)).await
+        };
+        let copied = tokio::select! {
+            copied = copying => copied?,
+            asked = signals.next() => return Err(asked.stop()),
+        };
+        part.finish().map(|()| copied)
+    });
+    runtime.shutdown_background();
+    copied
+}
+
 /// Gives every row's line to `write`; counts rows and bytes.
 async fn copy(
     client: &Client,
@@ -83,7 +95,7 @@ async fn copy(
     let mut rows = client.list(List::default()).await?;
     let progress = Progress::new(None);
     let mut line = Vec::new();
-    let (mut count, mut bytes) = (0, 0);
+    let (mut count, mut bytes, mut looked) = (0, 0, 0);
     while let Some(row) = rows.next().await {
         let (key, value) = row.map_err(|failure| {
             let stop = Stop::from(failure);
@@ -94,8 +106,11 @@ async fn copy(
         write(&line)?;
         count += 1;
         bytes += (key.len() + value.len()) as u64;
-        if count % PROGRESS_ROWS == 0 {
+        if count % LOOK_ROWS == 0 || bytes - looked > LOOK_BYTES {
             progress.set(bytes, count);
+            looked = bytes;
+            // If rows come faster than they are written, nothing else would make room for a signal.
+            tokio::task::yield_now().await;
         }
     }
     Ok((count, bytes))

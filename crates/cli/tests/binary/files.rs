@@ -3,12 +3,14 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use flate2::Compression;
 use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
 
-use crate::support::{Dev, refusal, run};
+use crate::support::{Dev, eventually, refusal, run, stderr};
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut writer = GzEncoder::new(Vec::new(), Compression::fast());
@@ -120,5 +122,45 @@ fn rows_go_through_files_of_every_kind_and_come_back() {
         refused(&dev, &["import", &path("out/a.tsv"), "--file", &path("out/a.tsv")], b"").contains("--file")
     );
     assert!(refused(&dev, &["export"], b"").contains("--file"));
+    assert_eq!(dev.leave(), Some(0));
+}
+
+#[test]
+fn an_export_that_is_asked_to_end_does_so_and_leaves_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let dev = Dev::start(&directory.path().join("data"));
+    // Noise, in base64 digits: packing it takes longer than getting it.
+    let mut state = 1_u64;
+    let mut noise = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"[(state >> 58) as usize]
+    };
+    let mut text = Vec::new();
+    for row in 0..120 {
+        text.extend_from_slice(format!("row-{row:03}\t").as_bytes());
+        text.extend((0..256 * 1024).map(|_| noise()));
+        text.push(b'\n');
+    }
+    dev.ok(&["import", "-"], &text);
+    let out = directory.path().join("out");
+    fs::create_dir(&out).expect("made");
+    let files = || fs::read_dir(&out).expect("there").count();
+    // At once, when it may not even be connected; and when it is in the middle of packing.
+    for later in [Duration::ZERO, Duration::from_millis(150)] {
+        let mut export = dev.command(&["export", "--file"]);
+        export
+            .arg(out.join("rows.tsv.gz"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let child = export.spawn().expect("starts");
+        eventually("it has begun", || files() == 1);
+        std::thread::sleep(later);
+        let killed =
+            Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("kill runs");
+        assert!(killed.success());
+        let output = child.wait_with_output().expect("ends");
+        assert_eq!((output.status.code(), files()), (Some(3), 0), "{later:?}: {}", stderr(&output));
+    }
     assert_eq!(dev.leave(), Some(0));
 }
