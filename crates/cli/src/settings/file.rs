@@ -196,6 +196,14 @@ mod tests {
     }
 
     #[test]
+    fn the_book_shows_a_file_that_can_be_read() {
+        let book = include_str!("../../../../docs/book/cli.md");
+        let shown = book.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next());
+        let values = read(shown.expect("it shows one")).expect("it can be read");
+        assert_eq!(values[&("start".to_owned(), "cache-mb".to_owned())].0, "256");
+    }
+
+    #[test]
     fn what_is_wrong_is_named_with_its_line_and_what_was_meant() {
         for (text, at, says) in [
             ("timeout = '5s'\ntiemout = '5s'", 2, "no setting `tiemout` at the top; did you mean `timeout`?"),

@@ -126,6 +126,15 @@ impl<'a> Setting<'a> {
         variable(if self.common { None } else { self.command }, self.key())
     }
 
+    /// What holds if nobody says anything, if that can be written after the flag.
+    fn default(&self) -> Option<OsString> {
+        if self.is_switch() {
+            return Some("false".into());
+        }
+        let defaults = self.arg.get_default_values();
+        (!defaults.is_empty()).then(|| defaults.join(OsStr::new(",")))
+    }
+
     /// Refuses a value that its flag would refuse.
     fn check(&self, text: &OsStr) -> Result<(), String> {
         if self.is_switch() {
@@ -184,13 +193,7 @@ impl Layers {
                 }
             }
         }
-        let defaults = setting.arg.get_default_values().join(OsStr::new(","));
-        let text = match setting.is_switch() {
-            true => Some("false".into()),
-            false if defaults.is_empty() => None,
-            false => Some(defaults),
-        };
-        Ok(InForce { text, origin: Origin::Default })
+        Ok(InForce { text: setting.default(), origin: Origin::Default })
     }
 }
 
@@ -408,6 +411,34 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_book_has_every_setting_as_it_is() {
+        let book = include_str!("../../../../docs/book/cli.md");
+        let root = crate::args::command();
+        let mut settings = Setting::of_all(&root);
+        let defaults: Vec<_> = settings.iter().map(|setting| (setting.key(), setting.default())).collect();
+        for command in root.get_subcommands() {
+            let mut own = Setting::of_command(&root, command);
+            // What all have in common has a row of its own where its default differs.
+            own.retain(|own| !own.common || !defaults.contains(&(own.key(), own.default())));
+            settings.extend(own);
+        }
+        for setting in &settings {
+            let table = setting.command.map(|command| format!("`[{command}]` ")).unwrap_or_default();
+            let variable = variable(setting.command, setting.key());
+            let default = setting.default().map(|text| format!("`{}`", text.to_string_lossy()));
+            let row =
+                format!("| {table}`{}` | `{variable}` | {} |", setting.key(), default.unwrap_or_default());
+            assert!(book.contains(&row), "the book lacks {row}");
+        }
+        let rows = settings.len();
+        assert_eq!(
+            book.lines().filter(|line| line.contains("| `RINGFORT_")).count(),
+            rows,
+            "settings that are none"
+        );
     }
 
     #[test]
