@@ -65,6 +65,11 @@ fn a_flag_beats_the_environment_that_the_file_and_that_the_default() {
         assert_eq!(timeout(&mut both), expected("6s", "flag", "", None));
     }
 
+    // A command is asked about without what it would need to run.
+    let give_up = said(&mut config(&["import", "--give-up", "7s"]), "import.give-up");
+    assert_eq!((&give_up["value"], &give_up["from"]), (&"7s".into(), &"flag".into()));
+    assert_eq!(said(&mut config(&["get"]), "get.stale")["value"], "false");
+
     let start = |more: &[&str]| config(&[&with_file[..], &["start"], more].concat());
     let cache = said(&mut start(&[]), "start.cache-mb");
     assert_eq!((&cache["value"], &cache["line"]), (&"8".into(), &5.into()));
@@ -102,7 +107,11 @@ fn what_config_says_is_what_commands_do() {
 fn a_switch_that_is_on_can_be_switched_off() {
     let file = Settings::new("json = true\n");
     let version = |more: &[&str]| ringfort(&[&["version", "--config", file.path()], more].concat());
-    let is_json = |command: &mut Command| stdout(&run(command, b"")).starts_with('{');
+    let is_json = |command: &mut Command| {
+        let output = run(command, b"");
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        stdout(&output).starts_with('{')
+    };
     assert!(!is_json(&mut ringfort(&["version"])));
     assert!(is_json(&mut version(&[])));
     assert!(!is_json(version(&[]).env("RINGFORT_JSON", "0")));
