@@ -1,34 +1,37 @@
 //! The command line: what can be said, and how it is refused.
 //!
-//! `--addr` and `--timeout` may stand before or after the command. `start` has an `--addr` of its own (where to
-//! listen), which is why they are not clap's global arguments.
+//! `--addr`, `--timeout`, `--json` and `--config` may stand before or after the command. `start` has an `--addr` of its
+//! own (where to listen), which is why only the last of them is one of clap's global arguments. What is not said here
+//! comes from the environment, a file, or the defaults; see `settings`.
 //!
 //! A refusal is one line on stderr and exit code 2; help and version go to stdout and are no failure.
 
+use std::ffi::OsString;
 use std::io::Write;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use ringfort_client::{Options, parse_addresses};
 
-use crate::command::{bench, check, delete, dev, export, get, import, list, put, shell, start, status};
+use crate::command::{
+    bench, check, completions, config, delete, dev, export, get, import, list, man, put, shell, start,
+    status, version,
+};
+use crate::settings;
 use crate::stop::Stop;
 
 /// Where a node listens if nobody says otherwise.
 pub(crate) const ADDRESS_DEFAULT: &str = "127.0.0.1:50051";
-const ADDRESS_VARIABLE: &str = "RINGFORT_ADDR";
-const TIMEOUT_DEFAULT: Duration = Duration::from_secs(3);
-
-const ADDR_HELP: &str = "Addresses of some nodes, separated by commas; the others are learnt from them \
-    [env: RINGFORT_ADDR] [default: 127.0.0.1:50051]";
 
 const EXAMPLES: &str = "\
 Examples:
   ringfort dev                                  three nodes on this machine, and a shell
   ringfort put name Ada && ringfort get name
-  zcat packages.tsv.gz | ringfort import -
+  ringfort import packages.tsv.gz
   ringfort --addr 10.0.0.1:50051,10.0.0.2:50051 status
+  ringfort config                               what is set, and where
 
 Exit codes: 0 done; 1 not found; 2 wrong usage, or over a limit; 3 not available, or outcome unknown.";
 
@@ -36,50 +39,52 @@ Exit codes: 0 done; 1 not found; 2 wrong usage, or over a limit; 3 not available
 #[derive(Debug, Parser)]
 #[command(name = "ringfort", version, about, after_help = EXAMPLES, max_term_width = 100)]
 #[command(arg_required_else_help = true, disable_help_subcommand = true)]
-pub(crate) struct Cli {
+struct Cli {
+    /// Read settings from this TOML file; flags and the environment beat it
+    // Read from clap's matches, before there is a `Cli`.
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    // What of these stands before the command is handed on to it by `settings`.
     #[command(flatten)]
-    pub(crate) connect: Connect,
+    connect: Connect,
+    #[command(flatten)]
+    output: Output,
     #[command(subcommand)]
-    pub(crate) command: Command,
+    command: Command,
 }
 
 /// Which cluster to talk to.
-#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Connect {
-    /// Addresses of some nodes, separated by commas
-    #[arg(long, value_name = "HOST:PORT,…", help = ADDR_HELP)]
-    pub(crate) addr: Option<String>,
-    /// How long to keep trying: 500ms, 3s, 1m [default: 3s]
-    #[arg(long, value_name = "TIME", value_parser = crate::duration::parse)]
-    pub(crate) timeout: Option<Duration>,
+    /// Addresses of some nodes, separated by commas; the others are learnt from them
+    #[arg(long, value_name = "HOST:PORT,…", default_value = ADDRESS_DEFAULT, value_parser = addresses)]
+    addr: Addresses,
+    /// How long to keep trying: 500ms, 3s, 1m
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = crate::duration::parse)]
+    timeout: Duration,
+}
+
+/// How to print.
+#[derive(Args, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Output {
+    /// Print JSON, one object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Addresses(Vec<String>);
+
+fn addresses(text: &str) -> Result<Addresses, String> {
+    parse_addresses(text).map(Addresses).map_err(|failure| failure.to_string())
 }
 
 impl Connect {
-    /// What was said here, or else there.
-    fn or(self, other: Connect) -> Connect {
-        Connect { addr: self.addr.or(other.addr), timeout: self.timeout.or(other.timeout) }
-    }
-
-    /// The client's settings, from these, the environment, and the defaults.
-    pub(crate) fn options(&self) -> Result<Options, Stop> {
-        let from_environment = || match std::env::var(ADDRESS_VARIABLE) {
-            Ok(text) if !text.trim().is_empty() => Some((text, format!("{ADDRESS_VARIABLE}: "))),
-            _ => None,
-        };
-        let (text, origin) = match &self.addr {
-            Some(text) => (text.clone(), String::new()),
-            None => from_environment().unwrap_or_else(|| (ADDRESS_DEFAULT.into(), String::new())),
-        };
-        let addresses =
-            parse_addresses(&text).map_err(|failure| Stop::usage(format!("{origin}{failure}")))?;
-        let mut options = Options::new(addresses);
-        options.timeout = self.timeout();
-        Ok(options)
-    }
-
-    /// How long to keep trying.
-    pub(crate) fn timeout(&self) -> Duration {
-        self.timeout.unwrap_or(TIMEOUT_DEFAULT)
+    /// The client's settings.
+    pub(crate) fn options(&self) -> Options {
+        let mut options = Options::new(self.addr.0.clone());
+        options.timeout = self.timeout;
+        options
     }
 }
 
@@ -98,45 +103,36 @@ pub(crate) enum Command {
     Check(check::Check),
     Shell(shell::Shell),
     Bench(bench::Bench),
+    Config(config::Config),
+    Completions(completions::Completions),
+    Man(man::Man),
+    Version(version::Version),
 }
 
-impl Cli {
-    /// Reads the command line.
-    pub(crate) fn read() -> Result<Cli, Stop> {
-        let mut cli = Cli::try_parse().map_err(|error| refused(&error))?;
-        let before = std::mem::take(&mut cli.connect);
-        if let Some(connect) = cli.command.connect() {
-            *connect = std::mem::take(connect).or(before);
-        } else if before.addr.is_some() {
-            return Err(Stop::usage(
-                "--addr before the command names nodes to talk to: write `ringfort start --addr HOST:PORT`",
-            ));
-        }
-        Ok(cli)
-    }
+/// The command line's definition, as its help, its man pages and its completions show it.
+pub(crate) fn command() -> clap::Command {
+    let root = Cli::command().mut_subcommand("check", |check| {
+        check.mut_arg("timeout", |timeout| timeout.default_value(check::TIMEOUT_DEFAULT))
+    });
+    settings::with_variables(root)
 }
 
-impl Command {
-    /// Where this command keeps which cluster to talk to, if it talks to one.
-    fn connect(&mut self) -> Option<&mut Connect> {
-        Some(match self {
-            Command::Start(_) | Command::Dev(_) => return None,
-            Command::Put(put) => &mut put.connect,
-            Command::Get(get) => &mut get.connect,
-            Command::Delete(delete) => &mut delete.connect,
-            Command::List(list) => &mut list.connect,
-            Command::Import(import) => &mut import.connect,
-            Command::Export(export) => &mut export.connect,
-            Command::Status(status) => &mut status.connect,
-            Command::Check(check) => &mut check.connect,
-            Command::Shell(shell) => &mut shell.connect,
-            Command::Bench(bench) => &mut bench.connect,
-        })
-    }
+/// Reads this process's command line, and what else there is to go by.
+pub(crate) fn read() -> Result<Command, Stop> {
+    interpret(&std::env::args_os().collect::<Vec<_>>())
+}
+
+/// Reads a command line twice: once for what it says, then with what the other layers say where it is silent.
+fn interpret(line: &[OsString]) -> Result<Command, Stop> {
+    let root = settings::with_twins(command());
+    let said = root.clone().try_get_matches_from(line).map_err(|error| refused(&error))?;
+    let root = settings::applied(root, &said)?;
+    let whole = root.try_get_matches_from(line).map_err(|error| refused(&error))?;
+    Cli::from_arg_matches(&whole).map(|cli| cli.command).map_err(|error| refused(&error))
 }
 
 /// Prints help, or makes one line of clap's many.
-fn refused(error: &clap::Error) -> Stop {
+pub(crate) fn refused(error: &clap::Error) -> Stop {
     let text = error.render();
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
@@ -152,7 +148,7 @@ fn refused(error: &clap::Error) -> Stop {
 }
 
 /// The paragraphs of clap's message that say something, on one line.
-fn one_line(text: &str) -> String {
+pub(crate) fn one_line(text: &str) -> String {
     let mut parts = Vec::new();
     for paragraph in text.split("\n\n") {
         let line = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -167,17 +163,15 @@ fn one_line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn refusal(line: &[&str]) -> String {
-        one_line(&Cli::try_parse_from(line).expect_err("should be refused").render().to_string())
+        one_line(&command().try_get_matches_from(line).expect_err("should be refused").render().to_string())
     }
 
     #[test]
     fn the_definition_holds_together() {
-        Cli::command().debug_assert();
+        settings::with_twins(command()).debug_assert();
     }
 
     #[test]
@@ -197,16 +191,30 @@ mod tests {
         assert!(refusal(&["ringfort", "get"]).contains("usage: ringfort get"));
     }
 
+    /// The words of `line`, without what only a shell would see.
+    fn words(line: &str) -> Vec<OsString> {
+        let line = line.split("   ").next().expect("before the remark");
+        let line = line.split([';', '>', '<']).next().expect("before what a shell does");
+        line.split_whitespace().map(|word| word.trim_matches('\'').into()).collect()
+    }
+
     #[test]
-    fn addr_stands_before_or_after_and_after_wins() {
-        let near = Connect { addr: Some("a:1".into()), timeout: None };
-        let far = Connect { addr: Some("b:1".into()), timeout: Some(Duration::from_secs(9)) };
-        let both = near.or(far);
-        assert_eq!(both.addr.as_deref(), Some("a:1"));
-        assert_eq!(both.timeout(), Duration::from_secs(9));
-        assert_eq!(both.options().map(|options| options.addresses), Ok(vec!["a:1".into()]));
-        assert_eq!(Connect::default().timeout(), TIMEOUT_DEFAULT);
-        let mistyped = Connect { addr: Some("localhost".into()), timeout: None };
-        assert_eq!(mistyped.options().map_err(|stop| stop.code), Err(2));
+    fn every_example_in_help_is_understood() {
+        let root = settings::with_twins(command());
+        let mut examples = 0;
+        let helps = std::iter::once(&root).chain(root.get_subcommands());
+        for help in helps.filter_map(clap::Command::get_after_help) {
+            let help = help.to_string().replace("\\\n", " ");
+            let lines = help.lines().filter(|line| line.starts_with("  "));
+            for part in lines.flat_map(|line| line.trim().split(" | ").flat_map(|part| part.split(" && "))) {
+                let words = words(part);
+                if words.first().is_some_and(|word| word == "ringfort") {
+                    let read = root.clone().try_get_matches_from(&words);
+                    assert!(read.is_ok(), "{part}: {}", read.expect_err("refused").render());
+                    examples += 1;
+                }
+            }
+        }
+        assert!(examples > 20, "{examples} examples found");
     }
 }

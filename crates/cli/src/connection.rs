@@ -28,7 +28,7 @@ pub(crate) fn with_client<T>(
     connect: &Connect,
     command: impl AsyncFnOnce(Client) -> Result<T, Stop>,
 ) -> Result<T, Stop> {
-    with_options(connect.options()?, command)
+    with_options(connect.options(), command)
 }
 
 /// Connects with these settings, and runs a command.

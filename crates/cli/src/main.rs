@@ -1,10 +1,11 @@
 //! `ringfort`: the one binary. Runs nodes, and talks to them.
 //!
 //! Every command has a file of its own under `command/`; beside it lie the pieces that several of them share:
-//! `args` and `duration` (the command line), `stop` (exit codes and error lines), `escape`, `lines` and `rows` (the
-//! format of list, import and export), `ledger` (what came of each imported line), `out` (stdout, which may be closed
-//! early), `progress` and `show` (numbers and tables for people), `shell` (lines in, answers out), `signals`, and
-//! `connection` (a client and the runtime under it).
+//! `args` and `duration` (the command line), `settings` (what the environment and a file say where it is silent),
+//! `stop` (exit codes and error lines), `escape`, `json`, `format`, `lines` and `rows` (the formats of list, import and
+//! export), `ledger` (what came of each imported line), `out` (stdout, which may be closed early), `part` (a file that
+//! appears when it is complete), `progress` and `show` (numbers and tables for people), `shell` (lines in, answers out),
+//! `signals`, and `connection` (a client and the runtime under it).
 //!
 //! What is for programs goes to stdout, what is for people (progress, summaries beside data, errors) to stderr. An
 //! error is one line that begins with `ringfort: ` and says what is wrong and what to do.
@@ -14,11 +15,15 @@ mod command;
 mod connection;
 mod duration;
 mod escape;
+mod format;
+mod json;
 mod ledger;
 mod lines;
 mod out;
+mod part;
 mod progress;
 mod rows;
+mod settings;
 mod shell;
 mod show;
 mod signals;
@@ -31,7 +36,7 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    match args::Cli::read().and_then(|cli| command::run(cli.command)) {
+    match args::read().and_then(command::run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(stop) => {
             if !stop.message.is_empty() {

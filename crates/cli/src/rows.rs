@@ -1,7 +1,7 @@
 //! Reads rows for `import`: one line at a time, in bounded memory, whatever the input holds.
 //!
-//! A line is refused, with its number, if it has no tab or more than one, a bad escape, an empty key, or
-//! something over its limit. Nothing is skipped: an input that is not what it should be is stopped at.
+//! A line is refused, with its number, if it is no row in the format asked for (no tab or more than one, a bad escape,
+//! no object with a key and a value), has an empty key, or something over its limit. Nothing is skipped: an input that is not what it should be is stopped at.
 
 use std::io::{self, BufRead, BufReader, Read};
 
@@ -9,10 +9,12 @@ use bytes::Bytes;
 use ringfort_types::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 
 use crate::escape::unescape_into;
+use crate::format::Format;
+use crate::json;
 use crate::lines::read_line;
 
-/// Every byte of the longest row may be written as two.
-const LINE_BYTES_MAX: usize = 2 * (KEY_BYTES_MAX + VALUE_BYTES_MAX) + 1;
+/// What a gzip file begins with: magic, and the one method there is.
+const GZIP: [u8; 3] = [0x1f, 0x8b, 8];
 
 /// One row of the input.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +47,7 @@ pub(crate) enum BadInput {
 #[derive(Debug)]
 pub(crate) struct RowReader<R> {
     input: R,
+    format: Format,
     /// Lines taken so far.
     lines: u64,
     /// The present line, without its end.
@@ -60,8 +63,8 @@ impl<R: Read> RowReader<BufReader<R>> {
 
 impl<R: BufRead> RowReader<R> {
     /// Reads from the start of `input`.
-    pub(crate) fn new(input: R) -> RowReader<R> {
-        RowReader { input, lines: 0, line: Vec::new() }
+    pub(crate) fn new(input: R, format: Format) -> RowReader<R> {
+        RowReader { input, format, lines: 0, line: Vec::new() }
     }
 
     /// Passes over `count` lines without looking into them; returns how many there were.
@@ -85,16 +88,59 @@ impl<R: BufRead> RowReader<R> {
     /// The next row, or `None` at the end.
     pub(crate) fn next_row(&mut self) -> Result<Option<Row>, BadInput> {
         let line = self.lines + 1;
-        let read = read_line(&mut self.input, &mut self.line, LINE_BYTES_MAX);
+        let read = read_line(&mut self.input, &mut self.line, self.format.line_bytes_max());
         if !read.map_err(|error| BadInput::Io(line, error))? {
             return Ok(None);
         }
         self.lines = line;
-        parse(line, &self.line).map(Some).map_err(|why| BadInput::Line(line, why))
+        parse(line, &self.line, self.format)
+            .map(Some)
+            .map_err(|why| BadInput::Line(line, format!("{why}{}", hint(line, &self.line, self.format))))
     }
 }
 
-fn parse(line: u64, text: &[u8]) -> Result<Row, String> {
+/// What an input whose first line is no row may be instead.
+fn hint(line: u64, text: &[u8], format: Format) -> &'static str {
+    match text.first() {
+        _ if line > 1 => "",
+        Some(_) if text.starts_with(&GZIP) => {
+            " (this is gzip: call the file .gz, or use `zcat FILE | ringfort import -`)"
+        }
+        Some(b'{') if format == Format::Tsv => " (for JSON lines, say --format jsonl)",
+        Some(_) if format == Format::Jsonl && text.contains(&b'\t') => {
+            " (for key, tab, value, say --format tsv)"
+        }
+        _ => "",
+    }
+}
+
+fn parse(line: u64, text: &[u8], format: Format) -> Result<Row, String> {
+    // One buffer for both, so that a row is one allocation.
+    let mut row = Vec::with_capacity(text.len().min(KEY_BYTES_MAX + VALUE_BYTES_MAX));
+    let split = match format {
+        _ if text.len() > format.line_bytes_max() => return Err(value_too_long()),
+        Format::Tsv => parse_tsv(&mut row, text)?,
+        Format::Jsonl => json::parse_row(&mut row, text)?,
+    };
+    if split == 0 {
+        return Err(format!("empty key: a key has 1 to {KEY_BYTES_MAX} bytes"));
+    }
+    if split > KEY_BYTES_MAX {
+        return Err(format!("key of {split} bytes: the limit is {KEY_BYTES_MAX}"));
+    }
+    if row.len() - split > VALUE_BYTES_MAX {
+        return Err(value_too_long());
+    }
+    let row = Bytes::from(row);
+    Ok(Row { line, key: row.slice(..split), value: row.slice(split..) })
+}
+
+fn value_too_long() -> String {
+    format!("value of more than {VALUE_BYTES_MAX} bytes, which is the limit")
+}
+
+/// Appends a line's key and then its value to `row`; returns the key's length.
+fn parse_tsv(row: &mut Vec<u8>, text: &[u8]) -> Result<usize, String> {
     let Some(tab) = text.iter().position(|&b| b == b'\t') else {
         return Err("no tab between key and value".into());
     };
@@ -102,22 +148,10 @@ fn parse(line: u64, text: &[u8]) -> Result<Row, String> {
     if value.contains(&b'\t') {
         return Err(r"a second tab (inside a key or value a tab is written \t)".into());
     }
-    // One buffer for both, so that a row is one allocation.
-    let mut row = Vec::with_capacity(text.len().min(KEY_BYTES_MAX + VALUE_BYTES_MAX));
-    unescape_into(&mut row, key).map_err(|bad| bad.to_string())?;
+    unescape_into(row, key).map_err(|bad| bad.to_string())?;
     let split = row.len();
-    unescape_into(&mut row, value).map_err(|bad| bad.to_string())?;
-    if split == 0 {
-        return Err("empty key: a key has 1 to 16384 bytes".into());
-    }
-    if split > KEY_BYTES_MAX {
-        return Err(format!("key of {split} bytes: the limit is {KEY_BYTES_MAX}"));
-    }
-    if row.len() - split > VALUE_BYTES_MAX {
-        return Err(format!("value of more than {VALUE_BYTES_MAX} bytes, which is the limit"));
-    }
-    let row = Bytes::from(row);
-    Ok(Row { line, key: row.slice(..split), value: row.slice(split..) })
+    unescape_into(row, value).map_err(|bad| bad.to_string())?;
+    Ok(split)
 }
 
 #[cfg(test)]
@@ -130,7 +164,11 @@ mod tests {
     type Numbered = (u64, Bytes, Bytes);
 
     fn read(input: &[u8]) -> Result<Vec<Numbered>, (u64, String)> {
-        let mut reader = RowReader::new(input);
+        read_as(Format::Tsv, input)
+    }
+
+    fn read_as(format: Format, input: &[u8]) -> Result<Vec<Numbered>, (u64, String)> {
+        let mut reader = RowReader::new(input, format);
         let mut rows = Vec::new();
         loop {
             match reader.next_row() {
@@ -168,17 +206,46 @@ mod tests {
         let key = "k".repeat(KEY_BYTES_MAX);
         assert!(read(format!("{key}\tv\n").as_bytes()).is_ok());
         assert!(why(format!("{key}k\tv\n").as_bytes()).1.starts_with("key of 16385 bytes"));
-        let endless = BufReader::new(b"k\t".chain(io::repeat(b'v')));
-        let mut reader = RowReader::new(endless);
-        assert!(matches!(reader.next_row(), Err(BadInput::Line(1, why)) if why.starts_with("value of more")));
+        for (format, start) in [(Format::Tsv, "k\t"), (Format::Jsonl, "{\"key\":\"k\",\"value\":\"")] {
+            let endless = BufReader::new(start.as_bytes().chain(io::repeat(b'v')));
+            let mut reader = RowReader::new(endless, format);
+            assert!(
+                matches!(reader.next_row(), Err(BadInput::Line(1, why)) if why.starts_with("value of more"))
+            );
+        }
+    }
+
+    #[test]
+    fn json_lines_are_rows_too_within_the_same_limits() {
+        let rows = vec![(1, "a".into(), "\n".into()), (2, "b".into(), Bytes::from_static(b"\xff"))];
+        let text = b"{\"key\":\"a\",\"value\":\"\\n\"}\n {\"value_base64\":\"/w==\", \"key\":\"b\"}\r\n";
+        assert_eq!(read_as(Format::Jsonl, text), Ok(rows));
+        let refused = |text: &str| read_as(Format::Jsonl, text.as_bytes()).expect_err("should be refused");
+        assert_eq!(refused("{\"key\":\"\",\"value\":\"\"}\n").1, "empty key: a key has 1 to 16384 bytes");
+        assert_eq!(refused("{\"key\":\"a\",\"value\":\"\"}\n{}\n").0, 2);
+        let key = "k".repeat(KEY_BYTES_MAX + 1);
+        assert!(
+            refused(&format!("{{\"key\":\"{key}\",\"value\":\"\"}}")).1.starts_with("key of 16385 bytes")
+        );
+    }
+
+    #[test]
+    fn an_input_of_another_kind_is_told_what_it_looks_like() {
+        assert!(why(b"{\"key\":\"a\"}\n").1.ends_with("say --format jsonl)"));
+        assert!(why(b"\x1f\x8b\x08\0\0\n").1.contains("zcat"));
+        assert!(read_as(Format::Jsonl, b"a\t1\n").expect_err("refused").1.ends_with("say --format tsv)"));
+        // Later lines are just wrong, and such a key is a key.
+        assert_eq!(why(b"a\t1\n{\n").1, "no tab between key and value");
+        assert!(read(b"{a}\t1\n\x1f\x8b\x08\t1\n").is_ok());
     }
 
     #[test]
     fn skipping_goes_by_lines() {
-        let mut reader = RowReader::new(BufReader::with_capacity(3, &b"a\t1\nlonger\t2\nc\t3"[..]));
+        let mut reader =
+            RowReader::new(BufReader::with_capacity(3, &b"a\t1\nlonger\t2\nc\t3"[..]), Format::Tsv);
         assert_eq!(reader.skip(2).expect("reads"), 2);
         assert_eq!(reader.next_row().expect("a row").map(|row| (row.line, row.key)), Some((3, "c".into())));
-        let mut short = RowReader::new(&b"a\t1\nb"[..]);
+        let mut short = RowReader::new(&b"a\t1\nb"[..], Format::Tsv);
         assert_eq!(short.skip(9).expect("reads"), 2);
     }
 

@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use crate::json::Object;
+
 /// 52000 → `52,000`.
 pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
@@ -48,6 +50,29 @@ pub(crate) fn rate(count: u64, time: Duration) -> String {
         step *= 10.0;
     }
     grouped(((rate / step).round() * step) as u64)
+}
+
+/// Rows that have been moved, and in what time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Transfer {
+    pub(crate) rows: u64,
+    /// Of keys and values.
+    pub(crate) bytes: u64,
+    pub(crate) time: Duration,
+}
+
+impl Transfer {
+    /// `exported 7 rows, 52 B in 3 ms (2,300 rows/s)`.
+    pub(crate) fn text(self, done: &str) -> String {
+        let Transfer { rows, bytes: amount, time } = self;
+        let (rows_text, rate) = (count(rows, "row", "rows"), rate(rows, time));
+        format!("{done} {rows_text}, {} in {} ({rate} rows/s)", bytes(amount), span(time))
+    }
+
+    pub(crate) fn json(self) -> Vec<u8> {
+        let object = Object::new().field("rows", self.rows).field("bytes", self.bytes);
+        object.field("seconds", self.time.as_secs_f64()).finish()
+    }
 }
 
 /// `1 row`, `2 rows`.

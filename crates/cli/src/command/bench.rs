@@ -17,7 +17,7 @@ use ringfort_types::limits::VALUE_BYTES_MAX;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::args::Connect;
+use crate::args::{Connect, Output};
 use crate::connection::runtime;
 use crate::progress::Progress;
 use crate::stop::Stop;
@@ -68,11 +68,10 @@ pub(crate) struct Bench {
     /// Threads for the load; servers may share the machine
     #[arg(long, value_name = "T", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     threads: u32,
-    /// Print the result as JSON
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    pub(crate) connect: Connect,
+    output: Output,
+    #[command(flatten)]
+    connect: Connect,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -92,7 +91,7 @@ enum Travel {
 }
 
 pub(crate) fn run(bench: &Bench) -> Result<(), Stop> {
-    let mut options = bench.connect.options()?;
+    let mut options = bench.connect.options();
     options.transport = match bench.transport {
         Travel::Session => Transport::Session,
         Travel::Unary => Transport::Unary,
@@ -124,7 +123,7 @@ async fn measure(bench: &Bench, options: Options) -> Result<Measured, Stop> {
     }
     // A first answer, so that a cluster that is not there fails here and not in numbers.
     clients[0].cluster_state().await?;
-    let load = Arc::new(Load::new(bench));
+    let load = Arc::new(Load::new(bench.workload, bench.keys, bench.value_size as usize));
     if bench.workload != Workload::Put && !bench.skip_load {
         fill(bench, &options, &load).await?;
     }
@@ -242,14 +241,13 @@ struct Load {
 }
 
 impl Load {
-    fn new(bench: &Bench) -> Load {
-        let value_bytes = bench.value_size as usize;
+    fn new(workload: Workload, keys: u64, value_bytes: usize) -> Load {
         let mut dice = Dice(1);
         let mut noise = BytesMut::new();
         while noise.len() < NOISE_BYTES + value_bytes {
             noise.put_u64_le(dice.roll());
         }
-        Load { workload: bench.workload, keys: bench.keys, value_bytes, noise: noise.freeze() }
+        Load { workload, keys, value_bytes, noise: noise.freeze() }
     }
 
     fn value(&self, dice: &mut Dice) -> Bytes {
@@ -339,7 +337,7 @@ fn report(bench: &Bench, measured: &Measured) -> Result<(), Stop> {
     let rate = measured.done as f64 / measured.time.as_secs_f64();
     let at = |quantile: f64| measured.latency.value_at_quantile(quantile);
     let max = measured.latency.max();
-    let text = if bench.json {
+    let text = if bench.output.json {
         json!({
             "workload": name(&bench.workload),
             "transport": name(&bench.transport),
@@ -396,20 +394,7 @@ mod tests {
 
     #[test]
     fn keys_have_sixteen_bytes_and_values_their_size() {
-        let bench = Bench {
-            workload: Workload::Mixed,
-            transport: Travel::Session,
-            clients: 1,
-            in_flight: 1,
-            keys: 10,
-            value_size: 100,
-            skip_load: false,
-            seconds: 1,
-            threads: 1,
-            json: true,
-            connect: Connect::default(),
-        };
-        let load = Load::new(&bench);
+        let load = Load::new(Workload::Mixed, 10, 100);
         assert_eq!(key(99_999), Bytes::from_static(b"key-000000099999"));
         let mut dice = Dice(7);
         for _ in 0..1000 {

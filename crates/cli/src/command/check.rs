@@ -5,39 +5,41 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::Args;
 use ringfort_client::{Client, Digest};
 use ringfort_types::{ClusterState, Failure, Index, NodeId, ShardId};
+use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::args::Connect;
+use crate::args::{Connect, Output};
 use crate::command::status::{key_shards, name};
-use crate::connection::with_options;
+use crate::connection::with_client;
+use crate::json::Object;
 use crate::out::{self, Out};
 use crate::show;
 use crate::stop::Stop;
 
 /// Shards that are hashed at once. Each hash reads a whole shard.
 const SHARDS_AT_ONCE: usize = 8;
-/// How long a replica may take over its hash, unless `--timeout` says otherwise.
-const TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a replica may take over its hash, unless somebody says otherwise.
+pub(crate) const TIMEOUT_DEFAULT: &str = "30s";
 
 /// Compare all replicas of all shards, each at one index of its log
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  ringfort check && echo all is well\n\n\
-    Exit code 3: some replicas differ, or could not be asked.")]
+    Exit code 3: some replicas differ, or could not be asked. JSON: an object for each shard (shard, index, agree, \
+    replicas with node, hash and rows, or error), then one for all (shards, rows, differing, not_asked, agree).")]
 pub(crate) struct Check {
     #[command(flatten)]
-    pub(crate) connect: Connect,
+    output: Output,
+    #[command(flatten)]
+    connect: Connect,
 }
 
 pub(crate) fn run(check: &Check) -> Result<(), Stop> {
-    let mut options = check.connect.options()?;
-    options.timeout = check.connect.timeout.unwrap_or(TIMEOUT);
-    with_options(options, async |client| {
+    with_client(&check.connect, async |client| {
         let state = Arc::new(client.cluster_state().await?);
         let turns = Arc::new(Semaphore::new(SHARDS_AT_ONCE));
         let mut asking = JoinSet::new();
@@ -50,7 +52,7 @@ pub(crate) fn run(check: &Check) -> Result<(), Stop> {
             shards.push(hashed.map_err(|_| Stop::unavailable("the check broke down"))?);
         }
         shards.sort_unstable_by_key(|hashed| hashed.shard);
-        judge(&state, &shards)
+        judge(&state, &shards, check.output.json)
     })
 }
 
@@ -96,8 +98,8 @@ async fn ask(
     Hashed { shard, at, replicas }
 }
 
-/// Prints what differs, and says how it is.
-fn judge(state: &ClusterState, shards: &[Hashed]) -> Result<(), Stop> {
+/// Prints what differs (as JSON, every shard), and says how it is.
+fn judge(state: &ClusterState, shards: &[Hashed], json: bool) -> Result<(), Stop> {
     let mut out = Out::new();
     let mut differing = 0;
     let mut rows = 0;
@@ -114,8 +116,11 @@ fn judge(state: &ClusterState, shards: &[Hashed]) -> Result<(), Stop> {
             }
         }
         rows += answers.first().map_or(0, |(_, digest)| digest.rows);
-        if answers.iter().any(|(_, digest)| *digest != answers[0].1) {
-            differing += 1;
+        let differs = answers.iter().any(|(_, digest)| *digest != answers[0].1);
+        differing += usize::from(differs);
+        if json {
+            out.line(object(state, hashed, !differs).finish())?;
+        } else if differs {
             let each: Vec<_> = answers
                 .iter()
                 .map(|(node, digest)| {
@@ -127,6 +132,12 @@ fn judge(state: &ClusterState, shards: &[Hashed]) -> Result<(), Stop> {
         }
     }
     let total = shards.len();
+    if json {
+        let not_asked: u64 = silent.values().map(|(count, _)| count).sum();
+        let counts = Object::new().field("shards", total).field("rows", rows).field("differing", differing);
+        let agree = differing == 0 && not_asked == 0;
+        out.line(counts.field("not_asked", not_asked).field("agree", agree).finish())?;
+    }
     if differing > 0 {
         return Err(Stop::unavailable(format!(
             "the replicas of {differing} of {total} shards DIFFER: keep all data directories as they are, and find out which is right"
@@ -144,6 +155,9 @@ fn judge(state: &ClusterState, shards: &[Hashed]) -> Result<(), Stop> {
             each.join(", ")
         )));
     }
+    if json {
+        return Ok(());
+    }
     let counts = shards.iter().map(|hashed| hashed.replicas.len());
     let (least, most) = (counts.clone().min().unwrap_or(0), counts.max().unwrap_or(0));
     let each = if least == most { most.to_string() } else { format!("{least} to {most}") };
@@ -153,6 +167,26 @@ fn judge(state: &ClusterState, shards: &[Hashed]) -> Result<(), Stop> {
         show::count(total as u64, "shard", "shards"),
         show::count(rows, "row", "rows")
     ))
+}
+
+/// One shard, with each of its replicas.
+fn object(state: &ClusterState, hashed: &Hashed, agree: bool) -> Object {
+    let replicas: Vec<_> = hashed
+        .replicas
+        .iter()
+        .map(|(node, answer)| match answer {
+            Ok(digest) => {
+                let hash = format!("{:016x}", digest.hash);
+                json!({ "node": name(state, *node), "hash": hash, "rows": digest.rows })
+            }
+            Err(failure) => json!({ "node": name(state, *node), "error": failure.to_string() }),
+        })
+        .collect();
+    Object::new()
+        .field("shard", hashed.shard.0)
+        .field("index", hashed.at.0)
+        .field("agree", agree)
+        .field("replicas", replicas)
 }
 
 #[cfg(test)]
@@ -173,10 +207,10 @@ mod tests {
     fn disagreement_and_silence_are_told_apart() {
         let node = |id| NodeState { id: NodeId(id), name: format!("n{id}"), ..NodeState::default() };
         let state = ClusterState { nodes: vec![node(1), node(2)], ..ClusterState::default() };
-        assert_eq!(judge(&state, &[hashed(1, &[(1, Some(9)), (2, Some(9))])]), Ok(()));
-        let differ = judge(&state, &[hashed(1, &[(1, Some(9)), (2, Some(8))])]).unwrap_err();
+        assert_eq!(judge(&state, &[hashed(1, &[(1, Some(9)), (2, Some(9))])], false), Ok(()));
+        let differ = judge(&state, &[hashed(1, &[(1, Some(9)), (2, Some(8))])], false).unwrap_err();
         assert!(differ.code == 3 && differ.message.contains("1 of 1 shards DIFFER"), "{differ:?}");
-        let silent = judge(&state, &[hashed(1, &[(1, Some(9)), (2, None)])]).unwrap_err();
+        let silent = judge(&state, &[hashed(1, &[(1, Some(9)), (2, None)])], false).unwrap_err();
         assert!(silent.code == 3 && silent.message.contains("n2 (1 replica: gone)"), "{silent:?}");
     }
 }

@@ -18,8 +18,10 @@ use clap::Args;
 use ringfort_client::{Client, Options};
 use ringfort_types::limits::{BIRTH_NODES_MAX, SHARDS_MAX};
 
+use crate::args::Output;
 use crate::command::status::key_shards;
 use crate::connection::with_options;
+use crate::settings;
 use crate::shell;
 use crate::show;
 use crate::signals::Signals;
@@ -38,7 +40,7 @@ const LAST_WORDS_BYTES: u64 = 8 * 1024;
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  ringfort dev\n  printf 'put name Ada\\nget name\\n' | ringfort dev\n  \
     ringfort dev --data-dir ./data        keeps its data from time to time\n\n\
-    Meanwhile, in another terminal, every other command finds it without --addr. `kill node2` and `start node2`\n\
+    Meanwhile, in another terminal, every other command finds it without --addr. `kill node2` and `start node2` \
     in its shell end a node as kill -9 does, and start it again.")]
 pub(crate) struct Dev {
     /// How many nodes
@@ -56,6 +58,8 @@ pub(crate) struct Dev {
     /// Copies of each key, for a new cluster
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=BIRTH_NODES_MAX as i64))]
     replicas: u32,
+    #[command(flatten)]
+    output: Output,
 }
 
 pub(crate) fn run(dev: &Dev) -> Result<(), Stop> {
@@ -65,6 +69,7 @@ pub(crate) fn run(dev: &Dev) -> Result<(), Stop> {
     nodes.start_all()?;
     let mut options = Options::new(nodes.addresses());
     options.timeout = Duration::from_secs(5);
+    let json = dev.output.json;
     with_options(options, async move |client| {
         let mut signals = Signals::new()?;
         tokio::select! {
@@ -74,7 +79,7 @@ pub(crate) fn run(dev: &Dev) -> Result<(), Stop> {
         if std::io::stdin().is_terminal() {
             nodes.welcome();
         }
-        let talked = shell::talk(&client, Some(&mut nodes)).await;
+        let talked = shell::talk(&client, Some(&mut nodes), json).await;
         nodes.stop();
         talked
     })
@@ -169,6 +174,8 @@ impl Nodes {
             .map(|peer| format!("{}={}", peer.name, peer.address))
             .collect();
         let mut command = Command::new(binary);
+        // What is set for `start` is for nodes that somebody starts, not for these.
+        settings::forget_environment(&mut command);
         command
             .args(["start", "--stop-on-stdin-eof", "--log-level", "info", "--id", &node.name])
             .args(["--addr", &node.address])

@@ -11,23 +11,25 @@ use std::collections::HashSet;
 use std::fmt::Write;
 use std::fs::File;
 use std::io::{BufReader, Read};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use clap::Args;
+use flate2::bufread::MultiGzDecoder;
 use ringfort_client::{Client, Outcome};
 use ringfort_types::{Code, Failure};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::args::Connect;
+use crate::args::{Connect, Output};
 use crate::connection::with_options;
+use crate::format::{Place, is_gzip};
 use crate::ledger::Ledger;
 use crate::progress::Progress;
 use crate::rows::{BadInput, Row, RowReader};
+use crate::show::Transfer;
 use crate::signals::Signals;
 use crate::stop::{Stop, code_of};
 use crate::{out, show};
@@ -46,14 +48,17 @@ const IN_FLIGHT_MAX: u32 = 16 * 1024;
 /// Pause before a row is sent again after its time-out.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Write rows from a file or stdin, a line each: key, tab, value, as `list` and `export` print them
+/// Write rows from a file or stdin, one a line, as `list` and `export` print them
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  ringfort import rows.tsv\n  zcat rows.tsv.gz | ringfort import -\n\n\
-    Rows that could not be written in time (--timeout) are sent again until there has been no progress for\n\
-    --give-up. Rows are not written in the order of the input, except those of one key.")]
+#[command(after_help = "Examples:\n  ringfort import rows.tsv\n  ringfort import rows.jsonl.gz\n  \
+    zcat rows.tsv.gz | ringfort import -\n  ringfort import --file rows --format jsonl\n\n\
+    Rows that could not be written in time (--timeout) are sent again until there has been no progress for \
+    --give-up. Rows are not written in the order of the input, except those of one key. A line that is no row ends the \
+    import with its number, how much has been written, and where to go on. At the end it prints how much it was; JSON: \
+    rows, bytes, seconds.")]
 pub(crate) struct Import {
-    /// The file; `-` for stdin
-    file: PathBuf,
+    #[command(flatten)]
+    place: Place,
     /// Most rows under way at once
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=i64::from(IN_FLIGHT_MAX)))]
     in_flight: u32,
@@ -64,20 +69,22 @@ pub(crate) struct Import {
     #[arg(long, value_name = "LINES", default_value_t = 0, hide_default_value = true)]
     skip: u64,
     #[command(flatten)]
-    pub(crate) connect: Connect,
+    output: Output,
+    #[command(flatten)]
+    connect: Connect,
 }
 
 pub(crate) fn run(import: &Import) -> Result<(), Stop> {
-    let mut options = import.connect.options()?;
+    let mut options = import.connect.options();
     options.one_writer = true;
     options.in_flight_max = import.in_flight as usize;
     let (input, total) = open(import)?;
     let begun = Instant::now();
     let progress = Progress::new(total);
     let (batches, taken) = mpsc::channel(BATCHES_MAX);
-    let skip = import.skip;
+    let (skip, format) = (import.skip, import.place.format());
     std::thread::spawn(move || {
-        read(RowReader::new(BufReader::with_capacity(READ_BYTES, input)), skip, &batches);
+        read(RowReader::new(BufReader::with_capacity(READ_BYTES, input), format), skip, &batches);
     });
     let (in_flight, give_up) = (import.in_flight as usize, import.give_up);
     let ledger = with_options(options, async move |client| {
@@ -98,26 +105,27 @@ pub(crate) fn run(import: &Import) -> Result<(), Stop> {
         // On the runtime's own thread, beside the connections.
         tokio::spawn(sender.run()).await.map_err(|_| Stop::unavailable("the import broke down"))?
     })?;
-    let time = begun.elapsed();
-    out::line(format!(
-        "imported {}, {} in {} ({} rows/s)",
-        show::count(ledger.acknowledged, "row", "rows"),
-        show::bytes(ledger.bytes),
-        show::span(time),
-        show::rate(ledger.acknowledged, time)
-    ))
+    let moved = Transfer { rows: ledger.acknowledged, bytes: ledger.bytes, time: begun.elapsed() };
+    out::line(if import.output.json { moved.json() } else { moved.text("imported").into_bytes() })
 }
 
+/// The input, uncompressed, and its length, if that is known.
 fn open(import: &Import) -> Result<(Box<dyn Read + Send>, Option<u64>), Stop> {
-    if import.file.as_os_str() == "-" {
+    if import.place.is_standard() {
         return Ok((Box::new(std::io::stdin()), None));
     }
-    let name = import.file.display();
+    let path = import.place.path();
+    let name = path.display();
     let unreadable = |error| Stop::usage(format!("can't read {name}: {error}"));
-    let file = File::open(&import.file).map_err(unreadable)?;
+    let file = File::open(path).map_err(unreadable)?;
     let about = file.metadata().map_err(unreadable)?;
     if about.is_dir() {
         return Err(Stop::usage(format!("can't read {name}: it is a directory")));
+    }
+    if is_gzip(path) {
+        // Of several members, as `cat a.gz b.gz` makes them, all are read.
+        let members = MultiGzDecoder::new(BufReader::with_capacity(READ_BYTES, file));
+        return Ok((Box::new(members), None));
     }
     Ok((Box::new(file), about.is_file().then_some(about.len())))
 }

@@ -5,16 +5,19 @@ use std::ffi::OsString;
 use clap::Args;
 use tokio_stream::StreamExt;
 
-use crate::args::Connect;
+use crate::args::{Connect, Output};
 use crate::connection::{argument, with_client};
-use crate::escape::row_into;
+use crate::format::Format;
 use crate::out::Out;
 use crate::stop::Stop;
 
-/// Print rows in key order, a line each: key, tab, value; tabs, newlines and backslashes escaped
+/// Print rows, one a line, in key order: key, tab, value
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  ringfort list --prefix user: --limit 10\n  ringfort list --keys-only | wc -l"
+    after_help = "Examples:\n  ringfort list --prefix user: --limit 10\n  ringfort list --keys-only | wc -l\n  \
+    ringfort list --json\n\n\
+    Tabs, newlines, carriage returns and backslashes in keys and values are printed as \\t, \\n, \\r and \\\\. \
+    JSON: key and value, or key_base64 and value_base64 if they are not UTF-8; `import --format jsonl` reads it."
 )]
 pub(crate) struct List {
     /// Only keys that begin with this
@@ -30,7 +33,9 @@ pub(crate) struct List {
     #[arg(long)]
     keys_only: bool,
     #[command(flatten)]
-    pub(crate) connect: Connect,
+    output: Output,
+    #[command(flatten)]
+    connect: Connect,
 }
 
 pub(crate) fn run(list: &List) -> Result<(), Stop> {
@@ -46,13 +51,14 @@ pub(crate) fn run(list: &List) -> Result<(), Stop> {
     with_client(&list.connect, async |client| {
         let mut rows = client.list(wanted).await?;
         let mut out = Out::new();
+        let format = Format::of_output(list.output.json);
         let mut line = Vec::new();
         let mut ended = Ok(());
         while let Some(row) = rows.next().await {
             match row {
                 Ok((key, value)) => {
                     line.clear();
-                    row_into(&mut line, &key, (!list.keys_only).then_some(&value));
+                    format.row_into(&mut line, &key, (!list.keys_only).then_some(&value));
                     out.write(&line)?;
                 }
                 Err(failure) => ended = Err(Stop::from(failure)),

@@ -2,16 +2,20 @@
 
 pub(crate) mod bench;
 pub(crate) mod check;
+pub(crate) mod completions;
+pub(crate) mod config;
 pub(crate) mod delete;
 pub(crate) mod dev;
 pub(crate) mod export;
 pub(crate) mod get;
 pub(crate) mod import;
 pub(crate) mod list;
+pub(crate) mod man;
 pub(crate) mod put;
 pub(crate) mod shell;
 pub(crate) mod start;
 pub(crate) mod status;
+pub(crate) mod version;
 
 use crate::args::Command;
 use crate::stop::Stop;
@@ -31,5 +35,9 @@ pub(crate) fn run(command: Command) -> Result<(), Stop> {
         Command::Check(check) => check::run(&check),
         Command::Shell(shell) => shell::run(&shell),
         Command::Bench(bench) => bench::run(&bench),
+        Command::Config(config) => config::run(&config),
+        Command::Completions(completions) => completions::run(&completions),
+        Command::Man(man) => man::run(&man),
+        Command::Version(version) => version::run(&version),
     }
 }

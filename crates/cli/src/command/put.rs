@@ -7,14 +7,19 @@ use bytes::Bytes;
 use clap::Args;
 use ringfort_types::limits::VALUE_BYTES_MAX;
 
-use crate::args::Connect;
+use crate::args::{Connect, Output};
 use crate::connection::{argument, with_client};
+use crate::json::Object;
 use crate::out;
 use crate::stop::Stop;
 
 /// Set a key to a value; prints OK when a majority of replicas have it on disk
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  ringfort put name Ada\n  ringfort put photo - < photo.jpg")]
+#[command(
+    after_help = "Examples:\n  ringfort put name Ada\n  ringfort put photo - < photo.jpg\n  ringfort put name Ada --json\n\n\
+    JSON: the receipt: key, revision (of its shard, made by this write), shard, term and index (of its log), and copies \
+    (replicas that were known to have it on disk). Bytes that are not UTF-8 are in key_base64."
+)]
 pub(crate) struct Put {
     /// 1 to 16384 bytes
     key: OsString,
@@ -22,14 +27,19 @@ pub(crate) struct Put {
     #[arg(allow_hyphen_values = true)]
     value: OsString,
     #[command(flatten)]
-    pub(crate) connect: Connect,
+    output: Output,
+    #[command(flatten)]
+    connect: Connect,
 }
 
 pub(crate) fn run(put: &Put) -> Result<(), Stop> {
     let key = argument(&put.key);
     let value = if put.value == "-" { read_stdin()? } else { argument(&put.value) };
     with_client(&put.connect, async |client| {
-        client.put(key, value).await?;
+        let receipt = client.put(key.clone(), value).await?;
+        if put.output.json {
+            return out::line(Object::new().bytes("key", &key).receipt(&receipt).finish());
+        }
         out::line("OK")
     })
 }

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::args::Connect;
+use crate::args::{Connect, Output};
 use crate::connection::with_client;
 use crate::shell;
 use crate::stop::Stop;
@@ -11,14 +11,17 @@ use crate::stop::Stop;
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  ringfort shell\n  printf 'put name Ada\\nget name\\n' | ringfort shell\n\n\
-    From a pipe, nothing but answers is printed. Exit code: 3 if something was not available or its outcome is\n\
-    unknown, else 2 if a line made no sense, else 0."
+    From a pipe, nothing but answers is printed. Exit code: 3 if something was not available or its outcome is \
+    unknown, else 2 if a line made no sense, else 0. JSON: an object for each answer (for list: one a row, and \
+    {\"rows\":N} at its end), failures with error, outcome and exit_code."
 )]
 pub(crate) struct Shell {
     #[command(flatten)]
-    pub(crate) connect: Connect,
+    output: Output,
+    #[command(flatten)]
+    connect: Connect,
 }
 
 pub(crate) fn run(command: &Shell) -> Result<(), Stop> {
-    with_client(&command.connect, async |client| shell::talk(&client, None).await)
+    with_client(&command.connect, async |client| shell::talk(&client, None, command.output.json).await)
 }

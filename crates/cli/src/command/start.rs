@@ -8,7 +8,8 @@ use ringfort_server::{Config, StartError, Summary};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 
-use crate::args::ADDRESS_DEFAULT;
+use crate::args::{ADDRESS_DEFAULT, Output};
+use crate::json::Object;
 use crate::out;
 use crate::show;
 use crate::signals::Signals;
@@ -26,14 +27,16 @@ const MIB: u64 = 1024 * 1024;
 #[command(after_help = "Examples:\n  ringfort start                                a cluster of one\n  \
     ringfort start --id node1 --addr 10.0.0.1:50051 --data-dir /var/lib/ringfort \\\n      \
     --peers node2=10.0.0.2:50051,node3=10.0.0.3:50051\n\n\
-    A new cluster is born when all of its nodes have met: start each of them with the others as --peers. Names\n\
-    in --peers may be left out. After that, each node needs its --data-dir and the same flags to come back.")]
+    A new cluster is born when all of its nodes have met: start each of them with the others as --peers. Names \
+    in --peers may be left out. After that, each node needs its --data-dir and the same flags to come back.\n\n\
+    When it serves, it prints one line; JSON: name, address, nodes, shards, ready_ms.")]
 pub(crate) struct Start {
     /// This node's name: letters, digits, `-`, `_` and `.` [default: made from the address]
     #[arg(long, value_name = "NAME")]
     id: Option<String>,
     /// Where to listen
-    #[arg(long, value_name = "HOST:PORT", default_value = ADDRESS_DEFAULT)]
+    // By another id than the client commands' `--addr`, of which it is none.
+    #[arg(id = "listen", long = "addr", value_name = "HOST:PORT", default_value = ADDRESS_DEFAULT)]
     addr: String,
     /// Where the other nodes and the clients find it, if that is not --addr
     #[arg(long, value_name = "HOST:PORT")]
@@ -62,6 +65,8 @@ pub(crate) struct Start {
     /// Stop when stdin ends: whoever holds its other end decides how long this node lives.
     #[arg(long, hide = true)]
     stop_on_stdin_eof: bool,
+    #[command(flatten)]
+    output: Output,
 }
 
 /// `name=host:port` or `host:port`.
@@ -95,9 +100,9 @@ pub(crate) fn run(start: Start) -> Result<(), Stop> {
         .enable_all()
         .build()
         .map_err(|error| Stop::unavailable(format!("can't start threads: {error}")))?;
-    let until_eof = start.stop_on_stdin_eof;
+    let (until_eof, json) = (start.stop_on_stdin_eof, start.output.json);
     let config = config(start);
-    let ended = runtime.block_on(serve(config, until_eof));
+    let ended = runtime.block_on(serve(config, until_eof, json));
     runtime.shutdown_background();
     ended
 }
@@ -127,7 +132,7 @@ fn default_directory(name: &str) -> PathBuf {
     Path::new(DATA_DIR_DEFAULT).join(clean)
 }
 
-async fn serve(config: Config, until_eof: bool) -> Result<(), Stop> {
+async fn serve(config: Config, until_eof: bool, json: bool) -> Result<(), Stop> {
     let mut signals = Signals::new()?;
     let eof = stdin_eof(until_eof);
     tokio::pin!(eof);
@@ -145,7 +150,7 @@ async fn serve(config: Config, until_eof: bool) -> Result<(), Stop> {
         () = &mut eof => None,
     };
     if let Some(summary) = served {
-        announce(&summary);
+        announce(&summary, json);
         tokio::select! {
             error = running.failed() => return Err(error.into()),
             _ = signals.next() => {}
@@ -160,7 +165,17 @@ async fn serve(config: Config, until_eof: bool) -> Result<(), Stop> {
 }
 
 /// The one line that says it serves. That nobody reads it is no reason not to.
-fn announce(summary: &Summary) {
+fn announce(summary: &Summary, json: bool) {
+    if json {
+        let line = Object::new()
+            .field("name", &summary.name)
+            .field("address", &summary.address)
+            .field("nodes", summary.nodes)
+            .field("shards", summary.shards)
+            .field("ready_ms", summary.took.as_millis() as u64);
+        let _ = out::line(line.finish());
+        return;
+    }
     let _ = out::line(format!(
         "{} serves on {}: {}, {}, ready in {}",
         summary.name,

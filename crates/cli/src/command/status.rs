@@ -7,7 +7,7 @@ use clap::Args;
 use ringfort_types::{ClusterState, NodeId, ShardId, ShardState};
 use serde_json::json;
 
-use crate::args::Connect;
+use crate::args::{Connect, Output};
 use crate::connection::with_client;
 use crate::out;
 use crate::show;
@@ -18,21 +18,23 @@ const NAMED_MAX: usize = 8;
 
 /// Show the nodes, who leads what, how far replicas lag, keys and bytes (~: estimates)
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  ringfort status\n  ringfort status --shards\n  ringfort status --json")]
+#[command(
+    after_help = "Examples:\n  ringfort status\n  ringfort status --shards\n  ringfort status --json\n\n\
+    JSON: one object with everything, the shards too."
+)]
 pub(crate) struct Status {
     /// A line for each shard too
     #[arg(long)]
     shards: bool,
-    /// Everything, as JSON
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    pub(crate) connect: Connect,
+    output: Output,
+    #[command(flatten)]
+    connect: Connect,
 }
 
 pub(crate) fn run(status: &Status) -> Result<(), Stop> {
     let state = with_client(&status.connect, async |client| Ok(client.cluster_state().await?))?;
-    if status.json {
+    if status.output.json {
         return out::line(json(&state).to_string());
     }
     let mut text = render(&state);
@@ -138,7 +140,8 @@ fn shard_table(state: &ClusterState) -> String {
     show::table(&[">shard", "slots", "leader", ">term", ">keys", ">lag", "replicas (applied index)"], &rows)
 }
 
-fn json(state: &ClusterState) -> serde_json::Value {
+/// Everything, as JSON.
+pub(crate) fn json(state: &ClusterState) -> serde_json::Value {
     let nodes: Vec<_> = state
         .nodes
         .iter()

@@ -3,20 +3,22 @@
 //! Answers follow the small key-value shells that people know: `Stored and replicated`, `k = v`, `(not found)`. On a
 //! terminal there is a prompt, line editing, a history and completion (`input`); from a pipe nothing but answers is
 //! printed, and the exit code is that of the worst failure: 3 if something was not available or its outcome is
-//! unknown, else 2 if a line made no sense, else 0. `(not found)` is an answer, not a failure.
+//! unknown, else 2 if a line made no sense, else 0. `(not found)` is an answer, not a failure. How answers look, for
+//! people and as JSON, is in `answer`.
 
+mod answer;
 mod input;
 mod order;
 
 use bytes::Bytes;
 use ringfort_client::{Client, List};
+use ringfort_types::{Consistency, Failure};
 use tokio_stream::StreamExt;
 
 use crate::command::dev::Nodes;
-use crate::command::status;
-use crate::out::Out;
 use crate::signals::{Asked, Signals};
-use crate::stop::{Stop, code_of};
+use crate::stop::Stop;
+use answer::Answers;
 use input::{Input, Line};
 use order::Order;
 
@@ -35,11 +37,11 @@ kill <node>               end a node's process at once, as kill -9 does
 start <node>              start it again";
 
 /// Reads and answers lines until there are no more. `nodes` are those that this process has started.
-pub(crate) async fn talk(client: &Client, mut nodes: Option<&mut Nodes>) -> Result<(), Stop> {
+pub(crate) async fn talk(client: &Client, mut nodes: Option<&mut Nodes>, json: bool) -> Result<(), Stop> {
     let mut signals = Signals::new()?;
     let mut input = Input::open(nodes.is_some())?;
     let interactive = input.interactive();
-    let mut out = Out::new();
+    let mut answers = Answers::new(json);
     let mut worst = 0;
     loop {
         let line = tokio::select! {
@@ -53,7 +55,7 @@ pub(crate) async fn talk(client: &Client, mut nodes: Option<&mut Nodes>) -> Resu
         };
         if let Some(nodes) = &mut nodes {
             for notice in nodes.look() {
-                out.line(notice)?;
+                answers.said(&notice)?;
             }
         }
         let order = order::parse(&line);
@@ -61,12 +63,12 @@ pub(crate) async fn talk(client: &Client, mut nodes: Option<&mut Nodes>) -> Resu
             break;
         }
         let code = tokio::select! {
-            code = obey(client, nodes.as_deref_mut(), order, &mut out) => code?,
+            code = obey(client, nodes.as_deref_mut(), order, &mut answers) => code?,
             asked = signals.next() => {
                 if !interactive || asked == Asked::End {
                     return Err(asked.stop());
                 }
-                out.line("(interrupted)")?;
+                answers.said("(interrupted)")?;
                 3
             }
         };
@@ -80,80 +82,68 @@ async fn obey(
     client: &Client,
     nodes: Option<&mut Nodes>,
     order: Order<'_>,
-    out: &mut Out,
+    answers: &mut Answers,
 ) -> Result<u8, Stop> {
     let own = |bytes: &[u8]| Bytes::copy_from_slice(bytes);
     let done = match order {
         Order::Nothing | Order::Exit => Ok(()),
         Order::Put { key, value } => match client.put(own(key), own(value)).await {
-            Ok(_) => return out.line("Stored and replicated").map(|()| 0),
+            Ok(receipt) => answers.stored(key, &receipt).map(Ok)?,
             Err(failure) => Err(failure),
         },
-        Order::Get { key } => match client.get(own(key)).await {
-            Ok(Some(row)) => return pair(out, key, &row.value).and_then(|()| out.flush()).map(|()| 0),
-            Ok(None) => return out.line("(not found)").map(|()| 0),
+        Order::Get { key } => match client.get_with(own(key), Consistency::Linearizable).await {
+            Ok(read) => answers.read(key, &read).map(Ok)?,
             Err(failure) => Err(failure),
         },
         Order::Delete { key } => match client.delete(own(key)).await {
-            Ok(_) => return out.line("Deleted").map(|()| 0),
+            Ok(receipt) => answers.deleted(key, &receipt).map(Ok)?,
             Err(failure) => Err(failure),
         },
         Order::List { prefix, limit } => {
             let wanted = List { prefix: own(prefix), limit, ..List::default() };
-            list(client, wanted, out).await?
+            list(client, wanted, answers).await?
         }
         Order::Status => match client.cluster_state().await {
-            Ok(state) => return out.line(status::render(&state).trim_end()).map(|()| 0),
+            Ok(state) => answers.status(&state).map(Ok)?,
             Err(failure) => Err(failure),
         },
         Order::Help => {
-            out.line(HELP)?;
+            answers.said(HELP)?;
             if nodes.is_some() {
-                out.line(HELP_DEV)?;
+                answers.said(HELP_DEV)?;
             }
-            return Ok(0);
+            Ok(())
         }
         Order::Kill { node } | Order::Start { node } => {
-            let Some(nodes) = nodes else { return out.line(COMMANDS).map(|()| 2) };
+            let Some(nodes) = nodes else { return answers.wrong(COMMANDS) };
             let told =
                 if matches!(order, Order::Kill { .. }) { nodes.kill(node) } else { nodes.start_again(node) };
             return match told {
-                Ok(answer) => out.line(answer).map(|()| 0),
-                Err(stop) => out.line(format!("error: {}", stop.message)).map(|()| stop.code),
+                Ok(answer) => answers.said(&answer).map(|()| 0),
+                Err(stop) => answers.stopped(&stop),
             };
         }
-        Order::Usage(usage) => return out.line(usage).map(|()| 2),
-        Order::Unknown => {
-            return out.line(if nodes.is_some() { COMMANDS_DEV } else { COMMANDS }).map(|()| 2);
-        }
+        Order::Usage(usage) => return answers.wrong(usage),
+        Order::Unknown => return answers.wrong(if nodes.is_some() { COMMANDS_DEV } else { COMMANDS }),
     };
     match done {
         Ok(()) => Ok(0),
-        Err(failure) => out.line(format!("error: {failure}")).map(|()| code_of(&failure)),
+        Err(failure) => answers.failed(&failure),
     }
 }
 
-async fn list(
-    client: &Client,
-    wanted: List,
-    out: &mut Out,
-) -> Result<Result<(), ringfort_types::Failure>, Stop> {
+async fn list(client: &Client, wanted: List, answers: &mut Answers) -> Result<Result<(), Failure>, Stop> {
     let mut rows = match client.list(wanted).await {
         Ok(rows) => rows,
         Err(failure) => return Ok(Err(failure)),
     };
+    let mut count = 0;
     while let Some(row) = rows.next().await {
         match row {
-            Ok((key, value)) => pair(out, &key, &value)?,
+            Ok((key, value)) => answers.row(&key, &value)?,
             Err(failure) => return Ok(Err(failure)),
         }
+        count += 1;
     }
-    out.flush().map(Ok)
-}
-
-fn pair(out: &mut Out, key: &[u8], value: &[u8]) -> Result<(), Stop> {
-    out.write(key)?;
-    out.write(b" = ")?;
-    out.write(value)?;
-    out.write(b"\n")
+    answers.end_of_rows(count).map(Ok)
 }

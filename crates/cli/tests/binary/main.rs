@@ -1,6 +1,10 @@
 //! The shipped binary, from outside: every test here runs `ringfort` itself.
 
 mod cluster;
+mod files;
+mod json;
+mod settings;
 mod support;
 mod survival;
+mod tools;
 mod usage;

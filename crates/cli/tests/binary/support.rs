@@ -10,7 +10,10 @@ use std::time::{Duration, Instant};
 /// The binary under test, in an environment without settings of its own.
 pub(crate) fn ringfort(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringfort"));
-    command.args(arguments).env_remove("RINGFORT_ADDR").env_remove("HOME");
+    command.args(arguments).env_remove("HOME");
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RINGFORT_")) {
+        command.env_remove(name);
+    }
     command
 }
 
@@ -35,6 +38,14 @@ pub(crate) fn stdout(output: &Output) -> String {
 
 pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// What is on stdout: one object a line, and nothing else.
+pub(crate) fn objects(output: &Output) -> Vec<serde_json::Value> {
+    let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+    let objects: Vec<serde_json::Value> = stdout(output).lines().map(parse).collect();
+    assert!(objects.iter().all(serde_json::Value::is_object), "{objects:?}");
+    objects
 }
 
 /// The exit code and the one line on stderr, without `ringfort: `.

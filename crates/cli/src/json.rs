@@ -1,0 +1,195 @@
+//! JSON, one object a line: what `--json` prints, and the rows of `--format jsonl`.
+//!
+//! Keys and values are bytes, strings of JSON are text. Bytes that are UTF-8 are a string under their own name; others
+//! are in base64 (RFC 4648, with padding) under that name and `_base64`: `{"key":"a","value_base64":"/w=="}`. Exactly one
+//! of the two is there, so that every key and value comes back byte for byte, and what people read stays readable.
+
+use std::borrow::Cow;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use ringfort_client::Read;
+use ringfort_types::{Failure, Outcome, Receipt};
+use serde::{Deserialize, Serialize};
+
+use crate::stop::code_of;
+
+/// An object that is being written, its fields in the order of their writing.
+#[derive(Debug)]
+pub(crate) struct Object(Vec<u8>);
+
+impl Object {
+    pub(crate) fn new() -> Object {
+        Object(Vec::new())
+    }
+
+    /// Adds a field.
+    pub(crate) fn field(mut self, name: &str, value: impl Serialize) -> Object {
+        self.0.push(if self.0.is_empty() { b'{' } else { b',' });
+        string_into(&mut self.0, name);
+        self.0.push(b':');
+        serde_json::to_writer(&mut self.0, &value).expect("a plain value can be written to memory");
+        self
+    }
+
+    /// Adds bytes, as text if they are.
+    pub(crate) fn bytes(self, name: &str, bytes: &[u8]) -> Object {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => self.field(name, text),
+            Err(_) => self.field(&format!("{name}_base64"), BASE64.encode(bytes)),
+        }
+    }
+
+    /// Adds what an acknowledged write returns.
+    pub(crate) fn receipt(self, receipt: &Receipt) -> Object {
+        self.field("revision", receipt.revision.0)
+            .field("shard", receipt.shard.0)
+            .field("term", receipt.term.0)
+            .field("index", receipt.index.0)
+            .field("copies", receipt.copies)
+    }
+
+    /// Adds what a read found. `revision` is the row's; the shard's own is beside it, with the index of the read.
+    pub(crate) fn read(self, read: &Read) -> Object {
+        let found = self.field("found", read.row.is_some());
+        let row = match &read.row {
+            Some(row) => found.bytes("value", &row.value).field("revision", row.revision.0),
+            None => found,
+        };
+        row.field("shard_revision", read.revision.0).field("index", read.at.0)
+    }
+
+    /// Adds why a request failed.
+    pub(crate) fn failure(self, failure: &Failure) -> Object {
+        let outcome = match failure.outcome {
+            Outcome::Unknown => "unknown",
+            Outcome::Rejected => "rejected",
+        };
+        self.field("error", failure.to_string())
+            .field("outcome", outcome)
+            .field("exit_code", code_of(failure))
+    }
+
+    /// Its text, without the line's end.
+    pub(crate) fn finish(mut self) -> Vec<u8> {
+        self.0.extend_from_slice(if self.0.is_empty() { b"{}" } else { b"}" });
+        self.0
+    }
+}
+
+fn string_into(out: &mut Vec<u8>, text: &str) {
+    serde_json::to_writer(out, text).expect("a string can be written to memory");
+}
+
+/// Appends one row as a line, its end included.
+pub(crate) fn row_into(out: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>) {
+    let mut row = Object::new().bytes("key", key);
+    if let Some(value) = value {
+        row = row.bytes("value", value);
+    }
+    out.extend_from_slice(&row.finish());
+    out.push(b'\n');
+}
+
+/// One line of an import.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line<'a> {
+    #[serde(borrow)]
+    key: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    key_base64: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    value: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    value_base64: Option<Cow<'a, str>>,
+}
+
+/// Appends a line's key and then its value to `row`; returns the key's length, or what is wrong.
+pub(crate) fn parse_row(row: &mut Vec<u8>, line: &[u8]) -> Result<usize, String> {
+    if line.trim_ascii().is_empty() {
+        return Err("an empty line: a row is an object with key and value".into());
+    }
+    let line: Line<'_> = serde_json::from_slice(line).map_err(|error| why(&error))?;
+    put(row, "key", line.key.as_deref(), line.key_base64.as_deref())?;
+    let split = row.len();
+    put(row, "value", line.value.as_deref(), line.value_base64.as_deref())?;
+    Ok(split)
+}
+
+fn put(row: &mut Vec<u8>, name: &str, text: Option<&str>, base64: Option<&str>) -> Result<(), String> {
+    match (text, base64) {
+        (Some(text), None) => row.extend_from_slice(text.as_bytes()),
+        (None, Some(text)) => {
+            BASE64
+                .decode_vec(text, row)
+                .map_err(|error| format!("`{name}_base64` is not base64: {error}"))?;
+        }
+        (Some(_), Some(_)) => return Err(format!("`{name}` and `{name}_base64`: one of the two says it")),
+        (None, None) => return Err(format!("no `{name}` (or `{name}_base64`, if it is not UTF-8)")),
+    }
+    Ok(())
+}
+
+/// An error without the line, which the parser takes for the first and we know better.
+fn why(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let what = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
+    format!("no row in JSON: {what}, at column {}", error.column())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(line: &[u8]) -> Result<(Vec<u8>, Vec<u8>), String> {
+        let mut row = Vec::new();
+        let split = parse_row(&mut row, line)?;
+        let value = row.split_off(split);
+        Ok((row, value))
+    }
+
+    #[test]
+    fn text_is_readable_and_bytes_are_base64() {
+        let mut lines = Vec::new();
+        row_into(&mut lines, "Blåbær\t\"".as_bytes(), Some(b"\xff\x00"));
+        row_into(&mut lines, b"\xff", None);
+        let expected = "{\"key\":\"Blåbær\\t\\\"\",\"value_base64\":\"/wA=\"}\n{\"key_base64\":\"/w==\"}\n";
+        assert_eq!(String::from_utf8_lossy(&lines), expected);
+    }
+
+    #[test]
+    fn a_line_that_is_no_row_says_why() {
+        for (line, says) in [
+            ("{\"key\":\"a\"}", "no `value`"),
+            ("{\"value\":\"a\"}", "no `key`"),
+            ("{\"key\":\"a\",\"key_base64\":\"YQ==\",\"value\":\"\"}", "one of the two"),
+            ("{\"key\":\"a\",\"value_base64\":\"YQ\"}", "not base64"),
+            ("{\"key\":\"a\",\"value\":5}", "invalid type: integer `5`, expected a string, at column 20"),
+            ("{\"key\":\"a\",\"value\":\"b\",\"ttl\":\"c\"}", "unknown field `ttl`"),
+            ("{\"key\":\"a\",\"key\":\"b\",\"value\":\"c\"}", "duplicate field `key`"),
+            ("{\"key\":\"a\",\"value\":\"b\"} x", "trailing characters"),
+            ("a\tb", "expected value, at column 1"),
+            (" ", "an empty line"),
+        ] {
+            let why = read(line.as_bytes()).expect_err(line);
+            assert!(why.contains(says) && !why.contains("at line"), "{line}: {why}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn comes_back_byte_for_byte(
+            key in proptest::collection::vec(any::<u8>(), 0..20),
+            value in prop_oneof![
+                proptest::collection::vec(any::<u8>(), 0..40), "\\PC{0,40}".prop_map(String::into_bytes)],
+        ) {
+            let mut line = Vec::new();
+            row_into(&mut line, &key, Some(&value));
+            prop_assert_eq!(line.iter().position(|byte| *byte == b'\n'), Some(line.len() - 1));
+            prop_assert_eq!(read(&line), Ok((key, value)));
+        }
+    }
+}
