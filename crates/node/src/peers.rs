@@ -144,7 +144,7 @@ impl Node {
             PeerMessage::Forward(forward) => self.handle_forward(from, forward),
             PeerMessage::Answer { id, reply } => self.handle_answer(from, id, reply),
             PeerMessage::ReadProbe(probe) => self.handle_probe(from, &probe),
-            PeerMessage::ReadProbeReply(reply) => self.handle_probe_reply(&reply),
+            PeerMessage::ReadProbeReply(reply) => self.handle_probe_reply(from, &reply),
             PeerMessage::Report(report) => self.handle_report(from, report),
             PeerMessage::Hello(_) | PeerMessage::Refused { .. } => unreachable!("handled before"),
         }
@@ -169,11 +169,11 @@ impl Node {
         self.send(from, PeerMessage::ReadProbeReply(reply));
     }
 
-    fn handle_probe_reply(&mut self, reply: &ReadProbeReply) {
+    fn handle_probe_reply(&mut self, from: NodeId, reply: &ReadProbeReply) {
         let mut ready = Vec::new();
         for shard in self.rounds.answered(reply) {
             if let Some(replica) = self.slots[shard.0 as usize].replica.as_mut() {
-                replica.confirm(reply.round);
+                replica.confirm(reply.round, from);
                 replica.release_reads(&mut ready);
                 self.reads_fresh |= replica.has_fresh_reads();
             }

@@ -40,7 +40,8 @@ struct Round {
     number: u64,
     term: Term,
     index: Index,
-    confirmations: usize,
+    /// Other nodes with a replica that have confirmed the term.
+    confirmed_by: Vec<NodeId>,
     asked: Vec<Asked>,
 }
 
@@ -278,19 +279,21 @@ impl Replica {
         let index = self.group.read_index()?;
         let term = self.group.term();
         let asked = std::mem::take(&mut self.reads);
-        self.rounds.push_back(Round { number, term, index, confirmations: 1, asked });
+        self.rounds.push_back(Round { number, term, index, confirmed_by: Vec::new(), asked });
         self.settle_rounds();
         Some(term)
     }
 
-    /// Another replica has confirmed the term of this round, and so of all earlier ones.
-    pub(crate) fn confirm(&mut self, number: u64) {
-        for round in self.rounds.iter_mut().take_while(|round| round.number <= number) {
-            if round.number == number {
-                round.confirmations += 1;
-            }
+    /// Another node has confirmed the terms that it was asked about in this round. A round is one question for many
+    /// shards, and not every node is asked about each: only one with a replica of this shard speaks for it, and its
+    /// word counts once, however often it arrives.
+    pub(crate) fn confirm(&mut self, number: u64, by: NodeId) {
+        let may_speak = self.peer_on(by).is_some() || planted::is(Bug::ReadConfirmedByAnyone);
+        let Some(round) = self.rounds.iter_mut().find(|round| round.number == number) else { return };
+        if may_speak && (!round.confirmed_by.contains(&by) || planted::is(Bug::ReadConfirmedByAnyone)) {
+            round.confirmed_by.push(by);
+            self.settle_rounds();
         }
-        self.settle_rounds();
     }
 
     /// Whether reads still wait for this round.
@@ -300,7 +303,9 @@ impl Replica {
 
     fn settle_rounds(&mut self) {
         let quorum = if planted::is(Bug::ReadWithoutQuorum) { 1 } else { self.places.len() / 2 + 1 };
-        let Some(last) = self.rounds.iter().rposition(|round| round.confirmations >= quorum) else { return };
+        let Some(last) = self.rounds.iter().rposition(|round| 1 + round.confirmed_by.len() >= quorum) else {
+            return;
+        };
         let (leads, term) = (self.leads(), self.group.term());
         for round in self.rounds.drain(..=last) {
             if leads && round.term == term {

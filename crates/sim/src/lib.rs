@@ -11,7 +11,7 @@
 //!
 //! **What is judged** (`judges`, one file for each promise): while it runs, what nodes write and say and answer;
 //! at the end, that every shard takes a write soon, that nothing acknowledged is missing, that all replicas are
-//! level, and that the history of each key is linearizable ([`judges::linearizable`]), a write whose outcome is
+//! level, and that the history of each key is linearizable ([`linearizable`]), a write whose outcome is
 //! unknown counting as one that may have happened at any time after it was asked for, or never.
 //!
 //! **That it would be found.** [`find_planted`] puts a bug into the code on purpose and runs seeds until some judge
@@ -31,7 +31,7 @@ mod failover;
 mod faults;
 mod history;
 mod host;
-pub mod judges;
+mod judges;
 mod many;
 mod network;
 mod plan;
@@ -46,6 +46,7 @@ mod world;
 
 pub use failover::failovers;
 pub use history::{Action, Operation};
+pub use judges::linearizable;
 pub use many::{Tally, Times, run_many};
 pub use plan::{Fault, Plan, Strike};
 pub use planting::{Found, find_planted};

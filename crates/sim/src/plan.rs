@@ -113,6 +113,8 @@ pub struct Plan {
     pub seed: u64,
     /// How many nodes.
     pub nodes: usize,
+    /// How many replicas each shard is to have.
+    pub replicas: u32,
     /// How many shards.
     pub shards: u32,
     /// How many clients, each with one request at a time.
@@ -145,6 +147,7 @@ impl Plan {
         let mut plan = Plan {
             seed,
             nodes,
+            replicas: if nodes == 5 { random.pick(&[3, 3, 5]) } else { 3 },
             shards: random.pick(&[8, 8, 8, 16, 16, 32, 64]),
             clients: random.between(2, 12) as usize,
             keys: random.between(2, 16) as usize,

@@ -33,6 +33,7 @@ impl World {
             .map(|other| if other == at { format!("node{}", at + 1) } else { String::new() })
             .collect();
         let addresses: Vec<String> = self.hosts.iter().map(|host| host.address.clone()).collect();
+        let (shards, replicas) = (self.plan.shards, self.plan.replicas);
         let host = &mut self.hosts[at];
         host.disk.unplug(false);
         host.disk.disk.fail_syncs(false);
@@ -41,8 +42,7 @@ impl World {
             Ok(opened) => opened,
             Err(error) => return self.can_not_start(at, &error),
         };
-        let config =
-            Config { address: host.address.clone(), addresses, names, shards: self.plan.shards, replicas: 3 };
+        let config = Config { address: host.address.clone(), addresses, names, shards, replicas };
         let identity =
             Identity { incarnation: stored.incarnation, boot: stored.boot, birth: stored.birth.clone() };
         let node = match Node::new(config, &identity, host.clock.read(self.now_us)) {

@@ -206,10 +206,10 @@ impl World {
 
     /// Processes and clients begin, each a little later than the one before.
     pub(crate) fn begin(&mut self) {
-        let Plan { seed, nodes, shards, clients, keys, .. } = self.plan;
+        let Plan { seed, nodes, replicas, shards, clients, keys, .. } = self.plan;
         let (sync_us_max, message_us_max) = (self.plan.sync_us_max, self.plan.message_us_max);
         self.log(format_args!(
-            "seed {seed}: {nodes} nodes, {shards} shards, {clients} clients, {keys} keys, syncs up to {sync_us_max} us, \
+            "seed {seed}: {nodes} nodes, {shards} shards of {replicas} replicas, {clients} clients, {keys} keys, syncs up to {sync_us_max} us, \
              messages up to {message_us_max} us"
         ));
         for host in 0..self.hosts.len() {

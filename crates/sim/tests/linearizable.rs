@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use ringfort_sim::judges::linearizable::check;
+use ringfort_sim::linearizable::check;
 use ringfort_sim::{Action, Operation};
 
 /// Whether some order of the finished operations, and of some of the others, explains what each saw.

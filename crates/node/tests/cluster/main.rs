@@ -162,6 +162,45 @@ fn a_leader_cut_off_serves_no_stale_read() {
     assert_eq!(world.get(leader, "key"), Some("new".into()));
 }
 
+/// One question to each node for all its shards: with more nodes than replicas, not all are asked about each, and who was
+/// not asked about a shard has not said anything about it.
+#[test]
+fn only_its_replicas_confirm_a_shards_leader() {
+    let mut world = World::born(5);
+    let layout = world.nodes[0].as_ref().expect("running").layout().expect("born").clone();
+    let nodes_of = |shard: ShardId| -> Vec<usize> {
+        let shard = layout.shard(shard).expect("known");
+        shard.replicas.iter().map(|replica| replica.node.0 as usize - 1).collect()
+    };
+    let key_of = |shard| {
+        let mut keys = (0..).map(|i| format!("k{i}"));
+        keys.find(|key| layout.shard_of_slot(get(key).slot().expect("a key")) == shard).expect("there is one")
+    };
+    let leaders: Vec<(ShardId, usize)> = (1..=SHARDS)
+        .map(ShardId)
+        .map(|shard| (shard, world.leader(shard).expect("led").0 as usize - 1))
+        .collect();
+    // Two shards of one leader, the second one with a replica where the first has none.
+    let (leader, shard, other) = leaders
+        .iter()
+        .flat_map(|(shard, leader)| {
+            leaders.iter().map(move |(other, theirs)| (*leader, *shard, *other, *theirs))
+        })
+        .filter(|(leader, _, _, theirs)| leader == theirs)
+        .map(|(leader, shard, other, _)| (leader, shard, other))
+        .find(|(_, shard, other)| nodes_of(*other).iter().any(|node| !nodes_of(*shard).contains(node)))
+        .expect("five nodes, three replicas");
+    world.put(leader, &key_of(shard), "old");
+    for follower in nodes_of(shard).into_iter().filter(|node| *node != leader) {
+        world.cut(leader, follower);
+    }
+    world.drain();
+    let asked = world.ask_all(leader, vec![get(&key_of(shard)), get(&key_of(other))], 300);
+    world.run(400);
+    let reply = world.answers.remove(&asked[0]).expect("answered by its deadline");
+    assert_eq!(failure(reply).outcome, Outcome::Rejected, "nobody with a replica has confirmed the leader");
+}
+
 #[test]
 fn a_vote_or_an_ack_waits_for_the_disk() {
     let mut world = World::born(3);

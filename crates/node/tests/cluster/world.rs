@@ -144,11 +144,16 @@ impl World {
 
     pub(crate) fn cut_off(&mut self, n: usize) {
         for other in (0..self.nodes.len()).filter(|other| *other != n) {
-            self.cut.insert((n.min(other) as u64, n.max(other) as u64));
-            self.queue.push((n, Event::PeerLost(NodeId(other as u64 + 1))));
-            self.queue.push((other, Event::PeerLost(NodeId(n as u64 + 1))));
+            self.cut(n, other);
         }
         self.drain();
+    }
+
+    /// These two can't hear each other from now on.
+    pub(crate) fn cut(&mut self, a: usize, b: usize) {
+        self.cut.insert((a.min(b) as u64, a.max(b) as u64));
+        self.queue.push((a, Event::PeerLost(NodeId(b as u64 + 1))));
+        self.queue.push((b, Event::PeerLost(NodeId(a as u64 + 1))));
     }
 
     /// Nothing more can be written on this node's disk.
