@@ -17,6 +17,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .bytes(".")
         .extern_path(".ringfort.v1.SessionRequest", "crate::frame::SessionRequest")
+        .extern_path(".ringfort.v1.WriteRequest", "crate::frame::WriteRequest")
+        .extern_path(".ringfort.v1.GetManyRequest", "crate::frame::GetManyRequest")
         .compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
+use ringfort_proto::session::carries;
 use ringfort_types::limits::KEY_BYTES_MAX;
 use ringfort_types::{ClusterState, Code, Failure, Outcome, Reply, Request};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -232,11 +233,12 @@ impl Inner {
         let now = Instant::now();
         let deadline = match request {
             // A last attempt that would be very short is given the rest at once.
-            Request::Get { .. } if now + READ_ATTEMPT * 3 / 2 < deadline => now + READ_ATTEMPT,
+            Request::Get { .. } | Request::GetMany { .. } if now + READ_ATTEMPT * 3 / 2 < deadline => {
+                now + READ_ATTEMPT
+            }
             _ => deadline,
         };
-        let pipelined = matches!(request, Request::Get { .. } | Request::Put { .. } | Request::Delete { .. });
-        let Some(session) = connection.session.as_ref().filter(|_| pipelined) else {
+        let Some(session) = connection.session.as_ref().filter(|_| carries(&request)) else {
             return unary::call(connection, request, deadline).await;
         };
         let failed = |failure| Answer { leader: None, reply: Reply::Failed(failure) };
@@ -248,7 +250,7 @@ impl Inner {
         }
     }
 
-    fn routes(&self) -> Arc<Routes> {
+    pub(crate) fn routes(&self) -> Arc<Routes> {
         self.routes.read().expect("no code under this lock panics").clone()
     }
 
@@ -360,7 +362,8 @@ impl Troubles {
     fn new(request: &Request, one_writer: bool) -> Troubles {
         // A digest mark changes nothing; one too many does no harm.
         let write = request.is_write() && !matches!(request, Request::Digest { .. });
-        Troubles { unknown: false, write, repeatable: !write || one_writer, said: None }
+        let repeatable = !write || one_writer && is_idempotent(request);
+        Troubles { unknown: false, write, repeatable, said: None }
     }
 
     /// Takes note of a failed attempt; an error ends the request.
@@ -395,6 +398,16 @@ impl Troubles {
     }
 }
 
+/// Whether a write that has its keys to itself comes to the same if it is done twice.
+fn is_idempotent(request: &Request) -> bool {
+    match request {
+        // What it changes itself may be what its condition asks for.
+        Request::Write { parts } => parts.iter().all(|part| part.condition.is_none()),
+        Request::Increment { .. } => false,
+        _ => true,
+    }
+}
+
 /// Why none of these nodes can be asked, and what to do.
 fn unreachable(links: &[&Arc<Link>], whys: &[String]) -> Failure {
     let addresses: Vec<&str> = links.iter().map(|link| link.address.as_str()).collect();
@@ -414,6 +427,7 @@ fn unreachable(links: &[&Arc<Link>], whys: &[String]) -> Failure {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use ringfort_types::{Change, Condition, Part};
 
     use super::*;
 
@@ -447,6 +461,16 @@ mod tests {
         assert_eq!(tries.failed(doubt.clone()).await, Err(doubt.clone()));
         let mut one_writer = Tries::new(&put(), true, now, now + Duration::from_secs(2));
         assert_eq!(one_writer.failed(doubt.clone()).await, Ok(()));
+        let increment = Request::Increment { key: Bytes::from_static(b"k"), by: 1 };
+        let part = Part {
+            key: Bytes::from_static(b"k"),
+            condition: Some(Condition::Absent),
+            change: Change::Put(Bytes::new()),
+        };
+        for twice_is_twice in [increment, Request::Write { parts: vec![part] }] {
+            let mut tries = Tries::new(&twice_is_twice, true, now, now + Duration::from_secs(2));
+            assert_eq!(tries.failed(doubt.clone()).await, Err(doubt.clone()));
+        }
         one_writer.last = now;
         let refused = Failure::rejected(Code::Unavailable, "no quorum");
         assert_eq!(one_writer.failed(refused).await.map_err(|end| end.outcome), Err(Outcome::Unknown));

@@ -19,11 +19,12 @@
 //! - `routes` is the map: slot → shard → leader, refreshed every few seconds while in use, at every failure,
 //!   and by the hints on answers that had to be passed on;
 //! - `link` is one node: connected in the background, made anew when it breaks;
-//! - `session` and `pending` are the pipelined stream; `unary` the single calls; `list` the stream of rows.
+//! - `session` and `pending` are the pipelined stream; `unary` the single calls; `list` the stream of rows;
+//! - `write` is what an atomic write is made of; `many` reads many keys, of several shards side by side.
 //!
 //! Invariants:
 //! - a write that may have been done is never sent again (unless [`Options::one_writer`] says that this is
-//!   harmless); it fails as [`Outcome::Unknown`]. What is sent again is reads, and what surely did not happen:
+//!   harmless, and it is: not for an increment, nor under a condition); it fails as [`Outcome::Unknown`]. What is sent again is reads, and what surely did not happen:
 //!   never sent, or refused by a node that says so;
 //! - a request ends at its deadline, give or take a few milliseconds;
 //! - requests in flight, and their bytes, are bounded: further ones wait for room.
@@ -36,11 +37,13 @@ mod address;
 mod call;
 mod link;
 mod list;
+mod many;
 mod options;
 mod pending;
 mod routes;
 mod session;
 mod unary;
+mod write;
 
 use std::sync::Arc;
 
@@ -53,7 +56,8 @@ pub use address::{parse_address, parse_addresses};
 pub use list::{List, Rows};
 pub use options::{Options, Transport};
 #[doc(no_inline)]
-pub use ringfort_types::Outcome;
+pub use ringfort_types::{Condition, Outcome};
+pub use write::{Decision, NotMet, Write};
 
 /// What a read found, and how fresh it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +77,15 @@ pub struct Digest {
     pub hash: u64,
     /// How many rows.
     pub rows: u64,
+}
+
+/// What came of an increment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// The sum, which is the value now.
+    pub value: i64,
+    /// As for any write.
+    pub receipt: Receipt,
 }
 
 /// A handle on a cluster.
@@ -111,6 +124,51 @@ impl Client {
     /// Removes a key, there or not.
     pub async fn delete(&self, key: impl Into<Bytes>) -> Result<Receipt, Failure> {
         written(&self.inner.call(Request::Delete { key: key.into() }).await?)
+    }
+
+    /// Sets a key to a value if it meets a condition.
+    pub async fn put_if(
+        &self,
+        key: impl Into<Bytes>,
+        value: impl Into<Bytes>,
+        condition: Condition,
+    ) -> Result<Decision, Failure> {
+        self.write(Write::new().put_if(key, value, condition)).await
+    }
+
+    /// Removes a key if it meets a condition.
+    pub async fn delete_if(&self, key: impl Into<Bytes>, condition: Condition) -> Result<Decision, Failure> {
+        self.write(Write::new().delete_if(key, condition)).await
+    }
+
+    /// Changes several keys of one shard if all conditions are met: all of them, or none.
+    pub async fn write(&self, write: Write) -> Result<Decision, Failure> {
+        match self.inner.call(Request::Write { parts: write.parts }).await? {
+            Reply::Written(receipt) => Ok(Decision::Done(receipt)),
+            Reply::NotMet { part, key, revision, at } => {
+                Ok(Decision::NotMet(NotMet { part: part as usize, key, revision, at }))
+            }
+            _ => Err(odd()),
+        }
+    }
+
+    /// Adds to a key's value, which is a decimal number; a key that is not there counts as 0. Fails without effect if
+    /// the value is no number, or if the sum has more than 64 bits.
+    pub async fn increment(&self, key: impl Into<Bytes>, by: i64) -> Result<Counted, Failure> {
+        match self.inner.call(Request::Increment { key: key.into(), by }).await? {
+            Reply::Counted { value, receipt } => Ok(Counted { value, receipt }),
+            _ => Err(odd()),
+        }
+    }
+
+    /// Reads several keys, linearizably: the rows in the order of the keys. Those of one shard are read at one moment,
+    /// up to 1024 of them and 8 MiB of values; other shards are asked at the same time, but not at the same moment.
+    pub async fn get_many<K: Into<Bytes>>(
+        &self,
+        keys: impl IntoIterator<Item = K>,
+    ) -> Result<Vec<Option<Row>>, Failure> {
+        let keys = keys.into_iter().map(Into::into).collect();
+        self.inner.get_many(keys, Consistency::Linearizable).await
     }
 
     /// Rows in key order over all shards. Waits for the first ones, so that a list that can't be had fails here.

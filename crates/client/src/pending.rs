@@ -156,14 +156,14 @@ impl Pending {
                 continue;
             };
             bytes += request.weight();
-            let op = op_of(slot.id, time_for_node(slot.deadline, now), request);
-            ops.push(op.expect("only gets, puts and deletes are submitted"));
+            let op = op_of(slot.id, time_for_node(slot.deadline, now), request.into());
+            ops.push(op.expect("only what a session carries is submitted"));
         }
         if ops.is_empty() {
             state.stream = Some(context.waker().clone());
             return Poll::Pending;
         }
-        Poll::Ready(Some(SessionRequest { ops }))
+        Poll::Ready(Some(ops.into()))
     }
 
     /// Hands answers to their callers. One that nobody waits for any more is dropped.

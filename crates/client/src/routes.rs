@@ -74,6 +74,11 @@ impl Routes {
         }
     }
 
+    /// Which of the shards has this slot, as a number that says nothing else; `None` if that is not known.
+    pub(crate) fn place_of(&self, slot: Slot) -> Option<u16> {
+        self.slots.get(usize::from(slot.0)).copied().filter(|place| *place != NO_SHARD)
+    }
+
     /// All nodes.
     pub(crate) fn links(&self) -> impl Iterator<Item = &Arc<Link>> {
         self.nodes.values()
@@ -92,7 +97,9 @@ impl Routes {
             return self.shards.get(usize::from(*self.slots.get(usize::from(slot.0))?));
         }
         match request {
-            Request::Digest { shard } => self.shards.iter().find(|known| known.id == *shard),
+            Request::Digest { shard } | Request::OpenSession { shard } => {
+                self.shards.iter().find(|known| known.id == *shard)
+            }
             _ => None,
         }
     }

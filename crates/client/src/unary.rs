@@ -25,8 +25,29 @@ pub(crate) async fn call(connection: &Connection, request: Request, deadline: In
             let consistency = ringfort_proto::unary::consistency(consistency);
             answer(kv.get(timed(v1::GetRequest { key, consistency }, deadline)).await)
         }
-        Request::Put { key, value } => answer(kv.put(timed(v1::PutRequest { key, value }, deadline)).await),
-        Request::Delete { key } => answer(kv.delete(timed(v1::DeleteRequest { key }, deadline)).await),
+        Request::GetMany { keys, consistency } => {
+            let consistency = ringfort_proto::unary::consistency(consistency);
+            answer(kv.get_many(timed(v1::GetManyRequest { keys, consistency }, deadline)).await)
+        }
+        Request::Put { key, value } => {
+            let put = v1::PutRequest { key, value, ..v1::PutRequest::default() };
+            answer(kv.put(timed(put, deadline)).await)
+        }
+        Request::Delete { key } => {
+            let delete = v1::DeleteRequest { key, ..v1::DeleteRequest::default() };
+            answer(kv.delete(timed(delete, deadline)).await)
+        }
+        Request::Write { parts } => {
+            let parts = parts.into_iter().map(Into::into).collect();
+            answer(kv.write(timed(v1::WriteRequest { parts, stamp: None }, deadline)).await)
+        }
+        Request::Increment { key, by } => {
+            let increment = v1::IncrementRequest { key, by, stamp: None };
+            answer(kv.increment(timed(increment, deadline)).await)
+        }
+        Request::OpenSession { shard } => {
+            answer(kv.open_session(timed(v1::OpenSessionRequest { shard: shard.0 }, deadline)).await)
+        }
         Request::Digest { shard } => {
             answer(cluster.digest(timed(v1::DigestRequest { shard: shard.0 }, deadline)).await)
         }

@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use ringfort_types::{
     HardState, HybridClock, Incarnation, Index, LogEntry, NodeId, PeerFrame, PeerMessage, Record, Reply,
-    Request, Revision, ShardId, Term, Token,
+    Request, Revision, ShardId, Stamp, Term, Token,
 };
 
 /// How a node was told to be born. All listed nodes must agree on everything but `me`.
@@ -55,6 +55,8 @@ pub struct Identity {
 pub struct Incoming {
     /// Where the answer goes; its origin is this node. Not in use for another request.
     pub token: Token,
+    /// Its place in its client's session, if it has one; not yet validated either.
+    pub stamp: Option<Stamp>,
     /// The request, not yet validated.
     pub request: Request,
     /// How long the client will wait, in milliseconds from now.
@@ -158,7 +160,7 @@ pub struct ReadJob {
     pub shard: ShardId,
     /// The index to read at.
     pub at: Index,
-    /// `Get`, `Scan` or `DigestAt`.
+    /// `Get`, `GetMany`, `OpenSession`, `Scan` or `DigestAt`.
     pub request: Request,
 }
 

@@ -1,11 +1,12 @@
 //! A request on its way through a node.
 
-use ringfort_types::{Code, Failure, Request, Token};
+use ringfort_types::{Code, Failure, Request, Stamp, Token};
 
 /// A request that has been admitted and must be answered exactly once.
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
     pub(crate) token: Token,
+    pub(crate) stamp: Option<Stamp>,
     pub(crate) request: Request,
     /// When its client gives up, on the monotonic clock.
     pub(crate) deadline_us: u64,

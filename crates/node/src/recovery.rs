@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use ringfort_shard::{Shard, ShardError};
+use ringfort_shard::{SessionLimits, Shard, ShardError};
 use ringfort_storage::{DataDir, Log, LogOptions, LogReader, StorageError, Tables};
 use ringfort_types::planted::{self, Bug};
 use ringfort_types::{Index, LogEntry, PeerId, ShardId};
@@ -77,13 +77,14 @@ pub enum RecoveryError {
 }
 
 /// Opens the log and these shards, and brings the shards up to date. `each` hears of every entry that is
-/// applied.
+/// applied. `sessions` is the same on all nodes of a cluster.
 pub fn recover(
     data: &DataDir,
     tables: &dyn Tables,
     cluster: u64,
     wanted: &[ShardId],
     options: LogOptions,
+    sessions: SessionLimits,
     each: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Recovered, RecoveryError> {
     let (log, mut stored) = data.open_log(cluster, options)?;
@@ -91,7 +92,7 @@ pub fn recover(
     let mut opened = BTreeMap::new();
     let mut behind = BTreeMap::new();
     for id in wanted {
-        let shard = Shard::open(*id, tables.open(*id)?)?;
+        let shard = Shard::open(*id, tables.open(*id)?, sessions)?;
         let applied = shard.applied();
         let mut found = Opened::default();
         if let Some(stored) = stored.remove(id) {

@@ -20,7 +20,7 @@ use ringfort_types::limits::{ENTRY_BYTES_SOFT, ENTRY_COMMANDS_MAX};
 use ringfort_types::planted::{self, Bug};
 use ringfort_types::{
     Command, Entry, HybridClock, Index, LogEntry, NodeId, Now, PeerId, Request, Revision, Role, ShardId,
-    Term, Token,
+    Stamped, Term, Token,
 };
 
 use crate::asked::{Asked, Waiter};
@@ -70,7 +70,7 @@ pub(crate) struct Replica {
     /// The last index handed out for applying.
     emitted: Index,
     applied: Index,
-    proposals: Vec<(Waiter, Command)>,
+    proposals: Vec<(Waiter, Stamped)>,
     proposed: VecDeque<Proposed>,
     reads: Vec<Asked>,
     rounds: VecDeque<Round>,
@@ -173,10 +173,12 @@ impl Replica {
         let command = match asked.request {
             Request::Put { key, value } => Command::Put { key, value },
             Request::Delete { key } => Command::Delete { key },
+            Request::Write { parts } => Command::Write { parts },
+            Request::Increment { key, by } => Command::Increment { key, by },
             Request::Digest { .. } => Command::Digest,
             other => unreachable!("{other:?} is not a write"),
         };
-        self.proposals.push((waiter, command));
+        self.proposals.push((waiter, Stamped { stamp: asked.stamp, command }));
         self.writes += 1;
     }
 
@@ -190,7 +192,7 @@ impl Replica {
     }
 
     /// Makes entries of this turn's writes. Gives back those that can't be proposed now.
-    pub(crate) fn propose(&mut self, now: Now) -> Vec<(Waiter, Command)> {
+    pub(crate) fn propose(&mut self, now: Now) -> Vec<(Waiter, Stamped)> {
         if self.proposals.is_empty() {
             return Vec::new();
         }

@@ -4,7 +4,8 @@ use ringfort_types::limits::{
     HEARTBEAT_MS, NODE_PENDING_BYTES_MAX, NODE_PENDING_REQUESTS_MAX, SHARD_PENDING_REQUESTS_MAX,
 };
 use ringfort_types::{
-    Code, Consistency, Failure, Forward, NodeId, Outcome, PeerMessage, Reply, Request, ShardId, Term, Token,
+    Code, Consistency, Failure, Forward, NodeId, Outcome, PeerMessage, Reply, Request, ShardId, Stamp, Term,
+    Token, slot_of,
 };
 
 use crate::asked::{Asked, no_leader};
@@ -17,28 +18,36 @@ const RETRY_MS: u64 = 25;
 
 impl Node {
     pub(crate) fn handle_requests(&mut self, incoming: Vec<Incoming>) {
-        for Incoming { token, request, timeout_ms } in incoming {
-            self.admit(token, request, timeout_ms);
+        for Incoming { token, stamp, request, timeout_ms } in incoming {
+            self.admit(token, stamp, request, timeout_ms);
         }
     }
 
     pub(crate) fn handle_forward(&mut self, from: NodeId, forward: Forward) {
-        self.admit(Token { origin: from, id: forward.id }, forward.request, forward.timeout_ms);
+        let Forward { id, timeout_ms, stamp, request } = forward;
+        self.admit(Token { origin: from, id }, stamp, request, timeout_ms);
     }
 
-    fn admit(&mut self, token: Token, request: Request, timeout_ms: u32) {
-        if let Err(failure) = self.check(&request) {
+    fn admit(&mut self, token: Token, stamp: Option<Stamp>, request: Request, timeout_ms: u32) {
+        if let Err(failure) = self.check(stamp.as_ref(), &request) {
             self.out.reply.push(Answered { token, reply: Reply::Failed(failure), leader: None });
             return;
         }
         self.pending += 1;
         self.pending_bytes += request.weight();
         let deadline_us = self.now.monotonic_us + u64::from(timeout_ms) * 1_000;
-        self.route(Asked { token, request, deadline_us, retry_at_us: 0 });
+        self.route(Asked { token, stamp, request, deadline_us, retry_at_us: 0 });
     }
 
-    fn check(&self, request: &Request) -> Result<(), Failure> {
+    fn check(&self, stamp: Option<&Stamp>, request: &Request) -> Result<(), Failure> {
         request.validate()?;
+        if let Some(stamp) = stamp {
+            stamp.validate()?;
+            if !request.takes_stamp() {
+                let why = "only writes to keys have a place in a session: send this without a stamp";
+                return Err(Failure::rejected(Code::InvalidArgument, why));
+            }
+        }
         if !self.serving && !matches!(request, Request::ClusterState) {
             let message = if self.birth.is_born() {
                 "this node is still reading its data directory: try again in a moment".to_owned()
@@ -50,6 +59,7 @@ impl Node {
             };
             return Err(Failure::rejected(Code::Unavailable, message));
         }
+        self.check_same_shard(request)?;
         let weight = request.weight();
         if self.pending >= NODE_PENDING_REQUESTS_MAX || self.pending_bytes + weight > NODE_PENDING_BYTES_MAX {
             return Err(Failure::rejected(
@@ -63,10 +73,31 @@ impl Node {
         Ok(())
     }
 
+    /// What several keys are asked for at once can be done only if one shard has them all.
+    fn check_same_shard(&self, request: &Request) -> Result<(), Failure> {
+        let Some(layout) = &self.layout else { return Ok(()) };
+        let mut keys = request.keys();
+        let Some(first) = keys.next() else { return Ok(()) };
+        let shard = layout.shard_of_slot(slot_of(first));
+        let Some(other) = keys.find(|key| layout.shard_of_slot(slot_of(key)) != shard) else { return Ok(()) };
+        let shown = |key: &[u8]| key[..key.len().min(64)].escape_ascii().to_string();
+        Err(Failure::rejected(
+            Code::InvalidArgument,
+            format!(
+                "keys \"{}\" and \"{}\" are of different shards, and only keys of one shard can be written or read at \
+                 once: give keys that belong together the same part in braces, as in {{user1}}name and {{user1}}mail",
+                shown(first),
+                shown(other)
+            ),
+        ))
+    }
+
     fn shard_of(&self, request: &Request) -> Option<ShardId> {
         match request {
             Request::Scan(scan) => Some(scan.shard),
-            Request::Digest { shard } | Request::DigestAt { shard, .. } => Some(*shard),
+            Request::Digest { shard } | Request::DigestAt { shard, .. } | Request::OpenSession { shard } => {
+                Some(*shard)
+            }
             Request::ClusterState => None,
             _ => Some(self.layout.as_ref()?.shard_of_slot(request.slot()?)),
         }
@@ -98,7 +129,8 @@ impl Node {
                 let at = scan.at.expect("just looked at");
                 self.read_here(shard, at, asked);
             }
-            Request::Get { consistency: Consistency::Stale, .. } => {
+            Request::Get { consistency: Consistency::Stale, .. }
+            | Request::GetMany { consistency: Consistency::Stale, .. } => {
                 let applied =
                     self.slots[shard.0 as usize].replica.as_ref().map(crate::replica::Replica::applied);
                 self.read_here(shard, applied.unwrap_or_default(), asked);
@@ -188,9 +220,9 @@ impl Node {
         }
         let left_us = asked.deadline_us.saturating_sub(self.now.monotonic_us);
         let timeout_ms = (left_us / 1_000).max(1) as u32;
-        let request = asked.request.clone();
+        let (stamp, request) = (asked.stamp, asked.request.clone());
         let id = self.forwards.add(node, asked);
-        self.send(node, PeerMessage::Forward(Forward { id, timeout_ms, request }));
+        self.send(node, PeerMessage::Forward(Forward { id, timeout_ms, stamp, request }));
     }
 
     /// Keeps a request until somebody leads its shard. What another node passed on goes back to it instead,

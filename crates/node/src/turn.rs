@@ -1,7 +1,7 @@
 //! A turn: what all the events since the last one come to.
 
 use ringfort_types::limits::HEARTBEAT_MS;
-use ringfort_types::{Code, Command, Failure, Now, PeerMessage, ReadProbe, Reply, Request, ShardId};
+use ringfort_types::{Code, Command, Failure, Now, PeerMessage, ReadProbe, Reply, Request, ShardId, Stamped};
 
 use crate::asked::{Asked, Waiter};
 use crate::node::{Node, Out};
@@ -211,11 +211,14 @@ fn answer(waiter: Waiter, reply: Reply) -> Answered {
 }
 
 /// Back to the request that it was made from.
-fn from_command(shard: ShardId, waiter: Waiter, command: Command, now: Now) -> Asked {
-    let request = match command {
+fn from_command(shard: ShardId, waiter: Waiter, stamped: Stamped, now: Now) -> Asked {
+    let request = match stamped.command {
         Command::Put { key, value } => Request::Put { key, value },
         Command::Delete { key } => Request::Delete { key },
+        Command::Write { parts } => Request::Write { parts },
+        Command::Increment { key, by } => Request::Increment { key, by },
         Command::Digest => Request::Digest { shard },
     };
-    Asked { token: waiter.token, request, deadline_us: waiter.deadline_us, retry_at_us: now.monotonic_us }
+    let (token, deadline_us) = (waiter.token, waiter.deadline_us);
+    Asked { token, stamp: stamped.stamp, request, deadline_us, retry_at_us: now.monotonic_us }
 }

@@ -5,24 +5,27 @@
 //! library can't disagree:
 //! - [`session`]: operations and results of the pipelined stream;
 //! - [`unary`]: the messages of single calls;
+//! - [`writes`]: conditions, atomic writes and stamps, for both;
 //! - [`state`]: the cluster's state;
 //! - [`status`]: failures as gRPC statuses with an outcome, time-outs and the leader hint as metadata.
 //!
 //! Invariants: a failure keeps its outcome over every path, and what lacks one is *unknown*; keys and
 //! values are slices of the message that they came in, never copied here.
 //!
-//! Deliberately absent: sockets, and judging requests. An empty key passes through here; the node refuses it.
+//! Deliberately absent: sockets, and judging requests. An empty key passes through here; the node refuses it. What has
+//! no meaning at all is refused here: a condition that says nothing.
 
 mod frame;
 pub mod session;
 pub mod state;
 pub mod status;
 pub mod unary;
+pub mod writes;
 
 /// The public services `KV` and `Cluster`, as generated from `proto/ringfort/v1`.
 #[expect(missing_docs, clippy::pedantic, reason = "generated from the protos, which document what needs it")]
 pub mod v1 {
-    pub use crate::frame::{FRAME_OPS_MAX, SessionRequest};
+    pub use crate::frame::{FRAME_OPS_MAX, GetManyRequest, SessionRequest, WriteRequest};
 
     tonic::include_proto!("ringfort.v1");
 }

@@ -3,6 +3,7 @@
 use ringfort_types::{Code, Failure, NodeId, Outcome, Reply, Request};
 
 use crate::status::{TIMEOUT_DEFAULT_MS, TIMEOUT_MAX_MS};
+use crate::writes::{self, Call};
 use crate::{unary, v1};
 use v1::session_op::Request as Asked;
 use v1::session_result::Result as Told;
@@ -16,14 +17,32 @@ pub enum OpKind {
     Put,
     /// Wants a `DeleteResponse`.
     Delete,
+    /// Wants a `WriteResponse`.
+    Write,
+    /// Wants an `IncrementResponse`.
+    Increment,
+    /// Wants a `GetManyResponse`.
+    GetMany,
+    /// Wants an `OpenSessionResponse`.
+    OpenSession,
 }
 
-/// The request that an operation makes, and the kind of answer it wants; nothing if it names none.
-pub fn request_of(request: Option<Asked>) -> Option<(OpKind, Request)> {
-    Some(match request? {
-        Asked::Get(get) => (OpKind::Get, get.into()),
-        Asked::Put(put) => (OpKind::Put, put.into()),
-        Asked::Delete(delete) => (OpKind::Delete, delete.into()),
+/// The call that an operation makes, and the kind of answer it wants. An operation without a request is refused.
+pub fn call_of(request: Option<Asked>) -> Result<(OpKind, Call), Failure> {
+    Ok(match request {
+        Some(Asked::Get(get)) => (OpKind::Get, get.into()),
+        Some(Asked::Put(put)) => (OpKind::Put, put.try_into()?),
+        Some(Asked::Delete(delete)) => (OpKind::Delete, delete.try_into()?),
+        Some(Asked::Write(write)) => (OpKind::Write, write.try_into()?),
+        Some(Asked::Increment(increment)) => (OpKind::Increment, increment.into()),
+        Some(Asked::GetMany(many)) => (OpKind::GetMany, many.into()),
+        Some(Asked::OpenSession(open)) => (OpKind::OpenSession, open.into()),
+        None => {
+            return Err(Failure::rejected(
+                Code::InvalidArgument,
+                "an operation without a request: set get, put, delete, write, increment, get_many or open_session",
+            ));
+        }
     })
 }
 
@@ -32,14 +51,33 @@ pub fn timeout_ms(asked: u32) -> u32 {
     if asked == 0 { TIMEOUT_DEFAULT_MS } else { asked.min(TIMEOUT_MAX_MS) }
 }
 
-/// The operation for a request; nothing for those that a session does not carry (scans, digests, state).
-pub fn op_of(id: u64, timeout_ms: u32, request: Request) -> Option<v1::SessionOp> {
-    let request = match request {
+/// Whether a session carries such requests; it does not carry scans, digests and state.
+pub fn carries(request: &Request) -> bool {
+    !matches!(
+        request,
+        Request::Scan(_) | Request::Digest { .. } | Request::DigestAt { .. } | Request::ClusterState
+    )
+}
+
+/// The operation for a call; nothing for those that a session does not [carry](carries).
+pub fn op_of(id: u64, timeout_ms: u32, call: Call) -> Option<v1::SessionOp> {
+    let stamp = call.stamp.map(Into::into);
+    let condition = None;
+    let request = match call.request {
         Request::Get { key, consistency } => {
             Asked::Get(v1::GetRequest { key, consistency: unary::consistency(consistency) })
         }
-        Request::Put { key, value } => Asked::Put(v1::PutRequest { key, value }),
-        Request::Delete { key } => Asked::Delete(v1::DeleteRequest { key }),
+        Request::Put { key, value } => Asked::Put(v1::PutRequest { key, value, stamp, condition }),
+        Request::Delete { key } => Asked::Delete(v1::DeleteRequest { key, stamp, condition }),
+        Request::Write { parts } => {
+            let parts = parts.into_iter().map(Into::into).collect();
+            Asked::Write(v1::WriteRequest { parts, stamp })
+        }
+        Request::Increment { key, by } => Asked::Increment(v1::IncrementRequest { key, by, stamp }),
+        Request::GetMany { keys, consistency } => {
+            Asked::GetMany(v1::GetManyRequest { keys, consistency: unary::consistency(consistency) })
+        }
+        Request::OpenSession { shard } => Asked::OpenSession(v1::OpenSessionRequest { shard: shard.0 }),
         _ => return None,
     };
     Some(v1::SessionOp { id, timeout_ms, request: Some(request) })
@@ -47,22 +85,16 @@ pub fn op_of(id: u64, timeout_ms: u32, request: Request) -> Option<v1::SessionOp
 
 /// The result that carries a reply.
 pub fn result_of(id: u64, kind: OpKind, leader: Option<NodeId>, reply: Reply) -> v1::SessionResult {
-    let told = match (kind, reply) {
-        (OpKind::Get, Reply::Value { row, at, revision }) => {
-            Told::Get(unary::get_response(row, at, revision))
-        }
-        (OpKind::Put, Reply::Written(receipt)) => {
-            Told::Put(v1::PutResponse { receipt: Some(receipt.into()) })
-        }
-        (OpKind::Delete, Reply::Written(receipt)) => {
-            Told::Delete(v1::DeleteResponse { receipt: Some(receipt.into()) })
-        }
-        (_, Reply::Failed(failure)) => Told::Error(failure.into()),
-        _ => Told::Error(
-            Failure::unknown(Code::Unavailable, "the node's answer is of another kind than the question")
-                .into(),
-        ),
+    let told = match kind {
+        OpKind::Get => unary::into_get(reply).map(Told::Get),
+        OpKind::Put => writes::into_put(reply).map(Told::Put),
+        OpKind::Delete => writes::into_delete(reply).map(Told::Delete),
+        OpKind::Write => writes::into_write(reply).map(Told::Write),
+        OpKind::Increment => writes::into_increment(reply).map(Told::Increment),
+        OpKind::GetMany => unary::into_get_many(reply).map(Told::GetMany),
+        OpKind::OpenSession => unary::into_open_session(reply).map(Told::OpenSession),
     };
+    let told = told.unwrap_or_else(|failure| Told::Error(failure.into()));
     v1::SessionResult { id, leader_node: leader.map_or(0, |node| node.0), result: Some(told) }
 }
 
@@ -72,6 +104,10 @@ pub fn reply_of(result: v1::SessionResult) -> (u64, Option<NodeId>, Reply) {
         Some(Told::Get(get)) => get.into(),
         Some(Told::Put(put)) => put.into(),
         Some(Told::Delete(delete)) => delete.into(),
+        Some(Told::Write(write)) => write.into(),
+        Some(Told::Increment(increment)) => increment.into(),
+        Some(Told::GetMany(many)) => many.into(),
+        Some(Told::OpenSession(opened)) => opened.into(),
         Some(Told::Error(error)) => Reply::Failed(error.into()),
         None => Reply::Failed(Failure::unknown(Code::Unavailable, "the node's answer is empty")),
     };
@@ -88,6 +124,9 @@ impl From<Failure> for v1::Error {
             Code::FailedPrecondition => v1::ErrorCode::FailedPrecondition,
             Code::DataLoss => v1::ErrorCode::DataLoss,
             Code::Stopping => v1::ErrorCode::Stopping,
+            Code::SessionExpired => v1::ErrorCode::SessionExpired,
+            Code::SessionGap => v1::ErrorCode::SessionGap,
+            Code::OutOfRange => v1::ErrorCode::OutOfRange,
         };
         let outcome = match failure.outcome {
             Outcome::Rejected => v1::Outcome::Rejected,
@@ -107,6 +146,9 @@ impl From<v1::Error> for Failure {
             v1::ErrorCode::FailedPrecondition => Code::FailedPrecondition,
             v1::ErrorCode::DataLoss => Code::DataLoss,
             v1::ErrorCode::Stopping => Code::Stopping,
+            v1::ErrorCode::SessionExpired => Code::SessionExpired,
+            v1::ErrorCode::SessionGap => Code::SessionGap,
+            v1::ErrorCode::OutOfRange => Code::OutOfRange,
         };
         let outcome =
             if error.outcome() == v1::Outcome::Rejected { Outcome::Rejected } else { Outcome::Unknown };
@@ -118,27 +160,38 @@ impl From<v1::Error> for Failure {
 mod tests {
     use bytes::Bytes;
     use prost::Message;
-    use ringfort_types::{Consistency, Index, Receipt, Revision, ShardId, Term};
+    use ringfort_types::{
+        Change, Condition, Consistency, HybridClock, Index, Part, Receipt, Revision, ShardId, Stamp, Term,
+    };
 
     use super::*;
 
     #[test]
     fn operations_round_trip_through_bytes() {
         let key = Bytes::from_static(b"name");
+        let part = Part { key: key.clone(), condition: Some(Condition::Absent), change: Change::Delete };
+        let stamp = Stamp { client: 1, sequence: 2, prev: 1, floor: 0, opened: HybridClock(3) };
         let requests = [
             (OpKind::Get, Request::Get { key: key.clone(), consistency: Consistency::Stale }),
             (OpKind::Get, Request::Get { key: key.clone(), consistency: Consistency::Linearizable }),
             (OpKind::Put, Request::Put { key: key.clone(), value: Bytes::from_static(b"Ada") }),
-            (OpKind::Delete, Request::Delete { key }),
+            (OpKind::Delete, Request::Delete { key: key.clone() }),
+            (OpKind::Write, Request::Write { parts: vec![part] }),
+            (OpKind::Increment, Request::Increment { key: key.clone(), by: i64::MIN }),
+            (OpKind::GetMany, Request::GetMany { keys: vec![key], consistency: Consistency::Stale }),
+            (OpKind::OpenSession, Request::OpenSession { shard: ShardId(7) }),
         ];
         for (kind, request) in requests {
-            let op = op_of(5, 250, request.clone()).unwrap();
+            assert!(carries(&request));
+            let call = Call { stamp: Some(stamp).filter(|_| request.takes_stamp()), request };
+            let op = op_of(5, 250, call.clone()).unwrap();
             let op = v1::SessionOp::decode(Bytes::from(op.encode_to_vec())).unwrap();
             assert_eq!((op.id, timeout_ms(op.timeout_ms)), (5, 250));
-            assert_eq!(request_of(op.request), Some((kind, request)));
+            assert_eq!(call_of(op.request), Ok((kind, call)));
         }
-        assert_eq!(op_of(1, 1, Request::ClusterState), None);
-        assert_eq!(request_of(None), None);
+        assert!(!carries(&Request::ClusterState));
+        assert_eq!(op_of(1, 1, Request::ClusterState.into()), None);
+        assert_eq!(call_of(None).unwrap_err().code, Code::InvalidArgument);
         assert_eq!((timeout_ms(0), timeout_ms(u32::MAX)), (TIMEOUT_DEFAULT_MS, TIMEOUT_MAX_MS));
     }
 
@@ -146,10 +199,21 @@ mod tests {
     fn results_round_trip_through_bytes() {
         let receipt =
             Receipt { shard: ShardId(3), term: Term(2), index: Index(9), revision: Revision(8), copies: 2 };
+        let key = Bytes::from_static(b"name");
+        let not_met = Reply::NotMet { part: 1, key, revision: Some(Revision(4)), at: Index(9) };
         let replies = [
             (OpKind::Get, Reply::Value { row: None, at: Index(1), revision: Revision(0) }),
             (OpKind::Put, Reply::Written(receipt)),
             (OpKind::Delete, Reply::Written(receipt)),
+            (OpKind::Write, Reply::Written(receipt)),
+            (OpKind::Write, not_met.clone()),
+            (OpKind::Put, not_met),
+            (OpKind::Increment, Reply::Counted { value: -3, receipt }),
+            (OpKind::GetMany, Reply::Values { rows: vec![None], at: Index(1), revision: Revision(0) }),
+            (OpKind::OpenSession, Reply::Opened { clock: HybridClock(9) }),
+            (OpKind::Increment, Reply::Failed(Failure::rejected(Code::OutOfRange, "too large"))),
+            (OpKind::Write, Reply::Failed(Failure::rejected(Code::SessionExpired, "gone"))),
+            (OpKind::Put, Reply::Failed(Failure::rejected(Code::SessionGap, "resend in order"))),
             (OpKind::Put, Reply::Failed(Failure::unknown(Code::Stopping, "stopping"))),
             (OpKind::Put, Reply::Failed(Failure::rejected(Code::ResourceExhausted, "full"))),
         ];

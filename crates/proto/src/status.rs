@@ -32,6 +32,9 @@ pub fn from_failure(failure: Failure) -> Status {
         Code::DeadlineExceeded => tonic::Code::DeadlineExceeded,
         Code::FailedPrecondition => tonic::Code::FailedPrecondition,
         Code::DataLoss => tonic::Code::DataLoss,
+        Code::SessionExpired => tonic::Code::NotFound,
+        Code::SessionGap => tonic::Code::Aborted,
+        Code::OutOfRange => tonic::Code::OutOfRange,
     };
     let mut status = Status::new(code, failure.message);
     let outcome = match failure.outcome {
@@ -44,7 +47,12 @@ pub fn from_failure(failure: Failure) -> Status {
 
 /// The failure that a status tells of.
 pub fn to_failure(status: &Status) -> Failure {
+    let told = status.metadata().get(OUTCOME).map(MetadataValue::as_bytes);
     let code = match status.code() {
+        // Without an outcome it is the transport that says that a message is too large.
+        tonic::Code::OutOfRange if told.is_some() => Code::OutOfRange,
+        tonic::Code::NotFound if told.is_some() => Code::SessionExpired,
+        tonic::Code::Aborted if told.is_some() => Code::SessionGap,
         tonic::Code::InvalidArgument | tonic::Code::OutOfRange | tonic::Code::Unimplemented => {
             Code::InvalidArgument
         }
@@ -54,7 +62,7 @@ pub fn to_failure(status: &Status) -> Failure {
         tonic::Code::DataLoss => Code::DataLoss,
         _ => Code::Unavailable,
     };
-    let outcome = match status.metadata().get(OUTCOME).map(MetadataValue::as_bytes) {
+    let outcome = match told {
         Some(b"rejected") => Outcome::Rejected,
         None if never_connected(status) => Outcome::Rejected,
         _ => Outcome::Unknown,
@@ -118,7 +126,7 @@ mod tests {
 
     #[test]
     fn failures_keep_their_outcome_over_the_wire() {
-        for number in 1..=8 {
+        for number in 1..=11 {
             let code = Code::from_u8(number).unwrap();
             for failure in [Failure::rejected(code, "why"), Failure::unknown(code, "why")] {
                 let back = to_failure(&from_failure(failure.clone()));

@@ -1,48 +1,46 @@
 //! The messages of single calls, to requests and from replies, and the other way round.
 
 use ringfort_types::{
-    Code, Consistency, Failure, Index, NodeId, Receipt, Reply, Request, Revision, Row, ShardId, Term,
+    Code, Consistency, Failure, HybridClock, Index, NodeId, Receipt, Reply, Request, Revision, Row, ShardId,
+    Term,
 };
 
 use crate::v1;
+use crate::writes::Call;
 
-impl From<v1::GetRequest> for Request {
-    fn from(get: v1::GetRequest) -> Request {
-        let consistency = if get.consistency == v1::Consistency::Stale as i32 {
-            Consistency::Stale
-        } else {
-            Consistency::Linearizable
-        };
-        Request::Get { key: get.key, consistency }
+impl From<v1::GetRequest> for Call {
+    fn from(get: v1::GetRequest) -> Call {
+        Request::Get { key: get.key, consistency: from_wire(get.consistency) }.into()
     }
 }
 
-impl From<v1::PutRequest> for Request {
-    fn from(put: v1::PutRequest) -> Request {
-        Request::Put { key: put.key, value: put.value }
+impl From<v1::GetManyRequest> for Call {
+    fn from(many: v1::GetManyRequest) -> Call {
+        Request::GetMany { keys: many.keys, consistency: from_wire(many.consistency) }.into()
     }
 }
 
-impl From<v1::DeleteRequest> for Request {
-    fn from(delete: v1::DeleteRequest) -> Request {
-        Request::Delete { key: delete.key }
+impl From<v1::OpenSessionRequest> for Call {
+    fn from(open: v1::OpenSessionRequest) -> Call {
+        Request::OpenSession { shard: ShardId(open.shard) }.into()
     }
 }
 
-impl From<v1::DigestRequest> for Request {
-    fn from(digest: v1::DigestRequest) -> Request {
-        Request::Digest { shard: ShardId(digest.shard) }
+impl From<v1::DigestRequest> for Call {
+    fn from(digest: v1::DigestRequest) -> Call {
+        Request::Digest { shard: ShardId(digest.shard) }.into()
     }
 }
 
-impl From<v1::DigestAtRequest> for Request {
-    fn from(digest: v1::DigestAtRequest) -> Request {
-        Request::DigestAt {
-            node: NodeId(digest.node),
-            shard: ShardId(digest.shard),
-            index: Index(digest.index),
-        }
+impl From<v1::DigestAtRequest> for Call {
+    fn from(digest: v1::DigestAtRequest) -> Call {
+        let (node, shard, index) = (NodeId(digest.node), ShardId(digest.shard), Index(digest.index));
+        Request::DigestAt { node, shard, index }.into()
     }
+}
+
+fn from_wire(consistency: i32) -> Consistency {
+    if consistency == v1::Consistency::Stale as i32 { Consistency::Stale } else { Consistency::Linearizable }
 }
 
 /// The wire's number for a consistency.
@@ -91,15 +89,29 @@ impl From<v1::GetResponse> for Reply {
     }
 }
 
-impl From<v1::PutResponse> for Reply {
-    fn from(put: v1::PutResponse) -> Reply {
-        Reply::Written(put.receipt.unwrap_or_default().into())
+/// The message for a [`Reply::Values`].
+pub fn get_many_response(rows: Vec<Option<Row>>, at: Index, revision: Revision) -> v1::GetManyResponse {
+    let row = |row: Option<Row>| {
+        let found = row.is_some();
+        let (value, revision) = row.map_or_else(Default::default, |row| (row.value, row.revision.0));
+        v1::GetManyRow { found, value, revision }
+    };
+    v1::GetManyResponse { rows: rows.into_iter().map(row).collect(), index: at.0, shard_revision: revision.0 }
+}
+
+impl From<v1::GetManyResponse> for Reply {
+    fn from(many: v1::GetManyResponse) -> Reply {
+        let row = |row: v1::GetManyRow| {
+            row.found.then_some(Row { value: row.value, revision: Revision(row.revision) })
+        };
+        let rows = many.rows.into_iter().map(row).collect();
+        Reply::Values { rows, at: Index(many.index), revision: Revision(many.shard_revision) }
     }
 }
 
-impl From<v1::DeleteResponse> for Reply {
-    fn from(delete: v1::DeleteResponse) -> Reply {
-        Reply::Written(delete.receipt.unwrap_or_default().into())
+impl From<v1::OpenSessionResponse> for Reply {
+    fn from(opened: v1::OpenSessionResponse) -> Reply {
+        Reply::Opened { clock: HybridClock(opened.clock) }
     }
 }
 
@@ -116,7 +128,7 @@ impl From<v1::DigestAtResponse> for Reply {
 }
 
 /// A reply of the wrong kind for its request: a defect in the node, said plainly instead of dropped.
-fn mismatched(reply: Reply) -> Failure {
+pub(crate) fn mismatched(reply: Reply) -> Failure {
     match reply {
         Reply::Failed(failure) => failure,
         _ => Failure::unknown(Code::Unavailable, "the node's answer is of another kind than the question"),
@@ -131,7 +143,23 @@ pub fn into_get(reply: Reply) -> Result<v1::GetResponse, Failure> {
     }
 }
 
-/// The receipt that answers `Put`, `Delete` and `Digest`.
+/// The message that answers `GetMany`.
+pub fn into_get_many(reply: Reply) -> Result<v1::GetManyResponse, Failure> {
+    match reply {
+        Reply::Values { rows, at, revision } => Ok(get_many_response(rows, at, revision)),
+        other => Err(mismatched(other)),
+    }
+}
+
+/// The message that answers `OpenSession`.
+pub fn into_open_session(reply: Reply) -> Result<v1::OpenSessionResponse, Failure> {
+    match reply {
+        Reply::Opened { clock } => Ok(v1::OpenSessionResponse { clock: clock.0 }),
+        other => Err(mismatched(other)),
+    }
+}
+
+/// The receipt that answers `Digest`.
 pub fn into_receipt(reply: Reply) -> Result<v1::Receipt, Failure> {
     match reply {
         Reply::Written(receipt) => Ok(receipt.into()),
@@ -175,7 +203,13 @@ mod tests {
         let receipt =
             Receipt { shard: ShardId(3), term: Term(2), index: Index(9), revision: Revision(8), copies: 2 };
         let sent = into_receipt(Reply::Written(receipt)).unwrap();
-        assert_eq!(Reply::from(v1::PutResponse { receipt: Some(sent) }), Reply::Written(receipt));
+        assert_eq!(Reply::from(v1::DigestResponse { receipt: Some(sent) }), Reply::Written(receipt));
+
+        let row = Row { value: Bytes::new(), revision: Revision(2) };
+        let values = Reply::Values { rows: vec![None, Some(row)], at: Index(3), revision: Revision(4) };
+        assert_eq!(Reply::from(into_get_many(values.clone()).unwrap()), values);
+        let opened = Reply::Opened { clock: HybridClock(u64::MAX) };
+        assert_eq!(Reply::from(into_open_session(opened.clone()).unwrap()), opened);
 
         let digest = Reply::Digest { at: Index(4), hash: u64::MAX, rows: 12 };
         assert_eq!(Reply::from(into_digest_at(digest.clone()).unwrap()), digest);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ringfort_proto::v1::cluster_server::Cluster;
 use ringfort_proto::v1::kv_server::Kv;
+use ringfort_proto::writes::{self, Call};
 use ringfort_proto::{status, unary, v1};
 use ringfort_types::{Failure, Reply, Request};
 use tokio_stream::wrappers::ReceiverStream;
@@ -27,10 +28,13 @@ impl Service {
         told: impl FnOnce(Reply) -> Result<Told, Failure>,
     ) -> Result<Response<Told>, Status>
     where
-        Request: From<Asked>,
+        Call: TryFrom<Asked>,
+        Failure: From<<Call as TryFrom<Asked>>::Error>,
     {
         let timeout_ms = status::timeout_ms(call.metadata());
-        let (reply, leader) = self.shared.ask(call.into_inner().into(), timeout_ms).await;
+        let call =
+            Call::try_from(call.into_inner()).map_err(|failure| status::from_failure(failure.into()))?;
+        let (reply, leader) = self.shared.ask(call, timeout_ms).await;
         let mut response = Response::new(told(reply).map_err(status::from_failure)?);
         if let Some(leader) = leader {
             status::insert_leader(response.metadata_mut(), leader);
@@ -48,17 +52,43 @@ impl Kv for Service {
         self.call(call, unary::into_get).await
     }
 
+    async fn get_many(
+        &self,
+        call: tonic::Request<v1::GetManyRequest>,
+    ) -> Result<Response<v1::GetManyResponse>, Status> {
+        self.call(call, unary::into_get_many).await
+    }
+
     async fn put(&self, call: tonic::Request<v1::PutRequest>) -> Result<Response<v1::PutResponse>, Status> {
-        let told = |reply| Ok(v1::PutResponse { receipt: Some(unary::into_receipt(reply)?) });
-        self.call(call, told).await
+        self.call(call, writes::into_put).await
     }
 
     async fn delete(
         &self,
         call: tonic::Request<v1::DeleteRequest>,
     ) -> Result<Response<v1::DeleteResponse>, Status> {
-        let told = |reply| Ok(v1::DeleteResponse { receipt: Some(unary::into_receipt(reply)?) });
-        self.call(call, told).await
+        self.call(call, writes::into_delete).await
+    }
+
+    async fn write(
+        &self,
+        call: tonic::Request<v1::WriteRequest>,
+    ) -> Result<Response<v1::WriteResponse>, Status> {
+        self.call(call, writes::into_write).await
+    }
+
+    async fn increment(
+        &self,
+        call: tonic::Request<v1::IncrementRequest>,
+    ) -> Result<Response<v1::IncrementResponse>, Status> {
+        self.call(call, writes::into_increment).await
+    }
+
+    async fn open_session(
+        &self,
+        call: tonic::Request<v1::OpenSessionRequest>,
+    ) -> Result<Response<v1::OpenSessionResponse>, Status> {
+        self.call(call, unary::into_open_session).await
     }
 
     async fn list(
@@ -84,7 +114,7 @@ impl Cluster for Service {
         call: tonic::Request<v1::GetClusterStateRequest>,
     ) -> Result<Response<v1::GetClusterStateResponse>, Status> {
         let timeout_ms = status::timeout_ms(call.metadata());
-        let (reply, _) = self.shared.ask(Request::ClusterState, timeout_ms).await;
+        let (reply, _) = self.shared.ask(Request::ClusterState.into(), timeout_ms).await;
         Ok(Response::new(unary::into_cluster_state(reply).map_err(status::from_failure)?))
     }
 

@@ -176,7 +176,7 @@ impl Merge {
     fn scan(&self, scan: Scan) -> JoinHandle<Result<Page, Failure>> {
         let shared = self.shared.clone();
         tokio::spawn(async move {
-            match shared.ask(Request::Scan(scan), PAGE_TIMEOUT_MS).await.0 {
+            match shared.ask(Request::Scan(scan).into(), PAGE_TIMEOUT_MS).await.0 {
                 Reply::Page(page) => Ok(page),
                 Reply::Failed(failure) => Err(failure),
                 _ => Err(Failure::rejected(Code::Unavailable, "a scan was not answered with a page")),

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use ringfort_node::recovery::{Recovered, recover};
+use ringfort_shard::SessionLimits;
 use ringfort_storage::{DataDir, LogOptions, Tables};
 use ringfort_types::ShardId;
 
@@ -20,7 +21,8 @@ pub(crate) fn open(
 ) -> Result<Recovered, StartError> {
     let started = Instant::now();
     let mut said = started;
-    let found = recover(data, tables, cluster, wanted, LogOptions::default(), &mut |progress| {
+    let (log, sessions) = (LogOptions::default(), SessionLimits::default());
+    let found = recover(data, tables, cluster, wanted, log, sessions, &mut |progress| {
         if progress.done.is_multiple_of(1024) && said.elapsed() > PATIENCE {
             said = Instant::now();
             let (done, total) = (progress.done, progress.total);

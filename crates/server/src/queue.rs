@@ -258,6 +258,7 @@ mod tests {
     fn incoming(id: u64) -> Incoming {
         Incoming {
             token: Token { origin: NodeId(1), id },
+            stamp: None,
             request: Request::Get { key: Bytes::from_static(b"k"), consistency: Consistency::Linearizable },
             timeout_ms: 1,
         }

@@ -29,7 +29,7 @@ impl Readers {
 
     /// Whether this read may take so long that it should not hold up other work on its thread.
     pub(crate) fn is_long(request: &Request) -> bool {
-        !matches!(request, Request::Get { .. })
+        !matches!(request, Request::Get { .. } | Request::GetMany { .. } | Request::OpenSession { .. })
     }
 
     /// Does the read.
@@ -40,7 +40,8 @@ impl Readers {
         let reader = self.shards.get().and_then(|shards| shards.get(read.shard.0 as usize)?.as_ref());
         match reader {
             Some(reader) => match reader.query(&read.request, read.at) {
-                // Whoever asked has let so much time pass that its index is gone. A get may see a later one as well.
+                // Whoever asked has let so much time pass that its index is gone. A get may see a later one as well, all of its
+                // keys the same.
                 Reply::Failed(gone)
                     if gone.code == Code::FailedPrecondition && !Self::is_long(&read.request) =>
                 {

@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 use ringfort_node::Incoming;
 use ringfort_proto::session::{self, OpKind};
 use ringfort_proto::v1;
-use ringfort_types::limits::{CONNECTION_BYTES_MAX, CONNECTION_REQUESTS_MAX, VALUE_BYTES_MAX};
+use ringfort_proto::writes::Call;
+use ringfort_types::limits::{CONNECTION_BYTES_MAX, CONNECTION_REQUESTS_MAX, GET_MANY_BYTES_MAX};
 use ringfort_types::{Code, Failure, NodeId, Reply};
 use tokio_stream::Stream;
 use tonic::{Status, Streaming};
@@ -34,7 +35,7 @@ const READS_PER_LOOK: usize = 16;
 /// Frames read before answers are looked after.
 const FRAMES_PER_POLL: usize = 32;
 
-const _: () = assert!(FRAME_BYTES_SOFT + VALUE_BYTES_MAX < ringfort_types::limits::GRPC_MESSAGE_BYTES_MAX);
+const _: () = assert!(FRAME_BYTES_SOFT + GET_MANY_BYTES_MAX < ringfort_types::limits::GRPC_MESSAGE_BYTES_MAX);
 
 /// A request under way.
 #[derive(Clone, Copy, Debug)]
@@ -87,13 +88,12 @@ impl Session {
     fn submit(&mut self, frame: v1::SessionRequest) {
         let mut bytes = 0;
         for op in frame.ops {
-            let Some((kind, request)) = session::request_of(op.request) else {
-                let failure = Failure::rejected(
-                    Code::InvalidArgument,
-                    "an operation without a request: set get, put or delete",
-                );
-                self.refuse(op.id, OpKind::Get, failure);
-                continue;
+            let (kind, Call { stamp, request }) = match session::call_of(op.request) {
+                Ok(call) => call,
+                Err(failure) => {
+                    self.refuse(op.id, OpKind::Get, failure);
+                    continue;
+                }
             };
             if self.under_way() >= 2 * CONNECTION_REQUESTS_MAX {
                 let failure = Failure::rejected(
@@ -110,7 +110,7 @@ impl Session {
             let slot = self.hold(Slot { id: op.id, kind, bytes: weight as u32 });
             let token = self.shared.answers.session_token(self.connection, slot);
             let timeout_ms = session::timeout_ms(op.timeout_ms);
-            self.incoming.push(Incoming { token, request, timeout_ms });
+            self.incoming.push(Incoming { token, stamp, request, timeout_ms });
         }
         if !self.incoming.is_empty() && !self.shared.inbox.push_requests(&mut self.incoming, bytes) {
             for incoming in std::mem::take(&mut self.incoming) {

@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ringfort_node::{Event, Incoming, Node};
-use ringfort_types::{Code, Epoch, Failure, Incarnation, NodeId, Reply, Request, Token};
+use ringfort_proto::writes::Call;
+use ringfort_types::{Code, Epoch, Failure, Incarnation, NodeId, Reply, Token};
 use tokio::sync::{mpsc, watch};
 
 use crate::StartError;
@@ -146,15 +147,12 @@ impl Shared {
 
     /// Asks the node and waits for what comes of it; if that is a read, does it. The reply comes with the node
     /// to ask next time, if it wasn't this one.
-    pub(crate) async fn ask(
-        self: &Arc<Shared>,
-        request: Request,
-        timeout_ms: u32,
-    ) -> (Reply, Option<NodeId>) {
+    pub(crate) async fn ask(self: &Arc<Shared>, call: Call, timeout_ms: u32) -> (Reply, Option<NodeId>) {
+        let Call { stamp, request } = call;
         let bytes = request.weight();
         let (token, receiver) = self.answers.open_call();
-        let _call = Call { shared: self, token };
-        if !self.inbox.push_request(Incoming { token, request, timeout_ms }, bytes) {
+        let _place = Place { shared: self, token };
+        if !self.inbox.push_request(Incoming { token, stamp, request, timeout_ms }, bytes) {
             return (Reply::Failed(busy()), None);
         }
         match receiver.await {
@@ -181,12 +179,12 @@ pub(crate) fn stopped() -> Failure {
 }
 
 /// A call under way; gives its place up when its caller goes.
-struct Call<'a> {
+struct Place<'a> {
     shared: &'a Shared,
     token: Token,
 }
 
-impl Drop for Call<'_> {
+impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.shared.answers.close_call(self.token);
     }

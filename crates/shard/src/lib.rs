@@ -6,12 +6,17 @@
 //!
 //! **An entry is applied whole.** Its commands count one after the other, each that changes something raising
 //! the *revision* by one; then the final value of each key is written once, at the entry's index. So a read at
-//! any index sees all of an entry or nothing of it. A put or delete never looks at what was there.
+//! any index sees all of an entry or nothing of it. A put or delete never looks at what was there; a condition or an
+//! increment looks at the table as the entry before left it, and at what the earlier commands of its own entry have
+//! changed on top of that (`draft`). An atomic write is one command, and one revision, whatever it changes.
+//!
+//! **A stamped command is done once** ([`Stamp`], `sessions`): when it comes again, it is told again what came of it
+//! (`outcome`).
 //!
 //! **What becomes durable names its own index.** The table is its own journal of nothing: what it had not
 //! flushed is replayed from the shared log. [`Shard::seal`] writes the *state row* (applied index, revision,
-//! clock) at the applied index and then seals the memtable, so that data and the index it stands for are
-//! flushed together or not at all (etcd 3.5 kept them apart, and lost sync: issue 13766).
+//! clock) and the sessions that have changed at the applied index and then seals the memtable, so that data and the
+//! index it stands for are flushed together or not at all (etcd 3.5 kept them apart, and lost sync: issue 13766).
 //!
 //! Invariants:
 //! - indexes rise by one from entry to entry; the revision never falls; so does the clock within a shard;
@@ -19,20 +24,26 @@
 //!   entry that can't be understood is a broken invariant and panics with what was found;
 //! - a row or state row of an unknown version is refused, never guessed at.
 //!
-//! Deliberately absent, for now: sessions, conditions and expiry. Their places in the formats are kept: kinds of
-//! table keys, flags on entries, commands and rows.
+//! Deliberately absent, for now: expiry. Its places in the formats are kept: a kind of table keys, a flag on rows.
 //!
 //! Caveats: a delete of a key that is not there raises the revision too (knowing would take a read), and so
-//! does each of several puts of one key in one entry, although only the last leaves a row.
+//! does each of several puts of one key in one entry, although only the last leaves a row. A table that can't be read
+//! while a condition is judged panics: the entry is committed, and this replica can't know what the others do.
+//! A digest is of the rows; sessions have a hash of their own ([`Shard::sessions_hash`]).
 //!
+//! [`Stamp`]: ringfort_types::Stamp
 //! [`Request::DigestAt`]: ringfort_types::Request::DigestAt
 
+mod draft;
 mod error;
+mod outcome;
 mod query;
 mod row;
+mod sessions;
 mod shard;
 mod state;
 
 pub use error::ShardError;
 pub use query::ShardReader;
+pub use sessions::SessionLimits;
 pub use shard::Shard;

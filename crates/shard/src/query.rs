@@ -9,28 +9,42 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use ringfort_storage::{StorageError, Table};
-use ringfort_types::limits::SCAN_PAGE_BYTES;
+use ringfort_types::limits::{GET_MANY_BYTES_MAX, SCAN_PAGE_BYTES};
 use ringfort_types::wire::Malformed;
-use ringfort_types::{Code, Failure, Index, Page, Reply, Request, Revision, Row, Scan, ShardId};
+use ringfort_types::{Code, Failure, HybridClock, Index, Page, Reply, Request, Revision, Row, Scan, ShardId};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::row::{LookupKey, PREFIX_BYTES, ROWS_END, read_row};
 
-/// What a row adds to a page besides its key and value, in bytes. Bounds the rows of a page whose values are
+/// What a row adds to an answer besides its key and value, in bytes. Bounds the rows of a page whose values are
 /// left out.
 const ROW_OVERHEAD_BYTES: usize = 16;
+
+/// How far a shard has come, as its readers know it: as far as any index that they are given, or a little further.
+#[derive(Debug, Default)]
+pub(crate) struct Newest {
+    revision: AtomicU64,
+    clock: AtomicU64,
+}
+
+impl Newest {
+    pub(crate) fn set(&self, revision: Revision, clock: HybridClock) {
+        self.revision.store(revision.0, Ordering::Release);
+        self.clock.store(clock.0, Ordering::Release);
+    }
+}
 
 /// Reads one shard's table. Cheap to clone; any number may be in use at once.
 #[derive(Clone, Debug)]
 pub struct ShardReader {
     shard: ShardId,
     table: Arc<dyn Table>,
-    revision: Arc<AtomicU64>,
+    newest: Arc<Newest>,
 }
 
 impl ShardReader {
-    pub(crate) fn new(shard: ShardId, table: Arc<dyn Table>, revision: Arc<AtomicU64>) -> ShardReader {
-        ShardReader { shard, table, revision }
+    pub(crate) fn new(shard: ShardId, table: Arc<dyn Table>, newest: Arc<Newest>) -> ShardReader {
+        ShardReader { shard, table, newest }
     }
 
     /// Whose rows.
@@ -40,27 +54,52 @@ impl ShardReader {
 
     /// How many commands have changed something so far.
     pub fn revision(&self) -> Revision {
-        Revision(self.revision.load(Ordering::Acquire))
+        Revision(self.newest.revision.load(Ordering::Acquire))
     }
 
-    /// Answers `Get`, `Scan` and `DigestAt` as of `at`, which must be applied. Other requests are not a
-    /// reader's business and are refused.
+    /// Answers questions as of `at`, which must be applied. Orders are not a reader's business and are refused.
     pub fn query(&self, request: &Request, at: Index) -> Reply {
         let answer = match request {
             Request::Get { key, .. } => self.get(key, at),
+            Request::GetMany { keys, .. } => self.get_many(keys, at),
             Request::Scan(scan) => self.scan(scan, at).map(Reply::Page),
             Request::DigestAt { .. } => self.digest(at),
-            _ => {
-                Err(Failure::rejected(Code::InvalidArgument, "a reader answers Get, Scan and DigestAt only"))
+            // Whatever is proposed from now on has a later clock than any entry that is applied.
+            Request::OpenSession { .. } => {
+                Ok(Reply::Opened { clock: HybridClock(self.newest.clock.load(Ordering::Acquire)) })
             }
+            _ => Err(Failure::rejected(Code::InvalidArgument, "a reader answers questions only")),
         };
         answer.unwrap_or_else(Reply::Failed)
     }
 
     fn get(&self, key: &Bytes, at: Index) -> Result<Reply, Failure> {
+        Ok(Reply::Value { row: self.row(key, at)?, at, revision: self.revision() })
+    }
+
+    fn row(&self, key: &Bytes, at: Index) -> Result<Option<Row>, Failure> {
         let row = self.table.get(&LookupKey::new(key), at).map_err(|e| self.unreadable(&e))?;
-        let row = row.map(|row| read_row(row).map_err(|e| self.damaged(key, e))).transpose()?;
-        Ok(Reply::Value { row, at, revision: self.revision() })
+        row.map(|row| read_row(row).map_err(|e| self.damaged(key, e))).transpose()
+    }
+
+    fn get_many(&self, keys: &[Bytes], at: Index) -> Result<Reply, Failure> {
+        let mut rows = Vec::with_capacity(keys.len());
+        let mut bytes = 0;
+        for key in keys {
+            let row = self.row(key, at)?;
+            bytes += row.as_ref().map_or(0, |row| row.value.len()) + ROW_OVERHEAD_BYTES;
+            if bytes > GET_MANY_BYTES_MAX {
+                return Err(Failure::rejected(
+                    Code::FailedPrecondition,
+                    format!(
+                        "these {} rows take more than {GET_MANY_BYTES_MAX} bytes: ask for fewer keys at once",
+                        keys.len()
+                    ),
+                ));
+            }
+            rows.push(row);
+        }
+        Ok(Reply::Values { rows, at, revision: self.revision() })
     }
 
     fn scan(&self, scan: &Scan, at: Index) -> Result<Page, Failure> {

@@ -5,8 +5,8 @@
 //! row       = version u8 (1) | flags u8 (0) | revision varint | clock u64 | value
 //! ```
 //!
-//! Kinds: 1 row, 2 session, 3 shard state, 4 expiry, 5 change log, 6 intent, 7 version. Only 1 and 3 are written
-//! so far. Flags will announce optional fields before the value (expiry, the caller's version, tombstone);
+//! Kinds: 1 row, 2 session, 3 shard state, 4 expiry, 5 change log, 6 intent, 7 version. Only the first three are
+//! written so far. A session's key is its client's number, 16 bytes, big-endian; what is of all sessions has none. Flags will announce optional fields before the value (expiry, the caller's version, tombstone);
 //! whoever does not know one must not guess where the value begins.
 
 use std::ops::Deref;
@@ -16,6 +16,7 @@ use ringfort_types::wire::{Malformed, Reader, put_varint};
 use ringfort_types::{HybridClock, Revision, Row};
 
 const ROW: u8 = 1;
+const SESSION: u8 = 2;
 const STATE: u8 = 3;
 const NAMESPACE: u8 = 0;
 const VERSION: u8 = 1;
@@ -26,6 +27,10 @@ const HEADER_BYTES_MAX: usize = 2 + 10 + 8;
 
 /// The table key of the shard's state row.
 pub(crate) const STATE_KEY: [u8; PREFIX_BYTES] = [STATE, NAMESPACE];
+/// The table key of what is of all sessions; those of each one follow.
+pub(crate) const SESSIONS_KEY: [u8; PREFIX_BYTES] = [SESSION, NAMESPACE];
+/// Where the sessions end, exclusive.
+pub(crate) const SESSIONS_END: [u8; PREFIX_BYTES] = [SESSION, NAMESPACE + 1];
 /// Where the rows end, exclusive.
 pub(crate) const ROWS_END: [u8; PREFIX_BYTES] = [ROW, NAMESPACE + 1];
 
@@ -33,6 +38,11 @@ pub(crate) const ROWS_END: [u8; PREFIX_BYTES] = [ROW, NAMESPACE + 1];
 pub(crate) fn put_key(out: &mut BytesMut, key: &[u8]) {
     out.put_slice(&[ROW, NAMESPACE]);
     out.put_slice(key);
+}
+
+/// The table key of a client's session.
+pub(crate) fn session_key(client: u128) -> Bytes {
+    Bytes::from([&SESSIONS_KEY[..], &client.to_be_bytes()].concat())
 }
 
 /// A row's bytes.
@@ -44,8 +54,8 @@ pub(crate) fn put_row(out: &mut BytesMut, revision: Revision, clock: HybridClock
 }
 
 /// Most bytes that `put_key` and `put_row` append together.
-pub(crate) fn bytes_max(key: &[u8], value: &[u8]) -> usize {
-    PREFIX_BYTES + key.len() + HEADER_BYTES_MAX + value.len()
+pub(crate) fn bytes_max(key: &[u8], value_bytes: usize) -> usize {
+    PREFIX_BYTES + key.len() + HEADER_BYTES_MAX + value_bytes
 }
 
 /// Reads what [`put_row`] wrote. The value shares the row's buffer.

@@ -1,16 +1,19 @@
 //! The writer: applies committed entries.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use ringfort_storage::Table;
 use ringfort_types::planted::{self, Bug};
 use ringfort_types::{
-    Command, Entry, EntryKind, HybridClock, Index, LogEntry, Receipt, Reply, Revision, ShardId,
+    Command, Entry, EntryKind, HybridClock, Index, LogEntry, Reply, Revision, ShardId, Stamped,
 };
 
-use crate::row::{STATE_KEY, bytes_max, put_key, put_row};
+use crate::draft::Draft;
+use crate::outcome::Outcome;
+use crate::query::Newest;
+use crate::row::STATE_KEY;
+use crate::sessions::{SessionLimits, Sessions, Unread};
 use crate::state::State;
 use crate::{ShardError, ShardReader};
 
@@ -20,17 +23,18 @@ pub struct Shard {
     id: ShardId,
     table: Arc<dyn Table>,
     state: State,
+    sessions: Sessions,
     /// Where the state row was last written. The table takes one value of a key for each index.
     sealed: Index,
     /// The last entry that held a digest mark since this was opened.
     marked: Index,
-    /// `state.revision` for the readers. Raised after the rows are written.
-    revision: Arc<AtomicU64>,
+    /// Part of `state` for the readers. Raised after the rows are written.
+    newest: Arc<Newest>,
 }
 
 impl Shard {
     /// Goes on from what the table holds durably. The caller replays the entries after [`Shard::applied`].
-    pub fn open(id: ShardId, table: Arc<dyn Table>) -> Result<Shard, ShardError> {
+    pub fn open(id: ShardId, table: Arc<dyn Table>, limits: SessionLimits) -> Result<Shard, ShardError> {
         let durable = table.durable();
         let row =
             table.get(&STATE_KEY, durable).map_err(|source| ShardError::Storage { shard: id, source })?;
@@ -43,8 +47,13 @@ impl Shard {
         if state.applied != durable && !planted::is(Bug::AppliedApartFromData) {
             return Err(ShardError::Torn { shard: id, durable, applied: state.applied });
         }
-        let revision = Arc::new(AtomicU64::new(state.revision.0));
-        Ok(Shard { id, table, state, sealed: state.applied, marked: Index(0), revision })
+        let sessions = Sessions::open(&*table, durable, limits).map_err(|unread| match unread {
+            Unread::Storage(source) => ShardError::Storage { shard: id, source },
+            Unread::Malformed(malformed) => ShardError::State { shard: id, reason: malformed.0 },
+        })?;
+        let newest = Arc::<Newest>::default();
+        newest.set(state.revision, state.clock);
+        Ok(Shard { id, table, state, sessions, sealed: state.applied, marked: Index(0), newest })
     }
 
     /// Its number.
@@ -80,7 +89,12 @@ impl Shard {
 
     /// Answers questions while this goes on.
     pub fn reader(&self) -> ShardReader {
-        ShardReader::new(self.id, Arc::clone(&self.table), Arc::clone(&self.revision))
+        ShardReader::new(self.id, Arc::clone(&self.table), Arc::clone(&self.newest))
+    }
+
+    /// A hash of what is remembered of all sessions: equal on all replicas that have applied the same entries.
+    pub fn sessions_hash(&self) -> u64 {
+        self.sessions.hash()
     }
 
     /// Applies one committed entry whole, and returns one reply for each of its commands, in order. `copies`
@@ -103,14 +117,43 @@ impl Shard {
         let clock = clock.max(self.state.clock);
         self.state.clock = clock;
 
-        let before = self.state.revision;
-        let replies = commands.iter().map(|command| self.count(command, entry, copies)).collect();
-        let rows = final_rows(&commands, before, clock);
+        let before = Index(entry.index.0 - 1);
+        let table = Arc::clone(&self.table);
+        let mut draft = Draft::new(self.id, &*table, before, self.state.revision, commands.len());
+        let replies =
+            commands.iter().map(|stamped| self.execute(stamped, entry, copies, &mut draft)).collect();
+        self.state.revision = draft.revision();
+        let rows = draft.into_rows(clock);
         if !rows.is_empty() {
             self.table.write(entry.index, &rows);
         }
-        self.revision.store(self.state.revision.0, Ordering::Release);
+        self.newest.set(self.state.revision, clock);
         replies
+    }
+
+    /// Does a command, unless its session says that it was done before or must not be.
+    fn execute(&mut self, stamped: &Stamped, entry: &LogEntry, copies: u32, draft: &mut Draft<'_>) -> Reply {
+        let Stamped { stamp, command } = stamped;
+        if *command == Command::Digest {
+            self.marked = entry.index;
+        }
+        let mut run = || Outcome::of(command, draft, entry.term, entry.index);
+        let outcome = match stamp {
+            None => run(),
+            Some(stamp) => match self.sessions.judge(stamp, self.state.clock) {
+                Err(failure) => return Reply::Failed(failure),
+                Ok(Some(outcome)) => {
+                    self.sessions.touch(stamp, self.state.clock);
+                    outcome
+                }
+                Ok(None) => {
+                    let outcome = run();
+                    self.sessions.remember(stamp, self.state.clock, outcome);
+                    outcome
+                }
+            },
+        };
+        outcome.reply(self.id, command, copies)
     }
 
     /// Makes what has been applied so far ready to be flushed, together with the index that it stands for.
@@ -120,61 +163,11 @@ impl Shard {
             if planted::is(Bug::AppliedApartFromData) {
                 state.applied.0 -= 1;
             }
-            self.table.write(self.state.applied, &[(Bytes::from_static(&STATE_KEY), Some(state.encode()))]);
+            let mut rows = vec![(Bytes::from_static(&STATE_KEY), Some(state.encode()))];
+            self.sessions.take_rows(&mut rows);
+            self.table.write(self.state.applied, &rows);
             self.sealed = self.state.applied;
         }
         self.table.rotate();
     }
-
-    fn count(&mut self, command: &Command, entry: &LogEntry, copies: u32) -> Reply {
-        if changes(command) {
-            self.state.revision.0 += 1;
-        } else {
-            self.marked = entry.index;
-        }
-        Reply::Written(Receipt {
-            shard: self.id,
-            term: entry.term,
-            index: entry.index,
-            revision: self.state.revision,
-            copies,
-        })
-    }
-}
-
-fn changes(command: &Command) -> bool {
-    !matches!(command, Command::Digest)
-}
-
-/// What each key is after all commands, in key order. All rows share one buffer: they are written together, and
-/// go together when the memtable is flushed.
-fn final_rows(commands: &[Command], before: Revision, clock: HybridClock) -> Vec<(Bytes, Option<Bytes>)> {
-    let mut revision = before;
-    let mut changes: Vec<(&Bytes, Option<&Bytes>, Revision)> = Vec::with_capacity(commands.len());
-    let mut bytes = 0;
-    for command in commands {
-        let (key, value) = match command {
-            Command::Put { key, value } => (key, Some(value)),
-            Command::Delete { key } => (key, None),
-            Command::Digest => continue,
-        };
-        revision.0 += 1;
-        bytes += bytes_max(key, value.map_or(&[], |value| value));
-        changes.push((key, value, revision));
-    }
-    // Of equal keys the later command comes first, and the others are dropped.
-    changes.sort_unstable_by(|a, b| a.0.cmp(b.0).then(b.2.cmp(&a.2)));
-    changes.dedup_by(|later, kept| later.0 == kept.0);
-
-    let mut out = BytesMut::with_capacity(bytes);
-    let row = |(key, value, revision): (&Bytes, Option<&Bytes>, Revision)| {
-        put_key(&mut out, key);
-        let key = out.split().freeze();
-        let row = value.map(|value| {
-            put_row(&mut out, revision, clock, value);
-            out.split().freeze()
-        });
-        (key, row)
-    };
-    changes.into_iter().map(row).collect()
 }

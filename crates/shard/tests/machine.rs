@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
-use ringfort_shard::{Shard, ShardError};
+use ringfort_shard::{SessionLimits, Shard, ShardError};
 use ringfort_storage::{MemoryTables, Tables};
 use ringfort_types::wire::put_varint;
 use ringfort_types::{
@@ -28,12 +28,13 @@ fn delete(name: &str) -> Command {
 }
 
 fn entry(index: u64, commands: Vec<Command>) -> LogEntry {
+    let commands = commands.into_iter().map(Into::into).collect();
     let payload = Entry { clock: HybridClock(index * 10), commands }.encode();
     LogEntry { index: Index(index), term: Term(3), kind: EntryKind::Normal, payload }
 }
 
 fn fresh() -> Shard {
-    Shard::open(ID, MemoryTables::default().open(ID).unwrap()).unwrap()
+    Shard::open(ID, MemoryTables::default().open(ID).unwrap(), SessionLimits::default()).unwrap()
 }
 
 fn revisions(replies: &[Reply]) -> Vec<u64> {
@@ -187,7 +188,7 @@ fn prefixes_of_the_highest_bytes_have_an_end() {
 #[test]
 fn a_row_of_a_later_version_is_refused_by_name() {
     let tables = MemoryTables::default();
-    let mut shard = Shard::open(ID, tables.open(ID).unwrap()).unwrap();
+    let mut shard = Shard::open(ID, tables.open(ID).unwrap(), SessionLimits::default()).unwrap();
     shard.apply(&entry(1, vec![put("a", "1")]), 1);
     let later = (Bytes::from_static(b"\x01\x00new"), Some(Bytes::from_static(b"\x02\x00something")));
     shard.table().write(Index(2), &[later]);
@@ -235,7 +236,7 @@ fn digests_agree_exactly_if_the_rows_do() {
 #[test]
 fn what_becomes_durable_names_its_own_index() {
     let tables = MemoryTables::default();
-    let mut shard = Shard::open(ID, tables.open(ID).unwrap()).unwrap();
+    let mut shard = Shard::open(ID, tables.open(ID).unwrap(), SessionLimits::default()).unwrap();
     shard.apply(&entry(1, vec![put("a", "1")]), 1);
     shard.apply(&entry(2, vec![put("a", "2")]), 1);
     shard.seal();
@@ -243,7 +244,7 @@ fn what_becomes_durable_names_its_own_index() {
     shard.table().flush(Index(0)).unwrap();
     drop(shard);
     tables.fall_back(ID, Index(2));
-    let shard = Shard::open(ID, tables.open(ID).unwrap()).unwrap();
+    let shard = Shard::open(ID, tables.open(ID).unwrap(), SessionLimits::default()).unwrap();
     assert_eq!((shard.applied(), shard.revision(), shard.clock()), (Index(2), Revision(2), HybridClock(20)));
     assert_eq!(get(&shard, "a", 2).unwrap().0, "2");
 }
@@ -255,7 +256,7 @@ fn a_damaged_state_row_is_refused_with_what_to_do() {
         table.write(Index(5), &[(Bytes::from_static(&[3, 0]), Some(Bytes::copy_from_slice(bytes)))]);
         table.rotate();
         table.flush(Index(0)).unwrap();
-        Shard::open(ID, table).unwrap_err()
+        Shard::open(ID, table, SessionLimits::default()).unwrap_err()
     };
     let mut good = BytesMut::from(&[1u8, 0][..]);
     put_varint(&mut good, 4);
@@ -297,7 +298,7 @@ impl Model {
                 Command::Delete { key } => {
                     self.rows.remove(key);
                 }
-                Command::Digest => {}
+                _ => {}
             }
             revisions.push(self.revision);
         }
@@ -346,7 +347,7 @@ proptest! {
     ) {
         let mut whole = fresh();
         let tables = MemoryTables::default();
-        let mut shard = Shard::open(ID, tables.open(ID).unwrap()).unwrap();
+        let mut shard = Shard::open(ID, tables.open(ID).unwrap(), SessionLimits::default()).unwrap();
         let entries: Vec<LogEntry> = (1..).zip(&log).map(|(i, (commands, ..))| entry(i, commands.clone())).collect();
         for (entry, (_, seal, flush)) in entries.iter().zip(&log) {
             whole.apply(entry, 1);
@@ -369,7 +370,7 @@ proptest! {
             .collect();
         tables.fall_back(ID, ends[back.index(ends.len())]);
 
-        let mut again = Shard::open(ID, tables.open(ID).unwrap()).unwrap();
+        let mut again = Shard::open(ID, tables.open(ID).unwrap(), SessionLimits::default()).unwrap();
         prop_assert!(again.applied() >= durable && again.applied() <= applied);
         for entry in &entries[again.applied().0 as usize..] {
             again.apply(entry, 1);

@@ -13,6 +13,7 @@ use ringfort_types::{Index, LogEntry, Record, Reply, Request, ShardId};
 use crate::host::{Rot, Trap, Work};
 use crate::judges::{NODE_GOES_ON, ROT_IS_REFUSED, digests};
 use crate::network::node;
+use crate::sessions::LIMITS;
 use crate::world::{Next, World};
 
 /// Small, so that the log has several segments.
@@ -103,13 +104,17 @@ impl World {
                 continue;
             }
             let replies = shard.apply(&entry, copies);
+            let broken = self.judges.reads.replied(at, id, index, &replies);
             if digests::is_due(index) {
                 let request = Request::DigestAt { node: node(at), shard: id, index };
                 if let Reply::Digest { hash, rows, .. } = shard.reader().query(&request, index) {
-                    let broken = self.judges.digests.taken(at, id, index, (hash, rows));
-                    self.find_all(broken.into_iter().collect());
+                    let digests = &mut self.judges.digests;
+                    let rows = digests.taken(at, id, index, (hash, rows));
+                    let sessions = digests.sessions_taken(at, id, index, shard.sessions_hash());
+                    self.find_all(rows.into_iter().chain(sessions).collect());
                 }
             }
+            self.find_all(broken.into_iter().collect());
             if !waiters.is_empty() && waiters.len() != replies.len() {
                 let what = format_args!("n{}: {} wait for {} replies", at + 1, waiters.len(), replies.len());
                 self.find(crate::judges::ANSWERED_ONCE, what);
@@ -186,7 +191,7 @@ impl World {
         let host = &mut self.hosts[at];
         let process = host.process.as_mut().expect("only processes open");
         let options = LogOptions { segment_bytes: SEGMENT_BYTES };
-        recover(&process.dir, &host.tables, cluster, wanted, options, &mut |progress| {
+        recover(&process.dir, &host.tables, cluster, wanted, options, LIMITS, &mut |progress| {
             replayed.push((progress.shard, progress.entry.clone()));
         })
     }

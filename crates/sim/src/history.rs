@@ -11,6 +11,21 @@ pub enum Action {
     Delete,
     /// Found to be this.
     Get(Option<Bytes>),
+    /// Found to be this, and set to another value or removed, with nothing in between.
+    Swap {
+        /// What it was.
+        saw: Option<Bytes>,
+        /// What it is now. No two operations of a history set the same value.
+        put: Option<Bytes>,
+    },
+    /// Raised by a power of two, by which nothing else has raised this key: so its value tells who has. Keys that are
+    /// raised are only got besides.
+    Add {
+        /// By so much.
+        by: i64,
+        /// To this; `None` if nobody knows.
+        gave: Option<i64>,
+    },
 }
 
 /// One request that was not rejected, on one key.

@@ -6,13 +6,16 @@
 //! queue, and every choice comes from one generator, so a seed is a history: [`run`] gives the same trace, byte
 //! for byte, each time. That is what keeps everything below honest about clocks, randomness and the order of maps.
 //!
-//! **A run** (`world`): the nodes are born, clients put, get, delete and list (`clients`), and things go wrong
-//! (`plan` draws what and when, `faults` does it). Then everything heals, and must work again (`verdict`).
+//! **A run** (`world`): the nodes are born, clients put, get, delete and list, write several keys at once and under
+//! conditions, raise counters (`clients`, `requests`), and send some writes again and again (`sessions`), and things go
+//! wrong (`plan` draws what and when, `faults` does it). Then everything heals, and must work again (`verdict`).
 //!
 //! **What is judged** (`judges`, one file for each promise): while it runs, what nodes write and say and answer;
 //! at the end, that every shard takes a write soon, that nothing acknowledged is missing, that all replicas are
 //! level, and that the history of each key is linearizable ([`linearizable`]), a write whose outcome is
-//! unknown counting as one that may have happened at any time after it was asked for, or never.
+//! unknown counting as one that may have happened at any time after it was asked for, or never. Besides, every entry is
+//! applied a second time by a model as plain as can be, which says what each command must be answered
+//! (`judges::replay`).
 //!
 //! **That it would be found.** [`find_planted`] puts a bug into the code on purpose and runs seeds until some judge
 //! objects.
@@ -39,6 +42,9 @@ mod planting;
 mod power;
 mod process;
 mod random;
+mod recall;
+mod requests;
+mod sessions;
 mod shrink;
 mod trace;
 mod verdict;

@@ -194,9 +194,9 @@ fn show(message: &PeerMessage) -> String {
             Err(malformed) => format!("shard {shard}: {malformed}"),
         },
         PeerMessage::Forward(forward) => {
-            format!("forward {} ({})", forward.id, crate::clients::show(&forward.request))
+            format!("forward {} ({})", forward.id, crate::requests::show(&forward.request))
         }
-        PeerMessage::Answer { id, reply } => format!("answer {id} ({})", crate::clients::show_reply(reply)),
+        PeerMessage::Answer { id, reply } => format!("answer {id} ({})", crate::requests::show_reply(reply)),
         PeerMessage::Hello(hello) => format!("hello from {}, {:?}", hello.name, hello.stage),
         PeerMessage::Refused { reason } => format!("refused: {reason}"),
         PeerMessage::ReadProbe(probe) => format!("read round {} for {:?}", probe.round, probe.shards),

@@ -27,6 +27,7 @@ impl World {
             return self.find(HEALS, format_args!("not all nodes serve within 10 s"));
         }
         self.run_while(HEALED_US_MAX, |world| world.clients.wait());
+        self.give_up_pending();
         let Some(keys) = self.key_of_each_shard() else {
             return self.find(HEALS, format_args!("nodes that serve have no layout"));
         };
@@ -131,7 +132,7 @@ impl World {
     /// Every key, through every node.
     fn read_everything(&mut self) {
         let consistency = Consistency::Linearizable;
-        let keys = self.clients.keys.clone();
+        let keys = self.clients.keys.all();
         let nodes = self.hosts.len();
         let questions: Vec<Question> = keys
             .iter()
@@ -143,7 +144,7 @@ impl World {
         for ((host, request), answer) in questions.iter().zip(answers) {
             if answer.is_none() {
                 let what =
-                    format_args!("no answer to {} through n{}", crate::clients::show(request), host + 1);
+                    format_args!("no answer to {} through n{}", crate::requests::show(request), host + 1);
                 self.find(HEALS, what);
             }
         }

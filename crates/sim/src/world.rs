@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 use ringfort_ring::Layout;
-use ringfort_types::planted;
+use ringfort_types::{Request, Stamp, planted};
 
 use crate::Plan;
 use crate::clients::Clients;
@@ -17,6 +17,7 @@ use crate::judges::{Broken, Judges};
 use crate::network::Network;
 use crate::plan::Strike;
 use crate::random::Random;
+use crate::sessions::Sessions;
 use crate::trace::Trace;
 
 /// More than any healthy run makes.
@@ -104,6 +105,11 @@ pub(crate) enum Next {
         life: u64,
         pauses: u64,
     },
+    /// A copy of a stamped write is sent.
+    Copy {
+        stamp: Stamp,
+        request: Box<Request>,
+    },
     Strike(Box<Strike>),
     Cure(Cure),
 }
@@ -132,6 +138,7 @@ pub(crate) struct World {
     pub(crate) hosts: Vec<Host>,
     pub(crate) network: Network,
     pub(crate) clients: Clients,
+    pub(crate) sessions: Sessions,
     pub(crate) history: Vec<Operation>,
     pub(crate) judges: Judges,
     pub(crate) trace: Trace,
@@ -177,6 +184,7 @@ impl World {
         World {
             network: Network::new(plan.nodes, plan.message_us_max),
             clients: Clients::new(&plan),
+            sessions: Sessions::default(),
             trace: Trace::new(plan.keeps_trace),
             plan,
             now_us: 0,
@@ -266,6 +274,7 @@ impl World {
             Next::GiveUp { id } => self.give_up(id),
             Next::Look => self.look(),
             Next::MustBeGone { host, life, pauses } => self.must_be_gone(host, life, pauses),
+            Next::Copy { stamp, request } => self.send_copy(stamp, *request),
             Next::Strike(strike) => self.strike(*strike),
             Next::Cure(cure) => self.cure(cure),
         }

@@ -22,6 +22,8 @@ fn has_an_order(left: &[&Operation], value: Option<&Bytes>) -> bool {
             Action::Put(put) => has_an_order(&rest, Some(put)),
             Action::Delete => has_an_order(&rest, None),
             Action::Get(seen) => seen.as_ref() == value && has_an_order(&rest, value),
+            Action::Swap { saw, put } => saw.as_ref() == value && has_an_order(&rest, put.as_ref()),
+            Action::Add { .. } => unreachable!("no sums are drawn"),
         }
     })
 }
@@ -31,12 +33,16 @@ fn histories() -> impl Strategy<Value = Vec<Operation>> {
     let operation = (0..10u8, 0..4usize, 0..12u64, 0..8u64, 0..4u8);
     prop::collection::vec(operation, 1..8).prop_map(|drawn| {
         let value = |place: usize| Bytes::from(format!("v{place}"));
-        let puts: Vec<usize> = (0..drawn.len()).filter(|place| drawn[*place].0 < 4).collect();
+        let puts: Vec<usize> = (0..drawn.len()).filter(|place| matches!(drawn[*place].0, 0..4 | 8)).collect();
         let operation =
             |(place, (kind, which, invoked_us, takes_us, answered)): (usize, &(u8, usize, u64, u64, u8))| {
                 let action = match kind {
                     0..4 => Action::Put(value(place)),
                     4 => Action::Delete,
+                    8 => {
+                        Action::Swap { saw: puts.get(*which).map(|put| value(*put)), put: Some(value(place)) }
+                    }
+                    9 => Action::Swap { saw: puts.get(*which).map(|put| value(*put)), put: None },
                     _ => Action::Get(puts.get(*which).map(|put| value(*put))),
                 };
                 let is_unknown = *answered == 0 && !matches!(action, Action::Get(_));

@@ -2,25 +2,31 @@
 //!
 //! ```text
 //! entry   = version u8 (1) | flags u8 (0) | hybrid clock u64 | count varint | command × count
-//! command = kind u8 | flags u8 (0) | fields
-//!   1 put     key bytes | value bytes
-//!   2 delete  key bytes
+//! command = kind u8 | flags u8 | stamp, if flag 1 is set | fields
+//!   1 put        key bytes | value bytes
+//!   2 delete     key bytes
 //!   3 digest
+//!   4 write      count varint | part × count
+//!   5 increment  key bytes | by i64
 //! ```
 //!
-//! An unknown version, kind or flag is refused: flags are where sessions and conditions will be announced,
-//! and a replica that does not know one must not guess.
+//! An unknown version, kind or flag is refused: a replica that does not know one must not guess.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::HybridClock;
 use crate::limits::{ENTRY_COMMANDS_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::wire::{Malformed, Reader, put_bytes, put_varint};
+use crate::write::{decode_parts, encode_parts, weight_of};
+use crate::{HybridClock, Part, Stamp};
 
 const VERSION: u8 = 1;
 const PUT: u8 = 1;
 const DELETE: u8 = 2;
 const DIGEST: u8 = 3;
+const WRITE: u8 = 4;
+const INCREMENT: u8 = 5;
+/// The flag of a command that has a stamp.
+const STAMPED: u8 = 1;
 
 /// One change (or, for `Digest`, one mark) in a shard's history.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +43,18 @@ pub enum Command {
         /// 1 B to [`KEY_BYTES_MAX`].
         key: Bytes,
     },
+    /// Changes several keys if all conditions are met: all of them or none. One revision, however many.
+    Write {
+        /// At least one, at most [`WRITE_PARTS_MAX`](crate::limits::WRITE_PARTS_MAX), and no key twice.
+        parts: Vec<Part>,
+    },
+    /// Adds to a key's value.
+    Increment {
+        /// 1 B to [`KEY_BYTES_MAX`].
+        key: Bytes,
+        /// What to add.
+        by: i64,
+    },
     /// Changes nothing: names an index at which every replica can be asked for a hash of its rows.
     Digest,
 }
@@ -47,37 +65,87 @@ impl Command {
         const OVERHEAD: usize = 16;
         match self {
             Command::Put { key, value } => key.len() + value.len() + OVERHEAD,
-            Command::Delete { key } => key.len() + OVERHEAD,
+            Command::Delete { key } | Command::Increment { key, .. } => key.len() + OVERHEAD,
+            Command::Write { parts } => weight_of(parts) + OVERHEAD,
             Command::Digest => OVERHEAD,
         }
     }
 
-    fn encode(&self, out: &mut BytesMut) {
+    fn kind(&self) -> u8 {
         match self {
-            Command::Put { key, value } => {
-                out.put_slice(&[PUT, 0]);
-                put_bytes(out, key);
-                put_bytes(out, value);
-            }
-            Command::Delete { key } => {
-                out.put_slice(&[DELETE, 0]);
-                put_bytes(out, key);
-            }
-            Command::Digest => out.put_slice(&[DIGEST, 0]),
+            Command::Put { .. } => PUT,
+            Command::Delete { .. } => DELETE,
+            Command::Digest => DIGEST,
+            Command::Write { .. } => WRITE,
+            Command::Increment { .. } => INCREMENT,
         }
     }
 
-    fn decode(reader: &mut Reader) -> Result<Command, Malformed> {
-        let kind = reader.u8()?;
-        if reader.u8()? != 0 {
-            return Err(Malformed("unknown flag on a command"));
+    fn encode_fields(&self, out: &mut BytesMut) {
+        match self {
+            Command::Put { key, value } => {
+                put_bytes(out, key);
+                put_bytes(out, value);
+            }
+            Command::Delete { key } => put_bytes(out, key),
+            Command::Digest => {}
+            Command::Write { parts } => encode_parts(parts, out),
+            Command::Increment { key, by } => {
+                put_bytes(out, key);
+                out.put_i64_le(*by);
+            }
         }
+    }
+
+    fn decode_fields(kind: u8, reader: &mut Reader) -> Result<Command, Malformed> {
         Ok(match kind {
             PUT => Command::Put { key: reader.bytes(KEY_BYTES_MAX)?, value: reader.bytes(VALUE_BYTES_MAX)? },
             DELETE => Command::Delete { key: reader.bytes(KEY_BYTES_MAX)? },
             DIGEST => Command::Digest,
+            WRITE => Command::Write { parts: decode_parts(reader)? },
+            INCREMENT => Command::Increment { key: reader.bytes(KEY_BYTES_MAX)?, by: reader.u64()? as i64 },
             _ => return Err(Malformed("unknown kind of command")),
         })
+    }
+}
+
+/// A command, and its place in its client's session if it has one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stamped {
+    /// Its place in a session.
+    pub stamp: Option<Stamp>,
+    /// The command.
+    pub command: Command,
+}
+
+impl From<Command> for Stamped {
+    fn from(command: Command) -> Stamped {
+        Stamped { stamp: None, command }
+    }
+}
+
+impl Stamped {
+    /// Its size for the purpose of bounds.
+    pub fn weight(&self) -> usize {
+        self.command.weight() + self.stamp.map_or(0, |_| Stamp::WEIGHT)
+    }
+
+    fn encode(&self, out: &mut BytesMut) {
+        out.put_slice(&[self.command.kind(), if self.stamp.is_some() { STAMPED } else { 0 }]);
+        if let Some(stamp) = &self.stamp {
+            stamp.encode(out);
+        }
+        self.command.encode_fields(out);
+    }
+
+    fn decode(reader: &mut Reader) -> Result<Stamped, Malformed> {
+        let kind = reader.u8()?;
+        let stamp = match reader.u8()? {
+            0 => None,
+            STAMPED => Some(Stamp::decode(reader)?),
+            _ => return Err(Malformed("unknown flag on a command")),
+        };
+        Ok(Stamped { stamp, command: Command::decode_fields(kind, reader)? })
     }
 }
 
@@ -87,13 +155,13 @@ pub struct Entry {
     /// The leader's stamp; rises strictly within a shard.
     pub clock: HybridClock,
     /// In order; later ones see the effects of earlier ones. At most [`ENTRY_COMMANDS_MAX`].
-    pub commands: Vec<Command>,
+    pub commands: Vec<Stamped>,
 }
 
 impl Entry {
     /// The bytes that go into the log.
     pub fn encode(&self) -> Bytes {
-        let weight: usize = self.commands.iter().map(Command::weight).sum();
+        let weight: usize = self.commands.iter().map(Stamped::weight).sum();
         let mut out = BytesMut::with_capacity(weight + 16);
         out.put_slice(&[VERSION, 0]);
         out.put_u64_le(self.clock.0);
@@ -125,7 +193,7 @@ impl Entry {
         }
         let mut commands = Vec::with_capacity(count);
         for _ in 0..count {
-            commands.push(Command::decode(&mut reader)?);
+            commands.push(Stamped::decode(&mut reader)?);
         }
         reader.finish()?;
         Ok(Entry { clock, commands })

@@ -1,5 +1,6 @@
 //! How a request fails: what surely did not happen, and what may have.
 
+use std::convert::Infallible;
 use std::fmt;
 
 /// Whether a failed request may still have had an effect.
@@ -25,12 +26,20 @@ pub enum Code {
     NotLeader = 4,
     /// The deadline passed before the answer came.
     DeadlineExceeded = 5,
-    /// The state does not allow it: a scan whose index is collected, a shard that does not exist.
+    /// The state does not allow it: a scan whose index is collected, a shard that does not exist, an increment of what
+    /// is no number.
     FailedPrecondition = 6,
     /// Stored data is damaged beyond what the replicas can repair.
     DataLoss = 7,
     /// The node is stopping.
     Stopping = 8,
+    /// The shard has forgotten the session, or can't tell whether it has: the write was not done now, and whether it
+    /// was done when it was sent before is not known any more. Later writes need a new session.
+    SessionExpired = 9,
+    /// An earlier write of the session has not come yet: resend in order.
+    SessionGap = 10,
+    /// The result would not fit: an increment beyond 64 bits.
+    OutOfRange = 11,
 }
 
 impl Code {
@@ -45,6 +54,9 @@ impl Code {
             6 => Code::FailedPrecondition,
             7 => Code::DataLoss,
             8 => Code::Stopping,
+            9 => Code::SessionExpired,
+            10 => Code::SessionGap,
+            11 => Code::OutOfRange,
             _ => return None,
         })
     }
@@ -70,6 +82,13 @@ impl Failure {
     /// A failure that may have had its effect.
     pub fn unknown(code: Code, message: impl Into<String>) -> Failure {
         Failure { outcome: Outcome::Unknown, code, message: message.into() }
+    }
+}
+
+/// For what can't fail where something may.
+impl From<Infallible> for Failure {
+    fn from(never: Infallible) -> Failure {
+        match never {}
     }
 }
 

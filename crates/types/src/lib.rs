@@ -21,12 +21,15 @@ pub mod limits;
 mod log;
 mod message;
 pub mod planted;
+mod reply;
 mod request;
 mod slot;
+mod stamp;
 pub mod wire;
+mod write;
 
 pub use clock::{HybridClock, Now};
-pub use command::{Command, Entry};
+pub use command::{Command, Entry, Stamped};
 pub use error::{Code, Failure, Outcome};
 pub use ids::{Epoch, Incarnation, Index, NodeId, PeerId, Revision, ShardId, Slot, Term};
 pub use log::{EntryKind, HardState, LogEntry, Record};
@@ -34,8 +37,8 @@ pub use message::{
     BirthStage, Forward, Hello, NodeReport, PeerFrame, PeerMessage, ReadProbe, ReadProbeReply, ReplicaReport,
     Role,
 };
-pub use request::{
-    ClusterState, Consistency, NodeState, Page, Receipt, Reply, Request, Row, Scan, ShardState, Token,
-    is_name,
-};
+pub use reply::{ClusterState, NodeState, Page, Receipt, Reply, Row, ShardState};
+pub use request::{Consistency, Request, Scan, Token, is_name};
 pub use slot::{SLOTS, slot_of};
+pub use stamp::Stamp;
+pub use write::{Change, Condition, Part};

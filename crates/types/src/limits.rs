@@ -8,6 +8,20 @@ pub const KEY_BYTES_MAX: usize = 16 * 1024;
 pub const VALUE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Largest gRPC message, either way, in bytes.
 pub const GRPC_MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Most keys in one atomic write.
+pub const WRITE_PARTS_MAX: usize = 1024;
+/// Most bytes of one atomic write: keys, values and conditions, and 16 for each key.
+pub const WRITE_BYTES_MAX: usize = VALUE_BYTES_MAX + 64 * 1024;
+/// Most keys that are read at once.
+pub const GET_MANY_KEYS_MAX: usize = 1024;
+/// Most bytes of keys that are read at once, and of the rows that answer them.
+pub const GET_MANY_BYTES_MAX: usize = VALUE_BYTES_MAX + 64 * 1024;
+/// Most outcomes that a shard remembers for one session: so many writes of a client may be unanswered there.
+pub const SESSION_OUTCOMES_MAX: usize = 1024;
+/// Most sessions that a shard remembers; beyond it, it forgets the one that was longest unused.
+pub const SHARD_SESSIONS_MAX: usize = 8 * 1024;
+/// Most outcomes that a shard remembers over all sessions; beyond it, it forgets as above.
+pub const SHARD_OUTCOMES_MAX: usize = 32 * 1024;
 /// Most commands in one Raft entry.
 pub const ENTRY_COMMANDS_MAX: usize = 4096;
 /// A Raft entry is closed once its commands reach this many bytes (one command may be larger by itself).
@@ -56,6 +70,10 @@ pub const ELECTION_RANK_MS: u64 = 150;
 
 const _: () = {
     assert!(KEY_BYTES_MAX + VALUE_BYTES_MAX + 1024 < GRPC_MESSAGE_BYTES_MAX);
+    assert!(WRITE_BYTES_MAX >= KEY_BYTES_MAX + VALUE_BYTES_MAX + 1024);
+    assert!(WRITE_BYTES_MAX + 64 * WRITE_PARTS_MAX < GRPC_MESSAGE_BYTES_MAX);
+    assert!(GET_MANY_BYTES_MAX + 64 * GET_MANY_KEYS_MAX < GRPC_MESSAGE_BYTES_MAX);
+    assert!(SESSION_OUTCOMES_MAX <= SHARD_OUTCOMES_MAX && SHARD_SESSIONS_MAX <= SHARD_OUTCOMES_MAX);
     assert!(HEARTBEAT_MS.is_multiple_of(TICK_MS) && ELECTION_MS.is_multiple_of(TICK_MS));
     assert!(ELECTION_MS >= 5 * HEARTBEAT_MS);
     assert!(ELECTION_BAND_MS < ELECTION_RANK_MS);

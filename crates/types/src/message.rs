@@ -9,7 +9,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::limits::{BIRTH_NODES_MAX, NAME_BYTES_MAX, PEER_FRAME_MESSAGES_MAX};
 use crate::request::is_name;
 use crate::wire::{Malformed, Reader, put_bytes, put_varint};
-use crate::{Epoch, Incarnation, Index, NodeId, Reply, Request, Revision, ShardId, Term};
+use crate::{Epoch, Incarnation, Index, NodeId, Reply, Request, Revision, ShardId, Stamp, Term};
 
 /// Longest address, in bytes: a DNS name and a port.
 const ADDRESS_BYTES_MAX: usize = 262;
@@ -58,6 +58,8 @@ pub struct Forward {
     pub id: u64,
     /// How long the sender will wait, in milliseconds.
     pub timeout_ms: u32,
+    /// Its place in its client's session, if it has one.
+    pub stamp: Option<Stamp>,
     /// The request.
     pub request: Request,
 }
@@ -227,7 +229,7 @@ impl PeerMessage {
         OVERHEAD
             + match self {
                 PeerMessage::Raft { message, .. } => message.len(),
-                PeerMessage::Forward(forward) => forward.request.weight(),
+                PeerMessage::Forward(forward) => forward.request.weight() + Stamp::WEIGHT,
                 PeerMessage::Answer { reply, .. } => reply.weight(),
                 PeerMessage::ReadProbe(probe) => 4 * probe.shards.len(),
                 PeerMessage::Report(report) => 1 + 32 * report.replicas.len(),
@@ -254,6 +256,10 @@ impl PeerMessage {
                 out.put_u8(4);
                 put_varint(out, forward.id);
                 put_varint(out, forward.timeout_ms.into());
+                out.put_u8(forward.stamp.is_some().into());
+                if let Some(stamp) = &forward.stamp {
+                    stamp.encode(out);
+                }
                 forward.request.encode(out);
             }
             PeerMessage::Answer { id, reply } => {
@@ -301,6 +307,7 @@ impl PeerMessage {
             4 => PeerMessage::Forward(Forward {
                 id: reader.varint()?,
                 timeout_ms: reader.varint()? as u32,
+                stamp: if reader.u8()? == 0 { None } else { Some(Stamp::decode(reader)?) },
                 request: Request::decode(reader)?,
             }),
             5 => PeerMessage::Answer { id: reader.varint()?, reply: Reply::decode(reader)? },

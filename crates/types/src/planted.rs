@@ -60,6 +60,14 @@ bugs! {
     WipedNodeVotes => "wiped-node-votes",
     /// One node's replicas lose some rows.
     RowsLost => "rows-lost",
+    /// A condition is judged as if the earlier commands of its entry had not been.
+    ConditionBeforeEntry => "condition-before-entry",
+    /// Of an atomic write, only the first change is made.
+    WriteAppliedHalf => "write-applied-half",
+    /// A write that comes again is done again.
+    OutcomeNotRemembered => "outcome-not-remembered",
+    /// A write of a session that was forgotten is taken for the first of a new one.
+    ForgottenSessionExecuted => "forgotten-session-executed",
 }
 
 impl fmt::Display for Bug {

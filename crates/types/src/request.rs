@@ -1,15 +1,11 @@
-//! What clients ask and what they are told, in the form in which it travels inside and between nodes.
+//! What clients ask, in the form in which it travels inside and between nodes. What they are told: `reply`.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::limits::{KEY_BYTES_MAX, NAME_BYTES_MAX, VALUE_BYTES_MAX};
+use crate::limits::{GET_MANY_BYTES_MAX, GET_MANY_KEYS_MAX, KEY_BYTES_MAX, NAME_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::wire::{Malformed, Reader, put_bytes, put_varint};
-use crate::{
-    Code, Epoch, Failure, Incarnation, Index, NodeId, Outcome, Revision, Role, ShardId, Slot, Term, slot_of,
-};
-
-/// Longest text in an answer (addresses, error messages), in bytes.
-const TEXT_BYTES_MAX: usize = 4096;
+use crate::write::{decode_parts, encode_parts, validate_parts, weight_of};
+use crate::{Code, Failure, Index, NodeId, Part, ShardId, Slot, slot_of};
 
 /// Names one request inside a node, from when it comes in until it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,6 +31,12 @@ pub enum Consistency {
     Stale,
 }
 
+impl Consistency {
+    fn decode(reader: &mut Reader) -> Result<Consistency, Malformed> {
+        Ok(if reader.u8()? == 0 { Consistency::Linearizable } else { Consistency::Stale })
+    }
+}
+
 /// One page of one shard's rows, in key order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scan {
@@ -57,33 +59,60 @@ pub struct Scan {
 /// A question or an order from a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// Reads one key. Answer: [`Reply::Value`].
+    /// Reads one key. Answer: [`Reply::Value`](crate::Reply::Value).
     Get {
         /// The key.
         key: Bytes,
         /// How fresh.
         consistency: Consistency,
     },
-    /// Sets one key. Answer: [`Reply::Written`].
+    /// Sets one key. Answer: [`Reply::Written`](crate::Reply::Written).
     Put {
         /// The key.
         key: Bytes,
         /// Its new value.
         value: Bytes,
     },
-    /// Removes one key, there or not. Answer: [`Reply::Written`].
+    /// Removes one key, there or not. Answer: [`Reply::Written`](crate::Reply::Written).
     Delete {
         /// The key.
         key: Bytes,
     },
-    /// Reads one page of a shard. Answer: [`Reply::Page`].
+    /// Changes several keys of one shard, if all conditions are met: all of them or none. Answer:
+    /// [`Reply::Written`](crate::Reply::Written) or [`Reply::NotMet`](crate::Reply::NotMet).
+    Write {
+        /// At least one, and no key twice.
+        parts: Vec<Part>,
+    },
+    /// Adds to a key's value, which is a decimal number; a key that is not there counts as 0. Answer:
+    /// [`Reply::Counted`](crate::Reply::Counted); a failure if the value is no number, or if the sum has more than 64
+    /// bits.
+    Increment {
+        /// The key.
+        key: Bytes,
+        /// What to add.
+        by: i64,
+    },
+    /// Reads several keys of one shard at one index. Answer: [`Reply::Values`](crate::Reply::Values).
+    GetMany {
+        /// At least one.
+        keys: Vec<Bytes>,
+        /// How fresh.
+        consistency: Consistency,
+    },
+    /// Asks for a shard's clock, before the first write of a session. Answer: [`Reply::Opened`](crate::Reply::Opened).
+    OpenSession {
+        /// The shard.
+        shard: ShardId,
+    },
+    /// Reads one page of a shard. Answer: [`Reply::Page`](crate::Reply::Page).
     Scan(Scan),
-    /// Logs a digest mark in a shard. Answer: [`Reply::Written`], whose index the mark has.
+    /// Logs a digest mark in a shard. Answer: [`Reply::Written`](crate::Reply::Written), whose index the mark has.
     Digest {
         /// The shard.
         shard: ShardId,
     },
-    /// Asks one node for the hash of its replica at an index. Answer: [`Reply::Digest`].
+    /// Asks one node for the hash of its replica at an index. Answer: [`Reply::Digest`](crate::Reply::Digest).
     DigestAt {
         /// Whose replica.
         node: NodeId,
@@ -92,32 +121,53 @@ pub enum Request {
         /// The index of a digest mark.
         index: Index,
     },
-    /// Asks for the cluster as the asked node sees it. Answer: [`Reply::Cluster`].
+    /// Asks for the cluster as the asked node sees it. Answer: [`Reply::Cluster`](crate::Reply::Cluster).
     ClusterState,
 }
 
 impl Request {
     /// Whether sending it twice could do something twice.
     pub fn is_write(&self) -> bool {
-        matches!(self, Request::Put { .. } | Request::Delete { .. } | Request::Digest { .. })
+        matches!(self, Request::Digest { .. }) || self.takes_stamp()
     }
 
-    /// The slot of the key it is about, if it is about one.
+    /// Whether it can be part of a session: it writes to keys.
+    pub fn takes_stamp(&self) -> bool {
+        matches!(
+            self,
+            Request::Put { .. } | Request::Delete { .. } | Request::Write { .. } | Request::Increment { .. }
+        )
+    }
+
+    /// The slot of the key it is about, if it is about one; of the first one, if it is about several.
     pub fn slot(&self) -> Option<Slot> {
-        match self {
-            Request::Get { key, .. } | Request::Put { key, .. } | Request::Delete { key } => {
-                Some(slot_of(key))
-            }
-            _ => None,
-        }
+        self.keys().next().map(|key| slot_of(key))
+    }
+
+    /// The keys that it is about. They must be of one shard.
+    pub fn keys(&self) -> impl Iterator<Item = &Bytes> {
+        let (key, keys, parts) = match self {
+            Request::Get { key, .. }
+            | Request::Put { key, .. }
+            | Request::Delete { key }
+            | Request::Increment { key, .. } => (Some(key), &[][..], &[][..]),
+            Request::GetMany { keys, .. } => (None, &keys[..], &[][..]),
+            Request::Write { parts } => (None, &[][..], &parts[..]),
+            _ => (None, &[][..], &[][..]),
+        };
+        key.into_iter().chain(keys).chain(parts.iter().map(|part| &part.key))
     }
 
     /// Its size for the purpose of bounds.
     pub fn weight(&self) -> usize {
         const OVERHEAD: usize = 64;
         match self {
-            Request::Get { key, .. } | Request::Delete { key } => key.len() + OVERHEAD,
+            Request::Get { key, .. } | Request::Delete { key } | Request::Increment { key, .. } => {
+                key.len() + OVERHEAD
+            }
             Request::Put { key, value } => key.len() + value.len() + OVERHEAD,
+            Request::Write { parts } => weight_of(parts) + OVERHEAD,
+            Request::GetMany { keys, .. } => keys_weight(keys) + OVERHEAD,
             Request::Scan(scan) => scan.from.len() + scan.prefix.len() + OVERHEAD,
             _ => OVERHEAD,
         }
@@ -125,21 +175,15 @@ impl Request {
 
     /// Refuses what no node would take: keys and values outside their limits.
     pub fn validate(&self) -> Result<(), Failure> {
-        let invalid = |message: String| Err(Failure::rejected(Code::InvalidArgument, message));
-        if let Request::Get { key, .. } | Request::Put { key, .. } | Request::Delete { key } = self {
-            if key.is_empty() {
-                return invalid("empty key: a key has 1 to 16384 bytes".into());
+        match self {
+            Request::Get { key, .. } | Request::Delete { key } | Request::Increment { key, .. } => {
+                validate_key(key)
             }
-            if key.len() > KEY_BYTES_MAX {
-                return invalid(format!("key of {} bytes: the limit is {KEY_BYTES_MAX}", key.len()));
-            }
+            Request::Put { key, value } => validate_key(key).and_then(|()| validate_value(value)),
+            Request::Write { parts } => validate_parts(parts),
+            Request::GetMany { keys, .. } => validate_keys(keys),
+            _ => Ok(()),
         }
-        if let Request::Put { value, .. } = self
-            && value.len() > VALUE_BYTES_MAX
-        {
-            return invalid(format!("value of {} bytes: the limit is {VALUE_BYTES_MAX}", value.len()));
-        }
-        Ok(())
     }
 
     /// Appends its bytes (between nodes only; not a stored format).
@@ -179,6 +223,26 @@ impl Request {
                 put_varint(out, index.0);
             }
             Request::ClusterState => out.put_u8(7),
+            Request::Write { parts } => {
+                out.put_u8(8);
+                encode_parts(parts, out);
+            }
+            Request::Increment { key, by } => {
+                out.put_u8(9);
+                put_bytes(out, key);
+                out.put_i64_le(*by);
+            }
+            Request::GetMany { keys, consistency } => {
+                out.put_slice(&[10, u8::from(*consistency == Consistency::Stale)]);
+                put_varint(out, keys.len() as u64);
+                for key in keys {
+                    put_bytes(out, key);
+                }
+            }
+            Request::OpenSession { shard } => {
+                out.put_u8(11);
+                put_varint(out, shard.0.into());
+            }
         }
     }
 
@@ -186,8 +250,7 @@ impl Request {
     pub fn decode(reader: &mut Reader) -> Result<Request, Malformed> {
         Ok(match reader.u8()? {
             1 => {
-                let consistency =
-                    if reader.u8()? == 0 { Consistency::Linearizable } else { Consistency::Stale };
+                let consistency = Consistency::decode(reader)?;
                 Request::Get { key: reader.bytes(KEY_BYTES_MAX)?, consistency }
             }
             2 => Request::Put { key: reader.bytes(KEY_BYTES_MAX)?, value: reader.bytes(VALUE_BYTES_MAX)? },
@@ -208,252 +271,66 @@ impl Request {
                 index: Index(reader.varint()?),
             },
             7 => Request::ClusterState,
+            8 => Request::Write { parts: decode_parts(reader)? },
+            9 => Request::Increment { key: reader.bytes(KEY_BYTES_MAX)?, by: reader.u64()? as i64 },
+            10 => {
+                let consistency = Consistency::decode(reader)?;
+                let count = reader.count(1)?;
+                if count > GET_MANY_KEYS_MAX {
+                    return Err(Malformed("too many keys to read at once"));
+                }
+                let mut keys = Vec::with_capacity(count);
+                for _ in 0..count {
+                    keys.push(reader.bytes(KEY_BYTES_MAX)?);
+                }
+                Request::GetMany { keys, consistency }
+            }
+            11 => Request::OpenSession { shard: ShardId(reader.varint()? as u32) },
             _ => return Err(Malformed("unknown kind of request")),
         })
     }
 }
 
-/// A value and the revision that last changed it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row {
-    /// The value.
-    pub value: Bytes,
-    /// The shard's revision when it was written.
-    pub revision: Revision,
+/// A refusal of what no retry can mend.
+pub(crate) fn invalid(message: String) -> Result<(), Failure> {
+    Err(Failure::rejected(Code::InvalidArgument, message))
 }
 
-/// What an acknowledged write returns.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Receipt {
-    /// Where it went.
-    pub shard: ShardId,
-    /// The term of its entry.
-    pub term: Term,
-    /// The index of its entry.
-    pub index: Index,
-    /// The revision that it made.
-    pub revision: Revision,
-    /// How many replicas were known to have synced it when it was acknowledged. Always a majority.
-    pub copies: u32,
-}
-
-/// One page of a scan.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Page {
-    /// The index that all pages of this scan are read at.
-    pub at: Index,
-    /// In key order.
-    pub rows: Vec<(Bytes, Row)>,
-    /// Where the next page begins; `None` when this is the last.
-    pub next: Option<Bytes>,
-}
-
-/// One node, as the asked node knows it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NodeState {
-    /// Its number.
-    pub id: NodeId,
-    /// Its operator's name for it.
-    pub name: String,
-    /// Where it listens.
-    pub address: String,
-    /// Its data directory's number.
-    pub incarnation: Incarnation,
-    /// Whether it is connected and has reported lately.
-    pub reachable: bool,
-    /// Whether it takes no writes for lack of room.
-    pub disk_full: bool,
-    /// Estimated rows over its replicas.
-    pub keys_estimate: u64,
-    /// Estimated bytes of tables over its replicas.
-    pub bytes_estimate: u64,
-    /// How old its report is, in milliseconds; `u64::MAX` if there is none.
-    pub report_age_ms: u64,
-}
-
-/// One shard, as the asked node knows it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ShardState {
-    /// Its number.
-    pub shard: ShardId,
-    /// Its slots, as inclusive ranges.
-    pub slots: Vec<(Slot, Slot)>,
-    /// Its leader, if one is known.
-    pub leader: Option<NodeId>,
-    /// The term of that leader.
-    pub term: Term,
-    /// Its replicas, the preferred leader first, each with what it last reported.
-    pub replicas: Vec<(NodeId, crate::ReplicaReport)>,
-}
-
-/// The cluster, as the asked node knows it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ClusterState {
-    /// The layout's version.
-    pub epoch: Epoch,
-    /// The cluster's number, drawn from its nodes' incarnations at birth.
-    pub cluster: u64,
-    /// Who answers.
-    pub node: NodeId,
-    /// In the order of their numbers.
-    pub nodes: Vec<NodeState>,
-    /// In the order of their numbers; the meta group first.
-    pub shards: Vec<ShardState>,
-}
-
-/// An answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reply {
-    /// To `Get`.
-    Value {
-        /// The row, if the key is there.
-        row: Option<Row>,
-        /// The index it was read at.
-        at: Index,
-        /// The shard's revision at that index or just after it.
-        revision: Revision,
-    },
-    /// To `Put`, `Delete` and `Digest`.
-    Written(Receipt),
-    /// To `Scan`.
-    Page(Page),
-    /// To `DigestAt`.
-    Digest {
-        /// The index it was taken at.
-        at: Index,
-        /// XXH3 of all rows in key order.
-        hash: u64,
-        /// How many rows.
-        rows: u64,
-    },
-    /// To `ClusterState`.
-    Cluster(Box<ClusterState>),
-    /// To anything that failed.
-    Failed(Failure),
-}
-
-impl Reply {
-    /// Its size for the purpose of bounds.
-    pub fn weight(&self) -> usize {
-        const OVERHEAD: usize = 64;
-        OVERHEAD
-            + match self {
-                Reply::Value { row: Some(row), .. } => row.value.len(),
-                Reply::Page(page) => {
-                    page.rows.iter().map(|(key, row)| key.len() + row.value.len() + 32).sum()
-                }
-                Reply::Failed(failure) => failure.message.len(),
-                Reply::Cluster(state) => 256 * (state.nodes.len() + state.shards.len()),
-                _ => 0,
-            }
+pub(crate) fn validate_key(key: &[u8]) -> Result<(), Failure> {
+    if key.is_empty() {
+        return invalid(format!("empty key: a key has 1 to {KEY_BYTES_MAX} bytes"));
     }
-
-    /// Appends its bytes (between nodes only). `Cluster` never travels between nodes.
-    pub fn encode(&self, out: &mut BytesMut) {
-        match self {
-            Reply::Value { row, at, revision } => {
-                out.put_slice(&[1, row.is_some().into()]);
-                put_varint(out, at.0);
-                put_varint(out, revision.0);
-                if let Some(row) = row {
-                    encode_row(row, out);
-                }
-            }
-            Reply::Written(receipt) => {
-                out.put_u8(2);
-                put_varint(out, receipt.shard.0.into());
-                put_varint(out, receipt.term.0);
-                put_varint(out, receipt.index.0);
-                put_varint(out, receipt.revision.0);
-                put_varint(out, receipt.copies.into());
-            }
-            Reply::Page(page) => {
-                out.put_u8(3);
-                put_varint(out, page.at.0);
-                put_varint(out, page.rows.len() as u64);
-                for (key, row) in &page.rows {
-                    put_bytes(out, key);
-                    encode_row(row, out);
-                }
-                out.put_u8(page.next.is_some().into());
-                put_bytes(out, page.next.as_deref().unwrap_or_default());
-            }
-            Reply::Digest { at, hash, rows } => {
-                out.put_u8(4);
-                put_varint(out, at.0);
-                out.put_u64_le(*hash);
-                put_varint(out, *rows);
-            }
-            Reply::Failed(failure) => {
-                out.put_slice(&[5, u8::from(failure.outcome == Outcome::Unknown), failure.code as u8]);
-                let message = &failure.message;
-                put_bytes(out, &message.as_bytes()[..message.floor_char_boundary(TEXT_BYTES_MAX)]);
-            }
-            Reply::Cluster(_) => {
-                Reply::Failed(Failure::rejected(Code::InvalidArgument, "ask the node itself for its state"))
-                    .encode(out);
-            }
-        }
+    if key.len() > KEY_BYTES_MAX {
+        return invalid(format!("key of {} bytes: the limit is {KEY_BYTES_MAX}", key.len()));
     }
-
-    /// Reads what [`Reply::encode`] wrote.
-    pub fn decode(reader: &mut Reader) -> Result<Reply, Malformed> {
-        Ok(match reader.u8()? {
-            1 => {
-                let found = reader.u8()? != 0;
-                Reply::Value {
-                    at: Index(reader.varint()?),
-                    revision: Revision(reader.varint()?),
-                    row: if found { Some(decode_row(reader)?) } else { None },
-                }
-            }
-            2 => Reply::Written(Receipt {
-                shard: ShardId(reader.varint()? as u32),
-                term: Term(reader.varint()?),
-                index: Index(reader.varint()?),
-                revision: Revision(reader.varint()?),
-                copies: reader.varint()? as u32,
-            }),
-            3 => {
-                let at = Index(reader.varint()?);
-                let count = reader.count(3)?;
-                let mut rows = Vec::with_capacity(count);
-                for _ in 0..count {
-                    rows.push((reader.bytes(KEY_BYTES_MAX)?, decode_row(reader)?));
-                }
-                let more = reader.u8()? != 0;
-                let next = reader.bytes(KEY_BYTES_MAX + 1)?;
-                Reply::Page(Page { at, rows, next: more.then_some(next) })
-            }
-            4 => Reply::Digest { at: Index(reader.varint()?), hash: reader.u64()?, rows: reader.varint()? },
-            5 => {
-                let outcome = if reader.u8()? == 0 { Outcome::Rejected } else { Outcome::Unknown };
-                let code = Code::from_u8(reader.u8()?).ok_or(Malformed("unknown code"))?;
-                Reply::Failed(Failure { outcome, code, message: reader.string(TEXT_BYTES_MAX)? })
-            }
-            _ => return Err(Malformed("unknown kind of reply")),
-        })
-    }
+    Ok(())
 }
 
-fn encode_row(row: &Row, out: &mut BytesMut) {
-    put_varint(out, row.revision.0);
-    put_bytes(out, &row.value);
-}
-
-fn decode_row(reader: &mut Reader) -> Result<Row, Malformed> {
-    Ok(Row { revision: Revision(reader.varint()?), value: reader.bytes(VALUE_BYTES_MAX)? })
-}
-
-/// Roles as they are shown to people.
-impl std::fmt::Display for Role {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Role::Leader => "leader",
-            Role::Follower => "follower",
-            Role::Candidate => "candidate",
-        })
+pub(crate) fn validate_value(value: &[u8]) -> Result<(), Failure> {
+    if value.len() > VALUE_BYTES_MAX {
+        return invalid(format!("value of {} bytes: the limit is {VALUE_BYTES_MAX}", value.len()));
     }
+    Ok(())
+}
+
+fn keys_weight(keys: &[Bytes]) -> usize {
+    const OVERHEAD: usize = 16;
+    keys.iter().map(|key| key.len() + OVERHEAD).sum()
+}
+
+fn validate_keys(keys: &[Bytes]) -> Result<(), Failure> {
+    if keys.is_empty() {
+        return invalid("no keys to read: name at least one".to_owned());
+    }
+    if keys.len() > GET_MANY_KEYS_MAX {
+        return invalid(format!("{} keys to read at once: the limit is {GET_MANY_KEYS_MAX}", keys.len()));
+    }
+    keys.iter().try_for_each(|key| validate_key(key))?;
+    let bytes = keys_weight(keys);
+    if bytes > GET_MANY_BYTES_MAX {
+        return invalid(format!("{bytes} bytes of keys to read at once: the limit is {GET_MANY_BYTES_MAX}"));
+    }
+    Ok(())
 }
 
 /// A name that an operator may give to a node: 1 to 64 letters, digits, `-`, `_` or `.`.

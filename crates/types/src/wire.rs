@@ -68,6 +68,11 @@ impl Reader {
         Ok(u64::from_le_bytes(self.fixed()?))
     }
 
+    /// A little-endian 128-bit number.
+    pub fn u128(&mut self) -> Result<u128, Malformed> {
+        Ok(u128::from_le_bytes(self.fixed()?))
+    }
+
     /// A LEB128 varint.
     pub fn varint(&mut self) -> Result<u64, Malformed> {
         let mut value = 0u64;

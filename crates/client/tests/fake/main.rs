@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use node::{Act, Node, acquaint, failed, fine};
-use ringfort_client::{Client, List, Options, Outcome, Transport};
-use ringfort_types::{Code, Failure, Index, NodeId, ShardId, slot_of};
+use ringfort_client::{Client, Condition, Decision, List, NotMet, Options, Outcome, Transport, Write};
+use ringfort_types::{Code, Failure, Index, NodeId, Reply, Request, Revision, ShardId, slot_of};
 use tokio_stream::StreamExt;
 
 const TRANSPORTS: [Transport; 2] = [Transport::Session, Transport::Unary];
@@ -269,4 +269,76 @@ async fn a_list_comes_in_order_and_says_when_it_breaks_off() {
 
     *node.shared.list_breaks_after.lock().unwrap() = Some(0);
     assert_eq!(client.list(List::default()).await.unwrap_err().message, "stopping");
+}
+
+#[tokio::test]
+async fn many_keys_are_asked_of_their_leaders_and_come_back_in_order() {
+    for transport in TRANSPORTS {
+        let one = Node::start(|_, r| Act::Reply(fine(r))).await;
+        let two = Node::start(|_, r| Act::Reply(fine(r))).await;
+        acquaint(&[&one, &two]);
+        let client = client(&[&one], transport).await;
+        let keys: Vec<String> = (0..500).map(|n| format!("key{n}")).collect();
+        let rows = client.get_many(keys.clone()).await.unwrap();
+        let found: Vec<_> = rows.into_iter().map(|row| row.unwrap().value).collect();
+        assert_eq!(found, keys);
+        assert_eq!((one.seen(), two.seen()), (1, 1), "{transport:?}");
+        let same: Vec<String> = (0..2_500).map(|n| format!("{{x}}{n}")).collect();
+        assert_eq!(client.get_many(same).await.unwrap().len(), 2_500);
+        assert_eq!(one.seen() + two.seen(), 2 + 3, "at most 1024 at once");
+        assert_eq!(client.get_many(Vec::<String>::new()).await.unwrap(), []);
+        assert_eq!(client.get_many([""]).await.unwrap_err().code, Code::InvalidArgument);
+    }
+}
+
+#[tokio::test]
+async fn many_keys_fail_if_some_do() {
+    let one = Node::start(|_, r| Act::Reply(fine(r))).await;
+    let two = Node::start(|_, _| failed(Failure::rejected(Code::DataLoss, "damaged"))).await;
+    acquaint(&[&one, &two]);
+    let client = client(&[&one], Transport::Session).await;
+    let (first, second) = halves();
+    assert_eq!(client.get_many([first, second]).await.unwrap_err().code, Code::DataLoss);
+}
+
+#[tokio::test]
+async fn a_condition_that_is_not_met_is_an_answer() {
+    for transport in TRANSPORTS {
+        let node = Node::start(|before, request| {
+            let Request::Write { parts } = request else { return Act::Reply(fine(request)) };
+            if before > 0 {
+                return Act::Reply(fine(request));
+            }
+            let (part, key) = (parts.len() as u32 - 1, parts[parts.len() - 1].key.clone());
+            Act::Reply(Reply::NotMet { part, key, revision: Some(Revision(7)), at: Index(9) })
+        })
+        .await;
+        acquaint(&[&node]);
+        let client = client(&[&node], transport).await;
+        let write = Write::new().put("{x}1", "v").check("{x}2", Condition::Absent);
+        let expected = NotMet { part: 1, key: "{x}2".into(), revision: Some(Revision(7)), at: Index(9) };
+        assert_eq!(client.write(write).await.unwrap(), Decision::NotMet(expected), "{transport:?}");
+        let done = client.put_if("k", "v", Condition::Revision(Revision(7))).await.unwrap();
+        assert!(matches!(done, Decision::Done(_)));
+        let done = client.delete_if("k", Condition::Value("v".into())).await.unwrap();
+        assert!(matches!(done, Decision::Done(_)));
+        assert_eq!(client.increment("n", -5).await.unwrap().value, -5);
+        assert_eq!(node.seen(), 4);
+    }
+}
+
+#[tokio::test]
+async fn a_write_that_may_have_been_done_is_not_sent_again_if_twice_is_not_once() {
+    for transport in TRANSPORTS {
+        let node = Node::start(|_, _| failed(Failure::unknown(Code::Unavailable, "broke"))).await;
+        acquaint(&[&node]);
+        let options = Options { one_writer: true, ..options(&[&node], transport) };
+        let client = Client::connect(options).await.unwrap();
+        let outcome = client.increment("n", 1).await.unwrap_err().outcome;
+        assert_eq!((outcome, node.seen()), (Outcome::Unknown, 1), "{transport:?}");
+        let outcome = client.put_if("k", "v", Condition::Absent).await.unwrap_err().outcome;
+        assert_eq!((outcome, node.seen()), (Outcome::Unknown, 2), "{transport:?}");
+        assert!(client.write(Write::new().put("a", "v")).await.is_err());
+        assert!(node.seen() > 3, "a write without conditions may be repeated");
+    }
 }

@@ -4,12 +4,13 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use ringfort_proto::session::{OpKind, request_of, result_of};
+use ringfort_proto::session::{call_of, result_of};
 use ringfort_proto::status::{from_failure, insert_leader};
-use ringfort_proto::unary::{into_get, into_receipt};
+use ringfort_proto::unary::{into_get, into_get_many, into_open_session, into_receipt};
 use ringfort_proto::v1::cluster_server::{Cluster, ClusterServer};
 use ringfort_proto::v1::kv_server::{Kv, KvServer};
 use ringfort_proto::v1::{self, SessionRequest, SessionResponse};
+use ringfort_proto::writes::{Call, into_delete, into_increment, into_put, into_write};
 use ringfort_types::{
     ClusterState, Failure, Index, NodeId, NodeState, Receipt, Reply, Request, Revision, Row, ShardId,
     ShardState, Slot, Term,
@@ -121,6 +122,11 @@ pub(crate) fn fine(request: &Request) -> Reply {
             let row = Some(Row { value: key.clone(), revision: Revision(1) });
             Reply::Value { row, at: Index(1), revision: Revision(1) }
         }
+        Request::GetMany { keys, .. } => {
+            let row = |key: &bytes::Bytes| Some(Row { value: key.clone(), revision: Revision(1) });
+            Reply::Values { rows: keys.iter().map(row).collect(), at: Index(1), revision: Revision(1) }
+        }
+        Request::Increment { by, .. } => Reply::Counted { value: *by, receipt: Receipt::default() },
         _ => Reply::Written(Receipt { copies: 2, ..Receipt::default() }),
     }
 }
@@ -136,6 +142,20 @@ impl Service {
     fn act(&self, request: &Request) -> Act {
         let before = self.0.seen.fetch_add(1, Ordering::Relaxed);
         (self.0.behave)(before, request)
+    }
+
+    async fn answer<Asked, Told>(
+        &self,
+        asked: Asked,
+        told: impl FnOnce(Reply) -> Result<Told, Failure>,
+    ) -> Result<Response<Told>, Status>
+    where
+        Call: TryFrom<Asked>,
+        Failure: From<<Call as TryFrom<Asked>>::Error>,
+    {
+        let call = Call::try_from(asked).map_err(|failure| from_failure(failure.into()))?;
+        let (reply, leader) = self.single(call.request).await?;
+        Ok(respond(told(reply).map_err(from_failure)?, leader))
     }
 
     async fn single(&self, request: Request) -> Result<(Reply, Option<NodeId>), Status> {
@@ -165,24 +185,49 @@ impl Kv for Service {
         &self,
         request: tonic::Request<v1::GetRequest>,
     ) -> Result<Response<v1::GetResponse>, Status> {
-        let (reply, leader) = self.single(request.into_inner().into()).await?;
-        Ok(respond(into_get(reply).map_err(from_failure)?, leader))
+        self.answer(request.into_inner(), into_get).await
     }
 
     async fn put(
         &self,
         request: tonic::Request<v1::PutRequest>,
     ) -> Result<Response<v1::PutResponse>, Status> {
-        let (reply, leader) = self.single(request.into_inner().into()).await?;
-        Ok(respond(v1::PutResponse { receipt: Some(into_receipt(reply).map_err(from_failure)?) }, leader))
+        self.answer(request.into_inner(), into_put).await
     }
 
     async fn delete(
         &self,
         request: tonic::Request<v1::DeleteRequest>,
     ) -> Result<Response<v1::DeleteResponse>, Status> {
-        let (reply, leader) = self.single(request.into_inner().into()).await?;
-        Ok(respond(v1::DeleteResponse { receipt: Some(into_receipt(reply).map_err(from_failure)?) }, leader))
+        self.answer(request.into_inner(), into_delete).await
+    }
+
+    async fn get_many(
+        &self,
+        request: tonic::Request<v1::GetManyRequest>,
+    ) -> Result<Response<v1::GetManyResponse>, Status> {
+        self.answer(request.into_inner(), into_get_many).await
+    }
+
+    async fn write(
+        &self,
+        request: tonic::Request<v1::WriteRequest>,
+    ) -> Result<Response<v1::WriteResponse>, Status> {
+        self.answer(request.into_inner(), into_write).await
+    }
+
+    async fn increment(
+        &self,
+        request: tonic::Request<v1::IncrementRequest>,
+    ) -> Result<Response<v1::IncrementResponse>, Status> {
+        self.answer(request.into_inner(), into_increment).await
+    }
+
+    async fn open_session(
+        &self,
+        request: tonic::Request<v1::OpenSessionRequest>,
+    ) -> Result<Response<v1::OpenSessionResponse>, Status> {
+        self.answer(request.into_inner(), into_open_session).await
     }
 
     type ListStream = Responses<v1::ListResponse>;
@@ -216,7 +261,7 @@ impl Kv for Service {
                 service.0.frames.fetch_add(1, Ordering::Relaxed);
                 let mut results = Vec::new();
                 for op in frame.ops {
-                    let (kind, request): (OpKind, Request) = request_of(op.request).unwrap();
+                    let (kind, Call { request, .. }) = call_of(op.request).unwrap();
                     match service.act(&request) {
                         Act::Reply(reply) => results.push(result_of(op.id, kind, None, reply)),
                         Act::Hint(reply, leader) => results.push(result_of(op.id, kind, Some(leader), reply)),
@@ -249,8 +294,8 @@ impl Cluster for Service {
         &self,
         request: tonic::Request<v1::DigestRequest>,
     ) -> Result<Response<v1::DigestResponse>, Status> {
-        let (reply, _) = self.single(request.into_inner().into()).await?;
-        Ok(Response::new(v1::DigestResponse { receipt: Some(into_receipt(reply).map_err(from_failure)?) }))
+        let told = |reply| Ok(v1::DigestResponse { receipt: Some(into_receipt(reply)?) });
+        self.answer(request.into_inner(), told).await
     }
 
     async fn digest_at(

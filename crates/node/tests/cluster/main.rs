@@ -9,7 +9,10 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use ringfort_node::Event;
-use ringfort_types::{Code, Failure, NodeId, Outcome, Record, Reply, Request, ShardId};
+use ringfort_types::{
+    Change, Code, Consistency, Entry, Failure, HybridClock, NodeId, Outcome, Part, Record, Reply, Request,
+    ShardId, Stamp,
+};
 
 use crate::world::{Disk, SHARDS, World, get};
 
@@ -357,4 +360,62 @@ fn a_write_is_acknowledged_though_an_earlier_term_left_some_further_on() {
         let reply = world.answers.remove(&id).expect("all are answered");
         assert_eq!(failure(reply).outcome, Outcome::Rejected);
     }
+}
+
+#[test]
+fn a_stamp_goes_with_its_write_wherever_that_goes() {
+    let mut world = World::born(3);
+    let key = Bytes::from_static(b"key");
+    let stamp = |sequence| Stamp { client: 7, sequence, prev: 0, floor: 0, opened: HybridClock(1) };
+    let write = |value| Request::Put { key: key.clone(), value: Bytes::from_static(value) };
+    for n in 0..3 {
+        let id = world.ask_stamped(n, stamp(n as u64 + 1), write(b"v"));
+        assert!(matches!(world.answers.remove(&id), Some(Reply::Written(_))));
+    }
+    // The leader goes; a write waits at another node for the next one.
+    let shard = {
+        let node = world.nodes[0].as_ref().expect("running");
+        node.layout().expect("born").shard_of_slot(write(b"v").slot().expect("a key"))
+    };
+    let leader = world.leader(shard).expect("led").0 as usize - 1;
+    world.kill(leader);
+    let id = world.ask_stamped((leader + 1) % 3, stamp(4), write(b"v"));
+    world.run(2_000);
+    assert!(matches!(world.answers.remove(&id), Some(Reply::Written(_))));
+    let mut found = BTreeSet::new();
+    for record in world.disks.iter().flat_map(|disk| &disk.synced) {
+        let Record::Entry(_, entry) = record else { continue };
+        let Ok(entry) = Entry::decode(entry.payload.clone()) else { continue };
+        found.extend(entry.commands.iter().filter_map(|command| Some(command.stamp?.sequence)));
+    }
+    assert_eq!(found, BTreeSet::from([1, 2, 3, 4]));
+}
+
+#[test]
+fn what_no_shard_could_do_is_refused_at_once() {
+    let mut world = World::born(1);
+    let keys = ["{a}1", "{a}2", "b"].map(|key| Bytes::from_static(key.as_bytes()));
+    let part = |key: &Bytes| Part { key: key.clone(), condition: None, change: Change::Delete };
+    let several = |keys: &[Bytes]| {
+        [
+            Request::Write { parts: keys.iter().map(part).collect() },
+            Request::GetMany { keys: keys.to_vec(), consistency: Consistency::Stale },
+        ]
+    };
+    for request in several(&keys) {
+        let refused = failure(world.ask_and_wait(0, request));
+        assert_eq!((refused.outcome, refused.code), (Outcome::Rejected, Code::InvalidArgument));
+        for says in ["\"{a}1\" and \"b\"", "different shards", "{user1}"] {
+            assert!(refused.message.contains(says), "{refused}");
+        }
+    }
+    let [write, _] = several(&keys[..2]);
+    assert!(matches!(world.ask_and_wait(0, write), Reply::Written(_)));
+
+    let stamp = Stamp { client: 7, sequence: 1, prev: 0, floor: 0, opened: HybridClock(1) };
+    let id = world.ask_stamped(0, stamp, get("key"));
+    assert!(failure(world.answers.remove(&id).expect("at once")).message.contains("without a stamp"));
+    let write = Request::Delete { key: keys[0].clone() };
+    let id = world.ask_stamped(0, Stamp { prev: 1, ..stamp }, write);
+    assert_eq!(failure(world.answers.remove(&id).expect("at once")).code, Code::InvalidArgument);
 }

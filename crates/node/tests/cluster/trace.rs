@@ -9,7 +9,7 @@ use ringfort_consensus::inspect::{Seen, SeenKind, inspect};
 use ringfort_node::{ApplyJob, Effect, ReadJob};
 use ringfort_types::{
     Command, Consistency, Entry, LogEntry, NodeId, Outcome, PeerId, PeerMessage, Record, Reply, Request,
-    ShardId,
+    ShardId, Stamped,
 };
 
 use crate::world::World;
@@ -166,10 +166,10 @@ pub(crate) fn entry_shown(entry: &LogEntry) -> String {
         return format!("{place} (empty)");
     }
     let commands = Entry::decode(entry.payload.clone()).expect("our own encoding").commands;
-    let shown = |command: &Command| match command {
+    let shown = |stamped: &Stamped| match &stamped.command {
         Command::Put { key, value } => format!("put {}={}", text(key), text(value)),
         Command::Delete { key } => format!("delete {}", text(key)),
-        Command::Digest => "digest".to_owned(),
+        other => format!("{other:?}"),
     };
     format!("{place} ({})", commands.iter().map(shown).collect::<Vec<_>>().join(", "))
 }

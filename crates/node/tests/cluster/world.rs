@@ -6,7 +6,7 @@ use bytes::Bytes;
 use ringfort_node::{ApplyJob, Config, Effect, Event, Identity, Incoming, Node, Opened, ReadJob};
 use ringfort_types::{
     Command, Consistency, Entry, Epoch, Incarnation, Index, NodeId, Now, PeerFrame, PeerMessage, Receipt,
-    Record, Reply, Request, Revision, Row, ShardId, Token,
+    Record, Reply, Request, Revision, Row, ShardId, Stamp, Token,
 };
 
 use crate::trace::Trace;
@@ -339,17 +339,18 @@ impl World {
         }
         let entry = Entry::decode(job.entry.payload.clone()).expect("our own encoding");
         let mut replies = Vec::new();
-        for command in entry.commands {
+        for stamped in entry.commands {
             table.revision += 1;
             let revision = Revision(table.revision);
-            match command {
+            match stamped.command {
                 Command::Put { key, value } => {
                     table.rows.insert(key, Row { value, revision });
                 }
                 Command::Delete { key } => {
                     table.rows.remove(&key);
                 }
-                Command::Digest => {}
+                // What these do is the shard's business.
+                Command::Write { .. } | Command::Increment { .. } | Command::Digest => {}
             }
             replies.push(Reply::Written(Receipt {
                 shard: job.shard,
@@ -409,12 +410,25 @@ impl World {
         let origin = NodeId(n as u64 + 1);
         let incoming = ids.iter().zip(requests).map(|(id, request)| Incoming {
             token: Token { origin, id: *id },
+            stamp: None,
             request,
             timeout_ms,
         });
         self.queue.push((n, Event::Requests(incoming.collect())));
         self.drain();
         ids
+    }
+
+    /// Asks a node for a write that has its place in a session.
+    pub(crate) fn ask_stamped(&mut self, n: usize, stamp: Stamp, request: Request) -> u64 {
+        self.next_token += 1;
+        let id = self.next_token;
+        self.tell_asked(n, id, &request);
+        let token = Token { origin: NodeId(n as u64 + 1), id };
+        let incoming = Incoming { token, stamp: Some(stamp), request, timeout_ms: 3_000 };
+        self.queue.push((n, Event::Requests(vec![incoming])));
+        self.drain();
+        id
     }
 
     pub(crate) fn put(&mut self, n: usize, key: &str, value: &str) -> Reply {

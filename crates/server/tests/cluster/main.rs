@@ -3,3 +3,4 @@
 mod nodes;
 mod one_node;
 mod three_nodes;
+mod writes;

@@ -114,7 +114,11 @@ impl Nodes {
 }
 
 pub(crate) fn put(key: impl Into<String>, value: impl Into<String>) -> v1::PutRequest {
-    v1::PutRequest { key: key.into().into(), value: value.into().into() }
+    v1::PutRequest { key: key.into().into(), value: value.into().into(), ..v1::PutRequest::default() }
+}
+
+pub(crate) fn delete(key: impl Into<String>) -> v1::DeleteRequest {
+    v1::DeleteRequest { key: key.into().into(), ..v1::DeleteRequest::default() }
 }
 
 pub(crate) fn get(key: impl Into<String>) -> v1::GetRequest {

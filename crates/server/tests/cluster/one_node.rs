@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::nodes::{Nodes, get, list, put, rows};
+use crate::nodes::{Nodes, delete, get, list, put, rows};
 use ringfort_proto::v1::{self, session_op, session_result};
 use ringfort_server::{Config, start};
 use tokio_stream::StreamExt;
@@ -18,7 +18,7 @@ async fn keys_are_put_got_deleted_and_listed_in_order() {
             kv.put(put(format!("key{n:03}"), format!("value{n}"))).await.unwrap().into_inner().receipt;
         assert!(receipt.unwrap().index > 0);
     }
-    kv.delete(v1::DeleteRequest { key: "key150".into() }).await.unwrap();
+    kv.delete(delete("key150")).await.unwrap();
     let got = kv.get(get("key042")).await.unwrap().into_inner();
     assert_eq!((got.found, &got.value[..]), (true, &b"value42"[..]));
     assert!(!kv.get(get("key150")).await.unwrap().into_inner().found);
@@ -63,11 +63,11 @@ async fn a_session_answers_every_request_once() {
                     0 => Some(session_op::Request::Get(get(key))),
                     1 => Some(session_op::Request::Put(put(key, "value"))),
                     _ if id == 500 => None,
-                    _ => Some(session_op::Request::Delete(v1::DeleteRequest { key: key.into() })),
+                    _ => Some(session_op::Request::Delete(delete(key))),
                 };
                 v1::SessionOp { id, timeout_ms: 0, request }
             });
-            sender.send(v1::SessionRequest { ops: ops.collect() }).await.unwrap();
+            sender.send(v1::SessionRequest::from(ops.collect::<Vec<_>>())).await.unwrap();
         }
     });
     let mut seen = vec![false; 1000];
@@ -177,7 +177,7 @@ async fn a_list_shows_one_moment_of_each_shard_however_slowly_it_is_read() {
             timeout_ms: 0,
             request: Some(session_op::Request::Put(put(format!("{n:05}"), value.clone()))),
         };
-        sender.send(v1::SessionRequest { ops: (0..2_000).map(op).collect() }).await.unwrap();
+        sender.send(v1::SessionRequest::from((0..2_000).map(op).collect::<Vec<_>>())).await.unwrap();
         let mut left = 2_000;
         while left > 0 {
             for result in answers.next().await.unwrap().unwrap().results {

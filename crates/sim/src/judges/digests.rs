@@ -8,6 +8,7 @@ use ringfort_types::{Index, ShardId};
 use super::{Broken, broken};
 
 const NAME: &str = "replicas at one index have the same rows";
+const SESSIONS: &str = "replicas at one index remember the same sessions";
 /// How often a digest is taken, in entries.
 const EVERY: u64 = 8;
 
@@ -20,6 +21,8 @@ pub(crate) fn is_due(index: Index) -> bool {
 pub(crate) struct Digests {
     /// The first one's hash and rows at an index, and whose.
     first: BTreeMap<(ShardId, Index), (usize, (u64, u64))>,
+    /// The first one's hash of its sessions at an index, and whose.
+    sessions: BTreeMap<(ShardId, Index), (usize, u64)>,
 }
 
 impl Digests {
@@ -45,6 +48,23 @@ impl Digests {
     }
 }
 
+impl Digests {
+    /// As above, for what is remembered of sessions.
+    pub(crate) fn sessions_taken(
+        &mut self,
+        host: usize,
+        shard: ShardId,
+        index: Index,
+        hash: u64,
+    ) -> Option<Broken> {
+        let (other, first) = *self.sessions.entry((shard, index)).or_insert((host, hash));
+        let (one, two) = (other + 1, host + 1);
+        (first != hash).then(|| {
+            broken!(SESSIONS, "n{one} and n{two} remember different sessions in shard {shard} at {index}")
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -56,5 +76,8 @@ mod tests {
         assert_eq!(judge.taken(1, ShardId(1), Index(8), (1, 2)), None);
         assert_eq!(judge.taken(1, ShardId(2), Index(8), (3, 2)), None);
         assert!(judge.taken(2, ShardId(1), Index(8), (3, 2)).is_some());
+        assert_eq!(judge.sessions_taken(0, ShardId(1), Index(8), 1), None);
+        assert_eq!(judge.sessions_taken(1, ShardId(1), Index(8), 1), None);
+        assert!(judge.sessions_taken(2, ShardId(1), Index(8), 2).is_some());
     }
 }

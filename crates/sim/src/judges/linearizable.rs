@@ -11,12 +11,17 @@
 //!   current one, nothing may overwrite it;
 //! - a write in doubt is of use only to a get that sees it, so it is done only just before one that may come next; and
 //!   of several deletes in doubt one is as good as another.
+//!
+//! A write under a condition that was met is a get of what the condition says and a put, in one; if it was not met, a
+//! get. An increment is a get of one number and a put of another. (Of an atomic write, each key is judged by itself,
+//! too; that no one sees half of it is for `reads`.)
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use bytes::Bytes;
 
+use super::replay::number;
 use crate::{Action, Operation};
 
 /// States that are tried before a key is given up on.
@@ -65,7 +70,8 @@ pub fn check(history: &[Operation]) -> Result<(), Verdict> {
     }
     for (key, mut operations) in keys {
         let seen: BTreeSet<Bytes> = operations.iter().filter_map(|operation| operation.seen()).collect();
-        operations.retain(|operation| operation.returned_us.is_some() || !operation.is_unseen(&seen));
+        let bits = seen.iter().filter_map(|value| number(value)).fold(0, |bits, value| bits | value);
+        operations.retain(|operation| operation.returned_us.is_some() || !operation.is_unseen(&seen, bits));
         operations.sort_by_key(|operation| operation.invoked_us);
         Search::new(key, &operations).run()?;
     }
@@ -74,42 +80,80 @@ pub fn check(history: &[Operation]) -> Result<(), Verdict> {
 
 impl Operation {
     fn seen(&self) -> Option<Bytes> {
-        if let Action::Get(seen) = &self.action { seen.clone() } else { None }
+        match &self.action {
+            Action::Get(seen) | Action::Swap { saw: seen, .. } => seen.clone(),
+            Action::Add { gave: Some(value), .. } => Some(value.to_string().into()),
+            _ => None,
+        }
     }
 
-    /// Whether it put what nobody saw. If its outcome is unknown too, then whatever order explains a history
-    /// with it explains the history without it, so it is left out.
-    fn is_unseen(&self, seen: &BTreeSet<Bytes>) -> bool {
-        matches!(&self.action, Action::Put(value) if !seen.contains(value))
+    /// Whether it put what nobody saw, or raised by what is in no number (`bits` has those of all). If its outcome
+    /// is unknown too, then whatever order explains a history with it explains the history without it, so it is left
+    /// out.
+    fn is_unseen(&self, seen: &BTreeSet<Bytes>, bits: i64) -> bool {
+        match &self.action {
+            Action::Put(value) | Action::Swap { put: Some(value), .. } => !seen.contains(value),
+            Action::Add { by, gave: None } => bits & by == 0,
+            _ => false,
+        }
     }
 }
 
-/// A value by the operation that put it; `None` for absent.
+/// The number of a value in `Search::values`; `None` for absent.
 type Value = Option<usize>;
 
 struct Search<'a> {
     key: &'a Bytes,
     operations: &'a [&'a Operation],
-    /// What each get saw; `Err` if nobody ever put that.
-    seen: Vec<Result<Value, ()>>,
+    /// All values that have come up.
+    values: Vec<Bytes>,
+    numbers: BTreeMap<Bytes, usize>,
+    /// Something is added to the key: then a value may come back.
+    has_sums: bool,
     tried: BTreeSet<(Vec<u64>, Value)>,
     furthest: (usize, Vec<u64>, Value),
 }
 
 impl<'a> Search<'a> {
     fn new(key: &'a Bytes, operations: &'a [&'a Operation]) -> Search<'a> {
-        let putter = |value: &Bytes| {
-            operations.iter().position(|op| matches!(&op.action, Action::Put(put) if put == value))
-        };
-        let seen = operations
-            .iter()
-            .map(|operation| match &operation.action {
-                Action::Get(Some(value)) => putter(value).map(Some).ok_or(()),
-                _ => Ok(None),
-            })
-            .collect();
         let none_done = vec![0; operations.len().div_ceil(64)];
-        Search { key, operations, seen, tried: BTreeSet::new(), furthest: (0, none_done, None) }
+        Search {
+            key,
+            operations,
+            values: Vec::new(),
+            numbers: BTreeMap::new(),
+            has_sums: operations.iter().any(|operation| matches!(operation.action, Action::Add { .. })),
+            tried: BTreeSet::new(),
+            furthest: (0, none_done, None),
+        }
+    }
+
+    fn number_of(&mut self, value: Option<&Bytes>) -> Value {
+        let value = value?;
+        if let Some(known) = self.numbers.get(value) {
+            return Some(*known);
+        }
+        self.values.push(value.clone());
+        self.numbers.insert(value.clone(), self.values.len() - 1);
+        Some(self.values.len() - 1)
+    }
+
+    /// What the key is after this operation, if that can come now.
+    fn after(&mut self, operation: usize, value: Value) -> Option<Value> {
+        let operations = self.operations;
+        match &operations[operation].action {
+            Action::Put(put) => Some(self.number_of(Some(put))),
+            Action::Delete => Some(None),
+            Action::Get(saw) => (self.number_of(saw.as_ref()) == value).then_some(value),
+            Action::Swap { saw, put } => {
+                (self.number_of(saw.as_ref()) == value).then(|| self.number_of(put.as_ref()))
+            }
+            Action::Add { by, gave } => {
+                let before = value.map_or(Some(0), |value| number(&self.values[value]))?;
+                let sum = before.checked_add(*by)?;
+                gave.is_none_or(|gave| gave == sum).then(|| self.number_of(Some(&sum.to_string().into())))
+            }
+        }
     }
 
     fn run(mut self) -> Result<(), Verdict> {
@@ -117,18 +161,14 @@ impl<'a> Search<'a> {
         let start = self.furthest.1.clone();
         let Some(first) = self.enter(start, None) else { return Ok(()) };
         let mut path = vec![first];
-        while let Some((done, _, candidates)) = path.last_mut() {
+        while let Some((done, value, candidates)) = path.last_mut() {
             let Some(next) = candidates.pop() else {
                 path.pop();
                 continue;
             };
-            let mut done = done.clone();
+            let (mut done, value) = (done.clone(), *value);
+            let Some(value) = self.after(next, value) else { continue };
             mark(&mut done, next);
-            let value = match &self.operations[next].action {
-                Action::Put(_) => Some(next),
-                Action::Delete => None,
-                Action::Get(_) => unreachable!("gets are done on entering"),
-            };
             if self.tried.len() > STATES_MAX {
                 return Err(Verdict::Undecided { key: self.key.clone() });
             }
@@ -143,19 +183,20 @@ impl<'a> Search<'a> {
     /// Does all gets that fit, and lists the writes that may come next, the earliest last. `None` if everything
     /// that must be done is.
     fn enter(&mut self, mut done: Vec<u64>, value: Value) -> Option<(Vec<u64>, Value, Vec<usize>)> {
+        let operations = self.operations;
+        let is_get = |at: usize| matches!(operations[at].action, Action::Get(_));
         let mut candidates;
         loop {
             candidates = self.may_come_next(&done);
-            let fitting = candidates.iter().copied().find(|&next| {
-                matches!(self.operations[next].action, Action::Get(_)) && self.seen[next] == Ok(value)
-            });
+            let fitting =
+                candidates.iter().copied().find(|&next| is_get(next) && self.after(next, value).is_some());
             match fitting {
                 Some(get) => mark(&mut done, get),
                 None => break,
             }
         }
-        let required_left = (0..self.operations.len())
-            .any(|at| !is_marked(&done, at) && self.operations[at].returned_us.is_some());
+        let required_left =
+            (0..operations.len()).any(|at| !is_marked(&done, at) && operations[at].returned_us.is_some());
         if !required_left {
             return None;
         }
@@ -163,34 +204,54 @@ impl<'a> Search<'a> {
         if count > self.furthest.0 {
             self.furthest = (count, done.clone(), value);
         }
-        let is_awaited = |at: usize| !is_marked(&done, at) && self.seen[at] == Ok(value) && self.is_get(at);
-        let must_stay = value.is_some() && (0..self.operations.len()).any(is_awaited);
-        if must_stay || !self.tried.insert((done.clone(), value)) {
+        if self.must_stay(&done, value) || !self.tried.insert((done.clone(), value)) {
             return Some((done, value, Vec::new()));
         }
-        let mut writes = self.writes_of_use(&candidates);
+        let mut writes = self.writes_of_use(&candidates, value);
         writes.reverse();
         Some((done, value, writes))
     }
 
-    /// Those of the candidates that are writes, without those in doubt that nobody would see.
-    fn writes_of_use(&self, candidates: &[usize]) -> Vec<usize> {
-        let is_seen_next = |value| candidates.iter().any(|&at| self.is_get(at) && self.seen[at] == Ok(value));
-        let mut has_delete_in_doubt = false;
-        let mut is_of_use = |at: &usize| {
-            let operation = self.operations[*at];
-            match operation.action {
-                Action::Get(_) => false,
-                _ if operation.returned_us.is_some() => true,
-                Action::Put(_) => is_seen_next(Some(*at)),
-                Action::Delete => !std::mem::replace(&mut has_delete_in_doubt, true) && is_seen_next(None),
-            }
-        };
-        candidates.iter().copied().filter(|at| is_of_use(at)).collect()
+    /// Whether somebody has yet to see the current value, which never comes back. (Sums may.)
+    fn must_stay(&mut self, done: &[u64], value: Value) -> bool {
+        let operations = self.operations;
+        if value.is_none() || self.has_sums {
+            return false;
+        }
+        (0..operations.len()).any(|at| match &operations[at].action {
+            Action::Get(saw) => !is_marked(done, at) && self.number_of(saw.as_ref()) == value,
+            _ => false,
+        })
     }
 
-    fn is_get(&self, at: usize) -> bool {
-        matches!(self.operations[at].action, Action::Get(_))
+    /// Those of the candidates that are writes, without those in doubt that nobody would see.
+    fn writes_of_use(&mut self, candidates: &[usize], value: Value) -> Vec<usize> {
+        let operations = self.operations;
+        let mut seen_next = BTreeSet::new();
+        for &at in candidates {
+            if let Action::Get(saw) | Action::Swap { saw, .. } = &operations[at].action {
+                seen_next.insert((self.number_of(saw.as_ref()), at));
+            }
+        }
+        let is_seen = |value: Value, by_another: usize| {
+            seen_next.range((value, 0)..=(value, usize::MAX)).any(|(_, at)| *at != by_another)
+        };
+        let mut has_delete_in_doubt = false;
+        let mut writes = Vec::new();
+        for &at in candidates {
+            let is_delete = matches!(operations[at].action, Action::Delete);
+            let is_of_use = match operations[at].action {
+                Action::Get(_) => false,
+                _ if self.has_sums || operations[at].returned_us.is_some() => true,
+                Action::Delete if has_delete_in_doubt => false,
+                _ => self.after(at, value).is_some_and(|after| is_seen(after, at)),
+            };
+            has_delete_in_doubt |= is_delete && operations[at].returned_us.is_none();
+            if is_of_use {
+                writes.push(at);
+            }
+        }
+        writes
     }
 
     /// Those not done that began before any other one not done was over.
@@ -203,10 +264,7 @@ impl<'a> Search<'a> {
     fn impossible(self) -> Verdict {
         let (_, done, value) = &self.furthest;
         let stuck = self.may_come_next(done).into_iter().map(|at| self.operations[at].clone()).collect();
-        let value = value.and_then(|at| match &self.operations[at].action {
-            Action::Put(value) => Some(value.clone()),
-            _ => None,
-        });
+        let value = value.map(|value| self.values[value].clone());
         Verdict::Impossible { key: self.key.clone(), value, stuck }
     }
 }
@@ -309,6 +367,63 @@ mod tests {
         // It can't be overwritten, since somebody sees it later; but others see others before.
         assert_eq!(value, Some(text("x100")));
         assert!(!stuck.is_empty());
+    }
+
+    fn swap(saw: Option<&str>, put: Option<&str>) -> Action {
+        Action::Swap { saw: saw.map(text), put: put.map(text) }
+    }
+
+    #[test]
+    fn a_condition_and_its_write_are_one() {
+        is_fine(&[
+            (swap(None, Some("a")), 1, Some(2)),
+            (swap(Some("a"), Some("b")), 3, Some(4)),
+            (saw("b"), 5, Some(6)),
+        ]);
+        is_fine(&[
+            (swap(Some("a"), Some("b")), 1, Some(9)),
+            (put("a"), 2, Some(8)),
+            (saw("b"), 10, Some(11)),
+        ]);
+        is_fine(&[
+            (put("a"), 1, Some(2)),
+            (swap(Some("a"), None), 3, None),
+            (saw("a"), 5, Some(6)),
+            (MISSED, 7, Some(8)),
+        ]);
+        is_impossible(&[(put("a"), 1, Some(2)), (swap(None, Some("b")), 3, Some(4))]);
+        // Both found the same.
+        let twice = [
+            (put("a"), 1, Some(2)),
+            (swap(Some("a"), Some("b")), 3, Some(9)),
+            (swap(Some("a"), Some("c")), 3, Some(9)),
+        ];
+        is_impossible(&twice);
+        is_impossible(&[
+            (put("a"), 1, Some(2)),
+            (swap(Some("a"), Some("b")), 3, Some(4)),
+            (saw("a"), 5, Some(6)),
+        ]);
+        // It may have happened, but not where its condition was not met.
+        is_impossible(&[
+            (put("a"), 1, Some(2)),
+            (swap(Some("x"), Some("b")), 3, None),
+            (saw("b"), 5, Some(6)),
+        ]);
+    }
+
+    #[test]
+    fn sums_must_add_up() {
+        let add = |by, gave| Action::Add { by, gave };
+        is_fine(&[(add(1, Some(1)), 1, Some(2)), (add(2, Some(3)), 3, Some(4)), (saw("3"), 5, Some(6))]);
+        is_fine(&[(add(1, Some(3)), 1, Some(9)), (add(2, Some(2)), 1, Some(9))]);
+        is_fine(&[(add(4, None), 1, None), (add(1, Some(1)), 2, Some(3)), (saw("5"), 5, Some(6))]);
+        is_fine(&[(add(4, None), 1, None), (add(1, Some(1)), 2, Some(3)), (saw("1"), 5, Some(6))]);
+        is_impossible(&[(add(1, Some(1)), 1, Some(9)), (add(2, Some(2)), 1, Some(9))]);
+        is_impossible(&[(add(1, Some(1)), 1, Some(2)), (saw("2"), 3, Some(4))]);
+        is_impossible(&[(add(4, None), 1, None), (saw("8"), 5, Some(6))]);
+        // In doubt, and then seen, and then gone.
+        is_impossible(&[(add(4, None), 1, None), (saw("4"), 5, Some(6)), (add(1, Some(1)), 7, Some(8))]);
     }
 
     #[test]

@@ -20,16 +20,20 @@ pub mod linearizable;
 mod log_matching;
 mod logs;
 pub(crate) mod lost_writes;
+mod once;
 mod one_leader;
 mod one_vote;
 pub(crate) mod reads;
 mod receipts;
+pub(crate) mod replay;
 mod synced_first;
 
 pub(crate) use logs::Logs;
 
 /// Requests are answered once: `clients`.
 pub(crate) const ANSWERED_ONCE: &str = "every request is answered, once";
+/// A client that sends the writes of a session in order is never told of a gap: `sessions`.
+pub(crate) const REPEATED_IN_ORDER: &str = "who sends in order leaves no gap";
 /// And before their deadline, whatever happens, by a process that runs: `clients`.
 pub(crate) const ANSWERED_IN_TIME: &str = "every request is answered in time";
 /// PITFALLS 14, 20: `process` and `verdict`.
@@ -72,6 +76,7 @@ pub(crate) struct Judges {
     apply_order: apply_order::ApplyOrder,
     pub(crate) digests: digests::Digests,
     pub(crate) receipts: receipts::Receipts,
+    pub(crate) once: once::Once,
     pub(crate) reads: reads::Reads,
 }
 
@@ -167,9 +172,14 @@ impl Judges {
         self.one_leader.shown(state)
     }
 
-    /// A client has an acknowledgement.
-    pub(crate) fn acknowledged(&mut self, hosts: &[usize], receipt: &ringfort_types::Receipt) -> Vec<Broken> {
-        let mut broken = self.receipts.given(receipt);
+    /// A client has an acknowledgement; `is_new` if it is of a change that nobody has been told of before.
+    pub(crate) fn acknowledged(
+        &mut self,
+        hosts: &[usize],
+        receipt: &ringfort_types::Receipt,
+        is_new: bool,
+    ) -> Vec<Broken> {
+        let mut broken = if is_new { self.receipts.given(receipt) } else { Vec::new() };
         broken.extend(acknowledged::given(&self.logs, hosts, receipt));
         broken
     }

@@ -1,6 +1,6 @@
 //! Every read is the shard at one index: the one that its answer names. What a get, a page of a list, or a stale
-//! get shows is what the entries up to that index have made (DESIGN §5: a shard at one index for a whole list;
-//! `stale` with its index). A read that is to be linearizable names none before the last one that had been
+//! get shows is what the entries up to that index have made (DESIGN §5: a shard at one index for a whole list, and for
+//! several keys that are read at once; `stale` with its index). A read that is to be linearizable names none before the last one that had been
 //! acknowledged or read when it was asked.
 //!
 //! This looks into the order of entries and so says at once what is wrong; that the histories which clients see are
@@ -9,20 +9,21 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use ringfort_types::{Command, Entry, Index, LogEntry, Page, Revision, Row, Scan, ShardId};
+use ringfort_types::{HybridClock, Index, LogEntry, Page, Reply, Revision, Row, Scan, ShardId};
 
+use super::replay::{Replay, Version, bare};
 use super::{Broken, broken};
 
 const NAME: &str = "a read is the shard at one index, and not an old one";
-
-/// A value, and the revision that set it; `None` if the key is not there.
-type Version = Option<(Bytes, Revision)>;
+const REPLIES: &str = "a command is answered what its place in the log makes of it";
 
 /// One shard as its committed entries have made it.
 #[derive(Debug, Default)]
 struct History {
     applied: Index,
-    revision: Revision,
+    replay: Replay,
+    /// What each entry's commands must be answered, and the clock after it.
+    entries: BTreeMap<Index, (Vec<Reply>, HybridClock)>,
     keys: BTreeMap<Bytes, Vec<(Index, Version)>>,
     /// The highest index that a client knows to be there.
     known: Index,
@@ -46,17 +47,43 @@ impl Reads {
     pub(crate) fn committed(&mut self, shard: ShardId, entry: &LogEntry) {
         let history = self.shards.entry(shard).or_default();
         history.applied = entry.index;
-        let Ok(Entry { commands, .. }) = Entry::decode(entry.payload.clone()) else { return };
-        for command in commands {
-            let (key, value) = match command {
-                Command::Put { key, value } => (key, Some(value)),
-                Command::Delete { key } => (key, None),
-                Command::Digest => continue,
-            };
-            history.revision.0 += 1;
-            let version = value.map(|value| (value, history.revision));
+        let (replies, changes) = history.replay.apply(shard, entry);
+        history.entries.insert(entry.index, (replies, history.replay.clock));
+        for (key, version) in changes {
             history.keys.entry(key).or_default().push((entry.index, version));
         }
+    }
+
+    /// A replica has applied an entry, and would tell this to those who wait for its commands.
+    pub(crate) fn replied(
+        &self,
+        host: usize,
+        shard: ShardId,
+        index: Index,
+        replies: &[Reply],
+    ) -> Option<Broken> {
+        let (expected, _) = self.shards.get(&shard)?.entries.get(&index)?;
+        let replies: Vec<Reply> = replies.iter().map(bare).collect();
+        let at = (0..replies.len().max(expected.len())).find(|at| replies.get(*at) != expected.get(*at))?;
+        let (is, should) = (replies.get(at), expected.get(at));
+        Some(broken!(
+            REPLIES,
+            "n{} answers command {at} of entry {index} in shard {shard} with {is:?}; it should be {should:?}",
+            host + 1
+        ))
+    }
+
+    /// A session is opened with this clock; `floor` is the index that it must not be before.
+    pub(crate) fn opened(&self, shard: ShardId, clock: HybridClock, floor: Index) -> Option<Broken> {
+        let history = self.shards.get(&shard)?;
+        let least = history.entries.get(&floor).map_or(HybridClock(0), |(_, clock)| *clock);
+        let most = history.replay.clock;
+        (clock < least || clock > most).then(|| {
+            broken!(
+                NAME,
+                "a session of shard {shard} is opened at {clock:?}, not from {least:?} ({floor}) to {most:?}"
+            )
+        })
     }
 
     /// The index that a read of this shard must not be before if it is asked now.
@@ -159,7 +186,7 @@ fn show(version: Option<&(Bytes, Revision)>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use ringfort_types::{EntryKind, HybridClock, Term};
+    use ringfort_types::{Change, Command, Condition, Entry, EntryKind, Part, Receipt, Stamp, Stamped, Term};
 
     use super::*;
 
@@ -175,11 +202,52 @@ mod tests {
             vec![Command::Delete { key: Bytes::from_static(b"b") }],
         ];
         for (index, commands) in (1..).zip(entries) {
-            let payload = Entry { clock: HybridClock(index), commands }.encode();
-            let entry = LogEntry { index: Index(index), term: Term(1), kind: EntryKind::Normal, payload };
-            reads.committed(ShardId(1), &entry);
+            let commands = commands.into_iter().map(Into::into).collect();
+            commit(&mut reads, index, commands);
         }
         reads
+    }
+
+    fn commit(reads: &mut Reads, index: u64, commands: Vec<Stamped>) {
+        let payload = Entry { clock: HybridClock(index), commands }.encode();
+        let entry = LogEntry { index: Index(index), term: Term(1), kind: EntryKind::Normal, payload };
+        reads.committed(ShardId(1), &entry);
+    }
+
+    #[test]
+    fn a_command_must_be_answered_what_the_log_makes_of_it() {
+        let mut reads = reads();
+        let stamp = Stamp { client: 1, sequence: 1, prev: 0, floor: 0, opened: HybridClock(0) };
+        let add = Stamped {
+            stamp: Some(stamp),
+            command: Command::Increment { key: Bytes::from_static(b"n"), by: 2 },
+        };
+        let part = Part {
+            key: Bytes::from_static(b"n"),
+            condition: Some(Condition::Absent),
+            change: Change::Put(Bytes::from_static(b"x")),
+        };
+        commit(&mut reads, 4, vec![add.clone(), add, Command::Write { parts: vec![part] }.into()]);
+        let receipt = |revision| Receipt {
+            shard: ShardId(1),
+            term: Term(1),
+            index: Index(4),
+            revision: Revision(revision),
+            copies: 3,
+        };
+        let counted = |value| Reply::Counted { value, receipt: receipt(5) };
+        let not_met =
+            |revision| Reply::NotMet { part: 0, key: Bytes::from_static(b"n"), revision, at: Index(4) };
+        let replied = |replies: &[Reply]| reads.replied(0, ShardId(1), Index(4), replies).is_none();
+        let five = Some(Revision(5));
+        assert!(replied(&[counted(2), counted(2), not_met(five)]));
+        assert!(!replied(&[counted(2), counted(4), not_met(five)]), "done twice");
+        assert!(!replied(&[counted(2), counted(2), not_met(None)]), "judged before");
+        assert!(!replied(&[counted(2), counted(2), Reply::Written(receipt(6))]));
+        assert!(!replied(&[counted(2), counted(2)]));
+        assert!(reads.opened(ShardId(1), HybridClock(4), Index(3)).is_none());
+        assert!(reads.opened(ShardId(1), HybridClock(2), Index(3)).is_some(), "too old");
+        assert!(reads.opened(ShardId(1), HybridClock(5), Index(3)).is_some(), "of the future");
     }
 
     fn row(value: &'static str, revision: u64) -> Row {

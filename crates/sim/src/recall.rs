@@ -1,0 +1,241 @@
+//! What clients remember of their requests, for the judges: each answer as what was seen of each key, and when.
+
+use bytes::Bytes;
+use ringfort_types::{
+    Change, Code, Condition, Consistency, Index, Outcome, Page, Part, Reply, Request, Row, Scan, ShardId,
+};
+
+use crate::clients::Asker;
+use crate::history::{Action, Operation};
+use crate::judges::ANSWERED_ONCE;
+use crate::judges::lost_writes::LAST_READER;
+use crate::sessions::Pending;
+use crate::world::World;
+
+impl World {
+    /// A request is over.
+    pub(crate) fn remember(&mut self, id: u64, reply: Option<Reply>, outcome: Outcome) {
+        let asked = self.clients.asked(id);
+        let (request, by, invoked_us, floor) =
+            (asked.request.clone(), asked.by, asked.invoked_us, asked.floor);
+        let shard = self.shard_of(&request);
+        match (&request, reply) {
+            (Request::Digest { .. } | Request::DigestAt { .. } | Request::ClusterState, _) => {}
+            (Request::Scan(scan), Some(Reply::Page(page))) => {
+                self.remember_page(id, by, invoked_us, floor, scan.clone(), page);
+            }
+            (Request::Get { key, consistency }, Some(Reply::Value { row, at, .. })) => {
+                let shard = shard.expect("an answer comes from a born cluster");
+                let read = [(key.clone(), row)];
+                self.remember_read(id, by, invoked_us, shard, *consistency, &read, (at, floor));
+            }
+            (Request::GetMany { keys, consistency }, Some(Reply::Values { rows, at, .. })) => {
+                let shard = shard.expect("an answer comes from a born cluster");
+                let read: Vec<(Bytes, Option<Row>)> = keys.iter().cloned().zip(rows).collect();
+                self.remember_read(id, by, invoked_us, shard, *consistency, &read, (at, floor));
+            }
+            (Request::OpenSession { shard }, Some(Reply::Opened { clock })) => {
+                let broken = self.judges.reads.opened(*shard, clock, floor);
+                self.find_all(broken.into_iter().collect());
+                if let Asker::Client(client) = by {
+                    self.session_opened(client, *shard, clock);
+                }
+                self.clients.count(Some(true));
+            }
+            (request, reply) if request.is_write() => {
+                if matches!(reply, None | Some(Reply::Failed(_))) {
+                    if outcome == Outcome::Rejected {
+                        return self.clients.count(Some(false));
+                    }
+                    return self.remember_write(id, invoked_us, request, None);
+                }
+                self.remember_write(id, invoked_us, request, reply.as_ref());
+            }
+            (_, Some(Reply::Failed(_)) | None) => self.clients.count(Some(false)),
+            (request, Some(other)) => {
+                let what = format_args!("{other:?} answers {request:?}");
+                self.find(ANSWERED_ONCE, what);
+            }
+        }
+    }
+
+    /// A stamped write whose outcome its client knows at last, or will never know.
+    pub(crate) fn remember_stamped(&mut self, id: u64, pending: &Pending, reply: Option<&Reply>) {
+        let Some(Reply::Failed(failure)) = reply else {
+            return self.remember_write(id, pending.invoked_us, &pending.request, reply);
+        };
+        self.clients.count(Some(false));
+        if failure.code == Code::SessionExpired && pending.was_sent_again() {
+            // Not this time. But perhaps when it came before.
+            self.record_write(id, pending.invoked_us, &pending.request, None);
+        }
+    }
+
+    fn remember_write(&mut self, id: u64, invoked_us: u64, request: &Request, reply: Option<&Reply>) {
+        self.clients.count(reply.map(|_| true));
+        self.record_write(id, invoked_us, request, reply);
+    }
+
+    fn record_write(&mut self, id: u64, invoked_us: u64, request: &Request, reply: Option<&Reply>) {
+        let shard = self.shard_of(request);
+        if let (Some(shard), Some(reply)) = (shard, reply)
+            && let Some(at) = index_of(reply)
+        {
+            self.judges.reads.known(shard, at);
+        }
+        let returned_us = reply.map(|_| self.now_us);
+        for (key, action) in self.actions(request, reply) {
+            // What a get tells of an unknown outcome is nothing.
+            if returned_us.is_none() && matches!(action, Action::Get(_)) {
+                continue;
+            }
+            self.history.push(Operation { client: id, key, action, invoked_us, returned_us });
+        }
+        self.learn(request, reply);
+    }
+
+    /// What a write has done and seen; if its outcome is unknown, what it may have.
+    fn actions(&self, request: &Request, reply: Option<&Reply>) -> Vec<(Bytes, Action)> {
+        match (request, reply) {
+            (Request::Put { key, value }, _) => vec![(key.clone(), Action::Put(value.clone()))],
+            (Request::Delete { key }, _) => vec![(key.clone(), Action::Delete)],
+            (Request::Increment { key, by }, reply) => {
+                let gave = if let Some(Reply::Counted { value, .. }) = reply { Some(*value) } else { None };
+                vec![(key.clone(), Action::Add { by: *by, gave })]
+            }
+            (Request::Write { parts }, Some(Reply::NotMet { part, revision, .. })) => {
+                let (part, met) = (&parts[*part as usize], &parts[..*part as usize]);
+                let met =
+                    met.iter().filter_map(|met| Some((met.key.clone(), Action::Get(self.demanded(met)?))));
+                let found = match revision {
+                    None => Some(None),
+                    Some(revision) => self.clients.keys.value(&part.key, *revision).map(Some),
+                };
+                let found = found.map(|found| (part.key.clone(), Action::Get(found)));
+                met.chain(found).collect()
+            }
+            (Request::Write { parts }, _) => {
+                let action = |part: &Part| {
+                    let action = match (self.demanded(part), part.change.clone()) {
+                        (Some(saw), Change::Put(value)) => Action::Swap { saw, put: Some(value) },
+                        (Some(saw), Change::Delete) => Action::Swap { saw, put: None },
+                        (Some(saw), Change::Keep) => Action::Get(saw),
+                        (None, Change::Put(value)) => Action::Put(value),
+                        (None, Change::Delete) => Action::Delete,
+                        (None, Change::Keep) => return None,
+                    };
+                    Some((part.key.clone(), action))
+                };
+                parts.iter().filter_map(action).collect()
+            }
+            (other, _) => unreachable!("{other:?} is not a write of keys"),
+        }
+    }
+
+    /// What a part's condition says that its key is; `None` if it does not say that much.
+    #[expect(
+        clippy::option_option,
+        reason = "whether it says anything, and then a value or that there is none"
+    )]
+    fn demanded(&self, part: &Part) -> Option<Option<Bytes>> {
+        match part.condition.as_ref()? {
+            Condition::Absent => Some(None),
+            Condition::Present => None,
+            Condition::Value(value) => Some(Some(value.clone())),
+            Condition::Revision(revision) => self.clients.keys.value(&part.key, *revision).map(Some),
+        }
+    }
+
+    /// What everybody knows from now on.
+    fn learn(&mut self, request: &Request, reply: Option<&Reply>) {
+        let Some(Reply::Written(receipt)) = reply else { return };
+        let mut learn = |key: &Bytes, value: Option<&Bytes>| {
+            let row = value.map(|value| Row { value: value.clone(), revision: receipt.revision });
+            self.clients.keys.saw(key, row.as_ref());
+        };
+        match request {
+            Request::Put { key, value } => learn(key, Some(value)),
+            Request::Delete { key } => learn(key, None),
+            Request::Write { parts } => {
+                for part in parts {
+                    match &part.change {
+                        Change::Put(value) => learn(&part.key, Some(value)),
+                        Change::Delete => learn(&part.key, None),
+                        Change::Keep => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "all that there is to say about a read")]
+    fn remember_read(
+        &mut self,
+        id: u64,
+        by: Asker,
+        invoked_us: u64,
+        shard: ShardId,
+        consistency: Consistency,
+        read: &[(Bytes, Option<Row>)],
+        (at, floor): (Index, Index),
+    ) {
+        let is_stale = consistency == Consistency::Stale;
+        let floor = if is_stale { Index(0) } else { floor };
+        for (key, row) in read {
+            let broken = self.judges.reads.got(shard, key, row.as_ref(), at, floor);
+            self.find_all(broken.into_iter().collect());
+        }
+        if is_stale {
+            return;
+        }
+        self.clients.count(Some(true));
+        self.judges.reads.known(shard, at);
+        let client = if by == Asker::Judge { LAST_READER } else { id };
+        for (key, row) in read {
+            self.clients.keys.saw(key, row.as_ref());
+            let action = Action::Get(row.as_ref().map(|row| row.value.clone()));
+            let returned_us = Some(self.now_us);
+            self.history.push(Operation { client, key: key.clone(), action, invoked_us, returned_us });
+        }
+    }
+
+    /// A list is a get of every key at one time: of those that it finds, and of those of its shard that it
+    /// doesn't. (That the gets are of one and the same time is for `judges::reads`.)
+    fn remember_page(&mut self, id: u64, by: Asker, invoked_us: u64, floor: Index, scan: Scan, page: Page) {
+        // Later pages are of the first one's index.
+        let floor = if scan.at.is_none() { floor } else { Index(0) };
+        let broken = self.judges.reads.listed(scan.shard, &scan, &page, floor);
+        self.find_all(broken.into_iter().collect());
+        self.clients.count(Some(true));
+        if scan.at.is_none() {
+            self.judges.reads.known(scan.shard, page.at);
+        }
+        if let (Some(next), Asker::Client(client)) = (page.next, by) {
+            let rest = Scan { at: Some(page.at), from: next, ..scan };
+            self.clients.next.insert(client, rest);
+            return;
+        }
+        if scan.at.is_some() {
+            return;
+        }
+        for key in self.clients.keys.all() {
+            let found = page.rows.iter().find(|(found, _)| *found == key);
+            if found.is_none() && self.shard_of_key(&key) != Some(scan.shard) {
+                continue;
+            }
+            let action = Action::Get(found.map(|(_, row)| row.value.clone()));
+            let returned_us = Some(self.now_us);
+            self.history.push(Operation { client: id, key, action, invoked_us, returned_us });
+        }
+    }
+}
+
+/// The index that whoever hears this knows the shard to have come to.
+fn index_of(reply: &Reply) -> Option<Index> {
+    match reply {
+        Reply::Written(receipt) | Reply::Counted { receipt, .. } => Some(receipt.index),
+        Reply::NotMet { at, .. } => Some(*at),
+        _ => None,
+    }
+}

@@ -1,0 +1,350 @@
+//! What clients are told, in the form in which it travels inside and between nodes.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::limits::{GET_MANY_KEYS_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use crate::wire::{Malformed, Reader, put_bytes, put_varint};
+use crate::{
+    Code, Epoch, Failure, HybridClock, Incarnation, Index, NodeId, Outcome, Revision, Role, ShardId, Slot,
+    Term,
+};
+
+/// Longest text in an answer (addresses, error messages), in bytes.
+const TEXT_BYTES_MAX: usize = 4096;
+
+/// A value and the revision that last changed it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The value.
+    pub value: Bytes,
+    /// The shard's revision when it was written.
+    pub revision: Revision,
+}
+
+/// What an acknowledged write returns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Receipt {
+    /// Where it went.
+    pub shard: ShardId,
+    /// The term of its entry.
+    pub term: Term,
+    /// The index of its entry.
+    pub index: Index,
+    /// The revision that it made.
+    pub revision: Revision,
+    /// How many replicas were known to have synced it when it was acknowledged. Always a majority.
+    pub copies: u32,
+}
+
+/// One page of a scan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// The index that all pages of this scan are read at.
+    pub at: Index,
+    /// In key order.
+    pub rows: Vec<(Bytes, Row)>,
+    /// Where the next page begins; `None` when this is the last.
+    pub next: Option<Bytes>,
+}
+
+/// One node, as the asked node knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeState {
+    /// Its number.
+    pub id: NodeId,
+    /// Its operator's name for it.
+    pub name: String,
+    /// Where it listens.
+    pub address: String,
+    /// Its data directory's number.
+    pub incarnation: Incarnation,
+    /// Whether it is connected and has reported lately.
+    pub reachable: bool,
+    /// Whether it takes no writes for lack of room.
+    pub disk_full: bool,
+    /// Estimated rows over its replicas.
+    pub keys_estimate: u64,
+    /// Estimated bytes of tables over its replicas.
+    pub bytes_estimate: u64,
+    /// How old its report is, in milliseconds; `u64::MAX` if there is none.
+    pub report_age_ms: u64,
+}
+
+/// One shard, as the asked node knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ShardState {
+    /// Its number.
+    pub shard: ShardId,
+    /// Its slots, as inclusive ranges.
+    pub slots: Vec<(Slot, Slot)>,
+    /// Its leader, if one is known.
+    pub leader: Option<NodeId>,
+    /// The term of that leader.
+    pub term: Term,
+    /// Its replicas, the preferred leader first, each with what it last reported.
+    pub replicas: Vec<(NodeId, crate::ReplicaReport)>,
+}
+
+/// The cluster, as the asked node knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClusterState {
+    /// The layout's version.
+    pub epoch: Epoch,
+    /// The cluster's number, drawn from its nodes' incarnations at birth.
+    pub cluster: u64,
+    /// Who answers.
+    pub node: NodeId,
+    /// In the order of their numbers.
+    pub nodes: Vec<NodeState>,
+    /// In the order of their numbers; the meta group first.
+    pub shards: Vec<ShardState>,
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// To `Get`.
+    Value {
+        /// The row, if the key is there.
+        row: Option<Row>,
+        /// The index it was read at.
+        at: Index,
+        /// The shard's revision at that index or just after it.
+        revision: Revision,
+    },
+    /// To `Put`, `Delete`, `Write` and `Digest`.
+    Written(Receipt),
+    /// To `Write`: a condition was not met, and nothing was changed.
+    NotMet {
+        /// The first part whose condition was not met, counted from 0.
+        part: u32,
+        /// Its key.
+        key: Bytes,
+        /// The key's revision; `None` if it is not there.
+        revision: Option<Revision>,
+        /// The index at which that was found.
+        at: Index,
+    },
+    /// To `Increment`.
+    Counted {
+        /// The value now.
+        value: i64,
+        /// As for any write.
+        receipt: Receipt,
+    },
+    /// To `GetMany`.
+    Values {
+        /// One for each key, in the order in which they were asked for.
+        rows: Vec<Option<Row>>,
+        /// The index that all were read at.
+        at: Index,
+        /// The shard's revision at that index or just after it.
+        revision: Revision,
+    },
+    /// To `OpenSession`.
+    Opened {
+        /// The shard's clock, at the time of asking or a little later.
+        clock: HybridClock,
+    },
+    /// To `Scan`.
+    Page(Page),
+    /// To `DigestAt`.
+    Digest {
+        /// The index it was taken at.
+        at: Index,
+        /// XXH3 of all rows in key order.
+        hash: u64,
+        /// How many rows.
+        rows: u64,
+    },
+    /// To `ClusterState`.
+    Cluster(Box<ClusterState>),
+    /// To anything that failed.
+    Failed(Failure),
+}
+
+impl Reply {
+    /// Its size for the purpose of bounds.
+    pub fn weight(&self) -> usize {
+        const OVERHEAD: usize = 64;
+        OVERHEAD
+            + match self {
+                Reply::Value { row: Some(row), .. } => row.value.len(),
+                Reply::Values { rows, .. } => {
+                    rows.iter().map(|row| row.as_ref().map_or(0, |row| row.value.len()) + 32).sum()
+                }
+                Reply::NotMet { key, .. } => key.len(),
+                Reply::Page(page) => {
+                    page.rows.iter().map(|(key, row)| key.len() + row.value.len() + 32).sum()
+                }
+                Reply::Failed(failure) => failure.message.len(),
+                Reply::Cluster(state) => 256 * (state.nodes.len() + state.shards.len()),
+                _ => 0,
+            }
+    }
+
+    /// Appends its bytes (between nodes only). `Cluster` never travels between nodes.
+    pub fn encode(&self, out: &mut BytesMut) {
+        match self {
+            Reply::Value { row, at, revision } => {
+                out.put_slice(&[1, row.is_some().into()]);
+                put_varint(out, at.0);
+                put_varint(out, revision.0);
+                if let Some(row) = row {
+                    encode_row(row, out);
+                }
+            }
+            Reply::Written(receipt) => {
+                out.put_u8(2);
+                encode_receipt(receipt, out);
+            }
+            Reply::Page(page) => {
+                out.put_u8(3);
+                put_varint(out, page.at.0);
+                put_varint(out, page.rows.len() as u64);
+                for (key, row) in &page.rows {
+                    put_bytes(out, key);
+                    encode_row(row, out);
+                }
+                out.put_u8(page.next.is_some().into());
+                put_bytes(out, page.next.as_deref().unwrap_or_default());
+            }
+            Reply::Digest { at, hash, rows } => {
+                out.put_u8(4);
+                put_varint(out, at.0);
+                out.put_u64_le(*hash);
+                put_varint(out, *rows);
+            }
+            Reply::Failed(failure) => {
+                out.put_slice(&[5, u8::from(failure.outcome == Outcome::Unknown), failure.code as u8]);
+                let message = &failure.message;
+                put_bytes(out, &message.as_bytes()[..message.floor_char_boundary(TEXT_BYTES_MAX)]);
+            }
+            Reply::NotMet { part, key, revision, at } => {
+                out.put_u8(6);
+                put_varint(out, (*part).into());
+                put_bytes(out, key);
+                // No key has revision 0.
+                put_varint(out, revision.map_or(0, |revision| revision.0));
+                put_varint(out, at.0);
+            }
+            Reply::Counted { value, receipt } => {
+                out.put_u8(7);
+                out.put_i64_le(*value);
+                encode_receipt(receipt, out);
+            }
+            Reply::Values { rows, at, revision } => {
+                out.put_u8(8);
+                put_varint(out, at.0);
+                put_varint(out, revision.0);
+                put_varint(out, rows.len() as u64);
+                for row in rows {
+                    out.put_u8(row.is_some().into());
+                    if let Some(row) = row {
+                        encode_row(row, out);
+                    }
+                }
+            }
+            Reply::Opened { clock } => {
+                out.put_u8(9);
+                out.put_u64_le(clock.0);
+            }
+            Reply::Cluster(_) => {
+                Reply::Failed(Failure::rejected(Code::InvalidArgument, "ask the node itself for its state"))
+                    .encode(out);
+            }
+        }
+    }
+
+    /// Reads what [`Reply::encode`] wrote.
+    pub fn decode(reader: &mut Reader) -> Result<Reply, Malformed> {
+        Ok(match reader.u8()? {
+            1 => {
+                let found = reader.u8()? != 0;
+                Reply::Value {
+                    at: Index(reader.varint()?),
+                    revision: Revision(reader.varint()?),
+                    row: if found { Some(decode_row(reader)?) } else { None },
+                }
+            }
+            2 => Reply::Written(decode_receipt(reader)?),
+            3 => {
+                let at = Index(reader.varint()?);
+                let count = reader.count(3)?;
+                let mut rows = Vec::with_capacity(count);
+                for _ in 0..count {
+                    rows.push((reader.bytes(KEY_BYTES_MAX)?, decode_row(reader)?));
+                }
+                let more = reader.u8()? != 0;
+                let next = reader.bytes(KEY_BYTES_MAX + 1)?;
+                Reply::Page(Page { at, rows, next: more.then_some(next) })
+            }
+            4 => Reply::Digest { at: Index(reader.varint()?), hash: reader.u64()?, rows: reader.varint()? },
+            5 => {
+                let outcome = if reader.u8()? == 0 { Outcome::Rejected } else { Outcome::Unknown };
+                let code = Code::from_u8(reader.u8()?).ok_or(Malformed("unknown code"))?;
+                Reply::Failed(Failure { outcome, code, message: reader.string(TEXT_BYTES_MAX)? })
+            }
+            6 => Reply::NotMet {
+                part: reader.varint()? as u32,
+                key: reader.bytes(KEY_BYTES_MAX)?,
+                revision: Some(Revision(reader.varint()?)).filter(|revision| *revision != Revision(0)),
+                at: Index(reader.varint()?),
+            },
+            7 => Reply::Counted { value: reader.u64()? as i64, receipt: decode_receipt(reader)? },
+            8 => {
+                let (at, revision) = (Index(reader.varint()?), Revision(reader.varint()?));
+                let count = reader.count(1)?;
+                if count > GET_MANY_KEYS_MAX {
+                    return Err(Malformed("too many rows in an answer"));
+                }
+                let mut rows = Vec::with_capacity(count);
+                for _ in 0..count {
+                    let found = reader.u8()? != 0;
+                    rows.push(if found { Some(decode_row(reader)?) } else { None });
+                }
+                Reply::Values { rows, at, revision }
+            }
+            9 => Reply::Opened { clock: HybridClock(reader.u64()?) },
+            _ => return Err(Malformed("unknown kind of reply")),
+        })
+    }
+}
+
+fn encode_receipt(receipt: &Receipt, out: &mut BytesMut) {
+    put_varint(out, receipt.shard.0.into());
+    put_varint(out, receipt.term.0);
+    put_varint(out, receipt.index.0);
+    put_varint(out, receipt.revision.0);
+    put_varint(out, receipt.copies.into());
+}
+
+fn decode_receipt(reader: &mut Reader) -> Result<Receipt, Malformed> {
+    Ok(Receipt {
+        shard: ShardId(reader.varint()? as u32),
+        term: Term(reader.varint()?),
+        index: Index(reader.varint()?),
+        revision: Revision(reader.varint()?),
+        copies: reader.varint()? as u32,
+    })
+}
+
+fn encode_row(row: &Row, out: &mut BytesMut) {
+    put_varint(out, row.revision.0);
+    put_bytes(out, &row.value);
+}
+
+fn decode_row(reader: &mut Reader) -> Result<Row, Malformed> {
+    Ok(Row { revision: Revision(reader.varint()?), value: reader.bytes(VALUE_BYTES_MAX)? })
+}
+
+/// Roles as they are shown to people.
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Role::Leader => "leader",
+            Role::Follower => "follower",
+            Role::Candidate => "candidate",
+        })
+    }
+}
