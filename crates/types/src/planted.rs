@@ -44,8 +44,6 @@ bugs! {
     ReadWithoutQuorum => "read-without-quorum",
     /// A replica confirms a leader's term to it although it is in a later one.
     ReadNotBoundToTerm => "read-not-bound-to-term",
-    /// A leader counts whoever confirms its terms, asked about that shard or not, and as often as it is heard.
-    ReadConfirmedByAnyone => "read-confirmed-by-anyone",
     /// A new leader answers reads before it has committed an entry of its own term.
     ReadBeforeOwnEntry => "read-before-own-entry",
     /// A table's applied index is not kept together with its data.
