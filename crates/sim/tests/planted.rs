@@ -16,7 +16,7 @@ fn planted_bugs_are_found() {
         (Bug::TableNotReplayed, "never changed"),
         (Bug::ReplyForOverwritten, "answered, once"),
         (Bug::WipedNodeVotes, "synced survives"),
-        (Bug::RowsLost, "the same rows"),
+        (Bug::RowsLost, "its place in the log"),
     ];
     for (bug, by) in soon {
         let found = find_planted(bug, 20).unwrap_or_else(|| panic!("{bug} was not found under twenty seeds"));
