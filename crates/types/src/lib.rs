@@ -29,10 +29,10 @@ pub use clock::{HybridClock, Now};
 pub use command::{Command, Entry};
 pub use error::{Code, Failure, Outcome};
 pub use ids::{Epoch, Incarnation, Index, NodeId, PeerId, Revision, ShardId, Slot, Term};
-pub use log::{EntryKind, HardState, LogEntry, Record};
+pub use log::{Base, EntryKind, HardState, LogEntry, Record};
 pub use message::{
     BirthStage, Forward, Hello, NodeReport, PeerFrame, PeerMessage, ReadProbe, ReadProbeReply, ReplicaReport,
-    Role,
+    Role, SnapshotChunk, SnapshotReply, SnapshotVerdict,
 };
 pub use request::{
     ClusterState, Consistency, NodeState, Page, Receipt, Reply, Request, Row, Scan, ShardState, Token,

@@ -58,6 +58,12 @@ bugs! {
     WipedNodeVotes => "wiped-node-votes",
     /// One node's replicas lose some rows.
     RowsLost => "rows-lost",
+    /// A log lets go of entries that its node's table does not hold durably.
+    LogCutTooFar => "log-cut-too-far",
+    /// A leader has nothing to offer to a follower that needs what was let go of.
+    LogCutWithoutSnapshot => "log-cut-without-snapshot",
+    /// A snapshot counts as complete before all of it has arrived.
+    SnapshotInstalledHalf => "snapshot-installed-half",
 }
 
 impl fmt::Display for Bug {
