@@ -17,10 +17,11 @@ pub(crate) fn open(
     tables: &dyn Tables,
     cluster: u64,
     wanted: &[ShardId],
+    options: LogOptions,
 ) -> Result<Recovered, StartError> {
     let started = Instant::now();
     let mut said = started;
-    let found = recover(data, tables, cluster, wanted, LogOptions::default(), &mut |progress| {
+    let found = recover(data, tables, cluster, wanted, options, &mut |progress| {
         if progress.done.is_multiple_of(1024) && said.elapsed() > PATIENCE {
             said = Instant::now();
             let (done, total) = (progress.done, progress.total);
