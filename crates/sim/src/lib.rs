@@ -40,6 +40,7 @@ mod power;
 mod process;
 mod random;
 mod shrink;
+mod tables;
 mod trace;
 mod verdict;
 mod world;
