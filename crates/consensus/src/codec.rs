@@ -9,10 +9,11 @@
 //!         | reject_hint | request_snapshot | priority | context bytes | count | entry × count
 //! entry   = kind u8 (0 normal, 1 configuration) | term | data bytes          (integers: varints)
 //! ```
-//! An entry's index is the message's index, plus one, plus its place.
+//! An entry's index is the message's index, plus one, plus its place. Of a snapshot only its index and its term
+//! travel, as `index` and `log_term`: its data goes its own way, and all replicas know the configuration.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use raft::eraftpb::{Entry, EntryType, Message, MessageType};
+use raft::eraftpb::{Entry, EntryType, Message, MessageType, Snapshot};
 use ringfort_types::wire::{Malformed, Reader, put_bytes, put_varint};
 use ringfort_types::{EntryKind, Index, LogEntry, Term};
 
@@ -23,6 +24,14 @@ const DATA_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Whether an encoded message carries entries for a follower.
 pub fn is_append(message: &[u8]) -> bool {
     message.first() == Some(&(MessageType::MsgAppend as u8))
+}
+
+/// For a message that tells its receiver to go on from a snapshot: the snapshot's index and term.
+pub fn snapshot(message: &Bytes) -> Option<(Index, Term)> {
+    if message.first() != Some(&(MessageType::MsgSnapshot as u8)) {
+        return None;
+    }
+    decode(message.clone()).ok().map(|message| (Index(message.index), Term(message.log_term)))
 }
 
 /// Whether a message of this type speaks of entries in its sender's log, or gives a vote: it must not leave
@@ -41,14 +50,20 @@ pub(crate) fn waits_for_entries(message: &Message) -> bool {
 pub(crate) fn encode(message: &Message) -> Bytes {
     let data: usize = message.entries.iter().map(|entry| entry.data.len() + 16).sum();
     let mut out = BytesMut::with_capacity(64 + data);
+    let (log_term, index) = if message.get_msg_type() == MessageType::MsgSnapshot {
+        let metadata = message.get_snapshot().get_metadata();
+        (metadata.term, metadata.index)
+    } else {
+        (message.log_term, message.index)
+    };
     out.put_u8(message.get_msg_type() as u8);
     out.put_u8(if message.reject { REJECT } else { 0 });
     for number in [
         message.to,
         message.from,
         message.term,
-        message.log_term,
-        message.index,
+        log_term,
+        index,
         message.commit,
         message.commit_term,
         message.reject_hint,
@@ -107,13 +122,19 @@ pub(crate) fn decode(bytes: Bytes) -> Result<Message, Malformed> {
     }
     message.set_entries(entries.into());
     reader.finish()?;
+    if message.get_msg_type() == MessageType::MsgSnapshot {
+        let mut snapshot = Snapshot::default();
+        (snapshot.mut_metadata().index, snapshot.mut_metadata().term) = (message.index, message.log_term);
+        message.set_snapshot(snapshot);
+    }
     Ok(message)
 }
 
 /// Only what one replica may say to another; what the crate uses for itself is refused.
 fn message_type(number: u8) -> Result<MessageType, Malformed> {
     use MessageType as T;
-    const TYPES: [T; 10] = [
+    const TYPES: [T; 11] = [
+        T::MsgSnapshot,
         T::MsgAppend,
         T::MsgAppendResponse,
         T::MsgRequestVote,

@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use raft::eraftpb::{ConfState, Entry, HardState as RaftHardState, Message, MessageType};
-use raft::{Config, RawNode, StateRole};
+use raft::{Config, ProgressState, RawNode, SnapshotStatus, StateRole};
 use ringfort_types::limits::{APPEND_BYTES_MAX, APPENDS_IN_FLIGHT_MAX, HEARTBEAT_MS, TICK_MS};
 use ringfort_types::planted::{self, Bug};
 use ringfort_types::wire::Malformed;
-use ringfort_types::{HardState, Index, LogEntry, PeerId, Record, Role, ShardId, Term};
+use ringfort_types::{Base, HardState, Index, LogEntry, PeerId, Record, Role, ShardId, Term};
 
 use crate::codec;
 use crate::election::{ELECTION_TICKS, ticks_bound, timeout_ticks};
@@ -33,7 +33,9 @@ pub struct GroupConfig {
 pub struct Restored {
     /// The last hard state.
     pub hard_state: HardState,
-    /// First index of each term, ascending.
+    /// What comes before the log's first entry. Not above `applied`.
+    pub base: Base,
+    /// First index of each term, ascending, from the base on.
     pub terms: Vec<(Index, Term)>,
     /// The log's last index.
     pub last: Index,
@@ -87,6 +89,9 @@ pub struct Turn {
     pub committed: Vec<LogEntry>,
     /// To be read for a follower that lags.
     pub fetch: Option<Fetch>,
+    /// Followers that need what is gone: each must be given a table, and then [`Group::offer`] says so. Named again
+    /// for as long as they need it.
+    pub without: Vec<PeerId>,
 }
 
 /// One replica of one Raft group.
@@ -105,12 +110,17 @@ pub struct Group {
     fetching: Option<Wanted>,
     /// Does not stand for election, and does not take over when asked to.
     abstains: bool,
+    /// The generation of the table that the snapshot which is about to be taken in goes with.
+    generation: u64,
+    /// The last snapshot whose record is synced.
+    installed: Option<Base>,
 }
 
 #[derive(Debug)]
 struct UnsyncedReady {
     number: u64,
     term_or_vote: bool,
+    installs: Option<Base>,
 }
 
 impl Group {
@@ -126,6 +136,7 @@ impl Group {
         let store = MemoryLog::new(
             hard_state,
             ConfState::from((voters, Vec::new())),
+            (restored.base.index, restored.base.term),
             &restored.terms,
             restored.last,
             restored.tail.iter().map(codec::from_log_entry).collect(),
@@ -161,6 +172,8 @@ impl Group {
             commit_unrecorded: false,
             fetching: None,
             abstains: false,
+            generation: restored.base.generation,
+            installed: None,
         };
         group.set_timeout();
         group
@@ -180,7 +193,7 @@ impl Group {
 
     /// A tick has passed.
     pub fn tick(&mut self) {
-        if self.abstains && self.raw.raft.state != StateRole::Leader {
+        if (self.abstains || self.awaits_table()) && self.raw.raft.state != StateRole::Leader {
             return;
         }
         self.set_timeout();
@@ -190,6 +203,12 @@ impl Group {
             // It has just stood; the next attempt waits another time.
             self.attempt += 1;
         }
+    }
+
+    /// A snapshot has been taken in, and its table is not in place. Until then it does not stand for election: the crate
+    /// looks at the entries after the applied one before it does, and some of those are in the table.
+    fn awaits_table(&self) -> bool {
+        self.raw.raft.raft_log.applied < self.raw.store().base().0
     }
 
     fn set_timeout(&mut self) {
@@ -203,16 +222,73 @@ impl Group {
 
     /// Takes in a message from another replica.
     pub fn step(&mut self, message: Bytes) -> Result<(), Malformed> {
-        let message = codec::decode(message)?;
+        let mut message = codec::decode(message)?;
+        if message.get_msg_type() == MessageType::MsgSnapshot {
+            let voters: Vec<u64> = self.config.voters.iter().map(|peer| peer.0).collect();
+            message.mut_snapshot().mut_metadata().set_conf_state(ConfState::from((voters, Vec::new())));
+        }
         if message.to != self.config.me.0 {
             return Ok(());
         }
-        if self.abstains && message.get_msg_type() == MessageType::MsgTimeoutNow {
+        if (self.abstains || self.awaits_table()) && message.get_msg_type() == MessageType::MsgTimeoutNow {
             return Ok(());
         }
         // What the crate refuses here (a peer that it doesn't know) has no effect.
         let _ = self.raw.step(message);
         Ok(())
+    }
+
+    /// Takes in a message that tells it to go on from a snapshot, whose table is here complete, as this generation.
+    /// Whether that is what will be done: it may be that the log has all of it, or that the message is out of date.
+    ///
+    /// To be called only while no earlier one is under way ([`Group::is_installing`]).
+    pub fn step_snapshot(&mut self, message: Bytes, generation: u64) -> Result<bool, Malformed> {
+        assert!(!self.is_installing(), "one snapshot at a time");
+        let before = std::mem::replace(&mut self.generation, generation);
+        let stepped = self.step(message);
+        let is_taken = self.raw.snap().is_some();
+        if !is_taken {
+            self.generation = before;
+        }
+        stepped.map(|()| is_taken)
+    }
+
+    /// Whether a snapshot has been taken in whose record is not known to be synced.
+    pub fn is_installing(&self) -> bool {
+        self.raw.snap().is_some() || self.unsynced.iter().any(|ready| ready.installs.is_some())
+    }
+
+    /// The snapshot whose record has become durable since the last call: its table takes the place of the one in
+    /// use now, before anything more is applied.
+    pub fn take_installed(&mut self) -> Option<Base> {
+        self.installed.take()
+    }
+
+    /// Entries up to this one, which is applied and flushed, are gone from the disk.
+    pub fn let_go(&mut self, base: Base) {
+        self.raw.mut_store().let_go(base.index.0, base.term.0);
+    }
+
+    /// For a leader: the peer has a table complete up to this index. False if the log does not go on from there (any
+    /// more).
+    pub fn offer(&mut self, peer: PeerId, index: Index) -> bool {
+        let can_go_on = self.role() == Role::Leader && self.raw.store().goes_on_from(index.0);
+        if can_go_on {
+            self.raw.mut_store().offer(peer.0, index.0);
+        }
+        can_go_on
+    }
+
+    /// For a leader: the index of the snapshot that this peer was told to go on from, and has not answered for.
+    pub fn awaits_snapshot(&self, peer: PeerId) -> Option<Index> {
+        let progress = self.raw.raft.prs().get(peer.0)?;
+        let told = self.role() == Role::Leader && progress.state == ProgressState::Snapshot;
+        told.then_some(Index(progress.pending_snapshot))
+    }
+
+    /// What this peer was told about a snapshot came to nothing: it is asked anew where its log ends.
+    pub fn snapshot_failed(&mut self, peer: PeerId) {
+        self.raw.report_snapshot(peer.0, SnapshotStatus::Failure);
     }
 
     /// Appends an entry, if this replica leads and is not handing over. Says where it will be if it lasts.
@@ -241,6 +317,10 @@ impl Group {
             self.take_ready(&mut turn);
         }
         self.take_fetch(&mut turn);
+        if self.raw.raft.state != StateRole::Leader {
+            self.raw.mut_store().forget_offers();
+        }
+        turn.without = self.raw.mut_store().take_without().into_iter().map(PeerId).collect();
         turn
     }
 
@@ -253,6 +333,14 @@ impl Group {
             self.recorded = (Term(state.term), PeerId(state.vote));
             self.commit_unrecorded = true;
         }
+        let mut installs = None;
+        if !ready.snapshot().is_empty() {
+            let metadata = ready.snapshot().get_metadata();
+            let (index, term, generation) = (Index(metadata.index), Term(metadata.term), self.generation);
+            installs = Some(Base { index, term, generation });
+            self.raw.mut_store().install(index.0, term.0);
+        }
+        turn.records.extend(installs.map(|base| Record::Installed(shard, base)));
         let entries = ready.take_entries();
         self.raw.mut_store().append(&entries);
         turn.records.extend(entries.iter().map(|entry| Record::Entry(shard, codec::to_log_entry(entry))));
@@ -280,7 +368,7 @@ impl Group {
         }
         self.raw.advance_append_async(ready);
         if entries_wait {
-            self.unsynced.push_back(UnsyncedReady { number, term_or_vote });
+            self.unsynced.push_back(UnsyncedReady { number, term_or_vote, installs });
             turn.unsynced = Some(Unsynced { ready: number, messages: held });
         } else {
             assert!(held.is_empty(), "nothing waits where nothing is unsynced");
@@ -305,8 +393,8 @@ impl Group {
 
     /// The records of this ticket and all before it are durable: what waited for them may go.
     pub fn release(&mut self, ticket: Unsynced, _proof: &Synced) -> Vec<Outgoing> {
-        while self.unsynced.front().is_some_and(|earlier| earlier.number <= ticket.ready) {
-            self.unsynced.pop_front();
+        while let Some(earlier) = self.unsynced.pop_front_if(|earlier| earlier.number <= ticket.ready) {
+            self.installed = earlier.installs.or(self.installed);
         }
         self.raw.on_persist_ready(ticket.ready);
         ticket.messages

@@ -26,6 +26,8 @@ pub enum SeenKind {
     Append,
     /// An answer to that.
     AppendReply,
+    /// Go on from a snapshot.
+    Snapshot,
     /// The leader lives.
     Heartbeat,
     /// An answer to that.
@@ -47,7 +49,7 @@ pub struct Seen {
     pub to: PeerId,
     /// The sender's term; the one that it would stand in, in a pre-vote.
     pub term: Term,
-    /// The entry before those that are sent, or the last one that is acknowledged.
+    /// The entry before those that are sent, the last one that is acknowledged, or a snapshot's.
     pub index: Index,
     /// That entry's term.
     pub log_term: Term,
@@ -70,6 +72,7 @@ pub fn inspect(message: &Bytes) -> Result<Seen, Malformed> {
             MessageType::MsgRequestVoteResponse => SeenKind::VoteReply,
             MessageType::MsgAppend => SeenKind::Append,
             MessageType::MsgAppendResponse => SeenKind::AppendReply,
+            MessageType::MsgSnapshot => SeenKind::Snapshot,
             MessageType::MsgHeartbeat => SeenKind::Heartbeat,
             MessageType::MsgHeartbeatResponse => SeenKind::HeartbeatReply,
             MessageType::MsgTimeoutNow => SeenKind::TimeoutNow,
@@ -102,6 +105,9 @@ impl fmt::Display for Seen {
             }
             SeenKind::AppendReply if self.reject => write!(f, "append in term {term} refused after {index}"),
             SeenKind::AppendReply => write!(f, "append in term {term} taken up to {index}"),
+            SeenKind::Snapshot => {
+                write!(f, "go on in term {term} from the snapshot at {index} of term {log_term}")
+            }
             SeenKind::Heartbeat => write!(f, "heartbeat of term {term}, commit {commit}"),
             SeenKind::HeartbeatReply => write!(f, "heartbeat of term {term} heard"),
             SeenKind::TimeoutNow => write!(f, "stand for election after term {term}"),

@@ -21,8 +21,12 @@
 //! (`docs/decisions/0002-read-probes.md`); this crate only says whether a leader may ask
 //! ([`Group::read_index`]).
 //!
-//! Caveats. The log in memory ([`log`]) never forgets terms and never offers a snapshot, because the log on
-//! disk is never cut yet. Membership changes are not offered yet. The `raft` crate draws its own election
+//! **Old entries may be gone** ([`Group::let_go`]). A follower that needs them is named in [`Turn::without`]; once it
+//! is said to have a table's data ([`Group::offer`]), the leader tells it to go on from there. The follower's side is
+//! a record, [`Record::Installed`](ringfort_types::Record), and what comes out of [`Group::take_installed`] when that
+//! is synced.
+//!
+//! Caveats. Membership changes are not offered yet. The `raft` crate draws its own election
 //! timeout from a global generator whenever its role changes; we overwrite it before each tick, the only
 //! place where it is looked at.
 

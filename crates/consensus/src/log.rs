@@ -2,16 +2,20 @@
 //!
 //! Invariants:
 //! - every entry after the applied index is in memory: the crate needs those without waiting;
-//! - `runs` names the term of every index from 1 to `last`, so that the crate never has to ask for a
-//!   snapshot only because a term is not at hand;
-//! - entries at an index replace everything from that index on.
+//! - `runs` names the term of every index from the one after the base to `last`, so that the crate never has to ask
+//!   for a snapshot only because a term is not at hand;
+//! - entries at an index replace everything from that index on;
+//! - the base is not above the applied index. What is below it is answered with `Compacted`, and then the crate asks
+//!   for a snapshot. It gets one (an index and a term, nothing more) once the follower is said to have the data;
+//!   until then "temporarily unavailable", and the node hears who wants one.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{Error, GetEntriesContext, RaftState, Storage, StorageError};
 use ringfort_types::limits::SHARD_ENTRY_CACHE_BYTES;
+use ringfort_types::planted::{self, Bug};
 use ringfort_types::{Index, Term};
 
 /// Most old ranges that a group asks for at once. Further ones are asked for again by the next heartbeat.
@@ -35,7 +39,13 @@ pub(crate) struct MemoryLog {
     /// First index of each term, ascending in both.
     runs: Vec<(u64, u64)>,
     last: u64,
+    /// Index and term of the last entry that is gone.
+    base: (u64, u64),
     wanted: RefCell<Vec<Wanted>>,
+    /// Peers for whom a snapshot was asked in vain.
+    without: RefCell<Vec<u64>>,
+    /// Peers that have the data of a snapshot at this index.
+    offers: RefCell<BTreeMap<u64, u64>>,
     /// Old entries that have just been fetched, for the duration of one call into the crate.
     fetched: Vec<Entry>,
 }
@@ -44,6 +54,7 @@ impl MemoryLog {
     pub(crate) fn new(
         hard_state: HardState,
         conf_state: ConfState,
+        base: (Index, Term),
         terms: &[(Index, Term)],
         last: Index,
         tail: Vec<Entry>,
@@ -59,7 +70,10 @@ impl MemoryLog {
             recent: tail.into(),
             runs: terms.iter().map(|(index, term)| (index.0, term.0)).collect(),
             last: last.0,
+            base: (base.0.0, base.1.0),
             wanted: RefCell::default(),
+            without: RefCell::default(),
+            offers: RefCell::default(),
             fetched: Vec::new(),
         }
     }
@@ -95,6 +109,54 @@ impl MemoryLog {
             let gone = self.recent.pop_front().expect("just looked at");
             self.recent_bytes -= gone.data.len();
         }
+    }
+
+    /// Entries up to this one are gone from the disk.
+    pub(crate) fn let_go(&mut self, index: u64, term: u64) {
+        if index <= self.base.0 {
+            return;
+        }
+        assert!(index <= self.last, "{index} is beyond the log's end at {}", self.last);
+        self.base = (index, term);
+        if index == self.last {
+            self.runs.clear();
+        } else {
+            let first = self.runs.partition_point(|(start, _)| *start <= index + 1) - 1;
+            self.runs.drain(..first);
+            self.runs[0].0 = index + 1;
+        }
+    }
+
+    /// A snapshot takes the place of the whole log.
+    pub(crate) fn install(&mut self, index: u64, term: u64) {
+        self.recent.clear();
+        self.recent_bytes = 0;
+        self.runs.clear();
+        (self.base, self.last) = ((index, term), index);
+        self.wanted.get_mut().clear();
+    }
+
+    /// Index and term of the last entry that is gone.
+    pub(crate) fn base(&self) -> (u64, u64) {
+        self.base
+    }
+
+    /// Whether a snapshot at this index can be followed by what is in the log.
+    pub(crate) fn goes_on_from(&self, index: u64) -> bool {
+        (self.base.0..=self.last).contains(&index)
+    }
+
+    /// The peer has the data of a snapshot at this index. Counts for the next message to it.
+    pub(crate) fn offer(&mut self, peer: u64, index: u64) {
+        self.offers.get_mut().insert(peer, index);
+    }
+
+    pub(crate) fn forget_offers(&mut self) {
+        self.offers.get_mut().clear();
+    }
+
+    pub(crate) fn take_without(&mut self) -> Vec<u64> {
+        std::mem::take(self.without.get_mut())
     }
 
     pub(crate) fn take_wanted(&mut self) -> Vec<Wanted> {
@@ -137,6 +199,9 @@ impl Storage for MemoryLog {
         context: GetEntriesContext,
     ) -> raft::Result<Vec<Entry>> {
         assert!(high <= self.last + 1, "entries beyond the log's end");
+        if low <= self.base.0 {
+            return Err(Error::Store(StorageError::Compacted));
+        }
         let first = self.recent_first();
         if low >= first {
             let skip = (low - first) as usize;
@@ -162,25 +227,42 @@ impl Storage for MemoryLog {
     }
 
     fn term(&self, index: u64) -> raft::Result<u64> {
-        if index == 0 {
-            return Ok(0);
+        if index < self.base.0 {
+            return Err(Error::Store(StorageError::Compacted));
+        }
+        if index == self.base.0 {
+            return Ok(self.base.1);
         }
         if index > self.last {
             return Err(Error::Store(StorageError::Unavailable));
         }
         let run = self.runs.partition_point(|(start, _)| *start <= index);
-        Ok(self.runs[run.checked_sub(1).expect("the first run starts at index 1")].1)
+        Ok(self.runs[run.checked_sub(1).expect("the first run starts after the base")].1)
     }
 
     fn first_index(&self) -> raft::Result<u64> {
-        Ok(1)
+        Ok(self.base.0 + 1)
     }
 
     fn last_index(&self) -> raft::Result<u64> {
         Ok(self.last)
     }
 
-    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+    fn snapshot(&self, _request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        let offered = self.offers.borrow_mut().remove(&to).filter(|index| self.goes_on_from(*index));
+        // At index 0 there is nothing to offer: whoever is there needs entries, and they are there.
+        let Some(index) = offered.filter(|index| *index > 0) else {
+            let mut without = self.without.borrow_mut();
+            if !without.contains(&to) && !planted::is(Bug::LogCutWithoutSnapshot) {
+                without.push(to);
+            }
+            return Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable));
+        };
+        let mut snapshot = Snapshot::default();
+        let metadata = snapshot.mut_metadata();
+        metadata.index = index;
+        metadata.term = self.term(index)?;
+        metadata.set_conf_state(self.conf_state.clone());
+        Ok(snapshot)
     }
 }

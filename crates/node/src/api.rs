@@ -12,6 +12,12 @@
 //! - an answer to a [`Token`] of another node goes to that node as [`PeerMessage::Answer`];
 //! - [`Effect::Send`] may lose messages. When a connection breaks, which loses a suffix of what was sent on it, it
 //!   reports [`Event::PeerLost`] and, once connected again, [`Event::PeerUp`];
+//! - whatever the log lets go of, beyond what each table holds durably, is reported with [`Event::LetGo`]. A
+//!   [`Effect::Fetch`] of what is gone is answered with no entries;
+//! - snapshots: [`Effect::TakeSnapshot`] and [`Effect::ReadChunk`] where a table comes from, [`Effect::StoreChunk`]
+//!   where it goes, [`Effect::Install`] in the order of [`Effect::Apply`]. Each is reported as its text says, also when
+//!   it came to nothing. A table that no start finds named in the log is removed by that start
+//!   ([`recover`](crate::recovery::recover) sees to it);
 //! - [`Event::Tick`] comes every [`TICK_MS`](ringfort_types::limits::TICK_MS); ticks that were missed are
 //!   dropped.
 
@@ -19,8 +25,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use ringfort_types::{
-    HardState, HybridClock, Incarnation, Index, LogEntry, NodeId, PeerFrame, PeerMessage, Record, Reply,
-    Request, Revision, ShardId, Stamp, Term, Token,
+    Base, HardState, HybridClock, Incarnation, Index, LogEntry, NodeId, PeerFrame, PeerMessage, Record,
+    Reply, Request, Revision, ShardId, Stamp, Term, Token,
 };
 
 /// How a node was told to be born. All listed nodes must agree on everything but `me`.
@@ -68,9 +74,11 @@ pub struct Incoming {
 pub struct Opened {
     /// The last hard state in the log; zeroes if there is none.
     pub hard_state: HardState,
+    /// What comes before the log's first entry.
+    pub base: Base,
     /// The log's terms: each with the first index that has it, ascending. Empty if the log is.
     pub terms: Vec<(Index, Term)>,
-    /// The last index in the log; 0 if it is empty.
+    /// The last index in the log; the base's if it is empty.
     pub last: Index,
     /// The table's last applied index, after everything up to `hard_state.commit` has been replayed.
     pub applied: Index,
@@ -131,10 +139,59 @@ pub enum Event {
     /// There is no room on the disk (true), or there is again (false): a batch or a table that could not be written for
     /// lack of room is tried again until it can.
     DiskFull(bool),
+    /// The log has let go of these shards' entries up to here.
+    LetGo(Vec<(ShardId, Base)>),
+    /// A table's state at this index is being held for [`Effect::ReadChunk`].
+    SnapshotTaken {
+        /// The number that it was asked for under.
+        transfer: u64,
+        /// The index.
+        index: Index,
+    },
+    /// Part of it.
+    ChunkRead {
+        /// Which snapshot's.
+        transfer: u64,
+        /// Its place, from 0.
+        number: u64,
+        /// Its bytes, and whether it is the last one. `None` if it can't be read.
+        chunk: Option<(Bytes, bool)>,
+    },
+    /// What came of [`Effect::StoreChunk`].
+    ChunkStored {
+        /// Whose.
+        shard: ShardId,
+        /// The table that it went into.
+        generation: u64,
+        /// What came of it.
+        outcome: Stored,
+    },
+    /// [`Effect::Install`] is done.
+    Installed {
+        /// Whose.
+        shard: ShardId,
+        /// The table's index.
+        index: Index,
+        /// The shard's revision there.
+        revision: Revision,
+        /// The stamp of the last entry up to there that had one.
+        clock: HybridClock,
+    },
     /// How large the tables are; about once a second.
     Stats(Vec<TableStats>),
     /// The process should end: hand leadership over, then report [`Effect::Stopped`].
     Stop,
+}
+
+/// What came of a chunk of a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// The table grows.
+    More,
+    /// The table is complete, and all of it durable.
+    Complete,
+    /// It could not be stored: damaged, out of order, or for lack of room. The table is of no use.
+    Refused,
 }
 
 /// A committed entry to be applied.
@@ -218,6 +275,50 @@ pub enum Effect {
         to: Index,
         /// At most about so many bytes, but at least one entry.
         bytes_max: usize,
+    },
+    /// Hold this shard's table as it is between two entries, its state row written, and report
+    /// [`Event::SnapshotTaken`].
+    TakeSnapshot {
+        /// Whose.
+        shard: ShardId,
+        /// A number for it.
+        transfer: u64,
+    },
+    /// Read the next chunk of what is held, no faster than the operator allows, and report [`Event::ChunkRead`].
+    ReadChunk {
+        /// Which snapshot.
+        transfer: u64,
+    },
+    /// Hold it no longer.
+    DropSnapshot {
+        /// Which snapshot.
+        transfer: u64,
+    },
+    /// Add a chunk to a shard's table of this generation, which begins empty with the first one, and report
+    /// [`Event::ChunkStored`]. In order.
+    StoreChunk {
+        /// Whose.
+        shard: ShardId,
+        /// A generation that is not in use, and never was.
+        generation: u64,
+        /// In `storage`'s format.
+        chunk: Bytes,
+    },
+    /// Remove this table, which is not in use.
+    DropTable {
+        /// Whose.
+        shard: ShardId,
+        /// Which generation.
+        generation: u64,
+    },
+    /// The shard's table is the one of this generation from now on: the log says so, durably. Put it in place of the
+    /// other, before any later [`Effect::Apply`] and after all earlier ones, remove the other, and report
+    /// [`Event::Installed`].
+    Install {
+        /// Whose.
+        shard: ShardId,
+        /// The index that the table is at, and its generation.
+        base: Base,
     },
     /// Answer on this incoming connection with a frame that holds one [`PeerMessage::Refused`], then close it.
     /// (The other side may not be on this node's list at all, so there may be no other way to reach it. Its

@@ -17,6 +17,8 @@
 //! **Recovery** (`recovery`): what every driver does to get from the disk to shards that are up to date. It
 //! reads through the traits that the driver hands in.
 //!
+//! **Snapshots** (`snapshots`): how a table gets to a replica whose log can't be brought up to date any more.
+//!
 //! **Birth** (`birth`): no group starts before the full map of nodes is synced on each of them.
 //!
 //! Caveats. Layouts do not change after birth yet. Every node reports to every other each second, which is
@@ -37,10 +39,13 @@ pub mod recovery;
 mod replica;
 mod rounds;
 mod routing;
+mod snapshots;
 mod state;
 mod turn;
 
-pub use api::{Answered, ApplyJob, Config, Effect, Event, Identity, Incoming, Opened, ReadJob, TableStats};
+pub use api::{
+    Answered, ApplyJob, Config, Effect, Event, Identity, Incoming, Opened, ReadJob, Stored, TableStats,
+};
 pub use error::NodeError;
 pub use load::Load;
 pub use node::Node;

@@ -1,7 +1,8 @@
 //! How full a node is: everything in it that grows with its work, and the bounds of it.
 
 use ringfort_types::limits::{
-    APPEND_BYTES_MAX, NODE_PENDING_BYTES_MAX, NODE_PENDING_REQUESTS_MAX, SHARD_PENDING_REQUESTS_MAX,
+    APPEND_BYTES_MAX, KEY_BYTES_MAX, NODE_PENDING_BYTES_MAX, NODE_PENDING_REQUESTS_MAX,
+    SHARD_PENDING_REQUESTS_MAX, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_WINDOW_BYTES, SNAPSHOTS_SENT_MAX,
     VALUE_BYTES_MAX,
 };
 
@@ -25,6 +26,7 @@ impl Node {
     pub fn loads(&self) -> Vec<Load> {
         let replicas = || self.slots.iter().filter_map(|slot| slot.replica.as_ref());
         let waiting = self.slots.iter().map(|slot| slot.waiting.len()).sum();
+        let snapshot_bytes = self.snapshots.bytes();
         let loads = [
             ("requests", self.pending, NODE_PENDING_REQUESTS_MAX),
             ("bytes of requests", self.pending_bytes, NODE_PENDING_BYTES_MAX),
@@ -40,6 +42,12 @@ impl Node {
                 "bytes of one shard that are being applied",
                 replicas().map(Replica::applying_bytes).max().unwrap_or(0),
                 APPLYING_BYTES_MAX + 16 * APPEND_BYTES_MAX + VALUE_BYTES_MAX,
+            ),
+            ("snapshots on their way", self.snapshots.sent(), SNAPSHOTS_SENT_MAX),
+            (
+                "bytes of one snapshot",
+                snapshot_bytes,
+                SNAPSHOT_WINDOW_BYTES + SNAPSHOT_CHUNK_BYTES + VALUE_BYTES_MAX + KEY_BYTES_MAX + 1024,
             ),
         ];
         loads.into_iter().map(|(what, now, most)| Load { what, now, most }).collect()

@@ -16,6 +16,7 @@ use crate::peers::Peers;
 use crate::persist::GroupCommit;
 use crate::replica::Replica;
 use crate::rounds::Rounds;
+use crate::snapshots::Snapshots;
 use crate::{Answered, ApplyJob, Config, Effect, Event, Identity, NodeError, Opened, ReadJob};
 
 /// Ticks between two hellos before birth.
@@ -26,6 +27,8 @@ const WAITING_TICKS: u64 = 5_000 / TICK_MS;
 const REPORT_TICKS: u64 = 1_000 / TICK_MS;
 /// Ticks between two looks at deadlines.
 const DEADLINE_TICKS: u64 = 50 / TICK_MS;
+/// Ticks between two looks at snapshots on their way.
+const SNAPSHOT_TICKS: u64 = 100 / TICK_MS;
 /// Ticks between two tries to hand leaderships over, while this node can't write.
 const HAND_OVER_TICKS: u64 = 100 / TICK_MS;
 /// How long a node that can't be born goes on, so that all who are in the same plight are told.
@@ -71,6 +74,7 @@ pub struct Node {
     pub(crate) rounds: Rounds,
     pub(crate) forwards: Forwards,
     pub(crate) peers: Peers,
+    pub(crate) snapshots: Snapshots,
     pub(crate) pending: usize,
     pub(crate) pending_bytes: usize,
     pub(crate) ticks: u64,
@@ -100,6 +104,7 @@ impl Node {
             rounds: Rounds::new(identity.boot),
             forwards: Forwards::new(identity.boot),
             peers: Peers::new(nodes),
+            snapshots: Snapshots::new(identity.boot),
             pending: 0,
             pending_bytes: 0,
             ticks: 0,
@@ -168,6 +173,20 @@ impl Node {
                     self.with_replica(stat.shard, |replica| replica.stats = stat);
                 }
             }
+            Event::LetGo(bases) => {
+                for (shard, base) in bases {
+                    self.with_replica(shard, |replica| replica.group.let_go(base));
+                }
+            }
+            Event::SnapshotTaken { transfer, index } => self.handle_snapshot_taken(transfer, index),
+            Event::ChunkRead { transfer, number, chunk } => self.handle_chunk_read(transfer, number, chunk),
+            Event::ChunkStored { shard, generation, outcome } => {
+                self.handle_chunk_stored(shard, generation, outcome);
+            }
+            Event::Installed { shard, index, revision, clock } => {
+                self.with_replica(shard, |replica| replica.installed(revision, clock));
+                self.handle_applied(&[(shard, index)]);
+            }
             Event::DiskFull(full) => self.handle_disk_full(full),
             Event::Stop => self.stop(),
         }
@@ -195,6 +214,9 @@ impl Node {
         self.retry_rounds();
         if self.ticks.is_multiple_of(DEADLINE_TICKS) {
             self.expire();
+        }
+        if self.ticks.is_multiple_of(SNAPSHOT_TICKS) {
+            self.look_after_snapshots();
         }
         if self.ticks.is_multiple_of(REPORT_TICKS) && self.serving {
             self.record_commits();
@@ -255,6 +277,7 @@ impl Node {
                 GroupConfig { shard, me: me.peer, voters: places.iter().map(|place| place.peer).collect() };
             let restored = Restored {
                 hard_state: opened.hard_state,
+                base: opened.base,
                 terms: opened.terms,
                 last: opened.last,
                 applied: opened.applied,
@@ -266,7 +289,8 @@ impl Node {
                 group.campaign();
             }
             let (applied, revision, clock) = (opened.applied, opened.revision, opened.clock);
-            let replica = Replica::new(shard, places, group, applied, revision, clock);
+            let generation = opened.base.generation;
+            let replica = Replica::new(shard, places, group, generation, applied, revision, clock);
             self.slots[shard.0 as usize].replica = Some(replica);
             self.mark(shard);
         }
@@ -288,6 +312,9 @@ impl Node {
         for (shard, ticket) in self.commit.persisted(number) {
             let Some(replica) = self.slots[shard.0 as usize].replica.as_mut() else { continue };
             let outgoing = replica.group.release(ticket, &proof);
+            if let Some(base) = replica.group.take_installed() {
+                self.install(shard, base);
+            }
             self.send_raft(shard, outgoing);
             self.mark(shard);
         }
@@ -316,6 +343,9 @@ impl Node {
     pub(crate) fn step_raft(&mut self, shard: ShardId, message: Bytes) {
         let Some(slot) = self.slots.get_mut(shard.0 as usize) else { return };
         let Some(replica) = slot.replica.as_mut() else { return };
+        if let Some((index, _)) = ringfort_consensus::codec::snapshot(&message) {
+            return self.step_snapshot(shard, message, index);
+        }
         if ringfort_consensus::codec::is_append(&message)
             && replica.applying_bytes() > crate::turn::APPLYING_BYTES_MAX
         {

@@ -67,6 +67,7 @@ impl Node {
             peer.up = true;
             let hello = self.birth.hello();
             self.send(node, PeerMessage::Hello(hello));
+            self.resend_chunks(node);
         }
     }
 
@@ -74,6 +75,7 @@ impl Node {
         let Some(peer) = self.peers.get_mut(node) else { return };
         peer.up = false;
         self.handle_lost_forwards(node);
+        self.lose_told(node);
         for slot in &mut self.slots {
             if let Some(replica) = slot.replica.as_mut()
                 && let Some(peer) = replica.peer_on(node)
@@ -146,6 +148,8 @@ impl Node {
             PeerMessage::ReadProbe(probe) => self.handle_probe(from, &probe),
             PeerMessage::ReadProbeReply(reply) => self.handle_probe_reply(from, &reply),
             PeerMessage::Report(report) => self.handle_report(from, report),
+            PeerMessage::SnapshotChunk(chunk) => self.handle_snapshot_chunk(from, chunk),
+            PeerMessage::SnapshotReply(reply) => self.handle_snapshot_reply(from, reply),
             PeerMessage::Hello(_) | PeerMessage::Refused { .. } => unreachable!("handled before"),
         }
     }

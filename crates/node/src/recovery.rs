@@ -1,7 +1,8 @@
 //! From what is on disk to shards that are up to date. The same for every driver.
 //!
 //! The log is opened, then each shard's table; what the log has beyond a table, up to what is known to be
-//! committed, is applied in one pass over the log. Commit is the larger of what the log says and what the table
+//! committed, is applied in one pass over the log. Which generation of a table counts is in the log too, and others
+//! are removed. Commit is the larger of what the log says and what the table
 //! has: a table never has what is not committed, and the stored commit index may lag (DESIGN §6).
 
 use std::collections::BTreeMap;
@@ -60,6 +61,19 @@ pub enum RecoveryError {
         /// The table's.
         applied: Index,
     },
+    /// A table lacks what the log has let go of.
+    #[error(
+        "the log of shard {shard} begins after index {base}, but its table is at {applied} only: part of the table is \
+         missing; restore the files, or remove this node from its cluster and start it with a new data directory"
+    )]
+    TableBehind {
+        /// Whose.
+        shard: ShardId,
+        /// The last index that the log has let go of.
+        base: Index,
+        /// The table's.
+        applied: Index,
+    },
     /// The log lacks committed entries.
     #[error(
         "shard {shard} is known to be committed up to index {commit}, but the log brings it to {applied} only: part of \
@@ -92,11 +106,17 @@ pub fn recover(
     let mut opened = BTreeMap::new();
     let mut behind = BTreeMap::new();
     for id in wanted {
-        let shard = Shard::open(*id, tables.open(*id)?, sessions)?;
-        let applied = shard.applied();
         let mut found = Opened::default();
         if let Some(stored) = stored.remove(id) {
-            (found.hard_state, found.terms, found.last) = (stored.hard_state, stored.terms, stored.last);
+            (found.hard_state, found.base) = (stored.hard_state, stored.base);
+            (found.terms, found.last) = (stored.terms, stored.last);
+        }
+        let generation = found.base.generation;
+        tables.keep_generation(*id, generation)?;
+        let shard = Shard::open(*id, tables.open_generation(*id, generation)?, sessions)?;
+        let applied = shard.applied();
+        if applied < found.base.index {
+            return Err(RecoveryError::TableBehind { shard: *id, base: found.base.index, applied });
         }
         if applied > found.last {
             return Err(RecoveryError::LogBehind { shard: *id, last: found.last, applied });

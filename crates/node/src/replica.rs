@@ -82,6 +82,10 @@ pub(crate) struct Replica {
     writes: usize,
     /// Term and leader at the last look.
     leader_before: (Term, Option<PeerId>),
+    /// The latest generation of its table that was begun.
+    generation: u64,
+    /// Where its table will be once the driver has put another one in place.
+    installing: Option<Index>,
 }
 
 impl Replica {
@@ -89,6 +93,7 @@ impl Replica {
         shard: ShardId,
         places: Vec<Place>,
         group: Group,
+        generation: u64,
         applied: Index,
         revision: Revision,
         clock: HybridClock,
@@ -112,6 +117,8 @@ impl Replica {
             applying_bytes: 0,
             writes: 0,
             leader_before: (Term(0), None),
+            generation,
+            installing: None,
         }
     }
 
@@ -142,7 +149,10 @@ impl Replica {
 
     /// Whether an entry can be stamped and proposed now.
     pub(crate) fn takes_writes(&self) -> bool {
-        self.group.can_propose() && self.leads_from.is_some_and(|first| self.emitted >= first)
+        // While a table is being put in place, its clock is not known here.
+        let knows_clock =
+            self.installing.is_none() && self.leads_from.is_some_and(|first| self.emitted >= first);
+        self.group.can_propose() && knows_clock
     }
 
     /// Whether writes still wait here for their entries to commit.
@@ -264,6 +274,36 @@ impl Replica {
             self.applying_bytes -= bytes;
         }
         self.release_reads(ready);
+    }
+
+    /// A number for a new table, never used before in this process; what an earlier one left was removed at the start.
+    pub(crate) fn next_generation(&mut self) -> u64 {
+        self.generation += 1;
+        self.generation
+    }
+
+    /// Whether the driver is putting another table in place.
+    pub(crate) fn is_installing(&self) -> bool {
+        self.installing.is_some()
+    }
+
+    /// A table at this index is about to be put in place. Those who wait for writes up to there will not hear of them
+    /// any more; later ones may yet be committed.
+    pub(crate) fn install(&mut self, index: Index) -> Vec<Waiter> {
+        (self.emitted, self.installing) = (index, Some(index));
+        let mut overtaken = Vec::new();
+        while let Some(proposed) = self.proposed.pop_front_if(|proposed| proposed.index <= index) {
+            self.writes -= proposed.waiters.len();
+            overtaken.extend(proposed.waiters.into_iter().filter(|waiter| waiter.token != Token::NOBODY));
+        }
+        overtaken
+    }
+
+    /// The table is in place.
+    pub(crate) fn installed(&mut self, revision: Revision, clock: HybridClock) {
+        self.installing = None;
+        self.stats.revision = revision;
+        self.clock = self.clock.max(clock);
     }
 
     pub(crate) fn release_reads(&mut self, ready: &mut Vec<ReadJob>) {

@@ -56,6 +56,9 @@ impl Node {
                 self.out.last.push(Effect::Fetch { shard, from, to, bytes_max });
             }
             let again = replica.group.has_turn();
+            if !turn.without.is_empty() {
+                self.send_snapshots(shard, turn.without);
+            }
             self.send_raft(shard, turn.send);
             if !again {
                 break;
@@ -185,6 +188,15 @@ impl Node {
             };
             self.fail(asked, failure);
         }
+    }
+
+    /// Answers who waits for a write of which nobody here will hear what became of it.
+    pub(crate) fn leave_in_doubt(&mut self, waiter: Waiter) {
+        self.pending -= 1;
+        self.pending_bytes -= waiter.weight;
+        let message = "another leader took over, and its state came without the history; the write may have taken effect";
+        let failure = Failure::unknown(Code::Unavailable, message);
+        self.out.reply.push(answer(waiter, Reply::Failed(failure)));
     }
 
     fn why_late(&self, shard: ShardId) -> Failure {

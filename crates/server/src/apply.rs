@@ -1,5 +1,9 @@
 //! The thread that owns the shards: applies committed entries, answers their waiters, and decides what to flush.
 //!
+//! It also looks at a table for a snapshot, and puts one that has arrived in place of another: both between entries.
+//!
+//! **The log.** What keeps its oldest segment from going is sealed and handed over first.
+//!
 //! **Memory.** When the active memtables' sum passes the budget, the largest is sealed and handed to the flush
 //! thread, one after the other. If flushing falls so far behind that twice the budget is not yet on disk, applying
 //! waits; then entries pile up in the node, which refuses new writes at its own bounds. Flushed memtables that old
@@ -12,13 +16,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ringfort_node::{ApplyJob, Event, TableStats};
-use ringfort_shard::Shard;
-use ringfort_types::{Index, ShardId, Token};
+use ringfort_shard::{SessionLimits, Shard};
+use ringfort_storage::{SnapshotReader, Tables};
+use ringfort_types::{Base, Index, ShardId, Token};
 
 use crate::answers::What;
+use crate::error::die;
 use crate::flush::Flusher;
 use crate::queue::{Queue, Taken};
 use crate::shared::Shared;
+use crate::snapshots::{self, Snapshots};
 
 /// How often sizes are reported, and indexes remembered.
 const SECOND: Duration = Duration::from_secs(1);
@@ -37,9 +44,22 @@ const PRESSED_MAX: Duration = Duration::from_millis(500);
 /// Between two looks while applying waits.
 const PAUSE: Duration = Duration::from_millis(2);
 
+/// Something to be done, in order.
+#[derive(Debug)]
+pub(crate) enum Task {
+    /// Apply these.
+    Apply(Vec<ApplyJob>),
+    /// Hold the shard's table for a snapshot with this number.
+    Snapshot { shard: ShardId, transfer: u64 },
+    /// Put the table of this generation in place.
+    Install { shard: ShardId, base: Base },
+}
+
 /// A shard and what it has in its active memtable.
 struct Open {
     shard: Shard,
+    /// Of its table.
+    generation: u64,
     /// Roughly, since it was last sealed.
     active_bytes: u64,
 }
@@ -50,6 +70,8 @@ pub(crate) struct Applier {
     /// By number; the meta group first.
     shards: Vec<Option<Open>>,
     flusher: Arc<Flusher>,
+    tables: Arc<dyn Tables>,
+    snapshots: Arc<Snapshots>,
     memtable_bytes: u64,
     /// Applied since memory was last looked at.
     applied_bytes: u64,
@@ -60,36 +82,62 @@ pub(crate) struct Applier {
 impl Applier {
     pub(crate) fn new(
         shared: Arc<Shared>,
-        opened: Vec<Shard>,
+        opened: Vec<(Shard, u64)>,
         flusher: Arc<Flusher>,
+        tables: Arc<dyn Tables>,
+        snapshots: Arc<Snapshots>,
         memtable_bytes: u64,
     ) -> Applier {
         let mut shards: Vec<Option<Open>> = Vec::new();
-        for shard in opened {
+        for (shard, generation) in opened {
             let at = shard.id().0 as usize;
             shards.resize_with(shards.len().max(at + 1), || None);
             let active_bytes = shard.table().memory_bytes();
-            shards[at] = Some(Open { shard, active_bytes });
+            flusher.keep(shard.id(), shard.table().clone());
+            shards[at] = Some(Open { shard, generation, active_bytes });
         }
         let next_second = Instant::now() + SECOND;
         let quiet_seconds = STATS_IDLE_SECONDS;
-        let applier =
-            Applier { shared, shards, flusher, memtable_bytes, applied_bytes: 0, next_second, quiet_seconds };
+        let applier = Applier {
+            shared,
+            shards,
+            flusher,
+            tables,
+            snapshots,
+            memtable_bytes,
+            applied_bytes: 0,
+            next_second,
+            quiet_seconds,
+        };
         applier.remember();
         applier
     }
 
     /// Runs until the queue is closed.
-    pub(crate) fn run(mut self, jobs: &Queue<Vec<ApplyJob>>) {
+    pub(crate) fn run(mut self, tasks: &Queue<Task>) {
         let mut waiting = Vec::new();
         loop {
-            match jobs.take(&mut waiting, Some(self.next_second)) {
+            match tasks.take(&mut waiting, Some(self.next_second)) {
                 Taken::Closed => return,
                 Taken::Nothing => {}
                 Taken::Items => {
                     self.quiet_seconds = STATS_IDLE_SECONDS;
                     let mut applied = BTreeMap::new();
-                    self.apply(waiting.drain(..).flatten(), &mut applied);
+                    let mut jobs = Vec::new();
+                    for task in waiting.drain(..) {
+                        match task {
+                            Task::Apply(more) => jobs.extend(more),
+                            Task::Snapshot { shard, transfer } => {
+                                self.apply(jobs.drain(..), &mut applied);
+                                self.hold(shard, transfer);
+                            }
+                            Task::Install { shard, base } => {
+                                self.apply(jobs.drain(..), &mut applied);
+                                self.install(shard, base);
+                            }
+                        }
+                    }
+                    self.apply(jobs.into_iter(), &mut applied);
                     let event = Event::Applied(applied.into_iter().collect());
                     self.shared.inbox.push_quietly(event, &self.shared.tables_awaited);
                 }
@@ -129,9 +177,51 @@ impl Applier {
         }
     }
 
+    /// Holds a shard's table as it is now.
+    fn hold(&mut self, id: ShardId, transfer: u64) {
+        let Some(open) = self.shards[id.0 as usize].as_mut() else { return };
+        open.shard.seal();
+        let index = open.shard.applied();
+        match SnapshotReader::new(id, &**open.shard.table(), index) {
+            Ok(reader) => self.snapshots.hold(transfer, reader),
+            Err(error) => die("a table can't be read for a snapshot", &error),
+        }
+        self.shared.inbox.push(Event::SnapshotTaken { transfer, index });
+    }
+
+    /// Puts another table in place.
+    fn install(&mut self, id: ShardId, base: Base) {
+        let table = match self.tables.open_generation(id, base.generation) {
+            Ok(table) => table,
+            Err(error) => die("a snapshot's table can't be opened", &error),
+        };
+        self.flusher.keep(id, table.clone());
+        let shard = match Shard::open(id, table, SessionLimits::default()) {
+            Ok(shard) => shard,
+            Err(error) => die("a snapshot's table can't be used", &error),
+        };
+        assert_eq!(shard.applied(), base.index, "shard {id}: a table is put in place whole, or not at all");
+        self.shared.readers.replace(shard.reader());
+        let (index, revision, clock) = (shard.applied(), shard.revision(), shard.clock());
+        let open = Open { shard, generation: base.generation, active_bytes: 0 };
+        let old = self.shards[id.0 as usize].replace(open);
+        if let Some(old) = old {
+            snapshots::remove(&*self.tables, id, old.generation);
+        }
+        // What is asked for at earlier indexes can be read at this one only.
+        self.remember();
+        tracing::info!("shard {id} goes on from a snapshot at index {index}");
+        self.shared.inbox.push(Event::Installed { shard: id, index, revision, clock });
+    }
+
     /// Keeps memory within its bounds: seals and hands over, waits, gives up.
     fn balance(&mut self) {
         self.applied_bytes = 0;
+        for shard in self.flusher.take_wanted() {
+            if !self.flusher.is_busy_with(shard) {
+                self.hand_over(shard);
+            }
+        }
         let mut pressed: Option<Instant> = None;
         while !self.shared.is_stopping() {
             let (mut active, mut total, mut largest) = (0, 0, None);

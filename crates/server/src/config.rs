@@ -30,7 +30,16 @@ pub struct Config {
     pub memtable_bytes: u64,
     /// Bytes of cache for table blocks.
     pub cache_bytes: u64,
+    /// Bytes of log that are kept for followers that come back; the log takes up to half as much again on disk.
+    pub log_bytes: u64,
+    /// Bytes a second, at most, that are read for followers that need a whole table.
+    pub snapshot_bytes_per_s: u64,
 }
+
+/// The smallest log: a few segments.
+const LOG_BYTES_MIN: u64 = 1024 * 1024;
+/// The slowest snapshots: fast enough that each part comes before its receiver gives up.
+const SNAPSHOT_BYTES_PER_S_MIN: u64 = 1024 * 1024;
 
 impl Config {
     /// A cluster of one with everything else by default.
@@ -45,6 +54,8 @@ impl Config {
             replicas: 3,
             memtable_bytes: 64 * 1024 * 1024,
             cache_bytes: 64 * 1024 * 1024,
+            log_bytes: 256 * 1024 * 1024,
+            snapshot_bytes_per_s: 64 * 1024 * 1024,
         }
     }
 
@@ -69,6 +80,15 @@ impl Config {
             return usage(format!(
                 "--peers lists {} nodes: a cluster is born from {BIRTH_NODES_MAX} at most",
                 self.peers.len()
+            ));
+        }
+        if self.log_bytes < LOG_BYTES_MIN {
+            return usage(format!("a log of {} bytes: give it {LOG_BYTES_MIN} at least", self.log_bytes));
+        }
+        if self.snapshot_bytes_per_s < SNAPSHOT_BYTES_PER_S_MIN {
+            return usage(format!(
+                "snapshots at {} bytes a second: allow them {SNAPSHOT_BYTES_PER_S_MIN} at least",
+                self.snapshot_bytes_per_s
             ));
         }
         for (_, address) in &self.peers {
@@ -188,6 +208,8 @@ mod tests {
         }
         assert!(Config { shards: 0, ..config(&[]) }.validate().is_err());
         assert!(Config { replicas: 0, ..config(&[]) }.validate().is_err());
+        assert!(Config { log_bytes: 1_000_000, ..config(&[]) }.validate().is_err());
+        assert!(Config { snapshot_bytes_per_s: 0, ..config(&[]) }.validate().is_err());
         assert!(Config { name: Some("a b".into()), ..config(&[]) }.validate().is_err());
     }
 

@@ -23,8 +23,8 @@ use std::task::Poll;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use ringfort_node::{ApplyJob, Effect, Event, Node, ReadJob};
-use ringfort_storage::{DataDir, LogReader, Tables};
+use ringfort_node::{Effect, Event, Node, ReadJob};
+use ringfort_storage::{DataDir, LogOptions, LogReader, StorageError, Tables};
 use ringfort_types::limits::TICK_MS;
 use ringfort_types::{Index, ShardId};
 use tokio::runtime::{self, Handle};
@@ -34,7 +34,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::StartError;
 use crate::answers::{self, What};
-use crate::apply::Applier;
+use crate::apply::{Applier, Task};
 use crate::clock::Clock;
 use crate::error::die;
 use crate::flush::Flusher;
@@ -45,6 +45,7 @@ use crate::outbox::Item;
 use crate::queue::{Queue, Turn};
 use crate::readers::Readers;
 use crate::shared::{Report, Shared};
+use crate::snapshots::Snapshots;
 
 const TICK: Duration = Duration::from_millis(TICK_MS);
 
@@ -57,6 +58,8 @@ pub(crate) struct Core {
     pub(crate) data: Arc<DataDir>,
     pub(crate) tables: Arc<dyn Tables>,
     pub(crate) memtable_bytes: u64,
+    pub(crate) log_options: LogOptions,
+    pub(crate) snapshot_bytes_per_s: u64,
     pub(crate) runtime: Handle,
     pub(crate) helpers: Helpers,
 }
@@ -65,8 +68,9 @@ pub(crate) struct Core {
 #[derive(Default)]
 pub(crate) struct Helpers {
     batches: Arc<Queue<Batch>>,
-    jobs: Arc<Queue<Vec<ApplyJob>>>,
+    tasks: Arc<Queue<Task>>,
     flusher: Arc<Flusher>,
+    snapshots: Arc<Snapshots>,
     /// Opens what is on disk, and gives the threads that it has started for it.
     opening: Option<JoinHandle<Vec<JoinHandle<()>>>>,
     /// Once the log is open.
@@ -77,8 +81,9 @@ impl Helpers {
     /// No more work: the threads do what they have, and end.
     fn close(&self) {
         self.batches.close();
-        self.jobs.close();
+        self.tasks.close();
         self.flusher.close();
+        self.snapshots.close();
     }
 }
 
@@ -168,7 +173,19 @@ impl Core {
                         outbox.push(messages.into_iter().map(Item::Message));
                     }
                 }
-                Effect::Apply(jobs) => self.helpers.jobs.push(jobs),
+                Effect::Apply(jobs) => self.helpers.tasks.push(Task::Apply(jobs)),
+                Effect::Install { shard, base } => self.helpers.tasks.push(Task::Install { shard, base }),
+                Effect::TakeSnapshot { shard, transfer } => {
+                    self.helpers.tasks.push(Task::Snapshot { shard, transfer });
+                }
+                Effect::ReadChunk { transfer } => self.helpers.snapshots.read(transfer),
+                Effect::DropSnapshot { transfer } => self.helpers.snapshots.drop_held(transfer),
+                Effect::StoreChunk { shard, generation, chunk } => {
+                    self.helpers.snapshots.store(shard, generation, chunk);
+                }
+                Effect::DropTable { shard, generation } => {
+                    self.helpers.snapshots.drop_table(shard, generation);
+                }
                 Effect::Read(jobs) => self.read(jobs),
                 Effect::Reply(answered) => self.shared.answers.deliver(
                     answered.into_iter().map(|a| (a.token, What::Reply { reply: a.reply, leader: a.leader })),
@@ -216,6 +233,10 @@ impl Core {
             let log = opened.get().expect("the node fetches only for shards that were opened, after the log");
             match log.entries(shard, from, to, bytes_max) {
                 Ok(entries) => node.inbox.push(Event::Fetched { shard, entries }),
+                // Gone meanwhile: the node is about to hear of it.
+                Err(StorageError::NotStored { .. }) => {
+                    node.inbox.push(Event::Fetched { shard, entries: Vec::new() });
+                }
                 Err(error) => die("the log can't be read", &error),
             }
         });
@@ -224,28 +245,37 @@ impl Core {
     /// Opens what is on disk in a thread of its own: that can take seconds, and peers are to be heard meanwhile.
     fn open(&mut self, cluster: u64, wanted: Vec<ShardId>) {
         let (shared, data, tables) = (self.shared.clone(), self.data.clone(), self.tables.clone());
-        let (batches, jobs) = (self.helpers.batches.clone(), self.helpers.jobs.clone());
+        let (batches, tasks) = (self.helpers.batches.clone(), self.helpers.tasks.clone());
         let (flusher, log) = (self.helpers.flusher.clone(), self.helpers.log.clone());
-        let memtable_bytes = self.memtable_bytes;
+        let snapshots = self.helpers.snapshots.clone();
+        let (memtable_bytes, snapshot_bytes_per_s) = (self.memtable_bytes, self.snapshot_bytes_per_s);
+        let log_options = self.log_options;
         let open = move || -> Result<Vec<JoinHandle<()>>, StartError> {
-            let found = open::open(&data, &*tables, cluster, &wanted)?;
+            let found = open::open(&data, &*tables, cluster, &wanted, log_options)?;
             shared.readers.open(found.shards.values().map(ringfort_shard::Shard::reader));
             let _first = log.set(found.log.reader());
+            let generation = |id| found.opened.get(&id).map_or(0, |opened| opened.base.generation);
             let applier = Applier::new(
                 shared.clone(),
-                found.shards.into_values().collect(),
+                found.shards.into_iter().map(|(id, shard)| (shard, generation(id))).collect(),
                 flusher.clone(),
+                tables.clone(),
+                snapshots.clone(),
                 memtable_bytes,
             );
-            let (logging, flushing) = (shared.clone(), shared.clone());
+            let (logging, flushing, reading, writing) =
+                (shared.clone(), shared.clone(), shared.clone(), shared.clone());
+            let (durables, arriving) = (flusher.clone(), snapshots.clone());
             let threads = vec![
                 spawn("log", move || {
-                    log::run(found.log, &batches, &logging);
+                    log::run(found.log, &batches, &logging, &durables);
                     // The directory stays locked until the log is closed.
                     drop(data);
                 })?,
                 spawn("flush", move || flusher.run(&flushing))?,
-                spawn("apply", move || applier.run(&jobs))?,
+                spawn("apply", move || applier.run(&tasks))?,
+                spawn("snapshots-out", move || snapshots.run_reads(&reading, snapshot_bytes_per_s))?,
+                spawn("snapshots-in", move || arriving.run_writes(&writing, &*tables))?,
             ];
             shared.inbox.push(Event::Opened(found.opened));
             Ok(threads)

@@ -108,7 +108,7 @@ impl From<RecoveryError> for StartError {
 }
 
 /// Ends the process at once: what is on disk is in doubt, so nothing may be acknowledged any more.
-pub(crate) fn die(what: &str, error: &StorageError) -> ! {
+pub(crate) fn die(what: &str, error: &dyn std::fmt::Display) -> ! {
     tracing::error!("{what}: {error}");
     eprintln!(
         "ringfort: {what}: {error}. The node ends now, and acknowledges nothing more; see to the disk, then start it again"

@@ -4,6 +4,9 @@
 //! as there are shards. A flushed memtable is still read at old indexes; once those are behind the horizon, the
 //! table is visited again, which lets go of it (and compacts, if there is anything to compact by then).
 //!
+//! It is also where the log learns how far each table is durable, and says whose table keeps it from letting go of what
+//! is old: that one is flushed next.
+//!
 //! A failed flush ends the process, because a failed sync can't be repaired; a full disk is waited out, as the log
 //! still has everything.
 
@@ -13,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ringfort_storage::{StorageError, Table};
+use ringfort_storage::{Durable, StorageError, Table};
 use ringfort_types::ShardId;
 
 use crate::error::die;
@@ -37,6 +40,10 @@ pub(crate) struct Flusher {
     queue: Queue<(ShardId, Arc<dyn Table>)>,
     /// With the bytes that were sealed.
     busy: Mutex<BTreeMap<ShardId, u64>>,
+    /// All tables in use.
+    tables: Mutex<BTreeMap<ShardId, Arc<dyn Table>>>,
+    /// Those that the log waits for.
+    wanted: Mutex<Vec<ShardId>>,
     ended: AtomicBool,
 }
 
@@ -54,6 +61,27 @@ impl Flusher {
     /// Bytes that are sealed and not yet written; none once the thread has ended.
     pub(crate) fn bytes(&self) -> u64 {
         if self.ended.load(Ordering::Acquire) { 0 } else { self.busy().values().sum() }
+    }
+
+    /// This is the shard's table from now on.
+    pub(crate) fn keep(&self, shard: ShardId, table: Arc<dyn Table>) {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner).insert(shard, table);
+    }
+
+    /// How far each table is durable.
+    pub(crate) fn durable(&self) -> Durable {
+        let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        tables.iter().map(|(shard, table)| (*shard, table.durable())).collect()
+    }
+
+    /// The log waits for these tables.
+    pub(crate) fn want(&self, shards: Vec<ShardId>) {
+        *self.wanted.lock().unwrap_or_else(PoisonError::into_inner) = shards;
+    }
+
+    /// The tables that the log waits for.
+    pub(crate) fn take_wanted(&self) -> Vec<ShardId> {
+        std::mem::take(&mut *self.wanted.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Ends the thread after the table in hand.

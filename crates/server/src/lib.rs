@@ -4,7 +4,7 @@
 //!
 //! **Threads.** The *core* owns the node (`core`); it is a task or a thread, as the runtime has one worker or more.
 //! The *log* thread appends and syncs (`log`), the *apply* thread owns the shards (`apply`), the *flush* thread
-//! writes tables to disk (`flush`). Sockets live on the tokio runtime of whoever calls [`start`]; on a machine with
+//! writes tables to disk (`flush`), and two more read and write tables that go from node to node (`snapshots`). Sockets live on the tokio runtime of whoever calls [`start`]; on a machine with
 //! few processors, one worker thread is best. They hand over through queues that are emptied in one exchange
 //! (`queue`), and wake each other only when the other one sleeps.
 //!
@@ -23,7 +23,7 @@
 //! waits for no disk and no socket; a failed sync ends the process (`error`).
 //!
 //! Caveats. There is no encryption and no authentication yet: whoever reaches the port can do anything,
-//! including what peers do. The log is not shortened yet. A disk that is full makes writes wait rather than
+//! including what peers do. A disk that is full makes writes wait rather than
 //! fail at once.
 
 mod answers;
@@ -46,6 +46,7 @@ mod readers;
 mod running;
 mod session;
 mod shared;
+mod snapshots;
 mod sockets;
 
 pub use config::Config;

@@ -6,6 +6,9 @@
 //! Now and then a short-lived thread makes the next segment before it is needed: that is what a sync's speed
 //! depends on (`ringfort_storage`'s `LogAhead`), and nothing else does, so that it may fail.
 //!
+//! Between batches it lets go of what the log has beyond its budget (`ringfort_storage`'s `Log::collect`), and tells the
+//! flush thread whose table is needed for that.
+//!
 //! A failed write or sync ends the process: nothing after it may be acknowledged. Only a full disk is waited
 //! out, because then nothing of the batch is stored, and nothing has been said about it to anyone.
 
@@ -18,6 +21,7 @@ use ringfort_storage::{Log, LogAhead};
 use ringfort_types::Record;
 
 use crate::error::die;
+use crate::flush::Flusher;
 use crate::queue::{Queue, Taken};
 use crate::shared::{Part, Shared};
 
@@ -27,6 +31,9 @@ const IDLE: Duration = Duration::from_millis(200);
 const FULL_RETRY: Duration = Duration::from_secs(1);
 /// How long to wait before another try to make a segment ahead.
 const AHEAD_RETRY: Duration = Duration::from_secs(1);
+
+/// How often to look at whether the log is over its budget.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// A batch to be made durable.
 #[derive(Debug)]
@@ -38,9 +45,10 @@ pub(crate) struct Batch {
 }
 
 /// Runs until the queue is closed; leaves the log sealed.
-pub(crate) fn run(mut log: Log, batches: &Queue<Batch>, shared: &Arc<Shared>) {
+pub(crate) fn run(mut log: Log, batches: &Queue<Batch>, shared: &Arc<Shared>, flusher: &Flusher) {
     let mut sealed = true;
     let mut waiting = Vec::new();
+    let mut next_look = Instant::now();
     let mut ahead = Ahead { log: log.ahead(), under_way: None, not_before: Instant::now() };
     loop {
         let deadline = (!sealed).then(|| Instant::now() + IDLE);
@@ -51,9 +59,14 @@ pub(crate) fn run(mut log: Log, batches: &Queue<Batch>, shared: &Arc<Shared>) {
                     shared.inbox.push(Event::Persisted(batch.number));
                 }
                 ahead.keep(shared);
+                if Instant::now() >= next_look {
+                    collect(&mut log, shared, flusher);
+                    next_look = Instant::now() + LOOK;
+                }
                 sealed = false;
             }
             Taken::Nothing => {
+                collect(&mut log, shared, flusher);
                 seal(&mut log);
                 sealed = true;
             }
@@ -117,6 +130,22 @@ fn append(log: &mut Log, batch: &Batch, shared: &Shared) {
     if full {
         shared.notice("there is room for the log again".into());
         shared.disk_full(Part::Log, false);
+    }
+}
+
+/// Lets go of what is beyond the budget, as far as the tables allow.
+fn collect(log: &mut Log, shared: &Shared, flusher: &Flusher) {
+    let durable = flusher.durable();
+    flusher.want(log.held_by(&durable));
+    if !log.is_over_budget() {
+        return;
+    }
+    match log.collect(&durable) {
+        Ok(bases) if bases.is_empty() => {}
+        Ok(bases) => shared.inbox.push(Event::LetGo(bases)),
+        // The next batch waits for room, and says so.
+        Err(error) if error.is_disk_full() => {}
+        Err(error) => die("the log can't be shortened", &error),
     }
 }
 

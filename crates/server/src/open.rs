@@ -18,11 +18,12 @@ pub(crate) fn open(
     tables: &dyn Tables,
     cluster: u64,
     wanted: &[ShardId],
+    options: LogOptions,
 ) -> Result<Recovered, StartError> {
     let started = Instant::now();
     let mut said = started;
-    let (log, sessions) = (LogOptions::default(), SessionLimits::default());
-    let found = recover(data, tables, cluster, wanted, log, sessions, &mut |progress| {
+    let sessions = SessionLimits::default();
+    let found = recover(data, tables, cluster, wanted, options, sessions, &mut |progress| {
         if progress.done.is_multiple_of(1024) && said.elapsed() > PATIENCE {
             said = Instant::now();
             let (done, total) = (progress.done, progress.total);

@@ -4,11 +4,13 @@
 //! of them at once and makes one frame of them, so that everything queued while the last frame was on its way
 //! shares the next one. Reads for that node wait here too, and are done while the frame is made.
 //!
-//! Invariants: messages leave in the order in which they came. The outbox belongs to one connection at a time,
+//! Invariants: messages leave in the order in which they came, but for chunks of snapshots, of which each frame takes
+//! one, at its end: nothing waits for more than one of them. The outbox belongs to one connection at a time,
 //! named by a generation; between two connections it is closed and drops what comes, and it is opened by the
 //! core thread as it handles `PeerUp`, so what the node sent before it knew of the loss can't slip into the new
 //! connection. Beyond [`PEER_OUTBOX_BYTES_MAX`] the connection is given up.
 
+use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
@@ -35,6 +37,10 @@ pub(crate) enum Item {
 }
 
 impl Item {
+    fn is_chunk(&self) -> bool {
+        matches!(self, Item::Message(PeerMessage::SnapshotChunk(_)))
+    }
+
     fn weight(&self) -> usize {
         match self {
             Item::Message(message) => message.weight(),
@@ -54,6 +60,9 @@ pub(crate) struct Outbox {
 struct State {
     items: Vec<Item>,
     bytes: usize,
+    /// Chunks of snapshots.
+    chunks: VecDeque<Item>,
+    chunk_bytes: usize,
     /// The connection that may take; 0 while there is none.
     generation: u64,
     /// Whether the core knows of that connection.
@@ -93,11 +102,16 @@ impl Outbox {
         if !state.open {
             return;
         }
-        let before = state.items.len();
-        state.items.extend(items);
-        let added: usize = state.items[before..].iter().map(Item::weight).sum();
-        state.bytes += added;
-        if state.bytes > PEER_OUTBOX_BYTES_MAX {
+        for item in items {
+            if item.is_chunk() {
+                state.chunk_bytes += item.weight();
+                state.chunks.push_back(item);
+            } else {
+                state.bytes += item.weight();
+                state.items.push(item);
+            }
+        }
+        if state.bytes + state.chunk_bytes > PEER_OUTBOX_BYTES_MAX {
             // The stream sees that it has lost the outbox, and ends.
             let waker = state.waker.take();
             *state = State { waker, ..State::default() };
@@ -113,26 +127,18 @@ impl Outbox {
         if state.generation != generation {
             return Poll::Ready(None);
         }
-        if state.items.is_empty() {
+        if state.items.is_empty() && state.chunks.is_empty() {
             state.waker = Some(waker.clone());
             return Poll::Pending;
         }
-        if state.bytes <= FRAME_BYTES_SOFT && state.items.len() <= PEER_FRAME_MESSAGES_MAX {
-            state.bytes = 0;
-            let room = state.items.len().min(1024);
-            return Poll::Ready(Some(std::mem::replace(&mut state.items, Vec::with_capacity(room))));
+        let mut frame = state.take_items();
+        if frame.len() < PEER_FRAME_MESSAGES_MAX
+            && let Some(chunk) = state.chunks.pop_front()
+        {
+            state.chunk_bytes -= chunk.weight();
+            frame.push(chunk);
         }
-        let (mut count, mut bytes) = (0, 0);
-        for item in &state.items {
-            let weight = item.weight();
-            if count > 0 && (bytes + weight > FRAME_BYTES_SOFT || count == PEER_FRAME_MESSAGES_MAX) {
-                break;
-            }
-            count += 1;
-            bytes += weight;
-        }
-        state.bytes -= bytes;
-        Poll::Ready(Some(state.items.drain(..count).collect()))
+        Poll::Ready(Some(frame))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -145,10 +151,33 @@ impl Outbox {
     }
 }
 
+impl State {
+    /// As many items as make a frame.
+    fn take_items(&mut self) -> Vec<Item> {
+        let state = self;
+        if state.bytes <= FRAME_BYTES_SOFT && state.items.len() <= PEER_FRAME_MESSAGES_MAX {
+            state.bytes = 0;
+            let room = state.items.len().min(1024);
+            return std::mem::replace(&mut state.items, Vec::with_capacity(room));
+        }
+        let (mut count, mut bytes) = (0, 0);
+        for item in &state.items {
+            let weight = item.weight();
+            if count > 0 && (bytes + weight > FRAME_BYTES_SOFT || count == PEER_FRAME_MESSAGES_MAX) {
+                break;
+            }
+            count += 1;
+            bytes += weight;
+        }
+        state.bytes -= bytes;
+        state.items.drain(..count).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use ringfort_types::ShardId;
+    use ringfort_types::{Index, ShardId, SnapshotChunk};
 
     use super::*;
 
@@ -179,6 +208,26 @@ mod tests {
         outbox.assign(2);
         assert_eq!(taken(&outbox, 1), None);
         assert_eq!(taken(&outbox, 2), Some(0));
+    }
+
+    #[test]
+    fn a_frame_takes_one_chunk_of_a_snapshot_behind_all_that_waits() {
+        let outbox = Outbox::new(NodeId(2));
+        outbox.assign(1);
+        outbox.open();
+        let chunk = |number| {
+            let bytes = Bytes::from(vec![0; FRAME_BYTES_SOFT]);
+            let (shard, transfer, index, is_last) = (ShardId(1), 1, Index(5), false);
+            let chunk = SnapshotChunk { shard, transfer, index, number, is_last, bytes };
+            Item::Message(PeerMessage::SnapshotChunk(chunk))
+        };
+        outbox.push([chunk(0), chunk(1), message(1), message(1)]);
+        let Poll::Ready(Some(first)) = outbox.poll_take(1, Waker::noop()) else { panic!("a frame is due") };
+        assert_eq!(first.iter().map(Item::is_chunk).collect::<Vec<_>>(), [false, false, true]);
+        outbox.push([message(1)]);
+        assert_eq!((taken(&outbox, 1), taken(&outbox, 1)), (Some(2), Some(0)));
+        outbox.push((0..17).map(chunk));
+        assert_eq!(taken(&outbox, 1), None);
     }
 
     #[test]

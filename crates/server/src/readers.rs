@@ -1,9 +1,9 @@
 //! Reads from the tables, by whoever asks.
 
-use std::sync::OnceLock;
+use std::sync::{OnceLock, PoisonError, RwLock};
 
 use ringfort_shard::ShardReader;
-use ringfort_types::{Code, Failure, Reply, Request};
+use ringfort_types::{Code, Failure, Reply, Request, ShardId};
 
 use crate::answers::ReadAt;
 use crate::horizon::Horizon;
@@ -11,7 +11,8 @@ use crate::horizon::Horizon;
 /// All local shards' tables, once they are open.
 #[derive(Debug, Default)]
 pub(crate) struct Readers {
-    shards: OnceLock<Vec<Option<ShardReader>>>,
+    /// By number. Each can be replaced, when a snapshot becomes the shard's table.
+    shards: OnceLock<Vec<Option<RwLock<ShardReader>>>>,
     pub(crate) horizon: Horizon,
 }
 
@@ -21,10 +22,21 @@ impl Readers {
         let mut shards = Vec::new();
         for reader in readers {
             let at = reader.shard().0 as usize;
-            shards.resize(shards.len().max(at + 1), None);
-            shards[at] = Some(reader);
+            shards.resize_with(shards.len().max(at + 1), || None);
+            shards[at] = Some(RwLock::new(reader));
         }
         let _again = self.shards.set(shards);
+    }
+
+    /// A shard has another table. Reads under way go on with the old one.
+    pub(crate) fn replace(&self, reader: ShardReader) {
+        if let Some(place) = self.place(reader.shard()) {
+            *place.write().unwrap_or_else(PoisonError::into_inner) = reader;
+        }
+    }
+
+    fn place(&self, shard: ShardId) -> Option<&RwLock<ShardReader>> {
+        self.shards.get()?.get(shard.0 as usize)?.as_ref()
     }
 
     /// Whether this read may take so long that it should not hold up other work on its thread.
@@ -37,7 +49,10 @@ impl Readers {
         if Self::is_long(&read.request) {
             self.horizon.hold(read.shard, read.at);
         }
-        let reader = self.shards.get().and_then(|shards| shards.get(read.shard.0 as usize)?.as_ref());
+        let reader = self.place(read.shard).map(|place| {
+            let reader = place.read().unwrap_or_else(PoisonError::into_inner);
+            reader.clone()
+        });
         match reader {
             Some(reader) => match reader.query(&read.request, read.at) {
                 // Whoever asked has let so much time pass that its index is gone. A get may see a later one as well, all of its

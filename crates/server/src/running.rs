@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringfort_node::{Config as NodeConfig, Event, Identity, Node};
-use ringfort_storage::{DataDir, FileDisk, LsmTables, TableOptions, Who};
+use ringfort_storage::{DataDir, FileDisk, LogOptions, LsmTables, TableOptions, Who};
 use ringfort_types::{NodeId, is_name};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
@@ -127,6 +127,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         data: Arc::new(data),
         tables: Arc::new(tables),
         memtable_bytes: config.memtable_bytes,
+        log_options: LogOptions::with_budget(config.log_bytes),
+        snapshot_bytes_per_s: config.snapshot_bytes_per_s,
         runtime: Handle::current(),
         helpers: Helpers::default(),
     };

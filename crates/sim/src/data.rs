@@ -6,7 +6,7 @@ use bytes::Bytes;
 use ringfort_node::recovery::{Recovered, RecoveryError, recover};
 use ringfort_node::{ApplyJob, Event, TableStats};
 use ringfort_shard::Shard;
-use ringfort_storage::LogOptions;
+use ringfort_storage::{Log, LogOptions};
 use ringfort_types::planted::{self, Bug};
 use ringfort_types::{Index, LogEntry, Record, Reply, Request, ShardId};
 
@@ -17,7 +17,7 @@ use crate::sessions::LIMITS;
 use crate::world::{Next, World};
 
 /// Small, so that the log has several segments.
-const SEGMENT_BYTES: u64 = 64 * 1024;
+pub(crate) const SEGMENT_BYTES: u64 = 4 * 1024;
 /// Until a batch is tried again for which there was no room, in microseconds; as in the server.
 const FULL_RETRY_US: u64 = 1_000_000;
 /// How long nothing must have been written before the log is sealed, in microseconds; as in the server.
@@ -47,6 +47,10 @@ impl World {
                 self.later(at, IDLE_US, Work::Seal { after: number });
                 let process = self.hosts[at].process.as_mut().expect("it goes on");
                 process.last_batch = number;
+                if process.log.as_ref().is_some_and(Log::is_over_budget) {
+                    let after_us = self.random.below(10_000);
+                    self.later(at, after_us, Work::Collect);
+                }
             }
             (Err(error), None) if error.is_disk_full() => {
                 if !std::mem::replace(&mut process.is_full, true) {
@@ -138,7 +142,8 @@ impl World {
         let process = host.process.as_mut().expect("only processes seal");
         let shard = process.shards.get_mut(&id).expect("only what was opened is sealed");
         shard.seal();
-        let sealed = host.sealed.entry(id).or_default();
+        let generation = process.generations.get(&id).copied().unwrap_or_default();
+        let sealed = host.sealed.entry((id, generation)).or_default();
         if flush {
             shard.table().flush(Index(0)).expect("memory takes everything");
             sealed.clear();
@@ -156,11 +161,8 @@ impl World {
                 self.log(format_args!("n{} has opened {opened:?}", at + 1));
                 let broken = self.judges.opened(at, &opened, &replayed);
                 self.find_all(broken);
-                let host = &mut self.hosts[at];
-                for id in wanted {
-                    host.sealed.entry(*id).or_default();
-                }
-                let process = host.process.as_mut().expect("only processes open");
+                let process = self.hosts[at].process.as_mut().expect("only processes open");
+                process.generations = opened.iter().map(|(id, found)| (*id, found.base.generation)).collect();
                 (process.log, process.shards) = (Some(log), shards);
                 self.hear(at, Event::Opened(opened));
             }
@@ -190,7 +192,7 @@ impl World {
     ) -> Result<Recovered, RecoveryError> {
         let host = &mut self.hosts[at];
         let process = host.process.as_mut().expect("only processes open");
-        let options = LogOptions { segment_bytes: SEGMENT_BYTES };
+        let options = LogOptions { segment_bytes: SEGMENT_BYTES, budget_bytes: self.plan.log_bytes };
         recover(&process.dir, &host.tables, cluster, wanted, options, LIMITS, &mut |progress| {
             replayed.push((progress.shard, progress.entry.clone()));
         })

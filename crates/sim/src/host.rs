@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use ringfort_node::{ApplyJob, Event, Node, ReadJob};
 use ringfort_shard::Shard;
-use ringfort_storage::{DataDir, Log, MemoryTables};
-use ringfort_types::{Incarnation, Index, Record, ShardId};
+use ringfort_storage::{DataDir, Log, MemoryTables, SnapshotReader, SnapshotWriter};
+use ringfort_types::{Base, Incarnation, Index, Record, ShardId};
 
 use crate::clock::Clock;
 use crate::power::PluggedDisk;
@@ -30,6 +30,30 @@ pub(crate) enum Work {
         after: u64,
     },
     Apply(Vec<ApplyJob>),
+    /// Puts a table that has arrived in place of another.
+    Install {
+        shard: ShardId,
+        base: Base,
+    },
+    /// Holds a table for a snapshot.
+    TakeSnapshot {
+        shard: ShardId,
+        transfer: u64,
+    },
+    ReadChunk {
+        transfer: u64,
+    },
+    StoreChunk {
+        shard: ShardId,
+        generation: u64,
+        chunk: Bytes,
+    },
+    DropTable {
+        shard: ShardId,
+        generation: u64,
+    },
+    /// Lets go of what the log has beyond its budget.
+    Collect,
     Read(ReadJob),
     SaveBirth(Bytes),
     Open {
@@ -64,12 +88,15 @@ pub(crate) struct Rot {
     pub(crate) mask: u8,
 }
 
+/// Indexes of each table: by shard and generation.
+pub(crate) type Sealed = BTreeMap<(ShardId, u64), Vec<Index>>;
+
 /// What a data directory and its tables are.
 #[derive(Debug, Default)]
 pub(crate) struct Shelf {
     disk: PluggedDisk,
     tables: MemoryTables,
-    sealed: BTreeMap<ShardId, Vec<Index>>,
+    sealed: Sealed,
 }
 
 /// One machine.
@@ -79,7 +106,7 @@ pub(crate) struct Host {
     pub(crate) disk: PluggedDisk,
     pub(crate) tables: MemoryTables,
     /// Where each table could be found after a crash, besides its durable index.
-    pub(crate) sealed: BTreeMap<ShardId, Vec<Index>>,
+    pub(crate) sealed: Sealed,
     pub(crate) clock: Clock,
     /// Rises whenever a process begins or ends; work of an earlier life is void.
     pub(crate) life: u64,
@@ -107,6 +134,14 @@ pub(crate) struct Process {
     pub(crate) node: Node,
     pub(crate) log: Option<Log>,
     pub(crate) shards: BTreeMap<ShardId, Shard>,
+    /// Which generation of its table each shard uses.
+    pub(crate) generations: BTreeMap<ShardId, u64>,
+    /// Tables that are held for snapshots, with the number of the next chunk.
+    pub(crate) held: BTreeMap<u64, (SnapshotReader, u64)>,
+    /// Tables that are being made of chunks.
+    pub(crate) writers: BTreeMap<(ShardId, u64), SnapshotWriter>,
+    /// Chunks are stored in order: the next ones not before this.
+    pub(crate) stores_until_us: u64,
     pub(crate) turn_is_due: bool,
     /// Entries are applied in order: the next ones not before this.
     pub(crate) applies_until_us: u64,

@@ -46,6 +46,7 @@ mod recall;
 mod requests;
 mod sessions;
 mod shrink;
+mod tables;
 mod trace;
 mod verdict;
 mod world;

@@ -204,5 +204,16 @@ fn show(message: &PeerMessage) -> String {
             format!("read round {} confirmed but for {:?}", reply.round, reply.refused)
         }
         PeerMessage::Report(report) => format!("report of {} replicas", report.replicas.len()),
+        PeerMessage::SnapshotChunk(chunk) => {
+            let (number, last) = (chunk.number, if chunk.is_last { ", the last" } else { "" });
+            format!("shard {}: chunk {number} of snapshot {:#x}{last}", chunk.shard, chunk.transfer)
+        }
+        PeerMessage::SnapshotReply(reply) => {
+            let (stored, verdict) = (reply.stored, reply.verdict);
+            format!(
+                "shard {}: {stored} chunks of snapshot {:#x} stored, {verdict:?}",
+                reply.shard, reply.transfer
+            )
+        }
     }
 }

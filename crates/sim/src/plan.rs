@@ -6,6 +6,7 @@
 
 use ringfort_types::planted::Bug;
 
+use crate::data::SEGMENT_BYTES;
 use crate::random::Random;
 
 /// Something that goes wrong.
@@ -63,7 +64,7 @@ pub enum Fault {
 /// All kinds, each with the longest time that it lasts, in milliseconds. Of those that end a process it is the time
 /// until the next start.
 const KINDS: [(Fault, u64); 22] = [
-    (Fault::Kill, 4_000),
+    (Fault::Kill, 15_000),
     (Fault::KillDuringWrite, 4_000),
     (Fault::PowerLoss, 4_000),
     (Fault::PowerLossDuringWrite, 4_000),
@@ -125,6 +126,8 @@ pub struct Plan {
     pub chaos_ms: u64,
     /// When the run ends, in milliseconds, if the verdict is there by then.
     pub length_ms: u64,
+    /// Bytes of log that a node keeps.
+    pub log_bytes: u64,
     /// Longest time that a sync takes, in microseconds.
     pub sync_us_max: u64,
     /// Longest time that a message takes, in microseconds.
@@ -153,6 +156,7 @@ impl Plan {
             keys: random.between(2, 16) as usize,
             chaos_ms: 50_000,
             length_ms: 60_000,
+            log_bytes: u64::MAX,
             sync_us_max: random.pick(&[500, 3_000, 40_000]),
             message_us_max: random.pick(&[300, 2_000, 20_000]),
             strikes: Vec::new(),
@@ -165,6 +169,7 @@ impl Plan {
         let first_ms = random.pick(&[100, 2_500, 2_500, 2_500]);
         let gap_ms = random.pick(&[500, 1_500, 3_000]);
         plan.schedule(&kinds, first_ms, gap_ms);
+        plan.log_bytes = random.pick(&[3, 3, 6, 24]) * SEGMENT_BYTES;
         plan
     }
 

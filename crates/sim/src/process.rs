@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use ringfort_consensus::inspect::inspect;
 use ringfort_node::{Config, Effect, Event, Identity, Node};
-use ringfort_storage::{DataDir, StorageError, Tables, Who};
+use ringfort_storage::{DataDir, StorageError, Who};
 use ringfort_types::limits::TICK_MS;
 use ringfort_types::{NodeId, PeerFrame, PeerMessage, Reply, Token};
 
@@ -22,6 +22,8 @@ use crate::world::{Next, World};
 const TURN_US_MAX: u64 = 300;
 /// Longest time that applying or reading takes, in microseconds.
 pub(crate) const TABLE_US_MAX: u64 = 2_000;
+/// Longest time that a chunk of a snapshot takes to be read or stored, in microseconds.
+const CHUNK_US_MAX: u64 = 20_000;
 /// Until a process that could not start for lack of room is started again, in microseconds.
 const START_AGAIN_US: u64 = 500_000;
 
@@ -56,6 +58,10 @@ impl World {
             node,
             log: None,
             shards: BTreeMap::new(),
+            generations: BTreeMap::new(),
+            held: BTreeMap::new(),
+            writers: BTreeMap::new(),
+            stores_until_us: 0,
             turn_is_due: false,
             applies_until_us: 0,
             is_serving: false,
@@ -93,10 +99,11 @@ impl World {
         if power_lost {
             host.disk.disk.crash(seed);
         }
-        for (shard, sealed) in std::mem::take(&mut host.sealed) {
-            let durable = host.tables.open(shard).expect("memory opens").durable();
-            let left = self.random.pick(&[&[durable], &sealed[..]].concat());
-            host.tables.fall_back(shard, left);
+        let sealed = std::mem::take(&mut host.sealed);
+        for (shard, generation, durable) in host.tables.generations() {
+            let sealed = sealed.get(&(shard, generation)).map_or(&[][..], Vec::as_slice);
+            let left = self.random.pick(&[&[durable], sealed].concat());
+            host.tables.fall_back_generation(shard, generation, left);
         }
         self.judges.ended(at);
         self.disconnect_all(at);
@@ -171,11 +178,21 @@ impl World {
                 let log = process.log.as_ref().expect("a node fetches after it was opened");
                 match log.reader().entries(shard, from, to, bytes_max) {
                     Ok(entries) => self.hear(at, Event::Fetched { shard, entries }),
+                    // Gone meanwhile: the node is about to hear of it.
+                    Err(StorageError::NotStored { .. }) => {
+                        self.hear(at, Event::Fetched { shard, entries: Vec::new() });
+                    }
                     Err(error) => {
                         self.find(NODE_GOES_ON, format_args!("n{} can't fetch: {error}", at + 1));
                     }
                 }
             }
+            Work::Install { shard, base } => self.install(at, shard, base),
+            Work::TakeSnapshot { shard, transfer } => self.take_snapshot(at, shard, transfer),
+            Work::ReadChunk { transfer } => self.read_chunk(at, transfer),
+            Work::StoreChunk { shard, generation, chunk } => self.store_chunk(at, shard, generation, &chunk),
+            Work::DropTable { shard, generation } => self.drop_table(at, shard, generation),
+            Work::Collect => self.collect(at),
             Work::Stats => self.report_stats(at),
             Work::Exit => {
                 self.log(format_args!("n{} has stopped", at + 1));
@@ -233,14 +250,23 @@ impl World {
                 self.later(at, after_us, Work::Sync { number, records });
             }
             Effect::Send { to, messages } => self.send_messages(at, to, messages),
-            Effect::Apply(jobs) => {
-                let takes_us = self.random.between(10, TABLE_US_MAX);
-                let now_us = self.now_us;
-                let process = self.hosts[at].process.as_mut().expect("just looked at");
-                process.applies_until_us = process.applies_until_us.max(now_us) + takes_us;
-                let (until_us, host) = (process.applies_until_us, at);
-                let life = self.hosts[at].life;
-                self.schedule_at(until_us, Next::Work { host, life, work: Work::Apply(jobs) });
+            Effect::Apply(jobs) => self.apply_later(at, Work::Apply(jobs)),
+            Effect::Install { shard, base } => self.apply_later(at, Work::Install { shard, base }),
+            Effect::TakeSnapshot { shard, transfer } => {
+                self.apply_later(at, Work::TakeSnapshot { shard, transfer });
+            }
+            Effect::ReadChunk { transfer } => {
+                let after_us = self.random.between(10, CHUNK_US_MAX);
+                self.later(at, after_us, Work::ReadChunk { transfer });
+            }
+            Effect::DropSnapshot { transfer } => {
+                self.hosts[at].process.as_mut().expect("just looked at").held.remove(&transfer);
+            }
+            Effect::StoreChunk { shard, generation, chunk } => {
+                self.store_later(at, Work::StoreChunk { shard, generation, chunk });
+            }
+            Effect::DropTable { shard, generation } => {
+                self.store_later(at, Work::DropTable { shard, generation });
             }
             Effect::Read(jobs) => {
                 for job in jobs {
@@ -276,6 +302,24 @@ impl World {
             // Whatever else this turn brings is still done.
             Effect::Stopped => self.later(at, 1_000, Work::Exit),
         }
+    }
+
+    /// Does something to the shards, after all that is to be done before it.
+    fn apply_later(&mut self, at: usize, work: Work) {
+        let takes_us = self.random.between(10, TABLE_US_MAX);
+        let process = self.hosts[at].process.as_mut().expect("only processes apply");
+        process.applies_until_us = process.applies_until_us.max(self.now_us) + takes_us;
+        let (until_us, life) = (process.applies_until_us, self.hosts[at].life);
+        self.schedule_at(until_us, Next::Work { host: at, life, work });
+    }
+
+    /// Does something to tables that arrive, after all that is to be done before it.
+    fn store_later(&mut self, at: usize, work: Work) {
+        let takes_us = self.random.between(10, CHUNK_US_MAX);
+        let process = self.hosts[at].process.as_mut().expect("only processes store");
+        process.stores_until_us = process.stores_until_us.max(self.now_us) + takes_us;
+        let (until_us, life) = (process.stores_until_us, self.hosts[at].life);
+        self.schedule_at(until_us, Next::Work { host: at, life, work });
     }
 
     /// One node won't have another, and says so on the connection that it came in on.

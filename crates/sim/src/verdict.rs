@@ -11,6 +11,8 @@ use crate::world::World;
 const HEALED_US_MAX: u64 = 10_000_000;
 /// Until a question of the judge is answered.
 const TIMEOUT_MS: u32 = 3_000;
+/// How often replicas are compared that were not level the time before.
+const COMPARISONS: u64 = 3;
 /// Between two tries, in microseconds.
 const AGAIN_US: u64 = 10_000;
 /// How long a node has nothing to do before it is looked at whether it is at rest, in microseconds.
@@ -100,16 +102,30 @@ impl World {
         }
     }
 
-    /// All replicas come level: they reach the same index, and have the same rows there.
+    /// All replicas come level: they reach the same index, and have the same rows there. One that was just given a
+    /// table beyond that index can't tell; it is asked about a later one.
     fn compare_replicas(&mut self, keys: &[(ShardId, Bytes)]) {
-        let until_us = self.now_us + HEALED_US_MAX;
+        let mut shards: Vec<ShardId> = keys.iter().map(|(shard, _)| *shard).collect();
+        let mut behind = Vec::new();
+        for _ in 0..COMPARISONS {
+            behind = self.compare(&shards, self.now_us + HEALED_US_MAX / COMPARISONS);
+            shards.retain(|shard| behind.iter().any(|(other, _, _)| other == shard));
+        }
+        for (shard, host, what) in behind {
+            self.find(HEALS, format_args!("n{} does not bring shard {shard} to {what}", host + 1));
+        }
+    }
+
+    /// Compares these shards' replicas at an index of now: those that don't answer in time.
+    fn compare(&mut self, shards: &[ShardId], until_us: u64) -> Vec<(ShardId, usize, String)> {
+        let mut behind = Vec::new();
         let marks: Vec<Question> =
-            keys.iter().map(|(shard, _)| (0, Request::Digest { shard: *shard })).collect();
+            shards.iter().map(|shard| (0, Request::Digest { shard: *shard })).collect();
         let marks = self.insist(&marks, until_us);
         let mut questions = Vec::new();
-        for ((shard, _), mark) in keys.iter().zip(marks) {
+        for (shard, mark) in shards.iter().zip(marks) {
             let Some(Reply::Written(receipt)) = mark else {
-                self.find(HEALS, format_args!("shard {shard} takes no mark: {mark:?}"));
+                behind.push((*shard, 0, format!("a mark: {mark:?}")));
                 continue;
             };
             for host in self.hosts_of(*shard) {
@@ -121,12 +137,13 @@ impl World {
         for ((host, request), answer) in questions.into_iter().zip(answers) {
             let Request::DigestAt { shard, index, .. } = request else { continue };
             let Some(Reply::Digest { hash, rows, .. }) = answer else {
-                self.find(HEALS, format_args!("n{} does not bring shard {shard} to {index}", host + 1));
+                behind.push((shard, host, index.to_string()));
                 continue;
             };
             let broken = self.judges.digests.taken(host, shard, index, (hash, rows));
             self.find_all(broken.into_iter().collect());
         }
+        behind
     }
 
     /// Every key, through every node.

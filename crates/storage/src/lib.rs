@@ -8,6 +8,8 @@
 //! 2. The **tables** ([`Table`]). What committed entries add up to: one multi-version map a shard, its
 //!    sequence number being the Raft index. A table has no journal; after a crash it is what it was at its
 //!    last flush, and the log is replayed from there.
+//!    A table travels to another node as a *snapshot* ([`SnapshotReader`], [`SnapshotWriter`]), and becomes a new
+//!    generation there.
 //! 3. The **identity** ([`DataDir`]). Whose data this is. Taken under a lock before anything else is touched.
 //!
 //! Log and identity go through the trait [`Disk`], so that the simulator can put a worse disk beneath them
@@ -17,8 +19,7 @@
 //! The files are drawn byte by byte in `docs/formats/`.
 //!
 //! # Caveats
-//! - Nothing is ever deleted from the log yet, and all of it is read at every start (at memory speed, but
-//!   still).
+//! - All of the log is read at every start (at memory speed, but still).
 //! - A batch that was acknowledged, and is the last of the log, and whose bytes then rot, is taken for a torn
 //!   write and cut. [`Log::seal`] is the remedy: it makes sure that it is not the last for long.
 //! - Entries of one shard lie scattered among those of all others. Reading many old ones of one shard means
@@ -30,17 +31,19 @@ mod disk;
 mod error;
 mod identity;
 mod log;
+mod snapshot;
 mod table;
 
 pub use disk::{Disk, File, FileDisk, Lock, SimDisk};
 pub use error::StorageError;
 pub use identity::{DataDir, Stored, Who};
-pub use log::{Log, LogAhead, LogOptions, LogReader, Owner, RecoveredShard};
-pub use table::{LsmTables, MemoryTables, Table, TableOptions, Tables};
+pub use log::{Durable, Log, LogAhead, LogOptions, LogReader, Owner, RecoveredShard};
+pub use snapshot::{Chunk, SnapshotReader, SnapshotWriter, Taken};
+pub use table::{LsmTables, MemoryTables, Rows, Table, TableOptions, Tables};
 
 /// The only lane there is yet.
 const LANE: u32 = 0;
 /// Where its log is, in the data directory.
 const LOG_DIR: &str = "lane-0/log";
-/// Where its tables are, a directory for each shard.
+/// Where its tables are, a directory for each shard (and, for a while, for each of its generations).
 const SHARDS_DIR: &str = "lane-0/shards";

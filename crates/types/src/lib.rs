@@ -32,10 +32,10 @@ pub use clock::{HybridClock, Now};
 pub use command::{Command, Entry, Stamped};
 pub use error::{Code, Failure, Outcome};
 pub use ids::{Epoch, Incarnation, Index, NodeId, PeerId, Revision, ShardId, Slot, Term};
-pub use log::{EntryKind, HardState, LogEntry, Record};
+pub use log::{Base, EntryKind, HardState, LogEntry, Record};
 pub use message::{
     BirthStage, Forward, Hello, NodeReport, PeerFrame, PeerMessage, ReadProbe, ReadProbeReply, ReplicaReport,
-    Role,
+    Role, SnapshotChunk, SnapshotReply, SnapshotVerdict,
 };
 pub use reply::{ClusterState, NodeState, Page, Receipt, Reply, Row, ShardState};
 pub use request::{Consistency, Request, Scan, Token, is_name};

@@ -50,6 +50,14 @@ pub const SHARD_ENTRY_CACHE_BYTES: usize = 256 * 1024;
 pub const APPEND_BYTES_MAX: usize = 512 * 1024;
 /// Most append messages under way to one replica.
 pub const APPENDS_IN_FLIGHT_MAX: usize = 64;
+/// Most snapshots that a node sends at once; other followers that need one wait.
+pub const SNAPSHOTS_SENT_MAX: usize = 4;
+/// Bytes of one chunk of a snapshot (a chunk holds at least one row).
+pub const SNAPSHOT_CHUNK_BYTES: usize = 256 * 1024;
+/// Bytes of a snapshot's chunks that are under way or about to be stored (one chunk may be larger by itself).
+pub const SNAPSHOT_WINDOW_BYTES: usize = 2 * 1024 * 1024;
+/// Most chunks of a snapshot that are under way or about to be stored.
+pub const SNAPSHOT_WINDOW_CHUNKS: usize = 16;
 /// Most nodes in the list that a cluster is born from.
 pub const BIRTH_NODES_MAX: usize = 64;
 /// Most shards of a cluster.

@@ -39,14 +39,33 @@ pub struct HardState {
     pub commit: Index,
 }
 
+/// Where one shard's log begins, and which table goes with it.
+///
+/// The table of this generation holds everything up to `index`, so entries up to there may be gone. All zeroes for
+/// a shard from whose log nothing was ever taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Base {
+    /// The last index before the log's first entry.
+    pub index: Index,
+    /// The term of the entry that was there.
+    pub term: Term,
+    /// Which of the shard's tables is in use: one more with each snapshot that was installed.
+    pub generation: u64,
+}
+
 /// One thing to be written to the shared log.
 ///
 /// The last record about something wins: an entry at an index replaces every earlier entry of that shard at
-/// that index *and all indexes after it*; a hard state replaces the earlier one.
+/// that index *and all indexes after it*; a hard state replaces the earlier one, and so does a base.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
     /// An entry.
     Entry(ShardId, LogEntry),
     /// A hard state.
     HardState(ShardId, HardState),
+    /// The shard's log begins here; entries after it stay. The log writes it by itself, before it lets go of entries.
+    Base(ShardId, Base),
+    /// A snapshot's commit point: the shard's table is the one of this generation from now on, and none of the
+    /// entries before this record counts any more, whatever their index.
+    Installed(ShardId, Base),
 }

@@ -6,7 +6,10 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::limits::{BIRTH_NODES_MAX, NAME_BYTES_MAX, PEER_FRAME_MESSAGES_MAX};
+use crate::limits::{
+    BIRTH_NODES_MAX, KEY_BYTES_MAX, NAME_BYTES_MAX, PEER_FRAME_MESSAGES_MAX, SNAPSHOT_CHUNK_BYTES,
+    VALUE_BYTES_MAX,
+};
 use crate::request::is_name;
 use crate::wire::{Malformed, Reader, put_bytes, put_varint};
 use crate::{Epoch, Incarnation, Index, NodeId, Reply, Request, Revision, ShardId, Stamp, Term};
@@ -17,6 +20,8 @@ const ADDRESS_BYTES_MAX: usize = 262;
 const REASON_BYTES_MAX: usize = 4096;
 /// Raft messages hold entries; one may be larger than a value by its framing.
 const RAFT_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// A chunk of a snapshot holds at least one row, whatever its size.
+const CHUNK_BYTES_MAX: usize = SNAPSHOT_CHUNK_BYTES + VALUE_BYTES_MAX + KEY_BYTES_MAX + 1024;
 const FRAME_VERSION: u8 = 1;
 
 /// How far a node is with its cluster's birth.
@@ -130,6 +135,47 @@ pub struct NodeReport {
     pub replicas: Vec<ReplicaReport>,
 }
 
+/// Part of a shard's table, for a replica whose log can't be brought up to date any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotChunk {
+    /// Whose.
+    pub shard: ShardId,
+    /// The sender's number for this snapshot, never used twice.
+    pub transfer: u64,
+    /// The index at which the table was read.
+    pub index: Index,
+    /// Its place, from 0.
+    pub number: u64,
+    /// No other follows.
+    pub is_last: bool,
+    /// In `storage`'s format.
+    pub bytes: Bytes,
+}
+
+/// The answer to a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotReply {
+    /// Whose.
+    pub shard: ShardId,
+    /// As sent.
+    pub transfer: u64,
+    /// So many chunks are stored, from the first one on.
+    pub stored: u64,
+    /// What is to be done about it.
+    pub verdict: SnapshotVerdict,
+}
+
+/// What the receiver of a snapshot wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SnapshotVerdict {
+    /// The chunks that follow.
+    More,
+    /// Nothing: it has all of it.
+    Complete,
+    /// Nothing of this one: it could not be stored, or its beginning is not here (any more).
+    Refused,
+}
+
 /// One message between nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PeerMessage {
@@ -162,6 +208,10 @@ pub enum PeerMessage {
     ReadProbeReply(ReadProbeReply),
     /// How I am.
     Report(NodeReport),
+    /// Part of a table. Goes after everything else that waits, so that nothing waits for a table.
+    SnapshotChunk(SnapshotChunk),
+    /// The answer to it.
+    SnapshotReply(SnapshotReply),
 }
 
 /// Everything that one node tells another after one turn.
@@ -233,6 +283,7 @@ impl PeerMessage {
                 PeerMessage::Answer { reply, .. } => reply.weight(),
                 PeerMessage::ReadProbe(probe) => 4 * probe.shards.len(),
                 PeerMessage::Report(report) => 1 + 32 * report.replicas.len(),
+                PeerMessage::SnapshotChunk(chunk) => 32 + chunk.bytes.len(),
                 _ => 256,
             }
     }
@@ -293,6 +344,25 @@ impl PeerMessage {
                     replica.encode(out);
                 }
             }
+            PeerMessage::SnapshotChunk(chunk) => {
+                out.put_slice(&[9, chunk.is_last.into()]);
+                put_varint(out, chunk.shard.0.into());
+                put_varint(out, chunk.transfer);
+                put_varint(out, chunk.index.0);
+                put_varint(out, chunk.number);
+                put_bytes(out, &chunk.bytes);
+            }
+            PeerMessage::SnapshotReply(reply) => {
+                let verdict = match reply.verdict {
+                    SnapshotVerdict::More => 0,
+                    SnapshotVerdict::Complete => 1,
+                    SnapshotVerdict::Refused => 2,
+                };
+                out.put_slice(&[10, verdict]);
+                put_varint(out, reply.shard.0.into());
+                put_varint(out, reply.transfer);
+                put_varint(out, reply.stored);
+            }
         }
     }
 
@@ -339,6 +409,31 @@ impl PeerMessage {
                     replicas.push(ReplicaReport::decode(reader)?);
                 }
                 PeerMessage::Report(NodeReport { disk_full, replicas })
+            }
+            9 => {
+                let is_last = reader.u8()? != 0;
+                PeerMessage::SnapshotChunk(SnapshotChunk {
+                    shard: ShardId(reader.varint()? as u32),
+                    transfer: reader.varint()?,
+                    index: Index(reader.varint()?),
+                    number: reader.varint()?,
+                    is_last,
+                    bytes: reader.bytes(CHUNK_BYTES_MAX)?,
+                })
+            }
+            10 => {
+                let verdict = match reader.u8()? {
+                    0 => SnapshotVerdict::More,
+                    1 => SnapshotVerdict::Complete,
+                    2 => SnapshotVerdict::Refused,
+                    _ => return Err(Malformed("unknown verdict on a snapshot")),
+                };
+                PeerMessage::SnapshotReply(SnapshotReply {
+                    shard: ShardId(reader.varint()? as u32),
+                    transfer: reader.varint()?,
+                    stored: reader.varint()?,
+                    verdict,
+                })
             }
             _ => return Err(Malformed("unknown kind of peer message")),
         })

@@ -66,6 +66,12 @@ bugs! {
     OutcomeNotRemembered => "outcome-not-remembered",
     /// A write of a session that was forgotten is taken for the first of a new one.
     ForgottenSessionExecuted => "forgotten-session-executed",
+    /// A log lets go of entries that its node's table does not hold durably.
+    LogCutTooFar => "log-cut-too-far",
+    /// A leader has nothing to offer to a follower that needs what was let go of.
+    LogCutWithoutSnapshot => "log-cut-without-snapshot",
+    /// A snapshot counts as complete before all of it has arrived.
+    SnapshotInstalledHalf => "snapshot-installed-half",
 }
 
 impl fmt::Display for Bug {

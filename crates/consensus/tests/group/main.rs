@@ -3,11 +3,12 @@
 
 mod replica;
 mod scripts;
+mod snapshot;
 
 use bytes::Bytes;
 use ringfort_consensus::inspect::{SeenKind, inspect};
 use ringfort_consensus::{Outgoing, Restored};
-use ringfort_types::{HardState, Index, LogEntry, PeerId, Record, Role, ShardId, Term};
+use ringfort_types::{Base, HardState, Index, LogEntry, PeerId, Record, Role, ShardId, Term};
 
 use crate::replica::Replica;
 
@@ -167,6 +168,7 @@ fn a_restart_with_an_applied_index_beyond_the_recorded_commit_is_no_surprise() {
         1,
         &Restored {
             hard_state: HardState { term: Term(1), vote: PeerId(1), commit: Index(2) },
+            base: Base::default(),
             terms: vec![(Index(1), Term(1))],
             last: Index(5),
             applied: Index(4),

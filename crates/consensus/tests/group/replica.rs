@@ -60,7 +60,7 @@ impl Replica {
 
     /// A turn up to where its records are handed to the disk. Old entries are read from there at once, one by one.
     pub(crate) fn half_turn(&mut self) -> Vec<Outgoing> {
-        let Turn { send, records, unsynced, committed, fetch } = self.group.take_turn();
+        let Turn { send, records, unsynced, committed, fetch, .. } = self.group.take_turn();
         self.records.extend(records);
         self.tickets.extend(unsynced);
         if let Some(last) = committed.last() {
@@ -108,6 +108,8 @@ impl OnDisk {
                     disk.log.retain(|earlier| earlier.index < entry.index);
                     disk.log.push(entry.clone());
                 }
+                Record::Installed(..) => disk.log.clear(),
+                Record::Base(..) => unreachable!("only the log on disk writes it"),
             }
         }
         disk

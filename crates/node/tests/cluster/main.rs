@@ -58,7 +58,10 @@ fn one_sync_serves_many_shards() {
     let shards: BTreeSet<_> = world.persists[0]
         .iter()
         .map(|record| match record {
-            Record::Entry(shard, _) | Record::HardState(shard, _) => *shard,
+            Record::Entry(shard, _)
+            | Record::HardState(shard, _)
+            | Record::Base(shard, _)
+            | Record::Installed(shard, _) => *shard,
         })
         .collect();
     assert_eq!(shards.len(), SHARDS as usize, "all shards' entries are in the one batch");

@@ -88,6 +88,7 @@ impl World {
         match record {
             Record::Entry(ShardId::META, _) | Record::HardState(ShardId::META, _) => None,
             Record::Entry(shard, entry) => Some(format!("shard {shard}: entry {}", entry_shown(entry))),
+            Record::Base(..) | Record::Installed(..) => unreachable!("nothing is let go of in these worlds"),
             Record::HardState(shard, state) => {
                 let vote = self.voted_for(n, *shard, state.vote);
                 Some(format!("shard {shard}: term {}, {vote}, commit {}", state.term, state.commit))
@@ -107,6 +108,8 @@ fn message_shown(message: &PeerMessage) -> Option<String> {
         PeerMessage::Raft { shard: ShardId::META, .. }
         | PeerMessage::Hello(_)
         | PeerMessage::Report(_)
+        | PeerMessage::SnapshotChunk(_)
+        | PeerMessage::SnapshotReply(_)
         | PeerMessage::Refused { .. } => None,
         PeerMessage::Raft { shard, message } => match inspect(message) {
             Ok(Seen { kind: SeenKind::Heartbeat | SeenKind::HeartbeatReply, .. }) => None,

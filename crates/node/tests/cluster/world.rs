@@ -290,6 +290,12 @@ impl World {
                 let entries = entries.range(from..to).map(|(_, entry)| entry.clone()).collect();
                 self.queue.push((n, Event::Fetched { shard, entries }));
             }
+            Effect::TakeSnapshot { .. }
+            | Effect::ReadChunk { .. }
+            | Effect::DropSnapshot { .. }
+            | Effect::StoreChunk { .. }
+            | Effect::DropTable { .. }
+            | Effect::Install { .. } => unreachable!("nothing is let go of in these worlds"),
             Effect::Notice(line) => self.notices.push(line),
             Effect::Serving => {}
             Effect::Refused(reason) => {

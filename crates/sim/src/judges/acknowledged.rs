@@ -1,5 +1,5 @@
-//! Acknowledged means synced on a majority (DESIGN §4; Raft, 5.3), and a receipt names no more copies than there
-//! are.
+//! Acknowledged means synced on a majority (DESIGN §4; Raft, 5.3), in its log or in the table that took the place of
+//! the beginning of its log; and a receipt names no more copies than there are.
 
 use ringfort_types::Receipt;
 
@@ -9,7 +9,7 @@ const NAME: &str = "what is acknowledged is synced on a majority";
 
 /// A client has been given this receipt; `hosts` have a replica of its shard.
 pub(crate) fn given(logs: &Logs, hosts: &[usize], receipt: &Receipt) -> Option<Broken> {
-    let has = |host: &&usize| logs.replica(**host, receipt.shard).synced.at(receipt.index) == receipt.term;
+    let has = |host: &&usize| logs.replica(**host, receipt.shard).synced.has(receipt.index, receipt.term);
     let copies = hosts.iter().filter(has).count();
     let majority = hosts.len() / 2 + 1;
     if copies < majority {

@@ -37,6 +37,18 @@ impl Committed {
         self.shards.get(&shard)
     }
 
+    /// A replica's log begins after an entry of this term.
+    pub(crate) fn has(&self, host: usize, shard: ShardId, index: Index, term: Term) -> Option<Broken> {
+        let was = self.shards.get(&shard).map_or(Term(0), |log| log.terms.at(index));
+        (was != term).then(|| {
+            let node = host + 1;
+            broken!(
+                NAME,
+                "n{node}: the log of shard {shard} begins after {index} of term {term}, where one of term {was} was committed"
+            )
+        })
+    }
+
     /// A replica in this term applies an entry. Whether it is the first.
     pub(crate) fn applied(
         &mut self,
@@ -95,6 +107,9 @@ mod tests {
         assert!(judge.applied(2, ShardId(1), &entry(1, 2, "a"), Term(2)).is_err());
         assert!(judge.applied(2, ShardId(1), &entry(1, 1, "b"), Term(1)).is_err());
         assert!(judge.applied(2, ShardId(1), &entry(3, 1, "c"), Term(1)).is_err());
+        assert_eq!(judge.has(0, ShardId(1), Index(1), Term(1)), None);
+        assert!(judge.has(0, ShardId(1), Index(1), Term(2)).is_some());
+        assert!(judge.has(0, ShardId(1), Index(2), Term(1)).is_some());
     }
 
     #[test]

@@ -13,13 +13,7 @@ const NAME: &str = "what was synced survives";
 /// A replica has been opened.
 pub(crate) fn opened(host: usize, shard: ShardId, before: &ReplicaLog, found: &Opened) -> Option<Broken> {
     let node = host + 1;
-    let mut log = Terms::default();
-    for (first, term) in &found.terms {
-        log.add(*first, *term);
-    }
-    if let Some((_, term)) = found.terms.last() {
-        log.add(found.last, *term);
-    }
+    let log = Terms::found(found);
     if log.end() < before.synced.end() {
         let ((term, index), (was_term, was_index)) = (log.end(), before.synced.end());
         return Some(broken!(

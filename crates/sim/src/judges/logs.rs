@@ -1,4 +1,7 @@
 //! What each replica has written: not a judge, but what judges look at.
+//!
+//! A log may begin anywhere. What its node lets go of is forgotten here only when the node itself has forgotten it,
+//! with its next start; what comes before the base then is in a table that nothing takes away.
 
 use std::collections::BTreeMap;
 
@@ -8,11 +11,29 @@ use ringfort_types::{HardState, Index, Record, ShardId, Term};
 /// The terms of a log's entries, as runs: each with the first index that has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Terms {
+    /// What comes before the first entry: an index and its term.
+    base: (Index, Term),
     runs: Vec<(Index, Term)>,
     last: Index,
 }
 
 impl Terms {
+    /// A log that begins after this index of this term.
+    pub(crate) fn after(index: Index, term: Term) -> Terms {
+        Terms { base: (index, term), runs: Vec::new(), last: index }
+    }
+
+    /// As a node has found it.
+    pub(crate) fn found(found: &Opened) -> Terms {
+        let base = (found.base.index, found.base.term);
+        Terms { base, runs: found.terms.clone(), last: found.last }
+    }
+
+    /// Whether there is an entry of this term at this index, or the index is in the table that goes with the log.
+    pub(crate) fn has(&self, index: Index, term: Term) -> bool {
+        index <= self.base.0 || self.at(index) == term
+    }
+
     /// The entry at this index has this term; those after it are gone.
     pub(crate) fn add(&mut self, index: Index, term: Term) {
         if index <= self.last {
@@ -25,10 +46,13 @@ impl Terms {
         self.last = index;
     }
 
-    /// The term of the entry at this index; 0 before the first one, and beyond the last one.
+    /// The term of the entry at this index, or of the base; 0 before that, and beyond the last one.
     pub(crate) fn at(&self, index: Index) -> Term {
-        if index > self.last {
+        if index > self.last || index < self.base.0 {
             return Term(0);
+        }
+        if index == self.base.0 {
+            return self.base.1;
         }
         let after = self.runs.partition_point(|(first, _)| *first <= index);
         if after == 0 { Term(0) } else { self.runs[after - 1].1 }
@@ -39,12 +63,15 @@ impl Terms {
         (self.at(self.last), self.last)
     }
 
-    /// The first index up to `through` at which the other has another term.
+    /// The first index up to `through` at which the other has another term, where both have terms.
     pub(crate) fn first_difference(&self, other: &Terms, through: Index) -> Option<Index> {
         let starts = |terms: &Terms| terms.runs.iter().map(|(first, _)| *first).collect::<Vec<_>>();
-        let mut edges = [starts(self), starts(other), vec![self.last.next(), other.last.next()]].concat();
+        let known = self.base.0.max(other.base.0);
+        let ends = vec![known.next(), self.last.next(), other.last.next()];
+        let mut edges = [starts(self), starts(other), ends].concat();
         edges.sort_unstable();
-        edges.into_iter().find(|edge| *edge <= through && self.at(*edge) != other.at(*edge))
+        let both = known.next()..=through;
+        edges.into_iter().find(|edge| both.contains(edge) && self.at(*edge) != other.at(*edge))
     }
 }
 
@@ -72,25 +99,21 @@ impl Logs {
     }
 
     pub(crate) fn wrote(&mut self, host: usize, record: &Record) {
-        match record {
-            Record::Entry(shard, entry) => {
-                self.replicas.entry((host, *shard)).or_default().written.add(entry.index, entry.term);
-            }
-            Record::HardState(shard, state) => {
-                self.replicas.entry((host, *shard)).or_default().written_state = *state;
-            }
-        }
+        let ReplicaLog { written, written_state, .. } = self.of(host, record);
+        note(record, written, written_state);
     }
 
     pub(crate) fn synced(&mut self, host: usize, record: &Record) {
-        match record {
-            Record::Entry(shard, entry) => {
-                self.replicas.entry((host, *shard)).or_default().synced.add(entry.index, entry.term);
-            }
-            Record::HardState(shard, state) => {
-                self.replicas.entry((host, *shard)).or_default().synced_state = *state;
-            }
-        }
+        let ReplicaLog { synced, synced_state, .. } = self.of(host, record);
+        note(record, synced, synced_state);
+    }
+
+    fn of(&mut self, host: usize, record: &Record) -> &mut ReplicaLog {
+        let (Record::Entry(shard, _)
+        | Record::HardState(shard, _)
+        | Record::Base(shard, _)
+        | Record::Installed(shard, _)) = record;
+        self.replicas.entry((host, *shard)).or_default()
     }
 
     pub(crate) fn ended(&mut self, host: usize) {
@@ -102,11 +125,21 @@ impl Logs {
     }
 
     pub(crate) fn opened(&mut self, host: usize, shard: ShardId, found: &Opened) {
-        let terms = Terms { runs: found.terms.clone(), last: found.last };
+        let terms = Terms::found(found);
         let state = found.hard_state;
         let replica =
             ReplicaLog { written: terms.clone(), written_state: state, synced: terms, synced_state: state };
         self.replicas.insert((host, shard), replica);
+    }
+}
+
+fn note(record: &Record, terms: &mut Terms, state: &mut HardState) {
+    match record {
+        Record::Entry(_, entry) => terms.add(entry.index, entry.term),
+        Record::HardState(_, new) => *state = *new,
+        // Nodes leave it to their logs.
+        Record::Base(..) => {}
+        Record::Installed(_, base) => *terms = Terms::after(base.index, base.term),
     }
 }
 

@@ -8,13 +8,15 @@ use std::collections::BTreeMap;
 
 use ringfort_consensus::inspect::Seen;
 use ringfort_node::Opened;
-use ringfort_types::{ClusterState, Index, LogEntry, Record, ShardId};
+use ringfort_storage::Durable;
+use ringfort_types::{Base, ClusterState, Index, LogEntry, Record, ShardId};
 
 mod acknowledged;
 mod apply_order;
 mod committed;
 pub(crate) mod digests;
 mod durable_log;
+mod kept_log;
 mod leader_completeness;
 pub mod linearizable;
 mod log_matching;
@@ -27,8 +29,10 @@ pub(crate) mod reads;
 mod receipts;
 pub(crate) mod replay;
 mod synced_first;
+pub(crate) mod whole_snapshots;
 
 pub(crate) use logs::Logs;
+pub(crate) use whole_snapshots::NAME as WHOLE_SNAPSHOTS;
 
 /// Requests are answered once: `clients`.
 pub(crate) const ANSWERED_ONCE: &str = "every request is answered, once";
@@ -78,6 +82,7 @@ pub(crate) struct Judges {
     pub(crate) receipts: receipts::Receipts,
     pub(crate) once: once::Once,
     pub(crate) reads: reads::Reads,
+    pub(crate) whole_snapshots: whole_snapshots::WholeSnapshots,
 }
 
 impl Judges {
@@ -165,6 +170,22 @@ impl Judges {
             Err(other) => broken.push(other),
         }
         broken
+    }
+
+    /// A node's log has let go of entries.
+    pub(crate) fn let_go(&self, host: usize, bases: &[(ShardId, Base)], durable: &Durable) -> Vec<Broken> {
+        let mut broken = kept_log::let_go(host, bases, durable);
+        for (shard, base) in bases {
+            broken.extend(self.committed.has(host, *shard, base.index, base.term));
+        }
+        broken
+    }
+
+    /// A node has put a table with this digest in the place of another.
+    pub(crate) fn installed(&mut self, host: usize, shard: ShardId, base: Base, digest: u64) -> Vec<Broken> {
+        self.apply_order.opened(host, shard, base.index, 0);
+        let whole = self.whole_snapshots.installed(host, shard, base.index, digest);
+        whole.into_iter().chain(self.committed.has(host, shard, base.index, base.term)).collect()
     }
 
     /// A node shows who leads.

@@ -9,9 +9,9 @@ use super::{Broken, broken};
 
 const NAME: &str = "one leader a term";
 
-/// Whoever sends entries or heartbeats leads.
+/// Whoever sends entries, snapshots or heartbeats leads.
 pub(crate) fn speaks_as_leader(seen: &Seen) -> bool {
-    matches!(seen.kind, SeenKind::Append | SeenKind::Heartbeat | SeenKind::TimeoutNow)
+    matches!(seen.kind, SeenKind::Append | SeenKind::Snapshot | SeenKind::Heartbeat | SeenKind::TimeoutNow)
 }
 
 #[derive(Debug, Default)]

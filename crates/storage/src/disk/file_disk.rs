@@ -31,6 +31,16 @@ impl FileDisk {
         &self.root
     }
 
+    /// Removes a directory with all that is in it, durably. It may be gone already, or never have been there.
+    pub(crate) fn remove_dir(&self, path: &str) -> io::Result<()> {
+        let path = self.at(path);
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            removed => removed?,
+        }
+        fs::File::open(path.parent().unwrap_or(&self.root))?.sync_all()
+    }
+
     fn at(&self, path: &str) -> PathBuf {
         if path.is_empty() { self.root.clone() } else { self.root.join(path) }
     }

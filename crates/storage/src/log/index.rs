@@ -1,13 +1,16 @@
-//! Where each shard's entries are in the log: sparse, so that millions of entries cost little memory.
+//! What the log holds of each shard, and where: sparse, so that millions of entries cost little memory.
 //!
 //! A *checkpoint* names the place of one entry. A shard gets one about every [`CHECKPOINT_BYTES`] of log, one
 //! at the start of each segment, and one wherever an entry replaces earlier ones. Between two checkpoints a
 //! shard's entries therefore lie in the order of their indexes, without a gap; and those that were replaced
 //! since are the ones at or above the next checkpoint's first index.
+//!
+//! Besides, of each shard: its last hard state, its base (below which there may be nothing any more), its terms,
+//! and in which segments the former two lie, because those go along when a segment does (`collect.rs`).
 
 use std::collections::BTreeMap;
 
-use ringfort_types::{Index, ShardId};
+use ringfort_types::{Base, HardState, Index, ShardId, Term};
 
 /// Bytes of log between two checkpoints of one shard.
 pub(super) const CHECKPOINT_BYTES: u64 = 256 * 1024;
@@ -34,18 +37,33 @@ pub(super) struct Checkpoint {
     pub(super) place: Place,
 }
 
-/// All shards' checkpoints, and where the log ends.
+/// What the log holds of all shards, and where it begins and ends.
 #[derive(Debug, Default)]
 pub(super) struct LogIndex {
-    shards: BTreeMap<ShardId, ShardIndex>,
+    pub(super) shards: BTreeMap<ShardId, ShardIndex>,
+    /// The files, by number, with their lengths.
+    pub(super) segments: BTreeMap<u64, u64>,
+    /// No segment before this one is needed.
+    pub(super) first_segment: u64,
     pub(super) end: End,
 }
 
-#[derive(Debug)]
-struct ShardIndex {
-    /// Rising in both `first` and `place`. Never empty.
+/// What the log holds of one shard.
+#[derive(Debug, Default)]
+pub(super) struct ShardIndex {
+    pub(super) hard_state: HardState,
+    /// Where it was written last; 0 if it never was.
+    state_segment: u64,
+    pub(super) base: Base,
+    base_segment: u64,
+    /// Rising in both `first` and `place`.
     checkpoints: Vec<Checkpoint>,
-    last: Index,
+    /// The entries' terms: each with the first index that has it, ascending, from the base on.
+    pub(super) terms: Vec<(Index, Term)>,
+    /// The last entry's index, or the base's. None only while a log is read that may begin anywhere.
+    last: Option<Index>,
+    /// The lowest entry seen since the shard was met: it must not be above the base by more than one.
+    lowest: Option<Index>,
 }
 
 /// An entry's index leaves a gap after the last one of its shard.
@@ -58,33 +76,66 @@ pub(super) struct Gap {
 
 impl LogIndex {
     /// Takes note of an entry that comes next in the log.
-    pub(super) fn add(&mut self, shard: ShardId, index: Index, place: Place) -> Result<(), Gap> {
-        let checkpoint = Checkpoint { first: index, place };
-        let Some(known) = self.shards.get_mut(&shard) else {
-            self.shards.insert(shard, ShardIndex { checkpoints: vec![checkpoint], last: index });
-            return Ok(());
-        };
-        if index.0 > known.last.0 + 1 {
-            return Err(Gap { shard, last: known.last, index });
+    pub(super) fn add(&mut self, shard: ShardId, index: Index, term: Term, place: Place) -> Result<(), Gap> {
+        let known = self.shards.entry(shard).or_default();
+        if let Some(last) = known.last.filter(|last| index.0 > last.0 + 1) {
+            return Err(Gap { shard, last, index });
         }
-        let replaces = index <= known.last;
-        if replaces {
-            let kept = known.checkpoints.partition_point(|earlier| earlier.first < index);
-            known.checkpoints.truncate(kept);
-        }
-        let due = known.checkpoints.last().is_none_or(|last| {
-            last.place.segment != place.segment || place.frame - last.place.frame >= CHECKPOINT_BYTES
-        });
-        if replaces || due {
-            known.checkpoints.push(checkpoint);
-        }
-        known.last = index;
+        known.add(index, term, place);
         Ok(())
     }
 
+    /// Takes note of a hard state.
+    pub(super) fn set_state(&mut self, shard: ShardId, state: HardState, segment: u64) {
+        let known = self.shards.entry(shard).or_default();
+        (known.hard_state, known.state_segment) = (state, segment);
+    }
+
+    /// Takes note of a base: entries up to it are gone, later ones stay.
+    pub(super) fn set_base(&mut self, shard: ShardId, base: Base, segment: u64) {
+        let known = self.shards.entry(shard).or_default();
+        (known.base, known.base_segment) = (base, segment);
+        // If no entry was seen yet, those that follow need not begin right after this base: a log that is read from
+        // somewhere may hold older bases than its own.
+        if known.last.is_some_and(|last| last <= base.index) {
+            known.checkpoints.clear();
+        }
+        known.trim_terms();
+    }
+
+    /// Takes note of a base that replaces all entries.
+    pub(super) fn install(&mut self, shard: ShardId, base: Base, segment: u64) {
+        let known = self.shards.entry(shard).or_default();
+        (known.base, known.base_segment, known.last) = (base, segment, Some(base.index));
+        known.lowest = None;
+        known.checkpoints.clear();
+        known.terms.clear();
+    }
+
+    /// The log was read to its end: where its entries begin is known now. Fails with a shard whose entries begin
+    /// after its base.
+    pub(super) fn settle(&mut self) -> Result<(), ShardId> {
+        for (shard, known) in &mut self.shards {
+            if known.lowest.is_some_and(|lowest| lowest > known.base.index.next()) {
+                return Err(*shard);
+            }
+            known.last.get_or_insert(known.base.index);
+        }
+        Ok(())
+    }
+
+    /// The segments before this one are gone, and with them what only they held.
+    pub(super) fn forget_segments_before(&mut self, first: u64) {
+        self.first_segment = first;
+        self.segments = self.segments.split_off(&first);
+        for known in self.shards.values_mut() {
+            known.checkpoints.retain(|checkpoint| checkpoint.place.segment >= first);
+        }
+    }
+
     /// The last index of a shard.
-    pub(super) fn last(&self, shard: ShardId) -> Option<Index> {
-        self.shards.get(&shard).map(|known| known.last)
+    pub(super) fn last(&self, shard: ShardId) -> Index {
+        self.shards.get(&shard).and_then(|known| known.last).unwrap_or_default()
     }
 
     /// The checkpoints that entries from `from` to `to` (exclusive) are found by: the first one is at or before
@@ -92,11 +143,77 @@ impl LogIndex {
     pub(super) fn checkpoints(&self, shard: ShardId, from: Index, to: Index) -> &[Checkpoint] {
         let Some(known) = self.shards.get(&shard) else { return &[] };
         let start = known.checkpoints.partition_point(|checkpoint| checkpoint.first <= from);
-        if start == 0 || from > known.last || from >= to {
+        let is_there = from > known.base.index && known.last.is_some_and(|last| from <= last);
+        if start == 0 || !is_there || from >= to {
             return &[];
         }
         let end = known.checkpoints.partition_point(|checkpoint| checkpoint.first < to);
         &known.checkpoints[start - 1..(end + 1).min(known.checkpoints.len())]
+    }
+}
+
+impl ShardIndex {
+    fn add(&mut self, index: Index, term: Term, place: Place) {
+        let replaces = self.last.is_some_and(|last| index <= last);
+        if replaces {
+            let kept = self.checkpoints.partition_point(|earlier| earlier.first < index);
+            self.checkpoints.truncate(kept);
+            let kept = self.terms.partition_point(|(first, _)| *first < index);
+            self.terms.truncate(kept);
+        }
+        let due = self.checkpoints.last().is_none_or(|last| {
+            last.place.segment != place.segment || place.frame - last.place.frame >= CHECKPOINT_BYTES
+        });
+        if replaces || due {
+            self.checkpoints.push(Checkpoint { first: index, place });
+        }
+        if self.terms.last().is_none_or(|(_, last)| *last != term) {
+            self.terms.push((index, term));
+        }
+        self.last = Some(index);
+        self.lowest = Some(self.lowest.map_or(index, |lowest| lowest.min(index)));
+    }
+
+    /// Forgets the terms of what is gone.
+    fn trim_terms(&mut self) {
+        let next = self.base.index.next();
+        if self.last.is_none_or(|last| last < next) {
+            self.terms.clear();
+            return;
+        }
+        let gone = self.terms.partition_point(|(first, _)| *first <= next);
+        if gone > 0 {
+            self.terms.drain(..gone - 1);
+            self.terms[0].0 = next;
+        }
+    }
+
+    /// The last index: that of the last entry, or of the base.
+    pub(super) fn last(&self) -> Index {
+        self.last.unwrap_or(self.base.index)
+    }
+
+    /// The term of an entry that is there, or of the base.
+    pub(super) fn term(&self, index: Index) -> Term {
+        let after = self.terms.partition_point(|(first, _)| *first <= index);
+        if index <= self.base.index || after == 0 { self.base.term } else { self.terms[after - 1].1 }
+    }
+
+    /// The first index from which on no entry lies in this segment or before it. `None` if none lies there anyhow.
+    pub(super) fn first_after(&self, segment: u64) -> Option<Index> {
+        self.checkpoints.first().filter(|checkpoint| checkpoint.place.segment <= segment)?;
+        let later = self.checkpoints.iter().find(|checkpoint| checkpoint.place.segment > segment);
+        Some(later.map_or(self.last().next(), |later| later.first))
+    }
+
+    /// Whether its hard state lies in this segment.
+    pub(super) fn has_state_in(&self, segment: u64) -> bool {
+        self.state_segment == segment
+    }
+
+    /// Whether its base lies in this segment.
+    pub(super) fn has_base_in(&self, segment: u64) -> bool {
+        self.base_segment == segment
     }
 }
 
@@ -112,27 +229,57 @@ mod tests {
         index.checkpoints(ShardId(1), Index(from), Index(to)).iter().map(|found| found.first.0).collect()
     }
 
+    fn add(index: &mut LogIndex, entry: u64, place: Place) -> Result<(), Gap> {
+        index.add(ShardId(1), Index(entry), Term(1 + entry / 50), place)
+    }
+
     #[test]
     fn checkpoints_are_sparse_and_forced_where_entries_are_replaced() {
         let mut index = LogIndex::default();
         for entry in 1..=100 {
-            index.add(ShardId(1), Index(entry), at(entry * CHECKPOINT_BYTES / 10)).unwrap();
+            add(&mut index, entry, at(entry * CHECKPOINT_BYTES / 10)).unwrap();
         }
         assert_eq!(firsts(&index, 1, 101), [1, 11, 21, 31, 41, 51, 61, 71, 81, 91]);
         assert_eq!(firsts(&index, 15, 21), [11, 21]);
-        index.add(ShardId(1), Index(41), at(1_000 * CHECKPOINT_BYTES)).unwrap();
+        add(&mut index, 41, at(1_000 * CHECKPOINT_BYTES)).unwrap();
         assert_eq!(firsts(&index, 1, 101), [1, 11, 21, 31, 41]);
-        index.add(ShardId(1), Index(36), at(1_000 * CHECKPOINT_BYTES + 1)).unwrap();
+        add(&mut index, 36, at(1_000 * CHECKPOINT_BYTES + 1)).unwrap();
         assert_eq!(firsts(&index, 31, 101), [31, 36]);
-        assert_eq!(index.last(ShardId(1)), Some(Index(36)));
+        assert_eq!(index.last(ShardId(1)), Index(36));
         assert!(firsts(&index, 37, 38).is_empty());
     }
 
     #[test]
     fn a_gap_is_noticed() {
         let mut index = LogIndex::default();
-        index.add(ShardId(1), Index(5), at(0)).unwrap();
-        assert!(index.add(ShardId(1), Index(7), at(1)).is_err());
+        add(&mut index, 5, at(0)).unwrap();
+        assert!(add(&mut index, 7, at(1)).is_err());
         assert!(firsts(&index, 4, 6).is_empty());
+        assert_eq!(index.settle(), Err(ShardId(1)), "entries 1 to 4 are nowhere");
+        index.set_base(ShardId(1), Base { index: Index(4), ..Base::default() }, 1);
+        assert_eq!(index.settle(), Ok(()));
+    }
+
+    #[test]
+    fn a_base_forgets_what_is_before_it_and_an_installed_one_everything() {
+        let mut index = LogIndex::default();
+        for entry in 1..=120u64 {
+            add(&mut index, entry, Place { segment: 1 + entry / 40, frame: entry, record: 0 }).unwrap();
+        }
+        assert_eq!(index.shards[&ShardId(1)].first_after(1), Some(Index(40)));
+        index.set_base(ShardId(1), Base { index: Index(60), term: Term(2), generation: 0 }, 3);
+        index.forget_segments_before(2);
+        let known = &index.shards[&ShardId(1)];
+        assert_eq!(known.terms, [(Index(61), Term(2)), (Index(100), Term(3))]);
+        assert_eq!([60, 61, 99, 100].map(|at| known.term(Index(at)).0), [2, 2, 2, 3]);
+        assert_eq!((known.first_after(1), known.first_after(2)), (None, Some(Index(80))));
+        assert!(firsts(&index, 60, 62).is_empty());
+        assert_eq!(firsts(&index, 61, 62), [40, 80]);
+        index.install(ShardId(1), Base { index: Index(90), term: Term(4), generation: 1 }, 4);
+        assert_eq!((index.last(ShardId(1)), index.shards[&ShardId(1)].term(Index(90))), (Index(90), Term(4)));
+        assert!(firsts(&index, 91, 92).is_empty());
+        assert!(add(&mut index, 92, at(9)).is_err());
+        add(&mut index, 91, at(9)).unwrap();
+        assert_eq!(index.settle(), Ok(()));
     }
 }

@@ -16,12 +16,15 @@
 //! - the number of a frame is one more than that of the frame before it, and its `chain` is that frame's `head`,
 //!   across segments too;
 //! - behind the last frame there are only zeroes, so nothing stale can ever pass for a batch;
-//! - a shard's entries have no gaps: an entry's index is at most one more than the last one's.
+//! - a shard's entries have no gaps: an entry's index is at most one more than the last one's, and the first one's
+//!   one more than the base's (0 for a shard of which nothing was ever let go).
 //!
-//! Deliberately absent, for now: collection of old segments (nothing is ever deleted; kinds of record are set
-//! aside for it) and encryption (segments name key 0).
+//! Beyond a budget the oldest segments go, and what is still needed of them is written once more ([`Log::collect`]).
+//!
+//! Deliberately absent, for now: encryption (segments name key 0).
 
 mod ahead;
+mod collect;
 mod frame;
 mod index;
 mod reader;
@@ -45,6 +48,7 @@ use crate::StorageError;
 use crate::disk::{Disk, File};
 
 pub use ahead::LogAhead;
+pub use collect::Durable;
 pub use frame::Owner;
 pub use reader::LogReader;
 pub use recover::RecoveredShard;
@@ -61,11 +65,27 @@ const BUFFER_BYTES_KEPT: usize = 4 * 1024 * 1024;
 pub struct LogOptions {
     /// Room set aside for each new segment, in bytes.
     pub segment_bytes: u64,
+    /// Bytes of segments beyond which the oldest go.
+    pub budget_bytes: u64,
+}
+
+/// Largest segment that [`LogOptions::with_budget`] makes.
+const SEGMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// A budget holds so many segments, so that what goes at once is a small part of it.
+const SEGMENTS_PER_BUDGET: u64 = 4;
+
+impl LogOptions {
+    /// A log that keeps about so many bytes. It takes up to two segments more while one is written and one is made
+    /// ahead: half as much again.
+    pub fn with_budget(budget_bytes: u64) -> LogOptions {
+        let segment_bytes = (budget_bytes / SEGMENTS_PER_BUDGET).clamp(64 * 1024, SEGMENT_BYTES_MAX);
+        LogOptions { segment_bytes, budget_bytes }
+    }
 }
 
 impl Default for LogOptions {
     fn default() -> LogOptions {
-        LogOptions { segment_bytes: 64 * 1024 * 1024 }
+        LogOptions::with_budget(256 * 1024 * 1024)
     }
 }
 
@@ -106,6 +126,7 @@ impl Log {
             source,
         })?;
         let recovered = recover::recover(&*disk, dir, owner)?;
+        let shards = recovered.shards();
         let spare = Spare::find(&*disk, dir, options.segment_bytes).map_err(|source| StorageError::Io {
             action: "look for a spare log segment in",
             path: format!("{}/{dir}", disk.name()),
@@ -128,7 +149,11 @@ impl Log {
         };
         shared.length.store(length, Ordering::Relaxed);
         let offset = recovered.offset;
-        shared.index.write().expect("nobody else has it yet").end = End { segment, offset };
+        {
+            let mut index = shared.index.write().expect("nobody else has it yet");
+            index.end = End { segment, offset };
+            index.segments.insert(segment, length);
+        }
         let log = Log {
             shared: Arc::new(shared),
             options,
@@ -142,7 +167,7 @@ impl Log {
             failed: false,
             buffer: BytesMut::new(),
         };
-        Ok((log, recovered.shards))
+        Ok((log, shards))
     }
 
     /// Appends one batch and syncs it: it is durable, whole, when this returns. Nothing is written for no
@@ -154,14 +179,14 @@ impl Log {
     /// # Panics
     /// If an entry would leave a gap in its shard.
     pub fn append(&mut self, records: &[Record]) -> Result<(), StorageError> {
-        if records.is_empty() { Ok(()) } else { self.write(records) }
+        if records.is_empty() { Ok(()) } else { self.write(records, None) }
     }
 
     /// Puts an empty batch at the end, so that the last one with records is not the last any more: should its
     /// bytes ever change, that is then known for corruption and not taken for a torn write. For when the node
     /// has been idle for a moment. Does nothing if the log ends in a seal already.
     pub fn seal(&mut self) -> Result<(), StorageError> {
-        if self.sealed { Ok(()) } else { self.write(&[]) }
+        if self.sealed { Ok(()) } else { self.write(&[], None) }
     }
 
     /// A reader that sees everything appended.
@@ -174,12 +199,15 @@ impl Log {
         LogAhead::new(self.shared.clone(), self.options.segment_bytes)
     }
 
-    fn write(&mut self, records: &[Record]) -> Result<(), StorageError> {
+    fn write(&mut self, records: &[Record], first_segment: Option<u64>) -> Result<(), StorageError> {
         if self.failed {
             return Err(StorageError::Failed);
         }
         self.check_no_gaps(records);
         let places = self.encode(records)?;
+        if let Some(segment) = first_segment {
+            record::encode_first_segment(segment, &mut self.buffer);
+        }
         let frame_bytes = (self.buffer.len() - SEGMENT_HEADER_BYTES) as u64;
         let at = if self.offset == 0 { SEGMENT_HEADER_BYTES as u64 } else { self.offset };
         if at + frame_bytes > self.length {
@@ -207,7 +235,7 @@ impl Log {
         self.offset = frame_at + frame_bytes;
         self.next += 1;
         self.chain = head;
-        self.sealed = records.is_empty();
+        self.sealed = frame_bytes == FRAME_HEADER_BYTES as u64;
         self.publish(records, &places, frame_at);
         if self.buffer.capacity() > BUFFER_BYTES_KEPT {
             self.buffer = BytesMut::new();
@@ -221,7 +249,7 @@ impl Log {
             .iter()
             .map(|record| match record {
                 Record::Entry(_, entry) => entry.payload.len() + RECORD_OVERHEAD_MAX,
-                Record::HardState(..) => RECORD_OVERHEAD_MAX,
+                _ => RECORD_OVERHEAD_MAX,
             } as u64)
             .sum();
         if bytes_max > BATCH_BYTES_MAX {
@@ -253,6 +281,7 @@ impl Log {
             (create_segment(&self.shared, segment, length)?, length)
         };
         self.shared.length.store(length, Ordering::Relaxed);
+        self.shared.index.write().expect(POISONED).segments.insert(segment, length);
         (self.segment, self.file, self.length, self.offset) = (segment, file, length, 0);
         Ok(())
     }
@@ -262,26 +291,40 @@ impl Log {
         let index = self.shared.index.read().expect(POISONED);
         let mut lasts: BTreeMap<ShardId, Index> = BTreeMap::new();
         for record in records {
-            let Record::Entry(shard, entry) = record else { continue };
-            let last = lasts.get(shard).copied().or_else(|| index.last(*shard));
-            assert!(
-                last.is_none_or(|last| entry.index.0 <= last.0 + 1),
-                "shard {shard}: entry {} is to be appended after {}",
-                entry.index,
-                last.unwrap_or_default()
-            );
-            lasts.insert(*shard, entry.index);
+            let (shard, last) = match record {
+                Record::Entry(shard, entry) => {
+                    let last = lasts.get(shard).copied().unwrap_or_else(|| index.last(*shard));
+                    assert!(
+                        entry.index.0 <= last.0 + 1,
+                        "shard {shard}: entry {} is to be appended after {last}",
+                        entry.index
+                    );
+                    (shard, entry.index)
+                }
+                Record::Installed(shard, base) => (shard, base.index),
+                Record::HardState(..) | Record::Base(..) => continue,
+            };
+            lasts.insert(*shard, last);
         }
     }
 
     fn publish(&self, records: &[Record], places: &[u32], frame: u64) {
         let mut index = self.shared.index.write().expect(POISONED);
+        let segment = self.segment;
         for (record, &place) in records.iter().zip(places) {
-            let Record::Entry(shard, entry) = record else { continue };
-            let place = Place { segment: self.segment, frame, record: place };
-            index.add(*shard, entry.index, place).expect("the batch was checked for gaps");
+            match record {
+                Record::Entry(shard, entry) => {
+                    let place = Place { segment, frame, record: place };
+                    index
+                        .add(*shard, entry.index, entry.term, place)
+                        .expect("the batch was checked for gaps");
+                }
+                Record::HardState(shard, state) => index.set_state(*shard, *state, segment),
+                Record::Base(shard, base) => index.set_base(*shard, *base, segment),
+                Record::Installed(shard, base) => index.install(*shard, *base, segment),
+            }
         }
-        index.end = End { segment: self.segment, offset: self.offset };
+        index.end = End { segment, offset: self.offset };
     }
 }
 
@@ -302,6 +345,20 @@ fn create_segment(shared: &Shared, segment: u64, length: u64) -> Result<Arc<dyn 
     create().map_err(|source| StorageError::Io {
         action: "make the log segment",
         path: shared.full_path(segment),
+        source,
+    })
+}
+
+/// Removes a segment, durably.
+fn remove_segment(disk: &dyn Disk, dir: &str, segment: u64) -> Result<(), StorageError> {
+    let path = path_of(dir, segment);
+    let remove = || {
+        disk.remove(&path)?;
+        disk.sync_dir(dir)
+    };
+    remove().map_err(|source| StorageError::Io {
+        action: "remove the log segment",
+        path: format!("{}/{path}", disk.name()),
         source,
     })
 }

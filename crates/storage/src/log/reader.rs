@@ -1,7 +1,8 @@
 //! Reading entries back, from any thread, while the writer appends.
 //!
 //! What to read is decided in one look at the index; the bytes are then read without any lock. An entry that
-//! is replaced meanwhile is still found: nothing in the log is overwritten.
+//! is replaced meanwhile is still found: nothing in the log is overwritten. One that is let go of meanwhile may not
+//! be, and then it counts as one that was not there.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -128,7 +129,18 @@ impl LogReader {
         if from >= to {
             return Ok(Vec::new());
         }
-        let mut pass = self.plan(&[(shard, from, Index(to.0 - 1))])?;
+        loop {
+            let mut pass = self.plan(&[(shard, from, Index(to.0 - 1))])?;
+            let first = pass.first_segment;
+            match self.take(&mut pass, bytes_max) {
+                // It may have been let go of, or copied to another place: look again.
+                Err(_) if self.shared.index.read().expect(POISONED).first_segment > first => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn take(&self, pass: &mut Pass, bytes_max: usize) -> Result<Vec<LogEntry>, StorageError> {
         let mut entries = Vec::new();
         let mut bytes = 0;
         pass.run(&self.shared, SMALL_PIECE_BYTES, &mut |_, entry| {
@@ -177,7 +189,7 @@ impl LogReader {
             }
             wanted.insert(shard, Wanted { checkpoints, at: 0, next: from, through });
         }
-        Ok(Pass { wanted, end: index.end })
+        Ok(Pass { wanted, first_segment: index.first_segment, end: index.end })
     }
 }
 
@@ -185,6 +197,8 @@ impl LogReader {
 #[derive(Debug)]
 struct Pass {
     wanted: BTreeMap<ShardId, Wanted>,
+    /// The log's first segment when this was planned.
+    first_segment: u64,
     end: End,
 }
 

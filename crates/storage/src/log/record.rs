@@ -5,19 +5,25 @@
 //!   1 entry           index varint | term varint | payload bytes
 //!   2 configuration   index varint | term varint | payload bytes
 //!   3 hard state      term varint | vote varint | commit varint
-//!   4 truncation, 5 table generation, 6 snapshot: set aside
+//!   4 base            index varint | term varint | generation varint
+//!   5 installed       index varint | term varint | generation varint
+//!   6 first segment   segment varint                                  (its shard is 0, and means nothing)
 //! ```
 //!
-//! An entry replaces every earlier one of its shard at its index and above; a hard state replaces the earlier
-//! one. Whoever meets a kind that it does not know stops: it can't tell what the record would have changed.
+//! An entry replaces every earlier one of its shard at its index and above; a hard state and a base replace the
+//! earlier one; `installed` is a base that replaces all entries before it as well. The last `first segment` says
+//! which segments the log needs. Whoever meets a kind that it does not know stops: it can't tell what the record would have changed.
 
 use bytes::{BufMut, BytesMut};
 use ringfort_types::wire::put_varint;
-use ringfort_types::{EntryKind, HardState, Index, PeerId, Record, ShardId, Term};
+use ringfort_types::{Base, EntryKind, HardState, Index, PeerId, Record, ShardId, Term};
 
 const ENTRY: u8 = 1;
 const CONFIGURATION: u8 = 2;
 const HARD_STATE: u8 = 3;
+const BASE: u8 = 4;
+const INSTALLED: u8 = 5;
+const FIRST_SEGMENT: u8 = 6;
 
 /// Longest record beside its payload: a kind and four varints.
 pub(super) const RECORD_OVERHEAD_MAX: usize = 41;
@@ -27,6 +33,9 @@ pub(super) const RECORD_OVERHEAD_MAX: usize = 41;
 pub(super) enum Stored<'a> {
     Entry { shard: ShardId, index: Index, term: Term, kind: EntryKind, payload: &'a [u8] },
     HardState(ShardId, HardState),
+    Base(ShardId, Base),
+    Installed(ShardId, Base),
+    FirstSegment(u64),
 }
 
 /// Why records can't be read, though their checksum is right.
@@ -56,7 +65,23 @@ pub(super) fn encode(record: &Record, out: &mut BytesMut) {
             put_varint(out, state.vote.0);
             put_varint(out, state.commit.0);
         }
+        Record::Base(shard, base) => put_base(BASE, *shard, *base, out),
+        Record::Installed(shard, base) => put_base(INSTALLED, *shard, *base, out),
     }
+}
+
+fn put_base(kind: u8, shard: ShardId, base: Base, out: &mut BytesMut) {
+    out.put_u8(kind);
+    put_varint(out, shard.0.into());
+    put_varint(out, base.index.0);
+    put_varint(out, base.term.0);
+    put_varint(out, base.generation);
+}
+
+/// The log needs no segment before this one.
+pub(super) fn encode_first_segment(segment: u64, out: &mut BytesMut) {
+    out.put_slice(&[FIRST_SEGMENT, 0]);
+    put_varint(out, segment);
 }
 
 /// Goes through the records of one batch.
@@ -81,7 +106,7 @@ impl<'a> Records<'a> {
         let place = self.at as u32;
         let Some(&kind) = self.bytes.get(self.at) else { return Ok(None) };
         self.at += 1;
-        if !(ENTRY..=HARD_STATE).contains(&kind) {
+        if !(ENTRY..=FIRST_SEGMENT).contains(&kind) {
             return Err(RecordFault::UnknownKind(kind));
         }
         let shard = ShardId(u32::try_from(self.varint()?).map_err(|_| RecordFault::Malformed)?);
@@ -90,7 +115,16 @@ impl<'a> Records<'a> {
             let state = HardState { term, vote, commit: Index(self.varint()?) };
             return Ok(Some((place, Stored::HardState(shard, state))));
         }
+        if kind == FIRST_SEGMENT {
+            return Ok(Some((place, Stored::FirstSegment(self.varint()?))));
+        }
         let (index, term) = (Index(self.varint()?), Term(self.varint()?));
+        if kind == BASE || kind == INSTALLED {
+            let base = Base { index, term, generation: self.varint()? };
+            let is_base = kind == BASE;
+            let stored = if is_base { Stored::Base(shard, base) } else { Stored::Installed(shard, base) };
+            return Ok(Some((place, stored)));
+        }
         let length = self.varint()?;
         let rest = &self.bytes[self.at..];
         if length > rest.len() as u64 {
@@ -141,20 +175,34 @@ mod tests {
         let state = (any::<u32>(), any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(shard, t, v, c)| {
             Record::HardState(ShardId(shard), HardState { term: Term(t), vote: PeerId(v), commit: Index(c) })
         });
-        prop_oneof![entry, state]
+        let base = (any::<u32>(), any::<u64>(), any::<u64>(), any::<u64>(), any::<bool>());
+        let base = base.prop_map(|(shard, index, term, generation, installed)| {
+            let base = Base { index: Index(index), term: Term(term), generation };
+            if installed {
+                Record::Installed(ShardId(shard), base)
+            } else {
+                Record::Base(ShardId(shard), base)
+            }
+        });
+        prop_oneof![entry, state, base]
     }
 
     fn decode(bytes: &[u8]) -> Result<Vec<Record>, RecordFault> {
         let mut records = Records::new(bytes);
         let mut found = Vec::new();
         while let Some((_, stored)) = records.next()? {
-            found.push(match stored {
+            let record = match stored {
                 Stored::Entry { shard, index, term, kind, payload } => {
                     let payload = Bytes::copy_from_slice(payload);
                     Record::Entry(shard, LogEntry { index, term, kind, payload })
                 }
                 Stored::HardState(shard, state) => Record::HardState(shard, state),
-            });
+                Stored::Base(shard, base) => Record::Base(shard, base),
+                Stored::Installed(shard, base) => Record::Installed(shard, base),
+                // Only the log itself writes one.
+                Stored::FirstSegment(_) => continue,
+            };
+            found.push(record);
         }
         Ok(found)
     }
@@ -166,7 +214,7 @@ mod tests {
             for record in &records {
                 let before = out.len();
                 encode(record, &mut out);
-                let payload = match record { Record::Entry(_, entry) => entry.payload.len(), Record::HardState(..) => 0 };
+                let payload = match record { Record::Entry(_, entry) => entry.payload.len(), _ => 0 };
                 prop_assert!(out.len() - before <= payload + RECORD_OVERHEAD_MAX);
             }
             prop_assert_eq!(decode(&out), Ok(records));
@@ -180,6 +228,6 @@ mod tests {
 
     #[test]
     fn a_kind_of_later_versions_is_refused() {
-        assert_eq!(decode(&[4, 1, 1]), Err(RecordFault::UnknownKind(4)));
+        assert_eq!(decode(&[7, 1, 1]), Err(RecordFault::UnknownKind(7)));
     }
 }

@@ -10,20 +10,23 @@
 //! last batch may never have been synced (the process was killed in between, or its sync failed), so it is
 //! written once more, in its place, and synced before anybody builds on it. Syncing alone would not do: after a
 //! failed sync Linux takes the pages for clean, shows them to whoever reads, and writes them never.
+//!
+//! The log begins with the first segment that is there. The last `first segment` record says which one that must
+//! be: a later one means that segments are missing; earlier ones were about to be removed (`collect.rs`), and are now.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ringfort_types::planted::{self, Bug};
-use ringfort_types::{HardState, Index, ShardId, Term};
+use ringfort_types::{Base, HardState, Index, ShardId, Term};
 
 use super::frame::{
     FRAME_HEADER_BYTES, FRAME_MAGIC, HeaderFault, Owner, SEGMENT_HEADER_BYTES, SegmentHeader,
 };
-use super::index::{LogIndex, Place};
+use super::index::{LogIndex, Place, ShardIndex};
 use super::record::{RecordFault, Records, Stored};
 use super::window::{Found, PIECE_BYTES, Window};
-use super::{path_of, segment_of};
+use super::{path_of, remove_segment, segment_of};
 use crate::StorageError;
 use crate::disk::{Disk, File};
 
@@ -32,29 +35,19 @@ use crate::disk::{Disk, File};
 pub struct RecoveredShard {
     /// The last one in the log; zeroes if there is none.
     pub hard_state: HardState,
+    /// What comes before its entries.
+    pub base: Base,
     /// The entries' terms: each with the first index that has it, ascending.
     pub terms: Vec<(Index, Term)>,
-    /// The last entry's index; 0 if there is none.
+    /// The last entry's index; the base's if there is none.
     pub last: Index,
 }
 
-impl RecoveredShard {
-    fn add(&mut self, index: Index, term: Term) {
-        if index <= self.last {
-            let kept = self.terms.partition_point(|(first, _)| *first < index);
-            self.terms.truncate(kept);
-        }
-        if self.terms.last().is_none_or(|(_, last)| *last != term) {
-            self.terms.push((index, term));
-        }
-        self.last = index;
-    }
-}
+const MISSING: &str = "the segment is missing";
 
 /// An opened log: what it holds, and where it goes on.
 #[derive(Debug)]
 pub(super) struct Recovered {
-    pub(super) shards: BTreeMap<ShardId, RecoveredShard>,
     pub(super) index: LogIndex,
     /// The segment to be written to, with its length; none if the log has no file yet.
     pub(super) last: Option<(u64, Arc<dyn File>, u64)>,
@@ -75,8 +68,7 @@ pub(super) fn recover(disk: &dyn Disk, dir: &str, owner: Owner) -> Result<Recove
         dir,
         owner,
         found: Recovered {
-            shards: BTreeMap::new(),
-            index: LogIndex::default(),
+            index: LogIndex { first_segment: 1, ..LogIndex::default() },
             last: None,
             offset: 0,
             next: 1,
@@ -94,11 +86,27 @@ pub(super) fn recover(disk: &dyn Disk, dir: &str, owner: Owner) -> Result<Recove
             if !is_last || (scan.is_followed(segment, &mut window, offset)? && !cut_anyway) {
                 return Err(scan.corrupt(segment, offset, reason));
             }
+            scan.check_beginning(&segments)?;
             scan.cut(segment, &mut window, offset)?;
         }
     }
+    scan.check_beginning(&segments)?;
     scan.settle()?;
+    scan.remove_leftovers()?;
     Ok(scan.found)
+}
+
+impl Recovered {
+    /// What is there of each shard.
+    pub(super) fn shards(&self) -> BTreeMap<ShardId, RecoveredShard> {
+        let shard = |known: &ShardIndex| RecoveredShard {
+            hard_state: known.hard_state,
+            base: known.base,
+            terms: known.terms.clone(),
+            last: known.last(),
+        };
+        self.index.shards.iter().map(|(id, known)| (*id, shard(known))).collect()
+    }
 }
 
 struct Scan<'a> {
@@ -126,7 +134,7 @@ impl Scan<'_> {
         StorageError::Corrupt { path, offset, reason }
     }
 
-    /// The numbers of the segments, which start at 1 and leave none out: nothing is collected yet.
+    /// The numbers of the segments, which leave none out.
     fn segments(&self) -> Result<Vec<u64>, StorageError> {
         let names = self.disk.list(self.dir).map_err(|source| StorageError::Io {
             action: "read the log's directory",
@@ -134,12 +142,34 @@ impl Scan<'_> {
             source,
         })?;
         let segments: Vec<u64> = names.iter().filter_map(|name| segment_of(name)).collect();
-        for (expected, &found) in (1..).zip(&segments) {
+        for (expected, &found) in (segments.first().copied().unwrap_or(1)..).zip(&segments) {
             if expected != found {
-                return Err(self.corrupt(expected, 0, "the segment is missing"));
+                return Err(self.corrupt(expected, 0, MISSING));
             }
         }
         Ok(segments)
+    }
+
+    /// Whether the log begins where it should: with the first segment that it needs, or before it.
+    fn check_beginning(&mut self, segments: &[u64]) -> Result<(), StorageError> {
+        let (Some(&found), needed) = (segments.first(), self.found.index.first_segment) else {
+            return Ok(());
+        };
+        if found > needed {
+            return Err(self.corrupt(needed, 0, MISSING));
+        }
+        let unknown = "entries are missing before the first ones of a shard";
+        self.found.index.settle().map_err(|_| self.corrupt(found, 0, unknown))
+    }
+
+    /// Ends what the process before this one had begun: segments that the log does not need are removed.
+    fn remove_leftovers(&mut self) -> Result<(), StorageError> {
+        let needed = self.found.index.first_segment;
+        for &segment in self.found.index.segments.range(..needed).map(|(segment, _)| segment) {
+            remove_segment(self.disk, self.dir, segment)?;
+        }
+        self.found.index.forget_segments_before(needed);
+        Ok(())
     }
 
     fn open(&self, segment: u64) -> Result<Window, StorageError> {
@@ -156,7 +186,9 @@ impl Scan<'_> {
         let file = self.disk.open(&self.path(segment)).map_err(self.io("open", segment))?;
         self.found.last = Some((segment, file, window.length()));
         self.found.offset = 0;
-        match self.header(segment, window)? {
+        let is_first = self.found.index.segments.is_empty() && segment > 1;
+        self.found.index.segments.insert(segment, window.length());
+        match self.header(segment, is_first, window)? {
             Ok(()) => {}
             Err(reason) => return Ok(Some((0, reason))),
         }
@@ -195,8 +227,14 @@ impl Scan<'_> {
         Ok(left.map(|_| (offset, "there is no valid batch here, and yet bytes follow")))
     }
 
-    /// Checks a segment's header. The inner error is one that a torn write can leave behind.
-    fn header(&self, segment: u64, window: &mut Window) -> Result<Result<(), &'static str>, StorageError> {
+    /// Checks a segment's header; that of a log's first segment, if it is not number 1, says with which batch the log
+    /// begins. The inner error is one that a torn write can leave behind.
+    fn header(
+        &mut self,
+        segment: u64,
+        is_first: bool,
+        window: &mut Window,
+    ) -> Result<Result<(), &'static str>, StorageError> {
         let path = || format!("{}/{}", self.disk.name(), self.path(segment));
         let bytes = window.get(0, SEGMENT_HEADER_BYTES).map_err(self.io("read", segment))?;
         let header = match SegmentHeader::decode(bytes) {
@@ -222,6 +260,9 @@ impl Scan<'_> {
         ];
         if let Some(&(what, found, expected)) = ours.iter().find(|(_, found, expected)| found != expected) {
             return Err(StorageError::Stranger { path: path(), what, found, expected });
+        }
+        if is_first {
+            (self.found.next, self.found.chain) = (header.first, header.chain);
         }
         if header.first != self.found.next || header.chain != self.found.chain {
             return Err(self.corrupt(
@@ -289,13 +330,16 @@ enum Fault {
 
 fn take_records(found: &mut Recovered, segment: u64, frame: u64, bytes: &[u8]) -> Result<(), Fault> {
     let mut records = Records::new(bytes);
+    let index = &mut found.index;
     while let Some((record, stored)) = records.next().map_err(Fault::Record)? {
         match stored {
-            Stored::Entry { shard, index, term, .. } => {
-                found.index.add(shard, index, Place { segment, frame, record }).map_err(|_| Fault::Gap)?;
-                found.shards.entry(shard).or_default().add(index, term);
+            Stored::Entry { shard, index: at, term, .. } => {
+                index.add(shard, at, term, Place { segment, frame, record }).map_err(|_| Fault::Gap)?;
             }
-            Stored::HardState(shard, state) => found.shards.entry(shard).or_default().hard_state = state,
+            Stored::HardState(shard, state) => index.set_state(shard, state, segment),
+            Stored::Base(shard, base) => index.set_base(shard, base, segment),
+            Stored::Installed(shard, base) => index.install(shard, base, segment),
+            Stored::FirstSegment(first) => index.first_segment = first,
         }
     }
     Ok(())

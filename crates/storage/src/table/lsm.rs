@@ -25,10 +25,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::ops::{Bound, ControlFlow};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 
 use bytes::Bytes;
 use lsm_tree::compaction::Leveled;
@@ -38,7 +39,7 @@ use lsm_tree::{
 };
 use ringfort_types::{Index, ShardId};
 
-use super::{Table, Tables};
+use super::{Rows, Table, Tables};
 use crate::disk::Disk;
 use crate::{FileDisk, SHARDS_DIR, StorageError};
 
@@ -74,19 +75,17 @@ impl Default for TableOptions {
 /// Tables on disk.
 pub struct LsmTables {
     disk: Arc<FileDisk>,
-    root: PathBuf,
     options: TableOptions,
     cache: Arc<Cache>,
     descriptors: Arc<DescriptorTable>,
     /// Two trees in one directory would destroy it.
-    open: Mutex<BTreeMap<ShardId, Weak<LsmTable>>>,
+    open: Mutex<BTreeMap<(ShardId, u64), Weak<LsmTable>>>,
 }
 
 impl LsmTables {
     /// Tables in the data directory on this disk, whose lock the caller holds.
     pub fn new(disk: Arc<FileDisk>, options: TableOptions) -> LsmTables {
         LsmTables {
-            root: disk.root().join(SHARDS_DIR),
             disk,
             options,
             cache: Arc::new(Cache::with_capacity_bytes(options.cache_bytes)),
@@ -113,29 +112,93 @@ impl LsmTables {
 impl fmt::Debug for LsmTables {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LsmTables")
-            .field("root", &self.root)
+            .field("disk", &self.disk)
             .field("options", &self.options)
             .finish_non_exhaustive()
     }
 }
 
 impl Tables for LsmTables {
-    fn open(&self, shard: ShardId) -> Result<Arc<dyn Table>, StorageError> {
+    fn open_generation(&self, shard: ShardId, generation: u64) -> Result<Arc<dyn Table>, StorageError> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(table) = open.get(&shard).and_then(Weak::upgrade) {
+        if let Some(table) = open.get(&(shard, generation)).and_then(Weak::upgrade) {
             return Ok(table);
         }
-        let dir = format!("{SHARDS_DIR}/{shard}");
+        let dir = dir_of(shard, generation);
         self.disk.create_dir(&dir).map_err(|source| StorageError::Io {
             action: "make the directory",
             path: format!("{}/{dir}", self.disk.name()),
             source,
         })?;
         self.refuse_headless(&dir)?;
-        let table = Arc::new(LsmTable::open(self, shard, &self.root.join(shard.to_string()))?);
-        open.insert(shard, Arc::downgrade(&table));
+        let table = Arc::new(LsmTable::open(self, shard, &self.disk.root().join(&dir))?);
+        let removal = Removal { disk: self.disk.clone(), dir };
+        table.removal.set(removal).unwrap_or_else(|_| unreachable!("the table was just made"));
+        open.insert((shard, generation), Arc::downgrade(&table));
         Ok(table)
     }
+
+    fn remove_generation(&self, shard: ShardId, generation: u64) -> Result<(), StorageError> {
+        let table = {
+            let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+            open.remove(&(shard, generation)).and_then(|table| table.upgrade())
+        };
+        match table {
+            Some(table) => {
+                table.is_doomed.store(true, Ordering::Release);
+                Ok(())
+            }
+            None => remove_dir(&self.disk, &dir_of(shard, generation)),
+        }
+    }
+
+    fn keep_generation(&self, shard: ShardId, generation: u64) -> Result<(), StorageError> {
+        let names = match self.disk.list(SHARDS_DIR) {
+            Ok(names) => names,
+            // No table has been made yet.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(source) => {
+                let path = format!("{}/{SHARDS_DIR}", self.disk.name());
+                return Err(StorageError::Io { action: "read the directory", path, source });
+            }
+        };
+        for name in names {
+            if let Some((of, which)) = generation_of(&name)
+                && of == shard
+                && which != generation
+            {
+                remove_dir(&self.disk, &format!("{SHARDS_DIR}/{name}"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A table's directory: its shard's number, and its generation if it is not the first.
+fn dir_of(shard: ShardId, generation: u64) -> String {
+    match generation {
+        0 => format!("{SHARDS_DIR}/{shard}"),
+        _ => format!("{SHARDS_DIR}/{shard}.{generation}"),
+    }
+}
+
+fn generation_of(name: &str) -> Option<(ShardId, u64)> {
+    let (shard, generation) = name.split_once('.').unwrap_or((name, "0"));
+    Some((ShardId(shard.parse().ok()?), generation.parse().ok()?))
+}
+
+fn remove_dir(disk: &FileDisk, dir: &str) -> Result<(), StorageError> {
+    disk.remove_dir(dir).map_err(|source| StorageError::Io {
+        action: "remove the directory",
+        path: format!("{}/{dir}", disk.name()),
+        source,
+    })
+}
+
+/// What removes a table's directory when nobody uses the table any more.
+struct Removal {
+    disk: Arc<FileDisk>,
+    dir: String,
 }
 
 struct LsmTable {
@@ -155,6 +218,21 @@ struct LsmTable {
     active_bytes: AtomicU64,
     /// Sealed memtables with their sizes, for as long as anybody holds them.
     sealed_bytes: Mutex<Vec<(Weak<Memtable>, u64)>>,
+    /// Another generation has taken its place.
+    is_doomed: AtomicBool,
+    removal: OnceLock<Removal>,
+}
+
+impl Drop for LsmTable {
+    fn drop(&mut self) {
+        if self.is_doomed.load(Ordering::Acquire)
+            && let Some(Removal { disk, dir }) = self.removal.get()
+            && let Err(error) = disk.remove_dir(dir)
+        {
+            // The next start tries it again.
+            tracing::warn!("the old table of shard {} in {dir} stays for now: {error}", self.shard);
+        }
+    }
 }
 
 struct Seal {
@@ -188,6 +266,8 @@ impl LsmTable {
             durable: AtomicU64::new(durable),
             active_bytes: AtomicU64::new(0),
             sealed_bytes: Mutex::new(Vec::new()),
+            is_doomed: AtomicBool::new(false),
+            removal: OnceLock::new(),
         })
     }
 
@@ -295,6 +375,17 @@ impl Table for LsmTable {
             }
         }
         Ok(())
+    }
+
+    fn rows(&self, at: Index) -> Result<Rows, StorageError> {
+        // The iterator holds its super version by itself, and that the files and memtables in it.
+        let rows = self.reading(at, |sequence| self.tree.range::<&[u8], _>(.., sequence, None))?;
+        let shard = self.shard;
+        let row = move |row: lsm_tree::IterGuardImpl| {
+            let (key, value) = row.into_inner().map_err(|source| StorageError::Table { shard, source })?;
+            Ok((Bytes::from(key), Bytes::from(value)))
+        };
+        Ok(Box::new(rows.map(row)))
     }
 
     fn rotate(&self) {

@@ -10,13 +10,16 @@ use std::sync::{Arc, Mutex, RwLock};
 use bytes::Bytes;
 use ringfort_types::{Index, ShardId};
 
-use super::{Table, Tables};
+use super::{Rows, Table, Tables};
 use crate::StorageError;
+
+/// All tables, by shard and generation.
+type Generations = BTreeMap<(ShardId, u64), Arc<MemoryTable>>;
 
 /// Tables that live as long as the last clone of this value.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryTables {
-    shards: Arc<Mutex<BTreeMap<ShardId, Arc<MemoryTable>>>>,
+    shards: Arc<Mutex<Generations>>,
 }
 
 impl MemoryTables {
@@ -25,11 +28,16 @@ impl MemoryTables {
         MemoryTables::default()
     }
 
-    /// What a crash may do: the shard's table loses everything above `to`, which lies between its durable
+    /// What a crash may do: the shard's first table loses everything above `to`, which lies between its durable
     /// index and the last one written. Does nothing if there is no such table.
     pub fn fall_back(&self, shard: ShardId, to: Index) {
+        self.fall_back_generation(shard, 0, to);
+    }
+
+    /// The same for a table of a later generation.
+    pub fn fall_back_generation(&self, shard: ShardId, generation: u64, to: Index) {
         let shards = self.shards.lock().expect(POISONED);
-        let Some(table) = shards.get(&shard) else { return };
+        let Some(table) = shards.get(&(shard, generation)) else { return };
         let mut state = table.state.write().expect(POISONED);
         assert!(to >= state.durable, "shard {shard}: what is durable at {} can't be lost", state.durable);
         state.rows.retain(|_, versions| {
@@ -41,25 +49,42 @@ impl MemoryTables {
         (state.active_bytes, state.sealed_bytes) = (0, 0);
     }
 
-    /// Drops a shard's table whole, as if it had never been made.
+    /// Drops a shard's first table whole, as if it had never been made.
     pub fn remove(&self, shard: ShardId) {
-        self.shards.lock().expect(POISONED).remove(&shard);
+        self.shards.lock().expect(POISONED).remove(&(shard, 0));
     }
 
-    /// The last index written to a shard's table, flushed or not.
+    /// The last index written to a shard's first table, flushed or not.
     pub fn written(&self, shard: ShardId) -> Index {
         let shards = self.shards.lock().expect(POISONED);
-        shards.get(&shard).map_or(Index(0), |table| table.state.read().expect(POISONED).written)
+        shards.get(&(shard, 0)).map_or(Index(0), |table| table.state.read().expect(POISONED).written)
+    }
+
+    /// All that there are, with the index that each holds durably.
+    pub fn generations(&self) -> Vec<(ShardId, u64, Index)> {
+        let shards = self.shards.lock().expect(POISONED);
+        shards.iter().map(|((shard, generation), table)| (*shard, *generation, table.durable())).collect()
     }
 }
 
 impl Tables for MemoryTables {
-    fn open(&self, shard: ShardId) -> Result<Arc<dyn Table>, StorageError> {
+    fn open_generation(&self, shard: ShardId, generation: u64) -> Result<Arc<dyn Table>, StorageError> {
         let mut shards = self.shards.lock().expect(POISONED);
         let table = shards
-            .entry(shard)
+            .entry((shard, generation))
             .or_insert_with(|| Arc::new(MemoryTable { shard, state: RwLock::new(State::default()) }));
         Ok(table.clone())
+    }
+
+    fn remove_generation(&self, shard: ShardId, generation: u64) -> Result<(), StorageError> {
+        self.shards.lock().expect(POISONED).remove(&(shard, generation));
+        Ok(())
+    }
+
+    fn keep_generation(&self, shard: ShardId, generation: u64) -> Result<(), StorageError> {
+        let mut shards = self.shards.lock().expect(POISONED);
+        shards.retain(|(of, which), _| *of != shard || *which == generation);
+        Ok(())
     }
 }
 
@@ -165,6 +190,15 @@ impl Table for MemoryTable {
             }
         }
         Ok(())
+    }
+
+    fn rows(&self, at: Index) -> Result<Rows, StorageError> {
+        let state = self.state.read().expect(POISONED);
+        state.check(self.shard, at)?;
+        let row =
+            |(key, versions): (&Bytes, &Vec<_>)| Some(Ok((key.clone(), visible(versions, at)?.clone())));
+        let rows: Vec<_> = state.rows.iter().filter_map(row).collect();
+        Ok(Box::new(rows.into_iter()))
     }
 
     fn rotate(&self) {

@@ -5,6 +5,9 @@
 //! never seen half, as long as nobody reads above the applied index. The shared log is its only journal: what
 //! is not flushed is gone after a crash, and is replayed from [`Table::durable`] on.
 //!
+//! A shard has one table at a time. A snapshot from another node becomes a new *generation* of it, built beside the one
+//! in use, which is removed afterwards; the shared log says which one counts ([`Base`](ringfort_types::Base)).
+//!
 //! Two engines, one conformance suite (`tests/tables.rs`): [`LsmTables`] on disk, and [`MemoryTables`], which
 //! can fall back as a crash would, for the simulator.
 
@@ -22,6 +25,9 @@ use crate::StorageError;
 
 pub use lsm::{LsmTables, TableOptions};
 pub use memory::MemoryTables;
+
+/// Rows in key order: keys and values.
+pub type Rows = Box<dyn Iterator<Item = Result<(Bytes, Bytes), StorageError>> + Send>;
 
 /// One shard's rows. One writer, many readers.
 pub trait Table: Send + Sync + Debug {
@@ -41,6 +47,9 @@ pub trait Table: Send + Sync + Debug {
         at: Index,
         each: &mut dyn FnMut(&[u8], &Bytes) -> ControlFlow<()>,
     ) -> Result<(), StorageError>;
+
+    /// All rows as of `at`, in key order. Stays as it is whatever is written, flushed, compacted or removed meanwhile.
+    fn rows(&self, at: Index) -> Result<Rows, StorageError>;
 
     /// Seals the active memtable, for the next flush. Between entries only, by the writer. What becomes
     /// durable is a whole number of sealed memtables; so that [`Table::durable`] is exact after a restart,
@@ -73,6 +82,18 @@ pub trait Table: Send + Sync + Debug {
 
 /// Where tables come from.
 pub trait Tables: Send + Sync + Debug {
-    /// Opens a shard's table, making it if there is none. Its writer goes on after [`Table::durable`].
-    fn open(&self, shard: ShardId) -> Result<Arc<dyn Table>, StorageError>;
+    /// Opens a shard's first table; see [`Tables::open_generation`].
+    fn open(&self, shard: ShardId) -> Result<Arc<dyn Table>, StorageError> {
+        self.open_generation(shard, 0)
+    }
+
+    /// Opens a shard's table of this generation, making it if there is none. Its writer goes on after
+    /// [`Table::durable`].
+    fn open_generation(&self, shard: ShardId, generation: u64) -> Result<Arc<dyn Table>, StorageError>;
+
+    /// Removes a generation: when its last user lets go of it, or at once if it has none.
+    fn remove_generation(&self, shard: ShardId, generation: u64) -> Result<(), StorageError>;
+
+    /// Removes all generations of a shard but this one. For a start, when nobody uses any.
+    fn keep_generation(&self, shard: ShardId, generation: u64) -> Result<(), StorageError>;
 }

@@ -138,7 +138,7 @@ fn a_missing_segment_is_noticed() {
 fn a_stored_value_that_looks_like_a_batch_does_not_pass_for_one() {
     // Copy a real frame into a value, then tear the batch that holds the value before that copy.
     let disk = SimDisk::new();
-    let (mut log, _) = open(&disk, LogOptions { segment_bytes: 64 * 1024 }).unwrap();
+    let (mut log, _) = open(&disk, LogOptions { segment_bytes: 64 * 1024, ..SMALL }).unwrap();
     log.append(&[entry(1, 1, 1, b"x")]).unwrap();
     let (path, range) = batches_of(&disk).remove(0);
     let mut copy = disk.bytes(&path).unwrap()[64..range.end].to_vec();

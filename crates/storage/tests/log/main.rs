@@ -1,6 +1,7 @@
 //! The shared log against a naive model: large batches, a full disk, segments made ahead, readers on other
-//! threads; and, in the modules, crashes and damage.
+//! threads; and, in the modules, crashes, damage, and what is let go of.
 
+mod collect;
 mod crash;
 mod damage;
 mod engine;
@@ -17,7 +18,7 @@ use crate::model::{DIR, Model, OWNER, SMALL, entry, open};
 #[test]
 fn large_values_and_batches_larger_than_a_segment() {
     let disk = SimDisk::new();
-    let options = LogOptions { segment_bytes: 1024 * 1024 };
+    let options = LogOptions { segment_bytes: 1024 * 1024, ..SMALL };
     let (mut log, _) = open(&disk, options).unwrap();
     let mut model = Model::default();
     let value = vec![7; 8 * 1024 * 1024];
@@ -104,7 +105,7 @@ fn a_segment_made_ahead_is_used_and_survives_a_restart() {
 fn readers_on_other_threads_see_whole_entries_while_the_writer_appends() {
     let root = tempfile::tempdir().unwrap();
     let disk = Arc::new(FileDisk::open(root.path()).unwrap());
-    let options = LogOptions { segment_bytes: 64 * 1024 };
+    let options = LogOptions { segment_bytes: 64 * 1024, ..SMALL };
     let (mut log, _) = Log::open(disk, DIR, OWNER, options).unwrap();
     log.append(&[entry(1, 1, 1, &[1; 100])]).unwrap();
     let written = std::sync::atomic::AtomicU64::new(1);

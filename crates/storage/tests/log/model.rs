@@ -5,16 +5,20 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ringfort_storage::{Disk, Log, LogOptions, LogReader, Owner, RecoveredShard, SimDisk, StorageError};
-use ringfort_types::{EntryKind, HardState, Incarnation, Index, LogEntry, PeerId, Record, ShardId, Term};
+use ringfort_types::{
+    Base, EntryKind, HardState, Incarnation, Index, LogEntry, PeerId, Record, ShardId, Term,
+};
 
 pub(crate) const DIR: &str = "lane-0/log";
 pub(crate) const OWNER: Owner = Owner { cluster: 11, incarnation: Incarnation(22), lane: 0 };
-pub(crate) const SMALL: LogOptions = LogOptions { segment_bytes: 2048 };
+pub(crate) const SMALL: LogOptions = LogOptions { segment_bytes: 2048, budget_bytes: 8192 };
 
 /// What the log should hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Model {
     pub(crate) shards: BTreeMap<ShardId, (HardState, Vec<LogEntry>)>,
+    /// What was let go of.
+    pub(crate) bases: BTreeMap<ShardId, Base>,
 }
 
 impl Model {
@@ -35,44 +39,68 @@ impl Model {
                     entries.push(entry.clone());
                 }
                 Record::HardState(shard, state) => self.shards.entry(*shard).or_default().0 = *state,
+                Record::Base(shard, base) => self.let_go(*shard, *base),
+                Record::Installed(shard, base) => {
+                    self.shards.entry(*shard).or_default().1.clear();
+                    self.bases.insert(*shard, *base);
+                }
             }
         }
     }
 
+    pub(crate) fn let_go(&mut self, shard: ShardId, base: Base) {
+        self.shards.entry(shard).or_default().1.retain(|entry| entry.index > base.index);
+        self.bases.insert(shard, base);
+    }
+
+    pub(crate) fn base(&self, shard: ShardId) -> Base {
+        self.bases.get(&shard).copied().unwrap_or_default()
+    }
+
+    /// The term of an entry, or of the base.
+    pub(crate) fn term(&self, shard: ShardId, index: Index) -> Term {
+        let entries = self.shards.get(&shard).map_or(&[][..], |(_, entries)| entries);
+        let found = entries.iter().find(|entry| entry.index == index).map(|entry| entry.term);
+        found.unwrap_or_else(|| self.base(shard).term)
+    }
+
     pub(crate) fn last(&self, shard: ShardId) -> Index {
-        self.shards.get(&shard).and_then(|(_, entries)| entries.last()).map_or(Index(0), |last| last.index)
+        let last = self.shards.get(&shard).and_then(|(_, entries)| entries.last());
+        last.map_or(self.base(shard).index, |last| last.index)
     }
 
     pub(crate) fn recovered(&self) -> BTreeMap<ShardId, RecoveredShard> {
-        let shard = |(hard_state, entries): &(HardState, Vec<LogEntry>)| {
+        let shard = |id: ShardId, (hard_state, entries): &(HardState, Vec<LogEntry>)| {
             let mut terms: Vec<(Index, Term)> = Vec::new();
             for entry in entries {
                 if terms.last().is_none_or(|(_, term)| *term != entry.term) {
                     terms.push((entry.index, entry.term));
                 }
             }
-            let last = entries.last().map_or(Index(0), |last| last.index);
-            RecoveredShard { hard_state: *hard_state, terms, last }
+            let (base, last) = (self.base(id), self.last(id));
+            RecoveredShard { hard_state: *hard_state, base, terms, last }
         };
-        self.shards.iter().map(|(id, state)| (*id, shard(state))).collect()
+        self.shards.iter().map(|(id, state)| (*id, shard(*id, state))).collect()
     }
 
     /// Compares everything that a reader can say.
     pub(crate) fn check(&self, reader: &LogReader) {
         let mut wanted = BTreeMap::new();
         for (id, (_, entries)) in &self.shards {
-            let last = self.last(*id);
-            wanted.insert(*id, (Index(last.0 / 3), last));
-            if let Some(first) = entries.first() {
-                assert_eq!(first.index, Index(1));
-                assert_eq!(&reader.entries(*id, Index(1), last.next(), usize::MAX).unwrap(), entries);
-                let from = 1 + last.0 / 2;
-                let some = reader.entries(*id, Index(from), last.next(), 150).unwrap();
+            let (first, last) = (self.base(*id).index.next(), self.last(*id));
+            wanted.insert(*id, (Index(self.base(*id).index.0 + entries.len() as u64 / 3), last));
+            if !entries.is_empty() {
+                assert_eq!(entries[0].index, first);
+                assert_eq!(&reader.entries(*id, first, last.next(), usize::MAX).unwrap(), entries);
+                let skip = entries.len() / 2;
+                let some = reader.entries(*id, entries[skip].index, last.next(), 150).unwrap();
                 assert!(!some.is_empty());
-                assert_eq!(some, entries[from as usize - 1..][..some.len()]);
+                assert_eq!(some, entries[skip..][..some.len()]);
             }
-            let beyond = reader.entries(*id, last.next(), Index(last.0 + 2), 1);
-            assert!(matches!(beyond, Err(StorageError::NotStored { .. })));
+            for (from, to) in [(last.next(), Index(last.0 + 2)), (Index(first.0 - 1), first)] {
+                let nothing = reader.entries(*id, from, to, 1);
+                assert!(matches!(nothing, Err(StorageError::NotStored { .. })));
+            }
         }
         let mut replayed: BTreeMap<ShardId, Vec<LogEntry>> = BTreeMap::new();
         reader
@@ -82,8 +110,7 @@ impl Model {
             })
             .unwrap();
         for (id, (_, entries)) in &self.shards {
-            let expected = &entries[(self.last(*id).0 / 3) as usize..];
-            assert_eq!(replayed.get(id).map_or(&[][..], Vec::as_slice), expected);
+            assert_eq!(replayed.get(id).map_or(&[][..], Vec::as_slice), &entries[entries.len() / 3..]);
         }
     }
 }

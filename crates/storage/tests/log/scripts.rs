@@ -16,7 +16,7 @@ use crate::model::{DIR, batches_of, open};
 
 const SECTOR_BYTES: usize = 512;
 /// Room for all batches of a story in one segment.
-const ROOMY: LogOptions = LogOptions { segment_bytes: 4096 };
+const ROOMY: LogOptions = LogOptions { segment_bytes: 4096, budget_bytes: 16384 };
 
 macro_rules! stories {
     ($($name:ident)*) => {$(
