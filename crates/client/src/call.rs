@@ -1,14 +1,8 @@
-//! One request, from asking to answer: where to send it, what an answer means, when to try again.
+//! One request, from asking to answer: where to send it, and with which number; when to try again is `tries`.
 //!
-//! | what came back | a read | a write |
-//! |---|---|---|
-//! | refused, never sent, "not available", "too much at once" | again | again |
-//! | sent, and then the connection broke or no answer came | again | *unknown*: never again, unless it has one writer |
-//! | over a limit, not possible in this state, data lost | fails | fails |
-//!
-//! "Again" is until the deadline, with a pause that grows from 5 to 100 ms, and at another node if the
-//! key's leader can't be reached: every node passes on what it does not lead. A read that gets no answer within a
-//! second is asked elsewhere; its node may be hanging.
+//! It goes to its key's leader, or to another node if that one can't be reached: every node passes on what it does
+//! not lead. A read, or a write of a session, that gets no answer within a second is asked elsewhere; its node may be
+//! hanging.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -16,26 +10,23 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use ringfort_proto::session::carries;
+use ringfort_proto::writes::Call;
 use ringfort_types::limits::KEY_BYTES_MAX;
-use ringfort_types::{ClusterState, Code, Failure, Outcome, Reply, Request};
+use ringfort_types::{ClusterState, Code, Failure, Outcome, Reply, Request, ShardId, Stamp};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::link::{Connection, Link, Look};
 use crate::list::{List, Rows};
 use crate::options::Options;
-use crate::parse_address;
+use crate::{odd, parse_address};
 use crate::pending::{Answer, NO_ANSWER};
 use crate::routes::Routes;
+use crate::tries::{Tries, is_of_lost_session};
 use crate::unary;
+use crate::writers::{Writer, Writers};
 
-/// Pause before the second attempt; doubles up to [`PAUSE_MAX`].
-const PAUSE_MIN: Duration = Duration::from_millis(5);
-const PAUSE_MAX: Duration = Duration::from_millis(100);
-/// No further attempt is made with less time than this left, or than a fifth of the whole: a node that is asked so late
-/// could not say in time what became of it, and a write that surely did not happen would end as unknown.
-const ATTEMPT_MIN: Duration = Duration::from_millis(300);
-/// How long one node may take over a read before another one is asked.
-const READ_ATTEMPT: Duration = Duration::from_secs(1);
+/// How long one node may take before another one is asked, if it does no harm to ask twice.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// How old the map may get while it is in use.
 const REFRESH: Duration = Duration::from_secs(3);
 /// How soon after a refresh a failure may cause another.
@@ -52,6 +43,7 @@ pub(crate) struct Inner {
     /// All links by address, those of `seeds` included.
     links: Mutex<BTreeMap<String, Arc<Link>>>,
     routes: RwLock<Arc<Routes>>,
+    writers: Writers,
     /// Room for requests in flight, in bytes; each takes at least `weight_min`, so that it bounds their number too.
     room: Semaphore,
     room_bytes: u32,
@@ -86,6 +78,7 @@ impl Inner {
             seeds,
             links: Mutex::new(links),
             routes: RwLock::default(),
+            writers: Writers::default(),
             room: Semaphore::new(room_bytes as usize),
             room_bytes,
             weight_min: room_bytes / requests_max,
@@ -102,33 +95,104 @@ impl Inner {
         let begun = Instant::now();
         let deadline = begun + self.options.timeout;
         let _room = self.admit(&request, deadline).await?;
-        let mut tries = Tries::new(&request, self.options.one_writer, begun, deadline);
+        let in_session = self.options.exactly_once && request.takes_stamp();
+        let mut tries = Tries::new(&request, in_session, begun, deadline);
         let mut slow: Option<Arc<Link>> = None;
+        let mut writer: Option<Writer> = None;
         loop {
-            let failure = match self.pick(&request, slow.as_ref(), deadline).await {
-                Err(failure) => failure,
-                Ok((link, connection)) => {
-                    let answer = self.ask(&connection, request.clone(), deadline).await;
-                    if let Some(leader) = answer.leader
-                        && !self.routes().heard(&request, leader)
-                    {
-                        self.refresh_if_older(REFRESH_AGAIN);
+            let stamp = if in_session { self.stamp(&request, &mut writer, &mut slow, deadline).await.map(Some) } else { Ok(None) };
+            let told = match stamp {
+                Ok(stamp) => self.attempt(&request, stamp, &mut slow, deadline).await,
+                Err(failure) => Err(failure),
+            };
+            let failure = match told {
+                Ok(reply) => {
+                    self.refresh_if_older_at(REFRESH, begun);
+                    if let Some(writer) = writer {
+                        self.writers.done(writer);
                     }
-                    match answer.reply {
-                        Reply::Failed(failure) => {
-                            slow = (failure.code == Code::DeadlineExceeded).then_some(link);
-                            failure
-                        }
-                        reply => {
-                            self.refresh_if_older_at(REFRESH, begun);
-                            return Ok(reply);
-                        }
-                    }
+                    return Ok(reply);
                 }
+                Err(failure) => failure,
             };
             self.refresh_if_older(REFRESH_AGAIN);
-            tries.failed(failure).await?;
+            if is_of_lost_session(&failure)
+                && let Some(writer) = writer.take()
+            {
+                self.writers.forgotten(&writer);
+            }
+            if let Err(end) = tries.failed(failure).await {
+                // Of what ended otherwise nobody knows here whether the shard has counted it.
+                if tries.is_untouched()
+                    && let Some(writer) = writer
+                {
+                    self.writers.unused(writer);
+                }
+                return Err(end);
+            }
         }
+    }
+
+    /// One attempt at one node: who leads the request's key, unless that one was slow.
+    async fn attempt(
+        self: &Arc<Inner>,
+        request: &Request,
+        stamp: Option<Stamp>,
+        slow: &mut Option<Arc<Link>>,
+        deadline: Instant,
+    ) -> Result<Reply, Failure> {
+        let (link, connection) = self.pick(request, slow.as_ref(), deadline).await?;
+        let call = Call { stamp, request: request.clone() };
+        let answer = self.ask(&connection, call, deadline).await;
+        if let Some(leader) = answer.leader
+            && !self.routes().heard(request, leader)
+        {
+            self.refresh_if_older(REFRESH_AGAIN);
+        }
+        match answer.reply {
+            Reply::Failed(failure) => {
+                *slow = (failure.code == Code::DeadlineExceeded).then_some(link);
+                Err(failure)
+            }
+            reply => Ok(reply),
+        }
+    }
+
+    /// The write's number, in the session that it has or in one that is idle or new.
+    async fn stamp(
+        self: &Arc<Inner>,
+        request: &Request,
+        writer: &mut Option<Writer>,
+        slow: &mut Option<Arc<Link>>,
+        deadline: Instant,
+    ) -> Result<Stamp, Failure> {
+        if let Some(writer) = writer {
+            return Ok(writer.stamp());
+        }
+        let shard = self.shard_of(request, deadline).await?;
+        let found = match self.writers.take(shard)? {
+            Some(found) => found,
+            None => match self.attempt(&Request::OpenSession { shard }, None, slow, deadline).await? {
+                Reply::Opened(clock) => self.writers.open(shard, clock)?,
+                _ => return Err(odd()),
+            },
+        };
+        Ok(writer.insert(found).stamp())
+    }
+
+    /// The shard of the request's key. Sessions are a shard's, so the map of the cluster is needed.
+    async fn shard_of(self: &Arc<Inner>, request: &Request, deadline: Instant) -> Result<ShardId, Failure> {
+        if let Some(shard) = self.routes().shard_of(request) {
+            return Ok(shard);
+        }
+        match tokio::time::timeout_at(deadline.into(), self.refresh()).await {
+            Ok(refreshed) => refreshed?,
+            Err(_) => return Err(Failure::rejected(Code::DeadlineExceeded, NO_ANSWER)),
+        }
+        self.routes().shard_of(request).ok_or_else(|| {
+            let why = "the nodes do not say yet which shard has this key: the cluster may still be starting";
+            Failure::rejected(Code::Unavailable, why)
+        })
     }
 
     /// Opens a list at any node and waits for its first page.
@@ -229,20 +293,20 @@ impl Inner {
     }
 
     /// One attempt at one node.
-    async fn ask(&self, connection: &Connection, request: Request, deadline: Instant) -> Answer {
+    async fn ask(&self, connection: &Connection, call: Call, deadline: Instant) -> Answer {
         let now = Instant::now();
-        let deadline = match request {
-            // A last attempt that would be very short is given the rest at once.
-            Request::Get { .. } | Request::GetMany { .. } if now + READ_ATTEMPT * 3 / 2 < deadline => {
-                now + READ_ATTEMPT
-            }
-            _ => deadline,
+        let is_repeatable = match call.request {
+            Request::Get { .. } | Request::GetMany { .. } | Request::OpenSession { .. } => true,
+            _ => call.stamp.is_some(),
         };
-        let Some(session) = connection.session.as_ref().filter(|_| carries(&request)) else {
-            return unary::call(connection, request, deadline).await;
+        // A last attempt that would be very short is given the rest at once.
+        let in_haste = is_repeatable && now + PATIENCE * 3 / 2 < deadline;
+        let deadline = if in_haste { now + PATIENCE } else { deadline };
+        let Some(session) = connection.session.as_ref().filter(|_| carries(&call.request)) else {
+            return unary::call(connection, call, deadline).await;
         };
         let failed = |failure| Answer { leader: None, reply: Reply::Failed(failure) };
-        match session.submit(request, deadline) {
+        match session.submit(call, deadline) {
             Err(failure) => failed(Failure { outcome: Outcome::Rejected, ..failure }),
             Ok(answer) => answer
                 .await
@@ -288,7 +352,7 @@ impl Inner {
         for _ in 0..3 {
             let deadline = Instant::now() + REFRESH_TIMEOUT;
             let (link, connection) = self.pick(&request, slow.as_ref(), deadline).await?;
-            let answer = unary::call(&connection, request.clone(), deadline).await;
+            let answer = unary::call(&connection, request.clone().into(), deadline).await;
             if let Reply::Cluster(state) = answer.reply {
                 self.learn(&state);
                 return Ok(());
@@ -319,95 +383,6 @@ impl Inner {
     }
 }
 
-/// The attempts at one request.
-struct Tries {
-    troubles: Troubles,
-    /// When the last attempt may begin.
-    last: Instant,
-    pause: Duration,
-}
-
-impl Tries {
-    fn new(request: &Request, one_writer: bool, begun: Instant, deadline: Instant) -> Tries {
-        let whole = deadline - begun;
-        let last = begun + whole.saturating_sub(ATTEMPT_MIN.min(whole / 5));
-        Tries { troubles: Troubles::new(request, one_writer), last, pause: PAUSE_MIN }
-    }
-
-    /// An attempt has failed: waits until it is time for another, or says what came of the request.
-    async fn failed(&mut self, failure: Failure) -> Result<(), Failure> {
-        self.troubles.add(failure)?;
-        let next = Instant::now() + self.pause;
-        if next >= self.last {
-            return Err(self.troubles.verdict());
-        }
-        tokio::time::sleep_until(next.into()).await;
-        self.pause = (self.pause * 2).min(PAUSE_MAX);
-        Ok(())
-    }
-}
-
-/// What has gone wrong with a request so far.
-struct Troubles {
-    /// Whether an attempt may have had an effect.
-    unknown: bool,
-    write: bool,
-    /// Whether it may be sent again after that.
-    repeatable: bool,
-    /// The last failure that said more than that there was no time, or else the last one.
-    said: Option<Failure>,
-}
-
-impl Troubles {
-    fn new(request: &Request, one_writer: bool) -> Troubles {
-        // A digest mark changes nothing; one too many does no harm.
-        let write = request.is_write() && !matches!(request, Request::Digest { .. });
-        let repeatable = !write || one_writer && is_idempotent(request);
-        Troubles { unknown: false, write, repeatable, said: None }
-    }
-
-    /// Takes note of a failed attempt; an error ends the request.
-    fn add(&mut self, failure: Failure) -> Result<(), Failure> {
-        self.unknown |= self.write && failure.outcome == Outcome::Unknown;
-        let transient = matches!(
-            failure.code,
-            Code::Unavailable
-                | Code::NotLeader
-                | Code::Stopping
-                | Code::ResourceExhausted
-                | Code::DeadlineExceeded
-        );
-        if !transient || self.unknown && !self.repeatable {
-            return Err(Failure { outcome: self.outcome(), ..failure });
-        }
-        if failure.code != Code::DeadlineExceeded || self.said.is_none() {
-            self.said = Some(failure);
-        }
-        Ok(())
-    }
-
-    /// The failure of a request whose time is over.
-    fn verdict(&mut self) -> Failure {
-        let outcome = self.outcome();
-        let said = self.said.take().expect("a request is given up after a failure, not before");
-        Failure { outcome, ..said }
-    }
-
-    fn outcome(&self) -> Outcome {
-        if self.unknown { Outcome::Unknown } else { Outcome::Rejected }
-    }
-}
-
-/// Whether a write that has its keys to itself comes to the same if it is done twice.
-fn is_idempotent(request: &Request) -> bool {
-    match request {
-        // What it changes itself may be what its condition asks for.
-        Request::Write { parts } => parts.iter().all(|part| part.condition.is_none()),
-        Request::Increment { .. } => false,
-        _ => true,
-    }
-}
-
 /// Why none of these nodes can be asked, and what to do.
 fn unreachable(links: &[&Arc<Link>], whys: &[String]) -> Failure {
     let addresses: Vec<&str> = links.iter().map(|link| link.address.as_str()).collect();
@@ -422,57 +397,4 @@ fn unreachable(links: &[&Arc<Link>], whys: &[String]) -> Failure {
         Code::Unavailable,
         format!("{message}. Are the nodes running, and are the addresses right?"),
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-    use ringfort_types::{Change, Condition, Part};
-
-    use super::*;
-
-    fn put() -> Request {
-        Request::Put { key: Bytes::from_static(b"k"), value: Bytes::new() }
-    }
-
-    #[tokio::test]
-    async fn a_write_that_surely_did_not_happen_is_not_sent_again_too_late_to_be_answered() {
-        let now = Instant::now();
-        let refused = || Failure::rejected(Code::Unavailable, "no quorum");
-        let mut early = Tries::new(&put(), false, now, now + Duration::from_secs(2));
-        assert_eq!(early.failed(refused()).await, Ok(()));
-        let mut late = Tries::new(&put(), false, now, now + Duration::from_secs(2));
-        assert_eq!(late.last, now + Duration::from_millis(1_700));
-        late.last = now;
-        assert_eq!(late.failed(refused()).await, Err(refused()));
-        let mut short = Tries::new(&put(), false, now, now + Duration::from_millis(250));
-        assert_eq!(
-            short.failed(refused()).await,
-            Ok(()),
-            "a short time-out has room for more than one attempt"
-        );
-    }
-
-    #[tokio::test]
-    async fn doubt_about_a_write_ends_it_and_stays() {
-        let now = Instant::now();
-        let mut tries = Tries::new(&put(), false, now, now + Duration::from_secs(2));
-        let doubt = Failure::unknown(Code::DeadlineExceeded, "no answer");
-        assert_eq!(tries.failed(doubt.clone()).await, Err(doubt.clone()));
-        let mut one_writer = Tries::new(&put(), true, now, now + Duration::from_secs(2));
-        assert_eq!(one_writer.failed(doubt.clone()).await, Ok(()));
-        let increment = Request::Increment { key: Bytes::from_static(b"k"), by: 1 };
-        let part = Part {
-            key: Bytes::from_static(b"k"),
-            condition: Some(Condition::Absent),
-            change: Change::Put(Bytes::new()),
-        };
-        for twice_is_twice in [increment, Request::Write { parts: vec![part] }] {
-            let mut tries = Tries::new(&twice_is_twice, true, now, now + Duration::from_secs(2));
-            assert_eq!(tries.failed(doubt.clone()).await, Err(doubt.clone()));
-        }
-        one_writer.last = now;
-        let refused = Failure::rejected(Code::Unavailable, "no quorum");
-        assert_eq!(one_writer.failed(refused).await.map_err(|end| end.outcome), Err(Outcome::Unknown));
-    }
 }

@@ -15,7 +15,8 @@
 //!
 //! A [`Client`] is a handle: clone it freely, call it from many tasks at once; what they ask travels together.
 //! From top to bottom:
-//! - `call` makes one request succeed or fail: it picks a node, waits, judges, tries again until the deadline;
+//! - `call` makes one request succeed or fail: it picks a node, numbers a write, waits; `tries` judges what came back,
+//!   and whether to ask again, until the deadline; `writers` are the sessions that the numbers are of;
 //! - `routes` is the map: slot → shard → leader, refreshed every few seconds while in use, at every failure,
 //!   and by the hints on answers that had to be passed on;
 //! - `link` is one node: connected in the background, made anew when it breaks;
@@ -23,14 +24,12 @@
 //! - `write` is what an atomic write is made of; `many` reads many keys, of several shards side by side.
 //!
 //! Invariants:
-//! - a write that may have been done is never sent again (unless [`Options::one_writer`] says that this is
-//!   harmless, and it is: not for an increment, nor under a condition); it fails as [`Outcome::Unknown`]. What is sent again is reads, and what surely did not happen:
-//!   never sent, or refused by a node that says so;
+//! - a write takes effect once, however often it has to be sent: it has a number in a session that its shard
+//!   remembers. If the time ends in doubt, it fails as [`Outcome::Unknown`], never as if it had not happened;
 //! - a request ends at its deadline, give or take a few milliseconds;
 //! - requests in flight, and their bytes, are bounded: further ones wait for room.
 //!
-//! Caveats: exactly-once writes will come with client sessions; until then the caller decides what to do about an
-//! unknown write. A [list](Client::list) that breaks off is not resumed, since the rest would be of another moment.
+//! Caveats: the order of two writes that are under way at once is not kept; wait for the first if it matters. A [list](Client::list) that breaks off is not resumed, since the rest would be of another moment.
 //! There is no TLS yet.
 
 mod address;
@@ -42,8 +41,10 @@ mod options;
 mod pending;
 mod routes;
 mod session;
+mod tries;
 mod unary;
 mod write;
+mod writers;
 
 use std::sync::Arc;
 

@@ -27,9 +27,9 @@ pub struct Options {
     pub in_flight_max: usize,
     /// Most bytes of keys and values in flight at once; further requests wait.
     pub in_flight_bytes_max: usize,
-    /// The keys written have no other writer, and this one does not write a key again before it knows what came of
-    /// the last time: a write whose outcome is unknown may be sent again.
-    pub one_writer: bool,
+    /// Number writes, so that one that is sent again takes effect once. Without it, a write that may have been done is
+    /// not sent again.
+    pub exactly_once: bool,
 }
 
 impl Options {
@@ -41,7 +41,7 @@ impl Options {
             transport: Transport::Session,
             in_flight_max: 4096,
             in_flight_bytes_max: CONNECTION_BYTES_MAX,
-            one_writer: false,
+            exactly_once: true,
         }
     }
 }

@@ -19,8 +19,9 @@ use std::time::Instant;
 
 use ringfort_proto::session::op_of;
 use ringfort_proto::v1::{SessionOp, SessionRequest};
+use ringfort_proto::writes::Call;
 use ringfort_types::limits::CONNECTION_REQUESTS_MAX;
-use ringfort_types::{Code, Failure, NodeId, Outcome, Reply, Request};
+use ringfort_types::{Code, Failure, NodeId, Outcome, Reply};
 use tokio::sync::{Notify, oneshot};
 
 /// A frame is closed once its requests reach this many bytes (one request may be larger by itself).
@@ -48,7 +49,7 @@ struct Slot {
     /// Whether it may have an effect.
     write: bool,
     /// Still here until it is sent.
-    queued: Option<Request>,
+    queued: Option<Call>,
     /// `None` when the slot is free.
     caller: Option<oneshot::Sender<Answer>>,
 }
@@ -95,7 +96,7 @@ impl Pending {
     /// Queues a request; the answer comes over the channel. Fails if the session is broken or full.
     pub(crate) fn submit(
         &self,
-        request: Request,
+        call: Call,
         deadline: Instant,
     ) -> Result<oneshot::Receiver<Answer>, Failure> {
         let (caller, answer) = oneshot::channel();
@@ -103,20 +104,20 @@ impl Pending {
         if let Some(why) = &state.closed {
             return Err(why.clone());
         }
-        let write = request.is_write();
+        let write = call.request.is_write();
         let place = if let Some(place) = state.free.pop() {
             let slot = &mut state.slots[place as usize];
             slot.id += CONNECTION_REQUESTS_MAX as u64;
             slot.deadline = deadline;
             slot.write = write;
-            slot.queued = Some(request);
+            slot.queued = Some(call);
             slot.caller = Some(caller);
             place
         } else if state.slots.len() < CONNECTION_REQUESTS_MAX {
             let place = state.slots.len() as u32;
             // Number 0 is not used, so that an answer without a number finds nobody.
             let id = u64::from(place) + CONNECTION_REQUESTS_MAX as u64;
-            state.slots.push(Slot { id, deadline, write, queued: Some(request), caller: Some(caller) });
+            state.slots.push(Slot { id, deadline, write, queued: Some(call), caller: Some(caller) });
             place
         } else {
             let message =
@@ -150,13 +151,13 @@ impl Pending {
             let Some(place) = state.queue.pop_front() else { break };
             let slot = &mut state.slots[place as usize];
             let wanted = slot.caller.as_ref().is_some_and(|caller| !caller.is_closed());
-            let Some(request) = slot.queued.take().filter(|_| wanted) else {
+            let Some(call) = slot.queued.take().filter(|_| wanted) else {
                 slot.caller = None;
                 state.free.push(place);
                 continue;
             };
-            bytes += request.weight();
-            let op = op_of(slot.id, time_for_node(slot.deadline, now), request.into());
+            bytes += call.request.weight();
+            let op = op_of(slot.id, time_for_node(slot.deadline, now), call);
             ops.push(op.expect("only what a session carries is submitted"));
         }
         if ops.is_empty() {
@@ -276,16 +277,17 @@ mod tests {
     use std::time::Duration;
 
     use bytes::Bytes;
-    use ringfort_types::{Consistency, Index, Receipt, Revision};
+    use ringfort_types::{Consistency, Index, Receipt, Request, Revision};
 
     use super::*;
 
-    fn put(key: &'static str) -> Request {
-        Request::Put { key: Bytes::from_static(key.as_bytes()), value: Bytes::new() }
+    fn put(key: &'static str) -> Call {
+        Request::Put { key: Bytes::from_static(key.as_bytes()), value: Bytes::new() }.into()
     }
 
-    fn get(key: &'static str) -> Request {
-        Request::Get { key: Bytes::from_static(key.as_bytes()), consistency: Consistency::Linearizable }
+    fn get(key: &'static str) -> Call {
+        let key = Bytes::from_static(key.as_bytes());
+        Request::Get { key, consistency: Consistency::Linearizable }.into()
     }
 
     fn soon() -> Instant {
@@ -324,7 +326,7 @@ mod tests {
     fn a_frame_is_bounded() {
         let pending = Pending::new();
         let value = Bytes::from(vec![0; FRAME_BYTES_SOFT]);
-        let big = Request::Put { key: Bytes::from_static(b"k"), value };
+        let big = Call::from(Request::Put { key: Bytes::from_static(b"k"), value });
         let _answers = [0; 3].map(|_| pending.submit(big.clone(), soon()).unwrap());
         assert_eq!((ids(&pending).len(), ids(&pending).len(), ids(&pending).len()), (1, 1, 1));
     }

@@ -79,6 +79,11 @@ impl Routes {
         self.slots.get(usize::from(slot.0)).copied().filter(|place| *place != NO_SHARD)
     }
 
+    /// The shard of a request's first key, if it has one and this is known.
+    pub(crate) fn shard_of(&self, request: &Request) -> Option<ShardId> {
+        self.shard(request).map(|shard| shard.id)
+    }
+
     /// All nodes.
     pub(crate) fn links(&self) -> impl Iterator<Item = &Arc<Link>> {
         self.nodes.values()

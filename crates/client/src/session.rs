@@ -14,8 +14,9 @@ use ringfort_proto::session::reply_of;
 use ringfort_proto::status::to_failure;
 use ringfort_proto::v1::SessionRequest;
 use ringfort_proto::v1::kv_client::KvClient;
+use ringfort_proto::writes::Call;
 use ringfort_types::limits::GRPC_MESSAGE_BYTES_MAX;
-use ringfort_types::{Code, Failure, Request};
+use ringfort_types::{Code, Failure};
 use tokio::sync::oneshot;
 use tokio_stream::Stream;
 use tonic::Status;
@@ -44,10 +45,10 @@ impl Session {
     /// Sends a request; the answer comes over the channel, at the latest a little after the deadline.
     pub(crate) fn submit(
         &self,
-        request: Request,
+        call: Call,
         deadline: Instant,
     ) -> Result<oneshot::Receiver<Answer>, Failure> {
-        self.pending.submit(request, deadline)
+        self.pending.submit(call, deadline)
     }
 
     pub(crate) fn is_closed(&self) -> bool {

@@ -6,6 +6,7 @@ use ringfort_proto::status::{leader, to_failure};
 use ringfort_proto::v1;
 use ringfort_proto::v1::cluster_client::ClusterClient;
 use ringfort_proto::v1::kv_client::KvClient;
+use ringfort_proto::writes::Call;
 use ringfort_types::limits::GRPC_MESSAGE_BYTES_MAX;
 use ringfort_types::{Code, Failure, Outcome, Reply, Request};
 use tonic::transport::Channel;
@@ -15,7 +16,9 @@ use crate::link::{Connection, reason};
 use crate::pending::{Answer, NO_ANSWER};
 
 /// Makes one call and waits for its answer, not past the deadline.
-pub(crate) async fn call(connection: &Connection, request: Request, deadline: Instant) -> Answer {
+pub(crate) async fn call(connection: &Connection, call: Call, deadline: Instant) -> Answer {
+    let Call { stamp, request } = call;
+    let stamp = stamp.map(Into::into);
     let write = request.is_write();
     let channel = &connection.channel;
     let mut kv = kv(channel);
@@ -30,19 +33,19 @@ pub(crate) async fn call(connection: &Connection, request: Request, deadline: In
             answer(kv.get_many(timed(v1::GetManyRequest { keys, consistency }, deadline)).await)
         }
         Request::Put { key, value } => {
-            let put = v1::PutRequest { key, value, ..v1::PutRequest::default() };
+            let put = v1::PutRequest { key, value, stamp, condition: None };
             answer(kv.put(timed(put, deadline)).await)
         }
         Request::Delete { key } => {
-            let delete = v1::DeleteRequest { key, ..v1::DeleteRequest::default() };
+            let delete = v1::DeleteRequest { key, stamp, condition: None };
             answer(kv.delete(timed(delete, deadline)).await)
         }
         Request::Write { parts } => {
             let parts = parts.into_iter().map(Into::into).collect();
-            answer(kv.write(timed(v1::WriteRequest { parts, stamp: None }, deadline)).await)
+            answer(kv.write(timed(v1::WriteRequest { parts, stamp }, deadline)).await)
         }
         Request::Increment { key, by } => {
-            let increment = v1::IncrementRequest { key, by, stamp: None };
+            let increment = v1::IncrementRequest { key, by, stamp };
             answer(kv.increment(timed(increment, deadline)).await)
         }
         Request::OpenSession { shard } => {

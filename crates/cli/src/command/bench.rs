@@ -47,6 +47,9 @@ pub(crate) struct Bench {
     /// How requests travel: many on one stream a node, or a gRPC call each
     #[arg(long, value_enum, default_value_t = Travel::Session)]
     transport: Travel,
+    /// Don't number writes: one that may have been done is not sent again, and counts as an error
+    #[arg(long)]
+    at_most_once: bool,
     /// Independent clients, each with its own connections
     #[arg(long, value_name = "C", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(CLIENTS_MAX)))]
     clients: u32,
@@ -96,6 +99,7 @@ pub(crate) fn run(bench: &Bench) -> Result<(), Stop> {
         Travel::Session => Transport::Session,
         Travel::Unary => Transport::Unary,
     };
+    options.exactly_once = !bench.at_most_once;
     options.in_flight_max = bench.in_flight as usize;
     let runtime = runtime(bench.threads as usize)?;
     let done = runtime.block_on(measure(bench, options));
@@ -196,9 +200,7 @@ async fn work(
 
 /// Puts every key once.
 async fn fill(bench: &Bench, options: &Options, load: &Arc<Load>) -> Result<(), Stop> {
-    let client =
-        Client::connect(Options { one_writer: true, in_flight_max: LOADING as usize, ..options.clone() })
-            .await?;
+    let client = Client::connect(Options { in_flight_max: LOADING as usize, ..options.clone() }).await?;
     let progress = Progress::new(None);
     let next = Arc::new(AtomicU64::new(0));
     let mut tasks = JoinSet::new();

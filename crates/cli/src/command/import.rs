@@ -76,7 +76,6 @@ pub(crate) struct Import {
 
 pub(crate) fn run(import: &Import) -> Result<(), Stop> {
     let mut options = import.connect.options();
-    options.one_writer = true;
     options.in_flight_max = import.in_flight as usize;
     let (input, total) = open(import)?;
     let begun = Instant::now();

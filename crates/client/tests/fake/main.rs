@@ -2,12 +2,13 @@
 
 mod node;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use node::{Act, Node, acquaint, failed, fine};
 use ringfort_client::{Client, Condition, Decision, List, NotMet, Options, Outcome, Transport, Write};
-use ringfort_types::{Code, Failure, Index, NodeId, Reply, Request, Revision, ShardId, slot_of};
+use ringfort_types::{Code, Failure, Index, NodeId, Reply, Request, Revision, ShardId, Stamp, slot_of};
 use tokio_stream::StreamExt;
 
 const TRANSPORTS: [Transport; 2] = [Transport::Session, Transport::Unary];
@@ -105,26 +106,88 @@ async fn what_can_not_be_mended_is_not_asked_again() {
 }
 
 #[tokio::test]
-async fn a_write_that_may_have_been_done_is_unknown_and_never_sent_again() {
+async fn a_write_that_may_have_been_done_is_sent_again_with_the_same_number() {
     for transport in TRANSPORTS {
         let node = Node::start(|before, r| if before == 0 { Act::Break } else { Act::Reply(fine(r)) }).await;
         acquaint(&[&node]);
         let client = client(&[&node], transport).await;
+        client.put("k", "v").await.unwrap();
+        client.increment("n", 1).await.unwrap();
+        let stamps = node.stamps();
+        let numbers = |stamp: &Stamp| (stamp.sequence, stamp.prev, stamp.floor);
+        assert_eq!(stamps.iter().map(numbers).collect::<Vec<_>>(), [(1, 0, 0), (1, 0, 0), (2, 1, 1)]);
+        assert!(stamps.iter().all(|stamp| stamp.client == stamps[0].client), "{transport:?}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_number_it_is_unknown_and_never_sent_again() {
+    for transport in TRANSPORTS {
+        let node = Node::start(|before, r| if before == 0 { Act::Break } else { Act::Reply(fine(r)) }).await;
+        acquaint(&[&node]);
+        let options = Options { exactly_once: false, ..options(&[&node], transport) };
+        let client = Client::connect(options).await.unwrap();
         assert_eq!(client.put("k", "v").await.unwrap_err().outcome, Outcome::Unknown);
-        assert_eq!(node.seen(), 1, "{transport:?}");
+        assert_eq!((node.seen(), node.stamps()), (1, Vec::new()), "{transport:?}");
         client.put("k", "v").await.unwrap();
         assert_eq!(node.seen(), 2);
     }
 }
 
 #[tokio::test]
-async fn the_only_writer_of_its_keys_may_ask_for_it_to_be_sent_again() {
+async fn writes_at_once_have_sessions_of_their_own() {
     for transport in TRANSPORTS {
-        let node = Node::start(|before, r| if before == 0 { Act::Break } else { Act::Reply(fine(r)) }).await;
+        let node = Node::start(|_, r| Act::Reply(fine(r))).await;
         acquaint(&[&node]);
-        let options = Options { one_writer: true, ..options(&[&node], transport) };
-        Client::connect(options).await.unwrap().put("k", "v").await.unwrap();
-        assert_eq!(node.seen(), 2);
+        let client = client(&[&node], transport).await;
+        for _ in 0..3 {
+            let (one, two) = tokio::join!(client.put("a", "1"), client.put("a", "2"));
+            assert!(one.is_ok() && two.is_ok());
+        }
+        let mut ends = BTreeMap::new();
+        for stamp in node.stamps() {
+            assert_eq!((stamp.prev, stamp.floor), (stamp.sequence - 1, stamp.sequence - 1));
+            let last = ends.insert(stamp.client, stamp.sequence).unwrap_or(0);
+            assert_eq!(stamp.sequence, last + 1, "{transport:?}");
+        }
+        assert_eq!(ends.into_values().sum::<u64>(), 6);
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_is_not_known_any_more_is_replaced() {
+    for transport in TRANSPORTS {
+        let node = Node::start(|before, r| {
+            let expired = || Failure::rejected(Code::SessionExpired, "open a new one");
+            if before == 1 { failed(expired()) } else { Act::Reply(fine(r)) }
+        })
+        .await;
+        acquaint(&[&node]);
+        let client = client(&[&node], transport).await;
+        client.put("k", "v").await.unwrap();
+        client.put("k", "w").await.unwrap();
+        let stamps = node.stamps();
+        assert_eq!(stamps.iter().map(|stamp| stamp.sequence).collect::<Vec<_>>(), [1, 2, 1]);
+        assert!(stamps[0].client == stamps[1].client && stamps[1].client != stamps[2].client);
+    }
+}
+
+#[tokio::test]
+async fn a_session_is_not_used_again_after_it_ended_in_doubt() {
+    for transport in TRANSPORTS {
+        let node = Node::start(|before, r| match before {
+            0 => Act::Break,
+            1 => failed(Failure::rejected(Code::SessionExpired, "open a new one")),
+            _ => Act::Reply(fine(r)),
+        })
+        .await;
+        acquaint(&[&node]);
+        let client = client(&[&node], transport).await;
+        let failure = client.put("k", "v").await.unwrap_err();
+        assert_eq!((failure.outcome, failure.code), (Outcome::Unknown, Code::SessionExpired));
+        client.put("k", "w").await.unwrap();
+        let stamps = node.stamps();
+        assert!(stamps[0] == stamps[1] && stamps[1].client != stamps[2].client, "{transport:?}");
     }
 }
 
@@ -137,9 +200,24 @@ async fn once_unknown_a_write_stays_unknown_whatever_comes_after() {
     .await;
     acquaint(&[&node]);
     let timeout = Duration::from_millis(300);
-    let options = Options { one_writer: true, timeout, ..options(&[&node], Transport::Session) };
+    let options = Options { timeout, ..options(&[&node], Transport::Session) };
     let failure = Client::connect(options).await.unwrap().put("k", "v").await.unwrap_err();
     assert_eq!(failure, Failure::unknown(Code::Unavailable, "no quorum"));
+}
+
+#[tokio::test]
+async fn a_write_survives_a_hanging_node() {
+    for transport in TRANSPORTS {
+        let one = Node::start(|_, _| Act::Silence).await;
+        let two = Node::start(|_, r| Act::Reply(fine(r))).await;
+        acquaint(&[&one, &two]);
+        let client = client(&[&one], transport).await;
+        let (first, _) = halves();
+        let begun = Instant::now();
+        client.increment(first.clone(), 1).await.unwrap();
+        assert_eq!((one.stamps(), one.seen()), (two.stamps(), 1), "{transport:?}");
+        assert!(begun.elapsed() < Duration::from_millis(1900), "{:?}", begun.elapsed());
+    }
 }
 
 #[tokio::test]
@@ -324,21 +402,5 @@ async fn a_condition_that_is_not_met_is_an_answer() {
         assert!(matches!(done, Decision::Done(_)));
         assert_eq!(client.increment("n", -5).await.unwrap().value, -5);
         assert_eq!(node.seen(), 4);
-    }
-}
-
-#[tokio::test]
-async fn a_write_that_may_have_been_done_is_not_sent_again_if_twice_is_not_once() {
-    for transport in TRANSPORTS {
-        let node = Node::start(|_, _| failed(Failure::unknown(Code::Unavailable, "broke"))).await;
-        acquaint(&[&node]);
-        let options = Options { one_writer: true, ..options(&[&node], transport) };
-        let client = Client::connect(options).await.unwrap();
-        let outcome = client.increment("n", 1).await.unwrap_err().outcome;
-        assert_eq!((outcome, node.seen()), (Outcome::Unknown, 1), "{transport:?}");
-        let outcome = client.put_if("k", "v", Condition::Absent).await.unwrap_err().outcome;
-        assert_eq!((outcome, node.seen()), (Outcome::Unknown, 2), "{transport:?}");
-        assert!(client.write(Write::new().put("a", "v")).await.is_err());
-        assert!(node.seen() > 3, "a write without conditions may be repeated");
     }
 }

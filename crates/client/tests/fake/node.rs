@@ -12,8 +12,8 @@ use ringfort_proto::v1::kv_server::{Kv, KvServer};
 use ringfort_proto::v1::{self, SessionRequest, SessionResponse};
 use ringfort_proto::writes::{Call, into_delete, into_increment, into_put, into_write};
 use ringfort_types::{
-    ClusterState, Failure, Index, NodeId, NodeState, Receipt, Reply, Request, Revision, Row, ShardId,
-    ShardState, Slot, Term,
+    ClusterState, Failure, HybridClock, Index, NodeId, NodeState, Receipt, Reply, Request, Revision, Row, ShardId,
+    ShardState, Slot, Stamp, Term,
 };
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
@@ -47,6 +47,8 @@ pub(crate) struct Shared {
     pub(crate) frames: AtomicUsize,
     /// Most requests of one frame or unanswered by [`Act::Silence`].
     pub(crate) unanswered: AtomicUsize,
+    /// Of the requests that had one.
+    stamps: Mutex<Vec<Stamp>>,
     /// Rows of a list before it breaks off, if it does.
     pub(crate) list_breaks_after: Mutex<Option<u32>>,
 }
@@ -76,6 +78,7 @@ impl Node {
             seen: AtomicUsize::new(0),
             frames: AtomicUsize::new(0),
             unanswered: AtomicUsize::new(0),
+            stamps: Mutex::default(),
             list_breaks_after: Mutex::new(None),
         });
         let service = Service(shared.clone());
@@ -89,6 +92,11 @@ impl Node {
 
     pub(crate) fn seen(&self) -> usize {
         self.shared.seen.load(Ordering::Relaxed)
+    }
+
+    /// The stamps that have come here, in order.
+    pub(crate) fn stamps(&self) -> Vec<Stamp> {
+        self.shared.stamps.lock().unwrap().clone()
     }
 }
 
@@ -139,7 +147,13 @@ pub(crate) fn failed(failure: Failure) -> Act {
 struct Service(Arc<Shared>);
 
 impl Service {
-    fn act(&self, request: &Request) -> Act {
+    /// Whoever asks for a shard's clock is told it, and not counted.
+    fn act(&self, call: &Call) -> Act {
+        let Call { stamp, request } = call;
+        if matches!(request, Request::OpenSession { .. }) {
+            return Act::Reply(Reply::Opened { clock: HybridClock(1) });
+        }
+        self.0.stamps.lock().unwrap().extend(stamp);
         let before = self.0.seen.fetch_add(1, Ordering::Relaxed);
         (self.0.behave)(before, request)
     }
@@ -154,12 +168,12 @@ impl Service {
         Failure: From<<Call as TryFrom<Asked>>::Error>,
     {
         let call = Call::try_from(asked).map_err(|failure| from_failure(failure.into()))?;
-        let (reply, leader) = self.single(call.request).await?;
+        let (reply, leader) = self.single(call).await?;
         Ok(respond(told(reply).map_err(from_failure)?, leader))
     }
 
-    async fn single(&self, request: Request) -> Result<(Reply, Option<NodeId>), Status> {
-        match self.act(&request) {
+    async fn single(&self, call: Call) -> Result<(Reply, Option<NodeId>), Status> {
+        match self.act(&call) {
             Act::Reply(Reply::Failed(failure)) => Err(from_failure(failure)),
             Act::Reply(reply) => Ok((reply, None)),
             Act::Hint(reply, leader) => Ok((reply, Some(leader))),
@@ -261,8 +275,8 @@ impl Kv for Service {
                 service.0.frames.fetch_add(1, Ordering::Relaxed);
                 let mut results = Vec::new();
                 for op in frame.ops {
-                    let (kind, Call { request, .. }) = call_of(op.request).unwrap();
-                    match service.act(&request) {
+                    let (kind, call) = call_of(op.request).unwrap();
+                    match service.act(&call) {
                         Act::Reply(reply) => results.push(result_of(op.id, kind, None, reply)),
                         Act::Hint(reply, leader) => results.push(result_of(op.id, kind, Some(leader), reply)),
                         Act::Silence => {

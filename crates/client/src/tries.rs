@@ -1,0 +1,195 @@
+//! The attempts at one request: when to make another, and what to say if none succeeds.
+//!
+//! | what came back | a read, or a write of a session | another write |
+//! |---|---|---|
+//! | refused, never sent, "not available", "too much at once" | again | again |
+//! | sent, and then the connection broke or no answer came | again | *unknown*: never again |
+//! | the session is not known any more | with a new one; *unknown* if there is doubt | |
+//! | over a limit, not possible in this state, data lost | fails | fails |
+//!
+//! "Again" is until the deadline, with a pause that grows from 5 to 100 ms. Doubt about a write stays, whatever comes
+//! later, unless the shard itself says what came of it.
+
+use std::time::{Duration, Instant};
+
+use ringfort_types::{Code, Failure, Outcome, Request};
+
+/// Pause before the second attempt; doubles up to [`PAUSE_MAX`].
+const PAUSE_MIN: Duration = Duration::from_millis(5);
+const PAUSE_MAX: Duration = Duration::from_millis(100);
+/// No further attempt is made with less time than this left, or than a fifth of the whole: a node that is asked so late
+/// could not say in time what became of it, and a write that surely did not happen would end as unknown.
+const ATTEMPT_MIN: Duration = Duration::from_millis(300);
+
+/// The attempts at one request.
+pub(crate) struct Tries {
+    troubles: Troubles,
+    /// When the last attempt may begin.
+    last: Instant,
+    pause: Duration,
+}
+
+impl Tries {
+    /// `in_session`: it takes effect once, however often it is sent.
+    pub(crate) fn new(request: &Request, in_session: bool, begun: Instant, deadline: Instant) -> Tries {
+        let whole = deadline - begun;
+        let last = begun + whole.saturating_sub(ATTEMPT_MIN.min(whole / 5));
+        Tries { troubles: Troubles::new(request, in_session), last, pause: PAUSE_MIN }
+    }
+
+    /// Whether all attempts were turned away before anything came of them.
+    pub(crate) fn is_untouched(&self) -> bool {
+        !self.troubles.unknown && !self.troubles.is_final
+    }
+
+    /// An attempt has failed: waits until it is time for another, or says what came of the request.
+    pub(crate) async fn failed(&mut self, failure: Failure) -> Result<(), Failure> {
+        self.troubles.add(failure)?;
+        let next = Instant::now() + self.pause;
+        if next >= self.last {
+            return Err(self.troubles.verdict());
+        }
+        tokio::time::sleep_until(next.into()).await;
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+        Ok(())
+    }
+}
+
+/// Whether a shard says so of a session that it does not know any more. Then a write that nobody has tried may begin
+/// another.
+pub(crate) fn is_of_lost_session(failure: &Failure) -> bool {
+    matches!(failure.code, Code::SessionExpired | Code::SessionGap)
+}
+
+/// What has gone wrong with a request so far.
+struct Troubles {
+    /// Whether an attempt may have had an effect.
+    unknown: bool,
+    write: bool,
+    in_session: bool,
+    /// It ended for a reason that no other attempt would mend.
+    is_final: bool,
+    /// The last failure that said more than that there was no time, or else the last one.
+    said: Option<Failure>,
+}
+
+impl Troubles {
+    fn new(request: &Request, in_session: bool) -> Troubles {
+        // A digest mark changes nothing; one too many does no harm.
+        let write = request.is_write() && !matches!(request, Request::Digest { .. });
+        Troubles { unknown: false, write, in_session, is_final: false, said: None }
+    }
+
+    /// Takes note of a failed attempt; an error ends the request.
+    fn add(&mut self, failure: Failure) -> Result<(), Failure> {
+        self.unknown |= self.write && failure.outcome == Outcome::Unknown;
+        // Only the shard's own state machine says these of a write that it took in, and the same each time.
+        let is_verdict = matches!(failure.code, Code::FailedPrecondition | Code::OutOfRange);
+        if self.in_session && is_verdict && failure.outcome == Outcome::Rejected {
+            self.is_final = true;
+            return Err(failure);
+        }
+        let transient = match failure.code {
+            Code::Unavailable
+            | Code::NotLeader
+            | Code::Stopping
+            | Code::ResourceExhausted
+            | Code::DeadlineExceeded => !self.unknown || self.in_session,
+            Code::SessionExpired | Code::SessionGap => self.in_session && !self.unknown,
+            _ => false,
+        };
+        if !transient {
+            self.is_final = true;
+            return Err(Failure { outcome: self.outcome(), ..failure });
+        }
+        if failure.code != Code::DeadlineExceeded || self.said.is_none() {
+            self.said = Some(failure);
+        }
+        Ok(())
+    }
+
+    /// The failure of a request whose time is over.
+    fn verdict(&mut self) -> Failure {
+        let outcome = self.outcome();
+        let said = self.said.take().expect("a request is given up after a failure, not before");
+        Failure { outcome, ..said }
+    }
+
+    fn outcome(&self) -> Outcome {
+        if self.unknown { Outcome::Unknown } else { Outcome::Rejected }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn put() -> Request {
+        Request::Put { key: Bytes::from_static(b"k"), value: Bytes::new() }
+    }
+
+    fn refused() -> Failure {
+        Failure::rejected(Code::Unavailable, "no quorum")
+    }
+
+    fn doubt() -> Failure {
+        Failure::unknown(Code::DeadlineExceeded, "no answer")
+    }
+
+    fn expired() -> Failure {
+        Failure::rejected(Code::SessionExpired, "open a new one")
+    }
+
+    fn tries(in_session: bool) -> Tries {
+        let now = Instant::now();
+        Tries::new(&put(), in_session, now, now + Duration::from_secs(2))
+    }
+
+    #[tokio::test]
+    async fn a_write_that_surely_did_not_happen_is_not_sent_again_too_late_to_be_answered() {
+        let now = Instant::now();
+        let mut early = tries(false);
+        assert_eq!(early.failed(refused()).await, Ok(()));
+        let mut late = Tries::new(&put(), false, now, now + Duration::from_secs(2));
+        assert_eq!(late.last, now + Duration::from_millis(1_700));
+        late.last = now;
+        assert_eq!(late.failed(refused()).await, Err(refused()));
+        let mut short = Tries::new(&put(), false, now, now + Duration::from_millis(250));
+        assert_eq!(
+            short.failed(refused()).await,
+            Ok(()),
+            "a short time-out has room for more than one attempt"
+        );
+    }
+
+    #[tokio::test]
+    async fn doubt_about_a_write_ends_it_unless_it_is_of_a_session_and_stays() {
+        assert_eq!(tries(false).failed(doubt()).await, Err(doubt()));
+        let mut once = tries(true);
+        assert_eq!(once.failed(doubt()).await, Ok(()));
+        once.last = Instant::now();
+        assert_eq!(once.failed(refused()).await, Err(Failure { outcome: Outcome::Unknown, ..refused() }));
+    }
+
+    #[tokio::test]
+    async fn a_forgotten_session_is_replaced_only_before_there_is_doubt() {
+        let mut fresh = tries(true);
+        assert_eq!(fresh.failed(refused()).await, Ok(()));
+        assert_eq!(fresh.failed(expired()).await, Ok(()));
+        let mut doubtful = tries(true);
+        assert_eq!(doubtful.failed(doubt()).await, Ok(()));
+        let end = doubtful.failed(expired()).await;
+        assert_eq!(end, Err(Failure { outcome: Outcome::Unknown, ..expired() }));
+        assert_eq!(tries(false).failed(expired()).await, Err(expired()));
+    }
+
+    #[tokio::test]
+    async fn what_the_shard_says_of_the_write_itself_ends_doubt() {
+        let too_large = Failure::rejected(Code::OutOfRange, "beyond 64 bits");
+        let mut tries = tries(true);
+        assert_eq!(tries.failed(doubt()).await, Ok(()));
+        assert_eq!(tries.failed(too_large.clone()).await, Err(too_large));
+    }
+}
