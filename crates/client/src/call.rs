@@ -18,12 +18,12 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use crate::link::{Connection, Link, Look};
 use crate::list::{List, Rows};
 use crate::options::Options;
-use crate::{odd, parse_address};
 use crate::pending::{Answer, NO_ANSWER};
 use crate::routes::Routes;
 use crate::tries::{Tries, is_of_lost_session};
 use crate::unary;
 use crate::writers::{Writer, Writers};
+use crate::{odd, parse_address};
 
 /// How long one node may take before another one is asked, if it does no harm to ask twice.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -100,7 +100,11 @@ impl Inner {
         let mut slow: Option<Arc<Link>> = None;
         let mut writer: Option<Writer> = None;
         loop {
-            let stamp = if in_session { self.stamp(&request, &mut writer, &mut slow, deadline).await.map(Some) } else { Ok(None) };
+            let stamp = if in_session {
+                self.stamp(&request, &mut writer, &mut slow, deadline).await.map(Some)
+            } else {
+                Ok(None)
+            };
             let told = match stamp {
                 Ok(stamp) => self.attempt(&request, stamp, &mut slow, deadline).await,
                 Err(failure) => Err(failure),
@@ -173,7 +177,7 @@ impl Inner {
         let found = match self.writers.take(shard)? {
             Some(found) => found,
             None => match self.attempt(&Request::OpenSession { shard }, None, slow, deadline).await? {
-                Reply::Opened(clock) => self.writers.open(shard, clock)?,
+                Reply::Opened { clock } => self.writers.open(shard, clock)?,
                 _ => return Err(odd()),
             },
         };

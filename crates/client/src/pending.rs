@@ -94,11 +94,7 @@ impl Pending {
     }
 
     /// Queues a request; the answer comes over the channel. Fails if the session is broken or full.
-    pub(crate) fn submit(
-        &self,
-        call: Call,
-        deadline: Instant,
-    ) -> Result<oneshot::Receiver<Answer>, Failure> {
+    pub(crate) fn submit(&self, call: Call, deadline: Instant) -> Result<oneshot::Receiver<Answer>, Failure> {
         let (caller, answer) = oneshot::channel();
         let mut state = self.lock();
         if let Some(why) = &state.closed {

@@ -43,11 +43,7 @@ impl Session {
     }
 
     /// Sends a request; the answer comes over the channel, at the latest a little after the deadline.
-    pub(crate) fn submit(
-        &self,
-        call: Call,
-        deadline: Instant,
-    ) -> Result<oneshot::Receiver<Answer>, Failure> {
+    pub(crate) fn submit(&self, call: Call, deadline: Instant) -> Result<oneshot::Receiver<Answer>, Failure> {
         self.pending.submit(call, deadline)
     }
 

@@ -61,12 +61,22 @@ pub(crate) fn is_of_lost_session(failure: &Failure) -> bool {
     matches!(failure.code, Code::SessionExpired | Code::SessionGap)
 }
 
+/// What it would mean to do a request twice.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Nothing: it reads, or it is a digest mark, which changes nothing.
+    Harmless,
+    /// It can't be: its session sees to that.
+    InSession,
+    /// Perhaps something that nobody wanted.
+    OnceOnly,
+}
+
 /// What has gone wrong with a request so far.
 struct Troubles {
     /// Whether an attempt may have had an effect.
     unknown: bool,
-    write: bool,
-    in_session: bool,
+    kind: Kind,
     /// It ended for a reason that no other attempt would mend.
     is_final: bool,
     /// The last failure that said more than that there was no time, or else the last one.
@@ -75,17 +85,21 @@ struct Troubles {
 
 impl Troubles {
     fn new(request: &Request, in_session: bool) -> Troubles {
-        // A digest mark changes nothing; one too many does no harm.
-        let write = request.is_write() && !matches!(request, Request::Digest { .. });
-        Troubles { unknown: false, write, in_session, is_final: false, said: None }
+        let kind = match request {
+            _ if in_session => Kind::InSession,
+            request if request.takes_stamp() => Kind::OnceOnly,
+            _ => Kind::Harmless,
+        };
+        Troubles { unknown: false, kind, is_final: false, said: None }
     }
 
     /// Takes note of a failed attempt; an error ends the request.
     fn add(&mut self, failure: Failure) -> Result<(), Failure> {
-        self.unknown |= self.write && failure.outcome == Outcome::Unknown;
+        self.unknown |= self.kind != Kind::Harmless && failure.outcome == Outcome::Unknown;
+        let in_session = self.kind == Kind::InSession;
         // Only the shard's own state machine says these of a write that it took in, and the same each time.
         let is_verdict = matches!(failure.code, Code::FailedPrecondition | Code::OutOfRange);
-        if self.in_session && is_verdict && failure.outcome == Outcome::Rejected {
+        if in_session && is_verdict && failure.outcome == Outcome::Rejected {
             self.is_final = true;
             return Err(failure);
         }
@@ -94,8 +108,8 @@ impl Troubles {
             | Code::NotLeader
             | Code::Stopping
             | Code::ResourceExhausted
-            | Code::DeadlineExceeded => !self.unknown || self.in_session,
-            Code::SessionExpired | Code::SessionGap => self.in_session && !self.unknown,
+            | Code::DeadlineExceeded => !self.unknown || in_session,
+            Code::SessionExpired | Code::SessionGap => in_session && !self.unknown,
             _ => false,
         };
         if !transient {

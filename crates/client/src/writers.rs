@@ -69,8 +69,10 @@ impl Writers {
 
     /// A new session with this shard, whose clock says so.
     pub(crate) fn open(&self, shard: ShardId, opened: HybridClock) -> Result<Writer, Failure> {
-        let pool_opened = &mut self.pools().entry(shard).or_default().opened;
-        *pool_opened = (*pool_opened).max(Some(opened));
+        let mut pools = self.pools();
+        let pool = pools.entry(shard).or_default();
+        pool.opened = pool.opened.max(Some(opened));
+        drop(pools);
         begin(shard, opened)
     }
 

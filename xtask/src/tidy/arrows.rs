@@ -32,7 +32,11 @@ const RESERVED: &[(&str, &[&str], &str)] = &[
     ("tokio-stream", SOCKETS, "everything below runs without threads and sockets"),
     ("raft", &["ringfort-consensus"], "its types do not leave the crate that seals it"),
     ("lsm-tree", &["ringfort-storage"], "tables are reached through a trait"),
-    ("getrandom", &["ringfort-client", "ringfort-server", "ringfort-cli"], "randomness comes in from the driver"),
+    (
+        "getrandom",
+        &["ringfort-client", "ringfort-server", "ringfort-cli"],
+        "randomness comes in from the driver",
+    ),
     ("rand", &[], "randomness comes in from the driver"),
 ];
 

@@ -12,8 +12,8 @@ use ringfort_proto::v1::kv_server::{Kv, KvServer};
 use ringfort_proto::v1::{self, SessionRequest, SessionResponse};
 use ringfort_proto::writes::{Call, into_delete, into_increment, into_put, into_write};
 use ringfort_types::{
-    ClusterState, Failure, HybridClock, Index, NodeId, NodeState, Receipt, Reply, Request, Revision, Row, ShardId,
-    ShardState, Slot, Stamp, Term,
+    ClusterState, Failure, HybridClock, Index, NodeId, NodeState, Receipt, Reply, Request, Revision, Row,
+    ShardId, ShardState, Slot, Stamp, Term,
 };
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
