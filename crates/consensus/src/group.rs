@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use raft::eraftpb::{ConfState, Entry, HardState as RaftHardState, Message, MessageType};
+use raft::raft::CAMPAIGN_TRANSFER;
 use raft::{Config, ProgressState, RawNode, SnapshotStatus, StateRole};
 use ringfort_types::limits::{APPEND_BYTES_MAX, APPENDS_IN_FLIGHT_MAX, HEARTBEAT_MS, TICK_MS};
 use ringfort_types::planted::{self, Bug};
@@ -114,6 +115,8 @@ pub struct Group {
     generation: u64,
     /// The last snapshot whose record is synced.
     installed: Option<Base>,
+    /// Ticks in which it grants no vote yet: it may have told a leader, before it was started anew, that it would not.
+    withholds: usize,
 }
 
 #[derive(Debug)]
@@ -174,6 +177,8 @@ impl Group {
             abstains: false,
             generation: restored.base.generation,
             installed: None,
+            // In term 0 nobody can have led.
+            withholds: if restored.hard_state.term == Term(0) { 0 } else { ELECTION_TICKS },
         };
         group.set_timeout();
         group
@@ -193,6 +198,7 @@ impl Group {
 
     /// A tick has passed.
     pub fn tick(&mut self) {
+        self.withholds = self.withholds.saturating_sub(1);
         if (self.abstains || self.awaits_table()) && self.raw.raft.state != StateRole::Leader {
             return;
         }
@@ -231,6 +237,12 @@ impl Group {
             return Ok(());
         }
         if (self.abstains || self.awaits_table()) && message.get_msg_type() == MessageType::MsgTimeoutNow {
+            return Ok(());
+        }
+        let asks_for_vote =
+            matches!(message.get_msg_type(), MessageType::MsgRequestVote | MessageType::MsgRequestPreVote);
+        // Who was asked by the leader itself to stand is not kept waiting: that leader has given up its lease.
+        if asks_for_vote && self.withholds > 0 && message.context != CAMPAIGN_TRANSFER {
             return Ok(());
         }
         // What the crate refuses here (a peer that it doesn't know) has no effect.
@@ -435,6 +447,33 @@ impl Group {
         if self.role() == Role::Leader && peer != self.config.me {
             self.raw.transfer_leader(peer.0);
         }
+    }
+
+    /// The leader of this term has just asked whether this replica is with it, and is told that it is: so for the
+    /// shortest election timeout from now it neither stands for election nor votes for another.
+    pub fn heard_leader(&mut self) {
+        if self.raw.raft.state == StateRole::Follower {
+            self.raw.raft.election_elapsed = 0;
+        }
+    }
+
+    /// The leader of this term says that this index is committed. Believed as far as the entries here are of that term,
+    /// because then they are the leader's, and synced: what its next heartbeat would say.
+    pub fn learn_commit(&mut self, term: Term, index: Index) {
+        let raft = &self.raw.raft;
+        let index = index.0.min(raft.raft_log.persisted);
+        if raft.state != StateRole::Follower
+            || raft.term != term.0
+            || index <= raft.raft_log.committed
+            || raft.raft_log.term(index) != Ok(term.0)
+        {
+            return;
+        }
+        let mut message = Message::default();
+        message.set_msg_type(MessageType::MsgHeartbeat);
+        (message.to, message.from) = (self.config.me.0, raft.leader_id);
+        (message.term, message.commit) = (term.0, index);
+        let _ = self.raw.step(message);
     }
 
     /// Raft's role.

@@ -89,7 +89,7 @@ impl Node {
             };
             leading = true;
             if let Some(replica) = self.slots[number].replica.as_mut() {
-                replica.group.transfer_to(heir);
+                replica.hand_over_to(heir);
                 self.mark(ShardId(number as u32));
             }
         }

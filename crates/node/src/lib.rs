@@ -8,7 +8,7 @@
 //! **A turn.** Requests are put to their shards (`routing`). Then each shard that has something new makes one
 //! Raft entry of this turn's writes, and says what it has to send, to make durable and to apply (`turn`,
 //! `replica`). All shards' records become one batch of the log (`persist`): one sync serves them all. All
-//! shards' waiting reads become one question to each peer (`rounds`).
+//! shards' waiting reads (`reads`) become one question to each peer (`rounds`).
 //!
 //! **Where a request is.** With a replica here (`replica`), with another node (`forwards`), or waiting for
 //! somebody to lead its shard (`Slot::waiting`). It is answered exactly once: by the driver from a job, or
@@ -22,8 +22,7 @@
 //! **Birth** (`birth`): no group starts before the full map of nodes is synced on each of them.
 //!
 //! Caveats. Layouts do not change after birth yet. Every node reports to every other each second, which is
-//! meant for tens of nodes. A follower passes linearizable reads on to the leader instead of asking it for an
-//! index.
+//! meant for tens of nodes.
 
 mod api;
 mod asked;
@@ -35,6 +34,7 @@ mod load;
 mod node;
 mod peers;
 mod persist;
+mod reads;
 pub mod recovery;
 mod replica;
 mod rounds;

@@ -135,7 +135,7 @@ impl Node {
     /// with the next event.
     pub fn awaits_tables(&self) -> bool {
         let mut replicas = self.slots.iter().filter_map(|slot| slot.replica.as_ref());
-        replicas.any(Replica::awaits_table)
+        replicas.any(|replica| replica.reads.await_table())
     }
 
     /// The layout's version; 0 before birth.

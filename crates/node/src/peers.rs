@@ -1,7 +1,6 @@
 //! The other nodes: who is connected, what they say, and whom this node won't listen to.
 
-use ringfort_types::planted::{self, Bug};
-use ringfort_types::{Hello, NodeId, NodeReport, PeerFrame, PeerMessage, ReadProbe, ReadProbeReply, Role};
+use ringfort_types::{Hello, NodeId, NodeReport, PeerFrame, PeerMessage, Role};
 
 use crate::Effect;
 use crate::node::Node;
@@ -147,46 +146,13 @@ impl Node {
             PeerMessage::Answer { id, reply } => self.handle_answer(from, id, reply),
             PeerMessage::ReadProbe(probe) => self.handle_probe(from, &probe),
             PeerMessage::ReadProbeReply(reply) => self.handle_probe_reply(from, &reply),
+            PeerMessage::ReadIndex(question) => self.handle_read_index(from, question),
+            PeerMessage::ReadIndexReply(reply) => self.handle_read_index_reply(from, &reply),
             PeerMessage::Report(report) => self.handle_report(from, report),
             PeerMessage::SnapshotChunk(chunk) => self.handle_snapshot_chunk(from, chunk),
             PeerMessage::SnapshotReply(reply) => self.handle_snapshot_reply(from, reply),
             PeerMessage::Hello(_) | PeerMessage::Refused { .. } => unreachable!("handled before"),
         }
-    }
-
-    /// Confirms the terms that this node is at, for shards whose leader it takes the asker to be.
-    fn handle_probe(&mut self, from: NodeId, probe: &ReadProbe) {
-        let refused = probe
-            .shards
-            .iter()
-            .filter(|(shard, term)| {
-                let slot = self.slots.get(shard.0 as usize);
-                let replica = slot.and_then(|slot| slot.replica.as_ref());
-                !replica.is_some_and(|replica| {
-                    (replica.group.term() == *term && replica.leader_node() == Some(from))
-                        || planted::is(Bug::ReadNotBoundToTerm)
-                })
-            })
-            .map(|(shard, _)| *shard)
-            .collect();
-        let reply = ReadProbeReply { boot: probe.boot, round: probe.round, refused };
-        self.send(from, PeerMessage::ReadProbeReply(reply));
-    }
-
-    fn handle_probe_reply(&mut self, from: NodeId, reply: &ReadProbeReply) {
-        let mut ready = Vec::new();
-        for shard in self.rounds.answered(reply) {
-            if let Some(replica) = self.slots[shard.0 as usize].replica.as_mut() {
-                replica.confirm(reply.round, from);
-                replica.release_reads(&mut ready);
-                self.reads_fresh |= replica.has_fresh_reads();
-            }
-        }
-        let slots = &self.slots;
-        self.rounds.settle(reply.round, |shard| {
-            slots[shard.0 as usize].replica.as_ref().is_some_and(|replica| replica.waits_for(reply.round))
-        });
-        self.emit_reads(ready);
     }
 
     fn handle_report(&mut self, from: NodeId, report: NodeReport) {

@@ -1,14 +1,12 @@
 //! One shard's replica in this node: its group, and the requests that are with it.
 //!
-//! A write goes `proposals` → (an entry of one turn) → `proposed` → applied by the driver. A read goes
-//! `reads` → `rounds` (waiting for a majority to confirm the term) → `confirmed` (waiting for the table) →
-//! read by the driver.
+//! A write goes `proposals` → (an entry of one turn) → `proposed` → applied by the driver. What becomes of reads stands in
+//! `reads`.
 //!
 //! Invariants:
 //! - what is `proposed` in one term is in the order of the log, behind what earlier terms have left. A proposed
 //!   entry is lost for certain once another one commits at its index, or one of a later term before it (terms
 //!   never fall along the log, so what comes to its index then has a later term too); nothing else does;
-//! - a round counts only while this replica leads at the term at which the round began (PITFALLS 11);
 //! - stamps rise: a leader stamps nothing before it has seen every entry before its own first one
 //!   (`leads_from`).
 
@@ -24,6 +22,7 @@ use ringfort_types::{
 };
 
 use crate::asked::{Asked, Waiter};
+use crate::reads::{Reads, Standing};
 use crate::{ApplyJob, ReadJob, TableStats};
 
 /// An entry that this replica has proposed and whose clients wait.
@@ -34,18 +33,7 @@ struct Proposed {
     waiters: Vec<Waiter>,
 }
 
-/// Reads that wait for a majority's word.
-#[derive(Debug)]
-struct Round {
-    number: u64,
-    term: Term,
-    index: Index,
-    /// Other nodes with a replica that have confirmed the term.
-    confirmed_by: Vec<NodeId>,
-    asked: Vec<Asked>,
-}
-
-/// What became of proposals and reads in a turn.
+/// What became of proposals in a turn.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
     pub(crate) apply: Vec<ApplyJob>,
@@ -72,9 +60,7 @@ pub(crate) struct Replica {
     applied: Index,
     proposals: Vec<(Waiter, Stamped)>,
     proposed: VecDeque<Proposed>,
-    reads: Vec<Asked>,
-    rounds: VecDeque<Round>,
-    confirmed: Vec<(Index, Asked)>,
+    pub(crate) reads: Reads,
     /// Handed out and not applied yet, with their sizes, and the sum of these.
     applying: VecDeque<(Index, usize)>,
     applying_bytes: usize,
@@ -110,9 +96,7 @@ impl Replica {
             applied,
             proposals: Vec::new(),
             proposed: VecDeque::new(),
-            reads: Vec::new(),
-            rounds: VecDeque::new(),
-            confirmed: Vec::new(),
+            reads: Reads::new(shard),
             applying: VecDeque::new(),
             applying_bytes: 0,
             writes: 0,
@@ -160,22 +144,8 @@ impl Replica {
         !self.proposed.is_empty() || !self.proposals.is_empty()
     }
 
-    pub(crate) fn has_fresh_reads(&self) -> bool {
-        !self.reads.is_empty()
-    }
-
     pub(crate) fn pending_writes(&self) -> usize {
         self.writes
-    }
-
-    pub(crate) fn pending_reads(&self) -> usize {
-        let asking = self.rounds.iter().map(|round| round.asked.len()).sum::<usize>();
-        self.reads.len() + asking + self.confirmed.len()
-    }
-
-    /// Whether a read waits for the table only.
-    pub(crate) fn awaits_table(&self) -> bool {
-        !self.confirmed.is_empty()
     }
 
     pub(crate) fn add_write(&mut self, asked: Asked) {
@@ -190,15 +160,6 @@ impl Replica {
         };
         self.proposals.push((waiter, Stamped { stamp: asked.stamp, command }));
         self.writes += 1;
-    }
-
-    pub(crate) fn add_read(&mut self, asked: Asked) {
-        self.reads.push(asked);
-    }
-
-    /// A read at an index that is known; it waits for the table only.
-    pub(crate) fn add_read_at(&mut self, at: Index, asked: Asked) {
-        self.confirmed.push((at, asked));
     }
 
     /// Makes entries of this turn's writes. Gives back those that can't be proposed now.
@@ -307,62 +268,39 @@ impl Replica {
     }
 
     pub(crate) fn release_reads(&mut self, ready: &mut Vec<ReadJob>) {
-        if self.confirmed.iter().all(|(at, _)| *at > self.applied) {
-            return;
-        }
-        let applied = self.applied;
-        for (at, asked) in self.confirmed.extract_if(.., |(at, _)| *at <= applied) {
-            ready.push(self::read_job(self.shard, at, applied, asked));
-        }
+        self.reads.release(self.applied, ready);
     }
 
     /// Begins a round for all fresh reads. `None` if this replica may not answer reads now.
-    pub(crate) fn begin_round(&mut self, number: u64) -> Option<Term> {
+    pub(crate) fn begin_round(&mut self, number: u64, now_us: u64) -> Option<Term> {
         let index = self.group.read_index()?;
-        let term = self.group.term();
-        let asked = std::mem::take(&mut self.reads);
-        self.rounds.push_back(Round { number, term, index, confirmed_by: Vec::new(), asked });
-        self.settle_rounds();
-        Some(term)
+        self.reads.begin_round(number, now_us, index, self.standing());
+        Some(self.group.term())
     }
 
-    /// Another node has confirmed the terms that it was asked about in this round. A round is one question for many
-    /// shards, and not every node is asked about each: only one with a replica of this shard speaks for it, and its
-    /// word counts once, however often it arrives.
-    pub(crate) fn confirm(&mut self, number: u64, by: NodeId) {
-        let may_speak = self.peer_on(by).is_some();
-        let Some(round) = self.rounds.iter_mut().find(|round| round.number == number) else { return };
-        if may_speak && !round.confirmed_by.contains(&by) {
-            round.confirmed_by.push(by);
-            self.settle_rounds();
+    /// A node has confirmed the terms that it was asked about in this round. A round is one question for many shards,
+    /// and not every node is asked about each: only one with a replica of this shard speaks for it.
+    pub(crate) fn confirm(&mut self, number: u64, by: NodeId, now_us: u64) {
+        if self.peer_on(by).is_some() {
+            self.reads.confirm(number, by, now_us, self.standing());
         }
     }
 
-    /// Whether reads still wait for this round.
-    pub(crate) fn waits_for(&self, number: u64) -> bool {
-        self.rounds.iter().any(|round| round.number == number)
+    /// The index that a read has to see which begins now, if this replica is sure to lead: first the index, then the
+    /// lease.
+    pub(crate) fn leased_index(&self, now_us: u64) -> Option<Index> {
+        let index = self.group.read_index()?;
+        self.reads.lease_holds(self.group.term(), now_us).then_some(index)
     }
 
-    fn settle_rounds(&mut self) {
-        let quorum = if planted::is(Bug::ReadWithoutQuorum) { 1 } else { self.places.len() / 2 + 1 };
-        let Some(last) = self.rounds.iter().rposition(|round| 1 + round.confirmed_by.len() >= quorum) else {
-            return;
-        };
-        let (leads, term) = (self.leads(), self.group.term());
-        for round in self.rounds.drain(..=last) {
-            if leads && round.term == term {
-                self.confirmed.extend(round.asked.into_iter().map(|asked| (round.index, asked)));
-            } else {
-                self.reads.extend(round.asked);
-            }
-        }
+    /// Begins to hand leadership over.
+    pub(crate) fn hand_over_to(&mut self, heir: PeerId) {
+        self.reads.end_lease(self.group.term());
+        self.group.transfer_to(heir);
     }
 
-    /// Gives up rounds up to this one: their reads are asked about again.
-    pub(crate) fn abandon_rounds(&mut self, through: u64) {
-        while let Some(round) = self.rounds.pop_front_if(|round| round.number <= through) {
-            self.reads.extend(round.asked);
-        }
+    fn standing(&self) -> Standing {
+        Standing { leads: self.leads(), term: self.group.term(), quorum: self.places.len() / 2 + 1 }
     }
 
     /// Whether the leader has changed since the last look; what that means for the requests here.
@@ -376,31 +314,16 @@ impl Replica {
         true
     }
 
-    /// Reads that this replica can't answer because it doesn't lead.
-    pub(crate) fn take_stranded_reads(&mut self) -> Vec<Asked> {
-        if self.leads() {
-            return Vec::new();
-        }
-        self.abandon_rounds(u64::MAX);
-        std::mem::take(&mut self.reads)
-    }
-
     /// Requests whose deadline has passed: writes that may have happened, and reads.
     pub(crate) fn expire(&mut self, now_us: u64) -> (Vec<Waiter>, Vec<Asked>) {
-        let (mut writes, mut reads) = (Vec::new(), Vec::new());
+        let mut writes = Vec::new();
         for proposed in &mut self.proposed {
             for waiter in proposed.waiters.iter_mut().filter(|waiter| waiter.deadline_us <= now_us) {
                 writes.push(*waiter);
                 *waiter = Waiter::NOBODY;
             }
         }
-        reads.extend(self.reads.extract_if(.., |asked| asked.deadline_us <= now_us));
-        for round in &mut self.rounds {
-            reads.extend(round.asked.extract_if(.., |asked| asked.deadline_us <= now_us));
-        }
-        let late = |(_, asked): &mut (Index, Asked)| asked.deadline_us <= now_us;
-        reads.extend(self.confirmed.extract_if(.., late).map(|(_, asked)| asked));
-        (writes, reads)
+        (writes, self.reads.expire(now_us))
     }
 
     pub(crate) fn report(&self) -> ringfort_types::ReplicaReport {
@@ -416,14 +339,4 @@ impl Replica {
             bytes_estimate: self.stats.bytes_estimate,
         }
     }
-}
-
-/// A scan or digest that names its index is read there; everything else as late as the table allows.
-fn read_job(shard: ShardId, at: Index, applied: Index, asked: Asked) -> ReadJob {
-    let named = match &asked.request {
-        Request::Scan(scan) => scan.at.is_some(),
-        Request::DigestAt { .. } => true,
-        _ => false,
-    };
-    ReadJob { token: asked.token, shard, at: if named { at } else { applied }, request: asked.request }
 }

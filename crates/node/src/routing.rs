@@ -143,7 +143,7 @@ impl Node {
     /// A read at an index that is known: any replica will do, but not this node if it has none.
     fn read_here(&mut self, shard: ShardId, at: ringfort_types::Index, asked: Asked) {
         if let Some(replica) = self.slots[shard.0 as usize].replica.as_mut() {
-            replica.add_read_at(at, asked);
+            replica.reads.add_at(at, asked);
             let mut ready = Vec::new();
             replica.release_reads(&mut ready);
             return self.emit_reads(ready);
@@ -194,12 +194,28 @@ impl Node {
         }
     }
 
+    /// A read that has to see what is committed now. The leader asks a majority whether it leads, unless a lease says
+    /// so; another replica asks the leader for an index; a node without one passes the read on.
     fn route_read(&mut self, shard: ShardId, asked: Asked) {
+        let now_us = self.now.monotonic_us;
+        let is_leased = matches!(
+            asked.request,
+            Request::Get { consistency: Consistency::Lease, .. }
+                | Request::GetMany { consistency: Consistency::Lease, .. }
+        );
+        let knows_leader = self.leader_of(shard).is_some_and(|leader| self.peers.is_up(leader));
         match self.slots[shard.0 as usize].replica.as_mut() {
             Some(replica) if replica.leads() => {
-                replica.add_read(asked);
+                if is_leased && let Some(index) = replica.leased_index(now_us) {
+                    return self.read_here(shard, index, asked);
+                }
+                replica.reads.add(asked);
                 self.reads_fresh = true;
                 self.mark(shard);
+            }
+            Some(replica) if knows_leader && !is_leased && asked.retry_at_us <= now_us => {
+                replica.reads.add(asked);
+                self.reads_fresh = true;
             }
             _ => self.pass_to_leader(shard, asked),
         }

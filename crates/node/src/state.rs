@@ -64,7 +64,7 @@ impl Node {
                 && replica.group.last().0 - matched.0 <= HANDOVER_LAG_MAX
             {
                 let shard = replica.shard;
-                replica.group.transfer_to(preferred.peer);
+                replica.hand_over_to(preferred.peer);
                 handed_over += 1;
                 if !slot.dirty {
                     slot.dirty = true;

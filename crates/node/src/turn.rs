@@ -1,12 +1,12 @@
 //! A turn: what all the events since the last one come to.
 
 use ringfort_types::limits::HEARTBEAT_MS;
-use ringfort_types::{Code, Command, Failure, Now, PeerMessage, ReadProbe, Reply, Request, ShardId, Stamped};
+use ringfort_types::{Code, Command, Failure, Now, Reply, Request, ShardId, Stamped};
 
 use crate::asked::{Asked, Waiter};
 use crate::node::{Node, Out};
 use crate::replica::Outcome;
-use crate::{Answered, Effect, ReadJob};
+use crate::{Answered, Effect};
 
 /// A follower whose table is this far behind takes in no more entries until it has caught up.
 pub(crate) const APPLYING_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -75,11 +75,15 @@ impl Node {
             self.out.reply.push(answer(waiter, Reply::Failed(failure)));
         }
         let replica = self.slots[shard.0 as usize].replica.as_mut().expect("looked at above");
-        let stranded = replica.take_stranded_reads();
-        let moved = replica.takes_writes() && !self.slots[shard.0 as usize].waiting.is_empty();
-        for asked in stranded {
-            self.wait(shard, asked, HEARTBEAT_MS);
+        if leader_changed {
+            replica.reads.ask_again();
         }
+        if !replica.leads() {
+            replica.reads.step_down();
+        }
+        self.reads_fresh |= replica.reads.are_fresh();
+        let moved = replica.takes_writes() && !self.slots[shard.0 as usize].waiting.is_empty();
+        self.tell_indexes(shard);
         for (waiter, command) in unproposed.drain(..) {
             let asked = from_command(shard, waiter, command, now);
             self.wait(shard, asked, HEARTBEAT_MS);
@@ -87,65 +91,6 @@ impl Node {
         if leader_changed || moved {
             self.retry_waiting_of(shard, true);
         }
-    }
-
-    /// Asks for all fresh reads at once whether this node still leads their shards.
-    fn begin_round(&mut self) {
-        if !self.rounds.may_begin() || !self.reads_fresh {
-            return;
-        }
-        self.reads_fresh = false;
-        let number = self.rounds.next();
-        let mut probes: std::collections::BTreeMap<_, Vec<_>> = std::collections::BTreeMap::new();
-        let mut shards = Vec::new();
-        let mut ready = Vec::new();
-        for slot in 0..self.slots.len() {
-            let shard = ShardId(slot as u32);
-            let Some(replica) = self.slots[slot].replica.as_mut().filter(|replica| replica.has_fresh_reads())
-            else {
-                continue;
-            };
-            let Some(term) = replica.begin_round(number) else {
-                self.reads_fresh = true;
-                continue;
-            };
-            if replica.waits_for(number) {
-                shards.push(shard);
-                for place in &replica.places {
-                    if place.node != self.id {
-                        probes.entry(place.node).or_default().push((shard, term));
-                    }
-                }
-            } else {
-                replica.release_reads(&mut ready);
-            }
-        }
-        let boot = self.rounds.boot();
-        for (node, shards) in probes {
-            self.send(node, PeerMessage::ReadProbe(ReadProbe { boot, round: number, shards }));
-        }
-        self.rounds.begun(number, self.now.monotonic_us, shards);
-        self.emit_reads(ready);
-    }
-
-    /// Rounds that got lost are asked again.
-    pub(crate) fn retry_rounds(&mut self) {
-        for (number, shards) in self.rounds.take_overdue(self.now.monotonic_us) {
-            for shard in shards {
-                if let Some(replica) = self.slots[shard.0 as usize].replica.as_mut() {
-                    replica.abandon_rounds(number);
-                    self.reads_fresh = true;
-                    self.mark(shard);
-                }
-            }
-        }
-    }
-
-    /// Hands reads to the driver.
-    pub(crate) fn emit_reads(&mut self, ready: Vec<ReadJob>) {
-        self.pending -= ready.len();
-        self.pending_bytes -= ready.iter().map(|job| job.request.weight()).sum::<usize>();
-        self.out.read.extend(ready);
     }
 
     /// Answers what is past its deadline.

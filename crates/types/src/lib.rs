@@ -34,7 +34,7 @@ pub use error::{Code, Failure, Outcome};
 pub use ids::{Epoch, Incarnation, Index, NodeId, PeerId, Revision, ShardId, Slot, Term};
 pub use log::{Base, EntryKind, HardState, LogEntry, Record};
 pub use message::{
-    BirthStage, Forward, Hello, NodeReport, PeerFrame, PeerMessage, ReadProbe, ReadProbeReply, ReplicaReport,
+    BirthStage, Forward, Hello, NodeReport, PeerFrame, PeerMessage, ReadIndex, ReadIndexReply, ReadProbe, ReadProbeReply, ReplicaReport,
     Role, SnapshotChunk, SnapshotReply, SnapshotVerdict,
 };
 pub use reply::{ClusterState, NodeState, Page, Receipt, Reply, Row, ShardState};

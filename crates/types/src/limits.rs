@@ -71,6 +71,9 @@ pub const TICK_MS: u64 = 25;
 pub const HEARTBEAT_MS: u64 = 100;
 /// The shortest election timeout, in milliseconds: that of the replica first in line.
 pub const ELECTION_MS: u64 = 500;
+/// How long after a majority was asked for its word a leader may read without asking again, in milliseconds: so much less
+/// than [`ELECTION_MS`] that clocks may run at speeds that differ by twice and a half.
+pub const LEASE_MS: u64 = 200;
 /// Width of one replica's band of election timeouts, in milliseconds.
 pub const ELECTION_BAND_MS: u64 = 100;
 /// From one replica's band to the next one's, in milliseconds.
@@ -84,6 +87,7 @@ const _: () = {
     assert!(SESSION_OUTCOMES_MAX <= SHARD_OUTCOMES_MAX && SHARD_SESSIONS_MAX <= SHARD_OUTCOMES_MAX);
     assert!(HEARTBEAT_MS.is_multiple_of(TICK_MS) && ELECTION_MS.is_multiple_of(TICK_MS));
     assert!(ELECTION_MS >= 5 * HEARTBEAT_MS);
+    assert!(5 * LEASE_MS <= 2 * ELECTION_MS);
     assert!(ELECTION_BAND_MS < ELECTION_RANK_MS);
     assert!(CONNECTION_BYTES_MAX > GRPC_MESSAGE_BYTES_MAX);
     assert!(NODE_PENDING_BYTES_MAX >= 2 * VALUE_BYTES_MAX);

@@ -91,6 +91,27 @@ pub struct ReadProbeReply {
     pub refused: Vec<ShardId>,
 }
 
+/// "At which index may I read now?", from a replica that follows to the node that leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadIndex {
+    /// Whose.
+    pub shard: ShardId,
+    /// The sender's number for it, never used twice, also not after a restart.
+    pub number: u64,
+}
+
+/// The answer to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadIndexReply {
+    /// As asked.
+    pub shard: ShardId,
+    /// As asked.
+    pub number: u64,
+    /// The leader's term, and the index that it had committed when a majority confirmed that; nothing if this node does not
+    /// lead.
+    pub told: Option<(Term, Index)>,
+}
+
 /// Raft's role of one replica.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Role {
@@ -206,6 +227,10 @@ pub enum PeerMessage {
     ReadProbe(ReadProbe),
     /// The answer to it.
     ReadProbeReply(ReadProbeReply),
+    /// What may I read?
+    ReadIndex(ReadIndex),
+    /// The answer to it.
+    ReadIndexReply(ReadIndexReply),
     /// How I am.
     Report(NodeReport),
     /// Part of a table. Goes after everything else that waits, so that nothing waits for a table.
@@ -363,6 +388,20 @@ impl PeerMessage {
                 put_varint(out, reply.transfer);
                 put_varint(out, reply.stored);
             }
+            PeerMessage::ReadIndex(question) => {
+                out.put_u8(11);
+                put_varint(out, question.shard.0.into());
+                put_varint(out, question.number);
+            }
+            PeerMessage::ReadIndexReply(reply) => {
+                out.put_slice(&[12, reply.told.is_some().into()]);
+                put_varint(out, reply.shard.0.into());
+                put_varint(out, reply.number);
+                if let Some((term, index)) = reply.told {
+                    put_varint(out, term.0);
+                    put_varint(out, index.0);
+                }
+            }
         }
     }
 
@@ -434,6 +473,17 @@ impl PeerMessage {
                     stored: reader.varint()?,
                     verdict,
                 })
+            }
+            11 => PeerMessage::ReadIndex(ReadIndex {
+                shard: ShardId(reader.varint()? as u32),
+                number: reader.varint()?,
+            }),
+            12 => {
+                let is_told = reader.u8()? != 0;
+                let (shard, number) = (ShardId(reader.varint()? as u32), reader.varint()?);
+                let told =
+                    if is_told { Some((Term(reader.varint()?), Index(reader.varint()?))) } else { None };
+                PeerMessage::ReadIndexReply(ReadIndexReply { shard, number, told })
             }
             _ => return Err(Malformed("unknown kind of peer message")),
         })

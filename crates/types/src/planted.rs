@@ -72,6 +72,14 @@ bugs! {
     LogCutWithoutSnapshot => "log-cut-without-snapshot",
     /// A snapshot counts as complete before all of it has arrived.
     SnapshotInstalledHalf => "snapshot-installed-half",
+    /// A snapshot has all of a table but the sessions.
+    SnapshotWithoutSessions => "snapshot-without-sessions",
+    /// A lease runs from when a majority's word arrives, not from when it was asked for.
+    LeaseFromAnswer => "lease-from-answer",
+    /// A leader that hands over goes on reading under its lease.
+    LeaseSurvivesTransfer => "lease-survives-transfer",
+    /// A follower that starts again numbers its questions from the beginning, and takes old answers for new ones.
+    QuestionNumberReused => "question-number-reused",
 }
 
 impl fmt::Display for Bug {

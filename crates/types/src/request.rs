@@ -27,13 +27,29 @@ pub enum Consistency {
     /// Sees every write that was acknowledged before the read began. The default.
     #[default]
     Linearizable,
+    /// The same, if no clock runs more than twice as fast as another: a leader that a majority has confirmed within the
+    /// last fifth of a second answers without asking it again.
+    Lease,
     /// Whatever the asked replica has.
     Stale,
 }
 
 impl Consistency {
     fn decode(reader: &mut Reader) -> Result<Consistency, Malformed> {
-        Ok(if reader.u8()? == 0 { Consistency::Linearizable } else { Consistency::Stale })
+        Ok(match reader.u8()? {
+            0 => Consistency::Linearizable,
+            1 => Consistency::Stale,
+            2 => Consistency::Lease,
+            _ => return Err(Malformed("unknown consistency of a read")),
+        })
+    }
+
+    fn encode(self) -> u8 {
+        match self {
+            Consistency::Linearizable => 0,
+            Consistency::Stale => 1,
+            Consistency::Lease => 2,
+        }
     }
 }
 
@@ -190,7 +206,7 @@ impl Request {
     pub fn encode(&self, out: &mut BytesMut) {
         match self {
             Request::Get { key, consistency } => {
-                out.put_slice(&[1, u8::from(*consistency == Consistency::Stale)]);
+                out.put_slice(&[1, consistency.encode()]);
                 put_bytes(out, key);
             }
             Request::Put { key, value } => {
@@ -233,7 +249,7 @@ impl Request {
                 out.put_i64_le(*by);
             }
             Request::GetMany { keys, consistency } => {
-                out.put_slice(&[10, u8::from(*consistency == Consistency::Stale)]);
+                out.put_slice(&[10, consistency.encode()]);
                 put_varint(out, keys.len() as u64);
                 for key in keys {
                     put_bytes(out, key);

@@ -1,0 +1,385 @@
+//! The reads of one replica, from when they come in until its table may be read for them.
+//!
+//! Where the replica leads, a read goes `fresh` → `rounds` (until a majority has confirmed the term) → `confirmed`
+//! (until the table is there). Where it follows, `fresh` → `asking` (until the leader has told it an index, after a round
+//! of its own) → `confirmed`. A lease read of a leader whose lease holds is confirmed at once.
+//!
+//! **Leases** (Raft thesis, 6.4.1). Whoever confirms a leader's term stands for no election, and grants no vote, for the
+//! shortest election timeout afterwards (`Group::heard_leader`), also if it is started anew meanwhile. So for that long
+//! after a round's question was *sent*, nobody else leads. The lease takes less of it ([`LEASE_MS`]), because clocks
+//! may run at different speeds. Handing leadership over is the one way around: who has begun to do that has no lease
+//! for the rest of the term. The index is taken first, then the lease is looked at, and the value is read at that
+//! index or later: whatever time passes after that does no harm.
+//!
+//! Invariants: a round counts only while this replica leads at the term at which it began, and an index from the leader
+//! only at the term at which it was told (PITFALLS 11); a question covers the reads that were there when it was sent,
+//! and no later ones.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use ringfort_types::limits::LEASE_MS;
+use ringfort_types::planted::{self, Bug};
+use ringfort_types::{Index, NodeId, ReadIndexReply, Request, ShardId, Term};
+
+use crate::ReadJob;
+use crate::asked::Asked;
+
+const LEASE_US: u64 = LEASE_MS * 1_000;
+
+/// Reads that wait for a majority's word.
+#[derive(Debug)]
+struct Round {
+    number: u64,
+    began_us: u64,
+    term: Term,
+    index: Index,
+    /// Other nodes with a replica that have confirmed the term.
+    confirmed_by: Vec<NodeId>,
+    asked: Vec<Asked>,
+    questions: BTreeMap<NodeId, u64>,
+}
+
+/// Reads that wait for the leader's word.
+#[derive(Debug)]
+struct Asking {
+    number: u64,
+    leader: NodeId,
+    since_us: u64,
+    asked: Vec<Asked>,
+}
+
+/// What its replica is, while reads are settled.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Standing {
+    /// Whether it leads.
+    pub(crate) leads: bool,
+    /// Its term.
+    pub(crate) term: Term,
+    /// Replicas that make a majority.
+    pub(crate) quorum: usize,
+}
+
+/// One replica's reads.
+#[derive(Debug)]
+pub(crate) struct Reads {
+    shard: ShardId,
+    fresh: Vec<Asked>,
+    /// Other nodes that want to know an index, with the number of each one's latest question.
+    questions: BTreeMap<NodeId, u64>,
+    rounds: VecDeque<Round>,
+    /// Answers to such questions, to be sent.
+    told: Vec<(NodeId, ReadIndexReply)>,
+    asking: Option<Asking>,
+    confirmed: Vec<(Index, Asked)>,
+    /// The term in which nobody else leads, and until when.
+    lease: Option<(Term, u64)>,
+    /// In this term leadership has been, or may have been, handed over.
+    handed_over: Option<Term>,
+}
+
+impl Reads {
+    pub(crate) fn new(shard: ShardId) -> Reads {
+        Reads {
+            shard,
+            fresh: Vec::new(),
+            questions: BTreeMap::new(),
+            rounds: VecDeque::new(),
+            told: Vec::new(),
+            asking: None,
+            confirmed: Vec::new(),
+            lease: None,
+            handed_over: None,
+        }
+    }
+
+    pub(crate) fn add(&mut self, asked: Asked) {
+        self.fresh.push(asked);
+    }
+
+    /// A read at an index that is known; it waits for the table only.
+    pub(crate) fn add_at(&mut self, at: Index, asked: Asked) {
+        self.confirmed.push((at, asked));
+    }
+
+    /// Another node's question. An earlier one of the same node has been given up by now.
+    pub(crate) fn add_question(&mut self, from: NodeId, number: u64) {
+        self.questions.insert(from, number);
+    }
+
+    /// Whether anything waits that no question covers.
+    pub(crate) fn are_fresh(&self) -> bool {
+        !self.fresh.is_empty() || !self.questions.is_empty()
+    }
+
+    /// Reads that are here.
+    pub(crate) fn count(&self) -> usize {
+        let asking = self.rounds.iter().map(|round| round.asked.len()).sum::<usize>();
+        let following = self.asking.as_ref().map_or(0, |asking| asking.asked.len());
+        self.fresh.len() + asking + following + self.confirmed.len()
+    }
+
+    /// Whether a read waits for the table only.
+    pub(crate) fn await_table(&self) -> bool {
+        !self.confirmed.is_empty()
+    }
+
+    /// Hands over the reads that the table, which has this index, can answer.
+    pub(crate) fn release(&mut self, applied: Index, ready: &mut Vec<ReadJob>) {
+        if self.confirmed.iter().all(|(at, _)| *at > applied) {
+            return;
+        }
+        for (at, asked) in self.confirmed.extract_if(.., |(at, _)| *at <= applied) {
+            ready.push(read_job(self.shard, at, applied, asked));
+        }
+    }
+
+    /// Takes out what is past its deadline.
+    pub(crate) fn expire(&mut self, now_us: u64) -> Vec<Asked> {
+        let is_late = |asked: &mut Asked| asked.deadline_us <= now_us;
+        let mut late: Vec<Asked> = self.fresh.extract_if(.., is_late).collect();
+        for round in &mut self.rounds {
+            late.extend(round.asked.extract_if(.., is_late));
+        }
+        if let Some(asking) = &mut self.asking {
+            late.extend(asking.asked.extract_if(.., is_late));
+        }
+        late.extend(self.confirmed.extract_if(.., |(_, asked)| is_late(asked)).map(|(_, asked)| asked));
+        late
+    }
+}
+
+/// Where the replica leads.
+impl Reads {
+    /// Begins a round for all that is fresh: this index is what they have to see, if this is still the leader.
+    pub(crate) fn begin_round(&mut self, number: u64, now_us: u64, index: Index, standing: Standing) {
+        let (asked, questions) = (std::mem::take(&mut self.fresh), std::mem::take(&mut self.questions));
+        let confirmed_by = Vec::new();
+        let term = standing.term;
+        self.rounds.push_back(Round { number, began_us: now_us, term, index, confirmed_by, asked, questions });
+        self.settle_rounds(now_us, standing);
+    }
+
+    /// Another replica's node has confirmed the term that it was asked about in this round. Its word counts once, however
+    /// often it arrives.
+    pub(crate) fn confirm(&mut self, number: u64, by: NodeId, now_us: u64, standing: Standing) {
+        let Some(round) = self.rounds.iter_mut().find(|round| round.number == number) else { return };
+        if !round.confirmed_by.contains(&by) {
+            round.confirmed_by.push(by);
+            self.settle_rounds(now_us, standing);
+        }
+    }
+
+    /// Whether anything still waits for this round.
+    pub(crate) fn wait_for(&self, number: u64) -> bool {
+        self.rounds.iter().any(|round| round.number == number)
+    }
+
+    fn settle_rounds(&mut self, now_us: u64, standing: Standing) {
+        let Standing { leads, term, quorum } = standing;
+        let quorum = if planted::is(Bug::ReadWithoutQuorum) { 1 } else { quorum };
+        let Some(last) = self.rounds.iter().rposition(|round| 1 + round.confirmed_by.len() >= quorum) else {
+            return;
+        };
+        let (settled_us, settled) = (self.rounds[last].began_us, self.rounds[last].term);
+        for round in self.rounds.drain(..=last) {
+            if leads && round.term == term {
+                self.confirmed.extend(round.asked.into_iter().map(|asked| (round.index, asked)));
+                let told = |(node, number)| {
+                    (node, ReadIndexReply { shard: self.shard, number, told: Some((term, round.index)) })
+                };
+                self.told.extend(round.questions.into_iter().map(told));
+            } else {
+                self.fresh.extend(round.asked);
+                self.questions.extend(round.questions);
+            }
+        }
+        if leads && settled == term && (self.handed_over != Some(term) || planted::is(Bug::LeaseSurvivesTransfer)) {
+            let since_us = if planted::is(Bug::LeaseFromAnswer) { now_us } else { settled_us };
+            self.lease = self.lease.max(Some((term, since_us + LEASE_US)));
+        }
+    }
+
+    /// Gives up rounds up to this one: what waits for them is asked about again.
+    pub(crate) fn abandon_rounds(&mut self, through: u64) {
+        while let Some(round) = self.rounds.pop_front_if(|round| round.number <= through) {
+            self.fresh.extend(round.asked);
+            for (node, number) in round.questions {
+                self.questions.entry(node).or_insert(number);
+            }
+        }
+    }
+
+    /// Whether nobody else leads now, as long as this replica leads at this term.
+    pub(crate) fn lease_holds(&self, term: Term, now_us: u64) -> bool {
+        self.lease.is_some_and(|(leased, until_us)| leased == term && now_us < until_us)
+    }
+
+    /// Leadership is about to be handed over.
+    pub(crate) fn end_lease(&mut self, term: Term) {
+        if !planted::is(Bug::LeaseSurvivesTransfer) {
+            (self.lease, self.handed_over) = (None, Some(term));
+        }
+    }
+
+    /// Answers to other nodes' questions.
+    pub(crate) fn take_told(&mut self) -> Vec<(NodeId, ReadIndexReply)> {
+        std::mem::take(&mut self.told)
+    }
+}
+
+/// Where it follows, or nobody leads.
+impl Reads {
+    /// It does not lead (any more): its rounds are void, and other nodes have to ask elsewhere.
+    pub(crate) fn step_down(&mut self) {
+        self.abandon_rounds(u64::MAX);
+        let refused = |(node, number)| (node, ReadIndexReply { shard: self.shard, number, told: None });
+        self.told.extend(std::mem::take(&mut self.questions).into_iter().map(refused));
+    }
+
+    /// Takes out what is fresh, because there is nobody to ask.
+    pub(crate) fn take_fresh(&mut self) -> Vec<Asked> {
+        std::mem::take(&mut self.fresh)
+    }
+
+    /// Whether the leader may be asked a question for what is fresh; else that waits for the answer to the last one.
+    pub(crate) fn may_ask(&self) -> bool {
+        self.asking.is_none()
+    }
+
+    /// The leader is being asked for an index, for all that is fresh.
+    pub(crate) fn begin_asking(&mut self, number: u64, leader: NodeId, now_us: u64) {
+        let asked = std::mem::take(&mut self.fresh);
+        self.asking = Some(Asking { number, leader, since_us: now_us, asked });
+    }
+
+    /// The leader has told an index, or that it does not lead: then the reads come back that were asked for.
+    pub(crate) fn hear(&mut self, from: NodeId, reply: &ReadIndexReply, now: Term) -> Vec<Asked> {
+        let is_it = |asking: &mut Asking| asking.number == reply.number && asking.leader == from;
+        let Some(asking) = self.asking.take_if(is_it) else { return Vec::new() };
+        match reply.told {
+            Some((term, index)) if term == now => {
+                self.confirmed.extend(asking.asked.into_iter().map(|asked| (index, asked)));
+                Vec::new()
+            }
+            Some(_) => {
+                self.fresh.extend(asking.asked);
+                Vec::new()
+            }
+            None => asking.asked,
+        }
+    }
+
+    /// Whether the leader was asked, and there is no answer since this time.
+    pub(crate) fn asked_in_vain(&self, since_us: u64) -> bool {
+        self.asking.as_ref().is_some_and(|asking| asking.since_us < since_us)
+    }
+
+    /// What the leader was asked for is asked about again.
+    pub(crate) fn ask_again(&mut self) {
+        if let Some(asking) = self.asking.take() {
+            self.fresh.extend(asking.asked);
+        }
+    }
+}
+
+/// A scan or digest that names its index is read there; everything else as late as the table allows.
+fn read_job(shard: ShardId, at: Index, applied: Index, asked: Asked) -> ReadJob {
+    let named = match &asked.request {
+        Request::Scan(scan) => scan.at.is_some(),
+        Request::DigestAt { .. } => true,
+        _ => false,
+    };
+    ReadJob { token: asked.token, shard, at: if named { at } else { applied }, request: asked.request }
+}
+
+#[cfg(test)]
+mod tests {
+    use ringfort_types::{Consistency, Token};
+
+    use super::*;
+
+    const LEADS: Standing = Standing { leads: true, term: Term(5), quorum: 2 };
+    const PEER: NodeId = NodeId(2);
+
+    fn asked(id: u64) -> Asked {
+        let request = Request::Get { key: "k".into(), consistency: Consistency::Lease };
+        let token = Token { origin: NodeId(1), id };
+        Asked { token, stamp: None, request, deadline_us: 9_000_000, retry_at_us: 0 }
+    }
+
+    fn released(reads: &mut Reads, applied: u64) -> Vec<u64> {
+        let mut ready = Vec::new();
+        reads.release(Index(applied), &mut ready);
+        ready.iter().map(|job| job.token.id).collect()
+    }
+
+    #[test]
+    fn a_lease_runs_from_the_question_that_a_majority_confirms() {
+        let mut reads = Reads::new(ShardId(1));
+        reads.begin_round(1, 1_000, Index(7), LEADS);
+        assert!(!reads.lease_holds(Term(5), 1_000));
+        reads.confirm(1, PEER, 151_000, LEADS);
+        assert!(reads.lease_holds(Term(5), 1_000 + LEASE_US - 1));
+        assert!(!reads.lease_holds(Term(5), 1_000 + LEASE_US));
+        assert!(!reads.lease_holds(Term(6), 1_001));
+    }
+
+    #[test]
+    fn who_hands_over_has_no_lease_for_the_rest_of_the_term() {
+        let mut reads = Reads::new(ShardId(1));
+        reads.begin_round(1, 0, Index(7), LEADS);
+        reads.confirm(1, PEER, 1, LEADS);
+        reads.end_lease(Term(5));
+        assert!(!reads.lease_holds(Term(5), 2));
+        reads.begin_round(2, 3, Index(7), LEADS);
+        reads.confirm(2, PEER, 4, LEADS);
+        assert!(!reads.lease_holds(Term(5), 5));
+        let later = Standing { term: Term(8), ..LEADS };
+        reads.begin_round(3, 6, Index(9), later);
+        reads.confirm(3, PEER, 7, later);
+        assert!(reads.lease_holds(Term(8), 8));
+    }
+
+    #[test]
+    fn a_round_of_an_earlier_term_confirms_nothing() {
+        let mut reads = Reads::new(ShardId(1));
+        reads.add(asked(1));
+        reads.add_question(PEER, 9);
+        reads.begin_round(1, 0, Index(7), LEADS);
+        reads.confirm(1, PEER, 1, Standing { term: Term(6), ..LEADS });
+        assert!(reads.are_fresh() && reads.take_told().is_empty() && !reads.lease_holds(Term(6), 2));
+        assert_eq!(released(&mut reads, 100), Vec::<u64>::new());
+        reads.step_down();
+        let refused = ReadIndexReply { shard: ShardId(1), number: 9, told: None };
+        assert_eq!(reads.take_told(), [(PEER, refused)]);
+    }
+
+    #[test]
+    fn a_follower_reads_at_the_index_that_it_was_told_and_not_before() {
+        let mut reads = Reads::new(ShardId(1));
+        reads.add(asked(1));
+        reads.begin_asking(3, PEER, 0);
+        reads.add(asked(2));
+        let told = |number, told| ReadIndexReply { shard: ShardId(1), number, told };
+        assert!(reads.hear(PEER, &told(2, Some((Term(5), Index(1)))), Term(5)).is_empty());
+        assert!(reads.hear(NodeId(3), &told(3, Some((Term(5), Index(1)))), Term(5)).is_empty());
+        assert!(!reads.await_table());
+        reads.hear(PEER, &told(3, Some((Term(5), Index(7)))), Term(5));
+        assert_eq!(released(&mut reads, 6), Vec::<u64>::new());
+        assert_eq!(released(&mut reads, 7), [1]);
+        assert!(reads.are_fresh() && reads.may_ask());
+    }
+
+    #[test]
+    fn an_index_of_another_term_is_thrown_away_and_a_refusal_gives_the_reads_back() {
+        let mut reads = Reads::new(ShardId(1));
+        reads.add(asked(1));
+        reads.begin_asking(1, PEER, 0);
+        let told = |number, told| ReadIndexReply { shard: ShardId(1), number, told };
+        reads.hear(PEER, &told(1, Some((Term(5), Index(7)))), Term(6));
+        assert!(reads.are_fresh() && !reads.await_table());
+        reads.begin_asking(2, PEER, 0);
+        assert!(reads.asked_in_vain(1));
+        assert_eq!(reads.hear(PEER, &told(2, None), Term(6)).len(), 1);
+    }
+}
