@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 use ringfort_proto::session::carries;
 use ringfort_proto::writes::Call;
 use ringfort_types::limits::KEY_BYTES_MAX;
-use ringfort_types::{ClusterState, Code, Failure, Outcome, Reply, Request, ShardId, Stamp};
+use ringfort_types::{ClusterState, Code, Consistency, Failure, Outcome, Reply, Request, ShardId, Stamp};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::link::{Connection, Link, Look};
 use crate::list::{List, Rows};
-use crate::options::Options;
+use crate::options::{Options, ReadsFrom};
 use crate::pending::{Answer, NO_ANSWER};
 use crate::routes::Routes;
 use crate::tries::{Tries, is_of_lost_session};
@@ -48,7 +48,7 @@ pub(crate) struct Inner {
     room: Semaphore,
     room_bytes: u32,
     weight_min: u32,
-    /// Where the search for a node begins when no leader is known; counts up.
+    /// Whose turn it is, where any node or any replica will do; counts up.
     turn: AtomicUsize,
     /// Zero of `refreshed_us`.
     born: Instant,
@@ -268,7 +268,12 @@ impl Inner {
         deadline: Instant,
     ) -> Result<(Arc<Link>, Arc<Connection>), Failure> {
         let routes = self.routes();
-        let best = routes.best(request);
+        let best = match self.options.reads_from {
+            ReadsFrom::Replicas if is_any_replicas(request) => {
+                routes.replica(request, self.turn.fetch_add(1, Ordering::Relaxed))
+            }
+            _ => routes.best(request),
+        };
         if let Some(best) = best
             && slow.is_none()
             && let Look::Up(connection) = best.look()
@@ -384,6 +389,16 @@ impl Inner {
                 || self.seeds.iter().any(|seed| Arc::ptr_eq(seed, link))
         });
         *self.routes.write().expect("no code under this lock panics") = Arc::new(routes);
+    }
+}
+
+/// Whether any replica can answer it as well as the leader.
+fn is_any_replicas(request: &Request) -> bool {
+    match request {
+        Request::Get { consistency, .. } | Request::GetMany { consistency, .. } => {
+            *consistency != Consistency::Lease
+        }
+        _ => false,
     }
 }
 

@@ -55,7 +55,7 @@ use ringfort_types::{
 
 pub use address::{parse_address, parse_addresses};
 pub use list::{List, Rows};
-pub use options::{Options, Transport};
+pub use options::{Options, ReadsFrom, Transport};
 #[doc(no_inline)]
 pub use ringfort_types::{Condition, Outcome};
 pub use write::{Decision, NotMet, Write};

@@ -14,6 +14,17 @@ pub enum Transport {
     Unary,
 }
 
+/// Who is asked for rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReadsFrom {
+    /// The key's leader, which needs the fewest steps.
+    #[default]
+    Leader,
+    /// The nodes that have a replica, in turn: the work of reading is spread over them, and so is what is sent. Linearizable
+    /// reads cost the leader a small message for many of them; lease reads are the leader's business and go there.
+    Replicas,
+}
+
 /// Settings of a [`Client`](crate::Client).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -23,6 +34,8 @@ pub struct Options {
     pub timeout: Duration,
     /// How requests travel.
     pub transport: Transport,
+    /// Whom to ask for rows.
+    pub reads_from: ReadsFrom,
     /// Most requests in flight at once; further ones wait.
     pub in_flight_max: usize,
     /// Most bytes of keys and values in flight at once; further requests wait.
@@ -39,6 +52,7 @@ impl Options {
             addresses,
             timeout: Duration::from_secs(3),
             transport: Transport::Session,
+            reads_from: ReadsFrom::Leader,
             in_flight_max: 4096,
             in_flight_bytes_max: CONNECTION_BYTES_MAX,
             exactly_once: true,

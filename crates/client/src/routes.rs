@@ -21,6 +21,8 @@ struct Shard {
     leader: AtomicU64,
     /// The term in which the nodes said so; older news is not believed.
     term: Term,
+    /// The nodes that have a replica.
+    replicas: Vec<NodeId>,
 }
 
 /// The cluster as it was last heard of.
@@ -55,7 +57,8 @@ impl Routes {
                 }
                 _ => (told_leader, told.term),
             };
-            shards.push(Shard { id: told.shard, leader: leader.into(), term });
+            let replicas = told.replicas.iter().map(|(node, _)| *node).collect();
+            shards.push(Shard { id: told.shard, leader: leader.into(), term, replicas });
         }
         let nodes = state.nodes.iter().filter_map(|node| Some((node.id, link(&node.address)?))).collect();
         Routes { slots, shards, nodes }
@@ -72,6 +75,12 @@ impl Routes {
             Request::DigestAt { node, .. } => self.nodes.get(node),
             _ => self.nodes.get(&NodeId(self.shard(request)?.leader.load(Ordering::Relaxed))),
         }
+    }
+
+    /// A node that has a replica of the request's shard: another one each turn.
+    pub(crate) fn replica(&self, request: &Request, turn: usize) -> Option<&Arc<Link>> {
+        let replicas = &self.shard(request)?.replicas;
+        self.nodes.get(replicas.get(turn.checked_rem(replicas.len())?)?)
     }
 
     /// Which of the shards has this slot, as a number that says nothing else; `None` if that is not known.
@@ -113,7 +122,7 @@ impl Routes {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use ringfort_types::{NodeState, ShardState};
+    use ringfort_types::{NodeState, ReplicaReport, ShardState};
 
     use super::*;
     use crate::options::Transport;
@@ -129,7 +138,7 @@ mod tests {
             slots: vec![(Slot(first), Slot(last))],
             leader: (leader != 0).then_some(NodeId(leader)),
             term: Term(term),
-            replicas: Vec::new(),
+            replicas: vec![(NodeId(1), ReplicaReport::default()), (NodeId(2), ReplicaReport::default())],
         };
         let meta = ShardState::default();
         ClusterState {
@@ -163,6 +172,17 @@ mod tests {
         assert_eq!(best(&routes, &delete("{user1000}")), Some("127.0.0.1:1".into()));
         assert!(!routes.heard(&delete("foo"), NodeId(9)));
         assert_eq!(best(&routes, &delete("foo")), None);
+    }
+
+    #[test]
+    fn replicas_take_turns() {
+        let routes = updated(&Routes::default(), &state(1, 1));
+        let turns = |turn| routes.replica(&delete("foo"), turn).map(|link| link.address.clone());
+        assert_eq!(
+            (turns(0), turns(1), turns(2)),
+            (Some("127.0.0.1:1".into()), Some("127.0.0.1:2".into()), turns(0))
+        );
+        assert_eq!(Routes::default().replica(&delete("foo"), 0).map(|_| ()), None);
     }
 
     #[test]

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use raft::eraftpb::{ConfState, Entry, HardState as RaftHardState, Message, MessageType};
-use raft::raft::CAMPAIGN_TRANSFER;
 use raft::{Config, ProgressState, RawNode, SnapshotStatus, StateRole};
 use ringfort_types::limits::{APPEND_BYTES_MAX, APPENDS_IN_FLIGHT_MAX, HEARTBEAT_MS, TICK_MS};
 use ringfort_types::planted::{self, Bug};
@@ -536,6 +535,9 @@ impl Group {
         HardState { term: Term(state.term), vote: PeerId(state.vote), commit: Index(state.commit) }
     }
 }
+
+/// What the crate writes into a request for a vote if the leader itself has asked its sender to stand.
+const CAMPAIGN_TRANSFER: &[u8] = b"CampaignTransfer";
 
 /// Old entries are read in pieces of this many bytes.
 const APPENDS_FETCHED_BYTES: usize = 2 * APPEND_BYTES_MAX;

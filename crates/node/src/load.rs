@@ -37,7 +37,11 @@ impl Node {
                 replicas().map(Replica::pending_writes).max().unwrap_or(0),
                 SHARD_PENDING_REQUESTS_MAX,
             ),
-            ("reads of one shard", replicas().map(|replica| replica.reads.count()).max().unwrap_or(0), self.pending),
+            (
+                "reads of one shard",
+                replicas().map(|replica| replica.reads.count()).max().unwrap_or(0),
+                self.pending,
+            ),
             (
                 "bytes of one shard that are being applied",
                 replicas().map(Replica::applying_bytes).max().unwrap_or(0),

@@ -155,7 +155,15 @@ impl Reads {
         let (asked, questions) = (std::mem::take(&mut self.fresh), std::mem::take(&mut self.questions));
         let confirmed_by = Vec::new();
         let term = standing.term;
-        self.rounds.push_back(Round { number, began_us: now_us, term, index, confirmed_by, asked, questions });
+        self.rounds.push_back(Round {
+            number,
+            began_us: now_us,
+            term,
+            index,
+            confirmed_by,
+            asked,
+            questions,
+        });
         self.settle_rounds(now_us, standing);
     }
 
@@ -193,7 +201,10 @@ impl Reads {
                 self.questions.extend(round.questions);
             }
         }
-        if leads && settled == term && (self.handed_over != Some(term) || planted::is(Bug::LeaseSurvivesTransfer)) {
+        if leads
+            && settled == term
+            && (self.handed_over != Some(term) || planted::is(Bug::LeaseSurvivesTransfer))
+        {
             let since_us = if planted::is(Bug::LeaseFromAnswer) { now_us } else { settled_us };
             self.lease = self.lease.max(Some((term, since_us + LEASE_US)));
         }
@@ -308,9 +319,9 @@ mod tests {
     }
 
     fn released(reads: &mut Reads, applied: u64) -> Vec<u64> {
-        let mut ready = Vec::new();
-        reads.release(Index(applied), &mut ready);
-        ready.iter().map(|job| job.token.id).collect()
+        let mut jobs = Vec::new();
+        reads.release(Index(applied), &mut jobs);
+        jobs.iter().map(|job| job.token.id).collect()
     }
 
     #[test]

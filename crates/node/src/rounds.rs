@@ -120,7 +120,8 @@ impl Node {
                 self.ask_leader(shard);
                 continue;
             }
-            let Some((number, term)) = number.and_then(|number| Some((number, replica.begin_round(number, now_us)?)))
+            let Some((number, term)) =
+                number.and_then(|number| Some((number, replica.begin_round(number, now_us)?)))
             else {
                 self.reads_fresh = true;
                 continue;

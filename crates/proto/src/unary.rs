@@ -40,7 +40,12 @@ impl From<v1::DigestAtRequest> for Call {
 }
 
 fn from_wire(consistency: i32) -> Consistency {
-    if consistency == v1::Consistency::Stale as i32 { Consistency::Stale } else { Consistency::Linearizable }
+    match v1::Consistency::try_from(consistency) {
+        Ok(v1::Consistency::Stale) => Consistency::Stale,
+        Ok(v1::Consistency::Lease) => Consistency::Lease,
+        // What a later client may ask for is no less than this.
+        Ok(v1::Consistency::Linearizable) | Err(_) => Consistency::Linearizable,
+    }
 }
 
 /// The wire's number for a consistency.
@@ -48,6 +53,7 @@ pub fn consistency(consistency: Consistency) -> i32 {
     match consistency {
         Consistency::Linearizable => v1::Consistency::Linearizable as i32,
         Consistency::Stale => v1::Consistency::Stale as i32,
+        Consistency::Lease => v1::Consistency::Lease as i32,
     }
 }
 

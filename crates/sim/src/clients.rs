@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use ringfort_node::{Event, Incoming};
-use ringfort_types::{
-    Change, Consistency, Index, NodeId, Outcome, Reply, Request, Scan, ShardId, Stamp, Token, slot_of,
-};
+use ringfort_types::{Change, Index, NodeId, Outcome, Reply, Request, Scan, ShardId, Stamp, Token, slot_of};
 
 use crate::Plan;
 use crate::host::Work;
@@ -157,7 +155,7 @@ impl World {
         let value = Bytes::from(format!("passer-{}", self.clients.last));
         let other = (host + 1 + self.random.below(self.hosts.len() as u64 - 1) as usize) % self.hosts.len();
         self.ask(Asker::Passer, other, Request::Put { key: key.clone(), value }, 300);
-        let consistency = Consistency::Linearizable;
+        let consistency = self.draw_fresh();
         self.ask(Asker::Passer, host, Request::Get { key, consistency }, 300);
         if left > 0 {
             let after_us = self.random.between(1_000, 20_000);

@@ -203,6 +203,12 @@ fn show(message: &PeerMessage) -> String {
         PeerMessage::ReadProbeReply(reply) => {
             format!("read round {} confirmed but for {:?}", reply.round, reply.refused)
         }
+        PeerMessage::ReadIndex(question) => {
+            format!("shard {}: question {:#x} for an index", question.shard, question.number)
+        }
+        PeerMessage::ReadIndexReply(reply) => {
+            format!("shard {}: answer to question {:#x}: {:?}", reply.shard, reply.number, reply.told)
+        }
         PeerMessage::Report(report) => format!("report of {} replicas", report.replicas.len()),
         PeerMessage::SnapshotChunk(chunk) => {
             let (number, last) = (chunk.number, if chunk.is_last { ", the last" } else { "" });

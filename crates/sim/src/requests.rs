@@ -85,9 +85,14 @@ impl World {
             _ => {
                 let all = self.clients.keys.all();
                 let key = all[self.random.below(all.len() as u64) as usize].clone();
-                Request::Get { key, consistency: Consistency::Linearizable }
+                Request::Get { key, consistency: self.draw_fresh() }
             }
         }
+    }
+
+    /// How a read is asked for that has to see everything before it.
+    pub(crate) fn draw_fresh(&mut self) -> Consistency {
+        if self.random.chance(40) { Consistency::Lease } else { Consistency::Linearizable }
     }
 
     /// A key that is not a counter.
@@ -165,7 +170,7 @@ impl World {
 
     fn draw_many(&mut self) -> Request {
         let keys = self.draw_group();
-        let consistency = if self.random.chance(20) { Consistency::Stale } else { Consistency::Linearizable };
+        let consistency = if self.random.chance(20) { Consistency::Stale } else { self.draw_fresh() };
         Request::GetMany { keys, consistency }
     }
 

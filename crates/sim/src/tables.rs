@@ -49,7 +49,14 @@ impl World {
                     return;
                 }
                 self.log(format_args!("n{} lets go up to {bases:?}", at + 1));
-                let broken = self.judges.let_go(at, &bases, &durable);
+                // Where a snapshot has come, its table counts, though the old one may still be in use.
+                let tables = &self.hosts[at].tables;
+                let held = |(id, base): &(ShardId, Base)| {
+                    let table = tables.open_generation(*id, base.generation).expect("memory opens");
+                    (*id, table.durable())
+                };
+                let held: Durable = bases.iter().map(held).collect();
+                let broken = self.judges.let_go(at, &bases, &held);
                 self.find_all(broken);
                 self.hear(at, Event::LetGo(bases));
             }

@@ -22,6 +22,8 @@ use crate::{StorageError, Table, Tables};
 const MAGIC: &[u8; 4] = b"RFSN";
 const VERSION: u8 = 1;
 const LAST: u8 = 1;
+/// What the keys of sessions' rows begin with (`ringfort_shard`, `row`); for the bug on purpose only.
+const SESSION: u8 = 2;
 /// Bytes before the rows.
 const HEADER_BYTES: usize = 28;
 const SUM_BYTES: usize = 4;
@@ -72,6 +74,9 @@ impl SnapshotReader {
         out.put_u64_le(self.number);
         while let Some(row) = self.rows.next_if(|_| out.len() == HEADER_BYTES || out.len() < bytes_max) {
             let (key, value) = row?;
+            if planted::is(Bug::SnapshotWithoutSessions) && key.first() == Some(&SESSION) {
+                continue;
+            }
             put_bytes(&mut out, &key);
             put_bytes(&mut out, &value);
         }

@@ -34,8 +34,8 @@ pub use error::{Code, Failure, Outcome};
 pub use ids::{Epoch, Incarnation, Index, NodeId, PeerId, Revision, ShardId, Slot, Term};
 pub use log::{Base, EntryKind, HardState, LogEntry, Record};
 pub use message::{
-    BirthStage, Forward, Hello, NodeReport, PeerFrame, PeerMessage, ReadIndex, ReadIndexReply, ReadProbe, ReadProbeReply, ReplicaReport,
-    Role, SnapshotChunk, SnapshotReply, SnapshotVerdict,
+    BirthStage, Forward, Hello, NodeReport, PeerFrame, PeerMessage, ReadIndex, ReadIndexReply, ReadProbe,
+    ReadProbeReply, ReplicaReport, Role, SnapshotChunk, SnapshotReply, SnapshotVerdict,
 };
 pub use reply::{ClusterState, NodeState, Page, Receipt, Reply, Row, ShardState};
 pub use request::{Consistency, Request, Scan, Token, is_name};

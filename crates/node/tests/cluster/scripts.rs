@@ -32,6 +32,8 @@ macro_rules! stories {
 }
 
 stories! {
+    a_follower_reads_for_itself
+    a_lease_saves_the_question
     a_leader_cut_off_with_its_clients
     one_sync_acknowledges_many_shards
     one_sync_serves_many_shards
@@ -51,6 +53,8 @@ enum Command {
     Put { node: usize, rows: Vec<(String, String)> },
     /// A client of a node asks for a key's value.
     Get { node: usize, key: String },
+    /// The same, if the leader's lease is good enough.
+    Leased { node: usize, key: String },
     /// A client of a node asks for what this node has.
     Stale { node: usize, key: String },
     /// Time passes, so many milliseconds.
@@ -143,6 +147,11 @@ impl Story {
             }
             Command::Get { node, key } => {
                 world.ask(place(node)?, get(key), CLIENT_WAITS_MS);
+            }
+            Command::Leased { node, key } => {
+                let key = Bytes::copy_from_slice(key.as_bytes());
+                let request = Request::Get { key, consistency: Consistency::Lease };
+                world.ask(place(node)?, request, CLIENT_WAITS_MS);
             }
             Command::Stale { node, key } => {
                 let key = Bytes::copy_from_slice(key.as_bytes());

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use ringfort_consensus::inspect::{Seen, SeenKind, inspect};
 use ringfort_node::{ApplyJob, Effect, ReadJob};
 use ringfort_types::{
-    Command, Consistency, Entry, LogEntry, NodeId, Outcome, PeerId, PeerMessage, Record, Reply, Request,
-    ShardId, Stamped,
+    Command, Consistency, Entry, LogEntry, NodeId, Outcome, PeerId, PeerMessage, ReadIndexReply, Record,
+    Reply, Request, ShardId, Stamped,
 };
 
 use crate::world::World;
@@ -128,6 +128,13 @@ fn message_shown(message: &PeerMessage) -> Option<String> {
                 probe.shards.iter().map(|(shard, term)| format!("shard {shard} in term {term}")).collect();
             Some(format!("do you still follow me? {}", terms.join(", ")))
         }
+        PeerMessage::ReadIndex(question) => {
+            Some(format!("shard {}: at which index may I read?", question.shard))
+        }
+        PeerMessage::ReadIndexReply(ReadIndexReply { shard, told, .. }) => Some(match told {
+            Some((term, index)) => format!("shard {shard}: at {index}, in term {term}"),
+            None => format!("shard {shard}: I do not lead it"),
+        }),
         PeerMessage::ReadProbeReply(reply) if reply.refused.is_empty() => Some("I do".to_owned()),
         PeerMessage::ReadProbeReply(reply) => {
             let refused: Vec<String> = reply.refused.iter().map(|shard| format!("shard {shard}")).collect();
@@ -141,6 +148,7 @@ fn request_shown(request: &Request) -> String {
     match request {
         Request::Put { key, value } => format!("put {}={}", text(key), text(value)),
         Request::Get { key, consistency: Consistency::Linearizable } => format!("get {}", text(key)),
+        Request::Get { key, consistency: Consistency::Lease } => format!("leased get {}", text(key)),
         Request::Get { key, consistency: Consistency::Stale } => format!("stale get {}", text(key)),
         other => format!("{other:?}"),
     }
