@@ -91,6 +91,11 @@ impl Inner {
 
     /// Makes one request succeed or fail.
     pub(crate) async fn call(self: &Arc<Inner>, request: Request) -> Result<Reply, Failure> {
+        self.call_with(request, 0).await
+    }
+
+    /// The same for a write that is to be on so many replicas.
+    pub(crate) async fn call_with(self: &Arc<Inner>, request: Request, copies: u32) -> Result<Reply, Failure> {
         request.validate()?;
         let begun = Instant::now();
         let deadline = begun + self.options.timeout;
@@ -106,7 +111,7 @@ impl Inner {
                 Ok(None)
             };
             let told = match stamp {
-                Ok(stamp) => self.attempt(&request, stamp, &mut slow, deadline).await,
+                Ok(stamp) => self.attempt(&request, stamp, copies, &mut slow, deadline).await,
                 Err(failure) => Err(failure),
             };
             let failure = match told {
@@ -142,11 +147,12 @@ impl Inner {
         self: &Arc<Inner>,
         request: &Request,
         stamp: Option<Stamp>,
+        copies: u32,
         slow: &mut Option<Arc<Link>>,
         deadline: Instant,
     ) -> Result<Reply, Failure> {
         let (link, connection) = self.pick(request, slow.as_ref(), deadline).await?;
-        let call = Call { stamp, request: request.clone() };
+        let call = Call { stamp, copies, request: request.clone() };
         let answer = self.ask(&connection, call, deadline).await;
         if let Some(leader) = answer.leader
             && !self.routes().heard(request, leader)
@@ -176,7 +182,7 @@ impl Inner {
         let shard = self.shard_of(request, deadline).await?;
         let found = match self.writers.take(shard)? {
             Some(found) => found,
-            None => match self.attempt(&Request::OpenSession { shard }, None, slow, deadline).await? {
+            None => match self.attempt(&Request::OpenSession { shard }, None, 0, slow, deadline).await? {
                 Reply::Opened { clock } => self.writers.open(shard, clock)?,
                 _ => return Err(odd()),
             },
@@ -306,7 +312,8 @@ impl Inner {
         let now = Instant::now();
         let is_repeatable = match call.request {
             Request::Get { .. } | Request::GetMany { .. } | Request::OpenSession { .. } => true,
-            _ => call.stamp.is_some(),
+            // Copies may take their time.
+            _ => call.stamp.is_some() && call.copies == 0,
         };
         // A last attempt that would be very short is given the rest at once.
         let in_haste = is_repeatable && now + PATIENCE * 3 / 2 < deadline;

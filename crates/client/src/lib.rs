@@ -50,14 +50,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ringfort_types::{
-    ClusterState, Code, Consistency, Failure, Index, NodeId, Receipt, Reply, Request, Revision, Row, ShardId,
+    ClusterState, Code, Failure, Index, NodeId, Receipt, Reply, Request, Revision, Row, ShardId,
 };
 
 pub use address::{parse_address, parse_addresses};
 pub use list::{List, Rows};
 pub use options::{Options, ReadsFrom, Transport};
 #[doc(no_inline)]
-pub use ringfort_types::{Condition, Outcome};
+pub use ringfort_types::{Condition, Consistency, Outcome};
 pub use write::{Decision, NotMet, Write};
 
 /// What a read found, and how fresh it is.
@@ -93,20 +93,36 @@ pub struct Counted {
 #[derive(Clone, Debug)]
 pub struct Client {
     inner: Arc<call::Inner>,
+    consistency: Consistency,
+    copies: u32,
 }
 
 impl Client {
     /// Makes a client and has a first look at the cluster. Fails only if an address is not one: nodes that do not
     /// answer yet may do so when they are asked for something.
     pub async fn connect(options: Options) -> Result<Client, Failure> {
+        let (consistency, copies) = (options.consistency, options.copies);
         let inner = Arc::new(call::Inner::new(options)?);
         inner.look_around().await;
-        Ok(Client { inner })
+        Ok(Client { inner, consistency, copies })
     }
 
-    /// Reads a key, linearizably.
+    /// The same client, for reads that are to be as fresh as this.
+    #[must_use]
+    pub fn with_consistency(&self, consistency: Consistency) -> Client {
+        Client { consistency, ..self.clone() }
+    }
+
+    /// The same client, for writes that are to be on so many replicas' disks before they are acknowledged; 0 for a
+    /// majority. If the time is over before, the receipt says how many there are, and the write stands.
+    #[must_use]
+    pub fn with_copies(&self, copies: u32) -> Client {
+        Client { copies, ..self.clone() }
+    }
+
+    /// Reads a key; linearizably, if nothing else was asked for.
     pub async fn get(&self, key: impl Into<Bytes>) -> Result<Option<Row>, Failure> {
-        self.get_with(key, Consistency::Linearizable).await.map(|read| read.row)
+        self.get_with(key, self.consistency).await.map(|read| read.row)
     }
 
     /// Reads a key, as fresh as asked for.
@@ -119,12 +135,12 @@ impl Client {
 
     /// Sets a key to a value, whatever it was. When this returns, a majority of replicas have it on disk.
     pub async fn put(&self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Result<Receipt, Failure> {
-        written(&self.inner.call(Request::Put { key: key.into(), value: value.into() }).await?)
+        written(&self.write_with(Request::Put { key: key.into(), value: value.into() }).await?)
     }
 
     /// Removes a key, there or not.
     pub async fn delete(&self, key: impl Into<Bytes>) -> Result<Receipt, Failure> {
-        written(&self.inner.call(Request::Delete { key: key.into() }).await?)
+        written(&self.write_with(Request::Delete { key: key.into() }).await?)
     }
 
     /// Sets a key to a value if it meets a condition.
@@ -144,7 +160,7 @@ impl Client {
 
     /// Changes several keys of one shard if all conditions are met: all of them, or none.
     pub async fn write(&self, write: Write) -> Result<Decision, Failure> {
-        match self.inner.call(Request::Write { parts: write.parts }).await? {
+        match self.write_with(Request::Write { parts: write.parts }).await? {
             Reply::Written(receipt) => Ok(Decision::Done(receipt)),
             Reply::NotMet { part, key, revision, at } => {
                 Ok(Decision::NotMet(NotMet { part: part as usize, key, revision, at }))
@@ -156,20 +172,24 @@ impl Client {
     /// Adds to a key's value, which is a decimal number; a key that is not there counts as 0. Fails without effect if
     /// the value is no number, or if the sum has more than 64 bits.
     pub async fn increment(&self, key: impl Into<Bytes>, by: i64) -> Result<Counted, Failure> {
-        match self.inner.call(Request::Increment { key: key.into(), by }).await? {
+        match self.write_with(Request::Increment { key: key.into(), by }).await? {
             Reply::Counted { value, receipt } => Ok(Counted { value, receipt }),
             _ => Err(odd()),
         }
     }
 
-    /// Reads several keys, linearizably: the rows in the order of the keys. Those of one shard are read at one moment,
+    async fn write_with(&self, request: Request) -> Result<Reply, Failure> {
+        self.inner.call_with(request, self.copies).await
+    }
+
+    /// Reads several keys: the rows in the order of the keys. Those of one shard are read at one moment,
     /// up to 1024 of them and 8 MiB of values; other shards are asked at the same time, but not at the same moment.
     pub async fn get_many<K: Into<Bytes>>(
         &self,
         keys: impl IntoIterator<Item = K>,
     ) -> Result<Vec<Option<Row>>, Failure> {
         let keys = keys.into_iter().map(Into::into).collect();
-        self.inner.get_many(keys, Consistency::Linearizable).await
+        self.inner.get_many(keys, self.consistency).await
     }
 
     /// Rows in key order over all shards. Waits for the first ones, so that a list that can't be had fails here.

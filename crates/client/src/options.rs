@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ringfort_types::Consistency;
 use ringfort_types::limits::CONNECTION_BYTES_MAX;
 
 /// How requests travel.
@@ -36,6 +37,11 @@ pub struct Options {
     pub transport: Transport,
     /// Whom to ask for rows.
     pub reads_from: ReadsFrom,
+    /// How fresh the rows have to be, unless a call says otherwise.
+    pub consistency: Consistency,
+    /// How many replicas are to have a write on disk before it is acknowledged, unless a call says otherwise; 0 for a
+    /// majority. If the time is over before, the receipt says how many there are, and the write stands.
+    pub copies: u32,
     /// Most requests in flight at once; further ones wait.
     pub in_flight_max: usize,
     /// Most bytes of keys and values in flight at once; further requests wait.
@@ -53,6 +59,8 @@ impl Options {
             timeout: Duration::from_secs(3),
             transport: Transport::Session,
             reads_from: ReadsFrom::Leader,
+            consistency: Consistency::Linearizable,
+            copies: 0,
             in_flight_max: 4096,
             in_flight_bytes_max: CONNECTION_BYTES_MAX,
             exactly_once: true,

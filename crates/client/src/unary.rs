@@ -17,7 +17,7 @@ use crate::pending::{Answer, NO_ANSWER};
 
 /// Makes one call and waits for its answer, not past the deadline.
 pub(crate) async fn call(connection: &Connection, call: Call, deadline: Instant) -> Answer {
-    let Call { stamp, request } = call;
+    let Call { stamp, copies, request } = call;
     let stamp = stamp.map(Into::into);
     let write = request.is_write();
     let channel = &connection.channel;
@@ -33,19 +33,19 @@ pub(crate) async fn call(connection: &Connection, call: Call, deadline: Instant)
             answer(kv.get_many(timed(v1::GetManyRequest { keys, consistency }, deadline)).await)
         }
         Request::Put { key, value } => {
-            let put = v1::PutRequest { key, value, stamp, condition: None };
+            let put = v1::PutRequest { key, value, stamp, copies, condition: None };
             answer(kv.put(timed(put, deadline)).await)
         }
         Request::Delete { key } => {
-            let delete = v1::DeleteRequest { key, stamp, condition: None };
+            let delete = v1::DeleteRequest { key, stamp, copies, condition: None };
             answer(kv.delete(timed(delete, deadline)).await)
         }
         Request::Write { parts } => {
             let parts = parts.into_iter().map(Into::into).collect();
-            answer(kv.write(timed(v1::WriteRequest { parts, stamp }, deadline)).await)
+            answer(kv.write(timed(v1::WriteRequest { parts, stamp, copies }, deadline)).await)
         }
         Request::Increment { key, by } => {
-            let increment = v1::IncrementRequest { key, by, stamp };
+            let increment = v1::IncrementRequest { key, by, stamp, copies };
             answer(kv.increment(timed(increment, deadline)).await)
         }
         Request::OpenSession { shard } => {

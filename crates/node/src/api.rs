@@ -63,6 +63,8 @@ pub struct Incoming {
     pub token: Token,
     /// Its place in its client's session, if it has one; not yet validated either.
     pub stamp: Option<Stamp>,
+    /// How many replicas are to have it on disk before it is acknowledged; 0 for a majority.
+    pub copies: u32,
     /// The request, not yet validated.
     pub request: Request,
     /// How long the client will wait, in milliseconds from now.
@@ -129,6 +131,8 @@ pub enum Event {
     Persisted(u64),
     /// These shards' tables have reached these indexes.
     Applied(Vec<(ShardId, Index)>),
+    /// What came of writes that are [`ApplyJob::held`].
+    Replied(Vec<(ShardId, Token, Reply)>),
     /// The entries that [`Effect::Fetch`] asked for; may be fewer, from the first one on.
     Fetched {
         /// Whose.
@@ -206,6 +210,8 @@ pub struct ApplyJob {
     pub waiters: Vec<Token>,
     /// How many replicas are known to have synced it, for the receipts.
     pub copies: u32,
+    /// Those of the waiters whose replies come back with [`Event::Replied`], because more copies than these were asked for.
+    pub held: Vec<Token>,
 }
 
 /// A read to be answered from a table.

@@ -7,6 +7,8 @@ use ringfort_types::{Code, Failure, Request, Stamp, Token};
 pub(crate) struct Asked {
     pub(crate) token: Token,
     pub(crate) stamp: Option<Stamp>,
+    /// How many replicas a write is to be on; 0 for a majority.
+    pub(crate) copies: u32,
     pub(crate) request: Request,
     /// When its client gives up, on the monotonic clock.
     pub(crate) deadline_us: u64,
@@ -20,16 +22,24 @@ pub(crate) struct Waiter {
     pub(crate) token: Token,
     pub(crate) deadline_us: u64,
     pub(crate) weight: usize,
+    /// As in [`Asked::copies`].
+    pub(crate) copies: u32,
 }
 
 impl Waiter {
     /// In the place of one that has been answered already.
-    pub(crate) const NOBODY: Waiter = Waiter { token: Token::NOBODY, deadline_us: u64::MAX, weight: 0 };
+    pub(crate) const NOBODY: Waiter = Waiter {
+        token: Token::NOBODY,
+        deadline_us: u64::MAX,
+        weight: 0,
+        copies: 0,
+    };
 }
 
 impl Asked {
     pub(crate) fn waiter(&self) -> Waiter {
-        Waiter { token: self.token, deadline_us: self.deadline_us, weight: self.request.weight() }
+        let Asked { token, deadline_us, copies, .. } = *self;
+        Waiter { token, deadline_us, weight: self.request.weight(), copies }
     }
 }
 

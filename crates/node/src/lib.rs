@@ -29,6 +29,7 @@ mod asked;
 mod birth;
 mod error;
 mod forwards;
+mod held;
 mod leave;
 mod load;
 mod node;

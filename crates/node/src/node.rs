@@ -173,6 +173,7 @@ impl Node {
                     self.with_replica(stat.shard, |replica| replica.stats = stat);
                 }
             }
+            Event::Replied(replies) => self.handle_replied(replies),
             Event::LetGo(bases) => {
                 for (shard, base) in bases {
                     self.with_replica(shard, |replica| replica.group.let_go(base));

@@ -315,7 +315,7 @@ mod tests {
     fn asked(id: u64) -> Asked {
         let request = Request::Get { key: "k".into(), consistency: Consistency::Lease };
         let token = Token { origin: NodeId(1), id };
-        Asked { token, stamp: None, request, deadline_us: 9_000_000, retry_at_us: 0 }
+        Asked { token, stamp: None, copies: 0, request, deadline_us: 9_000_000, retry_at_us: 0 }
     }
 
     fn released(reads: &mut Reads, applied: u64) -> Vec<u64> {

@@ -22,6 +22,7 @@ use ringfort_types::{
 };
 
 use crate::asked::{Asked, Waiter};
+use crate::held::Held;
 use crate::reads::{Reads, Standing};
 use crate::{ApplyJob, ReadJob, TableStats};
 
@@ -64,6 +65,8 @@ pub(crate) struct Replica {
     /// Handed out and not applied yet, with their sizes, and the sum of these.
     applying: VecDeque<(Index, usize)>,
     applying_bytes: usize,
+    /// Writes that are committed and wait for more copies.
+    pub(crate) held: Vec<Held>,
     /// Writes in `proposals` and `proposed`.
     writes: usize,
     /// Term and leader at the last look.
@@ -99,6 +102,7 @@ impl Replica {
             reads: Reads::new(shard),
             applying: VecDeque::new(),
             applying_bytes: 0,
+            held: Vec::new(),
             writes: 0,
             leader_before: (Term(0), None),
             generation,
@@ -201,29 +205,36 @@ impl Replica {
             if let Some(stamp) = Entry::peek_clock(&entry.payload) {
                 self.clock = self.clock.max(stamp);
             }
-            let mut waiters = Vec::new();
+            let (mut waiters, mut held) = (Vec::new(), Vec::new());
+            // What is committed is on a majority; who has just lost the lead can't say more.
+            let majority = (self.places.len() / 2 + 1) as u32;
             let is_decided =
                 |proposed: &mut Proposed| proposed.index <= entry.index || proposed.term < entry.term;
             while let Some(proposed) = self.proposed.pop_front_if(is_decided) {
                 self.writes -= proposed.waiters.len();
-                let waiting = proposed.waiters.iter().filter(|waiter| waiter.token != Token::NOBODY);
-                outcome.done += waiting.count();
-                outcome.done_bytes += proposed.waiters.iter().map(|waiter| waiter.weight).sum::<usize>();
                 let is_ours = proposed.term == entry.term || planted::is(Bug::ReplyForOverwritten);
                 if proposed.index == entry.index && is_ours {
-                    waiters = proposed.waiters.iter().map(|waiter| waiter.token).collect();
+                    waiters = proposed.waiters;
                 } else {
                     outcome
                         .lost
                         .extend(proposed.waiters.into_iter().filter(|waiter| waiter.token != Token::NOBODY));
                 }
             }
+            let copies = if waiters.is_empty() { 0 } else { self.group.copies(entry.index).max(majority) };
+            for waiter in waiters.iter().filter(|waiter| waiter.token != Token::NOBODY) {
+                if waiter.copies > copies {
+                    held.push(waiter.token);
+                    self.held.push(Held::new(*waiter));
+                } else {
+                    outcome.done += 1;
+                    outcome.done_bytes += waiter.weight;
+                }
+            }
+            let waiters = waiters.into_iter().map(|waiter| waiter.token).collect();
             self.applying.push_back((entry.index, entry.payload.len()));
             self.applying_bytes += entry.payload.len();
-            // What is committed is on a majority; who has just lost the lead can't say more.
-            let majority = (self.places.len() / 2 + 1) as u32;
-            let copies = if waiters.is_empty() { 0 } else { self.group.copies(entry.index).max(majority) };
-            outcome.apply.push(ApplyJob { shard: self.shard, entry, waiters, copies });
+            outcome.apply.push(ApplyJob { shard: self.shard, entry, waiters, copies, held });
         }
     }
 

@@ -18,28 +18,35 @@ const RETRY_MS: u64 = 25;
 
 impl Node {
     pub(crate) fn handle_requests(&mut self, incoming: Vec<Incoming>) {
-        for Incoming { token, stamp, request, timeout_ms } in incoming {
-            self.admit(token, stamp, request, timeout_ms);
+        for Incoming { token, stamp, copies, request, timeout_ms } in incoming {
+            self.admit(token, stamp, copies, request, timeout_ms);
         }
     }
 
     pub(crate) fn handle_forward(&mut self, from: NodeId, forward: Forward) {
-        let Forward { id, timeout_ms, stamp, request } = forward;
-        self.admit(Token { origin: from, id }, stamp, request, timeout_ms);
+        let Forward { id, timeout_ms, stamp, copies, request } = forward;
+        self.admit(Token { origin: from, id }, stamp, copies, request, timeout_ms);
     }
 
-    fn admit(&mut self, token: Token, stamp: Option<Stamp>, request: Request, timeout_ms: u32) {
-        if let Err(failure) = self.check(stamp.as_ref(), &request) {
+    fn admit(
+        &mut self,
+        token: Token,
+        stamp: Option<Stamp>,
+        copies: u32,
+        request: Request,
+        timeout_ms: u32,
+    ) {
+        if let Err(failure) = self.check(stamp.as_ref(), copies, &request) {
             self.out.reply.push(Answered { token, reply: Reply::Failed(failure), leader: None });
             return;
         }
         self.pending += 1;
         self.pending_bytes += request.weight();
         let deadline_us = self.now.monotonic_us + u64::from(timeout_ms) * 1_000;
-        self.route(Asked { token, stamp, request, deadline_us, retry_at_us: 0 });
+        self.route(Asked { token, stamp, copies, request, deadline_us, retry_at_us: 0 });
     }
 
-    fn check(&self, stamp: Option<&Stamp>, request: &Request) -> Result<(), Failure> {
+    fn check(&self, stamp: Option<&Stamp>, copies: u32, request: &Request) -> Result<(), Failure> {
         request.validate()?;
         if let Some(stamp) = stamp {
             stamp.validate()?;
@@ -60,6 +67,7 @@ impl Node {
             return Err(Failure::rejected(Code::Unavailable, message));
         }
         self.check_same_shard(request)?;
+        self.check_copies(copies, request)?;
         let weight = request.weight();
         if self.pending >= NODE_PENDING_REQUESTS_MAX || self.pending_bytes + weight > NODE_PENDING_BYTES_MAX {
             return Err(Failure::rejected(
@@ -89,6 +97,26 @@ impl Node {
                 shown(first),
                 shown(other)
             ),
+        ))
+    }
+
+    /// More copies than there are replicas could never be made.
+    fn check_copies(&self, copies: u32, request: &Request) -> Result<(), Failure> {
+        if copies == 0 {
+            return Ok(());
+        }
+        if !request.takes_stamp() {
+            let why = "only writes to keys make copies: send this without";
+            return Err(Failure::rejected(Code::InvalidArgument, why));
+        }
+        let (Some(layout), Some(shard)) = (&self.layout, self.shard_of(request)) else { return Ok(()) };
+        let replicas = layout.shard(shard).map_or(0, |shard| shard.replicas.len());
+        if copies as usize <= replicas {
+            return Ok(());
+        }
+        Err(Failure::rejected(
+            Code::InvalidArgument,
+            format!("{copies} copies were asked for, and shard {shard} has {replicas} replicas: nothing was written"),
         ))
     }
 
@@ -236,9 +264,9 @@ impl Node {
         }
         let left_us = asked.deadline_us.saturating_sub(self.now.monotonic_us);
         let timeout_ms = (left_us / 1_000).max(1) as u32;
-        let (stamp, request) = (asked.stamp, asked.request.clone());
+        let (stamp, copies, request) = (asked.stamp, asked.copies, asked.request.clone());
         let id = self.forwards.add(node, asked);
-        self.send(node, PeerMessage::Forward(Forward { id, timeout_ms, stamp, request }));
+        self.send(node, PeerMessage::Forward(Forward { id, timeout_ms, stamp, copies, request }));
     }
 
     /// Keeps a request until somebody leads its shard. What another node passed on goes back to it instead,

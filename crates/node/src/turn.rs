@@ -68,6 +68,8 @@ impl Node {
         self.pending_bytes -= outcome.done_bytes;
         self.out.apply.extend(outcome.apply);
         for waiter in outcome.lost {
+            self.pending -= 1;
+            self.pending_bytes -= waiter.weight;
             let failure = Failure::rejected(
                 Code::Unavailable,
                 "another leader took over before it was stored: try again",
@@ -84,6 +86,7 @@ impl Node {
         self.reads_fresh |= replica.reads.are_fresh();
         let moved = replica.takes_writes() && !self.slots[shard.0 as usize].waiting.is_empty();
         self.tell_indexes(shard);
+        self.release_held(shard);
         for (waiter, command) in unproposed.drain(..) {
             let asked = from_command(shard, waiter, command, now);
             self.wait(shard, asked, HEARTBEAT_MS);
@@ -106,6 +109,7 @@ impl Node {
             }
             let Some(replica) = self.slots[number].replica.as_mut() else { continue };
             let (writes, reads) = replica.expire(now_us);
+            self.release_held(shard);
             if writes.is_empty() && reads.is_empty() {
                 continue;
             }
@@ -176,6 +180,6 @@ fn from_command(shard: ShardId, waiter: Waiter, stamped: Stamped, now: Now) -> A
         Command::Increment { key, by } => Request::Increment { key, by },
         Command::Digest => Request::Digest { shard },
     };
-    let (token, deadline_us) = (waiter.token, waiter.deadline_us);
-    Asked { token, stamp: stamped.stamp, request, deadline_us, retry_at_us: now.monotonic_us }
+    let Waiter { token, deadline_us, copies, .. } = waiter;
+    Asked { token, stamp: stamped.stamp, copies, request, deadline_us, retry_at_us: now.monotonic_us }
 }

@@ -61,19 +61,19 @@ pub fn carries(request: &Request) -> bool {
 
 /// The operation for a call; nothing for those that a session does not [carry](carries).
 pub fn op_of(id: u64, timeout_ms: u32, call: Call) -> Option<v1::SessionOp> {
-    let stamp = call.stamp.map(Into::into);
+    let (stamp, copies) = (call.stamp.map(Into::into), call.copies);
     let condition = None;
     let request = match call.request {
         Request::Get { key, consistency } => {
             Asked::Get(v1::GetRequest { key, consistency: unary::consistency(consistency) })
         }
-        Request::Put { key, value } => Asked::Put(v1::PutRequest { key, value, stamp, condition }),
-        Request::Delete { key } => Asked::Delete(v1::DeleteRequest { key, stamp, condition }),
+        Request::Put { key, value } => Asked::Put(v1::PutRequest { key, value, stamp, condition, copies }),
+        Request::Delete { key } => Asked::Delete(v1::DeleteRequest { key, stamp, condition, copies }),
         Request::Write { parts } => {
             let parts = parts.into_iter().map(Into::into).collect();
-            Asked::Write(v1::WriteRequest { parts, stamp })
+            Asked::Write(v1::WriteRequest { parts, stamp, copies })
         }
-        Request::Increment { key, by } => Asked::Increment(v1::IncrementRequest { key, by, stamp }),
+        Request::Increment { key, by } => Asked::Increment(v1::IncrementRequest { key, by, stamp, copies }),
         Request::GetMany { keys, consistency } => {
             Asked::GetMany(v1::GetManyRequest { keys, consistency: unary::consistency(consistency) })
         }

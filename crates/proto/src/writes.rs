@@ -13,13 +13,15 @@ use v1::write_part::Change as Changes;
 pub struct Call {
     /// Its place in a session.
     pub stamp: Option<Stamp>,
+    /// How many replicas are to have it on disk before it is acknowledged; 0 for a majority.
+    pub copies: u32,
     /// The request.
     pub request: Request,
 }
 
 impl From<Request> for Call {
     fn from(request: Request) -> Call {
-        Call { stamp: None, request }
+        Call { stamp: None, copies: 0, request }
     }
 }
 
@@ -109,12 +111,12 @@ impl TryFrom<v1::PutRequest> for Call {
     type Error = Failure;
 
     fn try_from(put: v1::PutRequest) -> Result<Call, Failure> {
-        let v1::PutRequest { key, value, stamp, condition } = put;
+        let v1::PutRequest { key, value, stamp, condition, copies } = put;
         let request = match condition {
             None => Request::Put { key, value },
             Some(condition) => single(key, condition, Change::Put(value))?,
         };
-        Ok(Call { stamp: stamp.map(Into::into), request })
+        Ok(Call { stamp: stamp.map(Into::into), copies, request })
     }
 }
 
@@ -122,12 +124,12 @@ impl TryFrom<v1::DeleteRequest> for Call {
     type Error = Failure;
 
     fn try_from(delete: v1::DeleteRequest) -> Result<Call, Failure> {
-        let v1::DeleteRequest { key, stamp, condition } = delete;
+        let v1::DeleteRequest { key, stamp, condition, copies } = delete;
         let request = match condition {
             None => Request::Delete { key },
             Some(condition) => single(key, condition, Change::Delete)?,
         };
-        Ok(Call { stamp: stamp.map(Into::into), request })
+        Ok(Call { stamp: stamp.map(Into::into), copies, request })
     }
 }
 
@@ -141,14 +143,15 @@ impl TryFrom<v1::WriteRequest> for Call {
 
     fn try_from(write: v1::WriteRequest) -> Result<Call, Failure> {
         let parts = write.parts.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?;
-        Ok(Call { stamp: write.stamp.map(Into::into), request: Request::Write { parts } })
+        let (stamp, copies) = (write.stamp.map(Into::into), write.copies);
+        Ok(Call { stamp, copies, request: Request::Write { parts } })
     }
 }
 
 impl From<v1::IncrementRequest> for Call {
     fn from(increment: v1::IncrementRequest) -> Call {
-        let v1::IncrementRequest { key, by, stamp } = increment;
-        Call { stamp: stamp.map(Into::into), request: Request::Increment { key, by } }
+        let v1::IncrementRequest { key, by, stamp, copies } = increment;
+        Call { stamp: stamp.map(Into::into), copies, request: Request::Increment { key, by } }
     }
 }
 

@@ -156,6 +156,7 @@ impl Applier {
 
     fn apply(&mut self, jobs: impl Iterator<Item = ApplyJob>, applied: &mut BTreeMap<ShardId, Index>) {
         let mut answers: Vec<(Token, What)> = Vec::new();
+        let mut held = Vec::new();
         for job in jobs {
             let open = self.shards[job.shard.0 as usize].as_mut();
             let open = open.expect("the node applies only to shards that it had opened");
@@ -167,13 +168,22 @@ impl Applier {
             open.active_bytes += bytes;
             self.applied_bytes += bytes;
             applied.insert(job.shard, job.entry.index);
-            answers.extend(job.waiters.into_iter().zip(replies.into_iter().map(What::reply)));
+            for (token, reply) in job.waiters.into_iter().zip(replies) {
+                if job.held.contains(&token) {
+                    held.push((job.shard, token, reply));
+                } else {
+                    answers.push((token, What::reply(reply)));
+                }
+            }
             if answers.len() >= ANSWERS_MAX {
                 self.shared.answers.deliver(answers.drain(..));
             }
         }
         if !answers.is_empty() {
             self.shared.answers.deliver(answers);
+        }
+        if !held.is_empty() {
+            self.shared.inbox.push(Event::Replied(held));
         }
     }
 

@@ -259,6 +259,7 @@ mod tests {
         Incoming {
             token: Token { origin: NodeId(1), id },
             stamp: None,
+            copies: 0,
             request: Request::Get { key: Bytes::from_static(b"k"), consistency: Consistency::Linearizable },
             timeout_ms: 1,
         }

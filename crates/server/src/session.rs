@@ -88,7 +88,7 @@ impl Session {
     fn submit(&mut self, frame: v1::SessionRequest) {
         let mut bytes = 0;
         for op in frame.ops {
-            let (kind, Call { stamp, request }) = match session::call_of(op.request) {
+            let (kind, Call { stamp, copies, request }) = match session::call_of(op.request) {
                 Ok(call) => call,
                 Err(failure) => {
                     self.refuse(op.id, OpKind::Get, failure);
@@ -110,7 +110,7 @@ impl Session {
             let slot = self.hold(Slot { id: op.id, kind, bytes: weight as u32 });
             let token = self.shared.answers.session_token(self.connection, slot);
             let timeout_ms = session::timeout_ms(op.timeout_ms);
-            self.incoming.push(Incoming { token, stamp, request, timeout_ms });
+            self.incoming.push(Incoming { token, stamp, copies, request, timeout_ms });
         }
         if !self.incoming.is_empty() && !self.shared.inbox.push_requests(&mut self.incoming, bytes) {
             for incoming in std::mem::take(&mut self.incoming) {

@@ -148,11 +148,11 @@ impl Shared {
     /// Asks the node and waits for what comes of it; if that is a read, does it. The reply comes with the node
     /// to ask next time, if it wasn't this one.
     pub(crate) async fn ask(self: &Arc<Shared>, call: Call, timeout_ms: u32) -> (Reply, Option<NodeId>) {
-        let Call { stamp, request } = call;
+        let Call { stamp, copies, request } = call;
         let bytes = request.weight();
         let (token, receiver) = self.answers.open_call();
         let _place = Place { shared: self, token };
-        if !self.inbox.push_request(Incoming { token, stamp, request, timeout_ms }, bytes) {
+        if !self.inbox.push_request(Incoming { token, stamp, copies, request, timeout_ms }, bytes) {
             return (Reply::Failed(busy()), None);
         }
         match receiver.await {

@@ -217,7 +217,10 @@ impl World {
             self.close(id, None, Outcome::Rejected);
             return id;
         }
-        let incoming = Incoming { token: Token { origin: node(host), id }, stamp, request, timeout_ms };
+        let wants_copies = request.takes_stamp() && self.random.chance(10);
+        let copies = if wants_copies { self.random.between(2, 3) as u32 } else { 0 };
+        let token = Token { origin: node(host), id };
+        let incoming = Incoming { token, stamp, copies, request, timeout_ms };
         let after_us = self.random.between(50, self.plan.message_us_max);
         self.schedule(after_us, Next::Work { host, life, work: Work::Hear(Event::Requests(vec![incoming])) });
         self.schedule(u64::from(timeout_ms) * 1_000 + GRACE_US, Next::GiveUp { id });

@@ -94,7 +94,8 @@ impl World {
 
     pub(crate) fn apply(&mut self, at: usize, jobs: Vec<ApplyJob>) {
         let mut applied: BTreeMap<ShardId, Index> = BTreeMap::new();
-        for ApplyJob { shard: id, entry, waiters, copies } in jobs {
+        let mut replied = Vec::new();
+        for ApplyJob { shard: id, entry, waiters, copies, held } in jobs {
             let (index, term, waiting) = (entry.index, entry.term, waiters.len());
             self.log(format_args!("n{} applies {index} of term {term} in shard {id} for {waiting}", at + 1));
             let broken = self.judges.applied(at, id, &entry);
@@ -124,13 +125,20 @@ impl World {
                 self.find(crate::judges::ANSWERED_ONCE, what);
             }
             for (token, reply) in waiters.into_iter().zip(replies) {
-                self.answer(at, token, reply);
+                if held.contains(&token) {
+                    replied.push((id, token, reply));
+                } else {
+                    self.answer(at, token, reply);
+                }
             }
         }
         for id in applied.keys() {
             if self.random.chance(30) {
                 self.seal_table(at, *id);
             }
+        }
+        if !replied.is_empty() {
+            self.hear(at, Event::Replied(replied));
         }
         self.hear(at, Event::Applied(applied.into_iter().collect()));
     }

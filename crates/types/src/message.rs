@@ -65,6 +65,8 @@ pub struct Forward {
     pub timeout_ms: u32,
     /// Its place in its client's session, if it has one.
     pub stamp: Option<Stamp>,
+    /// How many replicas are to have it on disk before it is acknowledged; 0 for a majority.
+    pub copies: u32,
     /// The request.
     pub request: Request,
 }
@@ -336,6 +338,7 @@ impl PeerMessage {
                 if let Some(stamp) = &forward.stamp {
                     stamp.encode(out);
                 }
+                put_varint(out, forward.copies.into());
                 forward.request.encode(out);
             }
             PeerMessage::Answer { id, reply } => {
@@ -417,6 +420,7 @@ impl PeerMessage {
                 id: reader.varint()?,
                 timeout_ms: reader.varint()? as u32,
                 stamp: if reader.u8()? == 0 { None } else { Some(Stamp::decode(reader)?) },
+                copies: reader.varint()? as u32,
                 request: Request::decode(reader)?,
             }),
             5 => PeerMessage::Answer { id: reader.varint()?, reply: Reply::decode(reader)? },

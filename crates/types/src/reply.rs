@@ -32,7 +32,8 @@ pub struct Receipt {
     pub index: Index,
     /// The revision that it made.
     pub revision: Revision,
-    /// How many replicas were known to have synced it when it was acknowledged. Always a majority.
+    /// How many replicas were known to have synced it when it was acknowledged. Always a majority. If more were asked for,
+    /// fewer than those mean that the time was over; the write stands.
     pub copies: u32,
 }
 
@@ -164,6 +165,14 @@ pub enum Reply {
 }
 
 impl Reply {
+    /// The receipt, if this acknowledges a write.
+    pub fn receipt_mut(&mut self) -> Option<&mut Receipt> {
+        match self {
+            Reply::Written(receipt) | Reply::Counted { receipt, .. } => Some(receipt),
+            _ => None,
+        }
+    }
+
     /// Its size for the purpose of bounds.
     pub fn weight(&self) -> usize {
         const OVERHEAD: usize = 64;

@@ -422,3 +422,39 @@ fn what_no_shard_could_do_is_refused_at_once() {
     let id = world.ask_stamped(0, Stamp { prev: 1, ..stamp }, write);
     assert_eq!(failure(world.answers.remove(&id).expect("at once")).code, Code::InvalidArgument);
 }
+
+#[test]
+fn a_write_waits_for_the_copies_that_it_asks_for_and_says_how_many_there_are() {
+    let mut world = World::born(3);
+    world.run(2_000);
+    let put = |value: &str| Request::Put { key: "k".into(), value: value.to_owned().into() };
+    let leader = world.leader(world.shard_of("k")).unwrap().0 as usize - 1;
+    let slow = (leader + 1) % 3;
+    for asked in [leader, (leader + 2) % 3] {
+        world.stuck.insert(slow);
+        let (two, three) = (world.ask_copies(asked, 2, put("a"), 1_000), world.ask_copies(asked, 3, put("b"), 1_000));
+        let copies = |world: &World, id| match world.answers.get(&id) {
+            Some(Reply::Written(receipt)) => Some(receipt.copies),
+            None => None,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((copies(&world, two), copies(&world, three)), (Some(2), None));
+        world.stuck.remove(&slow);
+        world.finish_sync(slow);
+        assert_eq!(copies(&world, three), Some(3));
+        world.stuck.insert(slow);
+        let late = world.ask_copies(asked, 3, put("c"), 500);
+        world.run(450);
+        assert_eq!(copies(&world, late), None);
+        world.run(150);
+        assert_eq!(copies(&world, late), Some(2), "it stands, on two");
+        world.stuck.remove(&slow);
+        world.finish_sync(slow);
+        world.run(500);
+    }
+    assert_eq!(world.get(slow, "k").as_deref(), Some("c"));
+    let refused = world.ask_copies(leader, 4, put("d"), 1_000);
+    let refusal = failure(world.answers[&refused].clone());
+    assert_eq!((refusal.code, refusal.outcome), (Code::InvalidArgument, Outcome::Rejected));
+    assert_eq!(world.get(leader, "k").as_deref(), Some("c"));
+}

@@ -328,7 +328,7 @@ impl World {
             if index <= opened.hard_state.commit {
                 opened.clock = Entry::peek_clock(&entry.payload).unwrap_or(opened.clock);
                 opened.applied = index;
-                self.apply(n, ApplyJob { shard, entry, waiters: Vec::new(), copies: 0 });
+                self.apply(n, ApplyJob { shard, entry, waiters: Vec::new(), copies: 0, held: Vec::new() });
             } else {
                 opened.tail.push(entry);
             }
@@ -367,8 +367,16 @@ impl World {
             }));
         }
         assert!(job.waiters.is_empty() || job.waiters.len() == replies.len());
+        let mut held = Vec::new();
         for (token, reply) in job.waiters.into_iter().zip(replies) {
-            self.answer(n, token, reply);
+            if job.held.contains(&token) {
+                held.push((job.shard, token, reply));
+            } else {
+                self.answer(n, token, reply);
+            }
+        }
+        if !held.is_empty() {
+            self.queue.push((n, Event::Replied(held)));
         }
     }
 
@@ -417,6 +425,7 @@ impl World {
         let incoming = ids.iter().zip(requests).map(|(id, request)| Incoming {
             token: Token { origin, id: *id },
             stamp: None,
+            copies: 0,
             request,
             timeout_ms,
         });
@@ -431,7 +440,19 @@ impl World {
         let id = self.next_token;
         self.tell_asked(n, id, &request);
         let token = Token { origin: NodeId(n as u64 + 1), id };
-        let incoming = Incoming { token, stamp: Some(stamp), request, timeout_ms: 3_000 };
+        let incoming = Incoming { token, stamp: Some(stamp), copies: 0, request, timeout_ms: 3_000 };
+        self.queue.push((n, Event::Requests(vec![incoming])));
+        self.drain();
+        id
+    }
+
+    /// Asks a node for a write that is to be on so many replicas.
+    pub(crate) fn ask_copies(&mut self, n: usize, copies: u32, request: Request, timeout_ms: u32) -> u64 {
+        self.next_token += 1;
+        let id = self.next_token;
+        self.tell_asked(n, id, &request);
+        let token = Token { origin: NodeId(n as u64 + 1), id };
+        let incoming = Incoming { token, stamp: None, copies, request, timeout_ms };
         self.queue.push((n, Event::Requests(vec![incoming])));
         self.drain();
         id

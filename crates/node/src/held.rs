@@ -1,0 +1,65 @@
+//! Writes that are committed and applied, and are to be on more replicas before their clients are told.
+//!
+//! What is committed stays, whatever comes: so when a client's time is over, or this node can't count copies any more
+//! because it does not lead, it is told how many there were (never fewer than a majority), not that the write failed.
+
+use ringfort_types::{Reply, ShardId, Token};
+
+use crate::Answered;
+use crate::asked::Waiter;
+use crate::node::Node;
+
+/// A write whose client waits for copies.
+#[derive(Debug)]
+pub(crate) struct Held {
+    waiter: Waiter,
+    /// Once it is applied.
+    reply: Option<Reply>,
+}
+
+impl Held {
+    pub(crate) fn new(waiter: Waiter) -> Held {
+        Held { waiter, reply: None }
+    }
+}
+
+impl Node {
+    /// What came of writes that are held.
+    pub(crate) fn handle_replied(&mut self, replies: Vec<(ShardId, Token, Reply)>) {
+        for (shard, token, reply) in replies {
+            let Some(replica) = self.slots[shard.0 as usize].replica.as_mut() else { continue };
+            if let Some(held) = replica.held.iter_mut().find(|held| held.waiter.token == token) {
+                held.reply = Some(reply);
+            }
+            self.mark(shard);
+        }
+    }
+
+    /// Answers those of a shard's held writes that are on enough replicas, or can't wait for that.
+    pub(crate) fn release_held(&mut self, shard: ShardId) {
+        let now_us = self.now.monotonic_us;
+        let Some(replica) = self.slots[shard.0 as usize].replica.as_mut() else { return };
+        if replica.held.is_empty() {
+            return;
+        }
+        let (leads, group) = (replica.leads(), &replica.group);
+        let mut answers = Vec::new();
+        let is_over = |held: &mut Held| {
+            let is_late = held.waiter.deadline_us <= now_us || !leads;
+            let Some(reply) = held.reply.as_mut() else { return false };
+            // Whatever changed nothing has no copies.
+            let Some(receipt) = reply.receipt_mut() else { return true };
+            receipt.copies = receipt.copies.max(group.copies(receipt.index));
+            is_late || receipt.copies >= held.waiter.copies
+        };
+        for Held { waiter, reply } in replica.held.extract_if(.., is_over) {
+            let reply = reply.expect("only what is applied is over");
+            answers.push((waiter, Answered { token: waiter.token, reply, leader: None }));
+        }
+        for (waiter, answered) in answers {
+            self.pending -= 1;
+            self.pending_bytes -= waiter.weight;
+            self.out.reply.push(answered);
+        }
+    }
+}
