@@ -95,7 +95,11 @@ impl Inner {
     }
 
     /// The same for a write that is to be on so many replicas.
-    pub(crate) async fn call_with(self: &Arc<Inner>, request: Request, copies: u32) -> Result<Reply, Failure> {
+    pub(crate) async fn call_with(
+        self: &Arc<Inner>,
+        request: Request,
+        copies: u32,
+    ) -> Result<Reply, Failure> {
         request.validate()?;
         let begun = Instant::now();
         let deadline = begun + self.options.timeout;

@@ -28,12 +28,8 @@ pub(crate) struct Waiter {
 
 impl Waiter {
     /// In the place of one that has been answered already.
-    pub(crate) const NOBODY: Waiter = Waiter {
-        token: Token::NOBODY,
-        deadline_us: u64::MAX,
-        weight: 0,
-        copies: 0,
-    };
+    pub(crate) const NOBODY: Waiter =
+        Waiter { token: Token::NOBODY, deadline_us: u64::MAX, weight: 0, copies: 0 };
 }
 
 impl Asked {

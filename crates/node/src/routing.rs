@@ -28,14 +28,7 @@ impl Node {
         self.admit(Token { origin: from, id }, stamp, copies, request, timeout_ms);
     }
 
-    fn admit(
-        &mut self,
-        token: Token,
-        stamp: Option<Stamp>,
-        copies: u32,
-        request: Request,
-        timeout_ms: u32,
-    ) {
+    fn admit(&mut self, token: Token, stamp: Option<Stamp>, copies: u32, request: Request, timeout_ms: u32) {
         if let Err(failure) = self.check(stamp.as_ref(), copies, &request) {
             self.out.reply.push(Answered { token, reply: Reply::Failed(failure), leader: None });
             return;
@@ -116,7 +109,9 @@ impl Node {
         }
         Err(Failure::rejected(
             Code::InvalidArgument,
-            format!("{copies} copies were asked for, and shard {shard} has {replicas} replicas: nothing was written"),
+            format!(
+                "{copies} copies were asked for, and shard {shard} has {replicas} replicas: nothing was written"
+            ),
         ))
     }
 

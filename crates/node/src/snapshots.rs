@@ -316,7 +316,9 @@ impl Node {
             let verdict = SnapshotVerdict::Complete;
             return self.reply_to_chunk(from, SnapshotReply { shard, transfer, stored: number, verdict });
         }
-        let known = self.snapshots.arriving.get(&shard).is_some_and(|known| known.transfer == transfer);
+        // Two leaders may have given the same number to theirs.
+        let is_it = |known: &Arriving| (known.from, known.transfer, known.index) == (from, transfer, index);
+        let known = self.snapshots.arriving.get(&shard).is_some_and(is_it);
         if !known {
             if number > 0 {
                 let verdict = SnapshotVerdict::Refused;

@@ -6,7 +6,7 @@
 //! Otherwise this is what `prost` would have generated.
 
 use bytes::{Buf, BufMut, Bytes};
-use prost::encoding::{self, DecodeContext, WireType, int32, message, skip_field};
+use prost::encoding::{self, DecodeContext, WireType, int32, message, skip_field, uint32};
 use prost::{DecodeError, Message};
 use ringfort_types::limits::{CONNECTION_REQUESTS_MAX, GET_MANY_KEYS_MAX, WRITE_PARTS_MAX};
 
@@ -19,6 +19,7 @@ pub const FRAME_OPS_MAX: usize = 2 * CONNECTION_REQUESTS_MAX;
 const OPS: u32 = 1;
 const PARTS: u32 = 1;
 const STAMP: u32 = 3;
+const COPIES: u32 = 5;
 const KEYS: u32 = 1;
 const CONSISTENCY: u32 = 2;
 
@@ -90,6 +91,8 @@ pub struct WriteRequest {
     pub parts: Vec<WritePart>,
     /// Its place in a session, if it has one.
     pub stamp: Option<SessionStamp>,
+    /// How many replicas are to have it on disk before it is acknowledged; 0 for a majority.
+    pub copies: u32,
 }
 
 impl Message for WriteRequest {
@@ -97,6 +100,9 @@ impl Message for WriteRequest {
         message::encode_repeated(PARTS, &self.parts, buf);
         if let Some(stamp) = &self.stamp {
             message::encode(STAMP, stamp, buf);
+        }
+        if self.copies != 0 {
+            uint32::encode(COPIES, &self.copies, buf);
         }
     }
 
@@ -113,6 +119,7 @@ impl Message for WriteRequest {
             }
             PARTS => message::merge_repeated(wire_type, &mut self.parts, buf, ctx),
             STAMP => message::merge(wire_type, self.stamp.get_or_insert_default(), buf, ctx),
+            COPIES => uint32::merge(wire_type, &mut self.copies, buf, ctx),
             _ => skip_field(wire_type, tag, buf, ctx),
         }
     }
@@ -120,6 +127,7 @@ impl Message for WriteRequest {
     fn encoded_len(&self) -> usize {
         message::encoded_len_repeated(PARTS, &self.parts)
             + self.stamp.as_ref().map_or(0, |stamp| message::encoded_len(STAMP, stamp))
+            + if self.copies == 0 { 0 } else { uint32::encoded_len(COPIES, &self.copies) }
     }
 
     fn clear(&mut self) {
@@ -200,7 +208,8 @@ mod tests {
     #[test]
     fn parts_and_keys_count_too() {
         let part = WritePart::default();
-        let write = WriteRequest { parts: vec![part; WRITE_PARTS_MAX], stamp: Some(SessionStamp::default()) };
+        let stamp = Some(SessionStamp::default());
+        let write = WriteRequest { parts: vec![part; WRITE_PARTS_MAX], stamp, copies: 3 };
         let bytes = Bytes::from(write.encode_to_vec());
         assert_eq!(
             (bytes.len(), WriteRequest::decode(bytes.clone()).unwrap()),

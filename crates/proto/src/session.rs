@@ -183,7 +183,8 @@ mod tests {
         ];
         for (kind, request) in requests {
             assert!(carries(&request));
-            let call = Call { stamp: Some(stamp).filter(|_| request.takes_stamp()), request };
+            let copies = if request.takes_stamp() { 2 } else { 0 };
+            let call = Call { stamp: Some(stamp).filter(|_| request.takes_stamp()), copies, request };
             let op = op_of(5, 250, call.clone()).unwrap();
             let op = v1::SessionOp::decode(Bytes::from(op.encode_to_vec())).unwrap();
             assert_eq!((op.id, timeout_ms(op.timeout_ms)), (5, 250));

@@ -263,13 +263,14 @@ mod tests {
             key: key.clone(),
             value: Bytes::from_static(b"v"),
             stamp: Some(STAMP.into()),
+            copies: 3,
             condition: condition.clone(),
         };
         let part = |change| Part { key: key.clone(), condition: Some(Condition::Absent), change };
         let call = Call::try_from(put.clone()).unwrap();
         let parts = vec![part(Change::Put(Bytes::from_static(b"v")))];
-        assert_eq!(call, Call { stamp: Some(STAMP), request: Request::Write { parts } });
-        let delete = v1::DeleteRequest { key: key.clone(), stamp: None, condition };
+        assert_eq!(call, Call { stamp: Some(STAMP), copies: 3, request: Request::Write { parts } });
+        let delete = v1::DeleteRequest { key: key.clone(), stamp: None, copies: 0, condition };
         let call = Call::try_from(delete).unwrap();
         assert_eq!(call, Request::Write { parts: vec![part(Change::Delete)] }.into());
         let plain = Call::try_from(v1::PutRequest { condition: None, ..put }).unwrap();
@@ -283,7 +284,7 @@ mod tests {
         let put = v1::PutRequest { condition: empty.clone(), ..v1::PutRequest::default() };
         assert_eq!(Call::try_from(put).unwrap_err().code, Code::InvalidArgument);
         let part = v1::WritePart { condition: empty, ..v1::WritePart::default() };
-        let write = v1::WriteRequest { parts: vec![part], stamp: None };
+        let write = v1::WriteRequest { parts: vec![part], stamp: None, copies: 0 };
         assert_eq!(Call::try_from(write).unwrap_err().code, Code::InvalidArgument);
         let part = v1::WritePart { change: Some(Changes::Delete(false)), ..v1::WritePart::default() };
         assert_eq!(Part::try_from(part).unwrap_err().code, Code::InvalidArgument);

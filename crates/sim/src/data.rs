@@ -94,7 +94,7 @@ impl World {
 
     pub(crate) fn apply(&mut self, at: usize, jobs: Vec<ApplyJob>) {
         let mut applied: BTreeMap<ShardId, Index> = BTreeMap::new();
-        let mut replied = Vec::new();
+        let mut held_replies = Vec::new();
         for ApplyJob { shard: id, entry, waiters, copies, held } in jobs {
             let (index, term, waiting) = (entry.index, entry.term, waiters.len());
             self.log(format_args!("n{} applies {index} of term {term} in shard {id} for {waiting}", at + 1));
@@ -126,7 +126,7 @@ impl World {
             }
             for (token, reply) in waiters.into_iter().zip(replies) {
                 if held.contains(&token) {
-                    replied.push((id, token, reply));
+                    held_replies.push((id, token, reply));
                 } else {
                     self.answer(at, token, reply);
                 }
@@ -137,8 +137,8 @@ impl World {
                 self.seal_table(at, *id);
             }
         }
-        if !replied.is_empty() {
-            self.hear(at, Event::Replied(replied));
+        if !held_replies.is_empty() {
+            self.hear(at, Event::Replied(held_replies));
         }
         self.hear(at, Event::Applied(applied.into_iter().collect()));
     }

@@ -107,7 +107,7 @@ fn requests_and_replies_round_trip() {
     let mut messages = Vec::new();
     for request in requests {
         for stamp in [None, Some(STAMP)] {
-            let forward = Forward { id: 7, timeout_ms: 500, stamp, request: request.clone() };
+            let forward = Forward { id: 7, timeout_ms: 500, stamp, copies: 3, request: request.clone() };
             messages.push(PeerMessage::Forward(forward));
         }
     }

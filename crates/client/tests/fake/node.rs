@@ -149,7 +149,7 @@ struct Service(Arc<Shared>);
 impl Service {
     /// Whoever asks for a shard's clock is told it, and not counted.
     fn act(&self, call: &Call) -> Act {
-        let Call { stamp, request } = call;
+        let Call { stamp, request, .. } = call;
         if matches!(request, Request::OpenSession { .. }) {
             return Act::Reply(Reply::Opened { clock: HybridClock(1) });
         }

@@ -425,14 +425,15 @@ fn what_no_shard_could_do_is_refused_at_once() {
 
 #[test]
 fn a_write_waits_for_the_copies_that_it_asks_for_and_says_how_many_there_are() {
-    let mut world = World::born(3);
+    let mut world = World::born_with_shards(3, 1);
     world.run(2_000);
     let put = |value: &str| Request::Put { key: "k".into(), value: value.to_owned().into() };
-    let leader = world.leader(world.shard_of("k")).unwrap().0 as usize - 1;
+    let leader = world.leader(ShardId(1)).unwrap().0 as usize - 1;
     let slow = (leader + 1) % 3;
     for asked in [leader, (leader + 2) % 3] {
         world.stuck.insert(slow);
-        let (two, three) = (world.ask_copies(asked, 2, put("a"), 1_000), world.ask_copies(asked, 3, put("b"), 1_000));
+        let (two, three) =
+            (world.ask_copies(asked, 2, put("a"), 1_000), world.ask_copies(asked, 3, put("b"), 1_000));
         let copies = |world: &World, id| match world.answers.get(&id) {
             Some(Reply::Written(receipt)) => Some(receipt.copies),
             None => None,

@@ -64,6 +64,7 @@ async fn keys_of_one_shard_are_written_and_read_at_once_through_any_node() {
                 part(&key("old"), None, Some(Change::Delete(true))),
             ],
             stamp: None,
+            copies: 0,
         };
         let done = kv.write(write.clone()).await.unwrap().into_inner();
         let revision = done.receipt.unwrap().revision;
@@ -81,7 +82,7 @@ async fn keys_of_one_shard_are_written_and_read_at_once_through_any_node() {
     let mut kv = nodes.kv(0).await;
     let apart = ["a", "b", "c", "d", "e"];
     let parts = apart.map(|key| part(key, None, Some(Change::Delete(true)))).to_vec();
-    let status = kv.write(v1::WriteRequest { parts, stamp: None }).await.unwrap_err();
+    let status = kv.write(v1::WriteRequest { parts, stamp: None, copies: 0 }).await.unwrap_err();
     assert_eq!((status.code(), outcome(&status)), (Code::InvalidArgument, &b"rejected"[..]));
     assert!(status.message().contains("{user1}"), "{status:?}");
     let keys = apart.map(Into::into).to_vec();
@@ -94,7 +95,7 @@ async fn keys_of_one_shard_are_written_and_read_at_once_through_any_node() {
 async fn a_counter_counts_and_says_when_it_can_not() {
     let nodes = Nodes::serving(1, 4).await;
     let mut kv = nodes.kv(0).await;
-    let add = |key: &str, by| v1::IncrementRequest { key: key.to_owned().into(), by, stamp: None };
+    let add = |key: &str, by| v1::IncrementRequest { key: key.to_owned().into(), by, stamp: None, copies: 0 };
     for (by, value) in [(5, 5), (-7, -2), (0, -2)] {
         assert_eq!(kv.increment(add("n", by)).await.unwrap().into_inner().value, value);
     }
@@ -122,7 +123,12 @@ async fn a_stamped_write_is_done_once_also_after_a_restart() {
         let (client_high, client_low) = (1, 2);
         Some(v1::SessionStamp { client_high, client_low, sequence, prev, floor: 0, opened: opened.clock })
     };
-    let add = |sequence, prev| v1::IncrementRequest { key: "n".into(), by: 1, stamp: stamp(sequence, prev) };
+    let add = |sequence, prev| v1::IncrementRequest {
+        key: "n".into(),
+        by: 1,
+        stamp: stamp(sequence, prev),
+        copies: 0,
+    };
     let mut answers = Vec::new();
     for at in 0..3 {
         let answer = nodes.kv(at).await.increment(add(1, 0)).await.unwrap().into_inner();
@@ -166,7 +172,7 @@ async fn a_session_carries_all_of_it() {
     let session_result::Result::OpenSession(opened) = ask(open).await else { panic!() };
     let stamp = v1::SessionStamp { sequence: 1, opened: opened.clock, ..v1::SessionStamp::default() };
     for _ in 0..2 {
-        let add = v1::IncrementRequest { key: "{s}n".into(), by: 5, stamp: Some(stamp) };
+        let add = v1::IncrementRequest { key: "{s}n".into(), by: 5, stamp: Some(stamp), copies: 0 };
         let session_result::Result::Increment(sum) = ask(session_op::Request::Increment(add)).await else {
             panic!()
         };
@@ -178,6 +184,7 @@ async fn a_session_carries_all_of_it() {
             part("{s}m", must(Must::Present(true)), Some(Change::Delete(true))),
         ],
         stamp: None,
+        copies: 0,
     };
     let session_result::Result::Write(told) = ask(session_op::Request::Write(write)).await else { panic!() };
     assert_eq!(told.not_met.unwrap().part, 1);
