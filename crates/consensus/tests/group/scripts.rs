@@ -34,6 +34,7 @@ stories! {
     a_leader_is_elected
     a_split_vote_is_resolved
     a_restarted_voter_does_not_vote_twice
+    a_restarted_voter_withholds_its_vote
     figure_8_an_old_entry_is_overwritten
     figure_8_an_old_entry_is_committed
 }
