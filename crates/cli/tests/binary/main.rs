@@ -1,10 +1,12 @@
 //! The shipped binary, from outside: every test here runs `ringfort` itself.
 
 mod cluster;
+mod counter;
 mod files;
 mod json;
 mod settings;
 mod support;
 mod survival;
 mod tools;
+mod trio;
 mod usage;

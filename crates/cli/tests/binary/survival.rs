@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -13,84 +12,8 @@ use ringfort_client::{Client, Options};
 use ringfort_sim::{Action, Operation, linearizable};
 use ringfort_types::Outcome;
 
-use crate::support::{eventually, free_ports, refusal, ringfort, run, stderr, stdout};
-
-/// Three nodes by `ringfort start`, each with a directory of its own.
-struct Trio {
-    base: u16,
-    directory: tempfile::TempDir,
-    nodes: [Option<Child>; 3],
-}
-
-impl Trio {
-    fn start() -> Trio {
-        let directory = tempfile::tempdir().expect("a directory");
-        let mut trio = Trio { base: free_ports(3), directory, nodes: [None, None, None] };
-        for node in 0..3 {
-            trio.start_node(node);
-        }
-        eventually("all serve", || (0..3).all(|node| trio.said(node).contains("serves on")));
-        trio
-    }
-
-    fn address(&self, node: usize) -> String {
-        format!("127.0.0.1:{}", self.base + node as u16)
-    }
-
-    fn addresses(&self) -> Vec<String> {
-        (0..3).map(|node| self.address(node)).collect()
-    }
-
-    fn log(&self, node: usize) -> std::path::PathBuf {
-        self.directory.path().join(format!("node{}.log", node + 1))
-    }
-
-    fn said(&self, node: usize) -> String {
-        std::fs::read_to_string(self.log(node)).unwrap_or_default()
-    }
-
-    /// Its flags, with data in this directory.
-    fn flags(&self, node: usize, data: &Path, shards: u32) -> std::process::Command {
-        let others = (0..3).filter(|other| *other != node);
-        let peers: Vec<_> =
-            others.map(|other| format!("node{}={}", other + 1, self.address(other))).collect();
-        let mut command = ringfort(&["start", "--id", &format!("node{}", node + 1)]);
-        command.args(["--addr", &self.address(node), "--peers", &peers.join(",")]);
-        command.args(["--shards", &shards.to_string(), "--replicas", "3", "--data-dir"]).arg(data);
-        command
-    }
-
-    fn start_node(&mut self, node: usize) {
-        let data = self.directory.path().join(format!("node{}", node + 1));
-        let log = File::create(self.log(node)).expect("a log");
-        let errors = log.try_clone().expect("a log");
-        let mut command = self.flags(node, &data, 16);
-        let child = command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn().expect("starts");
-        self.nodes[node] = Some(child);
-    }
-
-    /// SIGKILL: no destructor runs, nothing is flushed.
-    fn kill(&mut self, node: usize) {
-        if let Some(mut child) = self.nodes[node].take() {
-            child.kill().expect("it runs");
-            child.wait().expect("it ends");
-        }
-    }
-
-    fn command(&self, arguments: &[&str]) -> std::process::Command {
-        let mut command = ringfort(arguments);
-        command.env("RINGFORT_ADDR", self.addresses().join(","));
-        command
-    }
-}
-
-impl Drop for Trio {
-    fn drop(&mut self) {
-        for node in 0..3 {
-            self.kill(node);
-        }
-    }
-}
+use crate::support::{eventually, free_ports, refusal, run, stderr, stdout};
+use crate::trio::Trio;
 
 /// What clients did, as they saw it.
 #[derive(Default)]

@@ -1,0 +1,84 @@
+//! Three processes of the shipped binary.
+
+use std::fs::File;
+use std::path::Path;
+use std::process::{Child, Stdio};
+
+use crate::support::{eventually, free_ports, ringfort};
+
+/// Three nodes by `ringfort start`, each with a directory of its own.
+pub(crate) struct Trio {
+    pub(crate) base: u16,
+    pub(crate) directory: tempfile::TempDir,
+    pub(crate) nodes: [Option<Child>; 3],
+}
+
+impl Trio {
+    pub(crate) fn start() -> Trio {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut trio = Trio { base: free_ports(3), directory, nodes: [None, None, None] };
+        for node in 0..3 {
+            trio.start_node(node);
+        }
+        eventually("all serve", || (0..3).all(|node| trio.said(node).contains("serves on")));
+        trio
+    }
+
+    pub(crate) fn address(&self, node: usize) -> String {
+        format!("127.0.0.1:{}", self.base + node as u16)
+    }
+
+    pub(crate) fn addresses(&self) -> Vec<String> {
+        (0..3).map(|node| self.address(node)).collect()
+    }
+
+    pub(crate) fn log(&self, node: usize) -> std::path::PathBuf {
+        self.directory.path().join(format!("node{}.log", node + 1))
+    }
+
+    pub(crate) fn said(&self, node: usize) -> String {
+        std::fs::read_to_string(self.log(node)).unwrap_or_default()
+    }
+
+    /// Its flags, with data in this directory.
+    pub(crate) fn flags(&self, node: usize, data: &Path, shards: u32) -> std::process::Command {
+        let others = (0..3).filter(|other| *other != node);
+        let peers: Vec<_> =
+            others.map(|other| format!("node{}={}", other + 1, self.address(other))).collect();
+        let mut command = ringfort(&["start", "--id", &format!("node{}", node + 1)]);
+        command.args(["--addr", &self.address(node), "--peers", &peers.join(",")]);
+        command.args(["--shards", &shards.to_string(), "--replicas", "3", "--data-dir"]).arg(data);
+        command
+    }
+
+    pub(crate) fn start_node(&mut self, node: usize) {
+        let data = self.directory.path().join(format!("node{}", node + 1));
+        let log = File::create(self.log(node)).expect("a log");
+        let errors = log.try_clone().expect("a log");
+        let mut command = self.flags(node, &data, 16);
+        let child = command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn().expect("starts");
+        self.nodes[node] = Some(child);
+    }
+
+    /// SIGKILL: no destructor runs, nothing is flushed.
+    pub(crate) fn kill(&mut self, node: usize) {
+        if let Some(mut child) = self.nodes[node].take() {
+            child.kill().expect("it runs");
+            child.wait().expect("it ends");
+        }
+    }
+
+    pub(crate) fn command(&self, arguments: &[&str]) -> std::process::Command {
+        let mut command = ringfort(arguments);
+        command.env("RINGFORT_ADDR", self.addresses().join(","));
+        command
+    }
+}
+
+impl Drop for Trio {
+    fn drop(&mut self) {
+        for node in 0..3 {
+            self.kill(node);
+        }
+    }
+}
