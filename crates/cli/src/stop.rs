@@ -3,7 +3,7 @@
 //! | code | meaning |
 //! |---|---|
 //! | 0 | done |
-//! | 1 | not found |
+//! | 1 | not found, or a condition not met |
 //! | 2 | wrong usage, input that can't be read, or over a limit: trying again can't help |
 //! | 3 | not available, or outcome unknown: trying again may help |
 //!
@@ -25,6 +25,11 @@ pub(crate) struct Stop {
 impl Stop {
     /// Not found (1); the caller has said so.
     pub(crate) fn not_found() -> Stop {
+        Stop { code: 1, message: String::new() }
+    }
+
+    /// A condition was not met (1); the caller has said so.
+    pub(crate) fn not_met() -> Stop {
         Stop { code: 1, message: String::new() }
     }
 
@@ -58,6 +63,15 @@ pub(crate) fn code_of(failure: &Failure) -> u8 {
     match failure.code {
         Code::InvalidArgument => 2,
         _ => 3,
+    }
+}
+
+/// The exit code for a failed increment: that the value is no number, or has no room for the sum, is not mended by
+/// trying again.
+pub(crate) fn code_of_increment(failure: &Failure) -> u8 {
+    match failure.code {
+        Code::FailedPrecondition | Code::OutOfRange => 2,
+        _ => code_of(failure),
     }
 }
 

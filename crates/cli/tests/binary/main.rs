@@ -8,3 +8,4 @@ mod support;
 mod survival;
 mod tools;
 mod usage;
+mod writes;
