@@ -88,6 +88,8 @@ async fn several(get: &Get, client: &Client, keys: &[Bytes], consistency: Consis
             None => {
                 escape_into(&mut line, key);
                 line.extend_from_slice(b"\t(not found)\n");
+                // In its place, where both go to one terminal.
+                out.flush()?;
                 let _ = std::io::stderr().write_all(&line);
                 continue;
             }
