@@ -66,9 +66,9 @@ pub(crate) fn code_of(failure: &Failure) -> u8 {
     }
 }
 
-/// The exit code for a failed increment: that the value is no number, or has no room for the sum, is not mended by
-/// trying again.
-pub(crate) fn code_of_increment(failure: &Failure) -> u8 {
+/// The exit code for a failed request that what is stored can forbid: an increment of what is no number, or has no room
+/// for the sum; rows that are too large to be read at once. Trying again does not mend it.
+pub(crate) fn code_by_what_is_there(failure: &Failure) -> u8 {
     match failure.code {
         Code::FailedPrecondition | Code::OutOfRange => 2,
         _ => code_of(failure),
@@ -89,6 +89,14 @@ mod tests {
     fn a_closed_stdout_is_no_failure() {
         assert_eq!(Stop::stdout(&io::ErrorKind::BrokenPipe.into()), Stop::silent(0));
         assert_eq!(Stop::stdout(&io::ErrorKind::StorageFull.into()).code, 3);
+    }
+
+    #[test]
+    fn what_is_stored_may_forbid_it_for_good() {
+        for (code, exit) in [(Code::FailedPrecondition, 2), (Code::OutOfRange, 2), (Code::Unavailable, 3)] {
+            assert_eq!(code_by_what_is_there(&Failure::rejected(code, "no")), exit);
+        }
+        assert_eq!(code_of(&Failure::rejected(Code::FailedPrecondition, "begin the read anew")), 3);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::escape::{escape_into, row_into};
 use crate::json::Object;
 use crate::out::{self, Out};
 use crate::reading::Reading;
-use crate::stop::Stop;
+use crate::stop::{Stop, code_by_what_is_there};
 
 /// Print a key's value; if there is none, say so on stderr and exit with 1
 #[derive(Args, Debug)]
@@ -103,7 +103,9 @@ async fn several(get: &Get, client: &Client, keys: &[Bytes], consistency: Consis
 /// The rows of all keys, in their order.
 async fn read(client: &Client, keys: &[Bytes], consistency: Consistency) -> Result<Vec<Option<Row>>, Stop> {
     if consistency == Consistency::Linearizable {
-        return Ok(client.get_many(keys.iter().cloned()).await?);
+        let read = client.get_many(keys.iter().cloned()).await;
+        return read
+            .map_err(|failure| Stop { code: code_by_what_is_there(&failure), message: failure.to_string() });
     }
     // Of one moment are only linearizable reads, so each key may as well be asked for by itself: all at the same time.
     let ask = |key: &Bytes| {

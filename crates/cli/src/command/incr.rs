@@ -8,7 +8,7 @@ use crate::args::{Connect, Output};
 use crate::connection::{argument, with_client};
 use crate::json::Object;
 use crate::out;
-use crate::stop::{Stop, code_of_increment};
+use crate::stop::{Stop, code_by_what_is_there};
 
 /// Add to a number, and print the sum; a key that is not there counts as 0
 #[derive(Args, Debug)]
@@ -33,10 +33,10 @@ pub(crate) struct Incr {
 pub(crate) fn run(incr: &Incr) -> Result<(), Stop> {
     with_client(&incr.connect, async |client| {
         let key = argument(&incr.key);
-        let counted = client
-            .increment(key.clone(), incr.by)
-            .await
-            .map_err(|failure| Stop { code: code_of_increment(&failure), message: failure.to_string() })?;
+        let counted = client.increment(key.clone(), incr.by).await.map_err(|failure| Stop {
+            code: code_by_what_is_there(&failure),
+            message: failure.to_string(),
+        })?;
         out::line(if incr.output.json {
             Object::new().bytes("key", &key).counted(&counted).finish()
         } else {

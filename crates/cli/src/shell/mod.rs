@@ -17,7 +17,7 @@ use tokio_stream::StreamExt;
 
 use crate::command::dev::Nodes;
 use crate::signals::{Asked, Signals};
-use crate::stop::{Stop, code_of, code_of_increment};
+use crate::stop::{Stop, code_by_what_is_there, code_of};
 use answer::Answers;
 use input::{Input, Line};
 use order::Order;
@@ -108,7 +108,7 @@ async fn obey(
         },
         Order::Incr { key, by } => match client.increment(own(key), by).await {
             Ok(counted) => answers.counted(key, &counted).map(Ok)?,
-            Err(failure) => return answers.failed(&failure, code_of_increment(&failure)),
+            Err(failure) => return answers.failed(&failure, code_by_what_is_there(&failure)),
         },
         Order::List { prefix, limit } => {
             let wanted = List { prefix: own(prefix), limit, ..List::default() };

@@ -145,6 +145,14 @@ fn several_keys(dev: &Dev) {
     assert_eq!(dev.ok(&all, b""), rows);
     assert_eq!(ask(dev, &[&all[..], &["--stale"]].concat(), b"").1.lines().count(), 100);
 
+    // More than is read at one moment: said as what it is, not as something to try again.
+    for key in ["{u}big", "{u}too"] {
+        assert_eq!(said(&run(&mut dev.command(&["put", key, "-"]), &vec![b'x'; 5 * 1024 * 1024])), done());
+    }
+    assert!(refused(dev, &["get", "{u}big", "{u}too"], b"").contains("ask for fewer keys at once"));
+    dev.ok(&["delete", "{u}big"], b"");
+    assert_eq!(dev.ok(&["get", "{u}too"], b"").len(), 5 * 1024 * 1024 + 1);
+
     let line = refused(dev, &["write"], b"put\ta\t1\nput\tb\t2\nput\tc\t3\nput\td\t4\n");
     assert!(line.contains("of different shards") && line.contains("in braces, as in {user1}name"), "{line}");
     assert_eq!(ask(dev, &["get", "a", "b", "c", "d"], b"").1, "", "nothing was written");
