@@ -15,6 +15,9 @@ for _ in $(seq 100); do
     "${CARGO_TARGET_DIR:-target}/debug/ringfort" --addr "127.0.0.1:$port" get ready >/dev/null 2>&1 && break
     sleep 0.1
 done
-"${CARGO_TARGET_DIR:-target}/debug/example-rust" "127.0.0.1:$port"
+for example in example-rust lock counter unique_id work_queue; do
+    echo "== $example.rs"
+    "${CARGO_TARGET_DIR:-target}/debug/$example" "127.0.0.1:$port"
+done
 PYTHON_EXAMPLE_DIR="$work/python" examples/python/run.sh "127.0.0.1:$port"
 echo "all examples ran"

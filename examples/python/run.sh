@@ -1,10 +1,16 @@
 #!/usr/bin/env bash
-# Makes stubs from the protos in a virtual environment of its own, and runs client.py against ADDRESS.
-# usage: run.sh [ADDRESS]
+# Makes stubs from the protos in a virtual environment of its own, and runs the examples against ADDRESS: those that are
+# named (client, lock, …), or all of them.
+# usage: run.sh [ADDRESS [EXAMPLE…]]
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 protos=$here/../../crates/proto/proto
 work=${PYTHON_EXAMPLE_DIR:-$here/.venv}
+address=${1:-127.0.0.1:50051}
+examples=("${@:2}")
+if [ ${#examples[@]} -eq 0 ]; then
+    examples=(client lock counter unique_id work_queue)
+fi
 if [ ! -x "$work/bin/python" ]; then
     python3 -m venv "$work"
     "$work/bin/pip" install --quiet --disable-pip-version-check -r "$here/requirements.txt"
@@ -12,4 +18,7 @@ fi
 mkdir -p "$work/stubs"
 "$work/bin/python" -m grpc_tools.protoc -I "$protos" --python_out="$work/stubs" --grpc_python_out="$work/stubs" \
     ringfort/v1/kv.proto ringfort/v1/cluster.proto
-PYTHONPATH="$work/stubs" "$work/bin/python" "$here/client.py" "$@"
+for example in "${examples[@]}"; do
+    echo "== $example.py"
+    PYTHONPATH="$work/stubs" "$work/bin/python" "$here/$example.py" "$address"
+done

@@ -1,6 +1,6 @@
 //! The command line: what can be said, and how it is refused.
 //!
-//! `--addr`, `--timeout`, `--json` and `--config` may stand before or after the command. `start` has an `--addr` of its
+//! `--addr`, `--timeout`, `--consistency`, `--json` and `--config` may stand before or after the command. `start` has an `--addr` of its
 //! own (where to listen), which is why only the last of them is one of clap's global arguments. What is not said here
 //! comes from the environment, a file, or the defaults; see `settings`.
 //!
@@ -16,9 +16,10 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use ringfort_client::{Options, parse_addresses};
 
 use crate::command::{
-    bench, check, completions, config, delete, dev, export, get, import, list, man, put, shell, start,
-    status, version,
+    bench, check, completions, config, delete, dev, export, get, import, incr, list, man, put, shell, start,
+    status, version, write,
 };
+use crate::reading::Reading;
 use crate::settings;
 use crate::stop::Stop;
 
@@ -29,11 +30,12 @@ const EXAMPLES: &str = "\
 Examples:
   ringfort dev                                  three nodes on this machine, and a shell
   ringfort put name Ada && ringfort get name
+  ringfort put name Grace --if-value Ada        only if it still is
   ringfort import packages.tsv.gz
   ringfort --addr 10.0.0.1:50051,10.0.0.2:50051 status
   ringfort config                               what is set, and where
 
-Exit codes: 0 done; 1 not found; 2 wrong usage, or over a limit; 3 not available, or outcome unknown.";
+Exit codes: 0 done; 1 not found, or a condition not met; 2 wrong usage, or over a limit; 3 not available, or outcome unknown.";
 
 /// A distributed key-value store that keeps every write it has acknowledged.
 #[derive(Debug, Parser)]
@@ -47,6 +49,8 @@ struct Cli {
     // What of these stands before the command is handed on to it by `settings`.
     #[command(flatten)]
     connect: Connect,
+    #[command(flatten)]
+    reading: Reading,
     #[command(flatten)]
     output: Output,
     #[command(subcommand)]
@@ -96,6 +100,8 @@ pub(crate) enum Command {
     Put(put::Put),
     Get(get::Get),
     Delete(delete::Delete),
+    Incr(incr::Incr),
+    Write(write::Write),
     List(list::List),
     Import(import::Import),
     Export(export::Export),

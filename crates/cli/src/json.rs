@@ -8,11 +8,9 @@ use std::borrow::Cow;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use ringfort_client::Read;
-use ringfort_types::{Failure, Outcome, Receipt};
+use ringfort_client::{Counted, NotMet, Read};
+use ringfort_types::{Failure, Outcome, Receipt, Row};
 use serde::{Deserialize, Serialize};
-
-use crate::stop::code_of;
 
 /// An object that is being written, its fields in the order of their writing.
 #[derive(Debug)]
@@ -49,25 +47,44 @@ impl Object {
             .field("copies", receipt.copies)
     }
 
-    /// Adds what a read found. `revision` is the row's; the shard's own is beside it, with the index of the read.
-    pub(crate) fn read(self, read: &Read) -> Object {
-        let found = self.field("found", read.row.is_some());
-        let row = match &read.row {
-            Some(row) => found.bytes("value", &row.value).field("revision", row.revision.0),
-            None => found,
-        };
-        row.field("shard_revision", read.revision.0).field("index", read.at.0)
+    /// Adds that a write was done, and its receipt.
+    pub(crate) fn done(self, receipt: &Receipt) -> Object {
+        self.field("done", true).receipt(receipt)
     }
 
-    /// Adds why a request failed.
-    pub(crate) fn failure(self, failure: &Failure) -> Object {
+    /// Adds that a write was not done, because of what its key (named by the caller) was found to be.
+    pub(crate) fn not_met(self, not_met: &NotMet) -> Object {
+        self.field("done", false)
+            .field("revision", not_met.revision.map(|revision| revision.0))
+            .field("index", not_met.at.0)
+    }
+
+    /// Adds what came of an increment.
+    pub(crate) fn counted(self, counted: &Counted) -> Object {
+        self.field("value", counted.value).receipt(&counted.receipt)
+    }
+
+    /// Adds a row, or that there is none.
+    pub(crate) fn row(self, row: Option<&Row>) -> Object {
+        let found = self.field("found", row.is_some());
+        match row {
+            Some(row) => found.bytes("value", &row.value).field("revision", row.revision.0),
+            None => found,
+        }
+    }
+
+    /// Adds what a read found. `revision` is the row's; the shard's own is beside it, with the index of the read.
+    pub(crate) fn read(self, read: &Read) -> Object {
+        self.row(read.row.as_ref()).field("shard_revision", read.revision.0).field("index", read.at.0)
+    }
+
+    /// Adds why a request failed, and the exit code that it is worth.
+    pub(crate) fn failure(self, failure: &Failure, code: u8) -> Object {
         let outcome = match failure.outcome {
             Outcome::Unknown => "unknown",
             Outcome::Rejected => "rejected",
         };
-        self.field("error", failure.to_string())
-            .field("outcome", outcome)
-            .field("exit_code", code_of(failure))
+        self.field("error", failure.to_string()).field("outcome", outcome).field("exit_code", code)
     }
 
     /// Its text, without the line's end.

@@ -2,16 +2,19 @@
 //!
 //! Every command has a file of its own under `command/`; beside it lie the pieces that several of them share:
 //! `args` and `duration` (the command line), `settings` (what the environment and a file say where it is silent),
-//! `stop` (exit codes and error lines), `escape`, `json`, `format`, `lines` and `rows` (the formats of list, import and
-//! export), `ledger` (what came of each imported line), `out` (stdout, which may be closed early), `part` (a file that
-//! appears when it is complete), `progress` and `show` (numbers and tables for people), `shell` (lines in, answers out),
-//! `signals`, and `connection` (a client and the runtime under it).
+//! `stop` (exit codes and error lines), `condition` (flags of conditional writes, and their answers), `reading` (how fresh
+//! reads are), `escape`, `json`, `format`, `lines` and `rows` (the formats of list, import and export), `changes` (the lines
+//! of an atomic write), `ledger` (what came of each imported line), `out` (stdout, which may be closed early), `part` (a
+//! file that appears when it is complete), `progress` and `show` (numbers and tables for people), `shell` (lines in,
+//! answers out), `signals`, and `connection` (a client and the runtime under it).
 //!
 //! What is for programs goes to stdout, what is for people (progress, summaries beside data, errors) to stderr. An
 //! error is one line that begins with `ringfort: ` and says what is wrong and what to do.
 
 mod args;
+mod changes;
 mod command;
+mod condition;
 mod connection;
 mod duration;
 mod escape;
@@ -21,7 +24,9 @@ mod ledger;
 mod lines;
 mod out;
 mod part;
+
 mod progress;
+mod reading;
 mod rows;
 mod settings;
 mod shell;

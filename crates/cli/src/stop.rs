@@ -3,7 +3,7 @@
 //! | code | meaning |
 //! |---|---|
 //! | 0 | done |
-//! | 1 | not found |
+//! | 1 | not found, or a condition not met |
 //! | 2 | wrong usage, input that can't be read, or over a limit: trying again can't help |
 //! | 3 | not available, or outcome unknown: trying again may help |
 //!
@@ -25,6 +25,11 @@ pub(crate) struct Stop {
 impl Stop {
     /// Not found (1); the caller has said so.
     pub(crate) fn not_found() -> Stop {
+        Stop { code: 1, message: String::new() }
+    }
+
+    /// A condition was not met (1); the caller has said so.
+    pub(crate) fn not_met() -> Stop {
         Stop { code: 1, message: String::new() }
     }
 
@@ -61,6 +66,15 @@ pub(crate) fn code_of(failure: &Failure) -> u8 {
     }
 }
 
+/// The exit code for a failed request that what is stored can forbid: an increment of what is no number, or has no room
+/// for the sum; rows that are too large to be read at once. Trying again does not mend it.
+pub(crate) fn code_by_what_is_there(failure: &Failure) -> u8 {
+    match failure.code {
+        Code::FailedPrecondition | Code::OutOfRange => 2,
+        _ => code_of(failure),
+    }
+}
+
 impl From<Failure> for Stop {
     fn from(failure: Failure) -> Stop {
         Stop { code: code_of(&failure), message: failure.to_string() }
@@ -75,6 +89,14 @@ mod tests {
     fn a_closed_stdout_is_no_failure() {
         assert_eq!(Stop::stdout(&io::ErrorKind::BrokenPipe.into()), Stop::silent(0));
         assert_eq!(Stop::stdout(&io::ErrorKind::StorageFull.into()).code, 3);
+    }
+
+    #[test]
+    fn what_is_stored_may_forbid_it_for_good() {
+        for (code, exit) in [(Code::FailedPrecondition, 2), (Code::OutOfRange, 2), (Code::Unavailable, 3)] {
+            assert_eq!(code_by_what_is_there(&Failure::rejected(code, "no")), exit);
+        }
+        assert_eq!(code_of(&Failure::rejected(Code::FailedPrecondition, "begin the read anew")), 3);
     }
 
     #[test]

@@ -46,5 +46,6 @@ fn offered(command: &clap::Command) -> clap::Command {
         .version(env!("CARGO_PKG_VERSION"))
         .disable_help_subcommand(true)
         .args(command.get_arguments().filter(|arg| !arg.is_hide_set()))
+        .groups(command.get_groups().cloned())
         .subcommands(command.get_subcommands().map(|inner| offered(inner).disable_version_flag(true)))
 }

@@ -1,22 +1,27 @@
-//! `ringfort delete KEY`
+//! `ringfort delete KEY [--if-…]`
 
 use std::ffi::OsString;
 
 use clap::Args;
+use ringfort_client::Decision;
 
 use crate::args::{Connect, Output};
+use crate::condition::{self, IfThere};
 use crate::connection::{argument, with_client};
 use crate::json::Object;
-use crate::out;
 use crate::stop::Stop;
 
-/// Remove a key; prints OK whether or not it was there
+/// Remove a key; prints OK whether or not it was there, unless told otherwise
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  ringfort delete name\n  ringfort delete name --json\n\n\
-    JSON: the receipt, as `put --json` prints it.")]
+#[command(after_help = "Examples:\n  ringfort delete name\n  ringfort delete name --json\n  \
+    ringfort delete lock --if-revision 7\n\n\
+    A condition that is not met is exit code 1, with what was found on stderr, and nothing is changed. JSON: as `put \
+    --json` prints it.")]
 pub(crate) struct Delete {
     /// 1 to 16384 bytes
     key: OsString,
+    #[command(flatten)]
+    if_there: IfThere,
     #[command(flatten)]
     output: Output,
     #[command(flatten)]
@@ -26,10 +31,10 @@ pub(crate) struct Delete {
 pub(crate) fn run(delete: &Delete) -> Result<(), Stop> {
     with_client(&delete.connect, async |client| {
         let key = argument(&delete.key);
-        let receipt = client.delete(key.clone()).await?;
-        if delete.output.json {
-            return out::line(Object::new().bytes("key", &key).receipt(&receipt).finish());
-        }
-        out::line("OK")
+        let decision = match delete.if_there.condition() {
+            Some(condition) => client.delete_if(key.clone(), condition).await?,
+            None => Decision::Done(client.delete(key.clone()).await?),
+        };
+        condition::answer(&decision, delete.output.json.then(|| Object::new().bytes("key", &key)))
     })
 }

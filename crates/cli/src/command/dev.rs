@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use ringfort_client::{Client, Options};
+use ringfort_types::Consistency;
 use ringfort_types::limits::{BIRTH_NODES_MAX, SHARDS_MAX};
 
 use crate::args::Output;
@@ -79,7 +80,7 @@ pub(crate) fn run(dev: &Dev) -> Result<(), Stop> {
         if std::io::stdin().is_terminal() {
             nodes.welcome();
         }
-        let talked = shell::talk(&client, Some(&mut nodes), json).await;
+        let talked = shell::talk(&client, Consistency::Linearizable, Some(&mut nodes), json).await;
         nodes.stop();
         talked
     })

@@ -1,34 +1,44 @@
-//! `ringfort get KEY`
+//! `ringfort get KEY…`
 
 use std::ffi::OsString;
 use std::io::Write;
 
+use bytes::Bytes;
 use clap::Args;
-use ringfort_types::Consistency;
+use ringfort_client::Client;
+use ringfort_types::{Consistency, Row};
 
 use crate::args::{Connect, Output};
 use crate::connection::{argument, with_client};
+use crate::escape::{escape_into, row_into};
 use crate::json::Object;
 use crate::out::{self, Out};
-use crate::stop::Stop;
+use crate::reading::Reading;
+use crate::stop::{Stop, code_by_what_is_there};
 
 /// Print a key's value; if there is none, say so on stderr and exit with 1
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  ringfort get name\n  ringfort get photo --raw > photo.jpg\n  ringfort get name --json\n\n\
-    JSON: key, found, value and revision (the row's), shard_revision (the shard's own, at the moment of the read) and \
-    index (of the shard's log, at that moment). Bytes that are not UTF-8 are in key_base64 and value_base64. A key that \
-    is not there is found: false, with exit code 1."
+    after_help = "Examples:\n  ringfort get name\n  ringfort get photo --raw > photo.jpg\n  ringfort get name --json\n  \
+    ringfort get name mail --consistency stale\n\n\
+    With several keys, it prints key, tab, value, a line each in the order asked, as `list` does; those that are not there \
+    are on stderr. Those of one shard are read at one moment. JSON, an object a key: key, found, value and revision (the \
+    row's); with one key also shard_revision (the shard's own, at the moment of the read) and index (of the shard's log, at \
+    that moment). Bytes that are not UTF-8 are in key_base64 and value_base64. A key that is not there is found: false, \
+    with exit code 1."
 )]
 pub(crate) struct Get {
-    /// 1 to 16384 bytes
-    key: OsString,
-    /// Print the value's bytes only, without a newline after them
+    /// 1 to 16384 bytes; several are read at once
+    #[arg(value_name = "KEY", required = true)]
+    keys: Vec<OsString>,
+    /// Print the value's bytes only, without a newline after them; for one key
     #[arg(long, conflicts_with = "json")]
     raw: bool,
-    /// Take what the asked node has, which may be old, instead of the latest
-    #[arg(long)]
+    /// Short for --consistency stale
+    #[arg(long, conflicts_with = "consistency")]
     stale: bool,
+    #[command(flatten)]
+    reading: Reading,
     #[command(flatten)]
     output: Output,
     #[command(flatten)]
@@ -36,21 +46,77 @@ pub(crate) struct Get {
 }
 
 pub(crate) fn run(get: &Get) -> Result<(), Stop> {
-    let consistency = if get.stale { Consistency::Stale } else { Consistency::Linearizable };
-    with_client(&get.connect, async |client| {
-        let key = argument(&get.key);
-        let read = client.get_with(key.clone(), consistency).await?;
-        // Here by a flag, JSON and raw exclude each other; a flag beats JSON from elsewhere.
-        if get.output.json && !get.raw {
-            out::line(Object::new().bytes("key", &key).read(&read).finish())?;
-            return if read.row.is_some() { Ok(()) } else { Err(Stop::not_found()) };
-        }
-        let Some(row) = read.row else {
-            let _ = writeln!(std::io::stderr(), "(not found)");
-            return Err(Stop::not_found());
-        };
-        let mut out = Out::new();
-        out.write(&row.value)?;
-        if get.raw { out.flush() } else { out.line("") }
+    let consistency = if get.stale { Consistency::Stale } else { get.reading.consistency() };
+    let keys: Vec<Bytes> = get.keys.iter().map(|key| argument(key)).collect();
+    if get.raw && keys.len() > 1 {
+        return Err(Stop::usage("--raw prints one value: name one key, or leave --raw out"));
+    }
+    with_client(&get.connect, async |client| match &keys[..] {
+        [key] => one(get, &client, key, consistency).await,
+        _ => several(get, &client, &keys, consistency).await,
     })
+}
+
+async fn one(get: &Get, client: &Client, key: &Bytes, consistency: Consistency) -> Result<(), Stop> {
+    let read = client.get_with(key.clone(), consistency).await?;
+    // Here by a flag, JSON and raw exclude each other; a flag beats JSON from elsewhere.
+    if get.output.json && !get.raw {
+        out::line(Object::new().bytes("key", key).read(&read).finish())?;
+        return if read.row.is_some() { Ok(()) } else { Err(Stop::not_found()) };
+    }
+    let Some(row) = read.row else {
+        let _ = writeln!(std::io::stderr(), "(not found)");
+        return Err(Stop::not_found());
+    };
+    let mut out = Out::new();
+    out.write(&row.value)?;
+    if get.raw { out.flush() } else { out.line("") }
+}
+
+async fn several(get: &Get, client: &Client, keys: &[Bytes], consistency: Consistency) -> Result<(), Stop> {
+    let rows = read(client, keys, consistency).await?;
+    let mut out = Out::new();
+    let mut line = Vec::new();
+    for (key, row) in keys.iter().zip(&rows) {
+        line.clear();
+        match row {
+            _ if get.output.json => {
+                line = Object::new().bytes("key", key).row(row.as_ref()).finish();
+                line.push(b'\n');
+            }
+            Some(row) => row_into(&mut line, key, Some(&row.value)),
+            None => {
+                escape_into(&mut line, key);
+                line.extend_from_slice(b"\t(not found)\n");
+                // In its place, where both go to one terminal.
+                out.flush()?;
+                let _ = std::io::stderr().write_all(&line);
+                continue;
+            }
+        }
+        out.write(&line)?;
+    }
+    out.flush()?;
+    if rows.iter().all(Option::is_some) { Ok(()) } else { Err(Stop::not_found()) }
+}
+
+/// The rows of all keys, in their order.
+async fn read(client: &Client, keys: &[Bytes], consistency: Consistency) -> Result<Vec<Option<Row>>, Stop> {
+    if consistency == Consistency::Linearizable {
+        let read = client.get_many(keys.iter().cloned()).await;
+        return read
+            .map_err(|failure| Stop { code: code_by_what_is_there(&failure), message: failure.to_string() });
+    }
+    // Of one moment are only linearizable reads, so each key may as well be asked for by itself: all at the same time.
+    let ask = |key: &Bytes| {
+        let (client, key) = (client.clone(), key.clone());
+        tokio::spawn(async move { client.get_with(key, consistency).await })
+    };
+    let asked: Vec<_> = keys.iter().map(ask).collect();
+    let mut rows = Vec::with_capacity(keys.len());
+    for answer in asked {
+        let read = answer.await.map_err(|_| Stop::unavailable("a key's task broke down"))?;
+        rows.push(read?.row);
+    }
+    Ok(rows)
 }

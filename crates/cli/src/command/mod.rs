@@ -9,6 +9,7 @@ pub(crate) mod dev;
 pub(crate) mod export;
 pub(crate) mod get;
 pub(crate) mod import;
+pub(crate) mod incr;
 pub(crate) mod list;
 pub(crate) mod man;
 pub(crate) mod put;
@@ -16,6 +17,7 @@ pub(crate) mod shell;
 pub(crate) mod start;
 pub(crate) mod status;
 pub(crate) mod version;
+pub(crate) mod write;
 
 use crate::args::Command;
 use crate::stop::Stop;
@@ -28,6 +30,8 @@ pub(crate) fn run(command: Command) -> Result<(), Stop> {
         Command::Put(put) => put::run(&put),
         Command::Get(get) => get::run(&get),
         Command::Delete(delete) => delete::run(&delete),
+        Command::Incr(incr) => incr::run(&incr),
+        Command::Write(write) => write::run(&write),
         Command::List(list) => list::run(&list),
         Command::Import(import) => import::run(&import),
         Command::Export(export) => export::run(&export),

@@ -1,24 +1,28 @@
-//! `ringfort put KEY VALUE`
+//! `ringfort put KEY VALUE [--if-…]`
 
 use std::ffi::OsString;
 use std::io::Read;
 
 use bytes::Bytes;
 use clap::Args;
+use ringfort_client::{Condition, Decision};
 use ringfort_types::limits::VALUE_BYTES_MAX;
 
 use crate::args::{Connect, Output};
+use crate::condition::{self, IfThere};
 use crate::connection::{argument, with_client};
 use crate::json::Object;
-use crate::out;
 use crate::stop::Stop;
 
 /// Set a key to a value; prints OK when a majority of replicas have it on disk
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  ringfort put name Ada\n  ringfort put photo - < photo.jpg\n  ringfort put name Ada --json\n\n\
-    JSON: the receipt: key, revision (of its shard, made by this write), shard, term and index (of its log), and copies \
-    (replicas that were known to have it on disk). Bytes that are not UTF-8 are in key_base64."
+    after_help = "Examples:\n  ringfort put name Ada\n  ringfort put photo - < photo.jpg\n  ringfort put name Ada --json\n  \
+    ringfort put lock me --if-absent\n  ringfort put name Grace --if-value Ada\n\n\
+    A condition that is not met is exit code 1, with what was found on stderr, and nothing is changed. JSON: key, done \
+    (true) and the receipt: revision (of its shard, made by this write), shard, term and index (of its log), and copies \
+    (replicas that were known to have it on disk). Condition not met: key, done (false), revision (the key's; null if it \
+    is not there) and index. Bytes that are not UTF-8 are in key_base64."
 )]
 pub(crate) struct Put {
     /// 1 to 16384 bytes
@@ -26,6 +30,11 @@ pub(crate) struct Put {
     /// At most 8 MiB; `-` reads it from stdin, to the end
     #[arg(allow_hyphen_values = true)]
     value: OsString,
+    /// Only if the key is not there
+    #[arg(long, conflicts_with = "if_there")]
+    if_absent: bool,
+    #[command(flatten)]
+    if_there: IfThere,
     #[command(flatten)]
     output: Output,
     #[command(flatten)]
@@ -35,12 +44,13 @@ pub(crate) struct Put {
 pub(crate) fn run(put: &Put) -> Result<(), Stop> {
     let key = argument(&put.key);
     let value = if put.value == "-" { read_stdin()? } else { argument(&put.value) };
+    let condition = put.if_absent.then_some(Condition::Absent).or_else(|| put.if_there.condition());
     with_client(&put.connect, async |client| {
-        let receipt = client.put(key.clone(), value).await?;
-        if put.output.json {
-            return out::line(Object::new().bytes("key", &key).receipt(&receipt).finish());
-        }
-        out::line("OK")
+        let decision = match condition {
+            Some(condition) => client.put_if(key.clone(), value, condition).await?,
+            None => Decision::Done(client.put(key.clone(), value).await?),
+        };
+        condition::answer(&decision, put.output.json.then(|| Object::new().bytes("key", &key)))
     })
 }
 

@@ -4,10 +4,11 @@ use clap::Args;
 
 use crate::args::{Connect, Output};
 use crate::connection::with_client;
+use crate::reading::Reading;
 use crate::shell;
 use crate::stop::Stop;
 
-/// Type commands: put, get, delete, list, status, help, exit
+/// Type commands: put, get, delete, incr, list, status, help, exit
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  ringfort shell\n  printf 'put name Ada\\nget name\\n' | ringfort shell\n\n\
@@ -20,8 +21,13 @@ pub(crate) struct Shell {
     output: Output,
     #[command(flatten)]
     connect: Connect,
+    #[command(flatten)]
+    reading: Reading,
 }
 
 pub(crate) fn run(command: &Shell) -> Result<(), Stop> {
-    with_client(&command.connect, async |client| shell::talk(&client, None, command.output.json).await)
+    let consistency = command.reading.consistency();
+    with_client(&command.connect, async |client| {
+        shell::talk(&client, consistency, None, command.output.json).await
+    })
 }

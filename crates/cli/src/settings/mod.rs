@@ -2,9 +2,9 @@
 //!
 //! A setting is a flag that says how a command works, not what it is to do this once (`OF_ONE_CALL`). Its other names
 //! follow from its flag's, by one rule: `--data-dir` of `start` is `data-dir` in the file's table `[start]`, and
-//! `RINGFORT_START_DATA_DIR` in the environment. What all commands have in common (`--addr` of nodes to talk to,
-//! `--timeout`, `--json`) stands at the top of the file and has no command in its variable; set for one command, it
-//! holds there. So a new flag is a setting as soon as it is a flag.
+//! `RINGFORT_START_DATA_DIR` in the environment. What commands have in common (`--addr` of nodes to talk to, `--timeout`,
+//! `--consistency` of reads, `--json`) stands at the top of the file and has no command in its variable; set for one
+//! command, it holds there. So a new flag is a setting as soon as it is a flag.
 //!
 //! A flag beats the environment, the environment the file, the file the default. The winner is handed to clap as the
 //! flag's default: whatever its origin, a value is read and refused by the same code. No file is read unless one is
@@ -26,8 +26,18 @@ use file::SettingsFile;
 pub(crate) use nearest::nearest;
 
 /// Flags that say what to do this once.
-const OF_ONE_CALL: [(&str, &str); 11] = [
+const OF_ONE_CALL: [(&str, &str); 20] = [
+    ("put", "if-absent"),
+    ("put", "if-present"),
+    ("put", "if-revision"),
+    ("put", "if-value"),
     ("get", "raw"),
+    // Short for a value of --consistency, which is the setting.
+    ("get", "stale"),
+    ("delete", "if-present"),
+    ("delete", "if-revision"),
+    ("delete", "if-value"),
+    ("write", "file"),
     ("list", "prefix"),
     ("list", "from"),
     ("list", "limit"),

@@ -1,12 +1,12 @@
 //! How the shell's answers look: as the small key-value shells that people know, or as JSON, an object each.
 
-use ringfort_client::Read;
+use ringfort_client::{Counted, Read};
 use ringfort_types::{ClusterState, Failure, Receipt};
 
 use crate::command::status;
 use crate::json::{self, Object};
 use crate::out::Out;
-use crate::stop::{Stop, code_of};
+use crate::stop::Stop;
 
 /// Writes answers. Those that are worth an exit code return it.
 #[derive(Debug)]
@@ -32,9 +32,17 @@ impl Answers {
 
     fn written(&mut self, text: &str, key: &[u8], receipt: &Receipt) -> Result<(), Stop> {
         if self.json {
-            return self.out.line(Object::new().bytes("key", key).receipt(receipt).finish());
+            return self.out.line(Object::new().bytes("key", key).done(receipt).finish());
         }
         self.out.line(text)
+    }
+
+    /// An increment is acknowledged.
+    pub(super) fn counted(&mut self, key: &[u8], counted: &Counted) -> Result<(), Stop> {
+        if self.json {
+            return self.out.line(Object::new().bytes("key", key).counted(counted).finish());
+        }
+        self.out.line(counted.value.to_string())
     }
 
     /// What a get found.
@@ -89,14 +97,14 @@ impl Answers {
         Ok(2)
     }
 
-    /// A request failed.
-    pub(super) fn failed(&mut self, failure: &Failure) -> Result<u8, Stop> {
+    /// A request failed, which is worth this exit code.
+    pub(super) fn failed(&mut self, failure: &Failure, code: u8) -> Result<u8, Stop> {
         if self.json {
-            self.out.line(Object::new().failure(failure).finish())?;
+            self.out.line(Object::new().failure(failure, code).finish())?;
         } else {
             self.out.line(format!("error: {failure}"))?;
         }
-        Ok(code_of(failure))
+        Ok(code)
     }
 
     /// Something that was asked of this process could not be done.

@@ -17,17 +17,18 @@ use tokio_stream::StreamExt;
 
 use crate::command::dev::Nodes;
 use crate::signals::{Asked, Signals};
-use crate::stop::Stop;
+use crate::stop::{Stop, code_by_what_is_there, code_of};
 use answer::Answers;
 use input::{Input, Line};
 use order::Order;
 
-const COMMANDS: &str = "Commands: put/get/list/exit, also delete/status/help";
-const COMMANDS_DEV: &str = "Commands: put/get/list/exit, also delete/status/help and kill/start";
+const COMMANDS: &str = "Commands: put/get/list/exit, also delete/incr/status/help";
+const COMMANDS_DEV: &str = "Commands: put/get/list/exit, also delete/incr/status/help and kill/start";
 const HELP: &str = "\
 put <key> <value>         set a key; the value is the rest of the line
 get <key>                 print a key and its value
 delete <key>              remove a key
+incr <key> [<n>]          add to a number, and print the sum; without n, 1
 list [<prefix>] [<n>]     print rows in key order, at most n
 status                    nodes, who leads what, lag, keys, bytes
 help                      this
@@ -37,7 +38,12 @@ kill <node>               end a node's process at once, as kill -9 does
 start <node>              start it again";
 
 /// Reads and answers lines until there are no more. `nodes` are those that this process has started.
-pub(crate) async fn talk(client: &Client, mut nodes: Option<&mut Nodes>, json: bool) -> Result<(), Stop> {
+pub(crate) async fn talk(
+    client: &Client,
+    consistency: Consistency,
+    mut nodes: Option<&mut Nodes>,
+    json: bool,
+) -> Result<(), Stop> {
     let mut signals = Signals::new()?;
     let mut input = Input::open(nodes.is_some())?;
     let interactive = input.interactive();
@@ -63,7 +69,7 @@ pub(crate) async fn talk(client: &Client, mut nodes: Option<&mut Nodes>, json: b
             break;
         }
         let code = tokio::select! {
-            code = obey(client, nodes.as_deref_mut(), order, &mut answers) => code?,
+            code = obey(client, consistency, nodes.as_deref_mut(), order, &mut answers) => code?,
             asked = signals.next() => {
                 if !interactive || asked == Asked::End {
                     return Err(asked.stop());
@@ -80,6 +86,7 @@ pub(crate) async fn talk(client: &Client, mut nodes: Option<&mut Nodes>, json: b
 /// Carries one order out and prints its answer; returns the exit code that it is worth.
 async fn obey(
     client: &Client,
+    consistency: Consistency,
     nodes: Option<&mut Nodes>,
     order: Order<'_>,
     answers: &mut Answers,
@@ -91,13 +98,17 @@ async fn obey(
             Ok(receipt) => answers.stored(key, &receipt).map(Ok)?,
             Err(failure) => Err(failure),
         },
-        Order::Get { key } => match client.get_with(own(key), Consistency::Linearizable).await {
+        Order::Get { key } => match client.get_with(own(key), consistency).await {
             Ok(read) => answers.read(key, &read).map(Ok)?,
             Err(failure) => Err(failure),
         },
         Order::Delete { key } => match client.delete(own(key)).await {
             Ok(receipt) => answers.deleted(key, &receipt).map(Ok)?,
             Err(failure) => Err(failure),
+        },
+        Order::Incr { key, by } => match client.increment(own(key), by).await {
+            Ok(counted) => answers.counted(key, &counted).map(Ok)?,
+            Err(failure) => return answers.failed(&failure, code_by_what_is_there(&failure)),
         },
         Order::List { prefix, limit } => {
             let wanted = List { prefix: own(prefix), limit, ..List::default() };
@@ -128,7 +139,7 @@ async fn obey(
     };
     match done {
         Ok(()) => Ok(0),
-        Err(failure) => answers.failed(&failure),
+        Err(failure) => answers.failed(&failure, code_of(&failure)),
     }
 }
 

@@ -3,6 +3,8 @@
 //! The verb in any case, then words. A value is the rest of the line, spaces inside it included; spaces around it are
 //! not part of it.
 
+use std::str::FromStr;
+
 /// One line, understood or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order<'a> {
@@ -15,6 +17,10 @@ pub(crate) enum Order<'a> {
     },
     Delete {
         key: &'a [u8],
+    },
+    Incr {
+        key: &'a [u8],
+        by: i64,
     },
     /// A limit of 0 is none.
     List {
@@ -40,7 +46,8 @@ pub(crate) enum Order<'a> {
 }
 
 /// Every verb, for completion.
-pub(crate) const VERBS: [&str; 8] = ["put", "get", "list", "delete", "status", "help", "exit", "quit"];
+pub(crate) const VERBS: [&str; 9] =
+    ["put", "get", "list", "delete", "incr", "status", "help", "exit", "quit"];
 /// Verbs that only `dev` has.
 pub(crate) const VERBS_DEV: [&str; 2] = ["kill", "start"];
 
@@ -62,8 +69,18 @@ pub(crate) fn parse(line: &[u8]) -> Order<'_> {
         b"get" => Order::Get { key: first },
         b"delete" | b"del" if first.is_empty() || !second.is_empty() => Order::Usage("Usage: delete <key>"),
         b"delete" | b"del" => Order::Delete { key: first },
+        b"incr" => {
+            let by = if second.is_empty() { Some(1) } else { number(second) };
+            match by {
+                Some(by) if !first.is_empty() && more.trim_ascii().is_empty() => {
+                    Order::Incr { key: first, by }
+                }
+                _ => Order::Usage("Usage: incr <key> [<n>]"),
+            }
+        }
         b"list" => {
-            let limit = if second.is_empty() { Some(0) } else { number(second).filter(|limit| *limit > 0) };
+            let limit =
+                if second.is_empty() { Some(0) } else { number(second).filter(|limit: &u64| *limit > 0) };
             match limit {
                 Some(limit) if more.trim_ascii().is_empty() => Order::List { prefix: first, limit },
                 _ => Order::Usage("Usage: list [<prefix>] [<n>]"),
@@ -94,7 +111,7 @@ fn word(text: &[u8]) -> (&[u8], &[u8]) {
     text.split_at(end)
 }
 
-fn number(text: &[u8]) -> Option<u64> {
+fn number<N: FromStr>(text: &[u8]) -> Option<N> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
@@ -117,6 +134,9 @@ mod tests {
         assert_eq!(parse(b"get a b"), Order::Usage("Usage: get <key>"));
         assert_eq!(parse(b"delete"), Order::Usage("Usage: delete <key>"));
         assert_eq!(parse(b"list a b"), Order::Usage("Usage: list [<prefix>] [<n>]"));
+        for line in [&b"incr"[..], b"incr k 1.5", b"incr k 1 2", b"incr k 9223372036854775808"] {
+            assert_eq!(parse(line), Order::Usage("Usage: incr <key> [<n>]"));
+        }
         assert_eq!(parse(b"kill"), Order::Usage("Usage: kill <node>"));
     }
 
@@ -124,6 +144,8 @@ mod tests {
     fn the_other_orders() {
         assert_eq!(parse(b"get k"), Order::Get { key: b"k" });
         assert_eq!(parse(b"del k"), Order::Delete { key: b"k" });
+        assert_eq!(parse(b"incr k"), Order::Incr { key: b"k", by: 1 });
+        assert_eq!(parse(b"INCR k -5 \r"), Order::Incr { key: b"k", by: -5 });
         assert_eq!(parse(b"list"), Order::List { prefix: b"", limit: 0 });
         assert_eq!(parse(b"list a 5"), Order::List { prefix: b"a", limit: 5 });
         assert_eq!((parse(b"exit"), parse(b"Quit")), (Order::Exit, Order::Exit));

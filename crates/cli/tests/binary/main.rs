@@ -1,5 +1,6 @@
 //! The shipped binary, from outside: every test here runs `ringfort` itself.
 
+mod book;
 mod cluster;
 mod counter;
 mod files;
@@ -10,3 +11,4 @@ mod survival;
 mod tools;
 mod trio;
 mod usage;
+mod writes;

@@ -68,7 +68,7 @@ fn a_flag_beats_the_environment_that_the_file_and_that_the_default() {
     // A command is asked about without what it would need to run.
     let give_up = said(&mut config(&["import", "--give-up", "7s"]), "import.give-up");
     assert_eq!((&give_up["value"], &give_up["from"]), (&"7s".into(), &"flag".into()));
-    assert_eq!(said(&mut config(&["get"]), "get.stale")["value"], "false");
+    assert_eq!(said(&mut config(&["status"]), "status.shards")["value"], "false");
 
     let start = |more: &[&str]| config(&[&with_file[..], &["start"], more].concat());
     let cache = said(&mut start(&[]), "start.cache-mb");

@@ -93,17 +93,21 @@ pub(crate) struct Dev {
 impl Dev {
     /// Three nodes with data in this directory, ready.
     pub(crate) fn start(directory: &Path) -> Dev {
-        let base_port = free_ports(3);
-        let mut command =
-            ringfort(&["dev", "--shards", "16", "--base-port", &base_port.to_string(), "--data-dir"]);
-        command.arg(directory).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("starts");
-        let shell = child.stdin.take();
-        let answers = BufReader::new(child.stdout.take().expect("piped"));
-        let mut dev = Dev { child, base_port, shell, answers };
+        let mut dev = Dev::start_as(directory, &["--shards", "16"]);
         assert_eq!(dev.say("put ready yes"), "Stored and replicated");
         assert_eq!(dev.say("delete ready"), "Deleted");
         dev
+    }
+
+    /// Three nodes with data in this directory, as these flags say. Ready when the shell first answers.
+    pub(crate) fn start_as(directory: &Path, flags: &[&str]) -> Dev {
+        let base_port = free_ports(3);
+        let mut command = ringfort(&["dev", "--base-port", &base_port.to_string(), "--data-dir"]);
+        command.arg(directory).args(flags).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("starts");
+        let shell = child.stdin.take();
+        let answers = BufReader::new(child.stdout.take().expect("piped"));
+        Dev { child, base_port, shell, answers }
     }
 
     /// Says one line to the shell; its answer has one line.

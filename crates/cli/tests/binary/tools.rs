@@ -5,12 +5,14 @@ use std::process::{Command, Stdio};
 
 use crate::support::{objects, refusal, ringfort, run, stdout};
 
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 18] = [
     "start",
     "dev",
     "put",
     "get",
     "delete",
+    "incr",
+    "write",
     "list",
     "import",
     "export",
@@ -59,6 +61,8 @@ fn bash_completes_with_its_script() {
     let Some(exports) = complete("ringfort exp", 1) else { return };
     assert_eq!(exports, "export");
     assert_eq!(complete("ringfort import --give", 2).as_deref(), Some("--give-up"));
+    assert_eq!(complete("ringfort put k v --if-a", 4).as_deref(), Some("--if-absent"));
+    assert_eq!(complete("ringfort get k --consistency s", 4).as_deref(), Some("stale"));
     assert_eq!(complete("ringfort completions f", 2).as_deref(), Some("fish"));
 }
 
@@ -68,19 +72,21 @@ fn man_writes_a_page_for_every_command() {
     let out = directory.path().join("share/man1");
     let output = run(ringfort(&["man", "--out"]).arg(&out), b"");
     assert_eq!(output.status.code(), Some(0));
-    assert_eq!(stdout(&output), format!("wrote 17 pages to {}\n", out.display()));
+    assert_eq!(stdout(&output), format!("wrote 19 pages to {}\n", out.display()));
     let page = |name: &str| fs::read_to_string(out.join(name)).unwrap_or_else(|_| panic!("no page {name}"));
-    assert_eq!(fs::read_dir(&out).expect("made").count(), 17);
+    assert_eq!(fs::read_dir(&out).expect("made").count(), 19);
     for command in COMMANDS {
         let page = page(&format!("ringfort-{command}.1"));
         assert!(page.contains(&format!(".TH ringfort-{command} 1")), "{page:.200}");
     }
     assert!(page("ringfort-start.1").contains("RINGFORT_START_DATA_DIR"));
+    assert!(page("ringfort-get.1").contains("RINGFORT_CONSISTENCY"));
+    assert!(!page("ringfort-put.1").contains("RINGFORT_PUT_IF"), "what is done this once is no setting");
     assert!(!page("ringfort-start.1").contains("eof"), "hidden flags are not for people");
     let main = run(&mut ringfort(&["man"]), b"");
     assert!(main.status.success() && stdout(&main) == page("ringfort.1"));
     let again = run(&mut ringfort(&["man", "--json", "--out", out.to_str().expect("a plain path")]), b"");
-    assert_eq!(objects(&again)[0]["pages"], 17);
+    assert_eq!(objects(&again)[0]["pages"], 19);
     let (code, line) = refusal(&run(&mut ringfort(&["man", "--out", "/dev/null/pages"]), b""));
     assert!(code == Some(2) && line.contains("/dev/null/pages") && line.contains("--out"), "{line}");
 }

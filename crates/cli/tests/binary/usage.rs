@@ -33,6 +33,19 @@ fn wrong_usage_is_one_line_and_two() {
     assert_refused(&["fly"], 2, "unrecognized subcommand 'fly'");
     assert_refused(&["get"], 2, "<KEY>");
     assert_refused(&["put", "k"], 2, "<VALUE>");
+    assert_refused(&["put", "k", "v", "--if-absent", "--if-value", "w"], 2, "'--if-absent' cannot be used");
+    assert_refused(&["put", "k", "v", "--if-revision", "7", "--if-value", "w"], 2, "cannot be used");
+    assert_refused(&["put", "k", "v", "--if-revision", "0"], 2, "--if-revision");
+    assert_refused(&["delete", "k", "--if-revision", "7", "--if-present"], 2, "cannot be used");
+    assert_refused(&["delete", "k", "--if-absent"], 2, "--if-absent");
+    assert_refused(&["incr", "k", "1.5"], 2, "1.5");
+    assert_refused(&["incr", "k", "9223372036854775808"], 2, "9223372036854775808");
+    assert_refused(&["get", "k", "--consistency", "fresh"], 2, "linearizable, stale");
+    assert_refused(&["get", "k", "--stale", "--consistency", "linearizable"], 2, "cannot be used");
+    assert_refused(&["get", "a", "b", "--raw"], 2, "--raw prints one value");
+    assert_refused(&["--consistency", "stale", "put", "k", "v"], 2, "has no use for it");
+    assert_refused(&["write", "--file", "/nowhere/changes"], 2, "/nowhere/changes");
+    assert_refused(&["write", "--file", "/"], 2, "directory");
     assert_refused(&["get", "k", "--timeout", "5"], 2, "needs a unit");
     assert_refused(&["get", "k", "--addr", "localhost"], 2, "has no port");
     assert_refused(&["--addr", "a b:1", "get", "k"], 2, "no host name has");
@@ -64,6 +77,10 @@ fn limits_hold_whether_or_not_anybody_is_there() {
     let value = vec![b'v'; 8 * 1024 * 1024 + 1];
     let (code, line) = refusal(&run(&mut ringfort(&with(&["put", "k", "-"])), &value));
     assert!(code == Some(2) && line.contains("8388608"), "{line}");
+    let (code, line) = refusal(&run(&mut ringfort(&with(&["write"])), b"put\ta\t1\nput\tb\n"));
+    assert!(code == Some(2) && line.starts_with("line 2: something is missing"), "{line}");
+    let (code, line) = refusal(&run(&mut ringfort(&with(&["write"])), b""));
+    assert!(code == Some(2) && line.contains("nothing to write"), "{line}");
     let (code, line) = refusal(&run(&mut ringfort(&with(&["import", "-"])), b"no tab here\n"));
     assert!(code == Some(2) && line.contains("line 1: no tab"), "{line}");
 }
@@ -71,8 +88,18 @@ fn limits_hold_whether_or_not_anybody_is_there() {
 #[test]
 fn nobody_there_is_three_and_names_the_addresses() {
     let nobody = ["--addr", "127.0.0.1:1,127.0.0.1:2", "--timeout", "300ms"];
-    let commands: [&[&str]; 7] =
-        [&["get", "k"], &["put", "k", "v"], &["delete", "k"], &["list"], &["status"], &["check"], &["bench"]];
+    let commands: [&[&str]; 10] = [
+        &["get", "k"],
+        &["get", "k", "l"],
+        &["put", "k", "v"],
+        &["put", "k", "v", "--if-absent"],
+        &["delete", "k"],
+        &["incr", "k"],
+        &["list"],
+        &["status"],
+        &["check"],
+        &["bench"],
+    ];
     for command in commands {
         let (code, line) = refused(&[&nobody[..], command].concat());
         assert_eq!(code, Some(3), "{command:?}: {line}");
@@ -112,8 +139,7 @@ fn a_port_in_use_is_said_before_anything_starts() {
 fn the_shell_needs_nobody_to_say_how_it_is_used() {
     let arguments = ["shell", "--addr", "127.0.0.1:1", "--timeout", "200ms"];
     let output = run(&mut ringfort(&arguments), b"\nput a\nget\nfly\nexit\nget never\n");
-    let expected =
-        "Usage: put <key> <value>\nUsage: get <key>\nCommands: put/get/list/exit, also delete/status/help\n";
+    let expected = "Usage: put <key> <value>\nUsage: get <key>\nCommands: put/get/list/exit, also delete/incr/status/help\n";
     assert_eq!(stdout(&output), expected);
     assert_eq!(output.status.code(), Some(2));
     let output = run(&mut ringfort(&arguments), b"get a\nfly");
