@@ -59,6 +59,12 @@ pub(crate) struct Start {
     /// Cache of table blocks, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     cache_mb: u64,
+    /// Log kept for nodes that come back, in MiB; it takes up to half as much again on disk
+    #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    log_mb: u64,
+    /// Most that is sent to nodes that need whole tables, in MiB a second
+    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    snapshot_mb_per_s: u64,
     /// What to tell on stderr
     #[arg(long, value_name = "LEVEL", default_value = "warn", value_parser = ["error", "warn", "info", "debug", "trace"])]
     log_level: String,
@@ -121,6 +127,8 @@ fn config(start: Start) -> Config {
         replicas: start.replicas,
         memtable_bytes: start.memtable_mb * MIB,
         cache_bytes: start.cache_mb * MIB,
+        log_bytes: start.log_mb * MIB,
+        snapshot_bytes_per_s: start.snapshot_mb_per_s * MIB,
         ..Config::new(start.addr, data_dir)
     }
 }
