@@ -81,6 +81,9 @@ impl World {
                 let keys = self.keys_led_by(host);
                 self.schedule(election_us, Next::Poke { host, keys, left: POKES });
             }
+            Fault::Doze | Fault::Abdicate | Fault::Blink if runs && host != other => {
+                self.ambush(fault, host, other, for_us, &mut random);
+            }
             Fault::BreakLink if host != other => self.break_link(host, other),
             Fault::SlowLink | Fault::LoseFrames | Fault::ReorderFrames | Fault::RepeatFrames
                 if host != other =>
@@ -95,10 +98,7 @@ impl World {
                 self.schedule(for_us, Next::Cure(Cure::Mend { from: host, to: other }));
             }
             Fault::Pause if runs => {
-                self.hosts[host].pauses += 1;
-                let pause = self.hosts[host].pauses;
-                self.hosts[host].paused = Some(pause);
-                self.schedule(for_us, Next::Cure(Cure::Resume { host, pause }));
+                self.pause(host, for_us);
             }
             Fault::SlowProcess => {
                 self.hosts[host].slowness = random.between(3, 60);
@@ -112,15 +112,22 @@ impl World {
         }
     }
 
+    pub(crate) fn pause(&mut self, host: usize, for_us: u64) {
+        self.hosts[host].pauses += 1;
+        let pause = self.hosts[host].pauses;
+        self.hosts[host].paused = Some(pause);
+        self.schedule(for_us, Next::Cure(Cure::Resume { host, pause }));
+    }
+
     /// So many of a hundred frames from this node get lost, and so many to it.
-    fn lose_frames_of(&mut self, host: usize, from_percent: u64, to_percent: u64) {
+    pub(crate) fn lose_frames_of(&mut self, host: usize, from_percent: u64, to_percent: u64) {
         for other in (0..self.hosts.len()).filter(|other| *other != host) {
             self.network.link(host, other).loses_percent = from_percent;
             self.network.link(other, host).loses_percent = to_percent;
         }
     }
 
-    fn ask_to_stop(&mut self, host: usize) {
+    pub(crate) fn ask_to_stop(&mut self, host: usize) {
         if let Some(process) = self.hosts[host].process.as_mut()
             && !process.is_stopping
         {

@@ -27,6 +27,7 @@
 //! goes through, if with crashes: lists that differ are the node's own tests' business. What lies between sockets
 //! and node (`server`, `client`, `proto`) is not simulated.
 
+mod ambushes;
 mod clients;
 mod clock;
 mod data;

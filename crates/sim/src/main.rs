@@ -13,7 +13,7 @@ const USAGE: &str = "\
 usage: cargo xtask sim --seed N [--trace] [--keep STRIKES] [--plant BUG]
        cargo xtask sim --seeds A..B [--twice] [--cores N]
        cargo xtask sim --fresh COUNT [--cores N]
-       cargo xtask sim --plants [SEEDS]
+       cargo xtask sim --plants [SEEDS] [--plant BUG]
        cargo xtask sim --failovers KILLS
 
 --seed        one run of 60 simulated seconds: its plan, what came of it, the hash of everything that happened
@@ -23,7 +23,7 @@ usage: cargo xtask sim --seed N [--trace] [--keep STRIKES] [--plant BUG]
 --seeds       many runs on all cores; a finding is shrunk to the few strikes that it needs
   --twice     each seed twice: the hashes must be equal
 --fresh       so many seeds that nobody has run yet (they are printed)
---plants      each planted bug, and how many seeds (200) it takes to find it
+--plants      each planted bug, or this one, and how many seeds (200) it takes to find it
 --failovers   kills a leader so many times, and prints how long its shard took no writes
 
 exit code: 0 nothing found, 1 something found, 2 wrong usage";
@@ -73,7 +73,7 @@ fn main() -> ExitCode {
             let from = now.as_millis() as u64 / 100 * 10_000;
             many(from..from + count, cores, times)
         }
-        Options { plants: Some(seeds), .. } => plants(*seeds),
+        Options { plants: Some(seeds), .. } => plants(*seeds, options.plant),
         Options { failovers: Some(kills), .. } => fail_over(*kills),
         _ => {
             eprintln!("{USAGE}");
@@ -116,6 +116,9 @@ fn parse(args: &[String]) -> Result<Options, String> {
             "--help" | "-h" => return Err("the simulator".to_owned()),
             other => return Err(format!("there is no {other}")),
         }
+    }
+    if options.plant.is_some() && options.seed.is_none() && options.plants.is_none() {
+        return Err("a bug is planted in one --seed, or looked for with --plants".to_owned());
     }
     if (options.plant.is_some() || options.plants.is_some()) && !is_possible() {
         return Err(
@@ -230,11 +233,11 @@ fn keep(plan: &Plan) -> String {
     if numbers.is_empty() { "none".to_owned() } else { numbers.join(",") }
 }
 
-/// Each planted bug: how many seeds it took, and what found it.
-fn plants(seeds_max: u64) -> bool {
+/// Each planted bug, or one: how many seeds it took, and what found it.
+fn plants(seeds_max: u64, one: Option<Bug>) -> bool {
     print("| planted bug | seeds | found by | at | smallest schedule |\n|---|---|---|---|---|\n");
     let mut all = true;
-    for bug in Bug::ALL {
+    for bug in Bug::ALL.iter().filter(|bug| one.is_none_or(|one| one == **bug)) {
         let Some(found) = find_planted(*bug, seeds_max) else {
             all = false;
             print(&format!("| `{bug}` | **not found in {seeds_max}** | | | |\n"));

@@ -43,6 +43,13 @@ pub enum Fault {
     /// A node loses all frames to and from the others for just as long as they need to put others in its place; then
     /// it can speak again, and hears little of what has happened.
     Depose,
+    /// A leader that is being asked to read stands still before it hears the others' answers, and is cut off until after it
+    /// goes on.
+    Doze,
+    /// A leader that has just read is asked to stop, and does not hear what comes of it.
+    Abdicate,
+    /// A follower that is being asked to read ends and starts again at once, twice; what was on its way to it arrives late.
+    Blink,
     /// A connection breaks, with whatever is under way, and is made again.
     BreakLink,
     /// A connection gets slow.
@@ -63,7 +70,7 @@ pub enum Fault {
 
 /// All kinds, each with the longest time that it lasts, in milliseconds. Of those that end a process it is the time
 /// until the next start.
-const KINDS: [(Fault, u64); 22] = [
+const KINDS: [(Fault, u64); 25] = [
     (Fault::Kill, 15_000),
     (Fault::KillDuringWrite, 4_000),
     (Fault::PowerLoss, 4_000),
@@ -78,6 +85,9 @@ const KINDS: [(Fault, u64); 22] = [
     (Fault::OneWay, 4_000),
     (Fault::Cut, 4_000),
     (Fault::Depose, 1_000),
+    (Fault::Doze, 1_200),
+    (Fault::Abdicate, 800),
+    (Fault::Blink, 600),
     (Fault::BreakLink, 0),
     (Fault::SlowLink, 2_000),
     (Fault::LoseFrames, 3_000),

@@ -9,6 +9,7 @@ use ringfort_ring::Layout;
 use ringfort_types::{Request, Stamp, planted};
 
 use crate::Plan;
+use crate::ambushes::Step;
 use crate::clients::Clients;
 use crate::faults::Cure;
 use crate::history::Operation;
@@ -111,6 +112,8 @@ pub(crate) enum Next {
         request: Box<Request>,
     },
     Strike(Box<Strike>),
+    /// A later step of a fault that has several.
+    Step(Box<Step>),
     Cure(Cure),
 }
 
@@ -268,6 +271,7 @@ impl World {
                     self.start(host);
                 }
             }
+            Next::Step(step) => self.go_on_with(*step),
             Next::Act { client } => self.act(client),
             Next::Poke { host, keys, left } => self.poke(host, keys, left),
             Next::Answer { id, reply } => self.hear_answer(id, *reply),

@@ -1,0 +1,111 @@
+//! Faults in several steps, each at the moment when it would hurt most.
+//!
+//! Single faults meet by chance, and some rules are broken only if several meet within a few milliseconds: that is what
+//! these are for. Each is made of what can happen to real nodes.
+
+use bytes::Bytes;
+use ringfort_types::Request;
+
+use crate::clients::Asker;
+use crate::faults::Cure;
+use crate::plan::Fault;
+use crate::random::Random;
+use crate::world::{Next, World};
+
+/// Writes and reads by passers-by while an ambush lasts.
+const POKES: u32 = 30;
+/// What has been sent by then has arrived.
+const ARRIVED_US: u64 = 60_000;
+
+/// A later step.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// A process stands still, and is cut off once all that was under way to it has arrived.
+    FallAsleep { host: usize, keys: Vec<Bytes>, for_us: u64 },
+    /// A node hears nothing of the others any more.
+    BeCutOff { host: usize },
+    /// A node hears nothing of the others any more, and is asked to stop.
+    Abdicate { host: usize, keys: Vec<Bytes>, for_us: u64 },
+    /// A process ends and starts again at once, so many times more.
+    Blink { host: usize, keys: Vec<Bytes>, more: u32 },
+}
+
+impl World {
+    /// The first step.
+    pub(crate) fn ambush(
+        &mut self,
+        fault: Fault,
+        host: usize,
+        other: usize,
+        for_us: u64,
+        random: &mut Random,
+    ) {
+        let keys = self.keys_led_by(if fault == Fault::Blink { other } else { host });
+        let Some(key) = (!keys.is_empty()).then(|| keys[random.below(keys.len() as u64) as usize].clone())
+        else {
+            return;
+        };
+        let step = match fault {
+            Fault::Doze => {
+                // So that a question is under way when it falls asleep.
+                self.read_at(host, &key);
+                Step::FallAsleep { host, keys: vec![key], for_us: for_us.max(900_000) }
+            }
+            Fault::Abdicate => {
+                for _ in 0..3 {
+                    self.read_at(host, &key);
+                }
+                Step::Abdicate { host, keys: vec![key], for_us: for_us.max(300_000) }
+            }
+            _ => {
+                let link = self.network.link(other, host);
+                link.jitter_us = random.between(20_000, 200_000);
+                self.schedule(for_us.max(1_000_000), Next::Cure(Cure::Mend { from: other, to: host }));
+                Step::Blink { host, keys: vec![key], more: 1 }
+            }
+        };
+        let after_us = match fault {
+            Fault::Doze => random.between(100, 3 * self.plan.message_us_max),
+            Fault::Abdicate => random.between(5_000, 60_000),
+            _ => random.between(500, 4 * self.plan.message_us_max),
+        };
+        self.schedule(after_us, Next::Step(Box::new(step)));
+    }
+
+    fn read_at(&mut self, host: usize, key: &Bytes) {
+        let consistency = self.draw_fresh();
+        self.ask(Asker::Passer, host, Request::Get { key: key.clone(), consistency }, 300);
+    }
+
+    pub(crate) fn go_on_with(&mut self, step: Step) {
+        if self.is_calm {
+            return;
+        }
+        match step {
+            Step::FallAsleep { host, keys, for_us } if self.hosts[host].process.is_some() => {
+                self.pause(host, for_us);
+                self.schedule(ARRIVED_US, Next::Step(Box::new(Step::BeCutOff { host })));
+                self.schedule(for_us + 400_000, Next::Cure(Cure::MendAll { host }));
+                self.schedule(for_us + 100, Next::Poke { host, keys, left: POKES });
+            }
+            Step::BeCutOff { host } => self.lose_frames_of(host, 100, 100),
+            Step::Abdicate { host, keys, for_us } => {
+                self.lose_frames_of(host, 0, 100);
+                self.ask_to_stop(host);
+                self.schedule(for_us, Next::Cure(Cure::MendAll { host }));
+                self.poke(host, keys, POKES);
+            }
+            Step::Blink { host, keys, more } if self.hosts[host].process.is_some() => {
+                self.restart_after(host, false, 0);
+                let up_us = self.random.between(15_000, 60_000);
+                self.schedule(up_us, Next::Poke { host, keys: keys.clone(), left: POKES });
+                if more > 0 {
+                    let again_us = self.random.between(100_000, 400_000);
+                    let again = Step::Blink { host, keys, more: more - 1 };
+                    self.schedule(again_us, Next::Step(Box::new(again)));
+                }
+            }
+            Step::FallAsleep { .. } | Step::Blink { .. } => {}
+        }
+    }
+}
