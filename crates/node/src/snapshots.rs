@@ -81,7 +81,8 @@ pub(crate) struct Snapshots {
     arriving: BTreeMap<ShardId, Arriving>,
     /// Followers whose last transfer was given up, with when the next may begin.
     rests: BTreeMap<(ShardId, NodeId), u64>,
-    /// Followers that have all of a table, since when.
+    /// Followers that were told to go on from a snapshot and have not answered, with when that was seen first. Not when
+    /// their table was complete: a follower that is away is told later, and may have lost it by then.
     told: BTreeMap<(ShardId, PeerId), u64>,
 }
 
@@ -208,7 +209,6 @@ impl Node {
                 if let Some(replica) = self.slots[shard.0 as usize].replica.as_mut()
                     && replica.group.offer(peer, index)
                 {
-                    self.snapshots.told.insert((shard, peer), now_us);
                     self.mark(shard);
                 }
             }
@@ -277,14 +277,26 @@ impl Node {
             self.go_on_sending(transfer);
         }
         self.snapshots.rests.retain(|_, until_us| *until_us > now_us);
-        let lost: Vec<_> = self.snapshots.told.extract_if(.., |_, since| late(*since, TOLD_US)).collect();
-        for ((shard, peer), _) in lost {
-            if let Some(replica) = self.slots[shard.0 as usize].replica.as_mut()
-                && replica.group.awaits_snapshot(peer).is_some()
-            {
-                replica.group.snapshot_failed(peer);
-                self.mark(shard);
+        let mut told = BTreeMap::new();
+        let mut lost = Vec::new();
+        for replica in self.slots.iter_mut().filter_map(|slot| slot.replica.as_mut()) {
+            for place in &replica.places {
+                if replica.group.awaits_snapshot(place.peer).is_none() {
+                    continue;
+                }
+                let key = (replica.shard, place.peer);
+                let since_us = self.snapshots.told.get(&key).copied().unwrap_or(now_us);
+                if late(since_us, TOLD_US) {
+                    replica.group.snapshot_failed(place.peer);
+                    lost.push(replica.shard);
+                } else {
+                    told.insert(key, since_us);
+                }
             }
+        }
+        self.snapshots.told = told;
+        for shard in lost {
+            self.mark(shard);
         }
         let slots = &self.slots;
         let is_of_use = |shard: &ShardId, arriving: &Arriving| {

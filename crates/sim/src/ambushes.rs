@@ -59,9 +59,9 @@ impl World {
             }
             _ => {
                 let link = self.network.link(other, host);
-                link.jitter_us = random.between(20_000, 200_000);
+                link.jitter_us = random.between(200_000, 800_000);
                 self.schedule(for_us.max(1_000_000), Next::Cure(Cure::Mend { from: other, to: host }));
-                Step::Blink { host, keys: vec![key], more: 1 }
+                Step::Blink { host, keys: vec![key], more: 2 }
             }
         };
         let after_us = match fault {

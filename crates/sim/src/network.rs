@@ -5,7 +5,8 @@
 //! connection is named by a number that rises whenever it breaks.
 //!
 //! The node must hold against worse, though: frames that get lost one by one, that overtake each other, that come
-//! twice, or late from an earlier connection. A link can be made to do each of these for a while.
+//! twice, or late from an earlier connection, even to an earlier process. A link can be made to do each of these for a
+//! while.
 
 use ringfort_consensus::inspect::inspect;
 use ringfort_node::Event;
@@ -122,7 +123,8 @@ impl World {
     pub(crate) fn arrive(&mut self, arrival: Arrival) {
         let Arrival { from, to, connection, life, is_stray, bytes } = arrival;
         let is_connected = self.network.link(from, to).connection == connection;
-        if !(is_connected || is_stray) || self.hosts[to].life != life {
+        let is_of_this_life = is_connected && self.hosts[to].life == life;
+        if !(is_of_this_life || is_stray) || self.hosts[to].process.is_none() {
             return;
         }
         let frame = PeerFrame::decode(bytes).expect("what one node encodes another decodes");

@@ -48,7 +48,7 @@ pub enum Fault {
     Doze,
     /// A leader that has just read is asked to stop, and does not hear what comes of it.
     Abdicate,
-    /// A follower that is being asked to read ends and starts again at once, twice; what was on its way to it arrives late.
+    /// A follower that is being asked to read ends and starts again at once, three times; what was on its way to it arrives late.
     Blink,
     /// A connection breaks, with whatever is under way, and is made again.
     BreakLink,
@@ -56,7 +56,7 @@ pub enum Fault {
     SlowLink,
     /// Frames get lost on the way, one by one.
     LoseFrames,
-    /// Frames overtake each other, and some arrive that were sent on an earlier connection.
+    /// Frames overtake each other, and some arrive that were sent on an earlier connection, or to an earlier process.
     ReorderFrames,
     /// Frames arrive twice (without the requests in them, which no transport repeats).
     RepeatFrames,
