@@ -59,9 +59,9 @@ impl World {
             }
             _ => {
                 let link = self.network.link(other, host);
-                link.jitter_us = random.between(200_000, 800_000);
+                link.jitter_us = random.between(200_000, 400_000);
                 self.schedule(for_us.max(1_000_000), Next::Cure(Cure::Mend { from: other, to: host }));
-                Step::Blink { host, keys: vec![key], more: 2 }
+                Step::Blink { host, keys: vec![key], more: 3 }
             }
         };
         let after_us = match fault {
@@ -100,7 +100,7 @@ impl World {
                 let up_us = self.random.between(15_000, 60_000);
                 self.schedule(up_us, Next::Poke { host, keys: keys.clone(), left: POKES });
                 if more > 0 {
-                    let again_us = self.random.between(100_000, 400_000);
+                    let again_us = self.random.between(100_000, 250_000);
                     let again = Step::Blink { host, keys, more: more - 1 };
                     self.schedule(again_us, Next::Step(Box::new(again)));
                 }

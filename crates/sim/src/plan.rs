@@ -48,7 +48,7 @@ pub enum Fault {
     Doze,
     /// A leader that has just read is asked to stop, and does not hear what comes of it.
     Abdicate,
-    /// A follower that is being asked to read ends and starts again at once, three times; what was on its way to it arrives late.
+    /// A follower that is being asked to read ends and starts again at once, several times; what was on its way to it arrives late.
     Blink,
     /// A connection breaks, with whatever is under way, and is made again.
     BreakLink,
