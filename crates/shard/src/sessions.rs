@@ -24,7 +24,7 @@
 //! In memory while the shard runs; [`Sessions::take_rows`] brings what has changed into the table whenever it is
 //! sealed. What has changed since then is in the log, like all else.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -39,6 +39,8 @@ use crate::outcome::{OUTCOME_BYTES_MIN, Outcome};
 use crate::row::{PREFIX_BYTES, SESSIONS_END, SESSIONS_KEY, session_key};
 
 const VERSION: u8 = 1;
+/// Uses that are kept although they mean nothing, besides one for each session.
+const USES_SPARE: usize = 64;
 
 /// How much a shard remembers. All replicas of a cluster must have the same, or they would forget differently; that
 /// is why no operator can set it, but only who simulates a cluster.
@@ -71,8 +73,10 @@ struct Session {
     /// The shard's number for its last use, and when that was.
     used: u64,
     used_at: HybridClock,
-    /// By sequence; above `floor`, and not above `last`.
-    outcomes: BTreeMap<u64, Outcome>,
+    /// By sequence, rising; above `floor`, and not above `last`.
+    outcomes: VecDeque<(u64, Outcome)>,
+    /// The table has it otherwise, or not at all. Says nothing about the session itself.
+    is_changed: bool,
 }
 
 /// All sessions of a shard.
@@ -80,8 +84,9 @@ struct Session {
 pub(crate) struct Sessions {
     limits: SessionLimits,
     by_client: BTreeMap<u128, Session>,
-    /// Whose each use was last, longest ago first.
-    by_use: BTreeMap<u64, u128>,
+    /// Uses in their order, each with whose it was, and among them the last one of every session. The others mean nothing,
+    /// and go now and then.
+    by_use: VecDeque<(u64, u128)>,
     /// The number of the last use.
     uses: u64,
     /// Over all sessions.
@@ -89,7 +94,7 @@ pub(crate) struct Sessions {
     /// The latest last use of a session that was forgotten.
     forgotten: HybridClock,
     /// Those that the table has otherwise, or still has.
-    changed: BTreeSet<u128>,
+    changed: Vec<u128>,
 }
 
 /// Why sessions could not be read back.
@@ -104,11 +109,11 @@ impl Sessions {
         let mut all = Sessions {
             limits,
             by_client: BTreeMap::new(),
-            by_use: BTreeMap::new(),
+            by_use: VecDeque::new(),
             uses: 0,
             outcomes: 0,
             forgotten: HybridClock(0),
-            changed: BTreeSet::new(),
+            changed: Vec::new(),
         };
         let mut malformed = None;
         let mut each = |key: &[u8], row: &Bytes| match all.read(key, row.clone()) {
@@ -119,6 +124,7 @@ impl Sessions {
             }
         };
         table.scan(&SESSIONS_KEY, Some(&SESSIONS_END), at, &mut each).map_err(Unread::Storage)?;
+        all.by_use.make_contiguous().sort_unstable();
         malformed.map_or(Ok(all), |why| Err(Unread::Malformed(why)))
     }
 
@@ -140,7 +146,7 @@ impl Sessions {
         let session = Session::decode(&mut reader)?;
         reader.finish()?;
         self.outcomes += session.outcomes.len();
-        self.by_use.insert(session.used, client);
+        self.by_use.push_back((session.used, client));
         self.by_client.insert(client, session);
         Ok(())
     }
@@ -165,9 +171,9 @@ impl Sessions {
             }
             return if prev == 0 { Ok(None) } else { Err(gap(prev, 0)) };
         };
-        if let Some(outcome) = session.outcomes.get(&sequence) {
+        if let Some(outcome) = session.outcome(sequence) {
             let forgets = planted::is(Bug::OutcomeNotRemembered);
-            return Ok(Some(*outcome).filter(|_| !forgets));
+            return Ok(Some(outcome).filter(|_| !forgets));
         }
         if sequence <= session.floor {
             return Err(Failure::rejected(
@@ -182,7 +188,7 @@ impl Sessions {
         if prev != session.last {
             return Err(gap(prev, session.last));
         }
-        let left = session.outcomes.range(floor.max(session.floor) + 1..).count();
+        let left = session.outcomes.iter().filter(|(sequence, _)| *sequence > floor).count();
         if left >= self.limits.session_outcomes {
             return Err(Failure::rejected(
                 Code::ResourceExhausted,
@@ -196,8 +202,12 @@ impl Sessions {
     pub(crate) fn remember(&mut self, stamp: &Stamp, clock: HybridClock, outcome: Outcome) {
         let session = self.enter(stamp, clock);
         session.last = stamp.sequence;
-        if session.outcomes.insert(stamp.sequence, outcome).is_none() {
-            self.outcomes += 1;
+        match session.outcomes.binary_search_by_key(&stamp.sequence, |(sequence, _)| *sequence) {
+            Ok(at) => session.outcomes[at].1 = outcome,
+            Err(at) => {
+                session.outcomes.insert(at, (stamp.sequence, outcome));
+                self.outcomes += 1;
+            }
         }
         while self.by_client.len() > self.limits.sessions || self.outcomes > self.limits.outcomes {
             self.forget_one();
@@ -212,15 +222,21 @@ impl Sessions {
     /// The session is in use, and its client knows what came of everything up to its floor.
     fn enter(&mut self, stamp: &Stamp, clock: HybridClock) -> &mut Session {
         self.uses += 1;
-        self.changed.insert(stamp.client);
+        if self.by_use.len() >= 2 * self.by_client.len() + USES_SPARE {
+            let sessions = &self.by_client;
+            self.by_use
+                .retain(|(used, client)| sessions.get(client).is_some_and(|session| session.used == *used));
+        }
+        self.by_use.push_back((self.uses, stamp.client));
         let session = self.by_client.entry(stamp.client).or_default();
-        self.by_use.remove(&session.used);
-        self.by_use.insert(self.uses, stamp.client);
+        if !std::mem::replace(&mut session.is_changed, true) {
+            self.changed.push(stamp.client);
+        }
         (session.used, session.used_at) = (self.uses, clock);
-        if stamp.floor > session.floor {
-            session.floor = stamp.floor;
-            let above = session.outcomes.split_off(&(stamp.floor + 1));
-            self.outcomes -= std::mem::replace(&mut session.outcomes, above).len();
+        session.floor = session.floor.max(stamp.floor);
+        let floor = session.floor;
+        while session.outcomes.pop_front_if(|(sequence, _)| *sequence <= floor).is_some() {
+            self.outcomes -= 1;
         }
         session
     }
@@ -228,12 +244,19 @@ impl Sessions {
     /// Forgets the session that was longest unused. The one in use now is the last of all, and within the limits by
     /// itself, so it stays.
     fn forget_one(&mut self) {
-        let Some((_, client)) = self.by_use.pop_first() else { return };
-        if let Some(session) = self.by_client.remove(&client) {
-            self.outcomes -= session.outcomes.len();
-            self.forgotten = self.forgotten.max(session.used_at);
+        while let Some((used, client)) = self.by_use.pop_front() {
+            if self.by_client.get(&client).is_none_or(|session| session.used != used) {
+                continue;
+            }
+            if let Some(session) = self.by_client.remove(&client) {
+                self.outcomes -= session.outcomes.len();
+                self.forgotten = self.forgotten.max(session.used_at);
+                if !session.is_changed {
+                    self.changed.push(client);
+                }
+            }
+            return;
         }
-        self.changed.insert(client);
     }
 
     /// Rows for all that has changed since the last time.
@@ -241,8 +264,16 @@ impl Sessions {
         if self.changed.is_empty() {
             return;
         }
+        // One that was forgotten and has begun anew may be named twice.
+        self.changed.sort_unstable();
+        self.changed.dedup();
         for client in std::mem::take(&mut self.changed) {
-            rows.push((session_key(client), self.by_client.get(&client).map(Session::encode)));
+            let session = self.by_client.get_mut(&client);
+            let row = session.map(|session| {
+                session.is_changed = false;
+                session.encode()
+            });
+            rows.push((session_key(client), row));
         }
         rows.push((Bytes::from_static(&SESSIONS_KEY), Some(self.encode())));
     }
@@ -284,6 +315,12 @@ impl Session {
         out.freeze()
     }
 
+    /// What came of this write, if it is remembered.
+    fn outcome(&self, of: u64) -> Option<Outcome> {
+        let at = self.outcomes.binary_search_by_key(&of, |(sequence, _)| *sequence).ok()?;
+        Some(self.outcomes[at].1)
+    }
+
     /// What comes after version and flags.
     fn decode(reader: &mut Reader) -> Result<Session, Malformed> {
         let mut session = Session {
@@ -291,10 +328,11 @@ impl Session {
             floor: reader.varint()?,
             used: reader.varint()?,
             used_at: HybridClock(reader.u64()?),
-            outcomes: BTreeMap::new(),
+            outcomes: VecDeque::new(),
+            is_changed: false,
         };
         for _ in 0..reader.count(1 + OUTCOME_BYTES_MIN)? {
-            session.outcomes.insert(reader.varint()?, Outcome::decode(reader)?);
+            session.outcomes.push_back((reader.varint()?, Outcome::decode(reader)?));
         }
         Ok(session)
     }
