@@ -73,8 +73,10 @@ struct Session {
     /// The shard's number for its last use, and when that was.
     used: u64,
     used_at: HybridClock,
-    /// By sequence, rising; above `floor`, and not above `last`.
-    outcomes: VecDeque<(u64, Outcome)>,
+    /// Of `last`, if that is above `floor`. Beside the others, because most sessions never have more.
+    newest: Option<Outcome>,
+    /// By sequence, rising; above `floor`, and below `last`.
+    earlier: VecDeque<(u64, Outcome)>,
     /// The table has it otherwise, or not at all. Says nothing about the session itself.
     is_changed: bool,
 }
@@ -145,7 +147,7 @@ impl Sessions {
         let client = u128::from_be_bytes(client.map_err(|_| Malformed("not the key of a session row"))?);
         let session = Session::decode(&mut reader)?;
         reader.finish()?;
-        self.outcomes += session.outcomes.len();
+        self.outcomes += session.outcomes();
         self.by_use.push_back((session.used, client));
         self.by_client.insert(client, session);
         Ok(())
@@ -188,7 +190,7 @@ impl Sessions {
         if prev != session.last {
             return Err(gap(prev, session.last));
         }
-        let left = session.outcomes.iter().filter(|(sequence, _)| *sequence > floor).count();
+        let left = session.outcomes_above(floor);
         if left >= self.limits.session_outcomes {
             return Err(Failure::rejected(
                 Code::ResourceExhausted,
@@ -201,14 +203,10 @@ impl Sessions {
     /// The command with this stamp was done, with this outcome.
     pub(crate) fn remember(&mut self, stamp: &Stamp, clock: HybridClock, outcome: Outcome) {
         let session = self.enter(stamp, clock);
+        let before = session.newest.replace(outcome).map(|before| (session.last, before));
+        session.earlier.extend(before.filter(|(sequence, _)| *sequence < stamp.sequence));
         session.last = stamp.sequence;
-        match session.outcomes.binary_search_by_key(&stamp.sequence, |(sequence, _)| *sequence) {
-            Ok(at) => session.outcomes[at].1 = outcome,
-            Err(at) => {
-                session.outcomes.insert(at, (stamp.sequence, outcome));
-                self.outcomes += 1;
-            }
-        }
+        self.outcomes += 1;
         while self.by_client.len() > self.limits.sessions || self.outcomes > self.limits.outcomes {
             self.forget_one();
         }
@@ -235,7 +233,10 @@ impl Sessions {
         (session.used, session.used_at) = (self.uses, clock);
         session.floor = session.floor.max(stamp.floor);
         let floor = session.floor;
-        while session.outcomes.pop_front_if(|(sequence, _)| *sequence <= floor).is_some() {
+        while session.earlier.pop_front_if(|(sequence, _)| *sequence <= floor).is_some() {
+            self.outcomes -= 1;
+        }
+        if session.last <= floor && session.newest.take().is_some() {
             self.outcomes -= 1;
         }
         session
@@ -249,7 +250,7 @@ impl Sessions {
                 continue;
             }
             if let Some(session) = self.by_client.remove(&client) {
-                self.outcomes -= session.outcomes.len();
+                self.outcomes -= session.outcomes();
                 self.forgotten = self.forgotten.max(session.used_at);
                 if !session.is_changed {
                     self.changed.push(client);
@@ -301,15 +302,16 @@ impl Sessions {
 
 impl Session {
     fn encode(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(32 + 16 * self.outcomes.len());
+        let mut out = BytesMut::with_capacity(32 + 16 * self.outcomes());
         out.put_slice(&[VERSION, 0]);
         put_varint(&mut out, self.last);
         put_varint(&mut out, self.floor);
         put_varint(&mut out, self.used);
         out.put_u64_le(self.used_at.0);
-        put_varint(&mut out, self.outcomes.len() as u64);
-        for (sequence, outcome) in &self.outcomes {
-            put_varint(&mut out, *sequence);
+        put_varint(&mut out, self.outcomes() as u64);
+        let earlier = self.earlier.iter().map(|(sequence, outcome)| (*sequence, outcome));
+        for (sequence, outcome) in earlier.chain(self.newest.as_ref().map(|newest| (self.last, newest))) {
+            put_varint(&mut out, sequence);
             outcome.encode(&mut out);
         }
         out.freeze()
@@ -317,8 +319,22 @@ impl Session {
 
     /// What came of this write, if it is remembered.
     fn outcome(&self, of: u64) -> Option<Outcome> {
-        let at = self.outcomes.binary_search_by_key(&of, |(sequence, _)| *sequence).ok()?;
-        Some(self.outcomes[at].1)
+        if of == self.last {
+            return self.newest;
+        }
+        let at = self.earlier.binary_search_by_key(&of, |(sequence, _)| *sequence).ok()?;
+        Some(self.earlier[at].1)
+    }
+
+    /// How many are remembered.
+    fn outcomes(&self) -> usize {
+        self.earlier.len() + usize::from(self.newest.is_some())
+    }
+
+    /// How many of them are of writes after this one.
+    fn outcomes_above(&self, floor: u64) -> usize {
+        let newest = self.newest.is_some() && self.last > floor;
+        self.earlier.iter().filter(|(sequence, _)| *sequence > floor).count() + usize::from(newest)
     }
 
     /// What comes after version and flags.
@@ -328,11 +344,17 @@ impl Session {
             floor: reader.varint()?,
             used: reader.varint()?,
             used_at: HybridClock(reader.u64()?),
-            outcomes: VecDeque::new(),
+            newest: None,
+            earlier: VecDeque::new(),
             is_changed: false,
         };
         for _ in 0..reader.count(1 + OUTCOME_BYTES_MIN)? {
-            session.outcomes.push_back((reader.varint()?, Outcome::decode(reader)?));
+            let (sequence, outcome) = (reader.varint()?, Outcome::decode(reader)?);
+            if sequence == session.last {
+                session.newest = Some(outcome);
+            } else {
+                session.earlier.push_back((sequence, outcome));
+            }
         }
         Ok(session)
     }
