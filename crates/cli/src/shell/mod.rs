@@ -176,7 +176,7 @@ async fn list(client: &Client, wanted: List, answers: &mut Answers) -> Result<Re
     let mut count = 0;
     while let Some(row) = rows.next().await {
         match row {
-            Ok((key, value)) => answers.row(&key, &value)?,
+            Ok((key, row)) => answers.row(&key, &row)?,
             Err(failure) => return Ok(Err(failure)),
         }
         count += 1;
