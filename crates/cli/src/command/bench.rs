@@ -389,7 +389,7 @@ fn report(bench: &Bench, measured: &Measured) -> Result<(), Stop> {
         object.to_string()
     } else {
         let latency = |us: u64| format!("{:.2} ms", us as f64 / 1000.0);
-        let unusual: String = unusual.into_iter().map(|unusual| format!(", {}", unusual.words)).collect();
+        let unusual = unusual.into_iter().fold(String::new(), |all, one| all + ", " + &one.words);
         format!(
             "{} over {}{unusual}: {}, {} in flight, {} keys, values of {} B, {:.1} s\n\
              {} ops/s   p50 {}   p99 {}   p99.9 {}   max {}   errors {}",

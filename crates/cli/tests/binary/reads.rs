@@ -8,7 +8,7 @@ use crate::trio::Trio;
 /// Two nodes that serve, with a row for each of so many keys, and one that is stopped in its tracks and leads nothing.
 fn with_one_hanging(keys: &[String]) -> Trio {
     let trio = Trio::start();
-    let rows: String = keys.iter().map(|key| format!("{key}\tvalue\n")).collect();
+    let rows = keys.iter().fold(String::new(), |rows, key| rows + key + "\tvalue\n");
     let imported = run(&mut trio.command(&["import", "-"]), rows.as_bytes());
     assert_eq!(imported.status.code(), Some(0), "{}", stderr(&imported));
     let node = trio.nodes[2].as_ref().expect("it runs").id().to_string();
