@@ -36,7 +36,7 @@ Examples:
   ringfort --addr 10.0.0.1:50051,10.0.0.2:50051 status
   ringfort config                               what is set, and where
 
-Exit codes: 0 done; 1 not found, or a condition not met; 2 wrong usage, or over a limit; 3 not available, or outcome unknown.";
+Exit codes: 0 done; 1 not found, or a condition not met; 2 wrong usage, or over a limit; 3 not available, outcome unknown, or fewer copies than asked for.";
 
 /// A distributed key-value store that keeps every write it has acknowledged.
 #[derive(Debug, Parser)]
