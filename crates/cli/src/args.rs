@@ -1,6 +1,6 @@
 //! The command line: what can be said, and how it is refused.
 //!
-//! `--addr`, `--timeout`, `--consistency`, `--json` and `--config` may stand before or after the command. `start` has an `--addr` of its
+//! `--addr`, `--timeout`, `--consistency`, `--reads-from`, `--copies`, `--json` and `--config` may stand before or after the command. `start` has an `--addr` of its
 //! own (where to listen), which is why only the last of them is one of clap's global arguments. What is not said here
 //! comes from the environment, a file, or the defaults; see `settings`.
 //!
@@ -22,6 +22,7 @@ use crate::command::{
 use crate::reading::Reading;
 use crate::settings;
 use crate::stop::Stop;
+use crate::writing::Writing;
 
 /// Where a node listens if nobody says otherwise.
 pub(crate) const ADDRESS_DEFAULT: &str = "127.0.0.1:50051";
@@ -35,7 +36,7 @@ Examples:
   ringfort --addr 10.0.0.1:50051,10.0.0.2:50051 status
   ringfort config                               what is set, and where
 
-Exit codes: 0 done; 1 not found, or a condition not met; 2 wrong usage, or over a limit; 3 not available, or outcome unknown.";
+Exit codes: 0 done; 1 not found, or a condition not met; 2 wrong usage, or over a limit; 3 not available, outcome unknown, or fewer copies than asked for.";
 
 /// A distributed key-value store that keeps every write it has acknowledged.
 #[derive(Debug, Parser)]
@@ -51,6 +52,8 @@ struct Cli {
     connect: Connect,
     #[command(flatten)]
     reading: Reading,
+    #[command(flatten)]
+    writing: Writing,
     #[command(flatten)]
     output: Output,
     #[command(subcommand)]

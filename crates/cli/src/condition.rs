@@ -15,6 +15,7 @@ use crate::escape::escape_into;
 use crate::json::Object;
 use crate::out;
 use crate::stop::Stop;
+use crate::writing::Writing;
 
 /// What a key that is there can be asked to be.
 #[derive(Args, Debug)]
@@ -52,11 +53,18 @@ fn found(not_met: &NotMet) -> String {
     }
 }
 
-/// Prints what came of a write: as JSON if there is an object, which has what is to be said before that.
-pub(crate) fn answer(decision: &Decision, object: Option<Object>) -> Result<(), Stop> {
+/// Prints what came of a write that was to be done so: as JSON if there is an object, which has what is to be said before
+/// that.
+pub(crate) fn answer(decision: &Decision, object: Option<Object>, writing: Writing) -> Result<(), Stop> {
     match (decision, object) {
-        (Decision::Done(receipt), Some(object)) => out::line(object.done(receipt).finish()),
-        (Decision::Done(_), None) => out::line("OK"),
+        (Decision::Done(receipt), object) => {
+            let printed = match object {
+                Some(object) => out::line(object.done(receipt).finish()),
+                None => out::line("OK"),
+            };
+            // Also if nobody has read what is printed.
+            writing.judge(receipt).and(printed)
+        }
         (Decision::NotMet(not_met), Some(object)) => {
             out::line(object.not_met(not_met).finish())?;
             Err(Stop::not_met())

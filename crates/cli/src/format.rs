@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
+use ringfort_types::Row;
 use ringfort_types::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 
 use crate::{escape, json};
@@ -15,7 +16,7 @@ pub(crate) enum Format {
     // Not doc comments: clap would print them, and make a page of the help.
     // Key, tab, value; tabs, newlines, returns and backslashes escaped.
     Tsv,
-    // A JSON object: key and value, or `key_base64` and `value_base64` if they are not UTF-8.
+    // A JSON object: key and value, or `key_base64` and `value_base64` if they are not UTF-8, and the revision.
     Jsonl,
 }
 
@@ -34,11 +35,12 @@ impl Format {
         }
     }
 
-    /// Appends one row as a line, its end included.
-    pub(crate) fn row_into(self, out: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>) {
+    /// Appends one row as a line, its end included; without its value if `keys_only`.
+    pub(crate) fn row_into(self, out: &mut Vec<u8>, key: &[u8], row: &Row, keys_only: bool) {
+        let value = (!keys_only).then_some(&row.value[..]);
         match self {
             Format::Tsv => escape::row_into(out, key, value),
-            Format::Jsonl => json::row_into(out, key, value),
+            Format::Jsonl => json::row_into(out, key, value, row.revision),
         }
     }
 

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use ringfort_client::{Counted, NotMet, Read};
-use ringfort_types::{Failure, Outcome, Receipt, Row};
+use ringfort_types::{Failure, Outcome, Receipt, Revision, Row};
 use serde::{Deserialize, Serialize};
 
 /// An object that is being written, its fields in the order of their writing.
@@ -99,12 +99,12 @@ fn string_into(out: &mut Vec<u8>, text: &str) {
 }
 
 /// Appends one row as a line, its end included.
-pub(crate) fn row_into(out: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>) {
+pub(crate) fn row_into(out: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>, revision: Revision) {
     let mut row = Object::new().bytes("key", key);
     if let Some(value) = value {
         row = row.bytes("value", value);
     }
-    out.extend_from_slice(&row.finish());
+    out.extend_from_slice(&row.field("revision", revision.0).finish());
     out.push(b'\n');
 }
 
@@ -120,6 +120,9 @@ struct Line<'a> {
     value: Option<Cow<'a, str>>,
     #[serde(borrow)]
     value_base64: Option<Cow<'a, str>>,
+    // Of the row where it was exported; here it gets one of its own.
+    #[serde(rename = "revision")]
+    _revision: Option<u64>,
 }
 
 /// Appends a line's key and then its value to `row`; returns the key's length, or what is wrong.
@@ -171,9 +174,9 @@ mod tests {
     #[test]
     fn text_is_readable_and_bytes_are_base64() {
         let mut lines = Vec::new();
-        row_into(&mut lines, "Blåbær\t\"".as_bytes(), Some(b"\xff\x00"));
-        row_into(&mut lines, b"\xff", None);
-        let expected = "{\"key\":\"Blåbær\\t\\\"\",\"value_base64\":\"/wA=\"}\n{\"key_base64\":\"/w==\"}\n";
+        row_into(&mut lines, "Blåbær\t\"".as_bytes(), Some(b"\xff\x00"), Revision(7));
+        row_into(&mut lines, b"\xff", None, Revision(8));
+        let expected = "{\"key\":\"Blåbær\\t\\\"\",\"value_base64\":\"/wA=\",\"revision\":7}\n{\"key_base64\":\"/w==\",\"revision\":8}\n";
         assert_eq!(String::from_utf8_lossy(&lines), expected);
     }
 
@@ -186,6 +189,10 @@ mod tests {
             ("{\"key\":\"a\",\"value_base64\":\"YQ\"}", "not base64"),
             ("{\"key\":\"a\",\"value\":5}", "invalid type: integer `5`, expected a string, at column 20"),
             ("{\"key\":\"a\",\"value\":\"b\",\"ttl\":\"c\"}", "unknown field `ttl`"),
+            (
+                "{\"key\":\"a\",\"value\":\"b\",\"revision\":\"c\"}",
+                "invalid type: string \"c\", expected u64",
+            ),
             ("{\"key\":\"a\",\"key\":\"b\",\"value\":\"c\"}", "duplicate field `key`"),
             ("{\"key\":\"a\",\"value\":\"b\"} x", "trailing characters"),
             ("a\tb", "expected value, at column 1"),
@@ -200,11 +207,12 @@ mod tests {
         #[test]
         fn comes_back_byte_for_byte(
             key in proptest::collection::vec(any::<u8>(), 0..20),
+            revision: u64,
             value in prop_oneof![
                 proptest::collection::vec(any::<u8>(), 0..40), "\\PC{0,40}".prop_map(String::into_bytes)],
         ) {
             let mut line = Vec::new();
-            row_into(&mut line, &key, Some(&value));
+            row_into(&mut line, &key, Some(&value), Revision(revision));
             prop_assert_eq!(line.iter().position(|byte| *byte == b'\n'), Some(line.len() - 1));
             prop_assert_eq!(read(&line), Ok((key, value)));
         }

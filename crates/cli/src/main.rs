@@ -3,7 +3,7 @@
 //! Every command has a file of its own under `command/`; beside it lie the pieces that several of them share:
 //! `args` and `duration` (the command line), `settings` (what the environment and a file say where it is silent),
 //! `stop` (exit codes and error lines), `condition` (flags of conditional writes, and their answers), `reading` (how fresh
-//! reads are), `escape`, `json`, `format`, `lines` and `rows` (the formats of list, import and export), `changes` (the lines
+//! reads are, and whom they are asked of), `writing` (how many copies writes have), `escape`, `json`, `format`, `lines` and `rows` (the formats of list, import and export), `changes` (the lines
 //! of an atomic write), `ledger` (what came of each imported line), `out` (stdout, which may be closed early), `part` (a
 //! file that appears when it is complete), `progress` and `show` (numbers and tables for people), `shell` (lines in,
 //! answers out), `signals`, and `connection` (a client and the runtime under it).
@@ -24,7 +24,6 @@ mod ledger;
 mod lines;
 mod out;
 mod part;
-
 mod progress;
 mod reading;
 mod rows;
@@ -33,6 +32,7 @@ mod shell;
 mod show;
 mod signals;
 mod stop;
+mod writing;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -5,7 +5,7 @@
 //! | 0 | done |
 //! | 1 | not found, or a condition not met |
 //! | 2 | wrong usage, input that can't be read, or over a limit: trying again can't help |
-//! | 3 | not available, or outcome unknown: trying again may help |
+//! | 3 | not available, outcome unknown, or written with fewer copies than asked for: trying again may help |
 //!
 //! A reader of our output that closes it early (`| head`) has seen enough: that is an end, not a failure.
 

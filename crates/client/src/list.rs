@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ringfort_proto::v1::{ListRequest, ListResponse, ListRow};
-use ringfort_types::{Code, Failure};
+use ringfort_types::{Code, Failure, Revision, Row};
 use tokio::time::{Instant, Sleep};
 use tokio_stream::Stream;
 use tonic::Streaming;
@@ -23,7 +23,7 @@ pub struct List {
     pub from: Bytes,
     /// At most so many rows; 0 for all.
     pub limit: u64,
-    /// Leave the values out.
+    /// Leave the values out: they come empty.
     pub keys_only: bool,
 }
 
@@ -33,7 +33,7 @@ impl From<List> for ListRequest {
     }
 }
 
-/// Rows as they come, in key order; each shard's as of one moment. Ends after the first failure.
+/// Keys and rows as they come, in key order; each shard's as of one moment. Ends after the first failure.
 #[derive(Debug)]
 pub struct Rows {
     /// `None` once it has ended.
@@ -72,12 +72,12 @@ impl Rows {
 }
 
 impl Stream for Rows {
-    type Item = Result<(Bytes, Bytes), Failure>;
+    type Item = Result<(Bytes, Row), Failure>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            if let Some(row) = self.page.pop_front() {
-                return Poll::Ready(Some(Ok((row.key, row.value))));
+            if let Some(ListRow { key, value, revision }) = self.page.pop_front() {
+                return Poll::Ready(Some(Ok((key, Row { value, revision: Revision(revision) }))));
             }
             let Some(pages) = &mut self.pages else { return Poll::Ready(None) };
             match Pin::new(pages).poll_next(context) {

@@ -47,8 +47,8 @@ async fn main() -> Result<()> {
     // In key order over all shards.
     let mut rows = client.list(List { prefix: "city/".into(), limit: 3, ..List::default() }).await?;
     let mut listed = 0;
-    while let Some((key, value)) = rows.next().await.transpose()? {
-        println!("{} = {}", String::from_utf8_lossy(&key), String::from_utf8_lossy(&value));
+    while let Some((key, row)) = rows.next().await.transpose()? {
+        println!("{} = {}", String::from_utf8_lossy(&key), String::from_utf8_lossy(&row.value));
         listed += 1;
     }
     ensure!(listed == 3 || unknown > 0, "three rows were asked for, {listed} came");

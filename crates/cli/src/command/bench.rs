@@ -11,15 +11,16 @@ use std::time::{Duration, Instant};
 use bytes::{BufMut, Bytes, BytesMut};
 use clap::{Args, ValueEnum};
 use hdrhistogram::Histogram;
-use ringfort_client::{Client, Options, Transport};
-use ringfort_types::Failure;
+use ringfort_client::{Client, Condition, Decision, Options, Transport};
 use ringfort_types::limits::VALUE_BYTES_MAX;
+use ringfort_types::{Code, Failure};
 use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::args::{Connect, Output};
 use crate::connection::runtime;
 use crate::progress::Progress;
+use crate::reading::Reading;
 use crate::stop::Stop;
 use crate::{out, show};
 
@@ -38,8 +39,10 @@ const PAUSE: Duration = Duration::from_millis(10);
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Examples:\n  ringfort bench --workload put --in-flight 256\n  \
     ringfort bench --workload get --transport unary --clients 8 --in-flight 64 --seconds 30\n  \
+    ringfort bench --workload get --consistency stale --reads-from replicas\n  \
     ringfort bench --workload put --clients 1 --in-flight 1 --json\n\n\
-    Keys are 16 bytes, chosen evenly; gets find all of them, since they are loaded first.")]
+    Keys are 16 bytes, chosen evenly; gets and conditions find all of them, since they are loaded first. The report names \
+    --consistency and --reads-from (of gets) and --at-most-once (of puts), if they are not the defaults.")]
 pub(crate) struct Bench {
     /// What to do
     #[arg(long, value_enum, default_value_t = Workload::Put)]
@@ -72,6 +75,8 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "T", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     threads: u32,
     #[command(flatten)]
+    reading: Reading,
+    #[command(flatten)]
     output: Output,
     #[command(flatten)]
     connect: Connect,
@@ -81,10 +86,24 @@ pub(crate) struct Bench {
 enum Workload {
     /// Only puts
     Put,
-    /// Only gets (linearizable)
+    /// Puts under a condition that holds
+    PutIf,
+    /// Only gets
     Get,
-    /// Half of each
+    /// Half of puts, half of gets
     Mixed,
+}
+
+impl Workload {
+    /// Whether some of it are gets.
+    fn reads(self) -> bool {
+        matches!(self, Workload::Get | Workload::Mixed)
+    }
+
+    /// Whether some of it are puts.
+    fn writes(self) -> bool {
+        self != Workload::Get
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -100,6 +119,7 @@ pub(crate) fn run(bench: &Bench) -> Result<(), Stop> {
         Travel::Unary => Transport::Unary,
     };
     options.exactly_once = !bench.at_most_once;
+    bench.reading.apply(&mut options);
     options.in_flight_max = bench.in_flight as usize;
     let runtime = runtime(bench.threads as usize)?;
     let done = runtime.block_on(measure(bench, options));
@@ -176,15 +196,13 @@ async fn work(
     let mut begun = Instant::now();
     while begun < until {
         let key = key(dice.roll() % load.keys);
-        let put = match load.workload {
-            Workload::Put => true,
-            Workload::Get => false,
-            Workload::Mixed => dice.roll().is_multiple_of(2),
-        };
-        let done = if put {
-            client.put(key, load.value(&mut dice)).await.map(drop)
-        } else {
-            client.get(key).await.map(drop)
+        let done = match load.workload {
+            Workload::Put => client.put(key, load.value(&mut dice)).await.map(drop),
+            Workload::PutIf => put_if(&client, key, load.value(&mut dice)).await,
+            Workload::Mixed if dice.roll().is_multiple_of(2) => {
+                client.put(key, load.value(&mut dice)).await.map(drop)
+            }
+            Workload::Get | Workload::Mixed => client.get(key).await.map(drop),
         };
         let now = Instant::now();
         if let Err(failure) = done {
@@ -194,6 +212,17 @@ async fn work(
         } else {
             tally.answered(part, now - begun);
             begun = now;
+        }
+    }
+}
+
+/// Puts a key that is there, which is its condition.
+async fn put_if(client: &Client, key: Bytes, value: Bytes) -> Result<(), Failure> {
+    match client.put_if(key, value, Condition::Present).await? {
+        Decision::Done(_) => Ok(()),
+        Decision::NotMet(_) => {
+            let why = "a key to be put under a condition is not there: leave --skip-load out";
+            Err(Failure::rejected(Code::FailedPrecondition, why))
         }
     }
 }
@@ -339,8 +368,9 @@ fn report(bench: &Bench, measured: &Measured) -> Result<(), Stop> {
     let rate = measured.done as f64 / measured.time.as_secs_f64();
     let at = |quantile: f64| measured.latency.value_at_quantile(quantile);
     let max = measured.latency.max();
+    let unusual = unusual(bench);
     let text = if bench.output.json {
-        json!({
+        let mut object = json!({
             "workload": name(&bench.workload),
             "transport": name(&bench.transport),
             "clients": bench.clients.min(bench.in_flight),
@@ -352,12 +382,16 @@ fn report(bench: &Bench, measured: &Measured) -> Result<(), Stop> {
             "errors": measured.errors,
             "ops_per_sec": rate.round(),
             "latency_us": { "p50": at(0.5), "p99": at(0.99), "p999": at(0.999), "max": max },
-        })
-        .to_string()
+        });
+        for Unusual { field, value, .. } in unusual {
+            object[field] = value;
+        }
+        object.to_string()
     } else {
         let latency = |us: u64| format!("{:.2} ms", us as f64 / 1000.0);
+        let unusual = unusual.into_iter().fold(String::new(), |all, one| all + ", " + &one.words);
         format!(
-            "{} over {}: {}, {} in flight, {} keys, values of {} B, {:.1} s\n\
+            "{} over {}{unusual}: {}, {} in flight, {} keys, values of {} B, {:.1} s\n\
              {} ops/s   p50 {}   p99 {}   p99.9 {}   max {}   errors {}",
             name(&bench.workload),
             name(&bench.transport),
@@ -383,6 +417,33 @@ fn report(bench: &Bench, measured: &Measured) -> Result<(), Stop> {
         }
         None => Ok(()),
     }
+}
+
+/// A choice that is not the default: its name and value in JSON, and how people say it.
+#[derive(Debug)]
+struct Unusual {
+    field: &'static str,
+    value: serde_json::Value,
+    words: String,
+}
+
+/// What the numbers may owe to choices that matter to this workload.
+fn unusual(bench: &Bench) -> Vec<Unusual> {
+    let mut all = Vec::new();
+    if bench.workload.reads() {
+        if let Some(kind) = bench.reading.unusual_kind() {
+            all.push(Unusual { field: "consistency", value: kind.into(), words: format!("{kind} reads") });
+        }
+        if let Some(source) = bench.reading.unusual_source() {
+            let words = format!("reads from {source}");
+            all.push(Unusual { field: "reads_from", value: source.into(), words });
+        }
+    }
+    if bench.workload.writes() && bench.at_most_once {
+        let words = "writes at most once".to_owned();
+        all.push(Unusual { field: "at_most_once", value: true.into(), words });
+    }
+    all
 }
 
 /// What a choice is called on the command line.

@@ -7,9 +7,10 @@ use ringfort_client::Decision;
 
 use crate::args::{Connect, Output};
 use crate::condition::{self, IfThere};
-use crate::connection::{argument, with_client};
+use crate::connection::{argument, with_options};
 use crate::json::Object;
 use crate::stop::Stop;
+use crate::writing::Writing;
 
 /// Remove a key; prints OK whether or not it was there, unless told otherwise
 #[derive(Args, Debug)]
@@ -23,18 +24,23 @@ pub(crate) struct Delete {
     #[command(flatten)]
     if_there: IfThere,
     #[command(flatten)]
+    writing: Writing,
+    #[command(flatten)]
     output: Output,
     #[command(flatten)]
     connect: Connect,
 }
 
 pub(crate) fn run(delete: &Delete) -> Result<(), Stop> {
-    with_client(&delete.connect, async |client| {
+    let mut options = delete.connect.options();
+    delete.writing.apply(&mut options);
+    with_options(options, async |client| {
         let key = argument(&delete.key);
         let decision = match delete.if_there.condition() {
             Some(condition) => client.delete_if(key.clone(), condition).await?,
             None => Decision::Done(client.delete(key.clone()).await?),
         };
-        condition::answer(&decision, delete.output.json.then(|| Object::new().bytes("key", &key)))
+        let object = delete.output.json.then(|| Object::new().bytes("key", &key));
+        condition::answer(&decision, object, delete.writing)
     })
 }

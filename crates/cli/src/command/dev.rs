@@ -27,6 +27,7 @@ use crate::shell;
 use crate::show;
 use crate::signals::Signals;
 use crate::stop::Stop;
+use crate::writing::Writing;
 
 /// How long the nodes may take to be ready. Large directories take a while.
 const READY_MAX: Duration = Duration::from_mins(2);
@@ -80,7 +81,8 @@ pub(crate) fn run(dev: &Dev) -> Result<(), Stop> {
         if std::io::stdin().is_terminal() {
             nodes.welcome();
         }
-        let talked = shell::talk(&client, Consistency::Linearizable, Some(&mut nodes), json).await;
+        let talked =
+            shell::talk(&client, Consistency::Linearizable, Writing::default(), Some(&mut nodes), json).await;
         nodes.stop();
         talked
     })

@@ -97,15 +97,15 @@ async fn copy(
     let mut line = Vec::new();
     let (mut count, mut bytes, mut looked) = (0, 0, 0);
     while let Some(row) = rows.next().await {
-        let (key, value) = row.map_err(|failure| {
+        let (key, row) = row.map_err(|failure| {
             let stop = Stop::from(failure);
             Stop { message: format!("export stopped after {count} rows: {}", stop.message), ..stop }
         })?;
         line.clear();
-        format.row_into(&mut line, &key, Some(&value));
+        format.row_into(&mut line, &key, &row, false);
         write(&line)?;
         count += 1;
-        bytes += (key.len() + value.len()) as u64;
+        bytes += (key.len() + row.value.len()) as u64;
         if count % LOOK_ROWS == 0 || bytes - looked > LOOK_BYTES {
             progress.set(bytes, count);
             looked = bytes;

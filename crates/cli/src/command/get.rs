@@ -5,11 +5,10 @@ use std::io::Write;
 
 use bytes::Bytes;
 use clap::Args;
-use ringfort_client::Client;
-use ringfort_types::{Consistency, Row};
+use ringfort_client::{Client, Consistency};
 
 use crate::args::{Connect, Output};
-use crate::connection::{argument, with_client};
+use crate::connection::{argument, with_options};
 use crate::escape::{escape_into, row_into};
 use crate::json::Object;
 use crate::out::{self, Out};
@@ -20,7 +19,7 @@ use crate::stop::{Stop, code_by_what_is_there};
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  ringfort get name\n  ringfort get photo --raw > photo.jpg\n  ringfort get name --json\n  \
-    ringfort get name mail --consistency stale\n\n\
+    ringfort get name mail --consistency stale --reads-from replicas\n\n\
     With several keys, it prints key, tab, value, a line each in the order asked, as `list` does; those that are not there \
     are on stderr. Those of one shard are read at one moment. JSON, an object a key: key, found, value and revision (the \
     row's); with one key also shard_revision (the shard's own, at the moment of the read) and index (of the shard's log, at \
@@ -51,9 +50,11 @@ pub(crate) fn run(get: &Get) -> Result<(), Stop> {
     if get.raw && keys.len() > 1 {
         return Err(Stop::usage("--raw prints one value: name one key, or leave --raw out"));
     }
-    with_client(&get.connect, async |client| match &keys[..] {
+    let mut options = get.connect.options();
+    get.reading.apply(&mut options);
+    with_options(options, async |client| match &keys[..] {
         [key] => one(get, &client, key, consistency).await,
-        _ => several(get, &client, &keys, consistency).await,
+        _ => several(get, &client.with_consistency(consistency), &keys).await,
     })
 }
 
@@ -73,8 +74,11 @@ async fn one(get: &Get, client: &Client, key: &Bytes, consistency: Consistency) 
     if get.raw { out.flush() } else { out.line("") }
 }
 
-async fn several(get: &Get, client: &Client, keys: &[Bytes], consistency: Consistency) -> Result<(), Stop> {
-    let rows = read(client, keys, consistency).await?;
+async fn several(get: &Get, client: &Client, keys: &[Bytes]) -> Result<(), Stop> {
+    let rows = client
+        .get_many(keys.iter().cloned())
+        .await
+        .map_err(|failure| Stop { code: code_by_what_is_there(&failure), message: failure.to_string() })?;
     let mut out = Out::new();
     let mut line = Vec::new();
     for (key, row) in keys.iter().zip(&rows) {
@@ -98,25 +102,4 @@ async fn several(get: &Get, client: &Client, keys: &[Bytes], consistency: Consis
     }
     out.flush()?;
     if rows.iter().all(Option::is_some) { Ok(()) } else { Err(Stop::not_found()) }
-}
-
-/// The rows of all keys, in their order.
-async fn read(client: &Client, keys: &[Bytes], consistency: Consistency) -> Result<Vec<Option<Row>>, Stop> {
-    if consistency == Consistency::Linearizable {
-        let read = client.get_many(keys.iter().cloned()).await;
-        return read
-            .map_err(|failure| Stop { code: code_by_what_is_there(&failure), message: failure.to_string() });
-    }
-    // Of one moment are only linearizable reads, so each key may as well be asked for by itself: all at the same time.
-    let ask = |key: &Bytes| {
-        let (client, key) = (client.clone(), key.clone());
-        tokio::spawn(async move { client.get_with(key, consistency).await })
-    };
-    let asked: Vec<_> = keys.iter().map(ask).collect();
-    let mut rows = Vec::with_capacity(keys.len());
-    for answer in asked {
-        let read = answer.await.map_err(|_| Stop::unavailable("a key's task broke down"))?;
-        rows.push(read?.row);
-    }
-    Ok(rows)
 }

@@ -54,8 +54,9 @@ const PAUSE: Duration = Duration::from_millis(100);
     zcat rows.tsv.gz | ringfort import -\n  ringfort import --file rows --format jsonl\n\n\
     Rows that could not be written in time (--timeout) are sent again until there has been no progress for \
     --give-up. Rows are not written in the order of the input, except those of one key. A line that is no row ends the \
-    import with its number, how much has been written, and where to go on. At the end it prints how much it was; JSON: \
-    rows, bytes, seconds.")]
+    import with its number, how much has been written, and where to go on. A revision in a \
+    JSON line is passed over: the row gets one of its own. At the end it prints how much it was; JSON: rows, bytes, \
+    seconds.")]
 pub(crate) struct Import {
     #[command(flatten)]
     place: Place,

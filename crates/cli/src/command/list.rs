@@ -17,7 +17,7 @@ use crate::stop::Stop;
     after_help = "Examples:\n  ringfort list --prefix user: --limit 10\n  ringfort list --keys-only | wc -l\n  \
     ringfort list --json\n\n\
     Tabs, newlines, carriage returns and backslashes in keys and values are printed as \\t, \\n, \\r and \\\\. \
-    JSON: key and value, or key_base64 and value_base64 if they are not UTF-8; `import --format jsonl` reads it."
+    JSON: key, value and revision, or key_base64 and value_base64 if they are not UTF-8; `import --format jsonl` reads it."
 )]
 pub(crate) struct List {
     /// Only keys that begin with this
@@ -56,9 +56,9 @@ pub(crate) fn run(list: &List) -> Result<(), Stop> {
         let mut ended = Ok(());
         while let Some(row) = rows.next().await {
             match row {
-                Ok((key, value)) => {
+                Ok((key, row)) => {
                     line.clear();
-                    format.row_into(&mut line, &key, (!list.keys_only).then_some(&value));
+                    format.row_into(&mut line, &key, &row, list.keys_only);
                     out.write(&line)?;
                 }
                 Err(failure) => ended = Err(Stop::from(failure)),

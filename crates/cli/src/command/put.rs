@@ -10,15 +10,17 @@ use ringfort_types::limits::VALUE_BYTES_MAX;
 
 use crate::args::{Connect, Output};
 use crate::condition::{self, IfThere};
-use crate::connection::{argument, with_client};
+use crate::connection::{argument, with_options};
 use crate::json::Object;
 use crate::stop::Stop;
+use crate::writing::Writing;
 
 /// Set a key to a value; prints OK when a majority of replicas have it on disk
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  ringfort put name Ada\n  ringfort put photo - < photo.jpg\n  ringfort put name Ada --json\n  \
-    ringfort put lock me --if-absent\n  ringfort put name Grace --if-value Ada\n\n\
+    ringfort put lock me --if-absent\n  ringfort put name Grace --if-value Ada\n  \
+    ringfort put name Ada --copies 3 --timeout 10s\n\n\
     A condition that is not met is exit code 1, with what was found on stderr, and nothing is changed. JSON: key, done \
     (true) and the receipt: revision (of its shard, made by this write), shard, term and index (of its log), and copies \
     (replicas that were known to have it on disk). Condition not met: key, done (false), revision (the key's; null if it \
@@ -36,6 +38,8 @@ pub(crate) struct Put {
     #[command(flatten)]
     if_there: IfThere,
     #[command(flatten)]
+    writing: Writing,
+    #[command(flatten)]
     output: Output,
     #[command(flatten)]
     connect: Connect,
@@ -45,12 +49,14 @@ pub(crate) fn run(put: &Put) -> Result<(), Stop> {
     let key = argument(&put.key);
     let value = if put.value == "-" { read_stdin()? } else { argument(&put.value) };
     let condition = put.if_absent.then_some(Condition::Absent).or_else(|| put.if_there.condition());
-    with_client(&put.connect, async |client| {
+    let mut options = put.connect.options();
+    put.writing.apply(&mut options);
+    with_options(options, async |client| {
         let decision = match condition {
             Some(condition) => client.put_if(key.clone(), value, condition).await?,
             None => Decision::Done(client.put(key.clone(), value).await?),
         };
-        condition::answer(&decision, put.output.json.then(|| Object::new().bytes("key", &key)))
+        condition::answer(&decision, put.output.json.then(|| Object::new().bytes("key", &key)), put.writing)
     })
 }
 

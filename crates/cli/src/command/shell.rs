@@ -3,17 +3,18 @@
 use clap::Args;
 
 use crate::args::{Connect, Output};
-use crate::connection::with_client;
+use crate::connection::with_options;
 use crate::reading::Reading;
 use crate::shell;
 use crate::stop::Stop;
+use crate::writing::Writing;
 
 /// Type commands: put, get, delete, incr, list, status, help, exit
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  ringfort shell\n  printf 'put name Ada\\nget name\\n' | ringfort shell\n\n\
-    From a pipe, nothing but answers is printed. Exit code: 3 if something was not available or its outcome is \
-    unknown, else 2 if a line made no sense, else 0. JSON: an object for each answer (for list: one a row, and \
+    From a pipe, nothing but answers is printed. Exit code: 3 if something was not available, its outcome is \
+    unknown, or it has fewer copies than asked for, else 2 if a line made no sense, else 0. JSON: an object for each answer (for list: one a row, and \
     {\"rows\":N} at its end), failures with error, outcome and exit_code."
 )]
 pub(crate) struct Shell {
@@ -23,11 +24,16 @@ pub(crate) struct Shell {
     connect: Connect,
     #[command(flatten)]
     reading: Reading,
+    #[command(flatten)]
+    writing: Writing,
 }
 
 pub(crate) fn run(command: &Shell) -> Result<(), Stop> {
     let consistency = command.reading.consistency();
-    with_client(&command.connect, async |client| {
-        shell::talk(&client, consistency, None, command.output.json).await
+    let mut options = command.connect.options();
+    command.reading.apply(&mut options);
+    command.writing.apply(&mut options);
+    with_options(options, async |client| {
+        shell::talk(&client, consistency, command.writing, None, command.output.json).await
     })
 }

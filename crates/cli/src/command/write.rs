@@ -8,10 +8,11 @@ use clap::Args;
 use ringfort_client::Decision;
 
 use crate::args::{Connect, Output};
-use crate::connection::with_client;
+use crate::connection::with_options;
 use crate::json::Object;
 use crate::rows::BadInput;
 use crate::stop::Stop;
+use crate::writing::Writing;
 use crate::{changes, condition};
 
 /// Change several keys of one shard, all or none: a line for each, from stdin or a file
@@ -32,6 +33,8 @@ pub(crate) struct Write {
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
     #[command(flatten)]
+    writing: Writing,
+    #[command(flatten)]
     output: Output,
     #[command(flatten)]
     connect: Connect,
@@ -39,7 +42,9 @@ pub(crate) struct Write {
 
 pub(crate) fn run(write: &Write) -> Result<(), Stop> {
     let changes = read(write)?;
-    with_client(&write.connect, async |client| {
+    let mut options = write.connect.options();
+    write.writing.apply(&mut options);
+    with_options(options, async |client| {
         let decision = client.write(changes).await?;
         let object = write.output.json.then(|| match &decision {
             Decision::Done(_) => Object::new(),
@@ -47,7 +52,7 @@ pub(crate) fn run(write: &Write) -> Result<(), Stop> {
                 Object::new().field("line", not_met.part + 1).bytes("key", &not_met.key)
             }
         });
-        condition::answer(&decision, object)
+        condition::answer(&decision, object, write.writing)
     })
 }
 

@@ -3,7 +3,7 @@
 //! A setting is a flag that says how a command works, not what it is to do this once (`OF_ONE_CALL`). Its other names
 //! follow from its flag's, by one rule: `--data-dir` of `start` is `data-dir` in the file's table `[start]`, and
 //! `RINGFORT_START_DATA_DIR` in the environment. What commands have in common (`--addr` of nodes to talk to, `--timeout`,
-//! `--consistency` of reads, `--json`) stands at the top of the file and has no command in its variable; set for one
+//! `--consistency` and `--reads-from` of reads, `--copies` of writes, `--json`) stands at the top of the file and has no command in its variable; set for one
 //! command, it holds there. So a new flag is a setting as soon as it is a flag.
 //!
 //! A flag beats the environment, the environment the file, the file the default. The winner is handed to clap as the

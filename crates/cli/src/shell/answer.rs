@@ -1,7 +1,7 @@
 //! How the shell's answers look: as the small key-value shells that people know, or as JSON, an object each.
 
 use ringfort_client::{Counted, Read};
-use ringfort_types::{ClusterState, Failure, Receipt};
+use ringfort_types::{ClusterState, Failure, Receipt, Row};
 
 use crate::command::status;
 use crate::json::{self, Object};
@@ -55,13 +55,13 @@ impl Answers {
     }
 
     /// One row of a list; it may wait for the end of the list.
-    pub(super) fn row(&mut self, key: &[u8], value: &[u8]) -> Result<(), Stop> {
+    pub(super) fn row(&mut self, key: &[u8], row: &Row) -> Result<(), Stop> {
         if self.json {
             let mut line = Vec::new();
-            json::row_into(&mut line, key, Some(value));
+            json::row_into(&mut line, key, Some(&row.value), row.revision);
             return self.out.write(&line);
         }
-        self.pair(key, value)
+        self.pair(key, &row.value)
     }
 
     /// A list is over after so many rows.

@@ -3,21 +3,24 @@
 //! Answers follow the small key-value shells that people know: `Stored and replicated`, `k = v`, `(not found)`. On a
 //! terminal there is a prompt, line editing, a history and completion (`input`); from a pipe nothing but answers is
 //! printed, and the exit code is that of the worst failure: 3 if something was not available or its outcome is
-//! unknown, else 2 if a line made no sense, else 0. `(not found)` is an answer, not a failure. How answers look, for
+//! unknown, or a write has fewer copies than asked for, else 2 if a line made no sense, else 0. `(not found)` is an answer, not a failure. How answers look, for
 //! people and as JSON, is in `answer`.
 
 mod answer;
 mod input;
 mod order;
 
+use std::io::Write;
+
 use bytes::Bytes;
 use ringfort_client::{Client, List};
-use ringfort_types::{Consistency, Failure};
+use ringfort_types::{Consistency, Failure, Receipt};
 use tokio_stream::StreamExt;
 
 use crate::command::dev::Nodes;
 use crate::signals::{Asked, Signals};
 use crate::stop::{Stop, code_by_what_is_there, code_of};
+use crate::writing::Writing;
 use answer::Answers;
 use input::{Input, Line};
 use order::Order;
@@ -41,6 +44,7 @@ start <node>              start it again";
 pub(crate) async fn talk(
     client: &Client,
     consistency: Consistency,
+    writing: Writing,
     mut nodes: Option<&mut Nodes>,
     json: bool,
 ) -> Result<(), Stop> {
@@ -69,7 +73,7 @@ pub(crate) async fn talk(
             break;
         }
         let code = tokio::select! {
-            code = obey(client, consistency, nodes.as_deref_mut(), order, &mut answers) => code?,
+            code = obey(client, consistency, writing, nodes.as_deref_mut(), order, &mut answers) => code?,
             asked = signals.next() => {
                 if !interactive || asked == Asked::End {
                     return Err(asked.stop());
@@ -87,6 +91,7 @@ pub(crate) async fn talk(
 async fn obey(
     client: &Client,
     consistency: Consistency,
+    writing: Writing,
     nodes: Option<&mut Nodes>,
     order: Order<'_>,
     answers: &mut Answers,
@@ -95,7 +100,10 @@ async fn obey(
     let done = match order {
         Order::Nothing | Order::Exit => Ok(()),
         Order::Put { key, value } => match client.put(own(key), own(value)).await {
-            Ok(receipt) => answers.stored(key, &receipt).map(Ok)?,
+            Ok(receipt) => {
+                answers.stored(key, &receipt)?;
+                return Ok(judge(writing, &receipt));
+            }
             Err(failure) => Err(failure),
         },
         Order::Get { key } => match client.get_with(own(key), consistency).await {
@@ -103,11 +111,17 @@ async fn obey(
             Err(failure) => Err(failure),
         },
         Order::Delete { key } => match client.delete(own(key)).await {
-            Ok(receipt) => answers.deleted(key, &receipt).map(Ok)?,
+            Ok(receipt) => {
+                answers.deleted(key, &receipt)?;
+                return Ok(judge(writing, &receipt));
+            }
             Err(failure) => Err(failure),
         },
         Order::Incr { key, by } => match client.increment(own(key), by).await {
-            Ok(counted) => answers.counted(key, &counted).map(Ok)?,
+            Ok(counted) => {
+                answers.counted(key, &counted)?;
+                return Ok(judge(writing, &counted.receipt));
+            }
             Err(failure) => return answers.failed(&failure, code_by_what_is_there(&failure)),
         },
         Order::List { prefix, limit } => {
@@ -143,6 +157,17 @@ async fn obey(
     }
 }
 
+/// Says on stderr, beside its answer, if a write that was done has fewer copies than asked for; its exit code.
+fn judge(writing: Writing, receipt: &Receipt) -> u8 {
+    match writing.judge(receipt) {
+        Ok(()) => 0,
+        Err(stop) => {
+            let _ = writeln!(std::io::stderr(), "ringfort: {}", stop.message);
+            stop.code
+        }
+    }
+}
+
 async fn list(client: &Client, wanted: List, answers: &mut Answers) -> Result<Result<(), Failure>, Stop> {
     let mut rows = match client.list(wanted).await {
         Ok(rows) => rows,
@@ -151,7 +176,7 @@ async fn list(client: &Client, wanted: List, answers: &mut Answers) -> Result<Re
     let mut count = 0;
     while let Some(row) = rows.next().await {
         match row {
-            Ok((key, value)) => answers.row(&key, &value)?,
+            Ok((key, row)) => answers.row(&key, &row)?,
             Err(failure) => return Ok(Err(failure)),
         }
         count += 1;

@@ -56,6 +56,8 @@ fn conditions_are_as_the_book_shows_them() {
 #[test]
 fn writes_on_the_command_line_are_as_the_book_shows_them() {
     let page = include_str!("../../../../docs/book/cli.md");
-    let section = page.split("\n## ").find(|section| section.starts_with("Writes with conditions"));
-    assert!(run_all(section.expect("there is one")) > 3);
+    for (title, count) in [("Writes with conditions", 4), ("Copies", 3)] {
+        let section = page.split("\n## ").find(|section| section.starts_with(title));
+        assert_eq!(run_all(section.expect("there is one")), count, "{title}");
+    }
 }

@@ -93,7 +93,9 @@ fn every_command_does_what_it_says() {
         (Some(3), Some(17))
     );
 
-    for (transport, workload) in [("session", "put"), ("unary", "get"), ("session", "mixed")] {
+    for (transport, workload) in
+        [("session", "put"), ("unary", "get"), ("session", "mixed"), ("session", "put-if")]
+    {
         let shape = ["--clients", "2", "--in-flight", "8", "--keys", "100", "--seconds", "1", "--json"];
         let what = ["bench", "--workload", workload, "--transport", transport];
         let json = dev.ok(&[&what[..], &shape[..]].concat(), b"");
@@ -101,7 +103,9 @@ fn every_command_does_what_it_says() {
         assert!(json["ops_per_sec"].as_f64().is_some_and(|rate| rate > 10.0), "{json}");
         assert!(json["latency_us"]["p999"].as_u64() >= json["latency_us"]["p50"].as_u64(), "{json}");
         assert_eq!(json["errors"], 0, "{json}");
+        assert_eq!((json.get("consistency"), json.get("at_most_once")), (None, None), "{json}");
     }
+    benches_say_what_was_asked_for(&dev);
     let talk =
         run(&mut dev.command(&["shell"]), b"PUT k  two words\nget k\ndelete k\nget k\nlist row-00000 2\n");
     let mut expected = "Stored and replicated\nk = two words\nDeleted\n(not found)\n".to_owned();
@@ -111,6 +115,27 @@ fn every_command_does_what_it_says() {
     let base = dev.base_port;
     assert_eq!(dev.leave(), Some(0));
     assert!((base..base + 3).all(is_free), "a node is still there");
+}
+
+fn benches_say_what_was_asked_for(dev: &Dev) {
+    let bench = |workload: &str, more: &[&str]| {
+        let what = ["bench", "--workload", workload, "--seconds", "1"];
+        run(&mut dev.command(&[&what[..], more].concat()), b"")
+    };
+    let words =
+        stdout(&bench("get", &["--keys", "50", "--consistency", "lease", "--reads-from", "replicas"]));
+    assert!(words.starts_with("get over session, lease reads: 1 client, "), "{words}");
+    let words = stdout(&bench("mixed", &["--keys", "50", "--reads-from", "replicas", "--at-most-once"]));
+    assert!(words.starts_with("mixed over session, reads from replicas, writes at most once: "), "{words}");
+    let words = stdout(&bench("put", &["--keys", "50", "--consistency", "stale"]));
+    assert!(words.starts_with("put over session: "), "puts are not stale: {words}");
+
+    // A condition that does not hold is no put.
+    let missing = bench("put-if", &["--keys", "100000000", "--in-flight", "1", "--skip-load", "--json"]);
+    assert_eq!(missing.status.code(), Some(3));
+    let found: serde_json::Value = serde_json::from_str(&stdout(&missing)).expect("JSON");
+    assert!(found["ops"] == 0 && found["errors"].as_u64() > Some(0), "{found}");
+    assert!(stderr(&missing).contains("leave --skip-load out"), "{}", stderr(&missing));
 }
 
 fn a_reader_who_has_seen_enough_is_no_failure(dev: &Dev) {

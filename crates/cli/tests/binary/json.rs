@@ -47,20 +47,28 @@ fn every_command_speaks_json() {
     let missing = &objects(&missing)[0];
     assert_eq!((&missing["found"], missing.get("value")), (&false.into(), None));
     // A flag beats the environment, also where they exclude each other.
-    dev.ok(&["put", "raw", "bytes"], b"");
+    one(&dev, &["put", "raw", "first", "--json"]);
+    let raw_put = one(&dev, &["put", "raw", "bytes", "--json"]);
     let raw = run(dev.command(&["get", "raw", "--raw"]).env("RINGFORT_JSON", "1"), b"");
     assert_eq!(stdout(&raw), "bytes");
 
     let odd: &OsStr = OsStr::from_bytes(b"odd\xff");
     let put = run(dev.command(&["put", "--json"]).arg(odd).arg("-"), b"a\xfe");
-    assert_eq!(objects(&put)[0]["key_base64"], "b2Rk/w==");
+    let odd_put = objects(&put)[0].clone();
+    assert_eq!(odd_put["key_base64"], "b2Rk/w==");
     let read = run(dev.command(&["get", "--json"]).arg(odd), b"");
     assert_eq!(objects(&read)[0]["value_base64"], "Yf4=");
     assert_eq!(
         all(&dev, &["list", "--json"], b""),
-        [json!({"key_base64": "b2Rk/w==", "value_base64": "Yf4="}), json!({"key": "raw", "value": "bytes"})]
+        [
+            json!({"key_base64": "b2Rk/w==", "value_base64": "Yf4=", "revision": odd_put["revision"]}),
+            json!({"key": "raw", "value": "bytes", "revision": raw_put["revision"]})
+        ]
     );
-    assert_eq!(one(&dev, &["list", "--json", "--keys-only", "--prefix", "r"]), json!({"key": "raw"}));
+    assert_eq!(
+        one(&dev, &["list", "--json", "--keys-only", "--prefix", "r"]),
+        json!({"key": "raw", "revision": raw_put["revision"]})
+    );
 
     let shards = all(&dev, &["check", "--json"], b"");
     let sum = shards.last().expect("a sum");
@@ -74,7 +82,8 @@ fn every_command_speaks_json() {
     let answers = all(&dev, &["shell", "--json"], talk);
     assert_eq!((&answers[0]["key"], number(&answers[0], "copies") > 0), (&"k".into(), true));
     assert_eq!((&answers[1]["value"], &answers[1]["revision"]), (&"v".into(), &answers[0]["revision"]));
-    assert_eq!(answers[2..4], [json!({"key": "k", "value": "v"}), json!({"rows": 1})]);
+    let revision = &answers[0]["revision"];
+    assert_eq!(answers[2..4], [json!({"key": "k", "value": "v", "revision": revision}), json!({"rows": 1})]);
     assert_eq!(answers[5]["found"], false);
     assert!(answers[6]["nodes"].is_array() && answers[7]["message"].is_string());
     let wrong = run(&mut dev.command(&["shell", "--json"]), b"put k\n");
@@ -91,9 +100,13 @@ fn every_command_speaks_json() {
     assert_eq!((&imported[0]["rows"], &imported[0]["bytes"]), (&2.into(), &5.into()));
     assert!(imported[0]["seconds"].is_number());
     let exported = run(&mut dev.command(&["export", "-", "--json"]), b"");
+    let revision_of = |key: &str| one(&dev, &["get", key, "--json"])["revision"].clone();
     assert_eq!(
         objects(&exported)[..2],
-        [json!({"key": "a", "value": "1"}), json!({"key": "b", "value": "22"})]
+        [
+            json!({"key": "a", "value": "1", "revision": revision_of("a")}),
+            json!({"key": "b", "value": "22", "revision": revision_of("b")})
+        ]
     );
     let sum: Value = serde_json::from_str(&stderr(&exported)).expect("one object");
     assert_eq!(sum["rows"], 4);

@@ -2,9 +2,11 @@
 
 mod book;
 mod cluster;
+mod copies;
 mod counter;
 mod files;
 mod json;
+mod reads;
 mod settings;
 mod support;
 mod survival;

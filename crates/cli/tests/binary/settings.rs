@@ -70,6 +70,14 @@ fn a_flag_beats_the_environment_that_the_file_and_that_the_default() {
     assert_eq!((&give_up["value"], &give_up["from"]), (&"7s".into(), &"flag".into()));
     assert_eq!(said(&mut config(&["status"]), "status.shards")["value"], "false");
 
+    // Of all commands that read, and of all that write.
+    let who = said(&mut config(&["bench", "--reads-from", "replicas"]), "reads-from");
+    assert_eq!((&who["value"], &who["from"]), (&"replicas".into(), &"flag".into()));
+    assert_eq!(said(config(&[]).env("RINGFORT_READS_FROM", "replicas"), "reads-from")["from"], "environment");
+    let copies = said(&mut config(&[]), "copies");
+    assert_eq!((&copies["value"], &copies["from"]), (&Value::Null, &"default".into()));
+    assert_eq!(said(&mut config(&["incr", "--copies", "2"]), "copies")["value"], "2");
+
     let start = |more: &[&str]| config(&[&with_file[..], &["start"], more].concat());
     let cache = said(&mut start(&[]), "start.cache-mb");
     assert_eq!((&cache["value"], &cache["line"]), (&"8".into(), &5.into()));

@@ -63,6 +63,7 @@ fn bash_completes_with_its_script() {
     assert_eq!(complete("ringfort import --give", 2).as_deref(), Some("--give-up"));
     assert_eq!(complete("ringfort put k v --if-a", 4).as_deref(), Some("--if-absent"));
     assert_eq!(complete("ringfort get k --consistency s", 4).as_deref(), Some("stale"));
+    assert_eq!(complete("ringfort get k --reads-from r", 4).as_deref(), Some("replicas"));
     assert_eq!(complete("ringfort completions f", 2).as_deref(), Some("fish"));
 }
 
@@ -81,6 +82,7 @@ fn man_writes_a_page_for_every_command() {
     }
     assert!(page("ringfort-start.1").contains("RINGFORT_START_DATA_DIR"));
     assert!(page("ringfort-get.1").contains("RINGFORT_CONSISTENCY"));
+    assert!(page("ringfort-write.1").contains("RINGFORT_COPIES"));
     assert!(!page("ringfort-put.1").contains("RINGFORT_PUT_IF"), "what is done this once is no setting");
     assert!(!page("ringfort-start.1").contains("eof"), "hidden flags are not for people");
     let main = run(&mut ringfort(&["man"]), b"");

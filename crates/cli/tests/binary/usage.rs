@@ -40,10 +40,14 @@ fn wrong_usage_is_one_line_and_two() {
     assert_refused(&["delete", "k", "--if-absent"], 2, "--if-absent");
     assert_refused(&["incr", "k", "1.5"], 2, "1.5");
     assert_refused(&["incr", "k", "9223372036854775808"], 2, "9223372036854775808");
-    assert_refused(&["get", "k", "--consistency", "fresh"], 2, "linearizable, stale");
+    assert_refused(&["get", "k", "--consistency", "fresh"], 2, "linearizable, lease, stale");
     assert_refused(&["get", "k", "--stale", "--consistency", "linearizable"], 2, "cannot be used");
     assert_refused(&["get", "a", "b", "--raw"], 2, "--raw prints one value");
     assert_refused(&["--consistency", "stale", "put", "k", "v"], 2, "has no use for it");
+    assert_refused(&["get", "k", "--reads-from", "followers"], 2, "leader, replicas");
+    assert_refused(&["--reads-from", "replicas", "list"], 2, "has no use for it");
+    assert_refused(&["put", "k", "v", "--copies", "0"], 2, "--copies");
+    assert_refused(&["--copies", "2", "get", "k"], 2, "has no use for it");
     assert_refused(&["write", "--file", "/nowhere/changes"], 2, "/nowhere/changes");
     assert_refused(&["write", "--file", "/"], 2, "directory");
     assert_refused(&["get", "k", "--timeout", "5"], 2, "needs a unit");

@@ -144,6 +144,8 @@ fn several_keys(dev: &Dev) {
     let all: Vec<&str> = std::iter::once("get").chain(keys.iter().map(String::as_str)).collect();
     assert_eq!(dev.ok(&all, b""), rows);
     assert_eq!(ask(dev, &[&all[..], &["--stale"]].concat(), b"").1.lines().count(), 100);
+    assert_eq!(dev.ok(&[&all[..], &["--consistency", "lease"]].concat(), b""), rows);
+    assert_eq!(dev.ok(&["get", "k7", "--consistency", "lease"], b""), "value of k7\n");
 
     // More than is read at one moment: said as what it is, not as something to try again.
     for key in ["{u}big", "{u}too"] {
@@ -220,7 +222,9 @@ fn a_read_is_as_fresh_as_a_flag_the_environment_or_a_file_says() {
     fs::write(&file, "consistency = 'stale'\n").expect("written");
     let file = ["--config", file.to_str().expect("a plain path")];
     assert!(!get(&[], "") && !get(&["b"], ""), "without a word, reads are linearizable");
+    assert!(!get(&["--consistency", "lease"], "") && !get(&["b"], "lease"), "no lease outlives its quorum");
     assert!(get(&["--stale"], "") && get(&["--consistency", "stale"], "") && get(&["b", "--stale"], ""));
+    assert!(get(&["--stale", "--reads-from", "replicas"], "lease"));
     assert!(get(&[], "stale") && get(&file, ""));
     assert!(!get(&file, "linearizable"), "the environment beats the file");
     assert!(!get(&["--consistency", "linearizable"], "stale"), "a flag beats the environment");

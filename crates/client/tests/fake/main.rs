@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use node::{Act, Node, acquaint, failed, fine};
 use ringfort_client::{Client, Condition, Decision, List, NotMet, Options, Outcome, Transport, Write};
-use ringfort_types::{Code, Failure, Index, NodeId, Reply, Request, Revision, ShardId, Stamp, slot_of};
+use ringfort_types::{Code, Failure, Index, NodeId, Reply, Request, Revision, Row, ShardId, Stamp, slot_of};
 use tokio_stream::StreamExt;
 
 const TRANSPORTS: [Transport; 2] = [Transport::Session, Transport::Unary];
@@ -334,8 +334,13 @@ async fn a_list_comes_in_order_and_says_when_it_breaks_off() {
     acquaint(&[&node]);
     let client = client(&[&node], Transport::Session).await;
     let rows: Vec<_> = client.list(List::default()).await.unwrap().collect().await;
-    let keys: Vec<_> = rows.into_iter().map(|row| row.unwrap().0).collect();
+    let rows: Vec<_> = rows.into_iter().map(Result::unwrap).collect();
+    let keys: Vec<_> = rows.iter().map(|(key, _)| key).collect();
     assert_eq!(keys, ["key0", "key1", "key2", "key3", "key4", "key5"]);
+    for (n, (_, row)) in rows.iter().enumerate() {
+        let expected = Row { value: format!("value{n}").into(), revision: Revision(n as u64 + 1) };
+        assert_eq!(*row, expected);
+    }
 
     *node.shared.list_breaks_after.lock().unwrap() = Some(4);
     let rows: Vec<_> = client.list(List::default()).await.unwrap().collect().await;

@@ -250,7 +250,7 @@ impl Kv for Service {
         let row = |n: u32| v1::ListRow {
             key: format!("key{n}").into(),
             value: format!("value{n}").into(),
-            revision: 1,
+            revision: u64::from(n) + 1,
         };
         let page = move |n: u32| Ok(v1::ListResponse { rows: vec![row(2 * n), row(2 * n + 1)] });
         let breaks = *self.0.list_breaks_after.lock().unwrap();

@@ -115,8 +115,8 @@ async fn rows(client: &Client, prefix: &str, limit: u64) -> Result<Vec<(String, 
     let wanted = List { prefix: prefix.to_owned().into(), limit, ..List::default() };
     let mut listed = client.list(wanted).await?;
     let mut rows = Vec::new();
-    while let Some((key, value)) = listed.next().await.transpose()? {
-        rows.push((String::from_utf8(key.into())?, String::from_utf8(value.into())?));
+    while let Some((key, row)) = listed.next().await.transpose()? {
+        rows.push((String::from_utf8(key.into())?, String::from_utf8(row.value.into())?));
     }
     Ok(rows)
 }
