@@ -12,12 +12,14 @@
 //! - an answer to a [`Token`] of another node goes to that node as [`PeerMessage::Answer`];
 //! - [`Effect::Send`] may lose messages. When a connection breaks, which loses a suffix of what was sent on it, it
 //!   reports [`Event::PeerLost`] and, once connected again, [`Event::PeerUp`];
+//! - a shard can be read and applied to before [`Event::Opened`] names it, and the log lets go of nothing that it had
+//!   of the shard until then;
 //! - whatever the log lets go of, beyond what each table holds durably, is reported with [`Event::LetGo`]. A
 //!   [`Effect::Fetch`] of what is gone is answered with no entries;
 //! - snapshots: [`Effect::TakeSnapshot`] and [`Effect::ReadChunk`] where a table comes from, [`Effect::StoreChunk`]
 //!   where it goes, [`Effect::Install`] in the order of [`Effect::Apply`]. Each is reported as its text says, also when
 //!   it came to nothing. A table that no start finds named in the log is removed by that start
-//!   ([`recover`](crate::recovery::recover) sees to it);
+//!   ([`begin`](crate::recovery::begin) sees to it);
 //! - [`Event::Tick`] comes every [`TICK_MS`](ringfort_types::limits::TICK_MS); ticks that were missed are
 //!   dropped.
 
@@ -125,7 +127,7 @@ pub enum Event {
     PeerLost(NodeId),
     /// [`Effect::SaveBirth`] is durable.
     BirthSaved,
-    /// [`Effect::Open`] is done for these shards.
+    /// [`Effect::Open`] is done for these shards: perhaps for none, or for a part of those that are left.
     Opened(BTreeMap<ShardId, Opened>),
     /// [`Effect::Persist`] with this number is durable.
     Persisted(u64),
@@ -244,7 +246,8 @@ pub struct Answered {
 pub enum Effect {
     /// Keep these bytes as [`Identity::birth`], durably, then report [`Event::BirthSaved`].
     SaveBirth(Bytes),
-    /// The cluster is born: open the log and these shards' tables, replay, and report [`Event::Opened`].
+    /// The cluster is born: open the log and these shards' tables, replay, and report [`Event::Opened`], of each
+    /// shard as soon as it is ready.
     Open {
         /// The cluster's number, for file headers and peer frames.
         cluster: u64,
@@ -337,7 +340,7 @@ pub enum Effect {
     },
     /// A line for the operator.
     Notice(String),
-    /// All local shards are open, and requests are served from now on. Comes once.
+    /// All local shards are open. Comes once. (Requests are taken from birth on.)
     Serving,
     /// This node must not go on, for this reason: end the process with exit code 2.
     Refused(String),

@@ -4,6 +4,7 @@
 //! waits for an answer waits for the new leader's. If there is none, a node that ends ends, and a node whose disk is
 //! full goes on leading for the readers' sake and refuses writes (PITFALLS 5).
 
+use ringfort_ring::Replica as Place;
 use ringfort_types::limits::TICK_MS;
 use ringfort_types::{Code, Failure, PeerId, ShardId};
 
@@ -47,9 +48,7 @@ impl Node {
         }
         self.disk_full = full;
         self.set_abstaining();
-        if self.serving {
-            self.send_reports();
-        }
+        self.send_reports();
         if full {
             self.hand_over();
         }
@@ -70,10 +69,12 @@ impl Node {
     pub(crate) fn heir(&self, replica: &Replica) -> Option<PeerId> {
         let able = |node| node != self.id && self.peers.is_up(node) && !self.peers.is_full(node);
         let places = replica.places.iter().filter(|place| able(place.node));
+        // Who is still opening its replica would not take it.
+        let is_open = |place: &Place| self.peers.has_open(place.node, replica.shard);
         places
-            .filter_map(|place| Some((replica.group.matched(place.peer)?, place.peer)))
+            .filter_map(|place| Some((is_open(place), replica.group.matched(place.peer)?, place.peer)))
             .max()
-            .map(|(_, peer)| peer)
+            .map(|(_, _, peer)| peer)
     }
 
     /// Tries to give all leaderships away: whether some may still go.

@@ -67,6 +67,7 @@ pub struct Node {
     /// By shard number, once born; the meta group first.
     pub(crate) slots: Vec<Slot>,
     pub(crate) dirty: Vec<ShardId>,
+    /// All local shards are open.
     pub(crate) serving: bool,
     /// Some replica may have reads that no round covers yet.
     pub(crate) reads_fresh: bool,
@@ -219,7 +220,7 @@ impl Node {
         if self.ticks.is_multiple_of(SNAPSHOT_TICKS) {
             self.look_after_snapshots();
         }
-        if self.ticks.is_multiple_of(REPORT_TICKS) && self.serving {
+        if self.ticks.is_multiple_of(REPORT_TICKS) {
             self.record_commits();
             self.send_reports();
             self.drift();
@@ -267,6 +268,11 @@ impl Node {
         self.out.first.push(Effect::Open { cluster: layout.cluster, shards });
         self.layout = Some(layout);
         Ok(())
+    }
+
+    /// Whether some local shard is open, or there is none.
+    pub(crate) fn is_any_open(&self) -> bool {
+        self.serving || self.slots.iter().any(|slot| slot.replica.is_some())
     }
 
     fn handle_opened(&mut self, shards: BTreeMap<ShardId, Opened>) {

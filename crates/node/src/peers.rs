@@ -1,6 +1,6 @@
 //! The other nodes: who is connected, what they say, and whom this node won't listen to.
 
-use ringfort_types::{Hello, NodeId, NodeReport, PeerFrame, PeerMessage, Role};
+use ringfort_types::{Hello, NodeId, NodeReport, PeerFrame, PeerMessage, Role, ShardId};
 
 use crate::Effect;
 use crate::node::Node;
@@ -13,6 +13,8 @@ const REPORT_LATE_US: u64 = 2_500_000;
 struct Peer {
     up: bool,
     report: NodeReport,
+    /// Whether it was given since the connection was made: else it may be of an earlier life.
+    report_is_fresh: bool,
     reported_at_us: Option<u64>,
 }
 
@@ -46,6 +48,15 @@ impl Peers {
         self.is_up(node) && self.report(node).is_some_and(|(_, at_us)| now_us - at_us <= REPORT_LATE_US)
     }
 
+    /// Whether it has reported, since it was connected, that its replica of this shard is open.
+    pub(crate) fn has_open(&self, node: NodeId, shard: ShardId) -> bool {
+        self.get(node).is_some_and(|peer| {
+            peer.up
+                && peer.report_is_fresh
+                && peer.report.replicas.iter().any(|replica| replica.shard == shard)
+        })
+    }
+
     /// Whether it has reported that its disk is full.
     pub(crate) fn is_full(&self, node: NodeId) -> bool {
         self.get(node).is_some_and(|peer| peer.report.disk_full)
@@ -63,9 +74,11 @@ impl Peers {
 impl Node {
     pub(crate) fn handle_peer_up(&mut self, node: NodeId) {
         if let Some(peer) = self.peers.get_mut(node) {
-            peer.up = true;
+            (peer.up, peer.report_is_fresh) = (true, false);
             let hello = self.birth.hello();
             self.send(node, PeerMessage::Hello(hello));
+            // Whoever has just started can pass requests on before it has opened what it has itself.
+            self.send_reports_to(&[node]);
             self.resend_chunks(node);
         }
     }
@@ -165,7 +178,7 @@ impl Node {
         }
         let now_us = self.now.monotonic_us;
         if let Some(peer) = self.peers.get_mut(from) {
-            peer.report = report;
+            (peer.report, peer.report_is_fresh) = (report, true);
             peer.reported_at_us = Some(now_us);
         }
     }

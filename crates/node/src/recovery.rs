@@ -1,11 +1,18 @@
-//! From what is on disk to shards that are up to date. The same for every driver.
+//! From what is on disk to shards that are up to date, each as soon as it is. The same for every driver.
 //!
-//! The log is opened, then each shard's table; what the log has beyond a table, up to what is known to be
-//! committed, is applied in one pass over the log. Which generation of a table counts is in the log too, and others
-//! are removed. Commit is the larger of what the log says and what the table
-//! has: a table never has what is not committed, and the stored commit index may lag (DESIGN §6).
+//! [`begin`] opens the log, then each shard's table, and gives the shards that need nothing more. What the log has
+//! beyond the other tables, up to what is known to be committed, is applied by [`Replay`], in one pass over the log,
+//! each shard from its own table's index on; a shard is ready once it has reached its commit. Which generation of a
+//! table counts is in the log too, and others are removed, all of them before anything is ready. Commit is the larger
+//! of what the log says and what the table has: a table never has what is not committed, and the stored commit index
+//! may lag (DESIGN §6).
+//!
+//! While a replay goes on, the log may be written to for the shards that are ready, and may let go of old segments as
+//! long as it counts the others' tables for nothing: then all that these need is copied, never dropped
+//! (`storage`'s `Log::collect`).
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use ringfort_shard::{SessionLimits, Shard, ShardError};
 use ringfort_storage::{DataDir, Log, LogOptions, LogReader, StorageError, Tables};
@@ -16,13 +23,31 @@ use crate::Opened;
 
 /// What was found.
 #[derive(Debug)]
-pub struct Recovered {
+pub struct Begun {
     /// Ready for the next batch.
     pub log: Log,
-    /// With everything applied that is known to be committed, in order of their numbers.
-    pub shards: BTreeMap<ShardId, Shard>,
+    /// The shards whose tables have all that is known to be committed, in order of their numbers.
+    pub ready: Vec<Ready>,
+    /// The others.
+    pub replay: Replay,
+}
+
+/// A shard with everything applied that is known to be committed.
+#[derive(Debug)]
+pub struct Ready {
+    /// The shard.
+    pub shard: Shard,
     /// For [`Event::Opened`](crate::Event::Opened).
-    pub opened: BTreeMap<ShardId, Opened>,
+    pub opened: Opened,
+}
+
+/// What a replay has come to.
+#[derive(Debug)]
+pub enum Step<'a> {
+    /// An entry is applied.
+    Applied(Progress<'a>),
+    /// A shard is up to date. It is the driver's from now on.
+    Ready(Box<Ready>),
 }
 
 /// How far a replay is.
@@ -90,20 +115,18 @@ pub enum RecoveryError {
     },
 }
 
-/// Opens the log and these shards, and brings the shards up to date. `each` hears of every entry that is
-/// applied. `sessions` is the same on all nodes of a cluster.
-pub fn recover(
+/// Opens the log and these shards. `sessions` is the same on all nodes of a cluster.
+pub fn begin(
     data: &DataDir,
     tables: &dyn Tables,
     cluster: u64,
     wanted: &[ShardId],
     options: LogOptions,
     sessions: SessionLimits,
-    each: &mut dyn FnMut(Progress<'_>),
-) -> Result<Recovered, RecoveryError> {
+) -> Result<Begun, RecoveryError> {
     let (log, mut stored) = data.open_log(cluster, options)?;
-    let mut shards = BTreeMap::new();
-    let mut opened = BTreeMap::new();
+    let reader = log.reader();
+    let mut ready = Vec::new();
     let mut behind = BTreeMap::new();
     for id in wanted {
         let mut found = Opened::default();
@@ -122,53 +145,93 @@ pub fn recover(
             return Err(RecoveryError::LogBehind { shard: *id, last: found.last, applied });
         }
         found.hard_state.commit = found.hard_state.commit.max(applied);
+        if found.hard_state.commit > found.last {
+            let (commit, applied) = (found.hard_state.commit, found.last);
+            return Err(RecoveryError::LogShort { shard: *id, commit, applied });
+        }
         if planted::is(Bug::VoteNotPersisted) {
             found.hard_state.vote = PeerId(0);
         }
-        if found.hard_state.commit > applied {
-            behind.insert(*id, (applied, found.hard_state.commit));
+        let found = Ready { shard, opened: found };
+        if found.opened.hard_state.commit > applied {
+            behind.insert(*id, found);
+        } else {
+            ready.push(found.finish(&reader)?);
         }
-        opened.insert(*id, found);
-        shards.insert(*id, shard);
     }
-    let reader = log.reader();
-    replay(&reader, &behind, &mut shards, each)?;
-    for (id, found) in &mut opened {
-        let shard = &shards[id];
-        found.applied = shard.applied();
-        if found.applied < found.hard_state.commit {
-            let (commit, applied) = (found.hard_state.commit, found.applied);
-            return Err(RecoveryError::LogShort { shard: *id, commit, applied });
-        }
-        found.revision = shard.revision();
-        found.clock = shard.clock();
-        found.tail = tail(&reader, *id, found.applied.next(), found.last.next())?;
-    }
-    Ok(Recovered { log, shards, opened })
+    let total = behind.values().map(Ready::left).sum();
+    Ok(Begun { log, ready, replay: Replay { reader, behind, done: 0, total } })
 }
 
-fn replay(
-    reader: &LogReader,
-    behind: &BTreeMap<ShardId, (Index, Index)>,
-    shards: &mut BTreeMap<ShardId, Shard>,
-    each: &mut dyn FnMut(Progress<'_>),
-) -> Result<(), RecoveryError> {
-    if behind.is_empty() {
-        return Ok(());
+/// Shards that are being brought up to date.
+#[derive(Debug)]
+pub struct Replay {
+    reader: LogReader,
+    behind: BTreeMap<ShardId, Ready>,
+    done: u64,
+    total: u64,
+}
+
+impl Replay {
+    /// Whether all shards are ready.
+    pub fn is_done(&self) -> bool {
+        self.behind.is_empty()
     }
-    let total = behind.values().map(|(after, through)| through.0 - after.0).sum();
-    let mut done = 0;
-    reader.replay(behind, &mut |id, mut entry| {
-        if planted::is(Bug::TableNotReplayed) {
-            entry.payload.clear();
-        }
-        let shard = shards.get_mut(&id).expect("only what was opened is replayed");
-        shard.apply(&entry, 0);
-        done += 1;
-        each(Progress { done, total, shard: id, entry: &entry });
-        Ok(())
-    })?;
-    Ok(())
+
+    /// The shards that are not ready.
+    pub fn shards(&self) -> impl Iterator<Item = &Shard> {
+        self.behind.values().map(|behind| &behind.shard)
+    }
+
+    /// Goes on until all shards are ready, or `each` breaks, which hears of every step. What it has broken off can be
+    /// gone on with.
+    pub fn go_on(&mut self, each: &mut dyn FnMut(Step<'_>) -> ControlFlow<()>) -> Result<(), RecoveryError> {
+        let Replay { reader, behind, done, total } = self;
+        let range = |behind: &Ready| (behind.shard.applied(), behind.opened.hard_state.commit);
+        let wanted = behind.iter().map(|(id, behind)| (*id, range(behind))).collect();
+        let mut failed = None;
+        reader.replay(&wanted, &mut |id, mut entry| {
+            if planted::is(Bug::TableNotReplayed) {
+                entry.payload.clear();
+            }
+            let found = behind.get_mut(&id).expect("a shard that is ready is not replayed");
+            found.shard.apply(&entry, 0);
+            let is_ready = found.left() == 0;
+            *done += 1;
+            let mut flow =
+                each(Step::Applied(Progress { done: *done, total: *total, shard: id, entry: &entry }));
+            if is_ready && let Some(shard) = behind.remove(&id) {
+                match shard.finish(reader) {
+                    Ok(ready) => {
+                        if each(Step::Ready(Box::new(ready))).is_break() {
+                            flow = ControlFlow::Break(());
+                        }
+                    }
+                    Err(error) => {
+                        failed = Some(error);
+                        flow = ControlFlow::Break(());
+                    }
+                }
+            }
+            flow
+        })?;
+        failed.map_or(Ok(()), |error| Err(error.into()))
+    }
+}
+
+impl Ready {
+    /// Entries that its table lacks.
+    fn left(&self) -> u64 {
+        self.opened.hard_state.commit.0 - self.shard.applied().0
+    }
+
+    /// Everything is applied: reads what comes after it.
+    fn finish(mut self, reader: &LogReader) -> Result<Ready, StorageError> {
+        let Ready { shard, opened } = &mut self;
+        (opened.applied, opened.revision, opened.clock) = (shard.applied(), shard.revision(), shard.clock());
+        opened.tail = tail(reader, shard.id(), opened.applied.next(), opened.last.next())?;
+        Ok(self)
+    }
 }
 
 /// The entries `from..to`, all of them.

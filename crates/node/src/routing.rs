@@ -1,4 +1,7 @@
 //! Where a request goes: to a replica here, to another node, or into the queue of a shard without a leader.
+//!
+//! A shard whose replica here is not open yet is as good as one without a replica here: others are asked, those first
+//! that are known to have theirs open. What names this node is refused until then.
 
 use ringfort_types::limits::{
     HEARTBEAT_MS, NODE_PENDING_BYTES_MAX, NODE_PENDING_REQUESTS_MAX, SHARD_PENDING_REQUESTS_MAX,
@@ -48,14 +51,10 @@ impl Node {
                 return Err(Failure::rejected(Code::InvalidArgument, why));
             }
         }
-        if !self.serving && !matches!(request, Request::ClusterState) {
-            let message = if self.birth.is_born() {
-                "this node is still reading its data directory: try again in a moment".to_owned()
-            } else {
-                match self.birth.missing().join(", ").as_str() {
-                    "" => "this cluster is just being born: try again in a moment".to_owned(),
-                    missing => format!("this cluster is not born yet: it waits for {missing} to start"),
-                }
+        if self.layout.is_none() && !matches!(request, Request::ClusterState) {
+            let message = match self.birth.missing().join(", ").as_str() {
+                "" => "this cluster is just being born: try again in a moment".to_owned(),
+                missing => format!("this cluster is not born yet: it waits for {missing} to start"),
             };
             return Err(Failure::rejected(Code::Unavailable, message));
         }
@@ -142,7 +141,11 @@ impl Node {
         match &asked.request {
             Request::DigestAt { node, index, .. } => {
                 let (node, index) = (*node, *index);
-                if node == self.id {
+                if node == self.id && self.is_opening(shard) {
+                    // Nobody else can answer. Whoever asks decides whether to wait.
+                    let failure = self.still_opening(shard, "");
+                    self.fail(asked, failure);
+                } else if node == self.id {
                     self.read_here(shard, index, asked);
                 } else {
                     self.pass_on(shard, node, asked);
@@ -171,18 +174,20 @@ impl Node {
             replica.release_reads(&mut ready);
             return self.emit_reads(ready);
         }
-        if self.is_forwarded(&asked) {
+        if self.is_forwarded(&asked) && !self.is_opening(shard) {
             let failure = Failure::rejected(
                 Code::FailedPrecondition,
                 format!("node {} has no replica of shard {shard}", self.id),
             );
             return self.fail(asked, failure);
         }
-        let layout = self.layout.as_ref().expect("serving means born");
+        let layout = self.layout.as_ref().expect("shards exist after birth");
         let places = &layout.shard(shard).expect("a known shard").replicas;
         let leader = self.leader_of(shard);
-        let up = places.iter().map(|place| place.node).find(|node| self.peers.is_up(*node));
-        match leader.or(up) {
+        let mut nodes = places.iter().map(|place| place.node);
+        let open = nodes.clone().find(|node| self.peers.has_open(*node, shard));
+        let up = nodes.find(|node| self.peers.is_up(*node));
+        match leader.or(open).or(up) {
             Some(node) => self.pass_on(shard, node, asked),
             None => self.wait(shard, asked, RETRY_MS),
         }
@@ -340,6 +345,25 @@ impl Node {
             Some(replica) => replica.leader_node(),
             None => slot.reported.map(|(_, node)| node),
         }
+    }
+
+    /// Whether this shard has a replica on this node that is not open yet.
+    pub(crate) fn is_opening(&self, shard: ShardId) -> bool {
+        self.slots[shard.0 as usize].replica.is_none()
+            && self
+                .layout
+                .as_ref()
+                .and_then(|layout| layout.shard(shard))
+                .is_some_and(|shard| shard.replicas.iter().any(|place| place.node == self.id))
+    }
+
+    /// What is told of a shard whose replica here is not open yet, and what else there is to say.
+    pub(crate) fn still_opening(&self, shard: ShardId, more: &str) -> Failure {
+        let id = self.id;
+        let message = format!(
+            "node {id} is still reading its replica of shard {shard} from its disk{more}: try again in a moment"
+        );
+        Failure::rejected(Code::Unavailable, message)
     }
 
     /// The term that this leader has, or at which none is known here.

@@ -1,7 +1,7 @@
 //! What a node tells of itself and of the cluster, and who should lead.
 
 use ringfort_types::limits::TICK_MS;
-use ringfort_types::{ClusterState, NodeReport, NodeState, PeerMessage, ReplicaReport, ShardState};
+use ringfort_types::{ClusterState, NodeId, NodeReport, NodeState, PeerMessage, ReplicaReport, ShardState};
 
 use crate::leave::Stay;
 use crate::node::Node;
@@ -24,11 +24,19 @@ impl Node {
         }
     }
 
+    /// Tells all other nodes what is open here, if anything is.
     pub(crate) fn send_reports(&mut self) {
-        let report = self.report();
         let up: Vec<_> = self.peers.all().filter(|node| self.peers.is_up(*node)).collect();
-        for node in up {
-            self.send(node, PeerMessage::Report(report.clone()));
+        self.send_reports_to(&up);
+    }
+
+    pub(crate) fn send_reports_to(&mut self, nodes: &[NodeId]) {
+        if !self.is_any_open() {
+            return;
+        }
+        let report = self.report();
+        for node in nodes {
+            self.send(*node, PeerMessage::Report(report.clone()));
         }
     }
 
@@ -56,7 +64,9 @@ impl Node {
             let preferred = replica.places[0];
             // Not the crate's own mark of who was heard of: it is wiped at each check of the quorum, and may be so just
             // before every look.
-            let able = self.peers.is_lively(preferred.node, now_us) && !self.peers.is_full(preferred.node);
+            let able = self.peers.is_lively(preferred.node, now_us)
+                && self.peers.has_open(preferred.node, replica.shard)
+                && !self.peers.is_full(preferred.node);
             if preferred.node == self.id || !able || handed_over == HANDOVERS_MAX {
                 continue;
             }

@@ -150,7 +150,13 @@ impl Node {
 
     fn why_late(&self, shard: ShardId) -> Failure {
         let leads = self.slots[shard.0 as usize].replica.as_ref().is_some_and(crate::replica::Replica::leads);
-        if leads && self.disk_full { self.no_room() } else { self.no_leader(shard) }
+        if leads && self.disk_full {
+            self.no_room()
+        } else if self.is_opening(shard) {
+            self.still_opening(shard, ", and no other node could take this")
+        } else {
+            self.no_leader(shard)
+        }
     }
 
     /// Answers a request that is pending here with a failure.

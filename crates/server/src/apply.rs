@@ -1,6 +1,7 @@
 //! The thread that owns the shards: applies committed entries, answers their waiters, and decides what to flush.
 //!
-//! It also looks at a table for a snapshot, and puts one that has arrived in place of another: both between entries.
+//! Each shard is handed over to it once it is open (`open`). It also looks at a table for a snapshot, and puts one that
+//! has arrived in place of another: both between entries.
 //!
 //! **The log.** What keeps its oldest segment from going is sealed and handed over first.
 //!
@@ -8,7 +9,8 @@
 //! thread, one after the other. If flushing falls so far behind that twice the budget is not yet on disk, applying
 //! waits; then entries pile up in the node, which refuses new writes at its own bounds. Flushed memtables that old
 //! indexes still need (`horizon`) come on top: at [`MEMORY_FACTOR`] times the budget, what is held is given up, and
-//! applying slows down until it has gone.
+//! applying slows down until it has gone. While other shards are still replayed, what these have in memory is taken
+//! off the budget, down to a [`SHARE_LEAST`]th of it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -39,6 +41,8 @@ const LOOKS_PER_BUDGET: u64 = 16;
 const ROW_OVERHEAD_BYTES: u64 = 128;
 /// Times the budget that memtables may take in all: active, being flushed, and flushed but still needed.
 const MEMORY_FACTOR: u64 = 3;
+/// What is left of the budget, however much others take of it: one in so many parts.
+const SHARE_LEAST: u64 = 4;
 /// How long one look at memory holds applying up at most while too much is still needed.
 const PRESSED_MAX: Duration = Duration::from_millis(500);
 /// Between two looks while applying waits.
@@ -47,6 +51,8 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// Something to be done, in order.
 #[derive(Debug)]
 pub(crate) enum Task {
+    /// Take this shard over, with its table of this generation.
+    Open { shard: Box<Shard>, generation: u64 },
     /// Apply these.
     Apply(Vec<ApplyJob>),
     /// Hold the shard's table for a snapshot with this number.
@@ -82,35 +88,22 @@ pub(crate) struct Applier {
 impl Applier {
     pub(crate) fn new(
         shared: Arc<Shared>,
-        opened: Vec<(Shard, u64)>,
         flusher: Arc<Flusher>,
         tables: Arc<dyn Tables>,
         snapshots: Arc<Snapshots>,
         memtable_bytes: u64,
     ) -> Applier {
-        let mut shards: Vec<Option<Open>> = Vec::new();
-        for (shard, generation) in opened {
-            let at = shard.id().0 as usize;
-            shards.resize_with(shards.len().max(at + 1), || None);
-            let active_bytes = shard.table().memory_bytes();
-            flusher.keep(shard.id(), shard.table().clone());
-            shards[at] = Some(Open { shard, generation, active_bytes });
-        }
-        let next_second = Instant::now() + SECOND;
-        let quiet_seconds = STATS_IDLE_SECONDS;
-        let applier = Applier {
+        Applier {
             shared,
-            shards,
+            shards: Vec::new(),
             flusher,
             tables,
             snapshots,
             memtable_bytes,
             applied_bytes: 0,
-            next_second,
-            quiet_seconds,
-        };
-        applier.remember();
-        applier
+            next_second: Instant::now() + SECOND,
+            quiet_seconds: STATS_IDLE_SECONDS,
+        }
     }
 
     /// Runs until the queue is closed.
@@ -126,6 +119,7 @@ impl Applier {
                     let mut jobs = Vec::new();
                     for task in waiting.drain(..) {
                         match task {
+                            Task::Open { shard, generation } => self.open(*shard, generation),
                             Task::Apply(more) => jobs.extend(more),
                             Task::Snapshot { shard, transfer } => {
                                 self.apply(jobs.drain(..), &mut applied);
@@ -154,11 +148,27 @@ impl Applier {
         }
     }
 
+    /// Takes a shard over.
+    fn open(&mut self, shard: Shard, generation: u64) {
+        let id = shard.id();
+        let at = id.0 as usize;
+        self.shards.resize_with(self.shards.len().max(at + 1), || None);
+        let active_bytes = shard.table().memory_bytes();
+        self.applied_bytes += active_bytes;
+        self.shards[at] = Some(Open { shard, generation, active_bytes });
+        self.flusher.has_come(id);
+        self.remember();
+    }
+
+    fn shard(&mut self, id: ShardId) -> Option<&mut Open> {
+        self.shards.get_mut(id.0 as usize)?.as_mut()
+    }
+
     fn apply(&mut self, jobs: impl Iterator<Item = ApplyJob>, applied: &mut BTreeMap<ShardId, Index>) {
         let mut answers: Vec<(Token, What)> = Vec::new();
         let mut held = Vec::new();
         for job in jobs {
-            let open = self.shards[job.shard.0 as usize].as_mut();
+            let open = self.shards.get_mut(job.shard.0 as usize).and_then(Option::as_mut);
             let open = open.expect("the node applies only to shards that it had opened");
             let replies = open.shard.apply(&job.entry, job.copies);
             if open.shard.marked() == job.entry.index {
@@ -189,7 +199,7 @@ impl Applier {
 
     /// Holds a shard's table as it is now.
     fn hold(&mut self, id: ShardId, transfer: u64) {
-        let Some(open) = self.shards[id.0 as usize].as_mut() else { return };
+        let Some(open) = self.shard(id) else { return };
         open.shard.seal();
         let index = open.shard.applied();
         match SnapshotReader::new(id, &**open.shard.table(), index) {
@@ -213,11 +223,9 @@ impl Applier {
         assert_eq!(shard.applied(), base.index, "shard {id}: a table is put in place whole, or not at all");
         self.shared.readers.replace(shard.reader());
         let (index, revision, clock) = (shard.applied(), shard.revision(), shard.clock());
-        let open = Open { shard, generation: base.generation, active_bytes: 0 };
-        let old = self.shards[id.0 as usize].replace(open);
-        if let Some(old) = old {
-            snapshots::remove(&*self.tables, id, old.generation);
-        }
+        let open = self.shard(id).expect("the node installs only where it had a shard opened");
+        let old = std::mem::replace(open, Open { shard, generation: base.generation, active_bytes: 0 });
+        snapshots::remove(&*self.tables, id, old.generation);
         // What is asked for at earlier indexes can be read at this one only.
         self.remember();
         tracing::info!("shard {id} goes on from a snapshot at index {index}");
@@ -232,9 +240,11 @@ impl Applier {
                 self.hand_over(shard);
             }
         }
+        let expected = self.flusher.expected_bytes();
+        let budget = self.memtable_bytes.saturating_sub(expected).max(self.memtable_bytes / SHARE_LEAST);
         let mut pressed: Option<Instant> = None;
         while !self.shared.is_stopping() {
-            let (mut active, mut total, mut largest) = (0, 0, None);
+            let (mut active, mut total, mut largest) = (0, expected, None);
             for open in self.shards.iter().flatten() {
                 let (id, bytes) = (open.shard.id(), open.active_bytes);
                 active += bytes;
@@ -244,7 +254,7 @@ impl Applier {
                 }
             }
             let sealed = self.flusher.bytes();
-            if active > self.memtable_bytes
+            if active > budget
                 && let Some((bytes, shard)) = largest
                 && bytes > 0
             {
@@ -268,11 +278,10 @@ impl Applier {
     }
 
     fn hand_over(&mut self, id: ShardId) {
-        if let Some(open) = self.shards[id.0 as usize].as_mut() {
-            open.shard.seal();
-            let bytes = std::mem::take(&mut open.active_bytes);
-            self.flusher.push(id, open.shard.table().clone(), bytes);
-        }
+        let Some(open) = self.shards.get_mut(id.0 as usize).and_then(Option::as_mut) else { return };
+        open.shard.seal();
+        let bytes = std::mem::take(&mut open.active_bytes);
+        self.flusher.push(id, open.shard.table().clone(), bytes);
     }
 
     fn remember(&self) {

@@ -34,13 +34,13 @@ use tokio::time::{Instant, sleep};
 
 use crate::StartError;
 use crate::answers::{self, What};
-use crate::apply::{Applier, Task};
+use crate::apply::Task;
 use crate::clock::Clock;
 use crate::error::die;
 use crate::flush::Flusher;
 use crate::links::Links;
-use crate::log::{self, Batch};
-use crate::open;
+use crate::log::Batch;
+use crate::open::Opening;
 use crate::outbox::Item;
 use crate::queue::{Queue, Turn};
 use crate::readers::Readers;
@@ -244,50 +244,21 @@ impl Core {
 
     /// Opens what is on disk in a thread of its own: that can take seconds, and peers are to be heard meanwhile.
     fn open(&mut self, cluster: u64, wanted: Vec<ShardId>) {
-        let (shared, data, tables) = (self.shared.clone(), self.data.clone(), self.tables.clone());
-        let (batches, tasks) = (self.helpers.batches.clone(), self.helpers.tasks.clone());
-        let (flusher, log) = (self.helpers.flusher.clone(), self.helpers.log.clone());
-        let snapshots = self.helpers.snapshots.clone();
-        let (memtable_bytes, snapshot_bytes_per_s) = (self.memtable_bytes, self.snapshot_bytes_per_s);
-        let log_options = self.log_options;
-        let open = move || -> Result<Vec<JoinHandle<()>>, StartError> {
-            let found = open::open(&data, &*tables, cluster, &wanted, log_options)?;
-            shared.readers.open(found.shards.values().map(ringfort_shard::Shard::reader));
-            let _first = log.set(found.log.reader());
-            let generation = |id| found.opened.get(&id).map_or(0, |opened| opened.base.generation);
-            let applier = Applier::new(
-                shared.clone(),
-                found.shards.into_iter().map(|(id, shard)| (shard, generation(id))).collect(),
-                flusher.clone(),
-                tables.clone(),
-                snapshots.clone(),
-                memtable_bytes,
-            );
-            let (logging, flushing, reading, writing) =
-                (shared.clone(), shared.clone(), shared.clone(), shared.clone());
-            let (durables, arriving) = (flusher.clone(), snapshots.clone());
-            let threads = vec![
-                spawn("log", move || {
-                    log::run(found.log, &batches, &logging, &durables);
-                    // The directory stays locked until the log is closed.
-                    drop(data);
-                })?,
-                spawn("flush", move || flusher.run(&flushing))?,
-                spawn("apply", move || applier.run(&tasks))?,
-                spawn("snapshots-out", move || snapshots.run_reads(&reading, snapshot_bytes_per_s))?,
-                spawn("snapshots-in", move || arriving.run_writes(&writing, &*tables))?,
-            ];
-            shared.inbox.push(Event::Opened(found.opened));
-            Ok(threads)
+        let Helpers { batches, tasks, flusher, snapshots, log, .. } = &self.helpers;
+        let opening = Opening {
+            shared: self.shared.clone(),
+            data: self.data.clone(),
+            tables: self.tables.clone(),
+            batches: batches.clone(),
+            tasks: tasks.clone(),
+            flusher: flusher.clone(),
+            snapshots: snapshots.clone(),
+            log: log.clone(),
+            memtable_bytes: self.memtable_bytes,
+            log_options: self.log_options,
+            snapshot_bytes_per_s: self.snapshot_bytes_per_s,
         };
-        let shared = self.shared.clone();
-        let opening = spawn("open", move || {
-            open().unwrap_or_else(|error| {
-                shared.report(Report::Failed(error));
-                Vec::new()
-            })
-        });
-        match opening {
+        match spawn("open", move || opening.run(cluster, &wanted)) {
             Ok(opening) => self.helpers.opening = Some(opening),
             Err(error) => self.shared.report(Report::Failed(error)),
         }
@@ -318,7 +289,7 @@ impl Drop for Guard {
 }
 
 /// Starts a thread with a name, under guard.
-fn spawn<T: Send + 'static>(
+pub(crate) fn spawn<T: Send + 'static>(
     name: &str,
     run: impl FnOnce() -> T + Send + 'static,
 ) -> Result<JoinHandle<T>, StartError> {

@@ -40,8 +40,10 @@ pub(crate) struct Flusher {
     queue: Queue<(ShardId, Arc<dyn Table>)>,
     /// With the bytes that were sealed.
     busy: Mutex<BTreeMap<ShardId, u64>>,
-    /// All tables in use.
+    /// All tables in use, of shards that the node knows to be open.
     tables: Mutex<BTreeMap<ShardId, Arc<dyn Table>>>,
+    /// The tables of shards that are still replayed.
+    expected: Mutex<BTreeMap<ShardId, Arc<dyn Table>>>,
     /// Those that the log waits for.
     wanted: Mutex<Vec<ShardId>>,
     ended: AtomicBool,
@@ -63,12 +65,33 @@ impl Flusher {
         if self.ended.load(Ordering::Acquire) { 0 } else { self.busy().values().sum() }
     }
 
+    /// This table is being replayed, and will be handed over to the apply thread.
+    pub(crate) fn expect(&self, shard: ShardId, table: Arc<dyn Table>) {
+        self.expected.lock().unwrap_or_else(PoisonError::into_inner).insert(shard, table);
+    }
+
+    /// This shard's table has been handed over.
+    pub(crate) fn has_come(&self, shard: ShardId) {
+        self.expected.lock().unwrap_or_else(PoisonError::into_inner).remove(&shard);
+    }
+
+    /// What the tables that are being replayed take in memory, in bytes.
+    pub(crate) fn expected_bytes(&self) -> u64 {
+        let expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
+        expected.values().map(|table| table.memory_bytes()).sum()
+    }
+
+    /// This is the table that the shard was opened with, unless it has another one already.
+    pub(crate) fn keep_first(&self, shard: ShardId, table: Arc<dyn Table>) {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner).entry(shard).or_insert(table);
+    }
+
     /// This is the shard's table from now on.
     pub(crate) fn keep(&self, shard: ShardId, table: Arc<dyn Table>) {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner).insert(shard, table);
     }
 
-    /// How far each table is durable.
+    /// How far each table is durable. Of a shard that is not named here, the log has to keep all that it has.
     pub(crate) fn durable(&self) -> Durable {
         let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         tables.iter().map(|(shard, table)| (*shard, table.durable())).collect()
@@ -157,5 +180,40 @@ fn retry(what: &str, shard: ShardId, node: &Shared, mut act: impl FnMut() -> Res
     if full {
         node.notice(format!("there is room for the table of shard {shard} again"));
         node.disk_full(Part::Tables, false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ringfort_storage::{MemoryTables, Tables};
+    use ringfort_types::Index;
+
+    use super::*;
+
+    #[test]
+    fn the_log_hears_of_a_table_once_it_is_kept_and_of_the_latest_one() {
+        let (flusher, tables, shard) = (Flusher::default(), MemoryTables::new(), ShardId(1));
+        let [first, later] = [0, 1].map(|generation| tables.open_generation(shard, generation).unwrap());
+        for (table, index) in [(&first, 5), (&later, 9)] {
+            table.write(Index(index), &[("key".into(), Some("value".into()))]);
+            table.rotate();
+            table.flush(Index(0)).unwrap();
+            table.write(Index(index + 1), &[("key".into(), Some("in memory".into()))]);
+        }
+        flusher.expect(shard, first.clone());
+        assert!(first.memory_bytes() > 0);
+        assert_eq!((flusher.durable(), flusher.expected_bytes()), (Durable::new(), first.memory_bytes()));
+        flusher.has_come(shard);
+        assert_eq!(
+            (flusher.durable(), flusher.expected_bytes()),
+            (Durable::new(), 0),
+            "not known to be open"
+        );
+        flusher.keep_first(shard, first.clone());
+        assert_eq!(flusher.durable(), Durable::from([(shard, Index(5))]));
+        // Another one may have come before the first is said to be there.
+        flusher.keep(shard, later);
+        flusher.keep_first(shard, first);
+        assert_eq!(flusher.durable(), Durable::from([(shard, Index(9))]));
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! **Threads.** The *core* owns the node (`core`); it is a task or a thread, as the runtime has one worker or more.
 //! The *log* thread appends and syncs (`log`), the *apply* thread owns the shards (`apply`), the *flush* thread
-//! writes tables to disk (`flush`), and two more read and write tables that go from node to node (`snapshots`). Sockets live on the tokio runtime of whoever calls [`start`]; on a machine with
+//! writes tables to disk (`flush`), one ends when all that is on disk is open (`open`), and two more read and write tables that go from node to node (`snapshots`). Sockets live on the tokio runtime of whoever calls [`start`]; on a machine with
 //! few processors, one worker thread is best. They hand over through queues that are emptied in one exchange
 //! (`queue`), and wake each other only when the other one sleeps.
 //!
@@ -17,7 +17,8 @@
 //! call that asked reads the table itself (`readers`). `List` merges pages of all shards (`list`).
 //!
 //! **A start** (`config`, `open`): flags are checked, the port is bound, the directory locked; then the node is
-//! made, and says what to open. A directory whose node was never born with its peers waits for them.
+//! made, and says what to open. Each shard is served as soon as it is ready. A directory whose node was never born with
+//! its peers waits for them.
 //!
 //! Invariants: nothing is unbounded (`queue`, `session`, `outbox`, `listener` name their bounds); the core
 //! waits for no disk and no socket; a failed sync ends the process (`error`).

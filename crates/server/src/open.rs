@@ -1,37 +1,147 @@
-//! Opening what is on disk, with a word now and then when it takes long.
+//! Opening what is on disk, in a thread of its own: that can take long, and each shard is served as soon as it is ready.
+//!
+//! Once the log is open, the threads that need it are started. The shards whose tables have everything are handed over
+//! at once; then the log is replayed for the others, and each is handed over when it is up to date, while clients and
+//! peers are busy with those before it. When the replay takes long, a line now and then says how far it is.
+//!
+//! Invariants: whoever hears of a shard finds it. So its reader and its place in the apply thread come first, then the
+//! node is told, and the log hears last how much of it is durable: what it lets go of before that, the node would
+//! not hear of. A node that ends waits for no replay.
+//!
+//! Memory: what is replayed was in memtables when the node ended, so it fits where it was. Until it is handed over the
+//! apply thread counts it, and leaves it room (`Applier::balance`).
 
+use std::ops::ControlFlow;
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ringfort_node::recovery::{Recovered, recover};
+use ringfort_node::Event;
+use ringfort_node::recovery::{Begun, Progress, Ready, Replay, Step, begin};
 use ringfort_shard::SessionLimits;
-use ringfort_storage::{DataDir, LogOptions, Tables};
+use ringfort_storage::{DataDir, Log, LogOptions, LogReader, Tables};
 use ringfort_types::ShardId;
 
 use crate::StartError;
+use crate::apply::{Applier, Task};
+use crate::core::spawn;
+use crate::flush::Flusher;
+use crate::log::{self, Batch};
+use crate::queue::Queue;
+use crate::shared::{Report, Shared};
+use crate::snapshots::Snapshots;
 
 /// A start that takes longer than this says so, and again each time.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Opens the log and these shards, and brings the shards up to date.
-pub(crate) fn open(
-    data: &DataDir,
-    tables: &dyn Tables,
-    cluster: u64,
-    wanted: &[ShardId],
-    options: LogOptions,
-) -> Result<Recovered, StartError> {
-    let started = Instant::now();
-    let mut said = started;
-    let sessions = SessionLimits::default();
-    let found = recover(data, tables, cluster, wanted, options, sessions, &mut |progress| {
-        if progress.done.is_multiple_of(1024) && said.elapsed() > PATIENCE {
-            said = Instant::now();
-            let (done, total) = (progress.done, progress.total);
-            tracing::info!("replaying the log: {} % ({done} of {total} entries)", done * 100 / total);
+/// What the opening thread works with.
+pub(crate) struct Opening {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) data: Arc<DataDir>,
+    pub(crate) tables: Arc<dyn Tables>,
+    pub(crate) batches: Arc<Queue<Batch>>,
+    pub(crate) tasks: Arc<Queue<Task>>,
+    pub(crate) flusher: Arc<Flusher>,
+    pub(crate) snapshots: Arc<Snapshots>,
+    /// Set once the log is open.
+    pub(crate) log: Arc<OnceLock<LogReader>>,
+    pub(crate) memtable_bytes: u64,
+    pub(crate) log_options: LogOptions,
+    pub(crate) snapshot_bytes_per_s: u64,
+}
+
+impl Opening {
+    /// Opens the log and these shards, and brings the shards up to date. The threads that it has started.
+    pub(crate) fn run(self, cluster: u64, wanted: &[ShardId]) -> Vec<JoinHandle<()>> {
+        let mut threads = Vec::new();
+        if let Err(error) = self.open(cluster, wanted, &mut threads) {
+            self.shared.report(Report::Failed(error));
         }
-    })?;
-    if started.elapsed() > PATIENCE {
-        tracing::info!("opened {} shards in {:.1} s", found.shards.len(), started.elapsed().as_secs_f64());
+        threads
     }
-    Ok(found)
+
+    fn open(
+        &self,
+        cluster: u64,
+        wanted: &[ShardId],
+        threads: &mut Vec<JoinHandle<()>>,
+    ) -> Result<(), StartError> {
+        let started = Instant::now();
+        let sessions = SessionLimits::default();
+        let Begun { log, ready, replay } =
+            begin(&self.data, &*self.tables, cluster, wanted, self.log_options, sessions)?;
+        let _first = self.log.set(log.reader());
+        for shard in replay.shards() {
+            self.flusher.expect(shard.id(), shard.table().clone());
+        }
+        self.start_threads(log, threads)?;
+        self.hand_over(ready);
+        let is_done = self.bring_up_to_date(replay, started)?;
+        if is_done && started.elapsed() > PATIENCE {
+            tracing::info!("opened {} shards in {:.1} s", wanted.len(), started.elapsed().as_secs_f64());
+        }
+        Ok(())
+    }
+
+    fn start_threads(&self, log: Log, threads: &mut Vec<JoinHandle<()>>) -> Result<(), StartError> {
+        let Opening { memtable_bytes, snapshot_bytes_per_s, .. } = *self;
+        let (batches, data) = (self.batches.clone(), self.data.clone());
+        let (shared, flusher) = (self.shared.clone(), self.flusher.clone());
+        threads.push(spawn("log", move || {
+            log::run(log, &batches, &shared, &flusher);
+            // The directory stays locked until the log is closed.
+            drop(data);
+        })?);
+        let (shared, flusher) = (self.shared.clone(), self.flusher.clone());
+        threads.push(spawn("flush", move || flusher.run(&shared))?);
+        let (shared, flusher, tables) = (self.shared.clone(), self.flusher.clone(), self.tables.clone());
+        let (tasks, snapshots) = (self.tasks.clone(), self.snapshots.clone());
+        let applier = Applier::new(shared, flusher, tables, snapshots, memtable_bytes);
+        threads.push(spawn("apply", move || applier.run(&tasks))?);
+        let (shared, snapshots) = (self.shared.clone(), self.snapshots.clone());
+        threads.push(spawn("snapshots-out", move || snapshots.run_reads(&shared, snapshot_bytes_per_s))?);
+        let (shared, snapshots, tables) = (self.shared.clone(), self.snapshots.clone(), self.tables.clone());
+        threads.push(spawn("snapshots-in", move || snapshots.run_writes(&shared, &*tables))?);
+        Ok(())
+    }
+
+    /// Whether all are; else the node ends.
+    fn bring_up_to_date(&self, mut replay: Replay, started: Instant) -> Result<bool, StartError> {
+        let mut said = started;
+        replay.go_on(&mut |step| match step {
+            Step::Ready(ready) => {
+                if started.elapsed() > PATIENCE {
+                    tracing::info!("shard {} is ready", ready.shard.id());
+                }
+                self.hand_over(vec![*ready]);
+                ControlFlow::Continue(())
+            }
+            Step::Applied(_) if self.shared.is_stopping() => ControlFlow::Break(()),
+            Step::Applied(Progress { done, total, .. }) => {
+                if said.elapsed() > PATIENCE {
+                    said = Instant::now();
+                    tracing::info!("replaying the log: {} % ({done} of {total} entries)", done * 100 / total);
+                }
+                ControlFlow::Continue(())
+            }
+        })?;
+        Ok(replay.is_done())
+    }
+
+    /// These shards are the other threads' from now on.
+    fn hand_over(&self, ready: Vec<Ready>) {
+        let tables: Vec<_> =
+            ready.iter().map(|ready| (ready.shard.id(), ready.shard.table().clone())).collect();
+        let mut opened = Vec::new();
+        for Ready { shard, opened: found } in ready {
+            self.shared.readers.open(shard.reader());
+            let (id, generation) = (shard.id(), found.base.generation);
+            self.tasks.push(Task::Open { shard: Box::new(shard), generation });
+            opened.push((id, found));
+        }
+        self.shared.inbox.push(Event::Opened(opened.into_iter().collect()));
+        for (shard, table) in tables {
+            self.flusher.keep_first(shard, table);
+        }
+    }
 }

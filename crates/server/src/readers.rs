@@ -8,24 +8,24 @@ use ringfort_types::{Code, Failure, Reply, Request, ShardId};
 use crate::answers::ReadAt;
 use crate::horizon::Horizon;
 
-/// All local shards' tables, once they are open.
-#[derive(Debug, Default)]
+/// All local shards' tables, each once it is open.
+#[derive(Debug)]
 pub(crate) struct Readers {
     /// By number. Each can be replaced, when a snapshot becomes the shard's table.
-    shards: OnceLock<Vec<Option<RwLock<ShardReader>>>>,
+    shards: Vec<OnceLock<RwLock<ShardReader>>>,
     pub(crate) horizon: Horizon,
 }
 
 impl Readers {
-    /// The tables are open. Happens once.
-    pub(crate) fn open(&self, readers: impl IntoIterator<Item = ShardReader>) {
-        let mut shards = Vec::new();
-        for reader in readers {
-            let at = reader.shard().0 as usize;
-            shards.resize_with(shards.len().max(at + 1), || None);
-            shards[at] = Some(RwLock::new(reader));
-        }
-        let _again = self.shards.set(shards);
+    /// For shards up to this number; none is open yet.
+    pub(crate) fn new(last: u32) -> Readers {
+        Readers { shards: (0..=last).map(|_| OnceLock::new()).collect(), horizon: Horizon::default() }
+    }
+
+    /// This shard's table is open. Happens once.
+    pub(crate) fn open(&self, reader: ShardReader) {
+        let place = &self.shards[reader.shard().0 as usize];
+        assert!(place.set(RwLock::new(reader)).is_ok(), "a shard is opened once");
     }
 
     /// A shard has another table. Reads under way go on with the old one.
@@ -36,7 +36,7 @@ impl Readers {
     }
 
     fn place(&self, shard: ShardId) -> Option<&RwLock<ShardReader>> {
-        self.shards.get()?.get(shard.0 as usize)?.as_ref()
+        self.shards.get(shard.0 as usize)?.get()
     }
 
     /// Whether this read may take so long that it should not hold up other work on its thread.

@@ -100,7 +100,7 @@ impl Shared {
         Shared {
             inbox: Inbox::default(),
             answers,
-            readers: Readers::default(),
+            readers: Readers::new(shards),
             header,
             shards,
             reports,

@@ -3,21 +3,17 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use ringfort_node::recovery::{Recovered, RecoveryError, recover};
 use ringfort_node::{ApplyJob, Event, TableStats};
 use ringfort_shard::Shard;
-use ringfort_storage::{Log, LogOptions};
+use ringfort_storage::Log;
 use ringfort_types::planted::{self, Bug};
 use ringfort_types::{Index, LogEntry, Record, Reply, Request, ShardId};
 
-use crate::host::{Rot, Trap, Work};
-use crate::judges::{NODE_GOES_ON, ROT_IS_REFUSED, digests};
+use crate::host::{Trap, Work};
+use crate::judges::{NODE_GOES_ON, digests};
 use crate::network::node;
-use crate::sessions::LIMITS;
 use crate::world::{Next, World};
 
-/// Small, so that the log has several segments.
-pub(crate) const SEGMENT_BYTES: u64 = 4 * 1024;
 /// Until a batch is tried again for which there was no room, in microseconds; as in the server.
 const FULL_RETRY_US: u64 = 1_000_000;
 /// How long nothing must have been written before the log is sealed, in microseconds; as in the server.
@@ -158,52 +154,6 @@ impl World {
         } else {
             sealed.push(shard.applied());
         }
-    }
-
-    pub(crate) fn open(&mut self, at: usize, cluster: u64, wanted: &[ShardId]) {
-        let mut replayed = Vec::new();
-        let found = self.recover(at, cluster, wanted, &mut replayed);
-        let rot = self.hosts[at].rot.take();
-        match (found, rot) {
-            (Ok(Recovered { log, shards, opened }), None) => {
-                self.log(format_args!("n{} has opened {opened:?}", at + 1));
-                let broken = self.judges.opened(at, &opened, &replayed);
-                self.find_all(broken);
-                let process = self.hosts[at].process.as_mut().expect("only processes open");
-                process.generations = opened.iter().map(|(id, found)| (*id, found.base.generation)).collect();
-                (process.log, process.shards) = (Some(log), shards);
-                self.hear(at, Event::Opened(opened));
-            }
-            (Ok(_), Some(Rot { path, offset, .. })) => {
-                let what =
-                    format_args!("n{} did not notice that byte {offset} of {path} has changed", at + 1);
-                self.find(ROT_IS_REFUSED, what);
-            }
-            (Err(error), Some(Rot { path, offset, mask })) => {
-                self.log(format_args!("n{} refuses to start: {error}", at + 1));
-                self.hosts[at].disk.disk.damage(&path, offset, mask);
-                self.restart_after(at, false, 100_000);
-            }
-            (Err(RecoveryError::Storage(error)), None) => self.can_not_start(at, &error),
-            (Err(error), None) => {
-                self.find(NODE_GOES_ON, format_args!("n{} can't open its data: {error}", at + 1));
-            }
-        }
-    }
-
-    fn recover(
-        &mut self,
-        at: usize,
-        cluster: u64,
-        wanted: &[ShardId],
-        replayed: &mut Vec<(ShardId, LogEntry)>,
-    ) -> Result<Recovered, RecoveryError> {
-        let host = &mut self.hosts[at];
-        let process = host.process.as_mut().expect("only processes open");
-        let options = LogOptions { segment_bytes: SEGMENT_BYTES, budget_bytes: self.plan.log_bytes };
-        recover(&process.dir, &host.tables, cluster, wanted, options, LIMITS, &mut |progress| {
-            replayed.push((progress.shard, progress.entry.clone()));
-        })
     }
 
     pub(crate) fn report_stats(&mut self, at: usize) {

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
+use ringfort_node::recovery::Replay;
 use ringfort_node::{ApplyJob, Event, Node, ReadJob};
 use ringfort_shard::Shard;
 use ringfort_storage::{DataDir, Log, MemoryTables, SnapshotReader, SnapshotWriter};
-use ringfort_types::{Base, Incarnation, Index, Record, ShardId};
+use ringfort_types::{Base, Incarnation, Index, LogEntry, Record, ShardId};
 
 use crate::clock::Clock;
 use crate::power::PluggedDisk;
@@ -60,6 +61,8 @@ pub(crate) enum Work {
         cluster: u64,
         shards: Vec<ShardId>,
     },
+    /// Goes on with bringing shards up to date.
+    Replay,
     Fetch {
         shard: ShardId,
         from: Index,
@@ -126,6 +129,16 @@ pub(crate) struct Host {
     pub(crate) was_shelved: bool,
 }
 
+/// Shards that are being brought up to date.
+#[derive(Debug)]
+pub(crate) struct Opening {
+    pub(crate) replay: Replay,
+    /// Until then it is dawdled.
+    pub(crate) until_us: u64,
+    /// Entries of shards that are not ready.
+    pub(crate) replayed: Vec<(ShardId, LogEntry)>,
+}
+
 /// One life of a node.
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact by itself, in any combination")]
 pub(crate) struct Process {
@@ -133,7 +146,10 @@ pub(crate) struct Process {
     pub(crate) incarnation: Incarnation,
     pub(crate) node: Node,
     pub(crate) log: Option<Log>,
+    /// Those that are open.
     pub(crate) shards: BTreeMap<ShardId, Shard>,
+    /// The others, once the log is open.
+    pub(crate) opening: Option<Opening>,
     /// Which generation of its table each shard uses.
     pub(crate) generations: BTreeMap<ShardId, u64>,
     /// Tables that are held for snapshots, with the number of the next chunk.

@@ -38,6 +38,7 @@ mod host;
 mod judges;
 mod many;
 mod network;
+mod opening;
 mod plan;
 mod planting;
 mod power;

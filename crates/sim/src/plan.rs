@@ -6,7 +6,7 @@
 
 use ringfort_types::planted::Bug;
 
-use crate::data::SEGMENT_BYTES;
+use crate::opening::SEGMENT_BYTES;
 use crate::random::Random;
 
 /// Something that goes wrong.

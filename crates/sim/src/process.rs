@@ -58,6 +58,7 @@ impl World {
             node,
             log: None,
             shards: BTreeMap::new(),
+            opening: None,
             generations: BTreeMap::new(),
             held: BTreeMap::new(),
             writers: BTreeMap::new(),
@@ -173,6 +174,7 @@ impl World {
                 }
             }
             Work::Open { cluster, shards } => self.open(at, cluster, &shards),
+            Work::Replay => self.replay(at),
             Work::Fetch { shard, from, to, bytes_max } => {
                 let process = self.hosts[at].process.as_ref().expect("just looked at");
                 let log = process.log.as_ref().expect("a node fetches after it was opened");

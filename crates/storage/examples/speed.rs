@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -104,7 +105,7 @@ fn recover(disk: &Arc<FileDisk>) -> Result<(), Box<dyn Error>> {
     let mut entries = 0u64;
     log.reader().replay(&wanted, &mut |_, _| {
         entries += 1;
-        Ok(())
+        ControlFlow::Continue(())
     })?;
     let replayed = start.elapsed();
     let start = Instant::now();

@@ -1,6 +1,7 @@
 //! Three nodes in one thread ([`world`]): what clients are told while nodes and disks fail; and, in [`scripts`], some of it
 //! step by step.
 
+mod opening;
 mod scripts;
 mod trace;
 mod world;

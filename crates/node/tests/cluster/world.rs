@@ -44,12 +44,16 @@ pub(crate) struct World {
     pub(crate) next_token: u64,
     /// Nodes whose disk does not report a sync.
     pub(crate) stuck: BTreeSet<usize>,
+    /// Shards that a node does not come to while it opens what it has.
+    pub(crate) withheld: BTreeSet<(usize, ShardId)>,
     /// What they write and have not synced.
     pub(crate) held: BTreeMap<usize, (u64, Vec<Record>)>,
     pub(crate) persists: Vec<Vec<Record>>,
     pub(crate) notices: Vec<String>,
     pub(crate) refused: Vec<Option<String>>,
     pub(crate) stopped: BTreeSet<usize>,
+    /// Those that have said so in their present life.
+    pub(crate) serving: BTreeSet<usize>,
     /// What happens, line by line, for those who want to know.
     pub(crate) trace: Option<Trace>,
 }
@@ -86,11 +90,13 @@ impl World {
             hints: BTreeMap::new(),
             next_token: 0,
             stuck: BTreeSet::new(),
+            withheld: BTreeSet::new(),
             held: BTreeMap::new(),
             persists: Vec::new(),
             notices: Vec::new(),
             refused: vec![None; nodes],
             stopped: BTreeSet::new(),
+            serving: BTreeSet::new(),
             trace: None,
         }
     }
@@ -129,6 +135,7 @@ impl World {
 
     pub(crate) fn kill(&mut self, n: usize) {
         self.nodes[n] = None;
+        self.serving.remove(&n);
         self.queue.retain(|(to, _)| *to != n);
         for other in 0..self.nodes.len() {
             if self.nodes[other].is_some() {
@@ -233,7 +240,10 @@ impl World {
                 self.queue.push((n, Event::BirthSaved));
             }
             Effect::Open { shards, .. } => {
-                let opened = shards.into_iter().map(|shard| (shard, self.open(n, shard))).collect();
+                self.tables[n].clear();
+                let now = shards.into_iter().filter(|shard| !self.withheld.contains(&(n, *shard)));
+                let opened = now.collect::<Vec<_>>().into_iter().map(|shard| (shard, self.open(n, shard)));
+                let opened = opened.collect();
                 self.queue.push((n, Event::Opened(opened)));
             }
             Effect::Persist { number, records } => {
@@ -297,7 +307,9 @@ impl World {
             | Effect::DropTable { .. }
             | Effect::Install { .. } => unreachable!("nothing is let go of in these worlds"),
             Effect::Notice(line) => self.notices.push(line),
-            Effect::Serving => {}
+            Effect::Serving => {
+                self.serving.insert(n);
+            }
             Effect::Refused(reason) => {
                 self.refused[n] = Some(reason);
                 self.nodes[n] = None;
@@ -306,6 +318,14 @@ impl World {
                 self.stopped.insert(n);
             }
         }
+    }
+
+    /// A node comes to a shard that was withheld.
+    pub(crate) fn open_late(&mut self, n: usize, shard: ShardId) {
+        assert!(self.withheld.remove(&(n, shard)), "it was withheld");
+        let opened = BTreeMap::from([(shard, self.open(n, shard))]);
+        self.queue.push((n, Event::Opened(opened)));
+        self.drain();
     }
 
     /// Tables are in memory and lost with the process: everything committed is replayed.
@@ -383,6 +403,9 @@ impl World {
     pub(crate) fn read(&self, n: usize, job: &ReadJob) -> Reply {
         let table = &self.tables[n][&job.shard];
         assert!(job.at <= table.applied, "only what is applied is read");
+        if let Request::DigestAt { .. } = &job.request {
+            return Reply::Digest { at: job.at, hash: 0, rows: table.rows.len() as u64 };
+        }
         let Request::Get { key, .. } = &job.request else { panic!("only gets here") };
         Reply::Value { row: table.rows.get(key).cloned(), at: job.at, revision: Revision(table.revision) }
     }
@@ -480,6 +503,13 @@ impl World {
             self.run(25);
         }
         panic!("no answer after five seconds");
+    }
+
+    /// A key of this shard.
+    pub(crate) fn key_of(&self, shard: ShardId) -> String {
+        let layout = self.nodes.iter().flatten().find_map(Node::layout).expect("born");
+        let mut keys = (0..).map(|i| format!("k{i}"));
+        keys.find(|key| layout.shard_of_slot(get(key).slot().expect("a key")) == shard).expect("there is one")
     }
 
     pub(crate) fn leader(&mut self, shard: ShardId) -> Option<NodeId> {

@@ -3,5 +3,6 @@
 mod log;
 mod nodes;
 mod one_node;
+mod opening;
 mod three_nodes;
 mod writes;

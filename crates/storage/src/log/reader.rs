@@ -146,35 +146,59 @@ impl LogReader {
         pass.run(&self.shared, SMALL_PIECE_BYTES, &mut |_, entry| {
             let size = entry.payload.len();
             if !entries.is_empty() && bytes + size > bytes_max {
-                return Ok(ControlFlow::Break(()));
+                return ControlFlow::Break(());
             }
             bytes += size;
             entries.push(entry);
-            Ok(if bytes >= bytes_max { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            if bytes >= bytes_max { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         Ok(entries)
     }
 
     /// One sequential pass over the log: calls `each` for every entry with `after < index <= through` of the
-    /// shards named, in index order per shard, and only the surviving one of each index.
+    /// shards named, in index order per shard, and only the surviving one of each index, until it breaks.
+    ///
+    /// The writer may go on meanwhile, but must not replace any of these. What it copies to another place because it
+    /// lets go of where it was (`collect`) is found there.
     pub fn replay(
         &self,
         wanted: &BTreeMap<ShardId, (Index, Index)>,
-        each: &mut dyn FnMut(ShardId, LogEntry) -> Result<(), StorageError>,
+        each: &mut dyn FnMut(ShardId, LogEntry) -> ControlFlow<()>,
     ) -> Result<(), StorageError> {
-        let ranges: Vec<_> = wanted
+        let mut ranges: Vec<_> = wanted
             .iter()
             .filter(|(_, (after, through))| after < through)
             .map(|(shard, (after, through))| (*shard, after.next(), *through))
             .collect();
-        let mut pass = self.plan(&ranges)?;
+        loop {
+            let mut pass = self.plan(&ranges)?;
+            let first = pass.first_segment;
+            match self.go_through(&mut pass, each) {
+                // It may have been let go of, or copied to another place: look again for what is left.
+                Err(_) if self.shared.index.read().expect(POISONED).first_segment > first => {
+                    ranges = pass.left();
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn go_through(
+        &self,
+        pass: &mut Pass,
+        each: &mut dyn FnMut(ShardId, LogEntry) -> ControlFlow<()>,
+    ) -> Result<(), StorageError> {
+        let mut broken_off = false;
         pass.run(&self.shared, PIECE_BYTES, &mut |shard, entry| {
-            each(shard, entry)?;
-            Ok(ControlFlow::Continue(()))
+            let flow = each(shard, entry);
+            broken_off = flow.is_break();
+            flow
         })?;
-        match pass.wanted.iter().find(|(_, wanted)| !wanted.done()) {
-            Some((shard, wanted)) => Err(StorageError::NotStored { shard: *shard, index: wanted.next }),
-            None => Ok(()),
+        match pass.left().first() {
+            Some((shard, index, _)) if !broken_off => {
+                Err(StorageError::NotStored { shard: *shard, index: *index })
+            }
+            _ => Ok(()),
         }
     }
 
@@ -203,12 +227,18 @@ struct Pass {
 }
 
 impl Pass {
+    /// What it has not come to: shards, each with the first and last index.
+    fn left(&self) -> Vec<(ShardId, Index, Index)> {
+        let left = self.wanted.iter().filter(|(_, wanted)| !wanted.done());
+        left.map(|(shard, wanted)| (*shard, wanted.next, wanted.through)).collect()
+    }
+
     /// Goes from where the first wanted entry may be until all were found, `each` breaks, or the log ends.
     fn run(
         &mut self,
         shared: &Shared,
         piece: usize,
-        each: &mut dyn FnMut(ShardId, LogEntry) -> Result<ControlFlow<()>, StorageError>,
+        each: &mut dyn FnMut(ShardId, LogEntry) -> ControlFlow<()>,
     ) -> Result<(), StorageError> {
         let mut open = self.wanted.values().filter(|wanted| !wanted.done()).count();
         let Some(start) = self.wanted.values().map(|wanted| wanted.checkpoints[0].place).min() else {
@@ -245,7 +275,7 @@ impl Pass {
                 wanted.next = index.next();
                 open -= usize::from(wanted.done());
                 let payload = Bytes::copy_from_slice(payload);
-                if each(shard, LogEntry { index, term, kind, payload })?.is_break() {
+                if each(shard, LogEntry { index, term, kind, payload }).is_break() {
                     return Ok(());
                 }
             }

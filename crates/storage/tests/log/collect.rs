@@ -1,6 +1,7 @@
 //! Letting go of old segments: what stays, what a crash at any moment leaves, and what is refused.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use proptest::prelude::*;
 use ringfort_storage::{Disk, Durable, Log, LogOptions, RecoveredShard, SimDisk, StorageError};
@@ -75,6 +76,53 @@ fn a_shard_that_lags_is_copied_forward_and_keeps_no_segment() {
     model.check(&log.reader());
     drop(log);
     assert_eq!(open(&disk, SMALL).unwrap().1, model.recovered());
+}
+
+#[test]
+fn a_replay_finds_what_is_copied_meanwhile() {
+    let disk = SimDisk::new();
+    let (mut log, _) = open(&disk, SMALL).unwrap();
+    let mut model = Model::default();
+    let mut last = 0;
+    let mut go_on = |log: &mut Log, model: &mut Model| {
+        last += 1;
+        append(log, model, &[entry(1, last, 1, &[1; 400])]);
+        collect(log, model, &durable(&[(1, last)]))
+    };
+    // One in each segment, a few bytes that are rather copied than waited for.
+    for index in 1..=4 {
+        append(&mut log, &mut model, &[entry(2, index, 1, &[index as u8])]);
+        (0..4).for_each(|_| drop(go_on(&mut log, &mut model)));
+    }
+    let reader = log.reader();
+    let wanted = BTreeMap::from([(ShardId(2), (Index(0), Index(4)))]);
+    let (mut found, before) = (Vec::new(), segments(&disk));
+    reader
+        .replay(&wanted, &mut |_, entry| {
+            found.push((entry.index.0, entry.payload[0]));
+            // All that there was when the replay began goes at its first entry.
+            while found.len() == 1 && segments(&disk).iter().any(|segment| before.contains(segment)) {
+                go_on(&mut log, &mut model);
+            }
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert_eq!(found, [(1, 1), (2, 2), (3, 3), (4, 4)]);
+    assert_eq!(model.base(ShardId(2)).index, Index(0), "who is not named is needed whole");
+}
+
+#[test]
+fn a_replay_can_be_broken_off() {
+    let (mut log, _) = open(&SimDisk::new(), SMALL).unwrap();
+    log.append(&[entry(1, 1, 1, b"a"), entry(1, 2, 1, b"b"), entry(1, 3, 1, b"c")]).unwrap();
+    let wanted = BTreeMap::from([(ONE, (Index(0), Index(3)))]);
+    let mut found = 0;
+    let break_off = |_, _| {
+        found += 1;
+        if found == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    log.reader().replay(&wanted, &mut { break_off }).unwrap();
+    assert_eq!(found, 2);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What the log should hold, said naively, and logs to try it on.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -106,7 +107,7 @@ impl Model {
         reader
             .replay(&wanted, &mut |shard, entry| {
                 replayed.entry(shard).or_default().push(entry);
-                Ok(())
+                ControlFlow::Continue(())
             })
             .unwrap();
         for (id, (_, entries)) in &self.shards {

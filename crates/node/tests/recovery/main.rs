@@ -1,0 +1,165 @@
+//! From what is on disk to shards that are up to date: which shards are ready when, and what is applied to the others.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use ringfort_node::recovery::{Begun, Ready, RecoveryError, Step, begin};
+use ringfort_shard::{SessionLimits, Shard};
+use ringfort_storage::{DataDir, Log, LogOptions, MemoryTables, SimDisk, Tables, Who};
+use ringfort_types::{
+    Command, Entry, EntryKind, HardState, HybridClock, Index, LogEntry, PeerId, Record, ShardId, Term,
+};
+
+/// Small segments, so that there are many.
+const OPTIONS: LogOptions = LogOptions { segment_bytes: 2048, budget_bytes: 8192 };
+
+fn entry(shard: u32, index: u64) -> Record {
+    let put = Command::Put { key: "key".into(), value: vec![shard as u8; 200].into() };
+    let payload = Entry { clock: HybridClock(index), commands: vec![put.into()] }.encode();
+    let entry = LogEntry { index: Index(index), term: Term(1), kind: EntryKind::Normal, payload };
+    Record::Entry(ShardId(shard), entry)
+}
+
+fn committed(shard: u32, commit: u64) -> Record {
+    Record::HardState(ShardId(shard), HardState { term: Term(1), vote: PeerId(1), commit: Index(commit) })
+}
+
+/// A directory whose log has these records, and tables in which nothing is applied.
+fn with_log(records: &[Record]) -> (DataDir, MemoryTables) {
+    let who = Who { name: None, address: "10.0.0.1:1".into(), fresh_incarnation: 7 };
+    let (data, _) = DataDir::open(Arc::new(SimDisk::new()), &who).unwrap();
+    let (mut log, _) = data.open_log(1, OPTIONS).unwrap();
+    for record in records {
+        log.append(std::slice::from_ref(record)).unwrap();
+    }
+    (data, MemoryTables::new())
+}
+
+/// Applies these entries to a shard's table, which then has them durably.
+fn apply(tables: &MemoryTables, shard: u32, records: &[Record]) {
+    let id = ShardId(shard);
+    let mut shard =
+        Shard::open(id, tables.open_generation(id, 0).unwrap(), SessionLimits::default()).unwrap();
+    for record in records {
+        if let Record::Entry(of, entry) = record
+            && *of == id
+        {
+            shard.apply(entry, 0);
+        }
+    }
+    shard.seal();
+    shard.table().flush(Index(0)).unwrap();
+}
+
+fn open(data: &DataDir, tables: &MemoryTables, shards: u32) -> Result<Begun, RecoveryError> {
+    let wanted: Vec<_> = (1..=shards).map(ShardId).collect();
+    begin(data, tables, 1, &wanted, OPTIONS, SessionLimits::default())
+}
+
+/// What is told, as `shard@index` for an entry and `shard ready` for a shard, and the shards.
+fn told(
+    begun: &mut Begun,
+    mut until: impl FnMut(&mut Log, &str) -> ControlFlow<()>,
+) -> (Vec<String>, Vec<Ready>) {
+    let (mut lines, mut ready) = (Vec::new(), Vec::new());
+    let Begun { log, replay, .. } = begun;
+    replay
+        .go_on(&mut |step| {
+            let line = match step {
+                Step::Applied(progress) => format!("{}@{}", progress.shard, progress.entry.index),
+                Step::Ready(found) => {
+                    let line = format!("{} ready", found.shard.id());
+                    ready.push(*found);
+                    line
+                }
+            };
+            let flow = until(log, &line);
+            lines.push(line);
+            flow
+        })
+        .unwrap();
+    (lines, ready)
+}
+
+fn story() -> Vec<Record> {
+    let mut records: Vec<_> =
+        (1..=4).flat_map(|index| [entry(1, index), entry(2, index), entry(3, index)]).collect();
+    // Shard 3 has entries that are not known to be committed; shard 4 has nothing at all.
+    records.extend([committed(1, 4), committed(2, 3), committed(3, 2)]);
+    records
+}
+
+#[test]
+fn each_shard_is_replayed_from_its_own_table_and_ready_at_its_own_commit() {
+    let records = story();
+    let (data, tables) = with_log(&records);
+    apply(&tables, 1, &records[..3]);
+    apply(&tables, 3, &records[..6]);
+    let mut begun = open(&data, &tables, 4).unwrap();
+    let ready: Vec<_> = begun.ready.iter().map(|ready| ready.shard.id().0).collect();
+    assert_eq!(ready, [3, 4], "whose tables have all that is committed");
+    assert_eq!(begun.ready[0].opened.tail.len(), 2);
+    assert_eq!(begun.replay.shards().map(|shard| shard.id().0).collect::<Vec<_>>(), [1, 2]);
+
+    let (lines, ready) = told(&mut begun, |_, _| ControlFlow::Continue(()));
+    assert_eq!(lines, ["2@1", "1@2", "2@2", "1@3", "2@3", "2 ready", "1@4", "1 ready"]);
+    assert!(begun.replay.is_done());
+    let second = &ready[0].opened;
+    assert_eq!((second.applied, second.last, second.clock), (Index(3), Index(4), HybridClock(3)));
+    assert_eq!(second.tail.iter().map(|entry| entry.index.0).collect::<Vec<_>>(), [4]);
+    assert!(ready[1].opened.tail.is_empty());
+}
+
+#[test]
+fn what_is_broken_off_is_gone_on_with() {
+    let (data, tables) = with_log(&story());
+    let mut begun = open(&data, &tables, 3).unwrap();
+    let mut lines = Vec::new();
+    while !begun.replay.is_done() {
+        let (more, _) = told(&mut begun, |_, _| ControlFlow::Break(()));
+        assert!(!more.is_empty());
+        lines.extend(more);
+    }
+    let whole =
+        ["1@1", "2@1", "3@1", "1@2", "2@2", "3@2", "3 ready", "1@3", "2@3", "2 ready", "1@4", "1 ready"];
+    assert_eq!(lines, whole);
+}
+
+#[test]
+fn a_log_that_is_written_to_and_let_go_of_meanwhile_has_all_that_is_needed() {
+    let mut records: Vec<_> = (1..=3).map(|index| entry(1, index)).collect();
+    records.extend((1..=12).map(|index| entry(2, index)));
+    records.extend([committed(1, 3), committed(2, 12)]);
+    let (data, tables) = with_log(&records);
+    apply(&tables, 2, &records);
+    let mut begun = open(&data, &tables, 2).unwrap();
+    let busy = begun.ready.pop().unwrap().shard;
+    let mut last = busy.applied().0;
+    let mut let_go = false;
+    let (lines, ready) = told(&mut begun, |log, line| {
+        while line == "1@1" && !let_go {
+            last += 1;
+            log.append(&[entry(2, last)]).unwrap();
+            // As the driver does: who is not open is not named.
+            let durable = [(ShardId(2), Index(last))].into();
+            let bases = log.collect(&durable).unwrap();
+            let_go = bases.iter().any(|(shard, _)| *shard == ShardId(1));
+            assert!(
+                bases.iter().all(|(shard, base)| *shard == ShardId(2) || base.index == Index(0)),
+                "{bases:?}"
+            );
+            assert!(last < 200);
+        }
+        ControlFlow::Continue(())
+    });
+    assert!(let_go, "the segment that the replay had begun with is gone");
+    assert_eq!(lines, ["1@1", "1@2", "1@3", "1 ready"]);
+    assert_eq!((ready[0].opened.base.index, ready[0].opened.last), (Index(0), Index(3)));
+}
+
+#[test]
+fn a_log_that_lacks_what_is_committed_is_refused_before_anything_is_ready() {
+    let (data, tables) = with_log(&[entry(1, 1), entry(2, 1), committed(2, 3)]);
+    let error = open(&data, &tables, 2).unwrap_err();
+    assert!(matches!(error, RecoveryError::LogShort { shard: ShardId(2), .. }), "{error}");
+}
