@@ -18,6 +18,8 @@ use crate::{Answered, Incoming};
 
 /// Shortest time between two tries to pass a request on.
 const RETRY_MS: u64 = 25;
+/// How much earlier than its client's time is over a write that was passed on is told how many copies it has.
+const COUNT_COPIES_US: u64 = 150_000;
 
 impl Node {
     pub(crate) fn handle_requests(&mut self, incoming: Vec<Incoming>) {
@@ -262,7 +264,11 @@ impl Node {
         if !self.peers.is_up(node) || self.is_forwarded(&asked) {
             return self.wait(shard, asked, RETRY_MS);
         }
-        let left_us = asked.deadline_us.saturating_sub(self.now.monotonic_us);
+        let mut left_us = asked.deadline_us.saturating_sub(self.now.monotonic_us);
+        if asked.copies > 0 {
+            // Who leads then says how many copies there are, and has to do so before it is too late here.
+            left_us -= (left_us / 5).min(COUNT_COPIES_US);
+        }
         let timeout_ms = (left_us / 1_000).max(1) as u32;
         let (stamp, copies, request) = (asked.stamp, asked.copies, asked.request.clone());
         let id = self.forwards.add(node, asked);
