@@ -29,7 +29,8 @@ def start(data):
 
 
 def bench(*arguments):
-    command = [BIN, "--addr", ADDRESS, "bench", "--json", "--in-flight", "256", *arguments]
+    # A disk that is busy with compaction may take its time.
+    command = [BIN, "--addr", ADDRESS, "--timeout", "60s", "bench", "--json", "--in-flight", "256", *arguments]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
 
 

@@ -267,7 +267,7 @@ impl Node {
         let mut left_us = asked.deadline_us.saturating_sub(self.now.monotonic_us);
         if asked.copies > 0 {
             // Who leads then says how many copies there are, and has to do so before it is too late here.
-            left_us -= (left_us / 5).min(COUNT_COPIES_US);
+            left_us -= (left_us / 3).min(COUNT_COPIES_US);
         }
         let timeout_ms = (left_us / 1_000).max(1) as u32;
         let (stamp, copies, request) = (asked.stamp, asked.copies, asked.request.clone());

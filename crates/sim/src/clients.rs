@@ -217,8 +217,9 @@ impl World {
             self.close(id, None, Outcome::Rejected);
             return id;
         }
-        let wants_copies = request.takes_stamp() && self.random.chance(10);
-        let copies = if wants_copies { self.random.between(2, 3) as u32 } else { 0 };
+        let replicas = u64::from(self.plan.replicas).min(self.hosts.len() as u64);
+        let wants_copies = replicas > 1 && request.takes_stamp() && self.random.chance(10);
+        let copies = if wants_copies { self.random.between(2, replicas) as u32 } else { 0 };
         let token = Token { origin: node(host), id };
         let incoming = Incoming { token, stamp, copies, request, timeout_ms };
         let after_us = self.random.between(50, self.plan.message_us_max);

@@ -12,7 +12,7 @@ fn planted_bugs_are_found() {
         (Bug::VoteNotPersisted, "synced survives"),
         (Bug::TermSentBeforeSync, "synced before"),
         (Bug::ReadBeforeOwnEntry, "a read is the shard"),
-        (Bug::AppliedApartFromData, "no assertion"),
+        (Bug::AppliedApartFromData, "a node goes on"),
         (Bug::TableNotReplayed, "never changed"),
         (Bug::ReplyForOverwritten, "answered, once"),
         (Bug::WipedNodeVotes, "synced survives"),

@@ -71,7 +71,7 @@ fn when_nothing_goes_wrong_nothing_is_in_doubt() {
         let report = run(&Plan::calm(seed, nodes));
         assert_clean(&report);
         let (acknowledged, _, unknown) = report.requests;
-        assert!(acknowledged > 50 && unknown == 0, "{:?}", report.requests);
+        assert!(acknowledged > 50 && unknown == 0, "seed {seed}: {:?}", report.requests);
     }
 }
 

@@ -150,7 +150,14 @@ pub(crate) async fn replicas_agree(nodes: &Nodes) {
     let mut cluster = nodes.cluster(0).await;
     let state = cluster.get_cluster_state(v1::GetClusterStateRequest {}).await.unwrap().into_inner();
     for shard in state.shards.iter().filter(|shard| shard.shard != 0) {
-        let mark = cluster.digest(v1::DigestRequest { shard: shard.shard }).await.unwrap().into_inner();
+        let until = Instant::now() + Duration::from_secs(20);
+        let mark = loop {
+            // Who leads it may just be changing.
+            match cluster.digest(v1::DigestRequest { shard: shard.shard }).await {
+                Ok(mark) => break mark.into_inner(),
+                Err(status) => assert!(Instant::now() < until, "{status:?}"),
+            }
+        };
         let index = mark.receipt.unwrap().index;
         let mut answers = Vec::new();
         for replica in &shard.replicas {
