@@ -8,6 +8,7 @@ travelled, the latency of writes meanwhile, and the most memory that each node h
 """
 
 import argparse
+import datetime
 import json
 import os
 import pathlib
@@ -50,6 +51,13 @@ class Nodes:
         came = [table for table in tables.iterdir() if "." in table.name]
         return len(came), sum(file.stat().st_size for table in came for file in table.rglob("*") if file.is_file())
 
+    def snapshots_took(self, n):
+        """Seconds between the first table that was put in place and the last one."""
+        lines = (self.home / f"node{n + 1}.log").read_text().splitlines()
+        times = [line.split("Z ")[0] for line in lines if "goes on from a snapshot" in line]
+        times = [datetime.datetime.fromisoformat(time) for time in times]
+        return (times[-1] - times[0]).total_seconds()
+
 
 def command(*arguments, seconds=600):
     return subprocess.run([BIN, "--addr", ALL, *arguments], timeout=seconds, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -60,9 +68,11 @@ def bench(*arguments):
 
 
 def write(count, keys, size):
-    done = 0
+    done, rate = 0, 20_000
     while done < count:
-        done += bench("--workload", "put", "--in-flight", "256", "--keys", str(keys), "--value-size", str(size), "--seconds", "2")["ops"]
+        seconds = max(2, (count - done) // rate + 1)
+        told = bench("--workload", "put", "--in-flight", "256", "--keys", str(keys), "--value-size", str(size), "--seconds", str(seconds))
+        done, rate = done + told["ops"], max(1, int(told["ops_per_sec"]))
     return done
 
 
@@ -102,6 +112,7 @@ def main():
             nodes.kill(2)
             wrote = write(200_000, keys, 100)
             took, p99 = until_level(nodes, keys)
+            print(f"most memory a node: {nodes.most_memory_mb()} MB")
             print(f"away for {wrote:,} writes: level {took:.1f} s after its start, {nodes.snapshots(2)[0]} tables by snapshot; "
                   f"p99 meanwhile {max(p99):.1f} ms", flush=True)
 
@@ -110,7 +121,7 @@ def main():
             took, p99 = until_level(nodes, keys)
             tables, size = nodes.snapshots(2)
             print(f"away for {wrote:,} writes of 1,000 B: level {took:.1f} s after its start, {tables} tables with {size / 1e6:.0f} MB by "
-                  f"snapshot, {size / 1e6 / took:.0f} MB/s; p99 meanwhile {max(p99):.1f} ms", flush=True)
+                  f"snapshot, {size * (tables - 1) / tables / 1e6 / nodes.snapshots_took(2):.0f} MB/s; p99 meanwhile {max(p99):.1f} ms", flush=True)
             print(f"most memory a node: {nodes.most_memory_mb()} MB", flush=True)
         finally:
             for node in nodes.running:
