@@ -8,7 +8,7 @@
 //! What keeps it quick, also with many writes in doubt:
 //! - a get that sees the current value is done at once, since it can't do harm; so only writes make the search branch;
 //! - no two puts set the same value, so one that is overwritten never comes back: while somebody has yet to see the
-//!   current one, nothing may overwrite it;
+//!   current one, nothing may overwrite it, and if a write under a condition was done that saw it, nothing else may;
 //! - a write in doubt is of use only to a get that sees it, so it is done only just before one that may come next; and
 //!   of several deletes in doubt one is as good as another.
 //!
@@ -208,7 +208,11 @@ impl<'a> Search<'a> {
             return Some((done, value, Vec::new()));
         }
         let mut writes = self.writes_of_use(&candidates, value);
-        writes.reverse();
+        if let Some(next) = self.must_come_next(&done, value) {
+            writes.retain(|at| *at == next);
+        }
+        // Of those that overlap, who was answered first most likely came first.
+        writes.sort_by_key(|&at| std::cmp::Reverse(operations[at].returned_us.unwrap_or(u64::MAX)));
         Some((done, value, writes))
     }
 
@@ -220,6 +224,21 @@ impl<'a> Search<'a> {
         }
         (0..operations.len()).any(|at| match &operations[at].action {
             Action::Get(saw) => !is_marked(done, at) && self.number_of(saw.as_ref()) == value,
+            _ => false,
+        })
+    }
+
+    /// A write that was done, and saw the current value, which never comes back: whatever else overwrites it first, this
+    /// one could not come any more.
+    fn must_come_next(&mut self, done: &[u64], value: Value) -> Option<usize> {
+        let operations = self.operations;
+        if value.is_none() || self.has_sums {
+            return None;
+        }
+        (0..operations.len()).find(|&at| match &operations[at].action {
+            Action::Swap { saw, .. } if operations[at].returned_us.is_some() => {
+                !is_marked(done, at) && self.number_of(saw.as_ref()) == value
+            }
             _ => false,
         })
     }
