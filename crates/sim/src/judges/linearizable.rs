@@ -9,6 +9,8 @@
 //! - a get that sees the current value is done at once, since it can't do harm; so only writes make the search branch;
 //! - no two puts set the same value, so one that is overwritten never comes back: while somebody has yet to see the
 //!   current one, nothing may overwrite it, and if a write under a condition was done that saw it, nothing else may;
+//! - a put whose value nobody saw can come right before any other put or delete, as early as there is one: all such that
+//!   may come next do so together, and how they are ordered among themselves makes no difference;
 //! - a write in doubt is of use only to a get that sees it, so it is done only just before one that may come next; and
 //!   of several deletes in doubt one is as good as another.
 //!
@@ -24,6 +26,8 @@ use bytes::Bytes;
 use super::replay::number;
 use crate::{Action, Operation};
 
+/// In place of a write: only those puts whose values nobody saw.
+const UNSEEN: usize = usize::MAX;
 /// States that are tried before a key is given up on.
 const STATES_MAX: usize = 1_000_000;
 
@@ -73,7 +77,7 @@ pub fn check(history: &[Operation]) -> Result<(), Verdict> {
         let bits = seen.iter().filter_map(|value| number(value)).fold(0, |bits, value| bits | value);
         operations.retain(|operation| operation.returned_us.is_some() || !operation.is_unseen(&seen, bits));
         operations.sort_by_key(|operation| operation.invoked_us);
-        Search::new(key, &operations).run()?;
+        Search::new(key, &operations, &seen).run()?;
     }
     Ok(())
 }
@@ -110,19 +114,27 @@ struct Search<'a> {
     numbers: BTreeMap<Bytes, usize>,
     /// Something is added to the key: then a value may come back.
     has_sums: bool,
+    /// Puts that were done, and whose values nobody saw.
+    unseen: Vec<bool>,
     tried: BTreeSet<(Vec<u64>, Value)>,
     furthest: (usize, Vec<u64>, Value),
 }
 
 impl<'a> Search<'a> {
-    fn new(key: &'a Bytes, operations: &'a [&'a Operation]) -> Search<'a> {
+    fn new(key: &'a Bytes, operations: &'a [&'a Operation], seen: &BTreeSet<Bytes>) -> Search<'a> {
         let none_done = vec![0; operations.len().div_ceil(64)];
+        let has_sums = operations.iter().any(|operation| matches!(operation.action, Action::Add { .. }));
+        let is_unseen = |operation: &&Operation| match &operation.action {
+            Action::Put(value) => !has_sums && operation.returned_us.is_some() && !seen.contains(value),
+            _ => false,
+        };
         Search {
             key,
             operations,
             values: Vec::new(),
             numbers: BTreeMap::new(),
-            has_sums: operations.iter().any(|operation| matches!(operation.action, Action::Add { .. })),
+            has_sums,
+            unseen: operations.iter().map(is_unseen).collect(),
             tried: BTreeSet::new(),
             furthest: (0, none_done, None),
         }
@@ -167,8 +179,12 @@ impl<'a> Search<'a> {
                 continue;
             };
             let (mut done, value) = (done.clone(), *value);
-            let Some(value) = self.after(next, value) else { continue };
-            mark(&mut done, next);
+            let is_blind =
+                next == UNSEEN || matches!(self.operations[next].action, Action::Put(_) | Action::Delete);
+            let unseen = if is_blind { self.unseen_next(&done) } else { Vec::new() };
+            let last = if next == UNSEEN { unseen[0] } else { next };
+            let Some(value) = self.after(last, value) else { continue };
+            unseen.into_iter().chain([last]).for_each(|at| mark(&mut done, at));
             if self.tried.len() > STATES_MAX {
                 return Err(Verdict::Undecided { key: self.key.clone() });
             }
@@ -208,11 +224,13 @@ impl<'a> Search<'a> {
             return Some((done, value, Vec::new()));
         }
         let mut writes = self.writes_of_use(&candidates, value);
-        if let Some(next) = self.must_come_next(&done, value) {
-            writes.retain(|at| *at == next);
-        }
+        let must_come_next = self.must_come_next(&done, value);
+        writes.retain(|at| !self.unseen[*at] && must_come_next.is_none_or(|next| next == *at));
         // Of those that overlap, who was answered first most likely came first.
         writes.sort_by_key(|&at| std::cmp::Reverse(operations[at].returned_us.unwrap_or(u64::MAX)));
+        if must_come_next.is_none() && !self.unseen_next(&done).is_empty() {
+            writes.insert(0, UNSEEN);
+        }
         Some((done, value, writes))
     }
 
@@ -241,6 +259,13 @@ impl<'a> Search<'a> {
             }
             _ => false,
         })
+    }
+
+    /// The puts that may come next and whose values nobody saw.
+    fn unseen_next(&self, done: &[u64]) -> Vec<usize> {
+        let mut next = self.may_come_next(done);
+        next.retain(|at| self.unseen[*at]);
+        next
     }
 
     /// Those of the candidates that are writes, without those in doubt that nobody would see.
@@ -443,6 +468,16 @@ mod tests {
         is_impossible(&[(add(4, None), 1, None), (saw("8"), 5, Some(6))]);
         // In doubt, and then seen, and then gone.
         is_impossible(&[(add(4, None), 1, None), (saw("4"), 5, Some(6)), (add(1, Some(1)), 7, Some(8))]);
+    }
+
+    #[test]
+    fn many_puts_that_nobody_saw_are_judged_all_the_same() {
+        let mut operations = vec![(Action::Swap { saw: None, put: Some(text("first")) }, 1, Some(100))];
+        operations.extend((0..60).map(|n| (put(&format!("unseen-{n}")), 2 + n, Some(90 + n))));
+        operations.extend([(put("last"), 200, Some(201)), (saw("last"), 202, Some(203))]);
+        is_fine(&operations);
+        operations.push((saw("unseen-3"), 204, Some(205)));
+        is_impossible(&operations);
     }
 
     #[test]
