@@ -436,9 +436,12 @@ impl Group {
             .then(|| Record::HardState(self.config.shard, self.hard_state()))
     }
 
-    /// Messages to this peer may have been lost.
+    /// Messages to this peer may have been lost, also what it was told about a snapshot.
     pub fn report_unreachable(&mut self, peer: PeerId) {
         self.raw.report_unreachable(peer.0);
+        if self.awaits_snapshot(peer).is_some() {
+            self.snapshot_failed(peer);
+        }
     }
 
     /// Begins to hand leadership to another replica. New entries are refused until it is done or has failed.

@@ -5,7 +5,6 @@
 
 use ringfort_types::{Reply, ShardId, Token};
 
-use crate::Answered;
 use crate::asked::Waiter;
 use crate::node::Node;
 
@@ -43,7 +42,6 @@ impl Node {
             return;
         }
         let (leads, group) = (replica.leads(), &replica.group);
-        let mut answers = Vec::new();
         let is_over = |held: &mut Held| {
             let is_late = held.waiter.deadline_us <= now_us || !leads;
             let Some(reply) = held.reply.as_mut() else { return false };
@@ -52,14 +50,9 @@ impl Node {
             receipt.copies = receipt.copies.max(group.copies(receipt.index));
             is_late || receipt.copies >= held.waiter.copies
         };
-        for Held { waiter, reply } in replica.held.extract_if(.., is_over) {
-            let reply = reply.expect("only what is applied is over");
-            answers.push((waiter, Answered { token: waiter.token, reply, leader: None }));
-        }
-        for (waiter, answered) in answers {
-            self.pending -= 1;
-            self.pending_bytes -= waiter.weight;
-            self.out.reply.push(answered);
+        let over: Vec<Held> = replica.held.extract_if(.., is_over).collect();
+        for Held { waiter, reply } in over {
+            self.answer_waiter(waiter, reply.expect("only what is applied is over"));
         }
     }
 }

@@ -87,7 +87,6 @@ impl Node {
         let Some(peer) = self.peers.get_mut(node) else { return };
         peer.up = false;
         self.handle_lost_forwards(node);
-        self.lose_told(node);
         for slot in &mut self.slots {
             if let Some(replica) = slot.replica.as_mut()
                 && let Some(peer) = replica.peer_on(node)

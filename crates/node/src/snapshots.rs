@@ -244,18 +244,6 @@ impl Node {
         }
     }
 
-    /// A node is gone: what it was told about snapshots may be lost.
-    pub(crate) fn lose_told(&mut self, node: NodeId) {
-        for slot in &mut self.slots {
-            if let Some(replica) = slot.replica.as_mut()
-                && let Some(peer) = replica.peer_on(node)
-                && replica.group.awaits_snapshot(peer).is_some()
-            {
-                replica.group.snapshot_failed(peer);
-            }
-        }
-    }
-
     /// Now and then: what got lost, what takes too long, what nobody wants any more.
     pub(crate) fn look_after_snapshots(&mut self) {
         let now_us = self.now.monotonic_us;

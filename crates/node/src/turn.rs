@@ -68,13 +68,11 @@ impl Node {
         self.pending_bytes -= outcome.done_bytes;
         self.out.apply.extend(outcome.apply);
         for waiter in outcome.lost {
-            self.pending -= 1;
-            self.pending_bytes -= waiter.weight;
             let failure = Failure::rejected(
                 Code::Unavailable,
                 "another leader took over before it was stored: try again",
             );
-            self.out.reply.push(answer(waiter, Reply::Failed(failure)));
+            self.answer_waiter(waiter, Reply::Failed(failure));
         }
         let replica = self.slots[shard.0 as usize].replica.as_mut().expect("looked at above");
         if leader_changed {
@@ -115,11 +113,9 @@ impl Node {
             }
             let failure = self.why_late(shard);
             for waiter in writes {
-                self.pending -= 1;
-                self.pending_bytes -= waiter.weight;
                 let message = format!("{}; the write may still take effect", failure.message);
                 let reply = Reply::Failed(Failure::unknown(Code::DeadlineExceeded, message));
-                self.out.reply.push(answer(waiter, reply));
+                self.answer_waiter(waiter, reply);
             }
             for asked in reads {
                 self.fail(asked, failure.clone());
@@ -141,11 +137,16 @@ impl Node {
 
     /// Answers who waits for a write of which nobody here will hear what became of it.
     pub(crate) fn leave_in_doubt(&mut self, waiter: Waiter) {
-        self.pending -= 1;
-        self.pending_bytes -= waiter.weight;
         let message = "another leader took over, and its state came without the history; the write may have taken effect";
         let failure = Failure::unknown(Code::Unavailable, message);
-        self.out.reply.push(answer(waiter, Reply::Failed(failure)));
+        self.answer_waiter(waiter, Reply::Failed(failure));
+    }
+
+    /// Answers who waits for a write, which is no longer pending here.
+    pub(crate) fn answer_waiter(&mut self, waiter: Waiter, reply: Reply) {
+        self.pending -= 1;
+        self.pending_bytes -= waiter.weight;
+        self.out.reply.push(Answered { token: waiter.token, reply, leader: None });
     }
 
     fn why_late(&self, shard: ShardId) -> Failure {
@@ -171,10 +172,6 @@ impl Node {
         self.pending_bytes -= asked.request.weight();
         self.out.reply.push(Answered { token: asked.token, reply, leader: None });
     }
-}
-
-fn answer(waiter: Waiter, reply: Reply) -> Answered {
-    Answered { token: waiter.token, reply, leader: None }
 }
 
 /// Back to the request that it was made from.

@@ -228,7 +228,7 @@ impl<'a> Search<'a> {
         writes.retain(|at| !self.unseen[*at] && must_come_next.is_none_or(|next| next == *at));
         // Of those that overlap, who was answered first most likely came first.
         writes.sort_by_key(|&at| std::cmp::Reverse(operations[at].returned_us.unwrap_or(u64::MAX)));
-        if must_come_next.is_none() && !self.unseen_next(&done).is_empty() {
+        if must_come_next.is_none() && candidates.iter().any(|at| self.unseen[*at]) {
             writes.insert(0, UNSEEN);
         }
         Some((done, value, writes))
