@@ -37,6 +37,8 @@ pub(crate) struct Link {
     /// Frames take up to so much longer, each by itself, and so overtake each other; in microseconds.
     pub(crate) jitter_us: u64,
     arrived_us: u64,
+    /// When its sender hears, or heard, of the last loss.
+    lost_us: u64,
 }
 
 impl Link {
@@ -131,19 +133,20 @@ impl World {
         self.work(to, Work::Hear(Event::Peer { link: from as u64, frame }));
     }
 
-    /// The connection breaks. Its sender will hear of it, and try to make another.
+    /// The connection breaks. Its sender will hear of it, and try to make another: never before it has heard.
     pub(crate) fn break_link(&mut self, from: usize, to: usize) {
-        let link = self.network.link(from, to);
-        link.connection += 1;
-        let (connection, was_up) = (link.connection, link.is_up);
-        link.is_up = false;
-        let notice_us = self.random.between(100, NOTICE_US_MAX);
+        let heard_us = self.now_us + self.random.between(100, NOTICE_US_MAX);
         let life = self.hosts[from].life;
+        let link = self.network.link(from, to);
+        let was_up = std::mem::take(&mut link.is_up);
+        link.connection += 1;
+        link.lost_us = link.lost_us.max(heard_us);
+        let (connection, lost_us) = (link.connection, link.lost_us);
         if was_up {
             let lost = Work::Hear(Event::PeerLost(node(to)));
-            self.schedule(notice_us, Next::Work { host: from, life, work: lost });
+            self.schedule_at(lost_us, Next::Work { host: from, life, work: lost });
         }
-        self.schedule(notice_us + 1_000, Next::Connect { from, to, connection });
+        self.schedule_at(lost_us + 1_000, Next::Connect { from, to, connection });
     }
 
     /// A process has begun: it has no connections yet.
@@ -151,7 +154,7 @@ impl World {
         for to in (0..self.hosts.len()).filter(|to| *to != from) {
             let link = self.network.link(from, to);
             link.connection += 1;
-            link.is_up = false;
+            (link.is_up, link.lost_us) = (false, 0);
             let connection = link.connection;
             self.schedule(1_000, Next::Connect { from, to, connection });
         }
@@ -177,6 +180,10 @@ impl World {
             self.schedule(again_us, Next::Connect { from, to, connection });
             return;
         }
+        assert!(
+            self.now_us > link.lost_us,
+            "a node is told that a peer is up before it has heard that it was lost"
+        );
         self.network.link(from, to).is_up = true;
         self.log(format_args!("n{} is connected to n{}", from + 1, to + 1));
         self.work(from, Work::Hear(Event::PeerUp(node(to))));
