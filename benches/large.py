@@ -44,6 +44,11 @@ def disk_bytes(data):
     return total
 
 
+def written_bytes(node):
+    facts = pathlib.Path(f"/proc/{node.pid}/io").read_text().split()
+    return int(facts[facts.index("write_bytes:") + 1])
+
+
 class Watch(threading.Thread):
     """The most that a directory takes while this runs."""
 
@@ -72,19 +77,23 @@ def main():
                   f"{disk_bytes(data) / 1e9:.1f} GB on disk", flush=True)
             watch = Watch(data)
             watch.start()
-            rate, written = 20_000, 0
+            rate, written, to_disk = 20_000, 0, written_bytes(node)
+            p99s = []
             began = time.monotonic()
             while written < options.gigabytes * 1e9:
                 left = (options.gigabytes * 1e9 - written) / options.value_size
                 done = bench("--workload", "put", "--seconds", str(max(2, int(left / rate) + 1)), *load)
                 rate, written = done["ops_per_sec"], written + done["ops"] * options.value_size
+                p99s.append(done["latency_us"]["p99"] / 1000)
             took = time.monotonic() - began
             watch.over.set()
             watch.join()
             time.sleep(20)
             settled = disk_bytes(data)
-            print(f"{written / 1e9:.1f} GB of overwrites at {written / took / 1e6:.0f} MB/s: {watch.most / 1e9:.2f} GB on disk at most, "
-                  f"{settled / 1e9:.2f} GB settled, {settled / live:.2f} x the live data", flush=True)
+            print(f"{written / 1e9:.1f} GB of overwrites at {written / took / 1e6:.0f} MB/s, p99 {max(p99s):.0f} ms, "
+                  f"{(written_bytes(node) - to_disk) / written:.1f} bytes to disk for each: "
+                  f"{watch.most / 1e9:.2f} GB on disk at most, {settled / 1e9:.2f} GB settled, "
+                  f"{settled / live:.2f} x the live data", flush=True)
             told = bench("--workload", "get", "--seconds", "15", "--skip-load", *load)
             memory = pathlib.Path(f"/proc/{node.pid}/status").read_text().split("VmHWM:")[1].split()[0]
             print(f"gets, {live / (128 << 20):.0f} x the memory of tables and cache: {told['ops_per_sec']:.0f}/s, "

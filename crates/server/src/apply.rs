@@ -29,8 +29,10 @@ use crate::queue::{Queue, Taken};
 use crate::shared::Shared;
 use crate::snapshots::{self, Snapshots};
 
-/// How often sizes are reported, and indexes remembered.
+/// How often sizes are reported.
 const SECOND: Duration = Duration::from_secs(1);
+/// How often indexes are remembered while entries are applied.
+const REMEMBERED: Duration = Duration::from_millis(100);
 /// Sizes are reported at least this often, in seconds, even if nothing changes.
 const STATS_IDLE_SECONDS: u32 = 5;
 /// Answers are handed over after at most this many, however many entries wait.
@@ -82,6 +84,8 @@ pub(crate) struct Applier {
     /// Applied since memory was last looked at.
     applied_bytes: u64,
     next_second: Instant,
+    /// When to remember how far the shards are; `None` if nothing has changed since that was done.
+    next_remembered: Option<Instant>,
     quiet_seconds: u32,
 }
 
@@ -102,6 +106,7 @@ impl Applier {
             memtable_bytes,
             applied_bytes: 0,
             next_second: Instant::now() + SECOND,
+            next_remembered: None,
             quiet_seconds: STATS_IDLE_SECONDS,
         }
     }
@@ -110,7 +115,8 @@ impl Applier {
     pub(crate) fn run(mut self, tasks: &Queue<Task>) {
         let mut waiting = Vec::new();
         loop {
-            match tasks.take(&mut waiting, Some(self.next_second)) {
+            let deadline = self.next_remembered.map_or(self.next_second, |next| next.min(self.next_second));
+            match tasks.take(&mut waiting, Some(deadline)) {
                 Taken::Closed => return,
                 Taken::Nothing => {}
                 Taken::Items => {
@@ -137,9 +143,11 @@ impl Applier {
                 }
             }
             let now = Instant::now();
+            if self.next_remembered.is_some_and(|next| now >= next) {
+                self.remember();
+            }
             if now >= self.next_second {
                 self.next_second = now + SECOND;
-                self.remember();
                 self.report_sizes();
                 self.balance();
             } else if self.applied_bytes > self.memtable_bytes / LOOKS_PER_BUDGET {
@@ -167,6 +175,7 @@ impl Applier {
     fn apply(&mut self, jobs: impl Iterator<Item = ApplyJob>, applied: &mut BTreeMap<ShardId, Index>) {
         let mut answers: Vec<(Token, What)> = Vec::new();
         let mut held = Vec::new();
+        self.next_remembered.get_or_insert_with(|| Instant::now() + REMEMBERED);
         for job in jobs {
             let open = self.shards.get_mut(job.shard.0 as usize).and_then(Option::as_mut);
             let open = open.expect("the node applies only to shards that it had opened");
@@ -262,6 +271,9 @@ impl Applier {
             } else if sealed > 0 && active + sealed > 2 * self.memtable_bytes {
                 thread::sleep(PAUSE);
             } else if total > MEMORY_FACTOR * self.memtable_bytes {
+                if pressed.is_none() {
+                    self.remember();
+                }
                 let since = *pressed.get_or_insert_with(Instant::now);
                 let held = self.shared.readers.horizon.let_go();
                 if held > 0 {
@@ -284,7 +296,9 @@ impl Applier {
         self.flusher.push(id, open.shard.table().clone(), bytes);
     }
 
-    fn remember(&self) {
+    /// Remembers how far the shards are.
+    fn remember(&mut self) {
+        self.next_remembered = None;
         let applied = |open: &Option<Open>| open.as_ref().map_or(Index(0), |open| open.shard.applied());
         self.shared.readers.horizon.remember(self.shards.iter().map(applied).collect());
     }

@@ -2,7 +2,7 @@
 //!
 //! One after the other, so that a burst of writes does not become a burst of disk traffic from as many threads
 //! as there are shards. A flushed memtable is still read at old indexes; once those are behind the horizon, the
-//! table is visited again, which lets go of it (and compacts, if there is anything to compact by then).
+//! table is visited again, which lets go of it.
 //!
 //! It is also where the log learns how far each table is durable, and says whose table keeps it from letting go of what
 //! is old: that one is flushed next.
@@ -29,7 +29,9 @@ const FULL_RETRY: Duration = Duration::from_secs(1);
 /// When a flushed table is visited again: once what was newest then is behind the horizon, and once nothing can be
 /// held any more that was then.
 const VISITS: [Duration; 2] =
-    [RECENT.saturating_add(Duration::from_secs(2)), HELD.saturating_add(Duration::from_secs(2))];
+    [RECENT.saturating_add(Duration::from_millis(200)), HELD.saturating_add(Duration::from_secs(2))];
+/// Most compactions of one table in a row.
+const COMPACTIONS_MAX: usize = 64;
 
 /// When to visit which table.
 type Visit = (Instant, ShardId, Arc<dyn Table>);
@@ -133,22 +135,19 @@ impl Flusher {
                 let keep_from = shared.readers.horizon.keep_from(shard);
                 retry("flush", shard, shared, || table.flush(keep_from));
                 self.busy().remove(&shard);
-                retry("compact", shard, shared, || table.compact(keep_from));
                 let now = Instant::now();
                 for (visits, after) in visits.iter_mut().zip(VISITS) {
                     visits.push_back((now + after, shard, table.clone()));
                 }
-            }
-            let now = Instant::now();
-            let mut visited = BTreeSet::new();
-            for visits in &mut visits {
-                while let Some((_, shard, table)) = visits.pop_front_if(|(due, _, _)| *due <= now) {
-                    if visited.insert(shard) && !shared.is_stopping() {
-                        let keep_from = shared.readers.horizon.keep_from(shard);
-                        retry("compact", shard, shared, || table.compact(keep_from));
+                for _ in 0..COMPACTIONS_MAX {
+                    release(&mut visits, shared);
+                    let keep_from = shared.readers.horizon.keep_from(shard);
+                    if !retry("compact", shard, shared, || table.compact(keep_from)).unwrap_or(false) {
+                        break;
                     }
                 }
             }
+            release(&mut visits, shared);
         }
     }
 
@@ -157,13 +156,37 @@ impl Flusher {
     }
 }
 
-fn retry(what: &str, shard: ShardId, node: &Shared, mut act: impl FnMut() -> Result<(), StorageError>) {
+/// Visits the tables whose time has come.
+fn release(visits: &mut [VecDeque<Visit>; VISITS.len()], shared: &Shared) {
+    let now = Instant::now();
+    let mut visited = BTreeSet::new();
+    for visits in visits {
+        while let Some((_, shard, table)) = visits.pop_front_if(|(due, _, _)| *due <= now) {
+            if visited.insert(shard) && !shared.is_stopping() {
+                let keep_from = shared.readers.horizon.keep_from(shard);
+                retry("release", shard, shared, || table.release(keep_from));
+            }
+        }
+    }
+}
+
+/// Does it, again and again while the disk is full. `None` if the node ends meanwhile.
+fn retry<T>(
+    what: &str,
+    shard: ShardId,
+    node: &Shared,
+    mut act: impl FnMut() -> Result<T, StorageError>,
+) -> Option<T> {
     let mut full = false;
-    while let Err(error) = act() {
+    let done = loop {
+        let error = match act() {
+            Ok(done) => break done,
+            Err(error) => error,
+        };
         if node.is_stopping() {
             // The node ends, and the log has everything: the next start does it again, or says what is wrong.
             tracing::warn!("the table of shard {shard} is left as it was: {error}");
-            return;
+            return None;
         }
         if !error.is_disk_full() {
             die(&format!("can't {what} the table of shard {shard}"), &error);
@@ -176,11 +199,12 @@ fn retry(what: &str, shard: ShardId, node: &Shared, mut act: impl FnMut() -> Res
             full = true;
         }
         thread::sleep(FULL_RETRY);
-    }
+    };
     if full {
         node.notice(format!("there is room for the table of shard {shard} again"));
         node.disk_full(Part::Tables, false);
     }
+    Some(done)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use ringfort_types::{Index, ShardId};
 
 /// How long an index stays readable after it was the newest.
-pub(crate) const RECENT: Duration = Duration::from_secs(3);
+pub(crate) const RECENT: Duration = Duration::from_millis(500);
 /// How long it stays readable after a scan has used it, or a mark has named it.
 pub(crate) const HELD: Duration = Duration::from_secs(30);
 /// Most indexes that are held; beyond it, one of the lowest shard's is given up.
@@ -29,10 +29,19 @@ pub(crate) struct Horizon {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Applied indexes by shard number, one set a second, oldest first.
+    /// Applied indexes by shard number, oldest first; one set for each time that they were remembered.
     applied: VecDeque<(Instant, Vec<Index>)>,
     /// When each index was last asked for.
     held: BTreeMap<(ShardId, Index), Instant>,
+}
+
+impl State {
+    /// Forgets what was remembered earlier than reads may still ask for: the first set left is the newest that old.
+    fn forget(&mut self, now: Instant) {
+        while self.applied.get(1).is_some_and(|(then, _)| now.duration_since(*then) >= RECENT) {
+            self.applied.pop_front();
+        }
+    }
 }
 
 impl Horizon {
@@ -41,9 +50,7 @@ impl Horizon {
         let now = Instant::now();
         let mut state = self.state();
         state.applied.push_back((now, applied));
-        while state.applied.get(1).is_some_and(|(then, _)| now.duration_since(*then) >= RECENT) {
-            state.applied.pop_front();
-        }
+        state.forget(now);
     }
 
     /// Keeps this index readable for a while from now on.
@@ -65,6 +72,7 @@ impl Horizon {
         let now = Instant::now();
         let mut state = self.state();
         state.held.retain(|_, last| now.duration_since(*last) < HELD);
+        state.forget(now);
         let aged = state.applied.front().and_then(|(_, applied)| applied.get(shard.0 as usize));
         let aged = aged.copied().unwrap_or_default();
         let oldest = state.held.range((shard, Index(0))..=(shard, Index(u64::MAX))).next();
@@ -104,5 +112,7 @@ mod tests {
         assert_eq!(horizon.keep_from(shard), Index(7));
         assert_eq!(horizon.let_go(), 4);
         assert_eq!(horizon.keep_from(shard), Index(10));
+        std::thread::sleep(RECENT);
+        assert_eq!(horizon.keep_from(shard), Index(20), "time passes when nothing is applied, too");
     }
 }

@@ -24,14 +24,14 @@
 //! waits for no disk and no socket; a failed sync ends the process (`error`).
 //!
 //! Caveats. There is no encryption and no authentication yet: whoever reaches the port can do anything,
-//! including what peers do. A disk that is full makes writes wait rather than
-//! fail at once.
+//! including what peers do.
 
 mod answers;
 mod apply;
 mod clock;
 mod config;
 mod core;
+mod descriptors;
 mod error;
 mod flush;
 mod horizon;

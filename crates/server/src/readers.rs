@@ -44,6 +44,15 @@ impl Readers {
         !matches!(request, Request::Get { .. } | Request::GetMany { .. } | Request::OpenSession { .. })
     }
 
+    /// Whether a later index than the one that it was given will do as well: a get of several keys sees them all at the
+    /// same, and a scan's first page names the one for its other pages.
+    fn may_read_later(request: &Request) -> bool {
+        match request {
+            Request::Scan(scan) => scan.at.is_none(),
+            _ => !Self::is_long(request),
+        }
+    }
+
     /// Does the read.
     pub(crate) fn query(&self, read: &ReadAt) -> Reply {
         if Self::is_long(&read.request) {
@@ -55,10 +64,9 @@ impl Readers {
         });
         match reader {
             Some(reader) => match reader.query(&read.request, read.at) {
-                // Whoever asked has let so much time pass that its index is gone. A get may see a later one as well, all of its
-                // keys the same.
+                // Whoever asked has let so much time pass that its index is gone.
                 Reply::Failed(gone)
-                    if gone.code == Code::FailedPrecondition && !Self::is_long(&read.request) =>
+                    if gone.code == Code::FailedPrecondition && Self::may_read_later(&read.request) =>
                 {
                     reader.query(&read.request, self.horizon.newest(read.shard).max(read.at))
                 }
@@ -68,5 +76,52 @@ impl Readers {
                 Reply::Failed(Failure::rejected(Code::Unavailable, "this node has no replica of that shard"))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use ringfort_shard::{SessionLimits, Shard};
+    use ringfort_storage::{MemoryTables, Tables};
+    use ringfort_types::{Consistency, Index, Scan};
+
+    use super::*;
+
+    #[test]
+    fn what_may_read_later_does_when_its_index_is_gone() {
+        let shard = ShardId(1);
+        let table = MemoryTables::new().open(shard).unwrap();
+        let readers = Readers::new(1);
+        readers.open(Shard::open(shard, table.clone(), SessionLimits::default()).unwrap().reader());
+        for index in 1..=9 {
+            table.write(Index(index), &[("row".into(), Some("value".into()))]);
+        }
+        table.release(Index(7)).unwrap();
+        readers.horizon.remember(vec![Index(0), Index(9)]);
+
+        let page = |at: Option<u64>| {
+            let scan = Scan {
+                shard,
+                at: at.map(Index),
+                from: Bytes::new(),
+                prefix: Bytes::new(),
+                rows_max: 1,
+                bytes_max: 1,
+                keys_only: false,
+            };
+            let read = ReadAt { shard, at: Index(3), request: Request::Scan(scan) };
+            readers.query(&read)
+        };
+        assert!(
+            matches!(page(None), Reply::Page(page) if page.at == Index(9)),
+            "a first page names its index"
+        );
+        assert!(matches!(page(Some(3)), Reply::Failed(gone) if gone.code == Code::FailedPrecondition));
+        let get = Request::GetMany { keys: vec!["key".into()], consistency: Consistency::default() };
+        let Reply::Values { at, .. } = readers.query(&ReadAt { shard, at: Index(3), request: get }) else {
+            panic!("a get of several keys sees them at a later index");
+        };
+        assert_eq!(at, Index(9));
     }
 }

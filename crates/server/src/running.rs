@@ -16,8 +16,10 @@ use crate::core::{Core, Helpers};
 use crate::links::{self, Links};
 use crate::outbox::Outbox;
 use crate::shared::{Header, NOTICES_MAX, Report, Shared};
-use crate::{Config, StartError, listener, sockets};
+use crate::{Config, StartError, descriptors, listener, sockets};
 
+/// Of the files and sockets that may be open, tables get one in so many.
+const TABLES_SHARE: usize = 4;
 /// How long to wait for leaderships to be handed over.
 const HAND_OVER_MAX: Duration = Duration::from_secs(3);
 /// How long to wait for answers to leave once nothing new is taken.
@@ -72,8 +74,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let disk = Arc::new(FileDisk::open(&config.data_dir)?);
     let who = Who { name: config.name.clone(), address: address.clone(), fresh_incarnation };
     let (data, stored) = DataDir::open(disk.clone(), &who)?;
+    let options = TableOptions::default();
+    let open_files = options.open_files.min(descriptors::raise_limit() / TABLES_SHARE);
     let tables =
-        LsmTables::new(disk, TableOptions { cache_bytes: config.cache_bytes, ..TableOptions::default() });
+        LsmTables::new(disk, TableOptions { cache_bytes: config.cache_bytes, open_files, ..options });
 
     let name = node_name(&stored.name);
     let nodes: Vec<(String, String)> = nodes

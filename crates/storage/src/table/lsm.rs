@@ -55,7 +55,8 @@ pub struct TableOptions {
     pub cache_bytes: u64,
     /// Files kept open, for all tables together.
     pub open_files: usize,
-    /// Size at which compaction begins another file, in bytes.
+    /// Size at which compaction begins another file, in bytes. The level that flushed files are merged into has `flushes_merged`
+    /// times as much, the ones below it ten times the one above: large files make every merge rewrite much.
     pub file_bytes: u64,
     /// Flushed files that a table gathers before they are merged into the levels below.
     pub flushes_merged: u8,
@@ -65,8 +66,8 @@ impl Default for TableOptions {
     fn default() -> TableOptions {
         TableOptions {
             cache_bytes: 64 * 1024 * 1024,
-            open_files: 256,
-            file_bytes: 64 * 1024 * 1024,
+            open_files: 1024,
+            file_bytes: 8 * 1024 * 1024,
             flushes_merged: 4,
         }
     }
@@ -304,12 +305,14 @@ impl LsmTable {
         &self,
         keep_from: Index,
         compact: impl FnOnce(u64) -> lsm_tree::Result<()>,
-    ) -> Result<(), StorageError> {
-        let Ok(_lock) = self.compacting.try_lock() else { return Ok(()) };
+    ) -> Result<bool, StorageError> {
+        let Ok(_lock) = self.compacting.try_lock() else { return Ok(false) };
+        let before = self.tree.current_version().id();
         let watermark = self.collect(keep_from);
         self.set_counter();
         compact(watermark).map_err(self.failed())?;
-        self.drop_old_versions(watermark)
+        self.drop_old_versions(watermark)?;
+        Ok(self.tree.current_version().id() != before)
     }
 
     /// Drops the super versions that no read may ask for any more, and with them their memtables and files.
@@ -412,8 +415,13 @@ impl Table for LsmTable {
         self.drop_old_versions(watermark)
     }
 
-    fn compact(&self, keep_from: Index) -> Result<(), StorageError> {
+    fn compact(&self, keep_from: Index) -> Result<bool, StorageError> {
         self.compact_by(keep_from, |watermark| self.tree.compact(self.strategy.clone(), watermark))
+    }
+
+    fn release(&self, keep_from: Index) -> Result<(), StorageError> {
+        let watermark = self.collect(keep_from);
+        self.drop_old_versions(watermark)
     }
 
     fn durable(&self) -> Index {

@@ -215,7 +215,12 @@ impl Table for MemoryTable {
         Ok(())
     }
 
-    fn compact(&self, keep_from: Index) -> Result<(), StorageError> {
+    fn compact(&self, keep_from: Index) -> Result<bool, StorageError> {
+        self.release(keep_from)?;
+        Ok(false)
+    }
+
+    fn release(&self, keep_from: Index) -> Result<(), StorageError> {
         self.state.write().expect(POISONED).collect(keep_from);
         Ok(())
     }

@@ -60,8 +60,12 @@ pub trait Table: Send + Sync + Debug {
     /// `keep_from` or above needs may go, and [`Table::collected`] rises to it.
     fn flush(&self, keep_from: Index) -> Result<(), StorageError>;
 
-    /// Does one round of background compaction if there is one to be done. `keep_from` as in `flush`.
-    fn compact(&self, keep_from: Index) -> Result<(), StorageError>;
+    /// Does one round of background compaction, and says whether there was one to be done: then there may be another.
+    /// `keep_from` as in `flush`.
+    fn compact(&self, keep_from: Index) -> Result<bool, StorageError>;
+
+    /// Lets go of the memtables and files that only reads below `keep_from` need. Quick. `keep_from` as in `flush`.
+    fn release(&self, keep_from: Index) -> Result<(), StorageError>;
 
     /// The highest index that survives a crash, with everything before it.
     fn durable(&self) -> Index;
