@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""One node with much more data than memory, overwritten again and again: disk use, reads, and a start after a kill.
+"""One node with much more data than memory, overwritten again and again: disk use, reads, and a start after a kill. What is
+read is compared with what was written: a sample by gets, everything by an export at the end.
 
     cargo build --release -p ringfort-cli && benches/large.py [--keys 1000000] [--value-size 4000] [--gigabytes 20]
 
@@ -8,10 +9,13 @@ memtables and 64 MiB of cache.
 """
 
 import argparse
+import itertools
 import json
 import os
 import pathlib
+import random
 import signal
+import string
 import subprocess
 import tempfile
 import threading
@@ -61,6 +65,59 @@ class Watch(threading.Thread):
             self.most = max(self.most, disk_bytes(self.data))
 
 
+class Rows:
+    """What each key's value is in each round of writing: for `bench`'s keys, of the size asked for."""
+
+    def __init__(self, keys, size):
+        self.keys, self.size = keys, size
+        dice = random.Random(7)
+        self.noise = "".join(dice.choices(string.ascii_letters, k=2 * size + 997))
+
+    def key(self, number):
+        return f"key-{number:012}"
+
+    def value(self, number, turn):
+        at = (number * 31 + turn * 7) % (self.size + 997)
+        return (self.key(number) + self.noise[at:])[:self.size]
+
+    def lines(self, turn):
+        for number in range(self.keys):
+            yield f"{self.key(number)}\t{self.value(number, turn)}\n".encode()
+
+    def write(self, turn):
+        """An import of all of them that has begun, and the thread that feeds it."""
+        command = [BIN, "--addr", ADDRESS, "--timeout", "60s", "import", "--json", "-"]
+        run = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+        def feed():
+            with run.stdin as rows:
+                rows.writelines(self.lines(turn))
+
+        feeder = threading.Thread(target=feed, daemon=True)
+        feeder.start()
+        return run, feeder
+
+    def sample(self, turn, count, at_once=100):
+        """Gets so many of them, at random."""
+        dice = random.Random(8)
+        for _ in range(count // at_once):
+            numbers = [dice.randrange(self.keys) for _ in range(at_once)]
+            told = subprocess.run([BIN, "--addr", ADDRESS, "--timeout", "60s", "get", *map(self.key, numbers)],
+                                  check=True, stdout=subprocess.PIPE, text=True).stdout
+            for number, line in zip(numbers, told.splitlines(), strict=True):
+                if line != f"{self.key(number)}\t{self.value(number, turn)}":
+                    raise SystemExit(f"a get of {self.key(number)} has another value than was written")
+
+    def all_are(self, turn):
+        command = [BIN, "--addr", ADDRESS, "--timeout", "60s", "export", "-"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as export:
+            for written, read in itertools.zip_longest(self.lines(turn), export.stdout):
+                if written != read:
+                    raise SystemExit(f"written {written[:40]!r}..., read {read[:40]!r}...")
+        if export.returncode != 0:
+            raise SystemExit(f"export ended with {export.returncode}")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--keys", type=int, default=1_000_000)
@@ -98,12 +155,23 @@ def main():
             memory = pathlib.Path(f"/proc/{node.pid}/status").read_text().split("VmHWM:")[1].split()[0]
             print(f"gets, {live / (128 << 20):.0f} x the memory of tables and cache: {told['ops_per_sec']:.0f}/s, "
                   f"p99 {told['latency_us']['p99'] / 1000:.1f} ms, {told['errors']} errors; most memory {int(memory) // 1024} MB", flush=True)
-            bench("--workload", "put", "--seconds", "3", *load)
-            node.send_signal(signal.SIGKILL)
-            node.wait()
-            began = time.monotonic()
-            node = start(data)
-            print(f"killed while it wrote: serves again after {time.monotonic() - began:.2f} s", flush=True)
+            rows = Rows(options.keys, options.value_size)
+            for turn in [1, 2]:
+                writing, feeder = rows.write(turn)
+                if turn == 2:
+                    time.sleep(5)
+                    node.send_signal(signal.SIGKILL)
+                    node.wait()
+                    began = time.monotonic()
+                    node = start(data)
+                    print(f"killed while it wrote: serves again after {time.monotonic() - began:.2f} s", flush=True)
+                feeder.join()
+                if writing.wait() != 0 or json.loads(writing.stdout.read())["rows"] != options.keys:
+                    raise SystemExit("not all rows were written")
+                rows.sample(turn, 20_000)
+                print(f"all keys written once more: 20,000 gets at random have what was written", flush=True)
+            rows.all_are(2)
+            print(f"all {options.keys:,} rows are as they were written", flush=True)
         finally:
             node.terminate()
             node.wait()
