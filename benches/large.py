@@ -169,7 +169,7 @@ def main():
                 if writing.wait() != 0 or json.loads(writing.stdout.read())["rows"] != options.keys:
                     raise SystemExit("not all rows were written")
                 rows.sample(turn, 20_000)
-                print(f"all keys written once more: 20,000 gets at random have what was written", flush=True)
+                print("all keys written once more: 20,000 gets at random have what was written", flush=True)
             rows.all_are(2)
             print(f"all {options.keys:,} rows are as they were written", flush=True)
         finally:
