@@ -17,16 +17,16 @@
 
 use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use ringfort_node::{Effect, Event, Node, ReadJob};
-use ringfort_storage::{DataDir, LogOptions, LogReader, StorageError, Tables};
+use ringfort_storage::{DataDir, LogOptions, Tables};
+use ringfort_types::ShardId;
 use ringfort_types::limits::TICK_MS;
-use ringfort_types::{Index, ShardId};
 use tokio::runtime::{self, Handle};
 use tokio::sync::oneshot;
 use tokio::task::{spawn_blocking, yield_now};
@@ -37,6 +37,7 @@ use crate::answers::{self, What};
 use crate::apply::Task;
 use crate::clock::Clock;
 use crate::error::die;
+use crate::fetch::Fetch;
 use crate::flush::Flusher;
 use crate::links::Links;
 use crate::log::Batch;
@@ -71,10 +72,9 @@ pub(crate) struct Helpers {
     tasks: Arc<Queue<Task>>,
     flusher: Arc<Flusher>,
     snapshots: Arc<Snapshots>,
+    fetches: Arc<Queue<Fetch>>,
     /// Opens what is on disk, and gives the threads that it has started for it.
     opening: Option<JoinHandle<Vec<JoinHandle<()>>>>,
-    /// Once the log is open.
-    log: Arc<OnceLock<LogReader>>,
 }
 
 impl Helpers {
@@ -84,6 +84,7 @@ impl Helpers {
         self.tasks.close();
         self.flusher.close();
         self.snapshots.close();
+        self.fetches.close();
     }
 }
 
@@ -190,7 +191,9 @@ impl Core {
                 Effect::Reply(answered) => self.shared.answers.deliver(
                     answered.into_iter().map(|a| (a.token, What::Reply { reply: a.reply, leader: a.leader })),
                 ),
-                Effect::Fetch { shard, from, to, bytes_max } => self.fetch(shard, from, to, bytes_max),
+                Effect::Fetch { shard, from, to, bytes_max } => {
+                    self.helpers.fetches.push(Fetch { shard, from, to, bytes_max });
+                }
                 Effect::Refuse { link, reason } => self.links.refuse(&self.shared, link, reason),
                 Effect::SaveBirth(bytes) => {
                     if let Err(error) = self.data.save_birth(&bytes) {
@@ -227,24 +230,9 @@ impl Core {
         }
     }
 
-    fn fetch(&self, shard: ShardId, from: Index, to: Index, bytes_max: usize) {
-        let (opened, node) = (self.helpers.log.clone(), self.shared.clone());
-        self.runtime.spawn_blocking(move || {
-            let log = opened.get().expect("the node fetches only for shards that were opened, after the log");
-            match log.entries(shard, from, to, bytes_max) {
-                Ok(entries) => node.inbox.push(Event::Fetched { shard, entries }),
-                // Gone meanwhile: the node is about to hear of it.
-                Err(StorageError::NotStored { .. }) => {
-                    node.inbox.push(Event::Fetched { shard, entries: Vec::new() });
-                }
-                Err(error) => die("the log can't be read", &error),
-            }
-        });
-    }
-
     /// Opens what is on disk in a thread of its own: that can take seconds, and peers are to be heard meanwhile.
     fn open(&mut self, cluster: u64, wanted: Vec<ShardId>) {
-        let Helpers { batches, tasks, flusher, snapshots, log, .. } = &self.helpers;
+        let Helpers { batches, tasks, flusher, snapshots, fetches, .. } = &self.helpers;
         let opening = Opening {
             shared: self.shared.clone(),
             data: self.data.clone(),
@@ -253,7 +241,7 @@ impl Core {
             tasks: tasks.clone(),
             flusher: flusher.clone(),
             snapshots: snapshots.clone(),
-            log: log.clone(),
+            fetches: fetches.clone(),
             memtable_bytes: self.memtable_bytes,
             log_options: self.log_options,
             snapshot_bytes_per_s: self.snapshot_bytes_per_s,

@@ -33,6 +33,7 @@ mod config;
 mod core;
 mod descriptors;
 mod error;
+mod fetch;
 mod flush;
 mod horizon;
 mod kv;

@@ -12,19 +12,20 @@
 //! apply thread counts it, and leaves it room (`Applier::balance`).
 
 use std::ops::ControlFlow;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ringfort_node::Event;
 use ringfort_node::recovery::{Begun, Progress, Ready, Replay, Step, begin};
 use ringfort_shard::SessionLimits;
-use ringfort_storage::{DataDir, Log, LogOptions, LogReader, Tables};
+use ringfort_storage::{DataDir, Log, LogOptions, Tables};
 use ringfort_types::ShardId;
 
 use crate::StartError;
 use crate::apply::{Applier, Task};
 use crate::core::spawn;
+use crate::fetch::{self, Fetch};
 use crate::flush::Flusher;
 use crate::log::{self, Batch};
 use crate::queue::Queue;
@@ -43,8 +44,7 @@ pub(crate) struct Opening {
     pub(crate) tasks: Arc<Queue<Task>>,
     pub(crate) flusher: Arc<Flusher>,
     pub(crate) snapshots: Arc<Snapshots>,
-    /// Set once the log is open.
-    pub(crate) log: Arc<OnceLock<LogReader>>,
+    pub(crate) fetches: Arc<Queue<Fetch>>,
     pub(crate) memtable_bytes: u64,
     pub(crate) log_options: LogOptions,
     pub(crate) snapshot_bytes_per_s: u64,
@@ -70,7 +70,6 @@ impl Opening {
         let sessions = SessionLimits::default();
         let Begun { log, ready, replay } =
             begin(&self.data, &*self.tables, cluster, wanted, self.log_options, sessions)?;
-        let _first = self.log.set(log.reader());
         for shard in replay.shards() {
             self.flusher.expect(shard.id(), shard.table().clone());
         }
@@ -85,6 +84,8 @@ impl Opening {
 
     fn start_threads(&self, log: Log, threads: &mut Vec<JoinHandle<()>>) -> Result<(), StartError> {
         let Opening { memtable_bytes, snapshot_bytes_per_s, .. } = *self;
+        let (reader, fetches, shared) = (log.reader(), self.fetches.clone(), self.shared.clone());
+        threads.push(spawn("log-reads", move || fetch::run(&fetches, &reader, &shared))?);
         let (batches, data) = (self.batches.clone(), self.data.clone());
         let (shared, flusher) = (self.shared.clone(), self.flusher.clone());
         threads.push(spawn("log", move || {
