@@ -142,7 +142,8 @@ impl Flusher {
                 for _ in 0..COMPACTIONS_MAX {
                     release(&mut visits, shared);
                     let keep_from = shared.readers.horizon.keep_from(shard);
-                    if !retry("compact", shard, shared, || table.compact(keep_from)).unwrap_or(false) {
+                    let more = retry("compact", shard, shared, || table.compact(keep_from)).unwrap_or(false);
+                    if !more || shared.is_stopping() {
                         break;
                     }
                 }
