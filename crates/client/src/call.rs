@@ -10,9 +10,10 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use ringfort_proto::session::carries;
-use ringfort_proto::writes::Call;
 use ringfort_types::limits::KEY_BYTES_MAX;
-use ringfort_types::{ClusterState, Code, Consistency, Failure, Outcome, Reply, Request, ShardId, Stamp};
+use ringfort_types::{
+    Call, ClusterState, Code, Consistency, Copies, Failure, Outcome, Reply, Request, ShardId, Stamp,
+};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::link::{Connection, Link, Look};
@@ -156,7 +157,7 @@ impl Inner {
         deadline: Instant,
     ) -> Result<Reply, Failure> {
         let (link, connection) = self.pick(request, slow.as_ref(), deadline).await?;
-        let call = Call { stamp, copies, request: request.clone() };
+        let call = Call { stamp, durability: Copies::from(copies).into(), ..request.clone().into() };
         let answer = self.ask(&connection, call, deadline).await;
         if let Some(leader) = answer.leader
             && !self.routes().heard(request, leader)
@@ -317,7 +318,7 @@ impl Inner {
         let is_repeatable = match call.request {
             Request::Get { .. } | Request::GetMany { .. } | Request::OpenSession { .. } => true,
             // Copies may take their time.
-            _ => call.stamp.is_some() && call.copies == 0,
+            _ => call.stamp.is_some() && call.durability.copies == Copies::Majority,
         };
         // A last attempt that would be very short is given the rest at once.
         let in_haste = is_repeatable && now + PATIENCE * 3 / 2 < deadline;

@@ -81,7 +81,7 @@ pub struct Digest {
 }
 
 /// What came of an increment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counted {
     /// The sum, which is the value now.
     pub value: i64,
@@ -135,12 +135,12 @@ impl Client {
 
     /// Sets a key to a value, whatever it was. When this returns, a majority of replicas have it on disk.
     pub async fn put(&self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Result<Receipt, Failure> {
-        written(&self.write_with(Request::Put { key: key.into(), value: value.into() }).await?)
+        written(self.write_with(Request::put(key, value)).await?)
     }
 
     /// Removes a key, there or not.
     pub async fn delete(&self, key: impl Into<Bytes>) -> Result<Receipt, Failure> {
-        written(&self.write_with(Request::Delete { key: key.into() }).await?)
+        written(self.write_with(Request::delete(key)).await?)
     }
 
     /// Sets a key to a value if it meets a condition.
@@ -172,10 +172,8 @@ impl Client {
     /// Adds to a key's value, which is a decimal number; a key that is not there counts as 0. Fails without effect if
     /// the value is no number, or if the sum has more than 64 bits.
     pub async fn increment(&self, key: impl Into<Bytes>, by: i64) -> Result<Counted, Failure> {
-        match self.write_with(Request::Increment { key: key.into(), by }).await? {
-            Reply::Counted { value, receipt } => Ok(Counted { value, receipt }),
-            _ => Err(odd()),
-        }
+        let receipt = written(self.write_with(Request::increment(key, by)).await?)?;
+        receipt.sums.first().map(|&value| Counted { value, receipt: receipt.clone() }).ok_or_else(odd)
     }
 
     async fn write_with(&self, request: Request) -> Result<Reply, Failure> {
@@ -207,7 +205,7 @@ impl Client {
 
     /// Puts a mark into a shard's log; its index is one that [`Client::digest_at`] can ask about.
     pub async fn digest(&self, shard: ShardId) -> Result<Receipt, Failure> {
-        written(&self.inner.call(Request::Digest { shard }).await?)
+        written(self.inner.call(Request::Digest { shard }).await?)
     }
 
     /// The hash of one node's replica of a shard at a mark's index.
@@ -219,9 +217,9 @@ impl Client {
     }
 }
 
-fn written(reply: &Reply) -> Result<Receipt, Failure> {
+fn written(reply: Reply) -> Result<Receipt, Failure> {
     match reply {
-        Reply::Written(receipt) => Ok(*receipt),
+        Reply::Written(receipt) => Ok(receipt),
         _ => Err(odd()),
     }
 }

@@ -19,9 +19,8 @@ use std::time::Instant;
 
 use ringfort_proto::session::op_of;
 use ringfort_proto::v1::{SessionOp, SessionRequest};
-use ringfort_proto::writes::Call;
 use ringfort_types::limits::CONNECTION_REQUESTS_MAX;
-use ringfort_types::{Code, Failure, NodeId, Outcome, Reply};
+use ringfort_types::{Call, Code, Failure, NodeId, Outcome, Reply};
 use tokio::sync::{Notify, oneshot};
 
 /// A frame is closed once its requests reach this many bytes (one request may be larger by itself).
@@ -153,8 +152,15 @@ impl Pending {
                 continue;
             };
             bytes += call.request.weight();
-            let op = op_of(slot.id, time_for_node(slot.deadline, now), call);
-            ops.push(op.expect("only what a session carries is submitted"));
+            match op_of(slot.id, call.within(time_for_node(slot.deadline, now))) {
+                Ok(op) => ops.push(op),
+                Err(failure) => {
+                    if let Some(caller) = slot.caller.take() {
+                        let _gone = caller.send(Answer { leader: None, reply: Reply::Failed(failure) });
+                    }
+                    state.free.push(place);
+                }
+            }
         }
         if ops.is_empty() {
             state.stream = Some(context.waker().clone());
@@ -278,7 +284,7 @@ mod tests {
     use super::*;
 
     fn put(key: &'static str) -> Call {
-        Request::Put { key: Bytes::from_static(key.as_bytes()), value: Bytes::new() }.into()
+        Request::put(key, "").into()
     }
 
     fn get(key: &'static str) -> Call {
@@ -322,7 +328,7 @@ mod tests {
     fn a_frame_is_bounded() {
         let pending = Pending::new();
         let value = Bytes::from(vec![0; FRAME_BYTES_SOFT]);
-        let big = Call::from(Request::Put { key: Bytes::from_static(b"k"), value });
+        let big = Call::from(Request::put("k", value));
         let _answers = [0; 3].map(|_| pending.submit(big.clone(), soon()).unwrap());
         assert_eq!((ids(&pending).len(), ids(&pending).len(), ids(&pending).len()), (1, 1, 1));
     }

@@ -121,7 +121,6 @@ impl Routes {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use ringfort_types::{NodeState, ReplicaReport, ShardState};
 
     use super::*;
@@ -155,7 +154,7 @@ mod tests {
     }
 
     fn delete(key: &'static str) -> Request {
-        Request::Delete { key: Bytes::from_static(key.as_bytes()) }
+        Request::delete(key)
     }
 
     fn best(routes: &Routes, request: &Request) -> Option<String> {

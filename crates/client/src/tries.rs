@@ -136,12 +136,11 @@ impl Troubles {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
 
     use super::*;
 
     fn put() -> Request {
-        Request::Put { key: Bytes::from_static(b"k"), value: Bytes::new() }
+        Request::put("k", "")
     }
 
     fn refused() -> Failure {

@@ -6,9 +6,9 @@ use ringfort_proto::status::{leader, to_failure};
 use ringfort_proto::v1;
 use ringfort_proto::v1::cluster_client::ClusterClient;
 use ringfort_proto::v1::kv_client::KvClient;
-use ringfort_proto::writes::Call;
+use ringfort_proto::writes::{WriteMessage, message_of};
 use ringfort_types::limits::GRPC_MESSAGE_BYTES_MAX;
-use ringfort_types::{Code, Failure, Outcome, Reply, Request};
+use ringfort_types::{Call, Code, Failure, Outcome, Reply, Request};
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 
@@ -17,8 +17,7 @@ use crate::pending::{Answer, NO_ANSWER};
 
 /// Makes one call and waits for its answer, not past the deadline.
 pub(crate) async fn call(connection: &Connection, call: Call, deadline: Instant) -> Answer {
-    let Call { stamp, copies, request } = call;
-    let stamp = stamp.map(Into::into);
+    let Call { stamp, durability, request, .. } = call;
     let write = request.is_write();
     let channel = &connection.channel;
     let mut kv = kv(channel);
@@ -32,22 +31,13 @@ pub(crate) async fn call(connection: &Connection, call: Call, deadline: Instant)
             let consistency = ringfort_proto::unary::consistency(consistency);
             answer(kv.get_many(timed(v1::GetManyRequest { keys, consistency }, deadline)).await)
         }
-        Request::Put { key, value } => {
-            let put = v1::PutRequest { key, value, stamp, copies, condition: None };
-            answer(kv.put(timed(put, deadline)).await)
-        }
-        Request::Delete { key } => {
-            let delete = v1::DeleteRequest { key, stamp, copies, condition: None };
-            answer(kv.delete(timed(delete, deadline)).await)
-        }
-        Request::Write { parts } => {
-            let parts = parts.into_iter().map(Into::into).collect();
-            answer(kv.write(timed(v1::WriteRequest { parts, stamp, copies }, deadline)).await)
-        }
-        Request::Increment { key, by } => {
-            let increment = v1::IncrementRequest { key, by, stamp, copies };
-            answer(kv.increment(timed(increment, deadline)).await)
-        }
+        Request::Write { parts } => match message_of(parts, stamp, durability.copies) {
+            Err(failure) => return Answer { leader: None, reply: Reply::Failed(failure) },
+            Ok(WriteMessage::Put(put)) => answer(kv.put(timed(put, deadline)).await),
+            Ok(WriteMessage::Delete(delete)) => answer(kv.delete(timed(delete, deadline)).await),
+            Ok(WriteMessage::Increment(increment)) => answer(kv.increment(timed(increment, deadline)).await),
+            Ok(WriteMessage::Write(write)) => answer(kv.write(timed(write, deadline)).await),
+        },
         Request::OpenSession { shard } => {
             answer(kv.open_session(timed(v1::OpenSessionRequest { shard: shard.0 }, deadline)).await)
         }

@@ -29,25 +29,25 @@ impl Write {
     /// Sets a key.
     #[must_use]
     pub fn put(self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Write {
-        self.part(key, None, Change::Put(value.into()))
+        self.part(key, None, Change::put(value))
     }
 
     /// Sets a key, under a condition on it.
     #[must_use]
     pub fn put_if(self, key: impl Into<Bytes>, value: impl Into<Bytes>, condition: Condition) -> Write {
-        self.part(key, Some(condition), Change::Put(value.into()))
+        self.part(key, Some(condition), Change::put(value))
     }
 
     /// Removes a key, there or not.
     #[must_use]
     pub fn delete(self, key: impl Into<Bytes>) -> Write {
-        self.part(key, None, Change::Delete)
+        self.part(key, None, Change::DELETE)
     }
 
     /// Removes a key, under a condition on it.
     #[must_use]
     pub fn delete_if(self, key: impl Into<Bytes>, condition: Condition) -> Write {
-        self.part(key, Some(condition), Change::Delete)
+        self.part(key, Some(condition), Change::DELETE)
     }
 
     /// Leaves a key as it is, and makes all that is to be done depend on it.

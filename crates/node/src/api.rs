@@ -27,8 +27,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use ringfort_types::{
-    Base, HardState, HybridClock, Incarnation, Index, LogEntry, NodeId, PeerFrame, PeerMessage, Record,
-    Reply, Request, Revision, ShardId, Stamp, Term, Token,
+    Base, Call, HardState, HybridClock, Incarnation, Index, LogEntry, NodeId, PeerFrame, PeerMessage, Record,
+    Reply, Request, Revision, ShardId, Term, Token,
 };
 
 /// How a node was told to be born. All listed nodes must agree on everything but `me`.
@@ -63,14 +63,8 @@ pub struct Identity {
 pub struct Incoming {
     /// Where the answer goes; its origin is this node. Not in use for another request.
     pub token: Token,
-    /// Its place in its client's session, if it has one; not yet validated either.
-    pub stamp: Option<Stamp>,
-    /// How many replicas are to have it on disk before it is acknowledged; 0 for a majority.
-    pub copies: u32,
-    /// The request, not yet validated.
-    pub request: Request,
-    /// How long the client will wait, in milliseconds from now.
-    pub timeout_ms: u32,
+    /// The call, not yet validated. Its time-out begins now.
+    pub call: Call,
 }
 
 /// What the driver found on disk for one shard, and has applied to its table.

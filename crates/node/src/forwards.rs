@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 
 use ringfort_types::NodeId;
 
-use crate::asked::Asked;
+use crate::pending::Pending;
 
 #[derive(Debug)]
 struct Forwarded {
     to: NodeId,
-    asked: Asked,
+    asked: Pending,
 }
 
 #[derive(Debug)]
@@ -33,14 +33,14 @@ impl Forwards {
         self.waiting.len()
     }
 
-    pub(crate) fn add(&mut self, to: NodeId, asked: Asked) -> u64 {
+    pub(crate) fn add(&mut self, to: NodeId, asked: Pending) -> u64 {
         self.next += 1;
         self.waiting.insert(self.next, Forwarded { to, asked });
         self.next
     }
 
     /// The request with this number, if `from` is who it was passed to.
-    pub(crate) fn answered(&mut self, from: NodeId, id: u64) -> Option<Asked> {
+    pub(crate) fn answered(&mut self, from: NodeId, id: u64) -> Option<Pending> {
         if self.waiting.get(&id)?.to != from {
             return None;
         }
@@ -48,12 +48,12 @@ impl Forwards {
     }
 
     /// All requests that this node had.
-    pub(crate) fn take_lost(&mut self, node: NodeId) -> Vec<Asked> {
+    pub(crate) fn take_lost(&mut self, node: NodeId) -> Vec<Pending> {
         self.waiting.extract_if(.., |_, forwarded| forwarded.to == node).map(|(_, lost)| lost.asked).collect()
     }
 
     /// All requests whose deadline has passed.
-    pub(crate) fn take_expired(&mut self, now_us: u64) -> Vec<Asked> {
+    pub(crate) fn take_expired(&mut self, now_us: u64) -> Vec<Pending> {
         self.waiting
             .extract_if(.., |_, forwarded| forwarded.asked.deadline_us <= now_us)
             .map(|(_, late)| late.asked)

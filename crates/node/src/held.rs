@@ -5,20 +5,24 @@
 
 use ringfort_types::{Reply, ShardId, Token};
 
-use crate::asked::Waiter;
 use crate::node::Node;
+use crate::pending::Waiter;
 
 /// A write whose client waits for copies.
 #[derive(Debug)]
 pub(crate) struct Held {
     waiter: Waiter,
+    /// How long it waits for copies, on the monotonic clock.
+    until_us: u64,
     /// Once it is applied.
     reply: Option<Reply>,
 }
 
 impl Held {
-    pub(crate) fn new(waiter: Waiter) -> Held {
-        Held { waiter, reply: None }
+    /// For what has just been committed.
+    pub(crate) fn new(waiter: Waiter, now_us: u64) -> Held {
+        let patience_us = u64::from(waiter.durability.patience_ms) * 1_000;
+        Held { waiter, until_us: waiter.deadline_us.min(now_us + patience_us), reply: None }
     }
 }
 
@@ -41,17 +45,25 @@ impl Node {
         if replica.held.is_empty() {
             return;
         }
-        let (leads, group) = (replica.leads(), &replica.group);
+        let (leads, group, places) = (replica.leads(), &replica.group, &replica.places);
         let is_over = |held: &mut Held| {
-            let is_late = held.waiter.deadline_us <= now_us || !leads;
+            let is_late = held.until_us <= now_us || !leads;
             let Some(reply) = held.reply.as_mut() else { return false };
             // Whatever changed nothing has no copies.
             let Some(receipt) = reply.receipt_mut() else { return true };
             receipt.copies = receipt.copies.max(group.copies(receipt.index));
-            is_late || receipt.copies >= held.waiter.copies
+            if receipt.copies >= held.waiter.durability.copies.of(places.len() as u32) {
+                return true;
+            }
+            if is_late && leads {
+                let lacks = |peer| group.matched(peer).is_none_or(|index| index < receipt.index);
+                receipt.lacking =
+                    places.iter().filter(|place| lacks(place.peer)).map(|place| place.node).collect();
+            }
+            is_late
         };
         let over: Vec<Held> = replica.held.extract_if(.., is_over).collect();
-        for Held { waiter, reply } in over {
+        for Held { waiter, reply, .. } in over {
             self.answer_waiter(waiter, reply.expect("only what is applied is over"));
         }
     }

@@ -24,8 +24,8 @@
 //! Caveats. Layouts do not change after birth yet. Every node reports to every other each second, which is
 //! meant for tens of nodes.
 
+mod admission;
 mod api;
-mod asked;
 mod birth;
 mod error;
 mod forwards;
@@ -34,6 +34,7 @@ mod leave;
 mod load;
 mod node;
 mod peers;
+mod pending;
 mod persist;
 mod reads;
 pub mod recovery;

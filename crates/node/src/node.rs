@@ -6,13 +6,13 @@ use bytes::Bytes;
 use ringfort_consensus::{Group, GroupConfig, Restored, Synced};
 use ringfort_ring::Layout;
 use ringfort_types::limits::TICK_MS;
-use ringfort_types::{Epoch, Index, NodeId, Now, PeerMessage, ShardId, Term};
+use ringfort_types::{Epoch, Index, NodeId, Now, PeerMessage, RaftMessage, ShardId, Term};
 
-use crate::asked::Asked;
 use crate::birth::{Birth, Step};
 use crate::forwards::Forwards;
 use crate::leave::Stay;
 use crate::peers::Peers;
+use crate::pending::Pending;
 use crate::persist::GroupCommit;
 use crate::replica::Replica;
 use crate::rounds::Rounds;
@@ -41,7 +41,7 @@ pub(crate) struct Slot {
     /// The leader of the latest term that was reported, for nodes without a replica.
     pub(crate) reported: Option<(Term, NodeId)>,
     /// Requests that nobody can take now.
-    pub(crate) waiting: Vec<Asked>,
+    pub(crate) waiting: Vec<Pending>,
     /// Has something to say in this turn.
     pub(crate) dirty: bool,
 }
@@ -342,7 +342,7 @@ impl Node {
         for (peer, message) in outgoing {
             let replica = self.slots[shard.0 as usize].replica.as_ref();
             if let Some(node) = replica.and_then(|replica| replica.node_of(peer)) {
-                self.send(node, PeerMessage::Raft { shard, message });
+                self.send(node, PeerMessage::Raft(RaftMessage { shard, message }));
             }
         }
     }

@@ -1,6 +1,8 @@
 //! The other nodes: who is connected, what they say, and whom this node won't listen to.
 
-use ringfort_types::{Hello, NodeId, NodeReport, PeerFrame, PeerMessage, Role, ShardId};
+use ringfort_types::{
+    Answer, Hello, NodeId, NodeReport, PeerFrame, PeerMessage, RaftMessage, Refusal, Role, ShardId,
+};
 
 use crate::Effect;
 use crate::node::Node;
@@ -105,7 +107,7 @@ impl Node {
         for message in frame.messages {
             match message {
                 PeerMessage::Hello(hello) => refused |= !self.handle_hello(link, frame.incarnation, &hello),
-                PeerMessage::Refused { reason } => self.handle_refused(&reason),
+                PeerMessage::Refused(Refusal { reason }) => self.handle_refused(&reason),
                 // Before birth, and from those who are not known, nothing else counts.
                 _ if !speaks || refused => {}
                 message => self.handle_message(frame.from, message),
@@ -153,9 +155,9 @@ impl Node {
 
     fn handle_message(&mut self, from: NodeId, message: PeerMessage) {
         match message {
-            PeerMessage::Raft { shard, message } => self.step_raft(shard, message),
+            PeerMessage::Raft(RaftMessage { shard, message }) => self.step_raft(shard, message),
             PeerMessage::Forward(forward) => self.handle_forward(from, forward),
-            PeerMessage::Answer { id, reply } => self.handle_answer(from, id, reply),
+            PeerMessage::Answer(Answer { id, reply }) => self.handle_answer(from, id, reply),
             PeerMessage::ReadProbe(probe) => self.handle_probe(from, &probe),
             PeerMessage::ReadProbeReply(reply) => self.handle_probe_reply(from, &reply),
             PeerMessage::ReadIndex(question) => self.handle_read_index(from, question),

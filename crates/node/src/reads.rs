@@ -22,7 +22,7 @@ use ringfort_types::planted::{self, Bug};
 use ringfort_types::{Index, NodeId, ReadIndexReply, Request, ShardId, Term};
 
 use crate::ReadJob;
-use crate::asked::Asked;
+use crate::pending::Pending;
 
 const LEASE_US: u64 = LEASE_MS * 1_000;
 
@@ -35,7 +35,7 @@ struct Round {
     index: Index,
     /// Other nodes with a replica that have confirmed the term.
     confirmed_by: Vec<NodeId>,
-    asked: Vec<Asked>,
+    asked: Vec<Pending>,
     questions: BTreeMap<NodeId, u64>,
 }
 
@@ -45,7 +45,7 @@ struct Asking {
     number: u64,
     leader: NodeId,
     since_us: u64,
-    asked: Vec<Asked>,
+    asked: Vec<Pending>,
 }
 
 /// What its replica is, while reads are settled.
@@ -63,14 +63,14 @@ pub(crate) struct Standing {
 #[derive(Debug)]
 pub(crate) struct Reads {
     shard: ShardId,
-    fresh: Vec<Asked>,
+    fresh: Vec<Pending>,
     /// Other nodes that want to know an index, with the number of each one's latest question.
     questions: BTreeMap<NodeId, u64>,
     rounds: VecDeque<Round>,
     /// Answers to such questions, to be sent.
     told: Vec<(NodeId, ReadIndexReply)>,
     asking: Option<Asking>,
-    confirmed: Vec<(Index, Asked)>,
+    confirmed: Vec<(Index, Pending)>,
     /// The term in which nobody else leads, and until when.
     lease: Option<(Term, u64)>,
     /// In this term leadership has been, or may have been, handed over.
@@ -92,12 +92,12 @@ impl Reads {
         }
     }
 
-    pub(crate) fn add(&mut self, asked: Asked) {
+    pub(crate) fn add(&mut self, asked: Pending) {
         self.fresh.push(asked);
     }
 
     /// A read at an index that is known; it waits for the table only.
-    pub(crate) fn add_at(&mut self, at: Index, asked: Asked) {
+    pub(crate) fn add_at(&mut self, at: Index, asked: Pending) {
         self.confirmed.push((at, asked));
     }
 
@@ -134,9 +134,9 @@ impl Reads {
     }
 
     /// Takes out what is past its deadline.
-    pub(crate) fn expire(&mut self, now_us: u64) -> Vec<Asked> {
-        let is_late = |asked: &mut Asked| asked.deadline_us <= now_us;
-        let mut late: Vec<Asked> = self.fresh.extract_if(.., is_late).collect();
+    pub(crate) fn expire(&mut self, now_us: u64) -> Vec<Pending> {
+        let is_late = |asked: &mut Pending| asked.deadline_us <= now_us;
+        let mut late: Vec<Pending> = self.fresh.extract_if(.., is_late).collect();
         for round in &mut self.rounds {
             late.extend(round.asked.extract_if(.., is_late));
         }
@@ -248,7 +248,7 @@ impl Reads {
     }
 
     /// Takes out what is fresh, because there is nobody to ask.
-    pub(crate) fn take_fresh(&mut self) -> Vec<Asked> {
+    pub(crate) fn take_fresh(&mut self) -> Vec<Pending> {
         std::mem::take(&mut self.fresh)
     }
 
@@ -264,7 +264,7 @@ impl Reads {
     }
 
     /// The leader has told an index, or that it does not lead: then the reads come back that were asked for.
-    pub(crate) fn hear(&mut self, from: NodeId, reply: &ReadIndexReply, now: Term) -> Vec<Asked> {
+    pub(crate) fn hear(&mut self, from: NodeId, reply: &ReadIndexReply, now: Term) -> Vec<Pending> {
         let is_it = |asking: &mut Asking| asking.number == reply.number && asking.leader == from;
         let Some(asking) = self.asking.take_if(is_it) else { return Vec::new() };
         match reply.told {
@@ -294,13 +294,13 @@ impl Reads {
 }
 
 /// A scan or digest that names its index is read there; everything else as late as the table allows.
-fn read_job(shard: ShardId, at: Index, applied: Index, asked: Asked) -> ReadJob {
-    let named = match &asked.request {
+fn read_job(shard: ShardId, at: Index, applied: Index, asked: Pending) -> ReadJob {
+    let named = match &asked.call.request {
         Request::Scan(scan) => scan.at.is_some(),
         Request::DigestAt { .. } => true,
         _ => false,
     };
-    ReadJob { token: asked.token, shard, at: if named { at } else { applied }, request: asked.request }
+    ReadJob { token: asked.token, shard, at: if named { at } else { applied }, request: asked.call.request }
 }
 
 #[cfg(test)]
@@ -312,10 +312,11 @@ mod tests {
     const LEADS: Standing = Standing { leads: true, term: Term(5), quorum: 2 };
     const PEER: NodeId = NodeId(2);
 
-    fn asked(id: u64) -> Asked {
+    fn asked(id: u64) -> Pending {
         let request = Request::Get { key: "k".into(), consistency: Consistency::Lease };
         let token = Token { origin: NodeId(1), id };
-        Asked { token, stamp: None, copies: 0, request, deadline_us: 9_000_000, retry_at_us: 0 }
+        let call = request.into();
+        Pending { token, call, deadline_us: 9_000_000, retry_at_us: 0, in_doubt: false }
     }
 
     fn released(reads: &mut Reads, applied: u64) -> Vec<u64> {

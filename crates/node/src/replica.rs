@@ -17,12 +17,12 @@ use ringfort_ring::Replica as Place;
 use ringfort_types::limits::{ENTRY_BYTES_SOFT, ENTRY_COMMANDS_MAX};
 use ringfort_types::planted::{self, Bug};
 use ringfort_types::{
-    Command, Entry, HybridClock, Index, LogEntry, NodeId, Now, PeerId, Request, Revision, Role, ShardId,
-    Stamped, Term, Token,
+    Call, Command, Copies, Entry, HybridClock, Index, LogEntry, NodeId, Now, PeerId, Request, Revision, Role,
+    ShardId, Stamped, Term, Token,
 };
 
-use crate::asked::{Asked, Waiter};
 use crate::held::Held;
+use crate::pending::{Pending, Waiter};
 use crate::reads::{Reads, Standing};
 use crate::{ApplyJob, ReadJob, TableStats};
 
@@ -152,17 +152,15 @@ impl Replica {
         self.writes
     }
 
-    pub(crate) fn add_write(&mut self, asked: Asked) {
+    pub(crate) fn add_write(&mut self, asked: Pending) {
         let waiter = asked.waiter();
-        let command = match asked.request {
-            Request::Put { key, value } => Command::Put { key, value },
-            Request::Delete { key } => Command::Delete { key },
+        let Call { request, stamp, .. } = asked.call;
+        let command = match request {
             Request::Write { parts } => Command::Write { parts },
-            Request::Increment { key, by } => Command::Increment { key, by },
             Request::Digest { .. } => Command::Digest,
             other => unreachable!("{other:?} is not a write"),
         };
-        self.proposals.push((waiter, Stamped { stamp: asked.stamp, command }));
+        self.proposals.push((waiter, Stamped { stamp, command }));
         self.writes += 1;
     }
 
@@ -199,7 +197,7 @@ impl Replica {
     }
 
     /// Hands out committed entries, each with those who wait for it.
-    pub(crate) fn emit(&mut self, committed: Vec<LogEntry>, outcome: &mut Outcome) {
+    pub(crate) fn emit(&mut self, committed: Vec<LogEntry>, now_us: u64, outcome: &mut Outcome) {
         for entry in committed {
             self.emitted = entry.index;
             if let Some(stamp) = Entry::peek_clock(&entry.payload) {
@@ -207,7 +205,8 @@ impl Replica {
             }
             let (mut waiters, mut held) = (Vec::new(), Vec::new());
             // What is committed is on a majority; who has just lost the lead can't say more.
-            let majority = (self.places.len() / 2 + 1) as u32;
+            let replicas = self.places.len() as u32;
+            let majority = Copies::Majority.of(replicas);
             let is_decided =
                 |proposed: &mut Proposed| proposed.index <= entry.index || proposed.term < entry.term;
             while let Some(proposed) = self.proposed.pop_front_if(is_decided) {
@@ -223,9 +222,9 @@ impl Replica {
             }
             let copies = if waiters.is_empty() { 0 } else { self.group.copies(entry.index).max(majority) };
             for waiter in waiters.iter().filter(|waiter| waiter.token != Token::NOBODY) {
-                if waiter.copies > copies {
+                if waiter.durability.copies.of(replicas) > copies {
                     held.push(waiter.token);
-                    self.held.push(Held::new(*waiter));
+                    self.held.push(Held::new(*waiter, now_us));
                 } else {
                     outcome.done += 1;
                     outcome.done_bytes += waiter.weight;
@@ -326,7 +325,7 @@ impl Replica {
     }
 
     /// Requests whose deadline has passed: writes that may have happened, and reads.
-    pub(crate) fn expire(&mut self, now_us: u64) -> (Vec<Waiter>, Vec<Asked>) {
+    pub(crate) fn expire(&mut self, now_us: u64) -> (Vec<Waiter>, Vec<Pending>) {
         let mut writes = Vec::new();
         for proposed in &mut self.proposed {
             for waiter in proposed.waiters.iter_mut().filter(|waiter| waiter.deadline_us <= now_us) {

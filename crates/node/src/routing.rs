@@ -3,16 +3,15 @@
 //! A shard whose replica here is not open yet is as good as one without a replica here: others are asked, those first
 //! that are known to have theirs open. What names this node is refused until then.
 
-use ringfort_types::limits::{
-    HEARTBEAT_MS, NODE_PENDING_BYTES_MAX, NODE_PENDING_REQUESTS_MAX, SHARD_PENDING_REQUESTS_MAX,
-};
+use ringfort_types::limits::{HEARTBEAT_MS, SHARD_PENDING_REQUESTS_MAX};
 use ringfort_types::{
-    Code, Consistency, Failure, Forward, NodeId, Outcome, PeerMessage, Reply, Request, ShardId, Stamp, Term,
-    Token, slot_of,
+    Call, Code, Consistency, Copies, Failure, Forward, NodeId, Outcome, PeerMessage, Reply, Request, ShardId,
+    Term, Token,
 };
 
-use crate::asked::{Asked, no_leader};
+use crate::admission;
 use crate::node::Node;
+use crate::pending::{Pending, after_doubt, no_leader};
 use crate::turn::APPLYING_BYTES_MAX;
 use crate::{Answered, Incoming};
 
@@ -23,97 +22,34 @@ const COUNT_COPIES_US: u64 = 150_000;
 
 impl Node {
     pub(crate) fn handle_requests(&mut self, incoming: Vec<Incoming>) {
-        for Incoming { token, stamp, copies, request, timeout_ms } in incoming {
-            self.admit(token, stamp, copies, request, timeout_ms);
+        for Incoming { token, call } in incoming {
+            self.take_in(token, call);
         }
     }
 
     pub(crate) fn handle_forward(&mut self, from: NodeId, forward: Forward) {
-        let Forward { id, timeout_ms, stamp, copies, request } = forward;
-        self.admit(Token { origin: from, id }, stamp, copies, request, timeout_ms);
+        self.take_in(Token { origin: from, id: forward.id }, forward.call);
     }
 
-    fn admit(&mut self, token: Token, stamp: Option<Stamp>, copies: u32, request: Request, timeout_ms: u32) {
-        if let Err(failure) = self.check(stamp.as_ref(), copies, &request) {
+    fn take_in(&mut self, token: Token, call: Call) {
+        if let Err(failure) = self.admit(&call) {
             self.out.reply.push(Answered { token, reply: Reply::Failed(failure), leader: None });
             return;
         }
         self.pending += 1;
-        self.pending_bytes += request.weight();
-        let deadline_us = self.now.monotonic_us + u64::from(timeout_ms) * 1_000;
-        self.route(Asked { token, stamp, copies, request, deadline_us, retry_at_us: 0 });
+        self.pending_bytes += call.weight();
+        let deadline_us = self.now.monotonic_us + u64::from(call.timeout_ms) * 1_000;
+        self.route(Pending { token, call, deadline_us, retry_at_us: 0, in_doubt: false });
     }
 
-    fn check(&self, stamp: Option<&Stamp>, copies: u32, request: &Request) -> Result<(), Failure> {
-        request.validate()?;
-        if let Some(stamp) = stamp {
-            stamp.validate()?;
-            if !request.takes_stamp() {
-                let why = "only writes to keys have a place in a session: send this without a stamp";
-                return Err(Failure::rejected(Code::InvalidArgument, why));
-            }
+    fn admit(&self, call: &Call) -> Result<(), Failure> {
+        call.validate()?;
+        match &self.layout {
+            Some(layout) => admission::fits(call, layout)?,
+            None if call.request == Request::ClusterState => {}
+            None => return Err(admission::not_born(&self.birth.missing())),
         }
-        if self.layout.is_none() && !matches!(request, Request::ClusterState) {
-            let message = match self.birth.missing().join(", ").as_str() {
-                "" => "this cluster is just being born: try again in a moment".to_owned(),
-                missing => format!("this cluster is not born yet: it waits for {missing} to start"),
-            };
-            return Err(Failure::rejected(Code::Unavailable, message));
-        }
-        self.check_same_shard(request)?;
-        self.check_copies(copies, request)?;
-        let weight = request.weight();
-        if self.pending >= NODE_PENDING_REQUESTS_MAX || self.pending_bytes + weight > NODE_PENDING_BYTES_MAX {
-            return Err(Failure::rejected(
-                Code::ResourceExhausted,
-                format!(
-                    "this node has {} requests with {} bytes waiting: send fewer at a time",
-                    self.pending, self.pending_bytes
-                ),
-            ));
-        }
-        Ok(())
-    }
-
-    /// What several keys are asked for at once can be done only if one shard has them all.
-    fn check_same_shard(&self, request: &Request) -> Result<(), Failure> {
-        let Some(layout) = &self.layout else { return Ok(()) };
-        let mut keys = request.keys();
-        let Some(first) = keys.next() else { return Ok(()) };
-        let shard = layout.shard_of_slot(slot_of(first));
-        let Some(other) = keys.find(|key| layout.shard_of_slot(slot_of(key)) != shard) else { return Ok(()) };
-        let shown = |key: &[u8]| key[..key.len().min(64)].escape_ascii().to_string();
-        Err(Failure::rejected(
-            Code::InvalidArgument,
-            format!(
-                "keys \"{}\" and \"{}\" are of different shards, and only keys of one shard can be written or read at \
-                 once: give keys that belong together the same part in braces, as in {{user1}}name and {{user1}}mail",
-                shown(first),
-                shown(other)
-            ),
-        ))
-    }
-
-    /// More copies than there are replicas could never be made.
-    fn check_copies(&self, copies: u32, request: &Request) -> Result<(), Failure> {
-        if copies == 0 {
-            return Ok(());
-        }
-        if !request.takes_stamp() {
-            let why = "only writes to keys make copies: send this without";
-            return Err(Failure::rejected(Code::InvalidArgument, why));
-        }
-        let (Some(layout), Some(shard)) = (&self.layout, self.shard_of(request)) else { return Ok(()) };
-        let replicas = layout.shard(shard).map_or(0, |shard| shard.replicas.len());
-        if copies as usize <= replicas {
-            return Ok(());
-        }
-        Err(Failure::rejected(
-            Code::InvalidArgument,
-            format!(
-                "{copies} copies were asked for, and shard {shard} has {replicas} replicas: nothing was written"
-            ),
-        ))
+        admission::has_room(call, self.pending, self.pending_bytes)
     }
 
     fn shard_of(&self, request: &Request) -> Option<ShardId> {
@@ -128,8 +64,8 @@ impl Node {
     }
 
     /// Puts a pending request where it can be done.
-    pub(crate) fn route(&mut self, asked: Asked) {
-        let Some(shard) = self.shard_of(&asked.request) else {
+    pub(crate) fn route(&mut self, asked: Pending) {
+        let Some(shard) = self.shard_of(&asked.call.request) else {
             let reply = Reply::Cluster(Box::new(self.cluster_state()));
             return self.answer(asked, reply);
         };
@@ -140,7 +76,7 @@ impl Node {
             );
             return self.fail(asked, failure);
         }
-        match &asked.request {
+        match &asked.call.request {
             Request::DigestAt { node, index, .. } => {
                 let (node, index) = (*node, *index);
                 if node == self.id && self.is_opening(shard) {
@@ -169,7 +105,7 @@ impl Node {
     }
 
     /// A read at an index that is known: any replica will do, but not this node if it has none.
-    fn read_here(&mut self, shard: ShardId, at: ringfort_types::Index, asked: Asked) {
+    fn read_here(&mut self, shard: ShardId, at: ringfort_types::Index, asked: Pending) {
         if let Some(replica) = self.slots[shard.0 as usize].replica.as_mut() {
             replica.reads.add_at(at, asked);
             let mut ready = Vec::new();
@@ -195,7 +131,7 @@ impl Node {
         }
     }
 
-    fn route_write(&mut self, shard: ShardId, asked: Asked) {
+    fn route_write(&mut self, shard: ShardId, asked: Pending) {
         match self.slots[shard.0 as usize].replica.as_mut() {
             Some(replica) if replica.leads() => {
                 if !replica.takes_writes() {
@@ -226,10 +162,10 @@ impl Node {
 
     /// A read that has to see what is committed now. The leader asks a majority whether it leads, unless a lease says
     /// so; another replica asks the leader for an index; a node without one passes the read on.
-    fn route_read(&mut self, shard: ShardId, asked: Asked) {
+    fn route_read(&mut self, shard: ShardId, asked: Pending) {
         let now_us = self.now.monotonic_us;
         let is_leased = matches!(
-            asked.request,
+            asked.call.request,
             Request::Get { consistency: Consistency::Lease, .. }
                 | Request::GetMany { consistency: Consistency::Lease, .. }
         );
@@ -251,7 +187,7 @@ impl Node {
         }
     }
 
-    fn pass_to_leader(&mut self, shard: ShardId, asked: Asked) {
+    fn pass_to_leader(&mut self, shard: ShardId, asked: Pending) {
         match self.leader_of(shard) {
             Some(leader) if !self.is_forwarded(&asked) && asked.retry_at_us <= self.now.monotonic_us => {
                 self.pass_on(shard, leader, asked);
@@ -260,24 +196,24 @@ impl Node {
         }
     }
 
-    fn pass_on(&mut self, shard: ShardId, node: NodeId, asked: Asked) {
+    fn pass_on(&mut self, shard: ShardId, node: NodeId, asked: Pending) {
         if !self.peers.is_up(node) || self.is_forwarded(&asked) {
             return self.wait(shard, asked, RETRY_MS);
         }
         let mut left_us = asked.deadline_us.saturating_sub(self.now.monotonic_us);
-        if asked.copies > 0 {
+        if asked.call.durability.copies != Copies::Majority {
             // Who leads then says how many copies there are, and has to do so before it is too late here.
             left_us -= (left_us / 3).min(COUNT_COPIES_US);
         }
         let timeout_ms = (left_us / 1_000).max(1) as u32;
-        let (stamp, copies, request) = (asked.stamp, asked.copies, asked.request.clone());
+        let call = asked.call.clone().within(timeout_ms);
         let id = self.forwards.add(node, asked);
-        self.send(node, PeerMessage::Forward(Forward { id, timeout_ms, stamp, copies, request }));
+        self.send(node, PeerMessage::Forward(Forward { id, call }));
     }
 
     /// Keeps a request until somebody leads its shard. What another node passed on goes back to it instead,
     /// unless this node leads and is only not ready yet: no request goes round in circles (PITFALLS 19).
-    pub(crate) fn wait(&mut self, shard: ShardId, mut asked: Asked, retry_ms: u64) {
+    pub(crate) fn wait(&mut self, shard: ShardId, mut asked: Pending, retry_ms: u64) {
         let forwarded = self.is_forwarded(&asked);
         let slot = &mut self.slots[shard.0 as usize];
         if forwarded && !slot.replica.as_ref().is_some_and(crate::replica::Replica::leads) {
@@ -318,27 +254,34 @@ impl Node {
         if let Reply::Failed(failure) = &reply
             && failure.outcome == Outcome::Rejected
             && failure.code == Code::NotLeader
-            && let Some(shard) = self.shard_of(&asked.request)
+            && let Some(shard) = self.shard_of(&asked.call.request)
         {
             // It has surely not happened. The other node may learn of its leadership, or this one of another.
             return self.wait(shard, asked, HEARTBEAT_MS / 2);
         }
         self.pending -= 1;
-        self.pending_bytes -= asked.request.weight();
-        let routed = asked.request.slot().is_some();
+        self.pending_bytes -= asked.call.weight();
+        let routed = asked.call.request.slot().is_some();
+        let reply = match reply {
+            Reply::Failed(failure) if asked.in_doubt => Reply::Failed(after_doubt(failure)),
+            reply => reply,
+        };
         self.out.reply.push(Answered { token: asked.token, reply, leader: routed.then_some(from) });
     }
 
-    /// What was passed on to a node that is gone: reads are asked elsewhere, writes may have happened.
+    /// What was passed on to a node that is gone is asked elsewhere, unless it is a write without a place in a session:
+    /// that one may have happened, and would happen again.
     pub(crate) fn handle_lost_forwards(&mut self, node: NodeId) {
-        for asked in self.forwards.take_lost(node) {
-            if asked.request.is_write() {
+        for mut asked in self.forwards.take_lost(node) {
+            let is_write = asked.call.request.is_write();
+            if is_write && asked.call.stamp.is_none() {
                 let failure = Failure::unknown(
                     Code::Unavailable,
                     "the connection to the shard's leader broke; the write may still take effect",
                 );
                 self.fail(asked, failure);
-            } else if let Some(shard) = self.shard_of(&asked.request) {
+            } else if let Some(shard) = self.shard_of(&asked.call.request) {
+                asked.in_doubt |= is_write;
                 self.wait(shard, asked, RETRY_MS);
             }
         }
@@ -391,7 +334,7 @@ impl Node {
         no_leader(&name, reachable, places.len())
     }
 
-    fn is_forwarded(&self, asked: &Asked) -> bool {
+    fn is_forwarded(&self, asked: &Pending) -> bool {
         asked.token.origin != self.id
     }
 }

@@ -1,10 +1,10 @@
 //! A turn: what all the events since the last one come to.
 
 use ringfort_types::limits::HEARTBEAT_MS;
-use ringfort_types::{Code, Command, Failure, Now, Reply, Request, ShardId, Stamped};
+use ringfort_types::{Call, Code, Command, Failure, Now, Reply, Request, ShardId, Stamped};
 
-use crate::asked::{Asked, Waiter};
 use crate::node::{Node, Out};
+use crate::pending::{Pending, Waiter, after_doubt};
 use crate::replica::Outcome;
 use crate::{Answered, Effect};
 
@@ -49,7 +49,7 @@ impl Node {
             let Some(replica) = self.slots[shard.0 as usize].replica.as_mut() else { return };
             let turn = replica.group.take_turn();
             self.commit.add(shard, turn.records, turn.unsynced, &mut replica.last_batch);
-            replica.emit(turn.committed, &mut outcome);
+            replica.emit(turn.committed, now.monotonic_us, &mut outcome);
             leader_changed |= replica.notice_leader();
             if let Some(fetch) = turn.fetch {
                 let (from, to, bytes_max) = (fetch.from, fetch.to, fetch.bytes_max);
@@ -123,7 +123,7 @@ impl Node {
         }
         for asked in self.forwards.take_expired(now_us) {
             let message = "the shard's leader did not answer in time";
-            let failure = if asked.request.is_write() {
+            let failure = if asked.call.request.is_write() {
                 Failure::unknown(
                     Code::DeadlineExceeded,
                     format!("{message}; the write may still take effect"),
@@ -144,6 +144,10 @@ impl Node {
 
     /// Answers who waits for a write, which is no longer pending here.
     pub(crate) fn answer_waiter(&mut self, waiter: Waiter, reply: Reply) {
+        let reply = match reply {
+            Reply::Failed(failure) if waiter.in_doubt => Reply::Failed(after_doubt(failure)),
+            reply => reply,
+        };
         self.pending -= 1;
         self.pending_bytes -= waiter.weight;
         self.out.reply.push(Answered { token: waiter.token, reply, leader: None });
@@ -161,28 +165,27 @@ impl Node {
     }
 
     /// Answers a request that is pending here with a failure.
-    pub(crate) fn fail(&mut self, asked: Asked, failure: Failure) {
+    pub(crate) fn fail(&mut self, asked: Pending, failure: Failure) {
+        let failure = if asked.in_doubt { after_doubt(failure) } else { failure };
         self.answer(asked, Reply::Failed(failure));
     }
 
     /// Answers a request that is pending here.
     #[expect(clippy::needless_pass_by_value, reason = "a request is answered once: it ends here")]
-    pub(crate) fn answer(&mut self, asked: Asked, reply: Reply) {
+    pub(crate) fn answer(&mut self, asked: Pending, reply: Reply) {
         self.pending -= 1;
-        self.pending_bytes -= asked.request.weight();
+        self.pending_bytes -= asked.call.weight();
         self.out.reply.push(Answered { token: asked.token, reply, leader: None });
     }
 }
 
 /// Back to the request that it was made from.
-fn from_command(shard: ShardId, waiter: Waiter, stamped: Stamped, now: Now) -> Asked {
+fn from_command(shard: ShardId, waiter: Waiter, stamped: Stamped, now: Now) -> Pending {
     let request = match stamped.command {
-        Command::Put { key, value } => Request::Put { key, value },
-        Command::Delete { key } => Request::Delete { key },
         Command::Write { parts } => Request::Write { parts },
-        Command::Increment { key, by } => Request::Increment { key, by },
         Command::Digest => Request::Digest { shard },
     };
-    let Waiter { token, deadline_us, copies, .. } = waiter;
-    Asked { token, stamp: stamped.stamp, copies, request, deadline_us, retry_at_us: now.monotonic_us }
+    let Waiter { token, deadline_us, durability, who, door, in_doubt, .. } = waiter;
+    let call = Call { stamp: stamped.stamp, durability, who, door, ..request.into() };
+    Pending { token, call, deadline_us, retry_at_us: now.monotonic_us, in_doubt }
 }

@@ -1,9 +1,9 @@
 //! Operations and results of the pipelined stream, to requests and from replies, and the other way round.
 
-use ringfort_types::{Code, Failure, NodeId, Outcome, Reply, Request};
+use ringfort_types::limits::{CALL_TIMEOUT_DEFAULT_MS, CALL_TIMEOUT_MAX_MS};
+use ringfort_types::{Call, Code, Failure, NodeId, Outcome, Reply, Request};
 
-use crate::status::{TIMEOUT_DEFAULT_MS, TIMEOUT_MAX_MS};
-use crate::writes::{self, Call};
+use crate::writes::{self, WriteMessage};
 use crate::{unary, v1};
 use v1::session_op::Request as Asked;
 use v1::session_result::Result as Told;
@@ -28,8 +28,10 @@ pub enum OpKind {
 }
 
 /// The call that an operation makes, and the kind of answer it wants. An operation without a request is refused.
-pub fn call_of(request: Option<Asked>) -> Result<(OpKind, Call), Failure> {
-    Ok(match request {
+pub fn call_of(request: Option<Asked>, timeout_ms: u32) -> Result<(OpKind, Call), Failure> {
+    let timeout_ms =
+        if timeout_ms == 0 { CALL_TIMEOUT_DEFAULT_MS } else { timeout_ms.min(CALL_TIMEOUT_MAX_MS) };
+    let (kind, call): (_, Call) = match request {
         Some(Asked::Get(get)) => (OpKind::Get, get.into()),
         Some(Asked::Put(put)) => (OpKind::Put, put.try_into()?),
         Some(Asked::Delete(delete)) => (OpKind::Delete, delete.try_into()?),
@@ -43,12 +45,8 @@ pub fn call_of(request: Option<Asked>) -> Result<(OpKind, Call), Failure> {
                 "an operation without a request: set get, put, delete, write, increment, get_many or open_session",
             ));
         }
-    })
-}
-
-/// The time-out that an operation asks for, as it will be kept.
-pub fn timeout_ms(asked: u32) -> u32 {
-    if asked == 0 { TIMEOUT_DEFAULT_MS } else { asked.min(TIMEOUT_MAX_MS) }
+    };
+    Ok((kind, call.within(timeout_ms)))
 }
 
 /// Whether a session carries such requests; it does not carry scans, digests and state.
@@ -59,28 +57,29 @@ pub fn carries(request: &Request) -> bool {
     )
 }
 
-/// The operation for a call; nothing for those that a session does not [carry](carries).
-pub fn op_of(id: u64, timeout_ms: u32, call: Call) -> Option<v1::SessionOp> {
-    let (stamp, copies) = (call.stamp.map(Into::into), call.copies);
-    let condition = None;
+/// The operation for a call. Refuses what a session does not [carry](carries), and what the protocol can't say.
+pub fn op_of(id: u64, call: Call) -> Result<v1::SessionOp, Failure> {
+    let timeout_ms = call.timeout_ms;
     let request = match call.request {
         Request::Get { key, consistency } => {
             Asked::Get(v1::GetRequest { key, consistency: unary::consistency(consistency) })
         }
-        Request::Put { key, value } => Asked::Put(v1::PutRequest { key, value, stamp, condition, copies }),
-        Request::Delete { key } => Asked::Delete(v1::DeleteRequest { key, stamp, condition, copies }),
-        Request::Write { parts } => {
-            let parts = parts.into_iter().map(Into::into).collect();
-            Asked::Write(v1::WriteRequest { parts, stamp, copies })
-        }
-        Request::Increment { key, by } => Asked::Increment(v1::IncrementRequest { key, by, stamp, copies }),
         Request::GetMany { keys, consistency } => {
             Asked::GetMany(v1::GetManyRequest { keys, consistency: unary::consistency(consistency) })
         }
+        Request::Write { parts } => match writes::message_of(parts, call.stamp, call.durability.copies)? {
+            WriteMessage::Put(put) => Asked::Put(put),
+            WriteMessage::Delete(delete) => Asked::Delete(delete),
+            WriteMessage::Increment(increment) => Asked::Increment(increment),
+            WriteMessage::Write(write) => Asked::Write(write),
+        },
         Request::OpenSession { shard } => Asked::OpenSession(v1::OpenSessionRequest { shard: shard.0 }),
-        _ => return None,
+        _ => {
+            let why = "a session carries reads and writes of keys only: make a call of its own for this";
+            return Err(Failure::rejected(Code::InvalidArgument, why));
+        }
     };
-    Some(v1::SessionOp { id, timeout_ms, request: Some(request) })
+    Ok(v1::SessionOp { id, timeout_ms, request: Some(request) })
 }
 
 /// The result that carries a reply.
@@ -161,7 +160,8 @@ mod tests {
     use bytes::Bytes;
     use prost::Message;
     use ringfort_types::{
-        Change, Condition, Consistency, HybridClock, Index, Part, Receipt, Revision, ShardId, Stamp, Term,
+        Change, Condition, Consistency, Copies, HybridClock, Index, Part, Receipt, Revision, ShardId, Stamp,
+        Term,
     };
 
     use super::*;
@@ -169,47 +169,57 @@ mod tests {
     #[test]
     fn operations_round_trip_through_bytes() {
         let key = Bytes::from_static(b"name");
-        let part = Part { key: key.clone(), condition: Some(Condition::Absent), change: Change::Delete };
+        let part = Part { key: key.clone(), condition: Some(Condition::Absent), change: Change::Keep };
         let stamp = Stamp { client: 1, sequence: 2, prev: 1, floor: 0, opened: HybridClock(3) };
         let requests = [
             (OpKind::Get, Request::Get { key: key.clone(), consistency: Consistency::Stale }),
             (OpKind::Get, Request::Get { key: key.clone(), consistency: Consistency::Linearizable }),
-            (OpKind::Put, Request::Put { key: key.clone(), value: Bytes::from_static(b"Ada") }),
-            (OpKind::Delete, Request::Delete { key: key.clone() }),
+            (OpKind::Put, Request::put(key.clone(), "Ada")),
+            (OpKind::Delete, Request::delete(key.clone())),
             (OpKind::Write, Request::Write { parts: vec![part] }),
-            (OpKind::Increment, Request::Increment { key: key.clone(), by: i64::MIN }),
+            (OpKind::Increment, Request::increment(key.clone(), i64::MIN)),
             (OpKind::GetMany, Request::GetMany { keys: vec![key], consistency: Consistency::Stale }),
             (OpKind::OpenSession, Request::OpenSession { shard: ShardId(7) }),
         ];
         for (kind, request) in requests {
             assert!(carries(&request));
-            let copies = if request.takes_stamp() { 2 } else { 0 };
-            let call = Call { stamp: Some(stamp).filter(|_| request.takes_stamp()), copies, request };
-            let op = op_of(5, 250, call.clone()).unwrap();
+            let mut call = Call::from(request).within(250);
+            if call.request.takes_stamp() {
+                (call.stamp, call.durability) = (Some(stamp), Copies::AtLeast(2).into());
+            }
+            let op = op_of(5, call.clone()).unwrap();
             let op = v1::SessionOp::decode(Bytes::from(op.encode_to_vec())).unwrap();
-            assert_eq!((op.id, timeout_ms(op.timeout_ms)), (5, 250));
-            assert_eq!(call_of(op.request), Ok((kind, call)));
+            assert_eq!(op.id, 5);
+            assert_eq!(call_of(op.request, op.timeout_ms), Ok((kind, call)));
         }
         assert!(!carries(&Request::ClusterState));
-        assert_eq!(op_of(1, 1, Request::ClusterState.into()), None);
-        assert_eq!(call_of(None).unwrap_err().code, Code::InvalidArgument);
-        assert_eq!((timeout_ms(0), timeout_ms(u32::MAX)), (TIMEOUT_DEFAULT_MS, TIMEOUT_MAX_MS));
+        assert!(op_of(1, Request::ClusterState.into()).is_err());
+        assert_eq!(call_of(None, 1).unwrap_err().code, Code::InvalidArgument);
+        let get = || Some(Asked::Get(v1::GetRequest { key: Bytes::from_static(b"k"), consistency: 0 }));
+        let kept = |asked| call_of(get(), asked).unwrap().1.timeout_ms;
+        assert_eq!((kept(0), kept(u32::MAX)), (CALL_TIMEOUT_DEFAULT_MS, CALL_TIMEOUT_MAX_MS));
     }
 
     #[test]
     fn results_round_trip_through_bytes() {
-        let receipt =
-            Receipt { shard: ShardId(3), term: Term(2), index: Index(9), revision: Revision(8), copies: 2 };
+        let receipt = Receipt {
+            shard: ShardId(3),
+            term: Term(2),
+            index: Index(9),
+            revision: Revision(8),
+            copies: 2,
+            ..Receipt::default()
+        };
         let key = Bytes::from_static(b"name");
         let not_met = Reply::NotMet { part: 1, key, revision: Some(Revision(4)), at: Index(9) };
         let replies = [
             (OpKind::Get, Reply::Value { row: None, at: Index(1), revision: Revision(0) }),
-            (OpKind::Put, Reply::Written(receipt)),
-            (OpKind::Delete, Reply::Written(receipt)),
-            (OpKind::Write, Reply::Written(receipt)),
+            (OpKind::Put, Reply::Written(receipt.clone())),
+            (OpKind::Delete, Reply::Written(receipt.clone())),
+            (OpKind::Write, Reply::Written(receipt.clone())),
             (OpKind::Write, not_met.clone()),
             (OpKind::Put, not_met),
-            (OpKind::Increment, Reply::Counted { value: -3, receipt }),
+            (OpKind::Increment, Reply::Written(Receipt { sums: vec![-3], ..receipt })),
             (OpKind::GetMany, Reply::Values { rows: vec![None], at: Index(1), revision: Revision(0) }),
             (OpKind::OpenSession, Reply::Opened { clock: HybridClock(9) }),
             (OpKind::Increment, Reply::Failed(Failure::rejected(Code::OutOfRange, "too large"))),

@@ -8,6 +8,7 @@
 use std::error::Error;
 use std::time::Duration;
 
+use ringfort_types::limits::{CALL_TIMEOUT_DEFAULT_MS, CALL_TIMEOUT_MAX_MS};
 use ringfort_types::{Code, Failure, NodeId, Outcome};
 use tonic::Status;
 use tonic::metadata::{MetadataMap, MetadataValue};
@@ -16,12 +17,8 @@ use tonic::metadata::{MetadataMap, MetadataValue};
 pub const OUTCOME: &str = "ringfort-outcome";
 /// Metadata entry of an answer that was relayed: the number of the node to ask next time.
 pub const LEADER: &str = "ringfort-leader";
-/// The deadline of a call that brings none, in milliseconds.
-pub const TIMEOUT_DEFAULT_MS: u32 = 3_000;
 /// How much sooner than that a node answers: longer than its looks at deadlines are apart, and a turn takes.
 const MARGIN_MS: u32 = 200;
-/// The longest deadline that a node keeps, in milliseconds.
-pub const TIMEOUT_MAX_MS: u32 = 60_000;
 
 /// The status that tells a client of this failure.
 pub fn from_failure(failure: Failure) -> Status {
@@ -96,9 +93,9 @@ pub fn leader(metadata: &MetadataMap) -> Option<NodeId> {
 /// which knows the outcome, comes before the transport's, which doesn't.
 pub fn timeout_ms(metadata: &MetadataMap) -> u32 {
     let Some(asked) = metadata.get("grpc-timeout").and_then(|text| parse_timeout(text.to_str().ok()?)) else {
-        return TIMEOUT_DEFAULT_MS;
+        return CALL_TIMEOUT_DEFAULT_MS;
     };
-    let asked_ms = asked.as_millis().min(TIMEOUT_MAX_MS.into()) as u32;
+    let asked_ms = asked.as_millis().min(CALL_TIMEOUT_MAX_MS.into()) as u32;
     (asked_ms - (asked_ms / 5).min(MARGIN_MS)).max(1)
 }
 
@@ -162,9 +159,9 @@ mod tests {
         assert_eq!(of("2S"), 1_800);
         assert_eq!(of("500m"), 400);
         assert_eq!(of("1n"), 1);
-        assert_eq!(of("99999999H"), TIMEOUT_MAX_MS - 200);
+        assert_eq!(of("99999999H"), CALL_TIMEOUT_MAX_MS - 200);
         for malformed in ["", "S", "-1S", "123456789S", "1x", "1"] {
-            assert_eq!(of(malformed), TIMEOUT_DEFAULT_MS, "{malformed:?}");
+            assert_eq!(of(malformed), CALL_TIMEOUT_DEFAULT_MS, "{malformed:?}");
         }
     }
 }

@@ -1,12 +1,11 @@
 //! The messages of single calls, to requests and from replies, and the other way round.
 
 use ringfort_types::{
-    Code, Consistency, Failure, HybridClock, Index, NodeId, Receipt, Reply, Request, Revision, Row, ShardId,
-    Term,
+    Call, Code, Consistency, Failure, HybridClock, Index, NodeId, Receipt, Reply, Request, Revision, Row,
+    ShardId, Term,
 };
 
 use crate::v1;
-use crate::writes::Call;
 
 impl From<v1::GetRequest> for Call {
     fn from(get: v1::GetRequest) -> Call {
@@ -65,6 +64,7 @@ impl From<Receipt> for v1::Receipt {
             index: receipt.index.0,
             revision: receipt.revision.0,
             copies: receipt.copies,
+            lacking: receipt.lacking.into_iter().map(|node| node.0).collect(),
         }
     }
 }
@@ -77,6 +77,8 @@ impl From<v1::Receipt> for Receipt {
             index: Index(receipt.index),
             revision: Revision(receipt.revision),
             copies: receipt.copies,
+            lacking: receipt.lacking.into_iter().map(NodeId).collect(),
+            sums: Vec::new(),
         }
     }
 }
@@ -206,9 +208,15 @@ mod tests {
         let missing = Reply::Value { row: None, at: Index(7), revision: Revision(5) };
         assert_eq!(Reply::from(into_get(missing.clone()).unwrap()), missing);
 
-        let receipt =
-            Receipt { shard: ShardId(3), term: Term(2), index: Index(9), revision: Revision(8), copies: 2 };
-        let sent = into_receipt(Reply::Written(receipt)).unwrap();
+        let receipt = Receipt {
+            shard: ShardId(3),
+            term: Term(2),
+            index: Index(9),
+            revision: Revision(8),
+            copies: 2,
+            ..Receipt::default()
+        };
+        let sent = into_receipt(Reply::Written(receipt.clone())).unwrap();
         assert_eq!(Reply::from(v1::DigestResponse { receipt: Some(sent) }), Reply::Written(receipt));
 
         let row = Row { value: Bytes::new(), revision: Revision(2) };

@@ -1,29 +1,13 @@
 //! Conditions, parts of atomic writes, and stamps.
 
 use ringfort_types::{
-    Change, Code, Condition, Failure, HybridClock, Index, Part, Receipt, Reply, Request, Revision, Stamp,
+    Call, Change, Code, Condition, Copies, Failure, HybridClock, Index, NewValue, Part, Receipt, Reply,
+    Request, Revision, Stamp,
 };
 
 use crate::v1;
 use v1::condition::Must;
 use v1::write_part::Change as Changes;
-
-/// A request, and its place in its client's session if it has one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Call {
-    /// Its place in a session.
-    pub stamp: Option<Stamp>,
-    /// How many replicas are to have it on disk before it is acknowledged; 0 for a majority.
-    pub copies: u32,
-    /// The request.
-    pub request: Request,
-}
-
-impl From<Request> for Call {
-    fn from(request: Request) -> Call {
-        Call { stamp: None, copies: 0, request }
-    }
-}
 
 impl From<v1::SessionStamp> for Stamp {
     fn from(stamp: v1::SessionStamp) -> Stamp {
@@ -67,16 +51,25 @@ impl TryFrom<v1::Condition> for Condition {
     }
 }
 
-impl From<Condition> for v1::Condition {
-    fn from(condition: Condition) -> v1::Condition {
+/// Versions are not of this protocol.
+impl TryFrom<Condition> for v1::Condition {
+    type Error = Failure;
+
+    fn try_from(condition: Condition) -> Result<v1::Condition, Failure> {
         let must = match condition {
             Condition::Present => Must::Present(true),
             Condition::Absent => Must::Present(false),
             Condition::Revision(revision) => Must::Revision(revision.0),
             Condition::Value(value) => Must::Value(value),
+            Condition::NotNewerThan(_) => return Err(no_versions()),
         };
-        v1::Condition { must: Some(must) }
+        Ok(v1::Condition { must: Some(must) })
     }
+}
+
+fn no_versions() -> Failure {
+    let why = "ringfort.v1 has no versions of its callers': use revisions, or the package kv";
+    Failure::rejected(Code::InvalidArgument, why)
 }
 
 impl TryFrom<v1::WritePart> for Part {
@@ -84,8 +77,9 @@ impl TryFrom<v1::WritePart> for Part {
 
     fn try_from(part: v1::WritePart) -> Result<Part, Failure> {
         let change = match part.change {
-            Some(Changes::Put(value)) => Change::Put(value),
-            Some(Changes::Delete(true)) => Change::Delete,
+            Some(Changes::Put(value)) => Change::put(value),
+            Some(Changes::Delete(true)) => Change::DELETE,
+            Some(Changes::Add(by)) => Change::Add(by),
             Some(Changes::Delete(false)) => {
                 let why = "a part with delete = false: set it to true, or leave it out to let the key be";
                 return Err(Failure::rejected(Code::InvalidArgument, why));
@@ -96,14 +90,19 @@ impl TryFrom<v1::WritePart> for Part {
     }
 }
 
-impl From<Part> for v1::WritePart {
-    fn from(part: Part) -> v1::WritePart {
+impl TryFrom<Part> for v1::WritePart {
+    type Error = Failure;
+
+    fn try_from(part: Part) -> Result<v1::WritePart, Failure> {
         let change = match part.change {
-            Change::Put(value) => Some(Changes::Put(value)),
-            Change::Delete => Some(Changes::Delete(true)),
+            Change::Put(NewValue { value, version: None }) => Some(Changes::Put(value)),
+            Change::Delete { version: None } => Some(Changes::Delete(true)),
+            Change::Add(by) => Some(Changes::Add(by)),
             Change::Keep => None,
+            Change::Put(_) | Change::Delete { .. } => return Err(no_versions()),
         };
-        v1::WritePart { key: part.key, condition: part.condition.map(Into::into), change }
+        let condition = part.condition.map(TryInto::try_into).transpose()?;
+        Ok(v1::WritePart { key: part.key, condition, change })
     }
 }
 
@@ -112,11 +111,8 @@ impl TryFrom<v1::PutRequest> for Call {
 
     fn try_from(put: v1::PutRequest) -> Result<Call, Failure> {
         let v1::PutRequest { key, value, stamp, condition, copies } = put;
-        let request = match condition {
-            None => Request::Put { key, value },
-            Some(condition) => single(key, condition, Change::Put(value))?,
-        };
-        Ok(Call { stamp: stamp.map(Into::into), copies, request })
+        let condition = condition.map(TryInto::try_into).transpose()?;
+        Ok(call(vec![Part { key, condition, change: Change::put(value) }], stamp, copies))
     }
 }
 
@@ -125,17 +121,9 @@ impl TryFrom<v1::DeleteRequest> for Call {
 
     fn try_from(delete: v1::DeleteRequest) -> Result<Call, Failure> {
         let v1::DeleteRequest { key, stamp, condition, copies } = delete;
-        let request = match condition {
-            None => Request::Delete { key },
-            Some(condition) => single(key, condition, Change::Delete)?,
-        };
-        Ok(Call { stamp: stamp.map(Into::into), copies, request })
+        let condition = condition.map(TryInto::try_into).transpose()?;
+        Ok(call(vec![Part { key, condition, change: Change::DELETE }], stamp, copies))
     }
-}
-
-fn single(key: bytes::Bytes, condition: v1::Condition, change: Change) -> Result<Request, Failure> {
-    let condition = Some(condition.try_into()?);
-    Ok(Request::Write { parts: vec![Part { key, condition, change }] })
 }
 
 impl TryFrom<v1::WriteRequest> for Call {
@@ -143,16 +131,69 @@ impl TryFrom<v1::WriteRequest> for Call {
 
     fn try_from(write: v1::WriteRequest) -> Result<Call, Failure> {
         let parts = write.parts.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?;
-        let (stamp, copies) = (write.stamp.map(Into::into), write.copies);
-        Ok(Call { stamp, copies, request: Request::Write { parts } })
+        Ok(call(parts, write.stamp, write.copies))
     }
 }
 
 impl From<v1::IncrementRequest> for Call {
     fn from(increment: v1::IncrementRequest) -> Call {
         let v1::IncrementRequest { key, by, stamp, copies } = increment;
-        Call { stamp: stamp.map(Into::into), copies, request: Request::Increment { key, by } }
+        call(vec![Part::new(key, Change::Add(by))], stamp, copies)
     }
+}
+
+fn call(parts: Vec<Part>, stamp: Option<v1::SessionStamp>, copies: u32) -> Call {
+    let durability = Copies::from(copies).into();
+    Call { stamp: stamp.map(Into::into), durability, ..Request::Write { parts }.into() }
+}
+
+/// The message that a write travels in: the plainest that says all of it. A single increment must be one, since its answer
+/// is another.
+#[derive(Clone, Debug, PartialEq)]
+pub enum WriteMessage {
+    /// A put of one key.
+    Put(v1::PutRequest),
+    /// A delete of one key.
+    Delete(v1::DeleteRequest),
+    /// An increment of one key.
+    Increment(v1::IncrementRequest),
+    /// Anything else.
+    Write(v1::WriteRequest),
+}
+
+/// The message for a write of these parts.
+pub fn message_of(
+    mut parts: Vec<Part>,
+    stamp: Option<Stamp>,
+    copies: Copies,
+) -> Result<WriteMessage, Failure> {
+    let stamp = stamp.map(Into::into);
+    let copies = match copies {
+        Copies::Majority => 0,
+        Copies::AtLeast(copies) => copies,
+        Copies::All => {
+            let why = "ringfort.v1 can't ask for all copies: name a number";
+            return Err(Failure::rejected(Code::InvalidArgument, why));
+        }
+    };
+    if parts.len() != 1 {
+        let parts = parts.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?;
+        return Ok(WriteMessage::Write(v1::WriteRequest { parts, stamp, copies }));
+    }
+    let v1::WritePart { key, condition, change } = parts.remove(0).try_into()?;
+    Ok(match change {
+        Some(Changes::Put(value)) => {
+            WriteMessage::Put(v1::PutRequest { key, value, stamp, condition, copies })
+        }
+        Some(Changes::Delete(_)) => WriteMessage::Delete(v1::DeleteRequest { key, stamp, condition, copies }),
+        Some(Changes::Add(by)) if condition.is_none() => {
+            WriteMessage::Increment(v1::IncrementRequest { key, by, stamp, copies })
+        }
+        change => {
+            let parts = vec![v1::WritePart { key, condition, change }];
+            WriteMessage::Write(v1::WriteRequest { parts, stamp, copies })
+        }
+    })
 }
 
 /// What answers a write that may have conditions: a receipt, or what was not met.
@@ -191,14 +232,18 @@ impl From<v1::DeleteResponse> for Reply {
 
 impl From<v1::WriteResponse> for Reply {
     fn from(write: v1::WriteResponse) -> Reply {
-        decision(write.receipt, write.not_met)
+        let mut reply = decision(write.receipt, write.not_met);
+        if let Some(receipt) = reply.receipt_mut() {
+            receipt.sums = write.sums;
+        }
+        reply
     }
 }
 
 impl From<v1::IncrementResponse> for Reply {
     fn from(increment: v1::IncrementResponse) -> Reply {
         let receipt: Receipt = increment.receipt.unwrap_or_default().into();
-        Reply::Counted { value: increment.value, receipt }
+        Reply::Written(Receipt { sums: vec![increment.value], ..receipt })
     }
 }
 
@@ -213,15 +258,16 @@ pub fn into_delete(reply: Reply) -> Result<v1::DeleteResponse, Failure> {
 }
 
 /// The message that answers `Write`.
-pub fn into_write(reply: Reply) -> Result<v1::WriteResponse, Failure> {
-    into_decision(reply).map(|(receipt, not_met)| v1::WriteResponse { receipt, not_met })
+pub fn into_write(mut reply: Reply) -> Result<v1::WriteResponse, Failure> {
+    let sums = reply.receipt_mut().map_or_else(Vec::new, |receipt| std::mem::take(&mut receipt.sums));
+    into_decision(reply).map(|(receipt, not_met)| v1::WriteResponse { receipt, not_met, sums })
 }
 
 /// The message that answers `Increment`.
 pub fn into_increment(reply: Reply) -> Result<v1::IncrementResponse, Failure> {
     match reply {
-        Reply::Counted { value, receipt } => {
-            Ok(v1::IncrementResponse { value, receipt: Some(receipt.into()) })
+        Reply::Written(receipt) if receipt.sums.len() == 1 => {
+            Ok(v1::IncrementResponse { value: receipt.sums[0], receipt: Some(receipt.into()) })
         }
         other => Err(crate::unary::mismatched(other)),
     }
@@ -230,6 +276,7 @@ pub fn into_increment(reply: Reply) -> Result<v1::IncrementResponse, Failure> {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use ringfort_types::NodeId;
 
     use super::*;
 
@@ -247,35 +294,45 @@ mod tests {
             Some(Condition::Value(Bytes::new())),
         ];
         for condition in conditions {
-            for change in [Change::Put(Bytes::new()), Change::Delete, Change::Keep] {
+            for change in [Change::put(Bytes::new()), Change::DELETE, Change::Add(-1), Change::Keep] {
                 let part = Part { key: key.clone(), condition: condition.clone(), change };
-                assert_eq!(Part::try_from(v1::WritePart::from(part.clone())), Ok(part));
+                let sent = v1::WritePart::try_from(part.clone()).unwrap();
+                assert_eq!(Part::try_from(sent), Ok(part));
             }
         }
         assert_eq!(Stamp::from(v1::SessionStamp::from(STAMP)), STAMP);
     }
 
     #[test]
-    fn a_single_write_with_a_condition_is_an_atomic_write_of_one_part() {
+    fn a_put_a_delete_and_an_increment_are_writes_of_one_part() {
         let key = Bytes::from_static(b"k");
-        let condition = Some(v1::Condition::from(Condition::Absent));
-        let put = v1::PutRequest {
-            key: key.clone(),
-            value: Bytes::from_static(b"v"),
-            stamp: Some(STAMP.into()),
-            copies: 3,
-            condition: condition.clone(),
-        };
-        let part = |change| Part { key: key.clone(), condition: Some(Condition::Absent), change };
-        let call = Call::try_from(put.clone()).unwrap();
-        let parts = vec![part(Change::Put(Bytes::from_static(b"v")))];
-        assert_eq!(call, Call { stamp: Some(STAMP), copies: 3, request: Request::Write { parts } });
-        let delete = v1::DeleteRequest { key: key.clone(), stamp: None, copies: 0, condition };
-        let call = Call::try_from(delete).unwrap();
-        assert_eq!(call, Request::Write { parts: vec![part(Change::Delete)] }.into());
-        let plain = Call::try_from(v1::PutRequest { condition: None, ..put }).unwrap();
-        assert_eq!(plain.request, Request::Put { key, value: Bytes::from_static(b"v") });
-        assert_eq!(plain.stamp, Some(STAMP));
+        for condition in [None, Some(Condition::Absent)] {
+            for change in [Change::put("v"), Change::DELETE, Change::Add(3), Change::Keep] {
+                let parts = vec![Part { key: key.clone(), condition: condition.clone(), change }];
+                let message = message_of(parts.clone(), Some(STAMP), Copies::AtLeast(3)).unwrap();
+                let call = match message {
+                    WriteMessage::Put(put) => Call::try_from(put).unwrap(),
+                    WriteMessage::Delete(delete) => Call::try_from(delete).unwrap(),
+                    WriteMessage::Increment(increment) => increment.into(),
+                    WriteMessage::Write(write) => Call::try_from(write).unwrap(),
+                };
+                assert_eq!(call.request, Request::Write { parts });
+                assert_eq!((call.stamp, call.durability.copies), (Some(STAMP), Copies::AtLeast(3)));
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_protocol_cannot_say_is_refused() {
+        let version = Some(ringfort_types::Version(3));
+        for part in [
+            Part::new("k", Change::Delete { version }),
+            Part::new("k", Change::Put(NewValue { value: Bytes::new(), version })),
+            Part { condition: version.map(Condition::NotNewerThan), ..Part::new("k", Change::DELETE) },
+        ] {
+            assert!(message_of(vec![part], None, Copies::Majority).is_err());
+        }
+        assert!(message_of(vec![Part::new("k", Change::DELETE)], None, Copies::All).is_err());
     }
 
     #[test]
@@ -295,13 +352,15 @@ mod tests {
         let receipt = Receipt { revision: Revision(8), copies: 2, ..Receipt::default() };
         let key = Bytes::from_static(b"k");
         let not_met = |revision| Reply::NotMet { part: 3, key: key.clone(), revision, at: Index(7) };
-        for reply in [Reply::Written(receipt), not_met(None), not_met(Some(Revision(2)))] {
+        for reply in [Reply::Written(receipt.clone()), not_met(None), not_met(Some(Revision(2)))] {
             assert_eq!(Reply::from(into_put(reply.clone()).unwrap()), reply);
             assert_eq!(Reply::from(into_delete(reply.clone()).unwrap()), reply);
             assert_eq!(Reply::from(into_write(reply.clone()).unwrap()), reply);
         }
-        let counted = Reply::Counted { value: i64::MIN, receipt };
+        let counted = Reply::Written(Receipt { sums: vec![i64::MIN], ..receipt.clone() });
         assert_eq!(Reply::from(into_increment(counted.clone()).unwrap()), counted);
-        assert!(into_write(counted).is_err());
+        let summed = Reply::Written(Receipt { sums: vec![1, -2], lacking: vec![NodeId(3)], ..receipt });
+        assert_eq!(Reply::from(into_write(summed.clone()).unwrap()), summed);
+        assert!(into_increment(summed).is_err());
     }
 }

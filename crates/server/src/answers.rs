@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::task::Waker;
 
 use ringfort_node::ReadJob;
-use ringfort_types::{Index, NodeId, PeerMessage, Reply, Request, ShardId, Token};
+use ringfort_types::{Answer, Index, NodeId, Reply, Request, ShardId, Token};
 use tokio::sync::oneshot;
 
 use crate::outbox::{Item, Outbox};
@@ -191,7 +191,7 @@ pub(crate) fn read(job: ReadJob) -> (Token, What) {
 
 fn item(token: Token, what: What) -> Item {
     match what {
-        What::Reply { reply, .. } => Item::Message(PeerMessage::Answer { id: token.id, reply }),
+        What::Reply { reply, .. } => Item::Message(Answer { id: token.id, reply }.into()),
         What::Read(read) => Item::Read { id: token.id, read },
     }
 }

@@ -179,7 +179,7 @@ impl Applier {
         for job in jobs {
             let open = self.shards.get_mut(job.shard.0 as usize).and_then(Option::as_mut);
             let open = open.expect("the node applies only to shards that it had opened");
-            let replies = open.shard.apply(&job.entry, job.copies);
+            let replies = open.shard.apply(&job.entry, job.copies).replies;
             if open.shard.marked() == job.entry.index {
                 self.shared.readers.horizon.hold(job.shard, job.entry.index);
             }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use ringfort_proto::v1::cluster_server::Cluster;
 use ringfort_proto::v1::kv_server::Kv;
-use ringfort_proto::writes::{self, Call};
+use ringfort_proto::writes;
 use ringfort_proto::{status, unary, v1};
-use ringfort_types::{Failure, Reply, Request};
+use ringfort_types::{Call, Failure, Reply, Request};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Status, Streaming};
 
@@ -34,7 +34,7 @@ impl Service {
         let timeout_ms = status::timeout_ms(call.metadata());
         let call =
             Call::try_from(call.into_inner()).map_err(|failure| status::from_failure(failure.into()))?;
-        let (reply, leader) = self.shared.ask(call, timeout_ms).await;
+        let (reply, leader) = self.shared.ask(call.within(timeout_ms)).await;
         let mut response = Response::new(told(reply).map_err(status::from_failure)?);
         if let Some(leader) = leader {
             status::insert_leader(response.metadata_mut(), leader);
@@ -114,7 +114,7 @@ impl Cluster for Service {
         call: tonic::Request<v1::GetClusterStateRequest>,
     ) -> Result<Response<v1::GetClusterStateResponse>, Status> {
         let timeout_ms = status::timeout_ms(call.metadata());
-        let (reply, _) = self.shared.ask(Request::ClusterState.into(), timeout_ms).await;
+        let (reply, _) = self.shared.ask(Call::from(Request::ClusterState).within(timeout_ms)).await;
         Ok(Response::new(unary::into_cluster_state(reply).map_err(status::from_failure)?))
     }
 

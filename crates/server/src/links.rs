@@ -18,7 +18,7 @@ use ringfort_node::Event;
 use ringfort_proto::internal::Frame;
 use ringfort_proto::internal::peer_client::PeerClient;
 use ringfort_proto::internal::peer_server::Peer;
-use ringfort_types::{NodeId, PeerFrame, PeerMessage};
+use ringfort_types::{Answer, NodeId, PeerFrame, PeerMessage, Refusal};
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
@@ -151,7 +151,7 @@ impl Outgoing {
     fn message(&self, item: Item) -> PeerMessage {
         match item {
             Item::Message(message) => message,
-            Item::Read { id, read } => PeerMessage::Answer { id, reply: self.shared.readers.query(&read) },
+            Item::Read { id, read } => Answer { id, reply: self.shared.readers.query(&read) }.into(),
         }
     }
 }
@@ -185,7 +185,7 @@ impl Links {
     /// Says so on this connection, and closes it.
     pub(crate) fn refuse(&self, shared: &Shared, link: u64, reason: String) {
         if let Some(link) = self.open().remove(&link) {
-            let refusal = frame(shared, link.from, vec![PeerMessage::Refused { reason }]);
+            let refusal = frame(shared, link.from, vec![PeerMessage::Refused(Refusal { reason })]);
             let _gone = link.answers.try_send(Ok(Frame { payload: refusal.encode() }));
         }
     }

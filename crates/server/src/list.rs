@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use ringfort_proto::{status, v1};
 use ringfort_types::limits::{KEY_BYTES_MAX, SCAN_PAGE_BYTES};
-use ringfort_types::{Code, Failure, Index, Page, Reply, Request, Row, Scan, ShardId};
+use ringfort_types::{Call, Code, Failure, Index, Page, Reply, Request, Row, Scan, ShardId};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
@@ -176,7 +176,7 @@ impl Merge {
     fn scan(&self, scan: Scan) -> JoinHandle<Result<Page, Failure>> {
         let shared = self.shared.clone();
         tokio::spawn(async move {
-            match shared.ask(Request::Scan(scan).into(), PAGE_TIMEOUT_MS).await.0 {
+            match shared.ask(Call::from(Request::Scan(scan)).within(PAGE_TIMEOUT_MS)).await.0 {
                 Reply::Page(page) => Ok(page),
                 Reply::Failed(failure) => Err(failure),
                 _ => Err(Failure::rejected(Code::Unavailable, "a scan was not answered with a page")),

@@ -177,12 +177,15 @@ impl State {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use ringfort_types::{Index, ShardId, SnapshotChunk};
+    use ringfort_types::{Index, RaftMessage, ShardId, SnapshotChunk};
 
     use super::*;
 
     fn message(bytes: usize) -> Item {
-        Item::Message(PeerMessage::Raft { shard: ShardId(1), message: Bytes::from(vec![0; bytes]) })
+        Item::Message(PeerMessage::Raft(RaftMessage {
+            shard: ShardId(1),
+            message: Bytes::from(vec![0; bytes]),
+        }))
     }
 
     fn taken(outbox: &Outbox, generation: u64) -> Option<usize> {

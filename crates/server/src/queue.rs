@@ -143,7 +143,7 @@ impl Inbox {
             state.request_bytes = 0;
         } else {
             turn.requests.extend(state.requests.drain(..TURN_REQUESTS_MAX));
-            state.request_bytes = state.requests.iter().map(|incoming| incoming.request.weight()).sum();
+            state.request_bytes = state.requests.iter().map(|incoming| incoming.call.weight()).sum();
         }
         !state.closed
     }
@@ -258,10 +258,8 @@ mod tests {
     fn incoming(id: u64) -> Incoming {
         Incoming {
             token: Token { origin: NodeId(1), id },
-            stamp: None,
-            copies: 0,
-            request: Request::Get { key: Bytes::from_static(b"k"), consistency: Consistency::Linearizable },
-            timeout_ms: 1,
+            call: Request::Get { key: Bytes::from_static(b"k"), consistency: Consistency::Linearizable }
+                .into(),
         }
     }
 

@@ -17,7 +17,6 @@ use std::time::{Duration, Instant};
 use ringfort_node::Incoming;
 use ringfort_proto::session::{self, OpKind};
 use ringfort_proto::v1;
-use ringfort_proto::writes::Call;
 use ringfort_types::limits::{CONNECTION_BYTES_MAX, CONNECTION_REQUESTS_MAX, GET_MANY_BYTES_MAX};
 use ringfort_types::{Code, Failure, NodeId, Reply};
 use tokio_stream::Stream;
@@ -88,7 +87,7 @@ impl Session {
     fn submit(&mut self, frame: v1::SessionRequest) {
         let mut bytes = 0;
         for op in frame.ops {
-            let (kind, Call { stamp, copies, request }) = match session::call_of(op.request) {
+            let (kind, call) = match session::call_of(op.request, op.timeout_ms) {
                 Ok(call) => call,
                 Err(failure) => {
                     self.refuse(op.id, OpKind::Get, failure);
@@ -105,12 +104,11 @@ impl Session {
                 self.refuse(op.id, kind, failure);
                 continue;
             }
-            let weight = request.weight();
+            let weight = call.weight();
             bytes += weight;
             let slot = self.hold(Slot { id: op.id, kind, bytes: weight as u32 });
             let token = self.shared.answers.session_token(self.connection, slot);
-            let timeout_ms = session::timeout_ms(op.timeout_ms);
-            self.incoming.push(Incoming { token, stamp, copies, request, timeout_ms });
+            self.incoming.push(Incoming { token, call });
         }
         if !self.incoming.is_empty() && !self.shared.inbox.push_requests(&mut self.incoming, bytes) {
             for incoming in std::mem::take(&mut self.incoming) {

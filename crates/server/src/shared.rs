@@ -4,8 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ringfort_node::{Event, Incoming, Node};
-use ringfort_proto::writes::Call;
-use ringfort_types::{Code, Epoch, Failure, Incarnation, NodeId, Reply, Token};
+use ringfort_types::{Call, Code, Epoch, Failure, Incarnation, NodeId, Reply, Token};
 use tokio::sync::{mpsc, watch};
 
 use crate::StartError;
@@ -147,12 +146,11 @@ impl Shared {
 
     /// Asks the node and waits for what comes of it; if that is a read, does it. The reply comes with the node
     /// to ask next time, if it wasn't this one.
-    pub(crate) async fn ask(self: &Arc<Shared>, call: Call, timeout_ms: u32) -> (Reply, Option<NodeId>) {
-        let Call { stamp, copies, request } = call;
-        let bytes = request.weight();
+    pub(crate) async fn ask(self: &Arc<Shared>, call: Call) -> (Reply, Option<NodeId>) {
+        let bytes = call.weight();
         let (token, receiver) = self.answers.open_call();
         let _place = Place { shared: self, token };
-        if !self.inbox.push_request(Incoming { token, stamp, copies, request, timeout_ms }, bytes) {
+        if !self.inbox.push_request(Incoming { token, call }, bytes) {
             return (Reply::Failed(busy()), None);
         }
         match receiver.await {

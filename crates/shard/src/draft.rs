@@ -7,17 +7,19 @@ use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
 use ringfort_storage::Table;
+use ringfort_types::limits::TOMBSTONE_MS;
 use ringfort_types::planted::{self, Bug};
-use ringfort_types::{HybridClock, Index, Revision, Row, ShardId};
+use ringfort_types::{HybridClock, Index, NewValue, Revision, ShardId, Version, shown};
 
-use crate::row::{LookupKey, bytes_max, put_key, put_row, read_row};
+use crate::row::{LookupKey, Stored, bytes_max, put_key};
 
-/// A key's new value; `None` if it is removed.
+/// What becomes of a key: a row, a tombstone, or nothing at all.
 #[derive(Debug)]
 struct Changed {
     key: Bytes,
-    value: Option<Bytes>,
+    /// The revision that this change has made.
     revision: Revision,
+    stored: Option<Stored>,
 }
 
 /// An entry under way.
@@ -27,6 +29,8 @@ pub(crate) struct Draft<'a> {
     table: &'a dyn Table,
     /// The entry before this one.
     before: Index,
+    /// The stamp of this one.
+    clock: HybridClock,
     /// How many commands have changed something so far.
     revision: Revision,
     changes: Vec<Changed>,
@@ -39,10 +43,11 @@ impl<'a> Draft<'a> {
         shard: ShardId,
         table: &'a dyn Table,
         before: Index,
+        clock: HybridClock,
         revision: Revision,
         commands: usize,
     ) -> Draft<'a> {
-        Draft { shard, table, before, revision, changes: Vec::with_capacity(commands), last: None }
+        Draft { shard, table, before, clock, revision, changes: Vec::with_capacity(commands), last: None }
     }
 
     pub(crate) fn revision(&self) -> Revision {
@@ -54,20 +59,34 @@ impl<'a> Draft<'a> {
         self.revision.0 += 1;
     }
 
-    /// Changes a key, at the current revision.
-    pub(crate) fn change(&mut self, key: Bytes, value: Option<Bytes>) {
+    /// A key gets a value, at the current revision.
+    pub(crate) fn put(&mut self, key: Bytes, new: NewValue) {
+        let NewValue { value, version } = new;
+        let (revision, clock) = (self.revision, self.clock);
+        self.change(key, Some(Stored { revision, clock, expiry: None, version, value: Some(value) }));
+    }
+
+    /// A key is removed, at the current revision; if its caller has an order, a tombstone keeps it.
+    pub(crate) fn delete(&mut self, key: Bytes, version: Option<Version>) {
+        let (revision, clock) = (self.revision, self.clock);
+        let expiry = Some(clock.wall_ms() + TOMBSTONE_MS);
+        let tombstone = version.map(|_| Stored { revision, clock, expiry, version, value: None });
+        self.change(key, tombstone);
+    }
+
+    fn change(&mut self, key: Bytes, stored: Option<Stored>) {
         if let Some(last) = &mut self.last {
             last.insert(key.clone(), self.changes.len());
         }
-        self.changes.push(Changed { key, value, revision: self.revision });
+        self.changes.push(Changed { key, revision: self.revision, stored });
     }
 
-    /// What a key is now.
+    /// What is stored of a key now, and still counts.
     ///
     /// # Panics
     /// If the table can't be read: what is committed has to be applied, and a guess would part this replica from the
     /// others.
-    pub(crate) fn read(&mut self, key: &[u8]) -> Option<Row> {
+    pub(crate) fn read(&mut self, key: &[u8]) -> Option<Stored> {
         let changes = &self.changes;
         let last = self.last.get_or_insert_with(|| {
             changes.iter().enumerate().map(|(at, changed)| (changed.key.clone(), at)).collect()
@@ -75,36 +94,38 @@ impl<'a> Draft<'a> {
         if let Some(at) = last.get(key)
             && !planted::is(Bug::ConditionBeforeEntry)
         {
-            let Changed { value, revision, .. } = &changes[*at];
-            return value.as_ref().map(|value| Row { value: value.clone(), revision: *revision });
+            return changes[*at].stored.clone();
         }
         let row = self.table.get(&LookupKey::new(key), self.before).unwrap_or_else(|error| {
             panic!("shard {}: entry {} needs a row: {error}", self.shard, self.before.next())
         });
-        row.map(|row| {
-            read_row(row).unwrap_or_else(|malformed| {
-                let key = key.escape_ascii();
+        let stored = row.map(|row| {
+            Stored::decode(row).unwrap_or_else(|malformed| {
+                let key = shown(key);
                 panic!("shard {}: entry {} needs key \"{key}\": {malformed}", self.shard, self.before.next())
             })
-        })
+        });
+        stored.filter(|stored| stored.counts_at(self.clock))
     }
 
     /// What each key is after all commands, in key order. All rows share one buffer: they are written together, and
     /// go together when the memtable is flushed.
-    pub(crate) fn into_rows(self, clock: HybridClock) -> Vec<(Bytes, Option<Bytes>)> {
+    pub(crate) fn into_rows(self) -> Vec<(Bytes, Option<Bytes>)> {
         let mut changes = self.changes;
         // Of equal keys the later change comes first, and the others are dropped.
         changes.sort_unstable_by(|a, b| a.key.cmp(&b.key).then(b.revision.cmp(&a.revision)));
         changes.dedup_by(|later, kept| later.key == kept.key);
-        let value = |changed: &Changed| changed.value.as_ref().map_or(0, Bytes::len);
+        let value = |changed: &Changed| {
+            changed.stored.as_ref().and_then(|stored| stored.value.as_ref()).map_or(0, Bytes::len)
+        };
         let bytes = changes.iter().map(|changed| bytes_max(&changed.key, value(changed))).sum();
 
         let mut out = BytesMut::with_capacity(bytes);
         let row = |changed: Changed| {
             put_key(&mut out, &changed.key);
             let key = out.split().freeze();
-            let row = changed.value.map(|value| {
-                put_row(&mut out, changed.revision, clock, &value);
+            let row = changed.stored.map(|stored| {
+                stored.encode(&mut out);
                 out.split().freeze()
             });
             (key, row)

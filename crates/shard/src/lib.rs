@@ -6,9 +6,13 @@
 //!
 //! **An entry is applied whole.** Its commands count one after the other, each that changes something raising
 //! the *revision* by one; then the final value of each key is written once, at the entry's index. So a read at
-//! any index sees all of an entry or nothing of it. A put or delete never looks at what was there; a condition or an
-//! increment looks at the table as the entry before left it, and at what the earlier commands of its own entry have
-//! changed on top of that (`draft`). An atomic write is one command, and one revision, whatever it changes.
+//! any index sees all of an entry or nothing of it. A plain put or delete never looks at what was there; a condition or
+//! an addition looks at the table as the entry before left it, and at what the earlier commands of its own entry have
+//! changed on top of that (`draft`). A write is one command, and one revision, however many keys it changes.
+//!
+//! **A caller may have an order of its own**: it gives its writes versions, under the condition that the key's is not newer.
+//! A deleted key leaves a tombstone with its version, so that an older write that comes late does not bring it back. A
+//! tombstone counts for a day ([`TOMBSTONE_MS`](ringfort_types::limits::TOMBSTONE_MS)) of the shard's own clock.
 //!
 //! **A stamped command is done once** ([`Stamp`], `sessions`): when it comes again, it is told again what came of it
 //! (`outcome`).
@@ -24,7 +28,8 @@
 //!   entry that can't be understood is a broken invariant and panics with what was found;
 //! - a row or state row of an unknown version is refused, never guessed at.
 //!
-//! Deliberately absent, for now: expiry. Its places in the formats are kept: a kind of table keys, a flag on rows.
+//! Deliberately absent, for now: expiry of rows, and the removal of tombstones that have ended. The places in the formats
+//! are kept: a kind of table keys, a flag on rows.
 //!
 //! Caveats: a delete of a key that is not there raises the revision too (knowing would take a read), and so
 //! does each of several puts of one key in one entry, although only the last leaves a row. A table that can't be read
@@ -46,4 +51,4 @@ mod state;
 pub use error::ShardError;
 pub use query::ShardReader;
 pub use sessions::SessionLimits;
-pub use shard::Shard;
+pub use shard::{Applied, Shard};

@@ -2,24 +2,26 @@
 //!
 //! ```text
 //! outcome = term varint | index varint | revision varint | what u8 | fields
-//! what    = 1 written | 2 not met: part varint, revision varint (0: absent) | 3 counted: value i64 |
-//!           4 not a number | 5 too large
+//! what    = 1 written | 2 not met: part varint, revision varint (0: absent) |
+//!           3 written, with sums: count varint, i64 × count | 4 not a number: part varint | 5 too large: part varint
 //! ```
 
 use bytes::{BufMut, Bytes, BytesMut};
+use ringfort_types::limits::WRITE_SUMS_MAX;
 use ringfort_types::planted::{self, Bug};
 use ringfort_types::wire::{Malformed, Reader, put_varint};
 use ringfort_types::{
-    Change, Code, Command, Condition, Failure, Index, Part, Receipt, Reply, Revision, Row, ShardId, Term,
+    Change, Code, Command, Condition, Failure, Index, Part, Receipt, Reply, Revision, ShardId, Term, shown,
 };
 
 use crate::draft::Draft;
+use crate::row::Stored;
 
 /// Fewest bytes of an encoded outcome.
 pub(crate) const OUTCOME_BYTES_MIN: usize = 4;
 
 /// What became of a command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Outcome {
     term: Term,
     index: Index,
@@ -28,36 +30,24 @@ pub(crate) struct Outcome {
     what: What,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum What {
-    Written,
+    /// Done; the sums of the parts that add to a number, in their order.
+    Written(Vec<i64>),
     /// The first condition that was not met, and what revision its key had.
-    NotMet {
-        part: u32,
-        revision: Option<Revision>,
-    },
-    Counted(i64),
-    NotANumber,
-    TooLarge,
+    NotMet { part: u32, revision: Option<Revision> },
+    /// The part that adds to what is no number.
+    NotANumber(u32),
+    /// The part whose sum does not fit.
+    TooLarge(u32),
 }
 
 impl Outcome {
     /// Does a command of the entry with this term and index.
     pub(crate) fn of(command: &Command, draft: &mut Draft<'_>, term: Term, index: Index) -> Outcome {
         let what = match command {
-            Command::Put { key, value } => {
-                draft.next_revision();
-                draft.change(key.clone(), Some(value.clone()));
-                What::Written
-            }
-            Command::Delete { key } => {
-                draft.next_revision();
-                draft.change(key.clone(), None);
-                What::Written
-            }
-            Command::Digest => What::Written,
             Command::Write { parts } => write(parts, draft),
-            Command::Increment { key, by } => increment(key, *by, draft),
+            Command::Digest => What::Written(Vec::new()),
         };
         Outcome { term, index, revision: draft.revision(), what }
     }
@@ -65,28 +55,38 @@ impl Outcome {
     /// What the client is told, the first time and each time that the command comes again. Whoever sends one
     /// sequence number with two commands is told of the first in the words of the second.
     pub(crate) fn reply(&self, shard: ShardId, command: &Command, copies: u32) -> Reply {
-        let Outcome { term, index, revision, what } = *self;
-        let receipt = Receipt { shard, term, index, revision, copies };
+        let Outcome { term, index, revision, what } = self;
+        let key = |part: u32| {
+            let part = if let Command::Write { parts } = command { parts.get(part as usize) } else { None };
+            part.map(|part| part.key.clone()).unwrap_or_default()
+        };
         match what {
-            What::Written => Reply::Written(receipt),
-            What::Counted(value) => Reply::Counted { value, receipt },
+            What::Written(sums) => Reply::Written(Receipt {
+                shard,
+                term: *term,
+                index: *index,
+                revision: *revision,
+                copies,
+                lacking: Vec::new(),
+                sums: sums.clone(),
+            }),
             What::NotMet { part, revision } => {
-                let key =
-                    if let Command::Write { parts } = command { parts.get(part as usize) } else { None };
-                let key = key.map(|part| part.key.clone()).unwrap_or_default();
-                Reply::NotMet { part, key, revision, at: index }
+                Reply::NotMet { part: *part, key: key(*part), revision: *revision, at: *index }
             }
-            What::NotANumber => Reply::Failed(Failure::rejected(
+            What::NotANumber(part) => Reply::Failed(Failure::rejected(
                 Code::FailedPrecondition,
                 format!(
-                    "{} is not a decimal number from -2^63 to 2^63-1, so nothing can be added to it; put a number \
-                     there first",
-                    subject(command)
+                    "the value of key \"{}\" is not a decimal number from -2^63 to 2^63-1, so nothing can be added to \
+                     it; put a number there first",
+                    shown(&key(*part))
                 ),
             )),
-            What::TooLarge => Reply::Failed(Failure::rejected(
+            What::TooLarge(part) => Reply::Failed(Failure::rejected(
                 Code::OutOfRange,
-                format!("{} would be beyond 64 bits; it stays as it is", subject(command)),
+                format!(
+                    "the value of key \"{}\" would be beyond 64 bits; it stays as it is",
+                    shown(&key(*part))
+                ),
             )),
         }
     }
@@ -95,20 +95,29 @@ impl Outcome {
         put_varint(out, self.term.0);
         put_varint(out, self.index.0);
         put_varint(out, self.revision.0);
-        match self.what {
-            What::Written => out.put_u8(1),
+        match &self.what {
+            What::Written(sums) if sums.is_empty() => out.put_u8(1),
             What::NotMet { part, revision } => {
                 out.put_u8(2);
-                put_varint(out, part.into());
+                put_varint(out, (*part).into());
                 // No key has revision 0.
                 put_varint(out, revision.unwrap_or_default().0);
             }
-            What::Counted(value) => {
+            What::Written(sums) => {
                 out.put_u8(3);
-                out.put_i64_le(value);
+                put_varint(out, sums.len() as u64);
+                for sum in sums {
+                    out.put_i64_le(*sum);
+                }
             }
-            What::NotANumber => out.put_u8(4),
-            What::TooLarge => out.put_u8(5),
+            What::NotANumber(part) => {
+                out.put_u8(4);
+                put_varint(out, (*part).into());
+            }
+            What::TooLarge(part) => {
+                out.put_u8(5);
+                put_varint(out, (*part).into());
+            }
         }
     }
 
@@ -118,70 +127,84 @@ impl Outcome {
             index: Index(reader.varint()?),
             revision: Revision(reader.varint()?),
             what: match reader.u8()? {
-                1 => What::Written,
+                1 => What::Written(Vec::new()),
                 2 => What::NotMet {
                     part: reader.varint()? as u32,
                     revision: Some(Revision(reader.varint()?)).filter(|revision| *revision != Revision(0)),
                 },
-                3 => What::Counted(reader.u64()? as i64),
-                4 => What::NotANumber,
-                5 => What::TooLarge,
+                3 => {
+                    let count = reader.count(8)?;
+                    if count > WRITE_SUMS_MAX {
+                        return Err(Malformed("too many sums in an outcome"));
+                    }
+                    let mut sums = Vec::with_capacity(count);
+                    for _ in 0..count {
+                        sums.push(reader.u64()? as i64);
+                    }
+                    What::Written(sums)
+                }
+                4 => What::NotANumber(reader.varint()? as u32),
+                5 => What::TooLarge(reader.varint()? as u32),
                 _ => return Err(Malformed("unknown kind of outcome")),
             },
         })
     }
 }
 
-/// What a failed increment was about, for people.
-fn subject(command: &Command) -> String {
-    let Command::Increment { key, .. } = command else { return "the value".to_owned() };
-    format!("the value of key \"{}\"", key[..key.len().min(64)].escape_ascii())
-}
-
+/// Conditions first, then sums, then changes: so that nothing is changed if any of them does not go.
 fn write(parts: &[Part], draft: &mut Draft<'_>) -> What {
     for (number, part) in (0..).zip(parts) {
         let Some(condition) = &part.condition else { continue };
-        let row = draft.read(&part.key);
-        if !is_met(condition, row.as_ref()) {
+        let stored = draft.read(&part.key);
+        if !is_met(condition, stored.as_ref()) {
+            let row = stored.and_then(Stored::into_row);
             return What::NotMet { part: number, revision: row.map(|row| row.revision) };
         }
+    }
+    let mut sums = Vec::new();
+    for (number, part) in (0..).zip(parts) {
+        let Change::Add(by) = part.change else { continue };
+        let row = draft.read(&part.key).and_then(Stored::into_row);
+        let before = row.map_or(Some(0), |row| self::number(&row.value));
+        let Some(before) = before else { return What::NotANumber(number) };
+        let Some(sum) = before.checked_add(by) else { return What::TooLarge(number) };
+        sums.push(sum);
     }
     // A write of conditions alone changes nothing, and so has no revision of its own.
     if parts.iter().any(|part| part.change != Change::Keep) {
         draft.next_revision();
     }
+    let mut next_sum = sums.iter();
     for part in parts {
         match &part.change {
-            Change::Put(value) => draft.change(part.key.clone(), Some(value.clone())),
-            Change::Delete => draft.change(part.key.clone(), None),
+            Change::Put(new) => draft.put(part.key.clone(), new.clone()),
+            Change::Delete { version } => draft.delete(part.key.clone(), *version),
+            Change::Add(_) => {
+                let sum = next_sum.next().expect("one for each part that adds");
+                draft.put(part.key.clone(), Bytes::from(sum.to_string()).into());
+            }
             Change::Keep => continue,
         }
         if planted::is(Bug::WriteAppliedHalf) {
             break;
         }
     }
-    What::Written
+    What::Written(sums)
 }
 
-fn is_met(condition: &Condition, row: Option<&Row>) -> bool {
+fn is_met(condition: &Condition, stored: Option<&Stored>) -> bool {
+    let value = stored.and_then(|stored| stored.value.as_ref());
     match condition {
-        Condition::Absent => row.is_none(),
-        Condition::Present => row.is_some(),
-        Condition::Revision(revision) => row.is_some_and(|row| row.revision == *revision),
-        Condition::Value(value) => row.is_some_and(|row| row.value == value),
+        Condition::Absent => value.is_none(),
+        Condition::Present => value.is_some(),
+        Condition::Revision(revision) => {
+            value.is_some() && stored.is_some_and(|stored| stored.revision == *revision)
+        }
+        Condition::Value(wanted) => value == Some(wanted),
+        Condition::NotNewerThan(version) => {
+            stored.and_then(|stored| stored.version).is_none_or(|stored| stored <= *version)
+        }
     }
-}
-
-fn increment(key: &Bytes, by: i64, draft: &mut Draft<'_>) -> What {
-    let before = match draft.read(key) {
-        None => Some(0),
-        Some(row) => number(&row.value),
-    };
-    let Some(before) = before else { return What::NotANumber };
-    let Some(value) = before.checked_add(by) else { return What::TooLarge };
-    draft.next_revision();
-    draft.change(key.clone(), Some(Bytes::from(value.to_string())));
-    What::Counted(value)
 }
 
 /// A number in the only way in which it is written: an optional minus, and digits without a zero in front.
@@ -208,12 +231,12 @@ mod tests {
     #[test]
     fn an_outcome_is_laid_out_as_drawn() {
         let whats = [
-            (What::Written, &[1][..]),
+            (What::Written(vec![]), &[1][..]),
             (What::NotMet { part: 2, revision: Some(Revision(300)) }, &[2, 2, 0xAC, 2]),
             (What::NotMet { part: 0, revision: None }, &[2, 0, 0]),
-            (What::Counted(-2), &[3, 0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF]),
-            (What::NotANumber, &[4]),
-            (What::TooLarge, &[5]),
+            (What::Written(vec![-2]), &[3, 1, 0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF]),
+            (What::NotANumber(3), &[4, 3]),
+            (What::TooLarge(0), &[5, 0]),
         ];
         for (what, bytes) in whats {
             let outcome = Outcome { term: Term(1), index: Index(2), revision: Revision(3), what };

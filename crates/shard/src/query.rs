@@ -11,10 +11,12 @@ use bytes::{BufMut, Bytes, BytesMut};
 use ringfort_storage::{StorageError, Table};
 use ringfort_types::limits::{GET_MANY_BYTES_MAX, SCAN_PAGE_BYTES};
 use ringfort_types::wire::Malformed;
-use ringfort_types::{Code, Failure, HybridClock, Index, Page, Reply, Request, Revision, Row, Scan, ShardId};
+use ringfort_types::{
+    Code, Failure, HybridClock, Index, Page, Reply, Request, Revision, Row, Scan, ShardId, shown,
+};
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::row::{LookupKey, PREFIX_BYTES, ROWS_END, read_row};
+use crate::row::{LookupKey, PREFIX_BYTES, ROWS_END, Stored};
 
 /// What a row adds to an answer besides its key and value, in bytes. Bounds the rows of a page whose values are
 /// left out.
@@ -79,7 +81,8 @@ impl ShardReader {
 
     fn row(&self, key: &Bytes, at: Index) -> Result<Option<Row>, Failure> {
         let row = self.table.get(&LookupKey::new(key), at).map_err(|e| self.unreadable(&e))?;
-        row.map(|row| read_row(row).map_err(|e| self.damaged(key, e))).transpose()
+        let stored = row.map(|row| Stored::decode(row).map_err(|e| self.damaged(key, e))).transpose()?;
+        Ok(stored.and_then(Stored::into_row))
     }
 
     fn get_many(&self, keys: &[Bytes], at: Index) -> Result<Reply, Failure> {
@@ -118,8 +121,11 @@ impl ShardReader {
         self.table
             .scan(&from, Some(&until), at, &mut |table_key, row| {
                 let key = &table_key[PREFIX_BYTES..];
-                let mut row = match read_row(row.clone()) {
-                    Ok(row) => row,
+                let mut row = match Stored::decode(row.clone()) {
+                    Ok(stored) => match stored.into_row() {
+                        Some(row) => row,
+                        None => return ControlFlow::Continue(()),
+                    },
                     Err(malformed) => {
                         damage = Some(self.damaged(key, malformed));
                         return ControlFlow::Break(());
@@ -144,7 +150,7 @@ impl ShardReader {
         Ok(Page { at, rows, next })
     }
 
-    /// XXH3 over, for each row in key order: the key's length (u32, little-endian), the key, the row's length
+    /// XXH3 over, for each row in key order, tombstones too: the key's length (u32, little-endian), the key, the row's length
     /// likewise, the row.
     fn digest(&self, at: Index) -> Result<Reply, Failure> {
         let mut hash = Xxh3::new();
@@ -182,7 +188,7 @@ impl ShardReader {
                 "shard {}: the row of key \"{}\" can't be read on this node ({malformed}); start it with the \
                  Ringfort version that wrote the row, or replace the node",
                 self.shard,
-                key[..key.len().min(64)].escape_ascii()
+                shown(key)
             ),
         )
     }

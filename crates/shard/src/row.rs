@@ -2,28 +2,34 @@
 //!
 //! ```text
 //! table key = kind u8 | namespace varint (0) | key
-//! row       = version u8 (1) | flags u8 (0) | revision varint | clock u64 | value
+//! row       = version u8 (1) | flags u8 | revision varint | clock u64 |
+//!             expiry u64, if flag 1 is set | caller's version varint, if flag 2 is set | value
 //! ```
 //!
+//! Flag 4 is a tombstone's: there is no value, and the key counts as not there, except that a write with an older version of
+//! its caller's does not pass. An expiry is milliseconds since 1970; only tombstones have one so far.
 //! Kinds: 1 row, 2 session, 3 shard state, 4 expiry, 5 change log, 6 intent, 7 version. Only the first three are
-//! written so far. A session's key is its client's number, 16 bytes, big-endian; what is of all sessions has none. Flags will announce optional fields before the value (expiry, the caller's version, tombstone);
-//! whoever does not know one must not guess where the value begins.
+//! written so far. A session's key is its client's number, 16 bytes, big-endian; what is of all sessions has none. Whoever does not know a flag must not guess where the
+//! value begins.
 
 use std::ops::Deref;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use ringfort_types::wire::{Malformed, Reader, put_varint};
-use ringfort_types::{HybridClock, Revision, Row};
+use ringfort_types::{HybridClock, Revision, Row, Version};
 
 const ROW: u8 = 1;
 const SESSION: u8 = 2;
 const STATE: u8 = 3;
 const NAMESPACE: u8 = 0;
 const VERSION: u8 = 1;
+const EXPIRY: u8 = 1;
+const VERSIONED: u8 = 2;
+const TOMBSTONE: u8 = 4;
 /// Bytes before the key in a table key.
 pub(crate) const PREFIX_BYTES: usize = 2;
 /// Most bytes before the value in a row.
-const HEADER_BYTES_MAX: usize = 2 + 10 + 8;
+const HEADER_BYTES_MAX: usize = 2 + 10 + 8 + 8 + 10;
 
 /// The table key of the shard's state row.
 pub(crate) const STATE_KEY: [u8; PREFIX_BYTES] = [STATE, NAMESPACE];
@@ -45,31 +51,79 @@ pub(crate) fn session_key(client: u128) -> Bytes {
     Bytes::from([&SESSIONS_KEY[..], &client.to_be_bytes()].concat())
 }
 
-/// A row's bytes.
-pub(crate) fn put_row(out: &mut BytesMut, revision: Revision, clock: HybridClock, value: &[u8]) {
-    out.put_slice(&[VERSION, 0]);
-    put_varint(out, revision.0);
-    out.put_u64_le(clock.0);
-    out.put_slice(value);
+/// What is stored of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stored {
+    /// The shard's revision that last changed it.
+    pub(crate) revision: Revision,
+    /// The clock of the entry that did.
+    pub(crate) clock: HybridClock,
+    /// When it stops counting, in milliseconds since 1970. Tombstones have one, nothing else.
+    pub(crate) expiry: Option<u64>,
+    /// Where its caller has put it in an order of their own.
+    pub(crate) version: Option<Version>,
+    /// Its value; `None` for a tombstone.
+    pub(crate) value: Option<Bytes>,
 }
 
-/// Most bytes that `put_key` and `put_row` append together.
+impl Stored {
+    /// As a reader sees it: a tombstone is nothing.
+    pub(crate) fn into_row(self) -> Option<Row> {
+        let revision = self.revision;
+        self.value.map(|value| Row { value, revision })
+    }
+
+    /// Whether it still counts at this time: a tombstone ends.
+    pub(crate) fn counts_at(&self, clock: HybridClock) -> bool {
+        self.expiry.is_none_or(|expiry| clock.wall_ms() < expiry)
+    }
+
+    pub(crate) fn encode(&self, out: &mut BytesMut) {
+        let Stored { revision, clock, expiry, version, value } = self;
+        let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
+        let flags = flag(expiry.is_some(), EXPIRY)
+            | flag(version.is_some(), VERSIONED)
+            | flag(value.is_none(), TOMBSTONE);
+        out.put_slice(&[VERSION, flags]);
+        put_varint(out, revision.0);
+        out.put_u64_le(clock.0);
+        if let Some(expiry) = expiry {
+            out.put_u64_le(*expiry);
+        }
+        if let Some(version) = version {
+            put_varint(out, version.0);
+        }
+        out.put_slice(value.as_deref().unwrap_or_default());
+    }
+
+    /// Reads what [`Stored::encode`] wrote. The value shares the row's buffer.
+    pub(crate) fn decode(bytes: Bytes) -> Result<Stored, Malformed> {
+        let mut reader = Reader::new(bytes);
+        if reader.u8()? != VERSION {
+            return Err(Malformed("unknown version of a row"));
+        }
+        let flags = reader.u8()?;
+        if flags & !(EXPIRY | VERSIONED | TOMBSTONE) != 0 {
+            return Err(Malformed("unknown flag on a row"));
+        }
+        let revision = Revision(reader.varint()?);
+        let clock = HybridClock(reader.u64()?);
+        let expiry = if flags & EXPIRY == 0 { None } else { Some(reader.u64()?) };
+        let version = if flags & VERSIONED == 0 { None } else { Some(Version(reader.varint()?)) };
+        let value = reader.take_rest();
+        let value = match (flags & TOMBSTONE != 0, expiry) {
+            (false, None) => Some(value),
+            (false, Some(_)) => return Err(Malformed("an expiry on a row that is no tombstone")),
+            (true, _) if value.is_empty() => None,
+            (true, _) => return Err(Malformed("a tombstone with a value")),
+        };
+        Ok(Stored { revision, clock, expiry, version, value })
+    }
+}
+
+/// Most bytes that a key and its row take together.
 pub(crate) fn bytes_max(key: &[u8], value_bytes: usize) -> usize {
     PREFIX_BYTES + key.len() + HEADER_BYTES_MAX + value_bytes
-}
-
-/// Reads what [`put_row`] wrote. The value shares the row's buffer.
-pub(crate) fn read_row(bytes: Bytes) -> Result<Row, Malformed> {
-    let mut reader = Reader::new(bytes);
-    if reader.u8()? != VERSION {
-        return Err(Malformed("unknown version of a row"));
-    }
-    if reader.u8()? != 0 {
-        return Err(Malformed("unknown flag on a row"));
-    }
-    let revision = Revision(reader.varint()?);
-    reader.u64()?;
-    Ok(Row { value: reader.take_rest(), revision })
 }
 
 /// A table key made for one look-up: on the stack if it is short, as most are.
@@ -109,30 +163,58 @@ impl Deref for LookupKey {
 mod tests {
     use super::*;
 
-    fn row(revision: u64, value: &[u8]) -> Bytes {
+    fn stored(revision: u64, value: Option<&'static str>) -> Stored {
+        let value = value.map(Bytes::from);
+        Stored { revision: Revision(revision), clock: HybridClock(77), expiry: None, version: None, value }
+    }
+
+    fn encoded(stored: &Stored) -> Bytes {
         let mut out = BytesMut::new();
-        put_row(&mut out, Revision(revision), HybridClock(77), value);
+        stored.encode(&mut out);
         out.freeze()
     }
 
     #[test]
     fn a_row_is_laid_out_as_drawn() {
-        assert_eq!(&row(300, b"v")[..], [1, 0, 0xAC, 2, 77, 0, 0, 0, 0, 0, 0, 0, b'v']);
-        let read = read_row(row(300, b"v")).unwrap();
-        assert_eq!((read.revision, &read.value[..]), (Revision(300), &b"v"[..]));
-        assert_eq!(read_row(row(1, b"")).unwrap().value, "");
+        let plain = stored(300, Some("v"));
+        assert_eq!(&encoded(&plain)[..], [1, 0, 0xAC, 2, 77, 0, 0, 0, 0, 0, 0, 0, b'v']);
+        let versioned = Stored { version: Some(Version(300)), ..plain.clone() };
+        let drawn = [&[1, 2, 0xAC, 2, 77, 0, 0, 0, 0, 0, 0, 0][..], &[0xAC, 2, b'v']].concat();
+        assert_eq!(&encoded(&versioned)[..], drawn);
+        let tombstone = Stored { expiry: Some(5), version: Some(Version(1)), ..stored(1, None) };
+        let drawn = [&[1, 7, 1, 77, 0, 0, 0, 0, 0, 0, 0][..], &[5, 0, 0, 0, 0, 0, 0, 0, 1]].concat();
+        assert_eq!(&encoded(&tombstone)[..], drawn);
+        for row in [plain, versioned, tombstone, stored(1, Some("")), stored(1, None)] {
+            assert_eq!(Stored::decode(encoded(&row)), Ok(row));
+        }
+    }
+
+    #[test]
+    fn a_tombstone_is_no_row_and_ends() {
+        let at = |millis: u64| HybridClock(millis << 16);
+        let tombstone = Stored { expiry: Some(1_000), ..stored(1, None) };
+        assert!(tombstone.counts_at(at(999)) && !tombstone.counts_at(at(1_000)));
+        assert!(stored(1, Some("v")).counts_at(HybridClock(u64::MAX)));
+        assert_eq!(tombstone.into_row(), None);
+        assert_eq!(stored(4, Some("")).into_row(), Some(Row { value: Bytes::new(), revision: Revision(4) }));
     }
 
     #[test]
     fn what_a_row_does_not_say_is_not_guessed() {
-        let mut later = row(1, b"v").to_vec();
-        later[0] = 2;
-        assert_eq!(read_row(later.into()), Err(Malformed("unknown version of a row")));
-        let mut flagged = row(1, b"v").to_vec();
-        flagged[1] = 4;
-        assert_eq!(read_row(flagged.into()), Err(Malformed("unknown flag on a row")));
+        let row = encoded(&stored(1, Some("v")));
+        for (at, byte, why) in [
+            (0, 2, "unknown version of a row"),
+            (1, 8, "unknown flag on a row"),
+            (1, 4, "a tombstone with a value"),
+        ] {
+            let mut bad = row.to_vec();
+            bad[at] = byte;
+            assert_eq!(Stored::decode(bad.into()), Err(Malformed(why)));
+        }
+        let expiring = Stored { expiry: Some(1), ..stored(1, Some("v")) };
+        assert!(Stored::decode(encoded(&expiring)).is_err());
         for length in 0..11 {
-            assert!(read_row(row(1, b"v").slice(..length)).is_err());
+            assert!(Stored::decode(row.slice(..length)).is_err());
         }
     }
 

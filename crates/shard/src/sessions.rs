@@ -320,10 +320,10 @@ impl Session {
     /// What came of this write, if it is remembered.
     fn outcome(&self, of: u64) -> Option<Outcome> {
         if of == self.last {
-            return self.newest;
+            return self.newest.clone();
         }
         let at = self.earlier.binary_search_by_key(&of, |(sequence, _)| *sequence).ok()?;
-        Some(self.earlier[at].1)
+        Some(self.earlier[at].1.clone())
     }
 
     /// How many are remembered.

@@ -12,10 +12,25 @@ use ringfort_types::{
 use crate::draft::Draft;
 use crate::outcome::Outcome;
 use crate::query::Newest;
-use crate::row::STATE_KEY;
+use crate::row::{PREFIX_BYTES, STATE_KEY};
 use crate::sessions::{SessionLimits, Sessions, Unread};
 use crate::state::State;
 use crate::{ShardError, ShardReader};
+
+/// What came of an entry.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// One for each of its commands, in order.
+    pub replies: Vec<Reply>,
+    rows: Vec<(Bytes, Option<Bytes>)>,
+}
+
+impl Applied {
+    /// The keys that it has changed, in order.
+    pub fn changed(&self) -> impl Iterator<Item = Bytes> {
+        self.rows.iter().map(|(key, _)| key.slice(PREFIX_BYTES..))
+    }
+}
 
 /// One shard's state, and the only one who may write its table.
 #[derive(Debug)]
@@ -97,16 +112,15 @@ impl Shard {
         self.sessions.hash()
     }
 
-    /// Applies one committed entry whole, and returns one reply for each of its commands, in order. `copies`
-    /// is what their receipts say.
+    /// Applies one committed entry whole. `copies` is what the receipts say.
     ///
     /// # Panics
     /// If the entry is not the next one, or not one that Ringfort makes: what is committed can't be refused.
-    pub fn apply(&mut self, entry: &LogEntry, copies: u32) -> Vec<Reply> {
+    pub fn apply(&mut self, entry: &LogEntry, copies: u32) -> Applied {
         assert_eq!(entry.index, self.state.applied.next(), "shard {}: entries are applied in order", self.id);
         self.state.applied = entry.index;
         if entry.kind != EntryKind::Normal || entry.payload.is_empty() {
-            return Vec::new();
+            return Applied::default();
         }
         let Entry { clock, commands } = Entry::decode(entry.payload.clone()).unwrap_or_else(|malformed| {
             panic!("shard {}: committed entry {}: {malformed}", self.id, entry.index)
@@ -119,16 +133,16 @@ impl Shard {
 
         let before = Index(entry.index.0 - 1);
         let table = Arc::clone(&self.table);
-        let mut draft = Draft::new(self.id, &*table, before, self.state.revision, commands.len());
+        let mut draft = Draft::new(self.id, &*table, before, clock, self.state.revision, commands.len());
         let replies =
             commands.iter().map(|stamped| self.execute(stamped, entry, copies, &mut draft)).collect();
         self.state.revision = draft.revision();
-        let rows = draft.into_rows(clock);
+        let rows = draft.into_rows();
         if !rows.is_empty() {
             self.table.write(entry.index, &rows);
         }
         self.newest.set(self.state.revision, clock);
-        replies
+        Applied { replies, rows }
     }
 
     /// Does a command, unless its session says that it was done before or must not be.
@@ -138,22 +152,20 @@ impl Shard {
             self.marked = entry.index;
         }
         let mut run = || Outcome::of(command, draft, entry.term, entry.index);
-        let outcome = match stamp {
-            None => run(),
-            Some(stamp) => match self.sessions.judge(stamp, self.state.clock) {
-                Err(failure) => return Reply::Failed(failure),
-                Ok(Some(outcome)) => {
-                    self.sessions.touch(stamp, self.state.clock);
-                    outcome
-                }
-                Ok(None) => {
-                    let outcome = run();
-                    self.sessions.remember(stamp, self.state.clock, outcome);
-                    outcome
-                }
-            },
-        };
-        outcome.reply(self.id, command, copies)
+        let Some(stamp) = stamp else { return run().reply(self.id, command, copies) };
+        match self.sessions.judge(stamp, self.state.clock) {
+            Err(failure) => Reply::Failed(failure),
+            Ok(Some(outcome)) => {
+                self.sessions.touch(stamp, self.state.clock);
+                outcome.reply(self.id, command, copies)
+            }
+            Ok(None) => {
+                let outcome = run();
+                let reply = outcome.reply(self.id, command, copies);
+                self.sessions.remember(stamp, self.state.clock, outcome);
+                reply
+            }
+        }
     }
 
     /// Makes what has been applied so far ready to be flushed, together with the index that it stands for.

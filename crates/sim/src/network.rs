@@ -198,16 +198,18 @@ pub(crate) fn node(host: usize) -> NodeId {
 /// A message in a few words.
 fn show(message: &PeerMessage) -> String {
     match message {
-        PeerMessage::Raft { shard, message } => match inspect(message) {
+        PeerMessage::Raft(RaftMessage { shard, message }) => match inspect(message) {
             Ok(seen) => format!("shard {shard}: {seen}"),
             Err(malformed) => format!("shard {shard}: {malformed}"),
         },
         PeerMessage::Forward(forward) => {
             format!("forward {} ({})", forward.id, crate::requests::show(&forward.request))
         }
-        PeerMessage::Answer { id, reply } => format!("answer {id} ({})", crate::requests::show_reply(reply)),
+        PeerMessage::Answer(Answer { id, reply }) => {
+            format!("answer {id} ({})", crate::requests::show_reply(reply))
+        }
         PeerMessage::Hello(hello) => format!("hello from {}, {:?}", hello.name, hello.stage),
-        PeerMessage::Refused { reason } => format!("refused: {reason}"),
+        PeerMessage::Refused(Refusal { reason }) => format!("refused: {reason}"),
         PeerMessage::ReadProbe(probe) => format!("read round {} for {:?}", probe.round, probe.shards),
         PeerMessage::ReadProbeReply(reply) => {
             format!("read round {} confirmed but for {:?}", reply.round, reply.refused)

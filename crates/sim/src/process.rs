@@ -333,7 +333,7 @@ impl World {
         if !self.network.link(whom, at).is_up {
             return;
         }
-        if let Some(frame) = self.frame(at, node(whom), vec![PeerMessage::Refused { reason }]) {
+        if let Some(frame) = self.frame(at, node(whom), vec![PeerMessage::Refused(Refusal { reason })]) {
             let life = self.hosts[whom].life;
             let after_us = self.random.between(50, self.plan.message_us_max);
             let work = Work::Hear(Event::Peer { link: at as u64, frame });
@@ -350,7 +350,7 @@ impl World {
 
     fn send_messages(&mut self, at: usize, to: NodeId, messages: Vec<PeerMessage>) {
         for message in &messages {
-            if let PeerMessage::Raft { shard, message } = message {
+            if let PeerMessage::Raft(RaftMessage { shard, message }) = message {
                 let seen = inspect(message).expect("nodes make messages that can be read");
                 let broken = self.judges.said(at, *shard, &seen);
                 self.find_all(broken);

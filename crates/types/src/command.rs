@@ -3,69 +3,42 @@
 //! ```text
 //! entry   = version u8 (1) | flags u8 (0) | hybrid clock u64 | count varint | command × count
 //! command = kind u8 | flags u8 | stamp, if flag 1 is set | fields
-//!   1 put        key bytes | value bytes
-//!   2 delete     key bytes
-//!   3 digest
-//!   4 write      count varint | part × count
-//!   5 increment  key bytes | by i64
+//!   1 write      parts, as in `write`
+//!   2 digest
 //! ```
 //!
 //! An unknown version, kind or flag is refused: a replica that does not know one must not guess.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::limits::{ENTRY_COMMANDS_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
-use crate::wire::{Malformed, Reader, put_bytes, put_varint};
+use crate::limits::ENTRY_COMMANDS_MAX;
+use crate::wire::{Malformed, Reader, put_varint};
 use crate::write::{decode_parts, encode_parts, weight_of};
 use crate::{HybridClock, Part, Stamp};
 
 const VERSION: u8 = 1;
-const PUT: u8 = 1;
-const DELETE: u8 = 2;
-const DIGEST: u8 = 3;
-const WRITE: u8 = 4;
-const INCREMENT: u8 = 5;
+const WRITE: u8 = 1;
+const DIGEST: u8 = 2;
 /// The flag of a command that has a stamp.
 const STAMPED: u8 = 1;
 
 /// One change (or, for `Digest`, one mark) in a shard's history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Sets a key to a value, whatever it was.
-    Put {
-        /// 1 B to [`KEY_BYTES_MAX`].
-        key: Bytes,
-        /// At most [`VALUE_BYTES_MAX`].
-        value: Bytes,
-    },
-    /// Removes a key, whether or not it is there.
-    Delete {
-        /// 1 B to [`KEY_BYTES_MAX`].
-        key: Bytes,
-    },
-    /// Changes several keys if all conditions are met: all of them or none. One revision, however many.
+    /// Changes keys if all conditions are met: all of them or none. One revision, however many.
     Write {
         /// At least one, at most [`WRITE_PARTS_MAX`](crate::limits::WRITE_PARTS_MAX), and no key twice.
         parts: Vec<Part>,
-    },
-    /// Adds to a key's value.
-    Increment {
-        /// 1 B to [`KEY_BYTES_MAX`].
-        key: Bytes,
-        /// What to add.
-        by: i64,
     },
     /// Changes nothing: names an index at which every replica can be asked for a hash of its rows.
     Digest,
 }
 
 impl Command {
-    /// Its size for the purpose of bounds: key and value, and a little for the rest.
+    /// Its size for the purpose of bounds: keys and values, and a little for the rest.
     pub fn weight(&self) -> usize {
         const OVERHEAD: usize = 16;
         match self {
-            Command::Put { key, value } => key.len() + value.len() + OVERHEAD,
-            Command::Delete { key } | Command::Increment { key, .. } => key.len() + OVERHEAD,
             Command::Write { parts } => weight_of(parts) + OVERHEAD,
             Command::Digest => OVERHEAD,
         }
@@ -73,37 +46,22 @@ impl Command {
 
     fn kind(&self) -> u8 {
         match self {
-            Command::Put { .. } => PUT,
-            Command::Delete { .. } => DELETE,
-            Command::Digest => DIGEST,
             Command::Write { .. } => WRITE,
-            Command::Increment { .. } => INCREMENT,
+            Command::Digest => DIGEST,
         }
     }
 
     fn encode_fields(&self, out: &mut BytesMut) {
         match self {
-            Command::Put { key, value } => {
-                put_bytes(out, key);
-                put_bytes(out, value);
-            }
-            Command::Delete { key } => put_bytes(out, key),
-            Command::Digest => {}
             Command::Write { parts } => encode_parts(parts, out),
-            Command::Increment { key, by } => {
-                put_bytes(out, key);
-                out.put_i64_le(*by);
-            }
+            Command::Digest => {}
         }
     }
 
     fn decode_fields(kind: u8, reader: &mut Reader) -> Result<Command, Malformed> {
         Ok(match kind {
-            PUT => Command::Put { key: reader.bytes(KEY_BYTES_MAX)?, value: reader.bytes(VALUE_BYTES_MAX)? },
-            DELETE => Command::Delete { key: reader.bytes(KEY_BYTES_MAX)? },
-            DIGEST => Command::Digest,
             WRITE => Command::Write { parts: decode_parts(reader)? },
-            INCREMENT => Command::Increment { key: reader.bytes(KEY_BYTES_MAX)?, by: reader.u64()? as i64 },
+            DIGEST => Command::Digest,
             _ => return Err(Malformed("unknown kind of command")),
         })
     }

@@ -47,6 +47,10 @@ id!(
     Revision(u64)
 );
 id!(
+    /// Where a caller has put a write in an order of their own; counts from 1.
+    Version(u64)
+);
+id!(
     /// The version of a layout; the first one has 1.
     Epoch(u64)
 );

@@ -13,10 +13,12 @@
 //!
 //! Deliberately absent: clocks. Time comes in as [`Now`] from whoever drives the code.
 
+mod call;
 mod clock;
 mod command;
 mod error;
 mod ids;
+mod key;
 pub mod limits;
 mod log;
 mod message;
@@ -28,17 +30,20 @@ mod stamp;
 pub mod wire;
 mod write;
 
+pub use call::{Call, Copies, Door, Durability, Principal};
 pub use clock::{HybridClock, Now};
 pub use command::{Command, Entry, Stamped};
 pub use error::{Code, Failure, Outcome};
-pub use ids::{Epoch, Incarnation, Index, NodeId, PeerId, Revision, ShardId, Slot, Term};
+pub use ids::{Epoch, Incarnation, Index, NodeId, PeerId, Revision, ShardId, Slot, Term, Version};
+pub use key::{is_name, shown};
 pub use log::{Base, EntryKind, HardState, LogEntry, Record};
 pub use message::{
-    BirthStage, Forward, Hello, NodeReport, PeerFrame, PeerMessage, ReadIndex, ReadIndexReply, ReadProbe,
-    ReadProbeReply, ReplicaReport, Role, SnapshotChunk, SnapshotReply, SnapshotVerdict,
+    Answer, BirthStage, Forward, Hello, NodeReport, PeerFrame, PeerMessage, RaftMessage, ReadIndex,
+    ReadIndexReply, ReadProbe, ReadProbeReply, Refusal, ReplicaReport, Role, SnapshotChunk, SnapshotReply,
+    SnapshotVerdict,
 };
 pub use reply::{ClusterState, NodeState, Page, Receipt, Reply, Row, ShardState};
-pub use request::{Consistency, Request, Scan, Token, is_name};
+pub use request::{Consistency, Request, Scan, Token};
 pub use slot::{SLOTS, slot_of};
 pub use stamp::Stamp;
-pub use write::{Change, Condition, Part};
+pub use write::{Change, Condition, NewValue, Part};

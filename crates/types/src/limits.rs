@@ -4,12 +4,20 @@
 
 /// Longest key, in bytes. The shortest is one byte.
 pub const KEY_BYTES_MAX: usize = 16 * 1024;
+/// How long a call may take that does not say how long, in milliseconds.
+pub const CALL_TIMEOUT_DEFAULT_MS: u32 = 3_000;
+/// The longest time that a call may take, in milliseconds.
+pub const CALL_TIMEOUT_MAX_MS: u32 = 60_000;
+/// How long a tombstone keeps the version of a deleted key, in milliseconds: writes that are late by more count as new.
+pub const TOMBSTONE_MS: u64 = 24 * 60 * 60 * 1_000;
 /// Longest value, in bytes.
 pub const VALUE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Largest gRPC message, either way, in bytes.
 pub const GRPC_MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Most keys in one atomic write.
 pub const WRITE_PARTS_MAX: usize = 1024;
+/// Most keys that one atomic write adds to: their sums are remembered with its outcome.
+pub const WRITE_SUMS_MAX: usize = 64;
 /// Most bytes of one atomic write: keys, values and conditions, and 16 for each key.
 pub const WRITE_BYTES_MAX: usize = VALUE_BYTES_MAX + 64 * 1024;
 /// Most keys that are read at once.

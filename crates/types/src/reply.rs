@@ -5,8 +5,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::limits::{GET_MANY_KEYS_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::wire::{Malformed, Reader, put_bytes, put_varint};
 use crate::{
-    Code, Epoch, Failure, HybridClock, Incarnation, Index, NodeId, Outcome, Revision, Role, ShardId, Slot,
-    Term,
+    Code, Epoch, Failure, HybridClock, Incarnation, Index, NodeId, Outcome, Revision, ShardId, Slot, Term,
 };
 
 /// Longest text in an answer (addresses, error messages), in bytes.
@@ -22,7 +21,7 @@ pub struct Row {
 }
 
 /// What an acknowledged write returns.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Receipt {
     /// Where it went.
     pub shard: ShardId,
@@ -35,6 +34,10 @@ pub struct Receipt {
     /// How many replicas were known to have synced it when it was acknowledged. Always a majority. If more were asked for,
     /// fewer than those mean that the time was over; the write stands.
     pub copies: u32,
+    /// If they are fewer than asked for: the nodes that are not known to have it, as far as the leader could tell.
+    pub lacking: Vec<NodeId>,
+    /// For each part of the write that adds to a number, in their order: the sum.
+    pub sums: Vec<i64>,
 }
 
 /// One page of a scan.
@@ -113,7 +116,7 @@ pub enum Reply {
         /// The shard's revision at that index or just after it.
         revision: Revision,
     },
-    /// To `Put`, `Delete`, `Write` and `Digest`.
+    /// To `Write` and `Digest`.
     Written(Receipt),
     /// To `Write`: a condition was not met, and nothing was changed.
     NotMet {
@@ -125,13 +128,6 @@ pub enum Reply {
         revision: Option<Revision>,
         /// The index at which that was found.
         at: Index,
-    },
-    /// To `Increment`.
-    Counted {
-        /// The value now.
-        value: i64,
-        /// As for any write.
-        receipt: Receipt,
     },
     /// To `GetMany`.
     Values {
@@ -168,7 +164,7 @@ impl Reply {
     /// The receipt, if this acknowledges a write.
     pub fn receipt_mut(&mut self) -> Option<&mut Receipt> {
         match self {
-            Reply::Written(receipt) | Reply::Counted { receipt, .. } => Some(receipt),
+            Reply::Written(receipt) => Some(receipt),
             _ => None,
         }
     }
@@ -182,6 +178,7 @@ impl Reply {
                 Reply::Values { rows, .. } => {
                     rows.iter().map(|row| row.as_ref().map_or(0, |row| row.value.len()) + 32).sum()
                 }
+                Reply::Written(receipt) => 8 * (receipt.sums.len() + receipt.lacking.len()),
                 Reply::NotMet { key, .. } => key.len(),
                 Reply::Page(page) => {
                     page.rows.iter().map(|(key, row)| key.len() + row.value.len() + 32).sum()
@@ -237,13 +234,8 @@ impl Reply {
                 put_varint(out, revision.map_or(0, |revision| revision.0));
                 put_varint(out, at.0);
             }
-            Reply::Counted { value, receipt } => {
-                out.put_u8(7);
-                out.put_i64_le(*value);
-                encode_receipt(receipt, out);
-            }
             Reply::Values { rows, at, revision } => {
-                out.put_u8(8);
+                out.put_u8(7);
                 put_varint(out, at.0);
                 put_varint(out, revision.0);
                 put_varint(out, rows.len() as u64);
@@ -255,7 +247,7 @@ impl Reply {
                 }
             }
             Reply::Opened { clock } => {
-                out.put_u8(9);
+                out.put_u8(8);
                 out.put_u64_le(clock.0);
             }
             Reply::Cluster(_) => {
@@ -300,8 +292,7 @@ impl Reply {
                 revision: Some(Revision(reader.varint()?)).filter(|revision| *revision != Revision(0)),
                 at: Index(reader.varint()?),
             },
-            7 => Reply::Counted { value: reader.u64()? as i64, receipt: decode_receipt(reader)? },
-            8 => {
+            7 => {
                 let (at, revision) = (Index(reader.varint()?), Revision(reader.varint()?));
                 let count = reader.count(1)?;
                 if count > GET_MANY_KEYS_MAX {
@@ -314,7 +305,7 @@ impl Reply {
                 }
                 Reply::Values { rows, at, revision }
             }
-            9 => Reply::Opened { clock: HybridClock(reader.u64()?) },
+            8 => Reply::Opened { clock: HybridClock(reader.u64()?) },
             _ => return Err(Malformed("unknown kind of reply")),
         })
     }
@@ -326,16 +317,32 @@ fn encode_receipt(receipt: &Receipt, out: &mut BytesMut) {
     put_varint(out, receipt.index.0);
     put_varint(out, receipt.revision.0);
     put_varint(out, receipt.copies.into());
+    put_varint(out, receipt.lacking.len() as u64);
+    for node in &receipt.lacking {
+        put_varint(out, node.0);
+    }
+    put_varint(out, receipt.sums.len() as u64);
+    for sum in &receipt.sums {
+        out.put_i64_le(*sum);
+    }
 }
 
 fn decode_receipt(reader: &mut Reader) -> Result<Receipt, Malformed> {
-    Ok(Receipt {
+    let mut receipt = Receipt {
         shard: ShardId(reader.varint()? as u32),
         term: Term(reader.varint()?),
         index: Index(reader.varint()?),
         revision: Revision(reader.varint()?),
         copies: reader.varint()? as u32,
-    })
+        ..Receipt::default()
+    };
+    for _ in 0..reader.count(1)? {
+        receipt.lacking.push(NodeId(reader.varint()?));
+    }
+    for _ in 0..reader.count(8)? {
+        receipt.sums.push(reader.u64()? as i64);
+    }
+    Ok(receipt)
 }
 
 fn encode_row(row: &Row, out: &mut BytesMut) {
@@ -345,15 +352,4 @@ fn encode_row(row: &Row, out: &mut BytesMut) {
 
 fn decode_row(reader: &mut Reader) -> Result<Row, Malformed> {
     Ok(Row { revision: Revision(reader.varint()?), value: reader.bytes(VALUE_BYTES_MAX)? })
-}
-
-/// Roles as they are shown to people.
-impl std::fmt::Display for Role {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Role::Leader => "leader",
-            Role::Follower => "follower",
-            Role::Candidate => "candidate",
-        })
-    }
 }

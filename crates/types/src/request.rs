@@ -2,10 +2,11 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::limits::{GET_MANY_BYTES_MAX, GET_MANY_KEYS_MAX, KEY_BYTES_MAX, NAME_BYTES_MAX, VALUE_BYTES_MAX};
+use crate::key::{invalid, validate_key};
+use crate::limits::{GET_MANY_BYTES_MAX, GET_MANY_KEYS_MAX, KEY_BYTES_MAX};
 use crate::wire::{Malformed, Reader, put_bytes, put_varint};
 use crate::write::{decode_parts, encode_parts, validate_parts, weight_of};
-use crate::{Code, Failure, Index, NodeId, Part, ShardId, Slot, slot_of};
+use crate::{Change, Failure, Index, NodeId, Part, ShardId, Slot, slot_of};
 
 /// Names one request inside a node, from when it comes in until it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -82,32 +83,12 @@ pub enum Request {
         /// How fresh.
         consistency: Consistency,
     },
-    /// Sets one key. Answer: [`Reply::Written`](crate::Reply::Written).
-    Put {
-        /// The key.
-        key: Bytes,
-        /// Its new value.
-        value: Bytes,
-    },
-    /// Removes one key, there or not. Answer: [`Reply::Written`](crate::Reply::Written).
-    Delete {
-        /// The key.
-        key: Bytes,
-    },
-    /// Changes several keys of one shard, if all conditions are met: all of them or none. Answer:
-    /// [`Reply::Written`](crate::Reply::Written) or [`Reply::NotMet`](crate::Reply::NotMet).
+    /// Changes keys of one shard, if all conditions are met: all of them or none. Answer:
+    /// [`Reply::Written`](crate::Reply::Written) or [`Reply::NotMet`](crate::Reply::NotMet); a failure if something is to
+    /// be added to what is no number, or if the sum has more than 64 bits.
     Write {
         /// At least one, and no key twice.
         parts: Vec<Part>,
-    },
-    /// Adds to a key's value, which is a decimal number; a key that is not there counts as 0. Answer:
-    /// [`Reply::Counted`](crate::Reply::Counted); a failure if the value is no number, or if the sum has more than 64
-    /// bits.
-    Increment {
-        /// The key.
-        key: Bytes,
-        /// What to add.
-        by: i64,
     },
     /// Reads several keys of one shard at one index. Answer: [`Reply::Values`](crate::Reply::Values).
     GetMany {
@@ -142,6 +123,26 @@ pub enum Request {
 }
 
 impl Request {
+    /// Sets one key, whatever it was.
+    pub fn put(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Request {
+        Request::change(key, Change::put(value))
+    }
+
+    /// Removes one key, there or not.
+    pub fn delete(key: impl Into<Bytes>) -> Request {
+        Request::change(key, Change::DELETE)
+    }
+
+    /// Adds to one key's value.
+    pub fn increment(key: impl Into<Bytes>, by: i64) -> Request {
+        Request::change(key, Change::Add(by))
+    }
+
+    /// Changes one key, whatever it was.
+    pub fn change(key: impl Into<Bytes>, change: Change) -> Request {
+        Request::Write { parts: vec![Part::new(key, change)] }
+    }
+
     /// Whether sending it twice could do something twice.
     pub fn is_write(&self) -> bool {
         matches!(self, Request::Digest { .. }) || self.takes_stamp()
@@ -149,10 +150,7 @@ impl Request {
 
     /// Whether it can be part of a session: it writes to keys.
     pub fn takes_stamp(&self) -> bool {
-        matches!(
-            self,
-            Request::Put { .. } | Request::Delete { .. } | Request::Write { .. } | Request::Increment { .. }
-        )
+        matches!(self, Request::Write { .. })
     }
 
     /// The slot of the key it is about, if it is about one; of the first one, if it is about several.
@@ -163,10 +161,7 @@ impl Request {
     /// The keys that it is about. They must be of one shard.
     pub fn keys(&self) -> impl Iterator<Item = &Bytes> {
         let (key, keys, parts) = match self {
-            Request::Get { key, .. }
-            | Request::Put { key, .. }
-            | Request::Delete { key }
-            | Request::Increment { key, .. } => (Some(key), &[][..], &[][..]),
+            Request::Get { key, .. } => (Some(key), &[][..], &[][..]),
             Request::GetMany { keys, .. } => (None, &keys[..], &[][..]),
             Request::Write { parts } => (None, &[][..], &parts[..]),
             _ => (None, &[][..], &[][..]),
@@ -178,10 +173,7 @@ impl Request {
     pub fn weight(&self) -> usize {
         const OVERHEAD: usize = 64;
         match self {
-            Request::Get { key, .. } | Request::Delete { key } | Request::Increment { key, .. } => {
-                key.len() + OVERHEAD
-            }
-            Request::Put { key, value } => key.len() + value.len() + OVERHEAD,
+            Request::Get { key, .. } => key.len() + OVERHEAD,
             Request::Write { parts } => weight_of(parts) + OVERHEAD,
             Request::GetMany { keys, .. } => keys_weight(keys) + OVERHEAD,
             Request::Scan(scan) => scan.from.len() + scan.prefix.len() + OVERHEAD,
@@ -192,10 +184,7 @@ impl Request {
     /// Refuses what no node would take: keys and values outside their limits.
     pub fn validate(&self) -> Result<(), Failure> {
         match self {
-            Request::Get { key, .. } | Request::Delete { key } | Request::Increment { key, .. } => {
-                validate_key(key)
-            }
-            Request::Put { key, value } => validate_key(key).and_then(|()| validate_value(value)),
+            Request::Get { key, .. } => validate_key(key),
             Request::Write { parts } => validate_parts(parts),
             Request::GetMany { keys, .. } => validate_keys(keys),
             _ => Ok(()),
@@ -209,14 +198,16 @@ impl Request {
                 out.put_slice(&[1, consistency.encode()]);
                 put_bytes(out, key);
             }
-            Request::Put { key, value } => {
-                out.put_u8(2);
-                put_bytes(out, key);
-                put_bytes(out, value);
+            Request::GetMany { keys, consistency } => {
+                out.put_slice(&[2, consistency.encode()]);
+                put_varint(out, keys.len() as u64);
+                for key in keys {
+                    put_bytes(out, key);
+                }
             }
-            Request::Delete { key } => {
+            Request::Write { parts } => {
                 out.put_u8(3);
-                put_bytes(out, key);
+                encode_parts(parts, out);
             }
             Request::Scan(scan) => {
                 out.put_u8(4);
@@ -238,27 +229,11 @@ impl Request {
                 put_varint(out, shard.0.into());
                 put_varint(out, index.0);
             }
-            Request::ClusterState => out.put_u8(7),
-            Request::Write { parts } => {
-                out.put_u8(8);
-                encode_parts(parts, out);
-            }
-            Request::Increment { key, by } => {
-                out.put_u8(9);
-                put_bytes(out, key);
-                out.put_i64_le(*by);
-            }
-            Request::GetMany { keys, consistency } => {
-                out.put_slice(&[10, consistency.encode()]);
-                put_varint(out, keys.len() as u64);
-                for key in keys {
-                    put_bytes(out, key);
-                }
-            }
             Request::OpenSession { shard } => {
-                out.put_u8(11);
+                out.put_u8(7);
                 put_varint(out, shard.0.into());
             }
+            Request::ClusterState => out.put_u8(8),
         }
     }
 
@@ -269,8 +244,19 @@ impl Request {
                 let consistency = Consistency::decode(reader)?;
                 Request::Get { key: reader.bytes(KEY_BYTES_MAX)?, consistency }
             }
-            2 => Request::Put { key: reader.bytes(KEY_BYTES_MAX)?, value: reader.bytes(VALUE_BYTES_MAX)? },
-            3 => Request::Delete { key: reader.bytes(KEY_BYTES_MAX)? },
+            2 => {
+                let consistency = Consistency::decode(reader)?;
+                let count = reader.count(1)?;
+                if count > GET_MANY_KEYS_MAX {
+                    return Err(Malformed("too many keys to read at once"));
+                }
+                let mut keys = Vec::with_capacity(count);
+                for _ in 0..count {
+                    keys.push(reader.bytes(KEY_BYTES_MAX)?);
+                }
+                Request::GetMany { keys, consistency }
+            }
+            3 => Request::Write { parts: decode_parts(reader)? },
             4 => Request::Scan(Scan {
                 shard: ShardId(reader.varint()? as u32),
                 at: reader.varint()?.checked_sub(1).map(Index),
@@ -286,47 +272,11 @@ impl Request {
                 shard: ShardId(reader.varint()? as u32),
                 index: Index(reader.varint()?),
             },
-            7 => Request::ClusterState,
-            8 => Request::Write { parts: decode_parts(reader)? },
-            9 => Request::Increment { key: reader.bytes(KEY_BYTES_MAX)?, by: reader.u64()? as i64 },
-            10 => {
-                let consistency = Consistency::decode(reader)?;
-                let count = reader.count(1)?;
-                if count > GET_MANY_KEYS_MAX {
-                    return Err(Malformed("too many keys to read at once"));
-                }
-                let mut keys = Vec::with_capacity(count);
-                for _ in 0..count {
-                    keys.push(reader.bytes(KEY_BYTES_MAX)?);
-                }
-                Request::GetMany { keys, consistency }
-            }
-            11 => Request::OpenSession { shard: ShardId(reader.varint()? as u32) },
+            7 => Request::OpenSession { shard: ShardId(reader.varint()? as u32) },
+            8 => Request::ClusterState,
             _ => return Err(Malformed("unknown kind of request")),
         })
     }
-}
-
-/// A refusal of what no retry can mend.
-pub(crate) fn invalid(message: String) -> Result<(), Failure> {
-    Err(Failure::rejected(Code::InvalidArgument, message))
-}
-
-pub(crate) fn validate_key(key: &[u8]) -> Result<(), Failure> {
-    if key.is_empty() {
-        return invalid(format!("empty key: a key has 1 to {KEY_BYTES_MAX} bytes"));
-    }
-    if key.len() > KEY_BYTES_MAX {
-        return invalid(format!("key of {} bytes: the limit is {KEY_BYTES_MAX}", key.len()));
-    }
-    Ok(())
-}
-
-pub(crate) fn validate_value(value: &[u8]) -> Result<(), Failure> {
-    if value.len() > VALUE_BYTES_MAX {
-        return invalid(format!("value of {} bytes: the limit is {VALUE_BYTES_MAX}", value.len()));
-    }
-    Ok(())
 }
 
 fn keys_weight(keys: &[Bytes]) -> usize {
@@ -347,11 +297,4 @@ fn validate_keys(keys: &[Bytes]) -> Result<(), Failure> {
         return invalid(format!("{bytes} bytes of keys to read at once: the limit is {GET_MANY_BYTES_MAX}"));
     }
     Ok(())
-}
-
-/// A name that an operator may give to a node: 1 to 64 letters, digits, `-`, `_` or `.`.
-pub fn is_name(name: &str) -> bool {
-    !name.is_empty()
-        && name.len() <= NAME_BYTES_MAX
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }

@@ -10,10 +10,10 @@ use ringfort_proto::unary::{into_get, into_get_many, into_open_session, into_rec
 use ringfort_proto::v1::cluster_server::{Cluster, ClusterServer};
 use ringfort_proto::v1::kv_server::{Kv, KvServer};
 use ringfort_proto::v1::{self, SessionRequest, SessionResponse};
-use ringfort_proto::writes::{Call, into_delete, into_increment, into_put, into_write};
+use ringfort_proto::writes::{into_delete, into_increment, into_put, into_write};
 use ringfort_types::{
-    ClusterState, Failure, HybridClock, Index, NodeId, NodeState, Receipt, Reply, Request, Revision, Row,
-    ShardId, ShardState, Slot, Stamp, Term,
+    Call, Change, ClusterState, Failure, HybridClock, Index, NodeId, NodeState, Part, Receipt, Reply,
+    Request, Revision, Row, ShardId, ShardState, Slot, Stamp, Term,
 };
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
@@ -134,7 +134,11 @@ pub(crate) fn fine(request: &Request) -> Reply {
             let row = |key: &bytes::Bytes| Some(Row { value: key.clone(), revision: Revision(1) });
             Reply::Values { rows: keys.iter().map(row).collect(), at: Index(1), revision: Revision(1) }
         }
-        Request::Increment { by, .. } => Reply::Counted { value: *by, receipt: Receipt::default() },
+        Request::Write { parts } => {
+            let sum = |part: &Part| if let Change::Add(by) = part.change { Some(by) } else { None };
+            let sums = parts.iter().filter_map(sum).collect();
+            Reply::Written(Receipt { copies: 2, sums, ..Receipt::default() })
+        }
         _ => Reply::Written(Receipt { copies: 2, ..Receipt::default() }),
     }
 }
@@ -275,7 +279,7 @@ impl Kv for Service {
                 service.0.frames.fetch_add(1, Ordering::Relaxed);
                 let mut results = Vec::new();
                 for op in frame.ops {
-                    let (kind, call) = call_of(op.request).unwrap();
+                    let (kind, call) = call_of(op.request, op.timeout_ms).unwrap();
                     match service.act(&call) {
                         Act::Reply(reply) => results.push(result_of(op.id, kind, None, reply)),
                         Act::Hint(reply, leader) => results.push(result_of(op.id, kind, Some(leader), reply)),

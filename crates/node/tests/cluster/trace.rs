@@ -111,7 +111,7 @@ fn message_shown(message: &PeerMessage) -> Option<String> {
         | PeerMessage::SnapshotChunk(_)
         | PeerMessage::SnapshotReply(_)
         | PeerMessage::Refused { .. } => None,
-        PeerMessage::Raft { shard, message } => match inspect(message) {
+        PeerMessage::Raft(RaftMessage { shard, message }) => match inspect(message) {
             Ok(Seen { kind: SeenKind::Heartbeat | SeenKind::HeartbeatReply, .. }) => None,
             Ok(Seen { kind: SeenKind::Append, term, index, log_term, commit, entries, .. }) => {
                 let entries = if entries == 1 { "1 entry".to_owned() } else { format!("{entries} entries") };

@@ -268,7 +268,7 @@ impl World {
             Effect::Refuse { link, reason } => {
                 let to = NodeId(link + 1);
                 let incarnation = Incarnation(self.disks[n].incarnation);
-                let messages = vec![PeerMessage::Refused { reason }];
+                let messages = vec![PeerMessage::Refused(Refusal { reason })];
                 let frame = PeerFrame { from, to, incarnation, cluster, epoch, messages };
                 self.queue.push((link as usize, Event::Peer { link: n as u64, frame }));
             }

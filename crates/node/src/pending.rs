@@ -1,0 +1,74 @@
+//! A call on its way through a node.
+
+use ringfort_types::{Call, Code, Copies, Door, Durability, Failure, Outcome, Principal, Token};
+
+/// A call that has been admitted and must be answered exactly once.
+#[derive(Clone, Debug)]
+pub(crate) struct Pending {
+    pub(crate) token: Token,
+    pub(crate) call: Call,
+    /// When its client gives up, on the monotonic clock.
+    pub(crate) deadline_us: u64,
+    /// Not to be passed on before this; the last try failed.
+    pub(crate) retry_at_us: u64,
+    /// A node that it was passed on to is gone, and may have done it: no later failure means that nothing happened.
+    pub(crate) in_doubt: bool,
+}
+
+/// Who waits for a write that has been proposed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waiter {
+    pub(crate) token: Token,
+    pub(crate) deadline_us: u64,
+    pub(crate) weight: usize,
+    pub(crate) durability: Durability,
+    pub(crate) who: Principal,
+    pub(crate) door: Door,
+    pub(crate) in_doubt: bool,
+}
+
+impl Waiter {
+    /// In the place of one that has been answered already.
+    pub(crate) const NOBODY: Waiter = Waiter {
+        token: Token::NOBODY,
+        deadline_us: u64::MAX,
+        weight: 0,
+        durability: Durability { copies: Copies::Majority, patience_ms: 0 },
+        who: Principal::NOBODY,
+        door: Door::V1,
+        in_doubt: false,
+    };
+}
+
+impl Pending {
+    pub(crate) fn waiter(&self) -> Waiter {
+        let Pending { token, deadline_us, in_doubt, .. } = *self;
+        let Call { durability, who, door, .. } = self.call;
+        Waiter { token, deadline_us, weight: self.call.weight(), durability, who, door, in_doubt }
+    }
+}
+
+/// A failure as it is after an earlier try whose fate is not known. What the shard itself has said of the write stands: it
+/// knows the stamp, and so what became of the earlier try.
+pub(crate) fn after_doubt(failure: Failure) -> Failure {
+    match failure.code {
+        Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange | Code::SessionGap => failure,
+        _ => Failure { outcome: Outcome::Unknown, ..failure },
+    }
+}
+
+/// What a client is told when nobody could take its request in time. Nothing has happened.
+pub(crate) fn no_leader(shard: &str, reachable: usize, replicas: usize) -> Failure {
+    let message = if reachable * 2 > replicas {
+        format!(
+            "{shard} has no leader yet ({reachable} of its {replicas} replicas can be reached): try again"
+        )
+    } else {
+        format!(
+            "no quorum: {reachable} of {shard}'s {replicas} replicas can be reached, {} are needed: start the missing \
+             nodes",
+            replicas / 2 + 1
+        )
+    };
+    Failure::rejected(Code::Unavailable, message)
+}

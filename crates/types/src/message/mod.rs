@@ -1,0 +1,172 @@
+//! What nodes say to each other: a file for each family of messages, with their codecs.
+//!
+//! A frame is everything that one node has to tell another after one turn: one write to the socket, one
+//! event at the other end. Every frame names its sender's data directory and the layout it goes by, so that
+//! a wiped disk or a stranger is noticed at once. Frames are not stored; both ends run one version.
+//!
+//! ```text
+//! frame   = version u8 (1) | from varint | to varint | incarnation u64 | cluster u64 | epoch varint |
+//!           count varint | message × count
+//! message = kind u8 | fields, as in the message's file
+//! ```
+
+mod birth;
+mod forward;
+mod raft;
+mod reads;
+mod report;
+mod snapshot;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::limits::PEER_FRAME_MESSAGES_MAX;
+use crate::wire::{Malformed, Reader, put_varint};
+use crate::{Epoch, Incarnation, NodeId};
+
+pub use birth::{BirthStage, Hello};
+pub use forward::{Answer, Forward};
+pub use raft::{RaftMessage, Refusal};
+pub use reads::{ReadIndex, ReadIndexReply, ReadProbe, ReadProbeReply};
+pub use report::{NodeReport, ReplicaReport, Role};
+pub use snapshot::{SnapshotChunk, SnapshotReply, SnapshotVerdict};
+
+const FRAME_VERSION: u8 = 1;
+
+/// A kind of message, beside its codec.
+trait Wire: Sized {
+    /// Its number in a frame.
+    const KIND: u8;
+
+    fn encode(&self, out: &mut BytesMut);
+
+    fn decode(reader: &mut Reader) -> Result<Self, Malformed>;
+
+    /// Its size for the purpose of bounds.
+    fn weight(&self) -> usize;
+}
+
+/// Makes the message type of its kinds, each of which names itself once.
+macro_rules! messages {
+    ($($(#[$doc:meta])* $name:ident($kind:ty),)*) => {
+        /// One message between nodes.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub enum PeerMessage {
+            $($(#[$doc])* $name($kind),)*
+        }
+
+        impl PeerMessage {
+            /// Its size for the purpose of bounds.
+            pub fn weight(&self) -> usize {
+                const OVERHEAD: usize = 16;
+                OVERHEAD + match self { $(PeerMessage::$name(message) => message.weight(),)* }
+            }
+
+            fn encode(&self, out: &mut BytesMut) {
+                match self {
+                    $(PeerMessage::$name(message) => {
+                        out.put_u8(<$kind>::KIND);
+                        message.encode(out);
+                    })*
+                }
+            }
+
+            fn decode(reader: &mut Reader) -> Result<PeerMessage, Malformed> {
+                Ok(match reader.u8()? {
+                    $(<$kind>::KIND => PeerMessage::$name(<$kind>::decode(reader)?),)*
+                    _ => return Err(Malformed("unknown kind of peer message")),
+                })
+            }
+        }
+
+        $(impl From<$kind> for PeerMessage {
+            fn from(message: $kind) -> PeerMessage {
+                PeerMessage::$name(message)
+            }
+        })*
+    };
+}
+
+messages! {
+    /// Who I am.
+    Hello(Hello),
+    /// I won't work with you.
+    Refused(Refusal),
+    /// A message between two replicas of a shard.
+    Raft(RaftMessage),
+    /// Please do this.
+    Forward(Forward),
+    /// This came of it.
+    Answer(Answer),
+    /// Are you still with me?
+    ReadProbe(ReadProbe),
+    /// The answer to it.
+    ReadProbeReply(ReadProbeReply),
+    /// How I am.
+    Report(NodeReport),
+    /// Part of a table. Goes after everything else that waits, so that nothing waits for a table.
+    SnapshotChunk(SnapshotChunk),
+    /// The answer to it.
+    SnapshotReply(SnapshotReply),
+    /// At which index may I read?
+    ReadIndex(ReadIndex),
+    /// The answer to it.
+    ReadIndexReply(ReadIndexReply),
+}
+
+/// Everything that one node tells another after one turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerFrame {
+    /// Who speaks.
+    pub from: NodeId,
+    /// To whom; a frame that went astray is dropped.
+    pub to: NodeId,
+    /// The speaker's data directory.
+    pub incarnation: Incarnation,
+    /// The speaker's cluster; 0 before birth.
+    pub cluster: u64,
+    /// The speaker's layout; 0 before birth.
+    pub epoch: Epoch,
+    /// In order.
+    pub messages: Vec<PeerMessage>,
+}
+
+impl PeerFrame {
+    /// The frame's bytes.
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(256);
+        out.put_u8(FRAME_VERSION);
+        put_varint(&mut out, self.from.0);
+        put_varint(&mut out, self.to.0);
+        out.put_u64_le(self.incarnation.0);
+        out.put_u64_le(self.cluster);
+        put_varint(&mut out, self.epoch.0);
+        put_varint(&mut out, self.messages.len() as u64);
+        for message in &self.messages {
+            message.encode(&mut out);
+        }
+        out.freeze()
+    }
+
+    /// Reads what [`PeerFrame::encode`] wrote.
+    pub fn decode(bytes: Bytes) -> Result<PeerFrame, Malformed> {
+        let mut reader = Reader::new(bytes);
+        if reader.u8()? != FRAME_VERSION {
+            return Err(Malformed("unknown version of a peer frame"));
+        }
+        let from = NodeId(reader.varint()?);
+        let to = NodeId(reader.varint()?);
+        let incarnation = Incarnation(reader.u64()?);
+        let cluster = reader.u64()?;
+        let epoch = Epoch(reader.varint()?);
+        let count = reader.count(1)?;
+        if count > PEER_FRAME_MESSAGES_MAX {
+            return Err(Malformed("too many messages in a peer frame"));
+        }
+        let mut messages = Vec::new();
+        for _ in 0..count {
+            messages.push(PeerMessage::decode(&mut reader)?);
+        }
+        reader.finish()?;
+        Ok(PeerFrame { from, to, incarnation, cluster, epoch, messages })
+    }
+}

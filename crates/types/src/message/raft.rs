@@ -1,0 +1,61 @@
+//! Raft's own messages, which are opaque bytes here, and refusals.
+
+use bytes::{Bytes, BytesMut};
+
+use super::Wire;
+use crate::ShardId;
+use crate::wire::{Malformed, Reader, put_bytes, put_varint};
+
+/// Raft messages hold entries; one may be larger than a value by its framing.
+const RAFT_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Longest refusal.
+const REASON_BYTES_MAX: usize = 4096;
+
+/// A message between two replicas of a shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RaftMessage {
+    /// Whose.
+    pub shard: ShardId,
+    /// In `consensus`' encoding.
+    pub message: Bytes,
+}
+
+/// "I won't work with you, for this reason."
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// One line for people: what is wrong and what to do.
+    pub reason: String,
+}
+
+impl Wire for RaftMessage {
+    const KIND: u8 = 3;
+
+    fn encode(&self, out: &mut BytesMut) {
+        put_varint(out, self.shard.0.into());
+        put_bytes(out, &self.message);
+    }
+
+    fn decode(reader: &mut Reader) -> Result<RaftMessage, Malformed> {
+        Ok(RaftMessage { shard: ShardId(reader.varint()? as u32), message: reader.bytes(RAFT_BYTES_MAX)? })
+    }
+
+    fn weight(&self) -> usize {
+        self.message.len()
+    }
+}
+
+impl Wire for Refusal {
+    const KIND: u8 = 2;
+
+    fn encode(&self, out: &mut BytesMut) {
+        put_bytes(out, &self.reason.as_bytes()[..self.reason.floor_char_boundary(REASON_BYTES_MAX)]);
+    }
+
+    fn decode(reader: &mut Reader) -> Result<Refusal, Malformed> {
+        Ok(Refusal { reason: reader.string(REASON_BYTES_MAX)? })
+    }
+
+    fn weight(&self) -> usize {
+        self.reason.len()
+    }
+}
