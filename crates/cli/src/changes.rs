@@ -3,6 +3,7 @@
 //! ```text
 //! put    <TAB> key <TAB> value [<TAB> condition]
 //! delete <TAB> key [<TAB> condition]
+//! add    <TAB> key <TAB> number [<TAB> condition]
 //! check  <TAB> key <TAB> condition
 //! condition = if-absent | if-present | if-revision=N | if-value=V
 //! ```
@@ -71,19 +72,21 @@ fn parse(line: &[u8]) -> Result<Part, String> {
     let shape = match verb {
         b"put" => "put<TAB>KEY<TAB>VALUE",
         b"delete" => "delete<TAB>KEY",
+        b"add" => "add<TAB>KEY<TAB>NUMBER",
         b"check" => "check<TAB>KEY<TAB>CONDITION",
         other => {
             let other = other[..other.len().min(64)].escape_ascii();
             return Err(format!(
-                "it begins with \"{other}\": a line is put, delete or check, a tab, and the rest"
+                "it begins with \"{other}\": a line is put, delete, add or check, a tab, and the rest"
             ));
         }
     };
     let lacks = || format!("something is missing: the line is {shape}");
     let key = unescaped(fields.next().ok_or_else(lacks)?)?;
     let change = match verb {
-        b"put" => Change::Put(unescaped(fields.next().ok_or_else(lacks)?)?),
-        b"delete" => Change::Delete,
+        b"put" => Change::put(unescaped(fields.next().ok_or_else(lacks)?)?),
+        b"delete" => Change::DELETE,
+        b"add" => Change::Add(number(fields.next().ok_or_else(lacks)?)?),
         _ => Change::Keep,
     };
     let condition = fields.next().map(condition).transpose()?;
@@ -117,6 +120,14 @@ fn condition(field: &[u8]) -> Result<Condition, String> {
     Err(format!("\"{field}\" is no condition: there are {CONDITIONS}"))
 }
 
+fn number(field: &[u8]) -> Result<i64, String> {
+    let number = std::str::from_utf8(field).ok().and_then(|number| number.parse().ok());
+    number.ok_or_else(|| {
+        let field = field[..field.len().min(64)].escape_ascii();
+        format!("\"{field}\" is not a whole number from -2^63 to 2^63-1")
+    })
+}
+
 fn unescaped(field: &[u8]) -> Result<Bytes, String> {
     let mut bytes = Vec::with_capacity(field.len());
     unescape_into(&mut bytes, field).map_err(|bad| bad.to_string())?;
@@ -125,10 +136,12 @@ fn unescaped(field: &[u8]) -> Result<Bytes, String> {
 
 fn with(write: Write, Part { key, condition, change }: Part) -> Write {
     match (change, condition) {
-        (Change::Put(value), None) => write.put(key, value),
-        (Change::Put(value), Some(condition)) => write.put_if(key, value, condition),
-        (Change::Delete, None) => write.delete(key),
-        (Change::Delete, Some(condition)) => write.delete_if(key, condition),
+        (Change::Put(new), None) => write.put(key, new.value),
+        (Change::Put(new), Some(condition)) => write.put_if(key, new.value, condition),
+        (Change::Delete { .. }, None) => write.delete(key),
+        (Change::Delete { .. }, Some(condition)) => write.delete_if(key, condition),
+        (Change::Add(by), None) => write.add(key, by),
+        (Change::Add(by), Some(condition)) => write.add_if(key, by, condition),
         (Change::Keep, Some(condition)) => write.check(key, condition),
         // Refused above.
         (Change::Keep, None) => write,
@@ -152,14 +165,16 @@ mod tests {
     #[test]
     fn every_kind_of_line_is_what_it_says() {
         let text = b"put\ta\t1\nput\tb\t\tif-absent\ndelete\tc\ndelete\td\tif-revision=7\n\
-            check\te\tif-value=x\\ty\nput\tf\tif-absent\tif-present";
+            check\te\tif-value=x\\ty\nput\tf\tif-absent\tif-present\nadd\tg\t-2\nadd\th\t1\tif-present";
         let expected = Write::new()
             .put("a", "1")
             .put_if("b", "", Condition::Absent)
             .delete("c")
             .delete_if("d", Condition::Revision(Revision(7)))
             .check("e", Condition::Value("x\ty".into()))
-            .put_if("f", "if-absent", Condition::Present);
+            .put_if("f", "if-absent", Condition::Present)
+            .add("g", -2)
+            .add_if("h", 1, Condition::Present);
         assert_eq!(read(&mut &text[..]).expect("is right"), Some(expected));
         assert!(read(&mut &b""[..]).expect("is right").is_none());
     }
@@ -172,6 +187,7 @@ mod tests {
             (b"put\ta", "the line is put<TAB>KEY<TAB>VALUE"),
             (b"delete", "the line is delete<TAB>KEY"),
             (b"check\ta", "check needs a condition"),
+            (b"add\ta\tx", "\"x\" is not a whole number"),
             (b"put\t\t1", "empty key"),
             (b"put\ta\t1\tif-absent\tx", "a tab too many"),
             (b"put\ta\t1\tabsent", "\"absent\" is no condition"),

@@ -50,6 +50,19 @@ impl Write {
         self.part(key, Some(condition), Change::DELETE)
     }
 
+    /// Adds to a key's value, which is a decimal number; a key that is not there counts as 0. The sums of all such parts are
+    /// in [`Receipt::sums`](ringfort_types::Receipt::sums), in their order.
+    #[must_use]
+    pub fn add(self, key: impl Into<Bytes>, by: i64) -> Write {
+        self.part(key, None, Change::Add(by))
+    }
+
+    /// Adds to a key's value, under a condition on it.
+    #[must_use]
+    pub fn add_if(self, key: impl Into<Bytes>, by: i64, condition: Condition) -> Write {
+        self.part(key, Some(condition), Change::Add(by))
+    }
+
     /// Leaves a key as it is, and makes all that is to be done depend on it.
     #[must_use]
     pub fn check(self, key: impl Into<Bytes>, condition: Condition) -> Write {

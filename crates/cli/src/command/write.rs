@@ -21,6 +21,7 @@ use crate::{changes, condition};
     after_help = "Examples:\n  printf 'put\\t{u1}name\\tAda\\ndelete\\t{u1}draft\\n' | ringfort write\n  \
     ringfort write --file changes.tsv\n  ringfort write --file changes.tsv --json\n\n\
     Lines, with tabs between the fields:\n  put     KEY  VALUE [CONDITION]\n  delete  KEY  [CONDITION]\n  \
+    add     KEY  NUMBER [CONDITION]      adds to the number that the key has; not there counts as 0\n  \
     check   KEY  CONDITION               changes nothing; the write depends on it\n\
     CONDITION is if-absent, if-present, if-revision=N or if-value=V. In keys and values, tabs, newlines, carriage returns \
     and backslashes are written \\t, \\n, \\r and \\\\, as in the files of `import`.\n\n\
