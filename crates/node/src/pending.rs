@@ -52,7 +52,7 @@ impl Pending {
 /// knows the stamp, and so what became of the earlier try.
 pub(crate) fn after_doubt(failure: Failure) -> Failure {
     match failure.code {
-        Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange | Code::SessionGap => failure,
+        Code::FailedPrecondition | Code::OutOfRange => failure,
         _ => Failure { outcome: Outcome::Unknown, ..failure },
     }
 }

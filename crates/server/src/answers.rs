@@ -5,9 +5,6 @@
 //! session has a number of its own, never used again in this boot, and a [`Sink`] that collects answers until
 //! its stream takes them all at once. A token of another node goes into that node's outbox.
 //!
-//! An answer may also be a *read still to be done*: the value is then fetched from the table by the task that
-//! asked, so that neither the core nor the apply thread waits for a disk.
-//!
 //! Invariants: whoever is gone gets nothing and holds nothing up; a session that does not take its answers is
 //! cut off at [`ANSWER_BYTES_MAX`].
 
@@ -16,51 +13,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::task::Waker;
 
-use ringfort_node::ReadJob;
-use ringfort_types::{Answer, Index, NodeId, Reply, Request, ShardId, Token};
+use ringfort_types::{Answer, NodeId, Token};
 use tokio::sync::oneshot;
 
+use crate::delivery::Delivery;
 use crate::outbox::{Item, Outbox};
 
 /// Most bytes of answers that wait for one session to take them.
 pub(crate) const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// The connection that all single calls share.
 const CALLS: u32 = 0;
-
-/// What became of a request.
-#[derive(Debug)]
-pub(crate) enum What {
-    /// This.
-    Reply {
-        /// The answer.
-        reply: Reply,
-        /// The node to ask next time, if it wasn't this one.
-        leader: Option<NodeId>,
-    },
-    /// It can be read now, by whoever asked.
-    Read(ReadAt),
-}
-
-/// A read whose index is settled.
-#[derive(Debug)]
-pub(crate) struct ReadAt {
-    pub(crate) shard: ShardId,
-    pub(crate) at: Index,
-    pub(crate) request: Request,
-}
-
-impl What {
-    pub(crate) fn reply(reply: Reply) -> What {
-        What::Reply { reply, leader: None }
-    }
-
-    fn weight(&self) -> usize {
-        match self {
-            What::Reply { reply, .. } => reply.weight(),
-            What::Read(read) => read.request.weight(),
-        }
-    }
-}
 
 /// Everyone who waits for an answer.
 #[derive(Debug)]
@@ -69,7 +31,7 @@ pub(crate) struct Answers {
     next_connection: AtomicU32,
     next_call: AtomicU32,
     sessions: RwLock<BTreeMap<u32, Arc<Sink>>>,
-    calls: Mutex<HashMap<u32, oneshot::Sender<What>>>,
+    calls: Mutex<HashMap<u32, oneshot::Sender<Delivery>>>,
     outboxes: Vec<Option<Arc<Outbox>>>,
 }
 
@@ -110,7 +72,7 @@ impl Answers {
     }
 
     /// A token for one call, and where its answer comes.
-    pub(crate) fn open_call(&self) -> (Token, oneshot::Receiver<What>) {
+    pub(crate) fn open_call(&self) -> (Token, oneshot::Receiver<Delivery>) {
         let (sender, receiver) = oneshot::channel();
         let slot = self.next_call.fetch_add(1, Ordering::Relaxed);
         // Slots come round after 2^32 calls; one that still waits then (none lives longer than a minute) is
@@ -126,22 +88,22 @@ impl Answers {
 
     /// Hands over what became of these requests. Wakes each session once, however many of its requests there
     /// are, as long as they come together.
-    pub(crate) fn deliver(&self, batch: impl IntoIterator<Item = (Token, What)>) {
+    pub(crate) fn deliver(&self, batch: impl IntoIterator<Item = (Token, Delivery)>) {
         let sessions = self.sessions.read().unwrap_or_else(PoisonError::into_inner);
         let mut current: Option<(u32, MutexGuard<'_, Collected>)> = None;
         let mut wakers: Vec<Waker> = Vec::new();
         let mut calls = None;
         let mut abroad: BTreeMap<NodeId, Vec<Item>> = BTreeMap::new();
-        for (token, what) in batch {
+        for (token, delivery) in batch {
             if token.origin != self.me {
-                abroad.entry(token.origin).or_default().push(item(token, what));
+                abroad.entry(token.origin).or_default().push(item(token, delivery));
                 continue;
             }
             let (connection, slot) = ((token.id >> 32) as u32, token.id as u32);
             if connection == CALLS {
                 let calls = calls.get_or_insert_with(|| self.calls());
                 if let Some(sender) = calls.remove(&slot) {
-                    let _gone = sender.send(what);
+                    let _gone = sender.send(delivery);
                 }
                 continue;
             }
@@ -150,8 +112,8 @@ impl Answers {
                 current = sessions.get(&connection).map(|sink| (connection, sink.lock()));
             }
             if let Some((_, collected)) = &mut current {
-                collected.bytes += what.weight();
-                collected.ready.push((slot, what));
+                collected.bytes += delivery.weight();
+                collected.ready.push((slot, delivery));
                 wakers.extend(collected.waker.take());
             }
         }
@@ -179,20 +141,15 @@ impl Answers {
         }
     }
 
-    fn calls(&self) -> MutexGuard<'_, HashMap<u32, oneshot::Sender<What>>> {
+    fn calls(&self) -> MutexGuard<'_, HashMap<u32, oneshot::Sender<Delivery>>> {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The delivery of a read job.
-pub(crate) fn read(job: ReadJob) -> (Token, What) {
-    (job.token, What::Read(ReadAt { shard: job.shard, at: job.at, request: job.request }))
-}
-
-fn item(token: Token, what: What) -> Item {
-    match what {
-        What::Reply { reply, .. } => Item::Message(Answer { id: token.id, reply }.into()),
-        What::Read(read) => Item::Read { id: token.id, read },
+fn item(token: Token, delivery: Delivery) -> Item {
+    match delivery {
+        Delivery::Reply { reply, .. } => Item::Message(Answer { id: token.id, reply }.into()),
+        Delivery::Read(read) => Item::Read { id: token.id, read },
     }
 }
 
@@ -204,7 +161,7 @@ pub(crate) struct Sink {
 
 #[derive(Debug, Default)]
 struct Collected {
-    ready: Vec<(u32, What)>,
+    ready: Vec<(u32, Delivery)>,
     bytes: usize,
     waker: Option<Waker>,
     closed: bool,
@@ -221,7 +178,7 @@ pub(crate) enum Over {
 
 impl Sink {
     /// Moves everything collected into `into`, which is empty; if there is nothing, `waker` will be woken.
-    pub(crate) fn take(&self, into: &mut Vec<(u32, What)>, waker: &Waker) -> Result<(), Over> {
+    pub(crate) fn take(&self, into: &mut Vec<(u32, Delivery)>, waker: &Waker) -> Result<(), Over> {
         let mut collected = self.lock();
         if collected.bytes > ANSWER_BYTES_MAX {
             return Err(Over::TooSlow);
@@ -248,12 +205,12 @@ impl Sink {
 
 #[cfg(test)]
 mod tests {
-    use ringfort_types::Receipt;
+    use ringfort_types::{Receipt, Reply};
 
     use super::*;
 
-    fn written() -> What {
-        What::reply(Reply::Written(Receipt::default()))
+    fn written() -> Delivery {
+        Delivery::reply(Reply::Written(Receipt::default()))
     }
 
     #[test]
@@ -309,7 +266,7 @@ mod tests {
             revision: ringfort_types::Revision(1),
         };
         let reply = Reply::Value { row: Some(row), at: Index(1), revision: ringfort_types::Revision(1) };
-        answers.deliver([(answers.session_token(number, 0), What::reply(reply))]);
+        answers.deliver([(answers.session_token(number, 0), Delivery::reply(reply))]);
         assert_eq!(sink.take(&mut Vec::new(), Waker::noop()), Err(Over::TooSlow));
     }
 }

@@ -22,7 +22,7 @@ use ringfort_shard::{SessionLimits, Shard};
 use ringfort_storage::{SnapshotReader, Tables};
 use ringfort_types::{Base, Index, ShardId, Token};
 
-use crate::answers::What;
+use crate::delivery::Delivery;
 use crate::error::die;
 use crate::flush::Flusher;
 use crate::queue::{Queue, Taken};
@@ -173,7 +173,7 @@ impl Applier {
     }
 
     fn apply(&mut self, jobs: impl Iterator<Item = ApplyJob>, applied: &mut BTreeMap<ShardId, Index>) {
-        let mut answers: Vec<(Token, What)> = Vec::new();
+        let mut answers: Vec<(Token, Delivery)> = Vec::new();
         let mut held = Vec::new();
         self.next_remembered.get_or_insert_with(|| Instant::now() + REMEMBERED);
         for job in jobs {
@@ -191,7 +191,7 @@ impl Applier {
                 if job.held.contains(&token) {
                     held.push((job.shard, token, reply));
                 } else {
-                    answers.push((token, What::reply(reply)));
+                    answers.push((token, Delivery::reply(reply)));
                 }
             }
             if answers.len() >= ANSWERS_MAX {

@@ -33,9 +33,9 @@ use tokio::task::{spawn_blocking, yield_now};
 use tokio::time::{Instant, sleep};
 
 use crate::StartError;
-use crate::answers::{self, What};
 use crate::apply::Task;
 use crate::clock::Clock;
+use crate::delivery::{self, Delivery};
 use crate::error::die;
 use crate::fetch::Fetch;
 use crate::flush::Flusher;
@@ -47,6 +47,7 @@ use crate::queue::{Queue, Turn};
 use crate::readers::Readers;
 use crate::shared::{Report, Shared};
 use crate::snapshots::Snapshots;
+use crate::threads::{Guard, spawn};
 
 const TICK: Duration = Duration::from_millis(TICK_MS);
 
@@ -163,6 +164,7 @@ impl Core {
     fn carry_out(&mut self) {
         let effects = self.node.take_effects(self.clock.now());
         self.shared.header.update(&self.node);
+        self.shared.notice_layout(&self.node);
         self.shared.tables_awaited.store(self.node.awaits_tables(), Ordering::SeqCst);
         for effect in effects {
             match effect {
@@ -189,7 +191,7 @@ impl Core {
                 }
                 Effect::Read(jobs) => self.read(jobs),
                 Effect::Reply(answered) => self.shared.answers.deliver(
-                    answered.into_iter().map(|a| (a.token, What::Reply { reply: a.reply, leader: a.leader })),
+                    answered.into_iter().map(|a| (a.token, Delivery::Reply { reply: a.reply, leader: a.leader })),
                 ),
                 Effect::Fetch { shard, from, to, bytes_max } => {
                     self.helpers.fetches.push(Fetch { shard, from, to, bytes_max });
@@ -218,13 +220,13 @@ impl Core {
         let me = self.shared.header.from;
         let long_abroad = |job: &ReadJob| job.token.origin != me && Readers::is_long(&job.request);
         let (long, short): (Vec<_>, Vec<_>) = jobs.into_iter().partition(long_abroad);
-        self.shared.answers.deliver(short.into_iter().map(answers::read));
+        self.shared.answers.deliver(short.into_iter().map(delivery::read));
         for job in long {
             let shared = self.shared.clone();
             self.runtime.spawn_blocking(move || {
-                if let (token, What::Read(read)) = answers::read(job) {
+                if let (token, Delivery::Read(read)) = delivery::read(job) {
                     let reply = shared.readers.query(&read);
-                    shared.answers.deliver([(token, What::reply(reply))]);
+                    shared.answers.deliver([(token, Delivery::reply(reply))]);
                 }
             });
         }
@@ -262,29 +264,4 @@ impl Core {
         }
         self.shared.answers.close();
     }
-}
-
-/// If what holds it panics, an invariant is broken, and the process ends: a node must not go on without one of its
-/// parts.
-struct Guard;
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            std::process::abort();
-        }
-    }
-}
-
-/// Starts a thread with a name, under guard.
-pub(crate) fn spawn<T: Send + 'static>(
-    name: &str,
-    run: impl FnOnce() -> T + Send + 'static,
-) -> Result<JoinHandle<T>, StartError> {
-    let builder = thread::Builder::new().name(name.to_owned());
-    let guarded = move || {
-        let _guard = Guard;
-        run()
-    };
-    builder.spawn(guarded).map_err(|source| StartError::System { action: "make a thread", source })
 }

@@ -24,13 +24,13 @@ use ringfort_types::ShardId;
 
 use crate::StartError;
 use crate::apply::{Applier, Task};
-use crate::core::spawn;
 use crate::fetch::{self, Fetch};
 use crate::flush::Flusher;
 use crate::log::{self, Batch};
 use crate::queue::Queue;
 use crate::shared::{Report, Shared};
 use crate::snapshots::Snapshots;
+use crate::threads::spawn;
 
 /// A start that takes longer than this says so, and again each time.
 const PATIENCE: Duration = Duration::from_secs(1);

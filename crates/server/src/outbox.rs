@@ -17,7 +17,7 @@ use std::task::{Poll, Waker};
 use ringfort_types::limits::{PEER_FRAME_MESSAGES_MAX, PEER_OUTBOX_BYTES_MAX};
 use ringfort_types::{NodeId, PeerMessage};
 
-use crate::answers::ReadAt;
+use crate::delivery::ReadAt;
 
 /// A frame is closed once its messages reach this many bytes (one message may be larger by itself).
 pub(crate) const FRAME_BYTES_SOFT: usize = 4 * 1024 * 1024;

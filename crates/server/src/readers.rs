@@ -5,7 +5,7 @@ use std::sync::{OnceLock, PoisonError, RwLock};
 use ringfort_shard::ShardReader;
 use ringfort_types::{Code, Failure, Reply, Request, ShardId};
 
-use crate::answers::ReadAt;
+use crate::delivery::ReadAt;
 use crate::horizon::Horizon;
 
 /// All local shards' tables, each once it is open.

@@ -1,14 +1,17 @@
 //! What all of a node's threads and tasks hold in common.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use ringfort_node::{Event, Incoming, Node};
-use ringfort_types::{Call, Code, Epoch, Failure, Incarnation, NodeId, Reply, Token};
+use ringfort_node::{Event, Node};
+use ringfort_retry::Sessions;
+use ringfort_ring::Layout;
+use ringfort_types::{Epoch, Incarnation, NodeId};
 use tokio::sync::{mpsc, watch};
 
 use crate::StartError;
-use crate::answers::{Answers, What};
+use crate::answers::Answers;
+use crate::budget::Budget;
 use crate::queue::Inbox;
 use crate::readers::Readers;
 
@@ -65,8 +68,14 @@ pub(crate) struct Shared {
     pub(crate) answers: Answers,
     pub(crate) readers: Readers,
     pub(crate) header: Header,
+    /// The memory of all lists.
+    pub(crate) lists: Arc<Budget>,
+    /// Sessions of this node, for writes of clients that have none.
+    pub(crate) sessions: Sessions,
     /// How many shards hold keys; they count from 1.
     pub(crate) shards: u32,
+    /// As of the core's last turn; `None` before birth.
+    layout: RwLock<Option<Arc<Layout>>>,
     /// A handful over a node's life, so that it needs no bound.
     reports: mpsc::UnboundedSender<Report>,
     notices: mpsc::Sender<String>,
@@ -101,7 +110,10 @@ impl Shared {
             answers,
             readers: Readers::new(shards),
             header,
+            lists: Arc::default(),
+            sessions: Sessions::default(),
             shards,
+            layout: RwLock::default(),
             reports,
             notices,
             serving: watch::Sender::new(false),
@@ -109,6 +121,20 @@ impl Shared {
             tables_awaited: AtomicBool::new(false),
             next_link: AtomicU64::new(1),
             full: Mutex::default(),
+        }
+    }
+
+    /// The cluster's layout, once it is born.
+    pub(crate) fn layout(&self) -> Option<Arc<Layout>> {
+        self.layout.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes note of another layout.
+    pub(crate) fn notice_layout(&self, node: &Node) {
+        let epoch = self.layout().map_or(Epoch(0), |layout| layout.epoch);
+        if epoch != node.epoch() {
+            *self.layout.write().unwrap_or_else(PoisonError::into_inner) =
+                node.layout().cloned().map(Arc::new);
         }
     }
 
@@ -142,48 +168,5 @@ impl Shared {
     /// Whether the node is on its way down.
     pub(crate) fn is_stopping(&self) -> bool {
         *self.stopping.borrow()
-    }
-
-    /// Asks the node and waits for what comes of it; if that is a read, does it. The reply comes with the node
-    /// to ask next time, if it wasn't this one.
-    pub(crate) async fn ask(self: &Arc<Shared>, call: Call) -> (Reply, Option<NodeId>) {
-        let bytes = call.weight();
-        let (token, receiver) = self.answers.open_call();
-        let _place = Place { shared: self, token };
-        if !self.inbox.push_request(Incoming { token, call }, bytes) {
-            return (Reply::Failed(busy()), None);
-        }
-        match receiver.await {
-            Ok(What::Reply { reply, leader }) => (reply, leader),
-            Ok(What::Read(read)) if Readers::is_long(&read.request) => {
-                let shared = self.clone();
-                let reply = tokio::task::spawn_blocking(move || shared.readers.query(&read)).await;
-                (reply.unwrap_or_else(|_| Reply::Failed(stopped())), None)
-            }
-            Ok(What::Read(read)) => (self.readers.query(&read), None),
-            Err(_) => (Reply::Failed(stopped()), None),
-        }
-    }
-}
-
-/// The core's queue is full.
-pub(crate) fn busy() -> Failure {
-    Failure::rejected(Code::ResourceExhausted, "the node has too many requests waiting: send fewer at a time")
-}
-
-/// The node ended before the answer came.
-pub(crate) fn stopped() -> Failure {
-    Failure::unknown(Code::Stopping, "the node stopped before the answer came")
-}
-
-/// A call under way; gives its place up when its caller goes.
-struct Place<'a> {
-    shared: &'a Shared,
-    token: Token,
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.shared.answers.close_call(self.token);
     }
 }

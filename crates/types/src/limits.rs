@@ -50,8 +50,20 @@ pub const READ_ROUNDS_MAX: usize = 1;
 pub const PEER_OUTBOX_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Most messages in one frame between nodes.
 pub const PEER_FRAME_MESSAGES_MAX: usize = 64 * 1024;
-/// Bytes of rows in one page of a scan (a page holds at least one row).
+/// Bytes of rows in one page of a scan.
 pub const SCAN_PAGE_BYTES: usize = 64 * 1024;
+/// Bytes of the smallest page of a list, however many lists are open.
+pub const PAGE_BYTES_MIN: usize = 512;
+/// Bytes of pages that one list may hold, over all shards.
+pub const LIST_PAGES_BYTES: usize = 2 * 1024 * 1024;
+/// Bytes of pages that all lists of a node may hold, beyond the smallest pages of each.
+pub const LISTS_BYTES: usize = 32 * 1024 * 1024;
+/// Bytes of rows that all lists of a node may hold which are larger than a page.
+pub const LARGE_ROWS_BYTES: usize = 32 * 1024 * 1024;
+/// A frame of a list is sent once it has this many bytes.
+pub const LIST_FRAME_BYTES: usize = 64 * 1024;
+/// How long a list's reader may take nothing, in milliseconds.
+pub const LIST_IDLE_MS: u64 = 30_000;
 /// Entries kept in memory per shard after they are applied, in bytes, for followers that are just behind.
 pub const SHARD_ENTRY_CACHE_BYTES: usize = 256 * 1024;
 /// Largest append message between two replicas, in bytes of entries (one entry may be larger by itself).

@@ -1,23 +1,21 @@
 //! The services `KV` and `Cluster`: each call is a request to the node, and its reply a message.
 
-use std::sync::Arc;
-
 use ringfort_proto::v1::cluster_server::Cluster;
 use ringfort_proto::v1::kv_server::Kv;
 use ringfort_proto::writes;
 use ringfort_proto::{status, unary, v1};
-use ringfort_types::{Call, Failure, Reply, Request};
+use ringfort_types::{Call, Failure, Reply};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Status, Streaming};
 
-use crate::list;
-use crate::session::Session;
-use crate::shared::Shared;
+use super::list;
+use super::session::Session;
+use crate::gate::{Answer, Gate};
 
 /// Both public services.
 #[derive(Clone, Debug)]
 pub(crate) struct Service {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) gate: Gate,
 }
 
 impl Service {
@@ -34,7 +32,7 @@ impl Service {
         let timeout_ms = status::timeout_ms(call.metadata());
         let call =
             Call::try_from(call.into_inner()).map_err(|failure| status::from_failure(failure.into()))?;
-        let (reply, leader) = self.shared.ask(call.within(timeout_ms)).await;
+        let Answer { reply, leader } = self.gate.ask(call.within(timeout_ms)).await;
         let mut response = Response::new(told(reply).map_err(status::from_failure)?);
         if let Some(leader) = leader {
             status::insert_leader(response.metadata_mut(), leader);
@@ -95,7 +93,7 @@ impl Kv for Service {
         &self,
         call: tonic::Request<v1::ListRequest>,
     ) -> Result<Response<Self::ListStream>, Status> {
-        let stream = list::stream(self.shared.clone(), call.into_inner()).map_err(status::from_failure)?;
+        let stream = list::stream(&self.gate, call.into_inner()).map_err(status::from_failure)?;
         Ok(Response::new(stream))
     }
 
@@ -103,7 +101,7 @@ impl Kv for Service {
         &self,
         call: tonic::Request<Streaming<v1::SessionRequest>>,
     ) -> Result<Response<Session>, Status> {
-        Ok(Response::new(Session::new(self.shared.clone(), call.into_inner())))
+        Ok(Response::new(Session::new(&self.gate, call.into_inner())))
     }
 }
 
@@ -114,8 +112,8 @@ impl Cluster for Service {
         call: tonic::Request<v1::GetClusterStateRequest>,
     ) -> Result<Response<v1::GetClusterStateResponse>, Status> {
         let timeout_ms = status::timeout_ms(call.metadata());
-        let (reply, _) = self.shared.ask(Call::from(Request::ClusterState).within(timeout_ms)).await;
-        Ok(Response::new(unary::into_cluster_state(reply).map_err(status::from_failure)?))
+        let state = self.gate.cluster(timeout_ms).await.map_err(status::from_failure)?;
+        Ok(Response::new(state.into()))
     }
 
     async fn digest(

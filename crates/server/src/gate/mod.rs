@@ -1,0 +1,141 @@
+//! The gate: the only thing that a door gets of a node.
+//!
+//! A door turns bytes into calls and answers into bytes. Everything else stands here, once for all doors: a call's place in
+//! the core's queue, its read at the index that the core names, its outcome, the order of one connection's calls
+//! (`pipeline`), lists in bounded memory (`rows`), and the sessions that make a write take effect once although its sender
+//! has never heard of sessions (`retry`).
+//!
+//! Invariants: each call is answered once, with a reply or a failure that says whether it may have had an effect. Whoever
+//! goes away holds nothing up.
+
+mod pipeline;
+mod retry;
+mod rows;
+
+use std::sync::Arc;
+
+use ringfort_node::Incoming;
+use ringfort_types::{Call, ClusterState, Code, Door, Failure, NodeId, Reply, Request, Token};
+
+pub(crate) use pipeline::{Order, Pipeline};
+pub(crate) use rows::{Listing, Rows, TOUCH_AFTER};
+
+use crate::delivery::Delivery;
+use crate::readers::Readers;
+use crate::shared::Shared;
+
+/// What came of a call.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// The reply.
+    pub(crate) reply: Reply,
+    /// The node to ask next time, if it wasn't this one.
+    pub(crate) leader: Option<NodeId>,
+}
+
+impl Answer {
+    fn failed(failure: Failure) -> Answer {
+        Answer { reply: Reply::Failed(failure), leader: None }
+    }
+}
+
+/// A door's way to the node.
+#[derive(Clone, Debug)]
+pub(crate) struct Gate {
+    shared: Arc<Shared>,
+    door: Door,
+}
+
+impl Gate {
+    /// For this door.
+    pub(crate) fn new(shared: Arc<Shared>, door: Door) -> Gate {
+        Gate { shared, door }
+    }
+
+    /// Carries out one call. A write that has no place in a session of its client's gets one of this node's, and is tried
+    /// until its time is over: except those of `ringfort.v1`, whose clients have sessions of their own, and are told.
+    pub(crate) async fn ask(&self, call: Call) -> Answer {
+        let call = Call { door: self.door, ..call };
+        if self.stamps(&call) { retry::once(&self.shared, call).await } else { ask(&self.shared, call).await }
+    }
+
+    /// A pipeline for one connection. `T` is what the door needs to know to make an answer.
+    pub(crate) fn pipeline<T: Send + 'static>(&self, order: Order) -> Pipeline<T> {
+        Pipeline::new(self.clone(), order)
+    }
+
+    /// Rows in key order over all shards.
+    pub(crate) fn rows(&self, listing: Listing) -> Result<Rows, Failure> {
+        Rows::new(self.clone(), listing)
+    }
+
+    /// The cluster as this node knows it.
+    pub(crate) async fn cluster(&self, timeout_ms: u32) -> Result<ClusterState, Failure> {
+        match self.ask(Call::from(Request::ClusterState).within(timeout_ms)).await.reply {
+            Reply::Cluster(state) => Ok(*state),
+            Reply::Failed(failure) => Err(failure),
+            _ => Err(mismatched()),
+        }
+    }
+
+    /// Becomes true once connections should end.
+    pub(crate) fn stopping(&self) -> tokio::sync::watch::Receiver<bool> {
+        self.shared.stopping.subscribe()
+    }
+
+    /// A line for the operator.
+    pub(crate) fn notice(&self, line: String) {
+        self.shared.notice(line);
+    }
+
+    fn stamps(&self, call: &Call) -> bool {
+        self.door != Door::V1 && call.stamp.is_none() && call.request.takes_stamp()
+    }
+}
+
+/// Asks the node and waits for what comes of it; if that is a read, does it.
+async fn ask(shared: &Arc<Shared>, call: Call) -> Answer {
+    let bytes = call.weight();
+    let (token, receiver) = shared.answers.open_call();
+    let _place = Place { shared, token };
+    if !shared.inbox.push_request(Incoming { token, call }, bytes) {
+        return Answer::failed(busy());
+    }
+    match receiver.await {
+        Ok(Delivery::Reply { reply, leader }) => Answer { reply, leader },
+        Ok(Delivery::Read(read)) if Readers::is_long(&read.request) => {
+            let shared = shared.clone();
+            let reply = tokio::task::spawn_blocking(move || shared.readers.query(&read)).await;
+            Answer { reply: reply.unwrap_or_else(|_| Reply::Failed(stopped())), leader: None }
+        }
+        Ok(Delivery::Read(read)) => Answer { reply: shared.readers.query(&read), leader: None },
+        Err(_) => Answer::failed(stopped()),
+    }
+}
+
+/// The core's queue is full.
+fn busy() -> Failure {
+    Failure::rejected(Code::ResourceExhausted, "the node has too many requests waiting: send fewer at a time")
+}
+
+/// The node ended before the answer came.
+fn stopped() -> Failure {
+    Failure::unknown(Code::Stopping, "the node stopped before the answer came")
+}
+
+/// An answer of the wrong kind: a defect of the node, said plainly.
+pub(crate) fn mismatched() -> Failure {
+    Failure::unknown(Code::Unavailable, "the node's answer is of another kind than the question")
+}
+
+/// A call under way; gives its place up when its caller goes.
+struct Place<'a> {
+    shared: &'a Shared,
+    token: Token,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.shared.answers.close_call(self.token);
+    }
+}

@@ -1,0 +1,289 @@
+//! Rows in key order over all shards, in memory that is bounded for the node, however many lists are open.
+//!
+//! Keys are spread over shards by hash, so every shard has some of each part of the key space. The asked node
+//! reads all shards side by side, page by page (from its own replica or over a peer, the node decides), and
+//! merges them. A shard's first page settles the index that all its pages are read at; while one page is merged,
+//! the next is under way, if there is memory for it.
+//!
+//! **Memory.** All lists of a node share a [`Budget`] for their pages: the more there are, the smaller their pages. When it
+//! is used up a page has [`PAGE_BYTES_MIN`] and is not asked for ahead. A row that is larger than its page is left where it is
+//! until it is the next one; then it is read by itself, once there is room for it. Rows are copied out of the frames and
+//! blocks that they came in, which a list may outlive.
+//!
+//! An index stays readable for a while only (`readers`), so shards that a slow reader has not asked for some time are asked
+//! for a row now and then ([`Rows::touch`]).
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use ringfort_types::limits::{KEY_BYTES_MAX, LIST_FRAME_BYTES, PAGE_BYTES_MIN};
+use ringfort_types::{Call, Code, Failure, Index, Page, Reply, Request, Row, Scan, ShardId};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinHandle;
+
+use super::{Gate, mismatched, stopped};
+use crate::budget::{Budget, LARGE_ROW_BYTES, Room};
+use crate::horizon::HELD;
+
+/// Pages of a shard that a list may hold: one being merged, one under way.
+const PAGES_PER_SHARD: usize = 2;
+/// How long one page may take.
+const PAGE_TIMEOUT_MS: u32 = 10_000;
+/// A page that is asked for ahead has this many bytes at least; smaller ones are asked for when they are needed.
+const AHEAD_BYTES_MIN: usize = 4 * 1024;
+/// What a row takes besides its key and value.
+const ROW_OVERHEAD_BYTES: usize = 16;
+/// A shard that was not asked for so long is asked for a row, so that its index stays readable.
+pub(crate) const TOUCH_AFTER: Duration = Duration::from_secs(HELD.as_secs() / 3);
+
+/// Which rows.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Listing {
+    /// Only keys that begin with this; empty for all.
+    pub(crate) prefix: Bytes,
+    /// Only keys from this one on; empty for all.
+    pub(crate) from: Bytes,
+    /// At most so many rows; 0 for all.
+    pub(crate) limit: u64,
+    /// Leave the values out.
+    pub(crate) keys_only: bool,
+}
+
+/// A page of a shard that is under way.
+struct Ahead {
+    page: JoinHandle<Result<Page, Failure>>,
+    from: Bytes,
+    room: Room,
+}
+
+/// What is left of one shard.
+struct Cursor {
+    shard: ShardId,
+    at: Option<Index>,
+    /// The page being merged, in reverse, so that its first row is last, and its room.
+    rows: Vec<(Bytes, Row)>,
+    room: Option<Room>,
+    /// The next row is too large for a page, and has this key.
+    large: bool,
+    /// Where the rest begins; `None` if there is no more.
+    rest: Option<Bytes>,
+    ahead: Option<Ahead>,
+    /// When it was last asked.
+    asked: Instant,
+}
+
+/// Rows in key order.
+pub(crate) struct Rows {
+    gate: Gate,
+    budget: Arc<Budget>,
+    listing: Listing,
+    left: u64,
+    cursors: Vec<Cursor>,
+    /// The smallest key of each shard that has one.
+    heads: BinaryHeap<Reverse<(Bytes, usize)>>,
+    has_begun: bool,
+    /// For the large row among those that were handed out last.
+    large: Option<OwnedSemaphorePermit>,
+}
+
+impl Rows {
+    pub(super) fn new(gate: Gate, listing: Listing) -> Result<Rows, Failure> {
+        for (what, bytes) in [("prefix", &listing.prefix), ("from", &listing.from)] {
+            if bytes.len() > KEY_BYTES_MAX + 1 {
+                return Err(Failure::rejected(
+                    Code::InvalidArgument,
+                    format!("{what} of {} bytes: keys have at most {KEY_BYTES_MAX}", bytes.len()),
+                ));
+            }
+        }
+        let budget = gate.shared.lists.clone();
+        budget.opened();
+        let left = if listing.limit == 0 { u64::MAX } else { listing.limit };
+        let cursors = (1..=gate.shared.shards)
+            .map(|shard| Cursor {
+                shard: ShardId(shard),
+                at: None,
+                rows: Vec::new(),
+                room: None,
+                large: false,
+                rest: Some(listing.from.clone()),
+                ahead: None,
+                asked: Instant::now(),
+            })
+            .collect();
+        let (heads, has_begun, large) = (BinaryHeap::new(), false, None);
+        Ok(Rows { gate, budget, listing, left, cursors, heads, has_begun, large })
+    }
+
+    /// The next rows, at least one; `None` after the last. Those that came before are done with.
+    pub(crate) async fn next(&mut self) -> Result<Option<Vec<(Bytes, Row)>>, Failure> {
+        self.large = None;
+        if !self.has_begun {
+            self.has_begun = true;
+            for at in 0..self.cursors.len() {
+                self.ask_ahead(at);
+            }
+            for at in 0..self.cursors.len() {
+                self.turn_page(at).await?;
+            }
+        }
+        let (mut rows, mut bytes) = (Vec::new(), 0);
+        let frame_bytes = LIST_FRAME_BYTES.min(self.budget.share() / 4).max(PAGE_BYTES_MIN);
+        while self.left > 0
+            && bytes < frame_bytes
+            && let Some(Reverse((key, at))) = self.heads.pop()
+        {
+            if self.cursors[at].large {
+                if !rows.is_empty() {
+                    // It comes alone.
+                    self.heads.push(Reverse((key, at)));
+                    break;
+                }
+                rows.push(self.read_large(at).await?);
+                self.left -= 1;
+                self.turn_page(at).await?;
+                break;
+            }
+            let (key, row) = self.cursors[at].rows.pop().expect("a shard stands in the heap with its first row");
+            bytes += key.len() + row.value.len() + ROW_OVERHEAD_BYTES;
+            rows.push((key, row));
+            self.left -= 1;
+            match self.cursors[at].rows.last() {
+                Some((key, _)) => self.heads.push(Reverse((key.clone(), at))),
+                None if self.left > 0 => self.turn_page(at).await?,
+                None => {}
+            }
+        }
+        Ok(Some(rows).filter(|rows| !rows.is_empty()))
+    }
+
+    /// Takes the shard's next page with something in it, if there is one.
+    async fn turn_page(&mut self, at: usize) -> Result<(), Failure> {
+        self.cursors[at].room = None;
+        loop {
+            if self.cursors[at].ahead.is_none() {
+                self.ask(at);
+            }
+            let Some(Ahead { page, from, room }) = self.cursors[at].ahead.take() else { return Ok(()) };
+            let page = page.await.map_err(|_| stopped())??;
+            let cursor = &mut self.cursors[at];
+            cursor.at = Some(page.at);
+            cursor.rest = page.next;
+            if !page.rows.is_empty() {
+                cursor.rows = page.rows;
+                cursor.rows.reverse();
+                let first = cursor.rows.last().map(|(key, _)| key.clone()).unwrap_or_default();
+                cursor.room = Some(room);
+                self.heads.push(Reverse((first, at)));
+                self.ask_ahead(at);
+                return Ok(());
+            }
+            // An empty page that goes no further has a row before it that is larger than a page.
+            if let Some(rest) = &cursor.rest
+                && *rest == from
+            {
+                cursor.large = true;
+                self.heads.push(Reverse((from, at)));
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reads the shard's next row, which is larger than a page.
+    async fn read_large(&mut self, at: usize) -> Result<(Bytes, Row), Failure> {
+        let all = LARGE_ROW_BYTES as u32;
+        let mut permit = self.budget.large(all).await;
+        let cursor = &self.cursors[at];
+        let from = cursor.rest.clone().unwrap_or_default();
+        let scan = Scan { rows_max: 1, bytes_max: u32::MAX, ..self.scan_of(cursor, from) };
+        let page = scanned(self.gate.clone(), scan).await?;
+        let cursor = &mut self.cursors[at];
+        (cursor.large, cursor.rest, cursor.asked) = (false, page.next, Instant::now());
+        let (key, row) = page.rows.into_iter().next().ok_or_else(mismatched)?;
+        let unused = LARGE_ROW_BYTES.saturating_sub(key.len() + row.value.len());
+        drop(permit.split(unused));
+        self.large = Some(permit);
+        Ok((key, row))
+    }
+
+    /// Asks for the shard's next page before it is needed, if there is memory for it.
+    fn ask_ahead(&mut self, at: usize) {
+        let share = self.budget.share() / (PAGES_PER_SHARD * self.cursors.len());
+        if self.cursors[at].at.is_none() || share >= AHEAD_BYTES_MIN {
+            self.ask(at);
+        }
+    }
+
+    fn ask(&mut self, at: usize) {
+        let cursor = &self.cursors[at];
+        let Some(from) = cursor.rest.clone() else { return };
+        let room = self.budget.take(PAGES_PER_SHARD * self.cursors.len());
+        let scan = Scan {
+            rows_max: self.left.min(u32::MAX.into()) as u32,
+            bytes_max: room.bytes as u32,
+            ..self.scan_of(cursor, from.clone())
+        };
+        let page = tokio::spawn(scanned(self.gate.clone(), scan));
+        let cursor = &mut self.cursors[at];
+        (cursor.ahead, cursor.asked) = (Some(Ahead { page, from, room }), Instant::now());
+    }
+
+    fn scan_of(&self, cursor: &Cursor, from: Bytes) -> Scan {
+        Scan {
+            shard: cursor.shard,
+            at: cursor.at,
+            from,
+            prefix: self.listing.prefix.clone(),
+            rows_max: 1,
+            bytes_max: 1,
+            keys_only: self.listing.keys_only,
+        }
+    }
+
+    /// Keeps readable what this list still needs, while its reader takes its time.
+    pub(crate) fn touch(&mut self) {
+        for at in 0..self.cursors.len() {
+            let cursor = &self.cursors[at];
+            if let Some(rest) = &cursor.rest
+                && cursor.at.is_some()
+                && cursor.asked.elapsed() > TOUCH_AFTER
+            {
+                let scan = Scan { keys_only: true, ..self.scan_of(cursor, rest.clone()) };
+                // Whatever comes of it shows when the shard's next page is asked for.
+                tokio::spawn(scanned(self.gate.clone(), scan));
+                self.cursors[at].asked = Instant::now();
+            }
+        }
+    }
+}
+
+impl Drop for Rows {
+    fn drop(&mut self) {
+        self.budget.closed();
+        for ahead in self.cursors.iter_mut().filter_map(|cursor| cursor.ahead.take()) {
+            ahead.page.abort();
+        }
+    }
+}
+
+async fn scanned(gate: Gate, scan: Scan) -> Result<Page, Failure> {
+    match gate.ask(Call::from(Request::Scan(scan)).within(PAGE_TIMEOUT_MS)).await.reply {
+        Reply::Page(page) => Ok(Page { rows: compacted(&page.rows), ..page }),
+        Reply::Failed(failure) => Err(failure),
+        _ => Err(mismatched()),
+    }
+}
+
+/// The same rows in a buffer of their own.
+fn compacted(rows: &[(Bytes, Row)]) -> Vec<(Bytes, Row)> {
+    let bytes = rows.iter().map(|(key, row)| key.len() + row.value.len()).sum();
+    let mut buffer = BytesMut::with_capacity(bytes);
+    let mut copied = |bytes: &[u8]| {
+        buffer.extend_from_slice(bytes);
+        buffer.split().freeze()
+    };
+    rows.iter().map(|(key, row)| (copied(key), Row { value: copied(&row.value), revision: row.revision })).collect()
+}
