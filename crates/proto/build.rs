@@ -1,15 +1,21 @@
 //! Compiles the protos with `protox`, so that building Ringfort needs no `protoc`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::{env, error::Error, fs};
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let mut compiler = protox::Compiler::new(["proto"])?;
+    // In full: `proto/kv.proto` below it would be taken for a path through it.
+    let root = Path::new(&env::var_os("CARGO_MANIFEST_DIR").ok_or("no CARGO_MANIFEST_DIR")?).join("proto");
+    let mut compiler = protox::Compiler::new([root])?;
     compiler.include_source_info(true).include_imports(true).open_files([
         "ringfort/v1/kv.proto",
         "ringfort/v1/cluster.proto",
         "ringfort/internal/v1/peer.proto",
+        "family/family.proto",
+        "proto/kv.proto",
+        "kvstore/v1/kvstore.proto",
+        "kv/kv.proto",
     ])?;
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("no OUT_DIR")?);
     fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;

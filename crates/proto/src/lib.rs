@@ -1,7 +1,8 @@
 //! Bytes to requests and back: the gRPC services, and what their messages mean in Ringfort's own types.
 //!
 //! The protos under `proto/` are the public contract and say what each field means; this crate compiles
-//! them ([`v1`], [`internal`]) and translates in both directions, so that the server and the client
+//! them ([`v1`], [`internal`], and those that other systems' clients speak: [`family`], [`proto_kv`], [`kvstore`],
+//! [`kv`]) and translates in both directions, so that the server and the client
 //! library can't disagree:
 //! - [`session`]: operations and results of the pipelined stream;
 //! - [`unary`]: the messages of single calls;
@@ -34,6 +35,30 @@ pub mod v1 {
 #[expect(clippy::pedantic, reason = "generated")]
 pub mod internal {
     tonic::include_proto!("ringfort.internal.v1");
+}
+
+/// The disk register's services `FamilyService` and `StorageService`, as generated from `proto/family`.
+#[expect(missing_docs, clippy::pedantic, reason = "generated from the protos, which document what needs it")]
+pub mod family {
+    tonic::include_proto!("family");
+}
+
+/// The service `KV` of the package that is named `proto`, as generated from `proto/proto`.
+#[expect(missing_docs, clippy::pedantic, reason = "generated from the protos, which document what needs it")]
+pub mod proto_kv {
+    tonic::include_proto!("proto");
+}
+
+/// The services `KVStore` and `Replicator` of the package `kvstore.v1`, as generated from `proto/kvstore/v1`.
+#[expect(missing_docs, clippy::pedantic, reason = "generated from the protos, which document what needs it")]
+pub mod kvstore {
+    tonic::include_proto!("kvstore.v1");
+}
+
+/// The services `KeyValue` and `Cluster` of the package `kv`, as generated from `proto/kv`.
+#[expect(missing_docs, clippy::pedantic, reason = "generated from the protos, which document what needs it")]
+pub mod kv {
+    tonic::include_proto!("kv");
 }
 
 /// Descriptors of all services, for server reflection.
