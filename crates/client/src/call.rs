@@ -1,4 +1,4 @@
-//! One request, from asking to answer: where to send it, and with which number; when to try again is `tries`.
+//! One request, from asking to answer: where to send it, and with which number; when to try again is `ringfort_retry`'s business.
 //!
 //! It goes to its key's leader, or to another node if that one can't be reached: every node passes on what it does
 //! not lead. A read, or a write of a session, that gets no answer within a second is asked elsewhere; its node may be
@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use ringfort_proto::session::carries;
+use ringfort_retry::{Session, Sessions, Tries, is_of_lost_session};
 use ringfort_types::limits::KEY_BYTES_MAX;
 use ringfort_types::{
     Call, ClusterState, Code, Consistency, Copies, Failure, Outcome, Reply, Request, ShardId, Stamp,
@@ -21,9 +22,7 @@ use crate::list::{List, Rows};
 use crate::options::{Options, ReadsFrom};
 use crate::pending::{Answer, NO_ANSWER};
 use crate::routes::Routes;
-use crate::tries::{Tries, is_of_lost_session};
 use crate::unary;
-use crate::writers::{Writer, Writers};
 use crate::{odd, parse_address};
 
 /// How long one node may take before another one is asked, if it does no harm to ask twice.
@@ -44,7 +43,7 @@ pub(crate) struct Inner {
     /// All links by address, those of `seeds` included.
     links: Mutex<BTreeMap<String, Arc<Link>>>,
     routes: RwLock<Arc<Routes>>,
-    writers: Writers,
+    sessions: Sessions,
     /// Room for requests in flight, in bytes; each takes at least `weight_min`, so that it bounds their number too.
     room: Semaphore,
     room_bytes: u32,
@@ -79,7 +78,7 @@ impl Inner {
             seeds,
             links: Mutex::new(links),
             routes: RwLock::default(),
-            writers: Writers::default(),
+            sessions: Sessions::default(),
             room: Semaphore::new(room_bytes as usize),
             room_bytes,
             weight_min: room_bytes / requests_max,
@@ -108,10 +107,10 @@ impl Inner {
         let in_session = self.options.exactly_once && request.takes_stamp();
         let mut tries = Tries::new(&request, in_session, begun, deadline);
         let mut slow: Option<Arc<Link>> = None;
-        let mut writer: Option<Writer> = None;
+        let mut session: Option<Session> = None;
         loop {
             let stamp = if in_session {
-                self.stamp(&request, &mut writer, &mut slow, deadline).await.map(Some)
+                self.stamp(&request, &mut session, &mut slow, deadline).await.map(Some)
             } else {
                 Ok(None)
             };
@@ -122,8 +121,8 @@ impl Inner {
             let failure = match told {
                 Ok(reply) => {
                     self.refresh_if_older_at(REFRESH, begun);
-                    if let Some(writer) = writer {
-                        self.writers.done(writer);
+                    if let Some(session) = session {
+                        self.sessions.done(session);
                     }
                     return Ok(reply);
                 }
@@ -131,16 +130,16 @@ impl Inner {
             };
             self.refresh_if_older(REFRESH_AGAIN);
             if is_of_lost_session(&failure)
-                && let Some(writer) = writer.take()
+                && let Some(session) = session.take()
             {
-                self.writers.forgotten(&writer);
+                self.sessions.forgotten(&session);
             }
-            if let Err(end) = tries.failed(failure).await {
+            if let Err(end) = pause(&mut tries, failure).await {
                 // Of what ended otherwise nobody knows here whether the shard has counted it.
                 if tries.is_untouched()
-                    && let Some(writer) = writer
+                    && let Some(session) = session
                 {
-                    self.writers.unused(writer);
+                    self.sessions.unused(session);
                 }
                 return Err(end);
             }
@@ -177,22 +176,22 @@ impl Inner {
     async fn stamp(
         self: &Arc<Inner>,
         request: &Request,
-        writer: &mut Option<Writer>,
+        session: &mut Option<Session>,
         slow: &mut Option<Arc<Link>>,
         deadline: Instant,
     ) -> Result<Stamp, Failure> {
-        if let Some(writer) = writer {
-            return Ok(writer.stamp());
+        if let Some(session) = session {
+            return Ok(session.stamp());
         }
         let shard = self.shard_of(request, deadline).await?;
-        let found = match self.writers.take(shard)? {
+        let found = match self.sessions.take(shard)? {
             Some(found) => found,
             None => match self.attempt(&Request::OpenSession { shard }, None, 0, slow, deadline).await? {
-                Reply::Opened { clock } => self.writers.open(shard, clock)?,
+                Reply::Opened { clock } => self.sessions.open(shard, clock)?,
                 _ => return Err(odd()),
             },
         };
-        Ok(writer.insert(found).stamp())
+        Ok(session.insert(found).stamp())
     }
 
     /// The shard of the request's key. Sessions are a shard's, so the map of the cluster is needed.
@@ -251,7 +250,7 @@ impl Inner {
                 }
             };
             self.refresh_if_older(REFRESH_AGAIN);
-            tries.failed(failure).await?;
+            pause(&mut tries, failure).await?;
         }
     }
 
@@ -428,4 +427,11 @@ fn unreachable(links: &[&Arc<Link>], whys: &[String]) -> Failure {
         Code::Unavailable,
         format!("{message}. Are the nodes running, and are the addresses right?"),
     )
+}
+
+/// Waits until it is time for another attempt, or says what came of the request.
+async fn pause(tries: &mut Tries, failure: Failure) -> Result<(), Failure> {
+    let next = tries.failed(failure, Instant::now())?;
+    tokio::time::sleep_until(next.into()).await;
+    Ok(())
 }

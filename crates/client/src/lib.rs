@@ -15,8 +15,8 @@
 //!
 //! A [`Client`] is a handle: clone it freely, call it from many tasks at once; what they ask travels together.
 //! From top to bottom:
-//! - `call` makes one request succeed or fail: it picks a node, numbers a write, waits; `tries` judges what came back,
-//!   and whether to ask again, until the deadline; `writers` are the sessions that the numbers are of;
+//! - `call` makes one request succeed or fail: it picks a node, numbers a write, waits; `ringfort_retry` has the sessions
+//!   that the numbers are of, and judges what came back, and whether to ask again, until the deadline;
 //! - `routes` is the map: slot → shard → leader, refreshed every few seconds while in use, at every failure,
 //!   and by the hints on answers that had to be passed on;
 //! - `link` is one node: connected in the background, made anew when it breaks;
@@ -41,10 +41,8 @@ mod options;
 mod pending;
 mod routes;
 mod session;
-mod tries;
 mod unary;
 mod write;
-mod writers;
 
 use std::sync::Arc;
 

@@ -33,6 +33,7 @@ mod held;
 mod leave;
 mod load;
 mod node;
+mod order;
 mod peers;
 mod pending;
 mod persist;
@@ -51,3 +52,4 @@ pub use api::{
 pub use error::NodeError;
 pub use load::Load;
 pub use node::Node;
+pub use order::ProgramOrder;

@@ -121,10 +121,11 @@ impl Node {
         }
         let layout = self.layout.as_ref().expect("shards exist after birth");
         let places = &layout.shard(shard).expect("a known shard").replicas;
-        let leader = self.leader_of(shard);
-        let mut nodes = places.iter().map(|place| place.node);
+        let is_up = |node: &NodeId| self.peers.is_up(*node);
+        let leader = self.leader_of(shard).filter(is_up);
+        let mut nodes = places.iter().map(|place| place.node).filter(is_up);
         let open = nodes.clone().find(|node| self.peers.has_open(*node, shard));
-        let up = nodes.find(|node| self.peers.is_up(*node));
+        let up = nodes.next();
         match leader.or(open).or(up) {
             Some(node) => self.pass_on(shard, node, asked),
             None => self.wait(shard, asked, RETRY_MS),

@@ -28,17 +28,19 @@
 
 mod answers;
 mod apply;
+mod budget;
 mod clock;
 mod config;
 mod core;
+mod delivery;
 mod descriptors;
+mod doors;
 mod error;
 mod fetch;
 mod flush;
+mod gate;
 mod horizon;
-mod kv;
 mod links;
-mod list;
 mod listener;
 mod log;
 mod open;
@@ -46,10 +48,10 @@ mod outbox;
 mod queue;
 mod readers;
 mod running;
-mod session;
 mod shared;
 mod snapshots;
 mod sockets;
+mod threads;
 
 pub use config::Config;
 pub use error::StartError;

@@ -38,6 +38,12 @@ pub const ENTRY_BYTES_SOFT: usize = 1024 * 1024;
 pub const CONNECTION_REQUESTS_MAX: usize = 16 * 1024;
 /// Most bytes of unanswered requests that one connection may hold.
 pub const CONNECTION_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Most commands of one text connection that are under way; further ones wait.
+pub const TEXT_PIPELINE_MAX: usize = 64;
+/// Longest line of the text protocol, in bytes: a command with the largest value.
+pub const TEXT_LINE_BYTES_MAX: usize = 9 * 1024 * 1024;
+/// Most bytes of unfinished long lines that all text connections of a node may hold.
+pub const TEXT_LINES_BYTES: usize = 128 * 1024 * 1024;
 /// Most bytes of writes that a node accepts before they are applied, over all shards.
 pub const NODE_PENDING_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Most requests that a node holds unanswered, over all shards and connections.
@@ -112,4 +118,6 @@ const _: () = {
     assert!(CONNECTION_BYTES_MAX > GRPC_MESSAGE_BYTES_MAX);
     assert!(NODE_PENDING_BYTES_MAX >= 2 * VALUE_BYTES_MAX);
     assert!(SCAN_PAGE_BYTES < VALUE_BYTES_MAX);
+    assert!(TEXT_LINE_BYTES_MAX > KEY_BYTES_MAX + VALUE_BYTES_MAX + 16);
+    assert!(TEXT_LINES_BYTES >= 4 * TEXT_LINE_BYTES_MAX);
 };

@@ -17,7 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["ringfort-shard"],
     &["ringfort-consensus"],
     &["ringfort-node"],
-    &["ringfort-proto"],
+    &["ringfort-proto", "ringfort-retry"],
     &["ringfort-client"],
     &["ringfort-server", "ringfort-sim"],
     &["ringfort-cli", "example-rust"],
@@ -34,7 +34,7 @@ const RESERVED: &[(&str, &[&str], &str)] = &[
     ("lsm-tree", &["ringfort-storage"], "tables are reached through a trait"),
     (
         "getrandom",
-        &["ringfort-client", "ringfort-server", "ringfort-cli"],
+        &["ringfort-retry", "ringfort-server", "ringfort-cli"],
         "randomness comes in from the driver",
     ),
     ("rand", &[], "randomness comes in from the driver"),

@@ -25,7 +25,7 @@ pub(super) fn stream_rows<M, I>(
 ) -> ReceiverStream<Result<M, Status>>
 where
     M: Send + 'static,
-    I: IntoIterator<Item = M, IntoIter: Send> + Send,
+    I: IntoIterator<Item = Result<M, Failure>, IntoIter: Send> + Send,
 {
     let (sender, receiver) = mpsc::channel(MESSAGES_WAITING);
     let mut stopping = gate.stopping();
@@ -33,7 +33,7 @@ where
         let sending = async {
             while let Some(some) = rows.next().await? {
                 for message in messages(some) {
-                    send(&mut rows, &sender, message).await?;
+                    send(&mut rows, &sender, message?).await?;
                 }
             }
             Ok(())

@@ -14,8 +14,12 @@ mod rows;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use ringfort_node::Incoming;
-use ringfort_types::{Call, ClusterState, Code, Door, Failure, NodeId, Reply, Request, Token};
+use ringfort_ring::Layout;
+use ringfort_types::{
+    Call, ClusterState, Code, Consistency, Door, Durability, Failure, NodeId, Part, Receipt, Reply, Request, Row, Token,
+};
 
 pub(crate) use pipeline::{Order, Pipeline};
 pub(crate) use rows::{Listing, Rows, TOUCH_AFTER};
@@ -59,6 +63,38 @@ impl Gate {
         if self.stamps(&call) { retry::once(&self.shared, call).await } else { ask(&self.shared, call).await }
     }
 
+    /// Reads one key, linearizably.
+    pub(crate) async fn get(&self, key: impl Into<Bytes>, timeout_ms: u32) -> Result<Option<Row>, Failure> {
+        let request = Request::Get { key: key.into(), consistency: Consistency::Linearizable };
+        match self.ask(Call::from(request).within(timeout_ms)).await.reply {
+            Reply::Value { row, .. } => Ok(row),
+            Reply::Failed(failure) => Err(failure),
+            _ => Err(mismatched()),
+        }
+    }
+
+    /// Changes one key. `None` if its condition was not met.
+    pub(crate) async fn write(
+        &self,
+        part: Part,
+        durability: impl Into<Durability>,
+        timeout_ms: u32,
+    ) -> Result<Option<Receipt>, Failure> {
+        let request = Request::Write { parts: vec![part] };
+        let call = Call { durability: durability.into(), ..Call::from(request).within(timeout_ms) };
+        match self.ask(call).await.reply {
+            Reply::Written(receipt) => Ok(Some(receipt)),
+            Reply::NotMet { .. } => Ok(None),
+            Reply::Failed(failure) => Err(failure),
+            _ => Err(mismatched()),
+        }
+    }
+
+    /// The cluster's map, once it is born.
+    pub(crate) fn layout(&self) -> Option<Arc<Layout>> {
+        self.shared.layout()
+    }
+
     /// A pipeline for one connection. `T` is what the door needs to know to make an answer.
     pub(crate) fn pipeline<T: Send + 'static>(&self, order: Order) -> Pipeline<T> {
         Pipeline::new(self.clone(), order)
@@ -81,6 +117,11 @@ impl Gate {
     /// Becomes true once connections should end.
     pub(crate) fn stopping(&self) -> tokio::sync::watch::Receiver<bool> {
         self.shared.stopping.subscribe()
+    }
+
+    /// Waits until requests are served.
+    pub(crate) async fn serving(&self) {
+        let _sender_lives_as_long = self.shared.serving.subscribe().wait_for(|serving| *serving).await;
     }
 
     /// A line for the operator.

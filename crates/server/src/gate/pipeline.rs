@@ -4,28 +4,30 @@
 //! the core in one exchange, and all answers that have collected are handed over in one. So there is no task and no channel
 //! for a call, unless it has to be tried again.
 //!
-//! **Order.** As answered: each call for itself, as on a `ringfort.v1` session, whose clients number them. Program order: a
-//! call waits for the earlier ones of its connection that touch the same slot, if either of them writes
-//! ([`ProgramOrder`]), so that a client which sends `SET k 1`, `SET k 2`, `GET k` at once reads 2.
+//! **Order.** As answered: each call for itself, as on a `ringfort.v1` session, whose clients number them. Program order:
+//! answers are handed over in the order in which the calls were pushed, and a call waits for the earlier ones that touch the
+//! same slot if either of them writes ([`ProgramOrder`]), so that a client which sends `SET k 1`, `SET k 2`, `GET k` at once
+//! reads 2. A read is done when its turn comes to be handed over, and holds up later writes until then: its index may be gone
+//! by that time, and a later one would show them.
 //!
-//! Invariants: each call is answered once; its slot is free for another only then. At most [`CONNECTION_REQUESTS_MAX`] calls
-//! and [`CONNECTION_BYTES_MAX`] bytes of them are under way before [`Pipeline::has_room`] says no; what is pushed beyond
-//! twice the number is refused.
+//! Invariants: each call is answered once; its place is free for another only then. At most [`CONNECTION_REQUESTS_MAX`]
+//! calls and [`CONNECTION_BYTES_MAX`] bytes of them are under way before [`Pipeline::has_room`] says no; what is pushed
+//! beyond twice the number is refused.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use ringfort_node::{Incoming, ProgramOrder};
 use ringfort_types::limits::{CONNECTION_BYTES_MAX, CONNECTION_REQUESTS_MAX};
-use ringfort_types::{Call, Code, Failure};
+use ringfort_types::{Call, Code, Failure, Reply};
 use tokio::task::JoinSet;
 
 use super::retry::{self, Once};
 use super::{Answer, Gate, busy};
 use crate::answers::{Over, Sink};
-use crate::delivery::Delivery;
+use crate::delivery::{Delivery, ReadAt};
 
 /// Answers are handed over in pieces of this many bytes (one may be larger by itself).
 const ANSWERS_BYTES_SOFT: usize = 1024 * 1024;
@@ -43,13 +45,25 @@ pub(crate) enum Order {
     Program,
 }
 
-/// A call under way.
-struct Slot<T> {
-    /// The door's; `None` while the slot is free.
+/// A call's place, from when it is pushed until its answer is handed over.
+struct Place<T> {
+    /// The door's; `None` while the place is free.
     tag: Option<T>,
     bytes: usize,
+    /// Whether calls may wait for it in program order.
+    is_ordered: bool,
     /// What it takes to try it again, if it has a session of this node's.
     once: Option<Box<Once>>,
+    /// What is asked if nobody can answer it in time.
+    instead: Option<Box<Call>>,
+    /// What has come of it.
+    come: Option<Come>,
+}
+
+/// What has come of a call that is not handed over yet.
+enum Come {
+    Answer(Answer),
+    Read(ReadAt),
 }
 
 /// A call that waits for earlier ones of its connection.
@@ -63,19 +77,19 @@ pub(crate) struct Pipeline<T> {
     gate: Gate,
     connection: u32,
     sink: Arc<Sink>,
-    slots: Vec<Slot<T>>,
+    places: Vec<Place<T>>,
     free: Vec<u32>,
     bytes: usize,
     order: Option<ProgramOrder<u32>>,
-    /// By slot, while program order holds a call back.
-    held: std::collections::BTreeMap<u32, Held>,
+    /// By place, while program order holds a call back.
+    held: BTreeMap<u32, Held>,
+    /// Places in the order in which their answers are handed over; without an order, only of those that have come.
+    due: VecDeque<u32>,
     /// To be submitted.
     incoming: Vec<Incoming>,
     incoming_bytes: usize,
-    /// Collected, not yet handed over; in reverse, so that the next is last.
-    ready: Vec<(u32, Delivery)>,
-    /// Answered, not yet handed over.
-    done: VecDeque<(T, Answer)>,
+    /// Kept for its capacity.
+    collected: Vec<(u32, Delivery)>,
     /// Those that are being tried again.
     tries: JoinSet<(u32, Answer)>,
 }
@@ -87,15 +101,15 @@ impl<T: Send + 'static> Pipeline<T> {
             gate,
             connection,
             sink,
-            slots: Vec::new(),
+            places: Vec::new(),
             free: Vec::new(),
             bytes: 0,
             order: (order == Order::Program).then(ProgramOrder::default),
-            held: std::collections::BTreeMap::new(),
+            held: BTreeMap::new(),
+            due: VecDeque::new(),
             incoming: Vec::new(),
             incoming_bytes: 0,
-            ready: Vec::new(),
-            done: VecDeque::new(),
+            collected: Vec::new(),
             tries: JoinSet::new(),
         }
     }
@@ -105,17 +119,22 @@ impl<T: Send + 'static> Pipeline<T> {
         self.under_way() < CONNECTION_REQUESTS_MAX && self.bytes < CONNECTION_BYTES_MAX
     }
 
-    /// Whether every call has been answered, and the answer handed over.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.under_way() == 0 && self.done.is_empty()
-    }
-
-    fn under_way(&self) -> usize {
-        self.slots.len() - self.free.len()
+    /// Calls that are not answered yet, or whose answers are not handed over.
+    pub(crate) fn under_way(&self) -> usize {
+        self.places.len() - self.free.len()
     }
 
     /// Takes in a call. It goes to the node with the next [`submit`](Pipeline::submit), or once those before it allow it.
     pub(crate) fn push(&mut self, tag: T, call: Call) {
+        self.push_with(tag, call, None);
+    }
+
+    /// The same for a read; if nobody can answer it in time, another one takes its place.
+    pub(crate) fn push_or(&mut self, tag: T, call: Call, instead: Call) {
+        self.push_with(tag, call, Some(Box::new(Call { door: self.gate.door, ..instead })));
+    }
+
+    fn push_with(&mut self, tag: T, call: Call, instead: Option<Box<Call>>) {
         if self.under_way() >= 2 * CONNECTION_REQUESTS_MAX {
             let failure = Failure::rejected(
                 Code::ResourceExhausted,
@@ -127,19 +146,22 @@ impl<T: Send + 'static> Pipeline<T> {
         }
         let call = Call { door: self.gate.door, ..call };
         let at = self.hold(tag, call.weight());
-        if let Some(order) = &mut self.order
-            && !order.enter(at, &call.request)
-        {
-            let deadline = Instant::now() + Duration::from_millis(call.timeout_ms.into());
-            self.held.insert(at, Held { call, deadline });
-            return;
+        self.places[at as usize].instead = instead;
+        if let Some(order) = &mut self.order {
+            self.places[at as usize].is_ordered = true;
+            if !order.enter(at, &call.request) {
+                let deadline = Instant::now() + Duration::from_millis(call.timeout_ms.into());
+                self.held.insert(at, Held { call, deadline });
+                return;
+            }
         }
         self.start(at, call);
     }
 
-    /// Answers a call that goes no further.
+    /// Answers a call that goes no further, in its turn.
     pub(crate) fn refuse(&mut self, tag: T, failure: Failure) {
-        self.done.push_back((tag, Answer::failed(failure)));
+        let at = self.hold(tag, 0);
+        self.come(at, Come::Answer(Answer::failed(failure)));
     }
 
     /// Puts what was pushed on the core's queue.
@@ -160,56 +182,74 @@ impl<T: Send + 'static> Pipeline<T> {
         cx: &mut Context<'_>,
         mut each: impl FnMut(T, Answer) -> usize,
     ) -> Poll<Result<(), Over>> {
-        while let Poll::Ready(Some(tried)) = self.tries.poll_join_next(cx) {
-            let (at, answer) = tried.expect("a retry does not panic, and is aborted only with its pipeline");
-            self.finish(at, answer);
-        }
-        if self.ready.is_empty() {
-            if let Err(over) = self.sink.take(&mut self.ready, cx.waker()) {
-                return Poll::Ready(Err(over));
-            }
-            self.ready.reverse();
+        if let Err(over) = self.collect(cx) {
+            return Poll::Ready(Err(over));
         }
         let (mut bytes, mut count, started) = (0, 0_usize, Instant::now());
-        while bytes < ANSWERS_BYTES_SOFT
-            && (!count.is_multiple_of(READS_PER_LOOK) || started.elapsed() < READING_MAX)
+        while let Some(&at) = self.due.front()
+            && let Some(come) = self.places[at as usize].come.take()
         {
-            if let Some((tag, answer)) = self.done.pop_front() {
-                bytes += each(tag, answer);
-                count += 1;
-                continue;
-            }
-            let Some((at, delivery)) = self.ready.pop() else { break };
-            let answer = match delivery {
-                Delivery::Reply { reply, leader } => Answer { reply, leader },
-                Delivery::Read(read) => Answer { reply: self.gate.shared.readers.query(&read), leader: None },
+            self.due.pop_front();
+            let answer = match come {
+                Come::Answer(answer) => answer,
+                Come::Read(read) => {
+                    let reply = self.gate.shared.readers.query(&read);
+                    self.leave(at);
+                    Answer { reply, leader: None }
+                }
             };
-            self.settle(at, answer);
+            bytes += each(self.release(at), answer);
+            count += 1;
+            let is_long = || count.is_multiple_of(READS_PER_LOOK) && started.elapsed() >= READING_MAX;
+            if bytes >= ANSWERS_BYTES_SOFT || is_long() {
+                break;
+            }
         }
         // What waited for those that are answered now.
         self.submit();
         if count > 0 {
             return Poll::Ready(Ok(()));
         }
-        if !self.ready.is_empty() || !self.done.is_empty() {
+        // The core may have had no room for what was submitted.
+        self.collect_tries(cx);
+        if self.due.front().is_some_and(|at| self.places[*at as usize].come.is_some()) {
             cx.waker().wake_by_ref();
         }
-        if !self.tries.is_empty() {
-            // Began in this poll, perhaps: it must know whom to wake.
-            if let Poll::Ready(Some(tried)) = self.tries.poll_join_next(cx) {
-                let (at, answer) = tried.expect("as above");
-                self.finish(at, answer);
-                cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Takes in what has come of calls, until there is no more: then what comes later wakes.
+    fn collect(&mut self, cx: &mut Context<'_>) -> Result<(), Over> {
+        let mut collected = std::mem::take(&mut self.collected);
+        loop {
+            self.sink.take(&mut collected, cx.waker())?;
+            if collected.is_empty() {
+                break;
+            }
+            for (at, delivery) in collected.drain(..) {
+                match delivery {
+                    Delivery::Reply { reply, leader } => self.settle(at, Answer { reply, leader }),
+                    Delivery::Read(read) => self.come(at, Come::Read(read)),
+                }
             }
         }
-        Poll::Pending
+        self.collected = collected;
+        self.collect_tries(cx);
+        Ok(())
+    }
+
+    fn collect_tries(&mut self, cx: &mut Context<'_>) {
+        while let Poll::Ready(Some(tried)) = self.tries.poll_join_next(cx) {
+            let (at, answer) = tried.expect("a retry does not panic, and is aborted only with its pipeline");
+            self.finish(at, answer);
+        }
     }
 
     /// Sends a call on its way.
     fn start(&mut self, at: u32, mut call: Call) {
         if self.gate.stamps(&call) {
             match retry::begin(&self.gate.shared, &mut call) {
-                Some(once) => self.slots[at as usize].once = Some(Box::new(once)),
+                Some(once) => self.places[at as usize].once = Some(Box::new(once)),
                 None => {
                     // The shard's clock is to be asked for first.
                     let shared = self.gate.shared.clone();
@@ -223,9 +263,13 @@ impl<T: Send + 'static> Pipeline<T> {
         self.incoming.push(Incoming { token, call });
     }
 
-    /// A call has come back: that is its answer, unless it is to be tried again.
+    /// An attempt has been answered: that is the call's answer, unless it is to be tried again.
     fn settle(&mut self, at: u32, answer: Answer) {
-        let Some(once) = self.slots[at as usize].once.take() else { return self.finish(at, answer) };
+        let place = &mut self.places[at as usize];
+        if let Some(instead) = place.instead.take_if(|_| is_unanswered(&answer)) {
+            return self.start(at, *instead);
+        }
+        let Some(once) = place.once.take() else { return self.finish(at, answer) };
         match retry::settle(&self.gate.shared, *once, answer) {
             Ok(answer) => self.finish(at, answer),
             Err(again) => {
@@ -235,10 +279,24 @@ impl<T: Send + 'static> Pipeline<T> {
         }
     }
 
-    /// A call is answered. Those that waited for it go on their way.
+    /// A call is answered.
     fn finish(&mut self, at: u32, answer: Answer) {
-        let tag = self.release(at);
-        self.done.push_back((tag, answer));
+        self.come(at, Come::Answer(answer));
+        self.leave(at);
+    }
+
+    fn come(&mut self, at: u32, come: Come) {
+        self.places[at as usize].come = Some(come);
+        if self.order.is_none() {
+            self.due.push_back(at);
+        }
+    }
+
+    /// Those that waited for a call go on their way.
+    fn leave(&mut self, at: u32) {
+        if !std::mem::take(&mut self.places[at as usize].is_ordered) {
+            return;
+        }
         let Some(order) = &mut self.order else { return };
         for next in order.leave(at) {
             let Held { call, deadline } = self.held.remove(&next).expect("what waits is held");
@@ -254,22 +312,32 @@ impl<T: Send + 'static> Pipeline<T> {
 
     fn hold(&mut self, tag: T, bytes: usize) -> u32 {
         self.bytes += bytes;
-        let slot = Slot { tag: Some(tag), bytes, once: None };
-        if let Some(at) = self.free.pop() {
-            self.slots[at as usize] = slot;
+        let place = Place { tag: Some(tag), bytes, is_ordered: false, once: None, instead: None, come: None };
+        let at = if let Some(at) = self.free.pop() {
+            self.places[at as usize] = place;
             at
         } else {
-            self.slots.push(slot);
-            (self.slots.len() - 1) as u32
+            self.places.push(place);
+            (self.places.len() - 1) as u32
+        };
+        if self.order.is_some() {
+            self.due.push_back(at);
         }
+        at
     }
 
     fn release(&mut self, at: u32) -> T {
-        let slot = &mut self.slots[at as usize];
-        self.bytes -= slot.bytes;
+        let place = &mut self.places[at as usize];
+        self.bytes -= place.bytes;
         self.free.push(at);
-        slot.tag.take().expect("a slot under way has its tag")
+        place.tag.take().expect("a place in use has its tag")
     }
+}
+
+/// Whether nobody could be asked.
+fn is_unanswered(answer: &Answer) -> bool {
+    let Reply::Failed(failure) = &answer.reply else { return false };
+    matches!(failure.code, Code::Unavailable | Code::DeadlineExceeded | Code::NotLeader | Code::DataLoss)
 }
 
 impl<T> Drop for Pipeline<T> {

@@ -19,6 +19,6 @@ pub(super) fn stream(
     let rows = gate.rows(Listing { prefix, from, limit, keys_only })?;
     Ok(stream_rows(gate, rows, |rows| {
         let row = |(key, Row { value, revision })| v1::ListRow { key, value, revision: revision.0 };
-        iter::once(v1::ListResponse { rows: rows.into_iter().map(row).collect() })
+        iter::once(Ok(v1::ListResponse { rows: rows.into_iter().map(row).collect() }))
     }))
 }

@@ -22,7 +22,8 @@ const PAUSE_MAX: Duration = Duration::from_millis(100);
 const ATTEMPT_MIN: Duration = Duration::from_millis(300);
 
 /// The attempts at one request.
-pub(crate) struct Tries {
+#[derive(Debug)]
+pub struct Tries {
     troubles: Troubles,
     /// When the last attempt may begin.
     last: Instant,
@@ -31,38 +32,37 @@ pub(crate) struct Tries {
 
 impl Tries {
     /// `in_session`: it takes effect once, however often it is sent.
-    pub(crate) fn new(request: &Request, in_session: bool, begun: Instant, deadline: Instant) -> Tries {
+    pub fn new(request: &Request, in_session: bool, begun: Instant, deadline: Instant) -> Tries {
         let whole = deadline - begun;
         let last = begun + whole.saturating_sub(ATTEMPT_MIN.min(whole / 5));
         Tries { troubles: Troubles::new(request, in_session), last, pause: PAUSE_MIN }
     }
 
     /// Whether all attempts were turned away before anything came of them.
-    pub(crate) fn is_untouched(&self) -> bool {
+    pub fn is_untouched(&self) -> bool {
         !self.troubles.unknown && !self.troubles.is_final
     }
 
-    /// An attempt has failed: waits until it is time for another, or says what came of the request.
-    pub(crate) async fn failed(&mut self, failure: Failure) -> Result<(), Failure> {
+    /// An attempt has failed: when it is time for another, or what came of the request.
+    pub fn failed(&mut self, failure: Failure, now: Instant) -> Result<Instant, Failure> {
         self.troubles.add(failure)?;
-        let next = Instant::now() + self.pause;
+        let next = now + self.pause;
         if next >= self.last {
             return Err(self.troubles.verdict());
         }
-        tokio::time::sleep_until(next.into()).await;
         self.pause = (self.pause * 2).min(PAUSE_MAX);
-        Ok(())
+        Ok(next)
     }
 }
 
 /// Whether a shard says so of a session that it does not know any more. Then a write that nobody has tried may begin
 /// another.
-pub(crate) fn is_of_lost_session(failure: &Failure) -> bool {
+pub fn is_of_lost_session(failure: &Failure) -> bool {
     matches!(failure.code, Code::SessionExpired | Code::SessionGap)
 }
 
 /// What it would mean to do a request twice.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     /// Nothing: it reads, or it is a digest mark, which changes nothing.
     Harmless,
@@ -73,6 +73,7 @@ enum Kind {
 }
 
 /// What has gone wrong with a request so far.
+#[derive(Debug)]
 struct Troubles {
     /// Whether an attempt may have had an effect.
     unknown: bool,
@@ -136,7 +137,6 @@ impl Troubles {
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
 
     fn put() -> Request {
@@ -155,54 +155,59 @@ mod tests {
         Failure::rejected(Code::SessionExpired, "open a new one")
     }
 
+    /// That there is a next attempt, whenever.
+    fn next(told: Result<Instant, Failure>) -> Result<(), Failure> {
+        told.map(|_| ())
+    }
+
     fn tries(in_session: bool) -> Tries {
         let now = Instant::now();
         Tries::new(&put(), in_session, now, now + Duration::from_secs(2))
     }
 
-    #[tokio::test]
-    async fn a_write_that_surely_did_not_happen_is_not_sent_again_too_late_to_be_answered() {
+    #[test]
+    fn a_write_that_surely_did_not_happen_is_not_sent_again_too_late_to_be_answered() {
         let now = Instant::now();
         let mut early = tries(false);
-        assert_eq!(early.failed(refused()).await, Ok(()));
+        assert_eq!(next(early.failed(refused(), Instant::now())), Ok(()));
         let mut late = Tries::new(&put(), false, now, now + Duration::from_secs(2));
         assert_eq!(late.last, now + Duration::from_millis(1_700));
         late.last = now;
-        assert_eq!(late.failed(refused()).await, Err(refused()));
+        assert_eq!(next(late.failed(refused(), Instant::now())), Err(refused()));
         let mut short = Tries::new(&put(), false, now, now + Duration::from_millis(250));
         assert_eq!(
-            short.failed(refused()).await,
+            next(short.failed(refused(), Instant::now())),
             Ok(()),
             "a short time-out has room for more than one attempt"
         );
     }
 
-    #[tokio::test]
-    async fn doubt_about_a_write_ends_it_unless_it_is_of_a_session_and_stays() {
-        assert_eq!(tries(false).failed(doubt()).await, Err(doubt()));
+    #[test]
+    fn doubt_about_a_write_ends_it_unless_it_is_of_a_session_and_stays() {
+        assert_eq!(next(tries(false).failed(doubt(), Instant::now())), Err(doubt()));
         let mut once = tries(true);
-        assert_eq!(once.failed(doubt()).await, Ok(()));
+        assert_eq!(next(once.failed(doubt(), Instant::now())), Ok(()));
         once.last = Instant::now();
-        assert_eq!(once.failed(refused()).await, Err(Failure { outcome: Outcome::Unknown, ..refused() }));
+        assert_eq!(next(once.failed(refused(), Instant::now())), Err(Failure { outcome: Outcome::Unknown, ..refused() }));
     }
 
-    #[tokio::test]
-    async fn a_forgotten_session_is_replaced_only_before_there_is_doubt() {
+    #[test]
+    fn a_forgotten_session_is_replaced_only_before_there_is_doubt() {
         let mut fresh = tries(true);
-        assert_eq!(fresh.failed(refused()).await, Ok(()));
-        assert_eq!(fresh.failed(expired()).await, Ok(()));
+        assert_eq!(next(fresh.failed(refused(), Instant::now())), Ok(()));
+        assert_eq!(next(fresh.failed(expired(), Instant::now())), Ok(()));
         let mut doubtful = tries(true);
-        assert_eq!(doubtful.failed(doubt()).await, Ok(()));
-        let end = doubtful.failed(expired()).await;
+        assert_eq!(next(doubtful.failed(doubt(), Instant::now())), Ok(()));
+        let end = next(doubtful.failed(expired(), Instant::now()));
         assert_eq!(end, Err(Failure { outcome: Outcome::Unknown, ..expired() }));
-        assert_eq!(tries(false).failed(expired()).await, Err(expired()));
+        assert_eq!(next(tries(false).failed(expired(), Instant::now())), Err(expired()));
     }
 
-    #[tokio::test]
-    async fn what_the_shard_says_of_the_write_itself_ends_doubt() {
+    #[test]
+    fn what_the_shard_says_of_the_write_itself_ends_doubt() {
         let too_large = Failure::rejected(Code::OutOfRange, "beyond 64 bits");
         let mut tries = tries(true);
-        assert_eq!(tries.failed(doubt()).await, Ok(()));
-        assert_eq!(tries.failed(too_large.clone()).await, Err(too_large));
+        assert_eq!(next(tries.failed(doubt(), Instant::now())), Ok(()));
+        assert_eq!(next(tries.failed(too_large.clone(), Instant::now())), Err(too_large));
     }
 }

@@ -1,0 +1,144 @@
+//! What is said to a command.
+//!
+//! | command | answer |
+//! |---|---|
+//! | `SET` | `OK` |
+//! | `GET` | the message, or `OK` and the message, as the operator wants it; `NOT_FOUND` |
+//! | `DEL` | `OK`; `NOT_FOUND` |
+//! | `STATS`, `NODES` | one line of `name=value` words, and of nodes |
+//! | anything that failed | `ERROR rejected: …` if surely nothing happened, `ERROR unknown: …` if it may have, `ERROR stored …` if a message is kept by fewer than were wanted |
+
+use std::fmt::Write;
+
+use bytes::{BufMut, BytesMut};
+use ringfort_types::{ClusterState, Failure, Outcome, Receipt, Reply};
+
+use super::GetReply;
+use super::line::{one_line, shown};
+use crate::doors::tolerance::Wanted;
+use crate::gate::Answer;
+
+/// What a command wants to be told.
+#[derive(Debug)]
+pub(super) enum Asked {
+    Set(Wanted),
+    Get,
+    Del,
+    Stats,
+    Nodes,
+    /// This.
+    Said(&'static str),
+    /// Why it failed.
+    Failed,
+}
+
+impl Asked {
+    /// Appends the line of answer.
+    pub(super) fn answer(self, answer: Answer, get_reply: GetReply, out: &mut BytesMut) {
+        let reply = answer.reply;
+        match (self, reply) {
+            (Asked::Said(text), _) => out.put_slice(text.as_bytes()),
+            (_, Reply::Failed(failure)) => failed(&failure, out),
+            (Asked::Set(wanted), Reply::Written(receipt)) => stored(wanted, &receipt, out),
+            (Asked::Del, Reply::Written(_)) => out.put_slice(b"OK"),
+            (Asked::Del, Reply::NotMet { .. }) | (Asked::Get, Reply::Value { row: None, .. }) => {
+                out.put_slice(b"NOT_FOUND");
+            }
+            (Asked::Get, Reply::Value { row: Some(row), .. }) => match shown(&row.value) {
+                Ok(value) => {
+                    if get_reply == GetReply::Ok {
+                        out.put_slice(b"OK ");
+                    }
+                    out.put_slice(value);
+                }
+                Err(why) => error("rejected", &why, out),
+            },
+            (Asked::Stats, Reply::Cluster(state)) => stats(&state, out),
+            (Asked::Nodes, Reply::Cluster(state)) => nodes(&state, out),
+            (asked, _) => {
+                error("unknown", &format!("the node's answer is of another kind than {asked:?}"), out);
+            }
+        }
+        out.put_u8(b'\n');
+    }
+}
+
+fn error(fate: &str, why: &str, out: &mut BytesMut) {
+    let _never_fails = write!(out, "ERROR {fate}: {}", one_line(why));
+}
+
+fn failed(failure: &Failure, out: &mut BytesMut) {
+    let fate = match failure.outcome {
+        Outcome::Rejected => "rejected",
+        Outcome::Unknown => "unknown",
+    };
+    error(fate, &failure.message, out);
+}
+
+fn stored(wanted: Wanted, receipt: &Receipt, out: &mut BytesMut) {
+    match wanted.judge(receipt) {
+        Ok(()) => out.put_slice(b"OK"),
+        Err(told) => {
+            let _never_fails = write!(out, "ERROR {told}");
+        }
+    }
+}
+
+fn stats(state: &ClusterState, out: &mut BytesMut) {
+    // The meta group holds no keys.
+    let shards = state.shards.iter().filter(|shard| !shard.slots.is_empty());
+    let (mut count, mut led, mut keys, mut bytes) = (0, 0, 0, 0);
+    for shard in shards {
+        count += 1;
+        led += usize::from(shard.leader.is_some());
+        let most = |of: fn(&ringfort_types::ReplicaReport) -> u64| {
+            shard.replicas.iter().map(|(_, report)| of(report)).max().unwrap_or(0)
+        };
+        keys += most(|report| report.keys_estimate);
+        bytes += most(|report| report.bytes_estimate);
+    }
+    let up = state.nodes.iter().filter(|node| node.reachable).count();
+    let nodes = state.nodes.len();
+    let _never_fails =
+        write!(out, "keys=~{keys} bytes=~{bytes} shards={count} led={led} nodes={nodes} up={up}");
+}
+
+fn nodes(state: &ClusterState, out: &mut BytesMut) {
+    for (at, node) in state.nodes.iter().enumerate() {
+        let separator = if at == 0 { "" } else { ", " };
+        let is = if node.reachable { "up" } else { "down" };
+        let leads = state.shards.iter().filter(|shard| shard.leader == Some(node.id)).count();
+        let _never_fails =
+            write!(out, "{separator}{} {} {is} leads={leads}", one_line(&node.name), node.address);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ringfort_types::{Code, Index, Revision, Row};
+
+    use super::*;
+
+    fn line(asked: Asked, reply: Reply) -> String {
+        let mut out = BytesMut::new();
+        asked.answer(Answer { reply, leader: None }, GetReply::Ok, &mut out);
+        String::from_utf8(out.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn every_answer_is_one_line_that_tells_the_fate() {
+        let value = |value: &'static [u8]| Reply::Value {
+            row: Some(Row { value: value.into(), revision: Revision(1) }),
+            at: Index(1),
+            revision: Revision(1),
+        };
+        assert_eq!(line(Asked::Get, value(b"a b")), "OK a b\n");
+        assert!(line(Asked::Get, value(b"a\nb")).starts_with("ERROR rejected: the value has line breaks"));
+        let late = Failure::unknown(Code::DeadlineExceeded, "late\r\nand odd");
+        assert_eq!(line(Asked::Del, Reply::Failed(late)), "ERROR unknown: late  and odd\n");
+        let refused = Failure::rejected(Code::Unavailable, "no quorum");
+        assert_eq!(line(Asked::Failed, Reply::Failed(refused)), "ERROR rejected: no quorum\n");
+        assert_eq!(line(Asked::Said("Bye"), Reply::Failed(Failure::rejected(Code::InvalidArgument, ""))), "Bye\n");
+        assert!(line(Asked::Get, Reply::Written(Receipt::default())).starts_with("ERROR unknown"));
+    }
+}

@@ -1,0 +1,155 @@
+//! One line of the text protocol: what it orders, and what is said to it.
+//!
+//! ```text
+//! SET <id> <message>      the message is the rest of the line; it may hold spaces
+//! GET <id>
+//! DEL <id>
+//! STATS | NODES | HELP | QUIT | EXIT
+//! ```
+//!
+//! Lines end with `\n` or `\r\n`; white space around them does not count. Verbs come in any case. An id is a key: bytes
+//! without white space. Messages are UTF-8.
+
+use bytes::Bytes;
+
+/// The syntax, in one line.
+pub(super) const HELP: &str =
+    "SET <id> <message> | GET <id> | DEL <id> | STATS | NODES | HELP | QUIT";
+
+/// What a line orders.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    /// To keep a message under an id.
+    Set(Bytes, Bytes),
+    /// To tell it.
+    Get(Bytes),
+    /// To remove it.
+    Del(Bytes),
+    /// To tell how much there is.
+    Stats,
+    /// To tell who is there.
+    Nodes,
+    /// To tell the syntax.
+    Help,
+    /// To say goodbye.
+    Quit,
+}
+
+/// Reads a line without its end. `None` if there is nothing in it; an error is one line for people.
+pub(super) fn parse(line: &Bytes) -> Option<Result<Order, String>> {
+    let line = line.slice_ref(line.trim_ascii());
+    if line.is_empty() {
+        return None;
+    }
+    let (verb, rest) = first_word(&line);
+    let order = match verb.to_ascii_uppercase().as_slice() {
+        b"SET" => set(&rest),
+        b"GET" => one(&rest, "GET <id>").map(Order::Get),
+        b"DEL" => one(&rest, "DEL <id>").map(Order::Del),
+        b"STATS" => none(&rest, "STATS", Order::Stats),
+        b"NODES" => none(&rest, "NODES", Order::Nodes),
+        b"HELP" => Ok(Order::Help),
+        b"QUIT" => none(&rest, "QUIT", Order::Quit),
+        b"EXIT" => none(&rest, "EXIT", Order::Quit),
+        _ => {
+            let verb = verb[..verb.len().min(32)].escape_ascii();
+            Err(format!("unknown command \"{verb}\": {HELP}"))
+        }
+    };
+    Some(order)
+}
+
+fn set(rest: &Bytes) -> Result<Order, String> {
+    let (id, message) = first_word(rest);
+    if id.is_empty() || message.is_empty() {
+        return Err("usage: SET <id> <message>".into());
+    }
+    if std::str::from_utf8(&message).is_err() {
+        return Err("the message is not UTF-8: nothing was stored".into());
+    }
+    Ok(Order::Set(id, message))
+}
+
+fn one(rest: &Bytes, usage: &str) -> Result<Bytes, String> {
+    let (id, more) = first_word(rest);
+    if id.is_empty() || !more.is_empty() { Err(format!("usage: {usage}")) } else { Ok(id) }
+}
+
+fn none(rest: &Bytes, verb: &str, order: Order) -> Result<Order, String> {
+    if rest.is_empty() { Ok(order) } else { Err(format!("usage: {verb}")) }
+}
+
+/// Up to the first white space, and what follows it: one byte of white space is skipped, more belong to a message.
+fn first_word(line: &Bytes) -> (Bytes, Bytes) {
+    match line.iter().position(u8::is_ascii_whitespace) {
+        None => (line.clone(), Bytes::new()),
+        Some(end) => (line.slice(..end), line.slice(end + 1..)),
+    }
+}
+
+/// A value as one line of answer.
+pub(super) fn shown(value: &[u8]) -> Result<&[u8], String> {
+    if value.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
+        return Err("the value has line breaks, so it is no answer of one line: read it through ringfort.v1".into());
+    }
+    if std::str::from_utf8(value).is_err() {
+        return Err("the value is not UTF-8: read it through ringfort.v1".into());
+    }
+    Ok(value)
+}
+
+/// A text of ours as the rest of one line of answer.
+pub(super) fn one_line(text: &str) -> String {
+    text.replace(['\n', '\r'], " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &'static str) -> Option<Result<Order, String>> {
+        parse(&Bytes::from_static(line.as_bytes()))
+    }
+
+    #[test]
+    fn verbs_come_in_any_case_and_messages_keep_their_spaces() {
+        let set = |id: &'static str, message: &'static str| Some(Ok(Order::Set(id.into(), message.into())));
+        assert_eq!(parsed("SET 7 hello"), set("7", "hello"));
+        assert_eq!(parsed("  set 7 two  words  "), set("7", "two  words"));
+        assert_eq!(parsed("Set 7  indented"), set("7", " indented"));
+        assert_eq!(parsed("SET 7 \u{e9}t\u{e9}\t!"), set("7", "\u{e9}t\u{e9}\t!"));
+        assert_eq!(parsed("gEt 007"), Some(Ok(Order::Get("007".into()))));
+        assert_eq!(parsed("del x"), Some(Ok(Order::Del("x".into()))));
+        for (line, order) in
+            [("stats", Order::Stats), ("NODES", Order::Nodes), ("quit", Order::Quit), ("Exit", Order::Quit)]
+        {
+            assert_eq!(parsed(line), Some(Ok(order)));
+        }
+        assert_eq!(parsed("help me"), Some(Ok(Order::Help)));
+        assert_eq!(parsed(" \t "), None);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_what_is_right() {
+        for (line, says) in [
+            ("SET", "usage: SET <id> <message>"),
+            ("SET 7", "usage: SET <id> <message>"),
+            ("GET", "usage: GET <id>"),
+            ("GET 1 2", "usage: GET <id>"),
+            ("QUIT now", "usage: QUIT"),
+            ("PUT 1 2", "unknown command \"PUT\": SET <id>"),
+        ] {
+            let told = parsed(line).unwrap().unwrap_err();
+            assert!(told.starts_with(says), "{line}: {told}");
+        }
+        let told = parse(&Bytes::from_static(b"SET 7 \xff")).unwrap().unwrap_err();
+        assert!(told.contains("not UTF-8"), "{told}");
+    }
+
+    #[test]
+    fn an_answer_has_one_line() {
+        assert_eq!(shown(b"a b\tc"), Ok(&b"a b\tc"[..]));
+        assert!(shown(b"a\nb").is_err() && shown(b"\xff").is_err());
+        assert_eq!(one_line("a\r\nb"), "a  b");
+    }
+}

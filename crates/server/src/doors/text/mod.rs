@@ -1,0 +1,254 @@
+//! The text protocol: one command a line, one line of answer for each, always, and in the order of the commands.
+//!
+//! What the lines are is said in `line`; `input` reads them in bounded memory; `answer` says what came of them. Commands are
+//! pipelined and take effect in the order in which they were sent (`Order::Program`). A `SET` is `OK` when as many replicas
+//! have it as the [`Tolerance`] wants. Reads are linearizable, but where the operator lets them fall back, after a while, to
+//! what any replica has.
+//!
+//! Bounds: [`TEXT_PIPELINE_MAX`] commands of a connection are under way, and [`OUT_BYTES_SOFT`] of answers wait for it to
+//! take them, beyond which it is not read from. A client that takes no answer for [`WRITE_TIME`] is dropped.
+
+mod answer;
+mod input;
+mod line;
+
+use std::future::poll_fn;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use ringfort_types::limits::{DOOR_CONNECTIONS_MAX, TEXT_LINE_BYTES_MAX, TEXT_PIPELINE_MAX};
+use ringfort_types::{Call, Code, Condition, Change, Consistency, Failure, Part, Request};
+use tokio::io::AsyncWriteExt;
+use tokio::time::{Instant, timeout_at};
+use tokio_stream::StreamExt;
+
+use self::answer::Asked;
+use self::input::{End, LineMemory, Lines};
+use self::line::{HELP, Order};
+use super::tolerance::{Tolerance, Wanted};
+use crate::doors::listener::{Connection, DoorLimits, Greeting, Incoming};
+use crate::gate::{self, Gate, Pipeline};
+
+/// Answers that wait to be written, in bytes, beyond which no more are made.
+const OUT_BYTES_SOFT: usize = 256 * 1024;
+/// How long a client may take nothing of what is to be written.
+const WRITE_TIME: Duration = Duration::from_secs(30);
+
+/// The bounds of the port.
+pub(super) const LIMITS: DoorLimits = DoorLimits {
+    connections_max: DOOR_CONNECTIONS_MAX,
+    greeting: Greeting::Nothing,
+    greeting_max: WRITE_TIME,
+    full_answer: b"ERROR rejected: too many connections: close some, or ask another node\n",
+};
+
+/// How the operator wants it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TextSettings {
+    /// What answers a `GET`: the message alone, or `OK` and the message.
+    pub get_reply: GetReply,
+    /// How long a command may take.
+    pub timeout: Duration,
+    /// How long a `GET` waits for the shard's leader before it takes what any replica has, which may be old; never, if this
+    /// is not set.
+    pub stale_after: Option<Duration>,
+}
+
+/// What answers a `GET`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GetReply {
+    /// The message.
+    #[default]
+    Bare,
+    /// `OK`, a space, and the message.
+    Ok,
+}
+
+impl Default for TextSettings {
+    fn default() -> TextSettings {
+        TextSettings { get_reply: GetReply::Bare, timeout: Duration::from_secs(10), stale_after: None }
+    }
+}
+
+/// Serves until the node stops.
+pub(super) async fn serve(gate: Gate, mut incoming: Incoming, settings: TextSettings, tolerance: Tolerance) {
+    let memory = LineMemory::default();
+    let mut stopping = gate.stopping();
+    let advising = tokio::spawn(advise(gate.clone(), settings, tolerance.clone()));
+    loop {
+        let arrived = tokio::select! {
+            arrived = incoming.next() => arrived,
+            _ = stopping.wait_for(|stopping| *stopping) => break,
+        };
+        let Some(Ok(connection)) = arrived else { continue };
+        let talk = Talk::new(gate.clone(), settings, tolerance.clone());
+        tokio::spawn(talk.run(connection, memory.clone()));
+    }
+    advising.abort();
+}
+
+/// Says so if the cluster can't keep what the tolerance promises, whenever that changes.
+async fn advise(gate: Gate, settings: TextSettings, tolerance: Tolerance) {
+    gate.serving().await;
+    let mut changes = tolerance.changes();
+    loop {
+        let wanted = *changes.borrow_and_update();
+        let replicas = gate.layout().map_or(0, |layout| {
+            layout.shards.iter().map(|shard| shard.replicas.len()).min().unwrap_or(0)
+        });
+        if let Some(advice) = wanted.advice(replicas as u32, settings.stale_after.is_some()) {
+            gate.notice(advice);
+        }
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// One connection.
+struct Talk {
+    gate: Gate,
+    settings: TextSettings,
+    tolerance: Tolerance,
+    calls: Pipeline<Asked>,
+    out: BytesMut,
+    /// The client has said goodbye, or closed its side: what is under way is answered, and then it ends.
+    is_leaving: bool,
+}
+
+impl Talk {
+    fn new(gate: Gate, settings: TextSettings, tolerance: Tolerance) -> Talk {
+        let calls = gate.pipeline(gate::Order::Program);
+        Talk { gate, settings, tolerance, calls, out: BytesMut::new(), is_leaving: false }
+    }
+
+    async fn run(mut self, connection: Connection, memory: LineMemory) {
+        let mut stopping = self.gate.stopping();
+        let (reader, mut writer) = tokio::io::split(connection);
+        let mut lines = Lines::new(reader, memory);
+        // When the client last took something, or there was nothing to take.
+        let mut taken = Instant::now();
+        loop {
+            while self.has_room()
+                && let Some(line) = lines.ready()
+            {
+                self.take_line(&line);
+            }
+            self.calls.submit();
+            let (has_room, under_way, must_write) =
+                (self.has_room(), self.calls.under_way(), !self.out.is_empty());
+            if self.is_leaving && under_way == 0 && !must_write {
+                let _gone = writer.shutdown().await;
+                return;
+            }
+            if !must_write {
+                taken = Instant::now();
+            }
+            let Talk { calls, out, settings, .. } = &mut self;
+            let may_answer = under_way > 0 && out.len() < OUT_BYTES_SOFT;
+            let mut made = BytesMut::new();
+            let answers = poll_fn(|cx| {
+                calls.poll_answers(cx, |asked, answer| {
+                    let before = made.len();
+                    asked.answer(answer, settings.get_reply, &mut made);
+                    made.len() - before
+                })
+            });
+            tokio::select! {
+                // All answers that are there come first, so that one write takes them.
+                biased;
+                answered = answers, if may_answer => if answered.is_err() { return },
+                written = timeout_at(taken + WRITE_TIME, writer.write_buf(out)), if must_write => {
+                    match written {
+                        Ok(Ok(bytes)) if bytes > 0 => taken = Instant::now(),
+                        _ => return,
+                    }
+                }
+                read = lines.read(), if has_room => match read {
+                    Ok(()) => {}
+                    Err(End::Closed) => self.is_leaving = true,
+                    Err(end) => self.refuse_line(&end),
+                },
+                _ = stopping.wait_for(|stopping| *stopping), if under_way == 0 && !must_write => return,
+            }
+            self.out.unsplit(made);
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        !self.is_leaving && self.calls.under_way() < TEXT_PIPELINE_MAX && self.out.len() < OUT_BYTES_SOFT
+    }
+
+    /// A line that is none, or too long a one: nothing after it can be understood.
+    fn refuse_line(&mut self, end: &End) {
+        let why = match end {
+            End::TooLong => format!("a line of more than {TEXT_LINE_BYTES_MAX} bytes: send shorter messages"),
+            _ => "a long line that took too long, or there are too many of them: send it again".to_owned(),
+        };
+        self.say_error(why);
+        self.is_leaving = true;
+    }
+
+    fn say_error(&mut self, why: String) {
+        self.calls.refuse(Asked::Failed, Failure::rejected(Code::InvalidArgument, why));
+    }
+
+    fn take_line(&mut self, line: &Bytes) {
+        let order = match line::parse(line) {
+            None => return,
+            Some(Ok(order)) => order,
+            Some(Err(why)) => return self.say_error(why),
+        };
+        let timeout_ms = self.settings.timeout.as_millis() as u32;
+        match order {
+            Order::Set(id, message) => self.set(id, message, timeout_ms),
+            Order::Get(id) => self.get(id, timeout_ms),
+            Order::Del(id) => {
+                let part = Part { condition: Some(Condition::Present), ..Part::new(id, Change::DELETE) };
+                let request = Request::Write { parts: vec![part] };
+                self.calls.push(Asked::Del, Call::from(request).within(timeout_ms));
+            }
+            Order::Stats => self.calls.push(Asked::Stats, Call::from(Request::ClusterState).within(timeout_ms)),
+            Order::Nodes => self.calls.push(Asked::Nodes, Call::from(Request::ClusterState).within(timeout_ms)),
+            Order::Help => self.calls.refuse(Asked::Said(HELP), said()),
+            Order::Quit => {
+                self.calls.refuse(Asked::Said("Bye"), said());
+                self.is_leaving = true;
+            }
+        }
+    }
+
+    fn set(&mut self, id: Bytes, message: Bytes, timeout_ms: u32) {
+        let wanted = self.tolerance.now();
+        let request = Request::put(id, message);
+        if let Some(impossible) = self.impossible(&request, wanted) {
+            return self.say_error(impossible);
+        }
+        let durability = wanted.durability(timeout_ms);
+        self.calls.push(Asked::Set(wanted), Call { durability, ..Call::from(request).within(timeout_ms) });
+    }
+
+    /// Whether the key's shard has too few replicas, which no time would mend.
+    fn impossible(&self, request: &Request, wanted: Wanted) -> Option<String> {
+        let layout = self.gate.layout()?;
+        let shard = layout.shard(layout.shard_of_slot(request.slot()?))?;
+        wanted.impossible(shard.replicas.len() as u32)
+    }
+
+    fn get(&mut self, key: Bytes, timeout_ms: u32) {
+        let get = |consistency| Call::from(Request::Get { key: key.clone(), consistency });
+        match self.settings.stale_after {
+            None => self.calls.push(Asked::Get, get(Consistency::Linearizable).within(timeout_ms)),
+            Some(patience) => {
+                let patience_ms = (patience.as_millis() as u32).clamp(1, timeout_ms);
+                let fresh = get(Consistency::Linearizable).within(patience_ms);
+                self.calls.push_or(Asked::Get, fresh, get(Consistency::Stale).within(timeout_ms));
+            }
+        }
+    }
+}
+
+/// For what is answered without asking the node.
+fn said() -> Failure {
+    Failure::rejected(Code::InvalidArgument, "")
+}

@@ -1,0 +1,118 @@
+//! How many replicas besides the leader are to have a disk register's message before it is `OK`.
+//!
+//! A number that its operator sets, and may change while the node runs; without one a majority will do, as for any write.
+
+use std::sync::Arc;
+
+use ringfort_types::{Copies, Durability, Receipt};
+use tokio::sync::watch;
+
+/// What stays of a call's time for the answer, in milliseconds, when it waits for copies.
+const MARGIN_MS: u32 = 250;
+/// The number in force.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tolerance(Arc<watch::Sender<Wanted>>);
+
+impl Tolerance {
+    /// Sets another number.
+    pub(crate) fn set(&self, number: u32) {
+        self.0.send_replace(Wanted { besides_leader: Some(number) });
+    }
+
+    /// What a write that comes now has to wait for.
+    pub(crate) fn now(&self) -> Wanted {
+        *self.0.borrow()
+    }
+
+    /// That, now and whenever it changes.
+    pub(crate) fn changes(&self) -> watch::Receiver<Wanted> {
+        self.0.subscribe()
+    }
+}
+
+/// What one write has to wait for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    besides_leader: Option<u32>,
+}
+
+impl Wanted {
+    /// So many replicas, the leader's own among them, within the call's time.
+    pub(crate) fn durability(self, timeout_ms: u32) -> Durability {
+        let copies = match self.besides_leader {
+            None => Copies::Majority,
+            Some(besides) => Copies::AtLeast(besides.saturating_add(1)),
+        };
+        Durability { copies, patience_ms: timeout_ms.saturating_sub(MARGIN_MS).max(timeout_ms / 2) }
+    }
+
+    /// Why a cluster that keeps so many replicas of a key can never do that; `None` if it can.
+    pub(crate) fn impossible(self, replicas: u32) -> Option<String> {
+        let besides = self.besides_leader.filter(|besides| *besides >= replicas)?;
+        let needed = besides.saturating_add(1);
+        let most = replicas.saturating_sub(1);
+        Some(format!(
+            "TOLERANCE={besides} wants {needed} copies of each message and this cluster keeps {replicas}: nothing was \
+             written; set TOLERANCE={most} at most, or start a cluster with --replicas {needed}"
+        ))
+    }
+
+    /// What its operator should know of a cluster that keeps so many replicas of a key.
+    pub(crate) fn advice(self, replicas: u32, reads_fall_back: bool) -> Option<String> {
+        let besides = self.besides_leader?;
+        if let Some(impossible) = self.impossible(replicas) {
+            return Some(format!("no message can be stored: {impossible}"));
+        }
+        let survives = (replicas.max(1) - 1) / 2;
+        (survives < besides && !reads_fall_back).then(|| {
+            format!(
+                "TOLERANCE={besides}: with {replicas} replicas, messages can be read and stored while {survives} of them \
+                 are down, and no more; for {besides}, start a cluster with --replicas {}, or let reads fall back to what \
+                 any replica has, which may be old (--text-stale-after)",
+                2 * besides + 1
+            )
+        })
+    }
+
+    /// Whether a write with this receipt is as safe as was wanted; else one line that says how safe it is.
+    pub(crate) fn judge(self, receipt: &Receipt) -> Result<(), String> {
+        let besides = receipt.copies.saturating_sub(1);
+        match self.besides_leader {
+            Some(wanted) if besides < wanted => Err(format!(
+                "stored by {besides} besides the leader, TOLERANCE={wanted}: the message is kept, by a majority of its \
+                 replicas"
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_counts_replicas_besides_the_leader() {
+        let tolerance = Tolerance::default();
+        assert_eq!(tolerance.now().durability(1_000).copies, Copies::Majority);
+        assert_eq!(tolerance.now().judge(&Receipt { copies: 2, ..Receipt::default() }), Ok(()));
+        tolerance.set(2);
+        let wanted = tolerance.now();
+        assert_eq!(wanted.durability(1_000), Durability { copies: Copies::AtLeast(3), patience_ms: 750 });
+        assert_eq!(wanted.judge(&Receipt { copies: 3, ..Receipt::default() }), Ok(()));
+        let told = wanted.judge(&Receipt { copies: 2, ..Receipt::default() }).unwrap_err();
+        assert!(told.starts_with("stored by 1 besides the leader, TOLERANCE=2"), "{told}");
+        assert_eq!(wanted.impossible(3), None);
+        assert!(wanted.impossible(2).unwrap().contains("--replicas 3"));
+    }
+
+    #[test]
+    fn an_operator_is_told_what_can_not_be_kept() {
+        let wanted = |number| Wanted { besides_leader: Some(number) };
+        assert_eq!(Wanted::default().advice(1, false), None);
+        assert_eq!((wanted(1).advice(3, false), wanted(2).advice(5, false)), (None, None));
+        assert!(wanted(2).advice(3, false).unwrap().contains("--replicas 5"));
+        assert_eq!(wanted(2).advice(3, true), None);
+        assert!(wanted(3).advice(3, true).unwrap().contains("no message can be stored"));
+    }
+}
