@@ -11,7 +11,8 @@ use tonic::transport::Server;
 use tonic_health::server::{HealthReporter, health_reporter};
 use tonic_reflection::server::{Builder, Error};
 
-use crate::kv::Service;
+use crate::doors::v1::Service;
+use crate::gate::Gate;
 use crate::links::{FRAME_BYTES_MAX, Links, PeerService};
 use crate::listener::{
     CONNECTION_WINDOW, HEADER_BYTES_MAX, Incoming, PING_EVERY, PING_MAX, RESETS_MAX, STREAM_WINDOW,
@@ -26,7 +27,7 @@ pub(crate) async fn serve(
     listener: TcpListener,
 ) -> Result<(), Error> {
     let (health, health_service) = health_reporter();
-    let service = Service { shared: shared.clone() };
+    let service = Service { gate: Gate::new(shared.clone(), ringfort_types::Door::V1) };
     let reflection = || {
         Builder::configure()
             .register_encoded_file_descriptor_set(ringfort_proto::DESCRIPTORS)

@@ -21,7 +21,7 @@ const MESSAGES_WAITING: usize = 1;
 pub(super) fn stream_rows<M, I>(
     gate: &Gate,
     mut rows: Rows,
-    messages: impl Fn(Vec<(Bytes, Row)>) -> I + Send + 'static,
+    messages: impl Fn(Vec<(Bytes, Row)>) -> I + Send + Sync + 'static,
 ) -> ReceiverStream<Result<M, Status>>
 where
     M: Send + 'static,

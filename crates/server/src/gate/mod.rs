@@ -121,7 +121,8 @@ impl Gate {
 
     /// Waits until requests are served.
     pub(crate) async fn serving(&self) {
-        let _sender_lives_as_long = self.shared.serving.subscribe().wait_for(|serving| *serving).await;
+        let mut serving = self.shared.serving.subscribe();
+        let _sender_lives_as_long = serving.wait_for(|serving| *serving).await;
     }
 
     /// A line for the operator.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringfort_retry::{Session, Tries, is_of_lost_session};
-use ringfort_types::{Call, Code, Failure, Reply, Request, ShardId};
+use ringfort_types::{Call, Failure, Reply, Request, ShardId};
 
 use super::{Answer, mismatched};
 use crate::shared::Shared;

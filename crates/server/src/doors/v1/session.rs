@@ -87,7 +87,7 @@ impl Stream for Session {
                 "the session leaves too many answers unread: read them as they come",
             )))),
             Poll::Ready(Ok(())) => Poll::Ready(Some(Ok(v1::SessionResponse { results }))),
-            Poll::Pending if this.input.is_none() && this.calls.is_empty() => Poll::Ready(None),
+            Poll::Pending if this.input.is_none() && this.calls.under_way() == 0 => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         }
     }
