@@ -16,8 +16,8 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use ringfort_client::{Options, parse_addresses};
 
 use crate::command::{
-    bench, check, completions, config, delete, dev, export, get, import, incr, list, man, put, shell, start,
-    status, version, write,
+    bench, check, completions, config, delete, dev, export, get, health, import, incr, list, man, put, shell,
+    start, status, version, write,
 };
 use crate::reading::Reading;
 use crate::settings;
@@ -109,6 +109,7 @@ pub(crate) enum Command {
     Import(import::Import),
     Export(export::Export),
     Status(status::Status),
+    Health(health::Health),
     Check(check::Check),
     Shell(shell::Shell),
     Bench(bench::Bench),

@@ -21,6 +21,7 @@
 //!   and by the hints on answers that had to be passed on;
 //! - `link` is one node: connected in the background, made anew when it breaks;
 //! - `session` and `pending` are the pipelined stream; `unary` the single calls; `list` the stream of rows;
+//! - `health` asks one node whether it serves, and nothing else;
 //! - `write` is what an atomic write is made of; `many` reads many keys, of several shards side by side.
 //!
 //! Invariants:
@@ -34,6 +35,7 @@
 
 mod address;
 mod call;
+mod health;
 mod link;
 mod list;
 mod many;
@@ -52,6 +54,7 @@ use ringfort_types::{
 };
 
 pub use address::{parse_address, parse_addresses};
+pub use health::{Health, health};
 pub use list::{List, Rows};
 pub use options::{Options, ReadsFrom, Transport};
 #[doc(no_inline)]

@@ -15,6 +15,8 @@ pub struct Config {
     pub name: Option<String>,
     /// Where to listen, as `HOST:PORT`. Port 0 takes a free one, for a cluster of one.
     pub listen: String,
+    /// Open ports that other machines can reach, though whoever reaches them can do anything.
+    pub insecure: bool,
     /// Where the others and the clients find it, if that is not `listen`.
     pub advertise: Option<String>,
     /// Where its data is.
@@ -47,6 +49,7 @@ impl Config {
         Config {
             name: None,
             listen: listen.into(),
+            insecure: false,
             advertise: None,
             data_dir: data_dir.into(),
             peers: Vec::new(),

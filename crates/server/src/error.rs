@@ -22,6 +22,18 @@ pub enum StartError {
         /// Why it won't do.
         reason: String,
     },
+    /// An address that others can reach, and nobody has said that they may.
+    #[error(
+        "{flag} {address} can be reached from other machines, and there is no TLS yet: whoever reaches this port can do \
+         anything, read and write every key and pass for a node; listen on 127.0.0.1, or, where a firewall or a private \
+         network keeps others out, say --insecure"
+    )]
+    Exposed {
+        /// Which flag.
+        flag: &'static str,
+        /// What was given.
+        address: String,
+    },
     /// Another process listens there.
     #[error(
         "{address} is in use: stop the process that listens there (perhaps this node is running already), or \
@@ -73,6 +85,7 @@ impl StartError {
     pub fn exit_code(&self) -> u8 {
         match self {
             StartError::Address { .. }
+            | StartError::Exposed { .. }
             | StartError::PortInUse { .. }
             | StartError::Listen { .. }
             | StartError::Usage(_)

@@ -24,7 +24,7 @@
 //! waits for no disk and no socket; a failed sync ends the process (`error`).
 //!
 //! Caveats. There is no encryption and no authentication yet: whoever reaches the port can do anything,
-//! including what peers do.
+//! including what peers do. So a port beyond loopback is opened only when the operator says so (`exposure`).
 
 mod answers;
 mod apply;
@@ -36,6 +36,7 @@ mod delivery;
 mod descriptors;
 mod doors;
 mod error;
+mod exposure;
 mod fetch;
 mod flush;
 mod gate;

@@ -12,13 +12,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream, lookup_host};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 use tokio_stream::Stream;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
-use crate::StartError;
+use crate::{StartError, exposure};
 
 /// HTTP/2 flow control: bytes under way on one stream, and on one connection. Fixed, so that one stream's
 /// throughput does not depend on a probe; wide, so that a frame of requests does not wait for an update.
@@ -41,17 +41,14 @@ const GREETING_BYTES: usize = 24 + 9;
 /// How long to wait when the operating system has no descriptor for another connection.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
-/// Binds the address, or says why that can't be.
-pub(crate) async fn bind(address: &str) -> Result<TcpListener, StartError> {
-    let unusable = |reason: String| StartError::Address {
-        flag: "--addr",
-        address: address.to_owned(),
-        purpose: "listen on",
-        reason,
-    };
-    let mut addresses = lookup_host(address).await.map_err(|error| unusable(error.to_string()))?;
-    let first = addresses.next().ok_or_else(|| unusable("no such host".into()))?;
-    TcpListener::bind(first).await.map_err(|source| match source.kind() {
+/// Binds the address that `flag` says, or says why that can't be.
+pub(crate) async fn bind(
+    flag: &'static str,
+    address: &str,
+    insecure: bool,
+) -> Result<TcpListener, StartError> {
+    let resolved = exposure::resolve(flag, address, insecure).await?;
+    TcpListener::bind(resolved).await.map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => StartError::PortInUse { address: address.to_owned() },
         _ => StartError::Listen { address: address.to_owned(), source },
     })

@@ -61,7 +61,7 @@ pub struct Running {
 pub async fn start(config: Config) -> Result<Running, StartError> {
     let started = Instant::now();
     config.validate()?;
-    let listener = listener::bind(&config.listen).await?;
+    let listener = listener::bind("--addr", &config.listen, config.insecure).await?;
     let bound =
         listener.local_addr().map_err(|source| StartError::System { action: "name the socket", source })?;
     let address = config.advertised(bound)?;

@@ -8,6 +8,7 @@ pub(crate) mod delete;
 pub(crate) mod dev;
 pub(crate) mod export;
 pub(crate) mod get;
+pub(crate) mod health;
 pub(crate) mod import;
 pub(crate) mod incr;
 pub(crate) mod list;
@@ -36,6 +37,7 @@ pub(crate) fn run(command: Command) -> Result<(), Stop> {
         Command::Import(import) => import::run(&import),
         Command::Export(export) => export::run(&export),
         Command::Status(status) => status::run(&status),
+        Command::Health(health) => health::run(&health),
         Command::Check(check) => check::run(&check),
         Command::Shell(shell) => shell::run(&shell),
         Command::Bench(bench) => bench::run(&bench),

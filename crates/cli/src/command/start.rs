@@ -25,10 +25,12 @@ const MIB: u64 = 1024 * 1024;
 /// Run a node, until Ctrl+C or SIGTERM
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  ringfort start                                a cluster of one\n  \
-    ringfort start --id node1 --addr 10.0.0.1:50051 --data-dir /var/lib/ringfort \\\n      \
+    ringfort start --id node1 --addr 10.0.0.1:50051 --insecure --data-dir /var/lib/ringfort \\\n      \
     --peers node2=10.0.0.2:50051,node3=10.0.0.3:50051\n\n\
     A new cluster is born when all of its nodes have met: start each of them with the others as --peers. Names \
     in --peers may be left out. After that, each node needs its --data-dir and the same flags to come back.\n\n\
+    There is no TLS yet: whoever reaches a node can do anything. So it listens on loopback, or, with --insecure, wherever \
+    you say.\n\n\
     When it serves, it prints one line; JSON: name, address, nodes, shards, ready_ms.")]
 pub(crate) struct Start {
     /// This node's name: letters, digits, `-`, `_` and `.` [default: made from the address]
@@ -38,6 +40,9 @@ pub(crate) struct Start {
     // By another id than the client commands' `--addr`, of which it is none.
     #[arg(id = "listen", long = "addr", value_name = "HOST:PORT", default_value = ADDRESS_DEFAULT)]
     addr: String,
+    /// Listen on other addresses than loopback, too, though whoever reaches them can do anything: there is no TLS yet
+    #[arg(long)]
+    insecure: bool,
     /// Where the other nodes and the clients find it, if that is not --addr
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Option<String>,
@@ -120,6 +125,7 @@ fn config(start: Start) -> Config {
     };
     Config {
         name: start.id,
+        insecure: start.insecure,
         advertise: start.advertise,
         // `--peers ""` is how scripts say that there are none.
         peers: start.peers.into_iter().filter(|peer| *peer != (None, String::new())).collect(),

@@ -26,7 +26,7 @@ use file::SettingsFile;
 pub(crate) use nearest::nearest;
 
 /// Flags that say what to do this once.
-const OF_ONE_CALL: [(&str, &str); 20] = [
+const OF_ONE_CALL: [(&str, &str); 21] = [
     ("put", "if-absent"),
     ("put", "if-present"),
     ("put", "if-revision"),
@@ -42,6 +42,7 @@ const OF_ONE_CALL: [(&str, &str); 20] = [
     ("list", "from"),
     ("list", "limit"),
     ("list", "keys-only"),
+    ("health", "service"),
     ("import", "file"),
     ("import", "format"),
     ("import", "skip"),

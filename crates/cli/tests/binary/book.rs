@@ -54,9 +54,9 @@ fn conditions_are_as_the_book_shows_them() {
 }
 
 #[test]
-fn writes_on_the_command_line_are_as_the_book_shows_them() {
+fn the_command_line_is_as_the_book_shows_it() {
     let page = include_str!("../../../../docs/book/cli.md");
-    for (title, count) in [("Writes with conditions", 4), ("Copies", 3)] {
+    for (title, count) in [("Writes with conditions", 4), ("Copies", 3), ("Does it serve?", 2)] {
         let section = page.split("\n## ").find(|section| section.starts_with(title));
         assert_eq!(run_all(section.expect("there is one")), count, "{title}");
     }

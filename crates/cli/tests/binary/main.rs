@@ -5,6 +5,7 @@ mod cluster;
 mod copies;
 mod counter;
 mod files;
+mod health;
 mod json;
 mod reads;
 mod settings;

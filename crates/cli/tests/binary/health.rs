@@ -1,0 +1,91 @@
+//! `ringfort health`: what a node says of itself before, while and after it serves; and who may reach it.
+
+use std::process::{Child, Stdio};
+
+use crate::support::{eventually, free_ports, objects, refusal, ringfort, run, stdout};
+
+/// A node by `start`, ended when it is dropped.
+struct Node(Child);
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What it prints, and its exit code.
+fn health(address: &str, more: &[&str]) -> (String, Option<i32>) {
+    let output = run(&mut ringfort(&[&["health", "--addr", address, "--timeout", "2s"], more].concat()), b"");
+    (stdout(&output), output.status.code())
+}
+
+fn said(line: &str, code: i32) -> (String, Option<i32>) {
+    (format!("{line}\n"), Some(code))
+}
+
+#[test]
+fn a_node_is_not_serving_until_it_has_met_its_peers() {
+    let base = free_ports(2);
+    let directory = tempfile::tempdir().expect("a directory");
+    let (first, second) = (format!("127.0.0.1:{base}"), format!("127.0.0.1:{}", base + 1));
+    let start = |own: &str, other: &str| {
+        let mut command =
+            ringfort(&["start", "--shards", "2", "--addr", own, "--peers", other, "--data-dir"]);
+        command.arg(directory.path().join(own.replace(':', "-")));
+        Node(
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts"),
+        )
+    };
+    assert_eq!(health(&first, &[]), (String::new(), Some(3)));
+    let _node = start(&first, &second);
+    eventually("it answers", || health(&first, &[]).1 != Some(3));
+    assert_eq!(health(&first, &[]), said("NOT_SERVING", 1));
+    let other = start(&second, &first);
+    eventually("it serves", || health(&first, &[]) == said("SERVING", 0));
+    for service in ["ringfort.v1.KV", "ringfort.v1.Cluster"] {
+        assert_eq!(health(&first, &["--service", service]), said("SERVING", 0));
+    }
+    assert_eq!(health(&first, &["--service", "fortune"]), said("SERVICE_UNKNOWN", 1));
+
+    let output = run(ringfort(&["health", "--json"]).env("RINGFORT_ADDR", &first), b"");
+    let said = &objects(&output)[0];
+    assert_eq!((&said["address"], &said["status"]), (&first.as_str().into(), &"SERVING".into()));
+    // A node without a majority lives and says so: to restart it would help nobody.
+    drop(other);
+    assert_eq!(health(&first, &[]).1, Some(0));
+}
+
+#[test]
+fn health_asks_one_node() {
+    let (code, line) = refusal(&run(&mut ringfort(&["health", "--addr", "a:1,b:2"]), b""));
+    assert!(code == Some(2) && line.contains("`ringfort health --addr a:1`"), "{line}");
+    let (code, line) = refusal(&run(&mut ringfort(&["health", "--addr", "127.0.0.1:1"]), b""));
+    assert_eq!((code, line.as_str()), (Some(3), "can't reach 127.0.0.1:1: connection refused"));
+    // One that takes connections and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = silent.local_addr().expect("bound").to_string();
+    let output = run(&mut ringfort(&["health", "--addr", &address, "--timeout", "300ms"]), b"");
+    assert_eq!(refusal(&output), (Some(3), format!("can't reach {address}: it does not answer")));
+}
+
+#[test]
+fn a_node_that_others_can_reach_starts_only_if_told_so() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let data = directory.path().join("data");
+    let start = |more: &[&str]| {
+        let mut command = ringfort(&["start", "--addr", "0.0.0.0:1", "--data-dir"]);
+        command.arg(&data).args(more);
+        command
+    };
+    // Without shards it ends before it opens a port.
+    assert!(refusal(&run(&mut start(&["--insecure", "--shards", "0"]), b"")).1.contains("--shards 0"));
+    let exposed = |command: &mut std::process::Command| {
+        let (code, line) = refusal(&run(command, b""));
+        assert_eq!(code, Some(2), "{line}");
+        line.starts_with("--addr 0.0.0.0:1 can be reached from other machines, and there is no TLS yet")
+    };
+    assert!(exposed(start(&[]).env("RINGFORT_START_INSECURE", "no")));
+    assert!(exposed(start(&["--no-insecure"]).env("RINGFORT_START_INSECURE", "yes")));
+    assert!(!data.exists(), "it is refused before anything is touched");
+}

@@ -1,0 +1,69 @@
+//! One question to one node: does it serve? Asked of `grpc.health.v1`, as load balancers ask it.
+//!
+//! Unlike everything else here it is asked once, on a connection of its own, and of this node only: no retries, and no
+//! other node that would do as well. A node says "serving" when it serves every shard that it has, until it is asked to stop.
+
+use std::time::Duration;
+
+use ringfort_types::{Code, Failure};
+use tokio::time::timeout;
+use tonic::transport::Endpoint;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+use crate::link::reason;
+use crate::parse_address;
+
+/// What a node says about a service of its.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It takes requests.
+    Serving,
+    /// It starts, or stops.
+    NotServing,
+    /// It has no service of this name.
+    ServiceUnknown,
+    /// None of these.
+    Unknown,
+}
+
+impl Health {
+    /// As `grpc.health.v1` writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Health::Serving => "SERVING",
+            Health::NotServing => "NOT_SERVING",
+            Health::ServiceUnknown => "SERVICE_UNKNOWN",
+            Health::Unknown => "UNKNOWN",
+        }
+    }
+}
+
+/// Asks the node at `address` about `service`, or about all of it if that is empty. Ends after `patience` at the latest,
+/// with a failure if there was no answer.
+pub async fn health(address: &str, service: &str, patience: Duration) -> Result<Health, Failure> {
+    let address = parse_address(address)?;
+    let silent = |why: &str| Failure::rejected(Code::Unavailable, format!("can't reach {address}: {why}"));
+    let asked = async {
+        let endpoint =
+            Endpoint::from_shared(format!("http://{address}")).map_err(|error| silent(&reason(&error)))?;
+        let channel = endpoint.connect().await.map_err(|error| silent(&reason(&error)))?;
+        let request = HealthCheckRequest { service: service.to_owned() };
+        match HealthClient::new(channel).check(request).await {
+            Ok(answer) => Ok(match answer.into_inner().status() {
+                ServingStatus::Serving => Health::Serving,
+                ServingStatus::NotServing => Health::NotServing,
+                ServingStatus::ServiceUnknown => Health::ServiceUnknown,
+                ServingStatus::Unknown => Health::Unknown,
+            }),
+            Err(status) if status.code() == tonic::Code::NotFound => Ok(Health::ServiceUnknown),
+            Err(status) => Err(silent(&match std::error::Error::source(&status) {
+                // Made here, not by the node.
+                Some(source) => reason(source),
+                None => format!("it answers {:?}: {}", status.code(), status.message()),
+            })),
+        }
+    };
+    timeout(patience, asked).await.unwrap_or_else(|_| Err(silent("it does not answer")))
+}
