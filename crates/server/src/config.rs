@@ -2,11 +2,22 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ringfort_types::is_name;
-use ringfort_types::limits::{BIRTH_NODES_MAX, SHARDS_MAX};
+use ringfort_types::limits::{BIRTH_NODES_MAX, CALL_TIMEOUT_MAX_MS, SHARDS_MAX};
 
 use crate::StartError;
+use crate::doors::text::TextSettings;
+
+/// The text protocol's port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TextConfig {
+    /// Where to listen, as `HOST:PORT`. Port 0 takes a free one.
+    pub listen: String,
+    /// How it answers.
+    pub settings: TextSettings,
+}
 
 /// What a node is started with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +30,8 @@ pub struct Config {
     pub insecure: bool,
     /// Where the others and the clients find it, if that is not `listen`.
     pub advertise: Option<String>,
+    /// The port for the text protocol; `None` for no such port.
+    pub text: Option<TextConfig>,
     /// Where its data is.
     pub data_dir: PathBuf,
     /// The other nodes of a new cluster, with their names where they are known. May list this node too. The
@@ -38,6 +51,9 @@ pub struct Config {
     pub snapshot_bytes_per_s: u64,
 }
 
+/// The least and the most time that a text command may be given.
+const TEXT_TIMEOUT_MIN: Duration = Duration::from_millis(100);
+const TEXT_TIMEOUT_MAX: Duration = Duration::from_millis(CALL_TIMEOUT_MAX_MS as u64);
 /// The smallest log: a few segments.
 const LOG_BYTES_MIN: u64 = 1024 * 1024;
 /// The slowest snapshots: fast enough that each part comes before its receiver gives up.
@@ -51,6 +67,7 @@ impl Config {
             listen: listen.into(),
             insecure: false,
             advertise: None,
+            text: None,
             data_dir: data_dir.into(),
             peers: Vec::new(),
             shards: 64,
@@ -92,6 +109,14 @@ impl Config {
             return usage(format!(
                 "snapshots at {} bytes a second: allow them {SNAPSHOT_BYTES_PER_S_MIN} at least",
                 self.snapshot_bytes_per_s
+            ));
+        }
+        if let Some(TextConfig { settings, .. }) = &self.text
+            && !(TEXT_TIMEOUT_MIN..=TEXT_TIMEOUT_MAX).contains(&settings.timeout)
+        {
+            return usage(format!(
+                "a text command's time of {:?}: give it {TEXT_TIMEOUT_MIN:?} to {TEXT_TIMEOUT_MAX:?}",
+                settings.timeout
             ));
         }
         for (_, address) in &self.peers {

@@ -20,7 +20,7 @@
 //! made, and says what to open. Each shard is served as soon as it is ready. A directory whose node was never born with
 //! its peers waits for them.
 //!
-//! Invariants: nothing is unbounded (`queue`, `session`, `outbox`, `listener` name their bounds); the core
+//! Invariants: nothing is unbounded (`queue`, `gate`, `outbox`, `doors` name theirs); the core
 //! waits for no disk and no socket; a failed sync ends the process (`error`).
 //!
 //! Caveats. There is no encryption and no authentication yet: whoever reaches the port can do anything,
@@ -42,7 +42,6 @@ mod flush;
 mod gate;
 mod horizon;
 mod links;
-mod listener;
 mod log;
 mod open;
 mod outbox;
@@ -51,9 +50,9 @@ mod readers;
 mod running;
 mod shared;
 mod snapshots;
-mod sockets;
 mod threads;
 
-pub use config::Config;
+pub use config::{Config, TextConfig};
+pub use doors::text::{GetReply, TextSettings};
 pub use error::StartError;
 pub use running::{Running, Summary, start};

@@ -1,11 +1,13 @@
 //! Starting a node, and the handle on one that runs.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringfort_node::{Config as NodeConfig, Event, Identity, Node};
 use ringfort_storage::{DataDir, FileDisk, LogOptions, LsmTables, TableOptions, Who};
-use ringfort_types::{NodeId, is_name};
+use ringfort_types::limits::CALL_TIMEOUT_DEFAULT_MS;
+use ringfort_types::{ClusterState, Door, Failure, NodeId, is_name};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -13,10 +15,14 @@ use tokio::task::JoinSet;
 use crate::answers::Answers;
 use crate::clock::Clock;
 use crate::core::{Core, Helpers};
+use crate::config::TextConfig;
+use crate::doors::Ports;
+use crate::doors::tolerance::Tolerance;
+use crate::gate::Gate;
 use crate::links::{self, Links};
 use crate::outbox::Outbox;
 use crate::shared::{Header, NOTICES_MAX, Report, Shared};
-use crate::{Config, StartError, descriptors, listener, sockets};
+use crate::{Config, StartError, descriptors, doors};
 
 /// Of the files and sockets that may be open, tables get one in so many.
 const TABLES_SHARE: usize = 4;
@@ -38,6 +44,8 @@ pub struct Summary {
     pub nodes: usize,
     /// How many shards it has.
     pub shards: u32,
+    /// Where the text protocol is spoken, if it is.
+    pub text: Option<SocketAddr>,
     /// How long it took from the start.
     pub took: Duration,
 }
@@ -46,6 +54,7 @@ pub struct Summary {
 /// unlocked when it has.
 #[derive(Debug)]
 pub struct Running {
+    tolerance: Tolerance,
     shared: Arc<Shared>,
     reports: mpsc::UnboundedReceiver<Report>,
     notices: Option<mpsc::Receiver<String>>,
@@ -61,9 +70,24 @@ pub struct Running {
 pub async fn start(config: Config) -> Result<Running, StartError> {
     let started = Instant::now();
     config.validate()?;
-    let listener = listener::bind("--addr", &config.listen, config.insecure).await?;
+    let listener = doors::listener::bind("--addr", &config.listen, config.insecure).await?;
     let bound =
         listener.local_addr().map_err(|source| StartError::System { action: "name the socket", source })?;
+    let text = match &config.text {
+        None => None,
+        Some(TextConfig { listen, settings }) => {
+            Some((doors::listener::bind("--text-addr", listen, config.insecure).await?, *settings))
+        }
+    };
+    let text_address = match &text {
+        None => None,
+        Some((listener, _)) => Some(
+            listener
+                .local_addr()
+                .map_err(|source| StartError::System { action: "name the socket", source })?,
+        ),
+    };
+    let ports = Ports { grpc: listener, text };
     let address = config.advertised(bound)?;
     let nodes = config.nodes(&address, config.name.as_deref().unwrap_or_default())?;
     let fresh_incarnation = getrandom::u64().map_err(|error| StartError::System {
@@ -120,8 +144,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
             tasks.spawn(links::keep_connected(shared.clone(), outbox.clone(), peer.clone()));
         }
     }
-    let serving = sockets::serve(shared.clone(), links.clone(), listener);
-    tasks.spawn(async move { serving.await.expect("the descriptors were compiled with this binary") });
+    let tolerance = Tolerance::default();
+    tasks.spawn(doors::serve(shared.clone(), links.clone(), ports, tolerance.clone()));
 
     let core = Core {
         node,
@@ -143,9 +167,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         address,
         nodes: addresses.len(),
         shards: config.shards,
+        text: text_address,
         took: Duration::ZERO,
     };
-    Ok(Running { shared, reports, notices: Some(notices), core, sockets: tasks, summary, started })
+    Ok(Running { tolerance, shared, reports, notices: Some(notices), core, sockets: tasks, summary, started })
 }
 
 /// A stored name, or what an address makes for one: others accept letters, digits, `-`, `_` and `.` only.
@@ -192,6 +217,17 @@ impl Running {
     /// Where the others and the clients find it.
     pub fn address(&self) -> &str {
         &self.summary.address
+    }
+
+    /// Sets how many replicas besides the leader are to have a disk register's message before it is acknowledged.
+    pub fn set_tolerance(&self, besides_leader: u32) {
+        self.tolerance.set(besides_leader);
+    }
+
+    /// The cluster as this node knows it, whenever it is asked for.
+    pub fn cluster(&self) -> impl AsyncFn() -> Result<ClusterState, Failure> + use<> {
+        let gate = Gate::new(self.shared.clone(), Door::V1);
+        async move || gate.cluster(CALL_TIMEOUT_DEFAULT_MS).await
     }
 
     /// Its name.

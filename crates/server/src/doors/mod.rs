@@ -1,15 +1,108 @@
-//! The front doors.
+//! The front doors: ports, and which protocol is spoken on each.
+//!
+//! A door turns bytes into calls and answers into bytes; everything else is the `gate`'s. All of them take their connections
+//! from `listener`, within bounds of their own and one for the node. Those that speak gRPC share one port (`grpc`) and add
+//! their services there: `v1`, which is Ringfort's own, and `family`, `proto`, `kvstore` and `kv`, which other systems'
+//! clients know, each named after its package. A door with another protocol has a port to itself: `text`.
 
 mod family;
+pub(crate) mod grpc;
 mod kv;
 mod kvstore;
+pub(crate) mod listener;
 mod proto;
+mod refusals;
 mod stream;
+mod strangers;
+pub(crate) mod text;
+mod throttle;
 pub(crate) mod tolerance;
 mod utf8;
-pub(crate) mod v1;
+mod v1;
 
+use std::sync::Arc;
+
+use ringfort_proto::family::family_service_server::FamilyServiceServer;
+use ringfort_proto::family::storage_service_server::StorageServiceServer;
+use ringfort_proto::internal::peer_server::PeerServer;
+use ringfort_proto::kv::cluster_server::ClusterServer as KvClusterServer;
+use ringfort_proto::kv::key_value_server::KeyValueServer;
+use ringfort_proto::kvstore::kv_store_server::KvStoreServer;
+use ringfort_proto::kvstore::replicator_server::ReplicatorServer;
+use ringfort_proto::proto_kv::kv_server::KvServer as ProtoKvServer;
+use ringfort_proto::v1::cluster_server::ClusterServer;
+use ringfort_proto::v1::kv_server::KvServer;
+use ringfort_types::Door;
+use ringfort_types::limits::GRPC_MESSAGE_BYTES_MAX;
+use tokio::net::TcpListener;
 use tonic::Status;
+
+use self::grpc::Services;
+use self::listener::{Incoming, Places};
+use self::text::TextSettings;
+use self::tolerance::Tolerance;
+use crate::gate::Gate;
+use crate::links::{FRAME_BYTES_MAX, Links, PeerService};
+use crate::shared::Shared;
+
+/// The sockets of all doors.
+pub(crate) struct Ports {
+    /// For gRPC.
+    pub(crate) grpc: TcpListener,
+    /// For the text protocol, if it is wanted.
+    pub(crate) text: Option<(TcpListener, TextSettings)>,
+}
+
+/// Opens all doors, until the node stops.
+pub(crate) async fn serve(shared: Arc<Shared>, links: Arc<Links>, ports: Ports, tolerance: Tolerance) {
+    let places = Places::default();
+    let gate = |door| Gate::new(shared.clone(), door);
+    let text = async {
+        if let Some((listener, settings)) = ports.text {
+            let incoming = Incoming::new("text", listener, text::LIMITS, &places);
+            text::serve(gate(Door::Text), incoming, settings, tolerance.clone()).await;
+        }
+    };
+    let mut services = Services::default();
+    services.describe(ringfort_proto::DESCRIPTORS);
+    add_services(&mut services, &gate, &tolerance);
+    services.add_hidden(
+        PeerServer::new(PeerService { shared: shared.clone(), links })
+            .max_decoding_message_size(FRAME_BYTES_MAX)
+            .max_encoding_message_size(FRAME_BYTES_MAX),
+    );
+    let incoming = Incoming::new("gRPC", ports.grpc, grpc::LIMITS, &places);
+    let (serving, stopping) = (shared.serving.subscribe(), shared.stopping.subscribe());
+    let (grpc, ()) = tokio::join!(grpc::serve(services, incoming, serving, stopping), text);
+    grpc.expect("the descriptors were compiled with this binary");
+}
+
+/// The services that clients know.
+fn add_services(services: &mut Services, gate: &impl Fn(Door) -> Gate, tolerance: &Tolerance) {
+    /// Adds a service with the same bounds as all have.
+    macro_rules! add {
+        ($server:ident, $service:expr) => {
+            services.add(
+                $server::new($service)
+                    .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
+                    .max_encoding_message_size(GRPC_MESSAGE_BYTES_MAX),
+            )
+        };
+    }
+    let v1 = v1::Service { gate: gate(Door::V1) };
+    add!(KvServer, v1.clone());
+    add!(ClusterServer, v1);
+    let family = family::Service { gate: gate(Door::Family), tolerance: tolerance.clone() };
+    add!(FamilyServiceServer, family.clone());
+    add!(StorageServiceServer, family);
+    add!(ProtoKvServer, proto::Service { gate: gate(Door::Proto) });
+    let kvstore = kvstore::Service { gate: gate(Door::KvStore) };
+    add!(KvStoreServer, kvstore.clone());
+    add!(ReplicatorServer, kvstore);
+    let kv = kv::Service { gate: gate(Door::Kv) };
+    add!(KeyValueServer, kv.clone());
+    add!(KvClusterServer, kv);
+}
 
 /// What is said to a node that wants to join.
 const JOIN: &str = "a cluster's nodes are listed when it is born: start every node of a new cluster with --peers naming the \
