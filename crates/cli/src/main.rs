@@ -26,12 +26,15 @@ mod out;
 mod part;
 mod progress;
 mod reading;
+mod report;
 mod rows;
 mod settings;
 mod shell;
 mod show;
 mod signals;
 mod stop;
+mod text_door;
+mod tolerance;
 mod writing;
 
 use std::io::Write;

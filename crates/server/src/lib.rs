@@ -55,4 +55,4 @@ mod threads;
 pub use config::{Config, TextConfig};
 pub use doors::text::{GetReply, TextSettings};
 pub use error::StartError;
-pub use running::{Running, Summary, start};
+pub use running::{Observer, Running, Summary, start};

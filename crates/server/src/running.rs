@@ -184,6 +184,19 @@ fn node_name(stored: &str) -> String {
     name[..name.len().min(ringfort_types::limits::NAME_BYTES_MAX)].to_owned()
 }
 
+/// Looks at the cluster through a node.
+#[derive(Clone, Debug)]
+pub struct Observer {
+    gate: Gate,
+}
+
+impl Observer {
+    /// The cluster as the node knows it now.
+    pub async fn cluster(&self) -> Result<ClusterState, Failure> {
+        self.gate.cluster(CALL_TIMEOUT_DEFAULT_MS).await
+    }
+}
+
 impl Running {
     /// Waits until requests are served; at once if they are.
     pub async fn serving(&mut self) -> Result<Summary, StartError> {
@@ -219,15 +232,16 @@ impl Running {
         &self.summary.address
     }
 
-    /// Sets how many replicas besides the leader are to have a disk register's message before it is acknowledged.
-    pub fn set_tolerance(&self, besides_leader: u32) {
-        self.tolerance.set(besides_leader);
+    /// Sets how many replicas besides the leader are to have a disk register's message before it is acknowledged, whenever it
+    /// is called.
+    pub fn tolerance_setter(&self) -> impl Fn(u32) + Send + Sync + use<> {
+        let tolerance = self.tolerance.clone();
+        move |besides_leader| tolerance.set(besides_leader)
     }
 
-    /// The cluster as this node knows it, whenever it is asked for.
-    pub fn cluster(&self) -> impl AsyncFn() -> Result<ClusterState, Failure> + use<> {
-        let gate = Gate::new(self.shared.clone(), Door::V1);
-        async move || gate.cluster(CALL_TIMEOUT_DEFAULT_MS).await
+    /// For looks at the cluster as this node knows it.
+    pub fn observer(&self) -> Observer {
+        Observer { gate: Gate::new(self.shared.clone(), Door::V1) }
     }
 
     /// Its name.

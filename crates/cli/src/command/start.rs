@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use ringfort_server::{Config, StartError, Summary};
@@ -10,10 +11,10 @@ use tokio::sync::oneshot;
 
 use crate::args::{ADDRESS_DEFAULT, Output};
 use crate::json::Object;
-use crate::out;
-use crate::show;
 use crate::signals::Signals;
 use crate::stop::Stop;
+use crate::text_door::TextDoor;
+use crate::{duration, out, report, show, tolerance};
 
 /// Threads for sockets: half the processors, as the node's other threads want the rest. With one, the node's core
 /// runs there too, which on two processors is faster than two threads that wake each other.
@@ -31,7 +32,8 @@ const MIB: u64 = 1024 * 1024;
     in --peers may be left out. After that, each node needs its --data-dir and the same flags to come back.\n\n\
     There is no TLS yet: whoever reaches a node can do anything. So it listens on loopback, or, with --insecure, wherever \
     you say.\n\n\
-    When it serves, it prints one line; JSON: name, address, nodes, shards, ready_ms.")]
+    When it serves, it prints one line; JSON: name, address, nodes, shards, text (null without
+    --text-addr), ready_ms.")]
 pub(crate) struct Start {
     /// This node's name: letters, digits, `-`, `_` and `.` [default: made from the address]
     #[arg(long, value_name = "NAME")]
@@ -70,6 +72,11 @@ pub(crate) struct Start {
     /// Most that is sent to nodes that need whole tables, in MiB a second
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     snapshot_mb_per_s: u64,
+    #[command(flatten)]
+    text: TextDoor,
+    /// Print this node's state on stdout as often as this: its address, the time, the members, keys held
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    report_every: Option<Duration>,
     /// What to tell on stderr
     #[arg(long, value_name = "LEVEL", default_value = "warn", value_parser = ["error", "warn", "info", "debug", "trace"])]
     log_level: String,
@@ -111,20 +118,38 @@ pub(crate) fn run(start: Start) -> Result<(), Stop> {
         .enable_all()
         .build()
         .map_err(|error| Stop::unavailable(format!("can't start threads: {error}")))?;
-    let (until_eof, json) = (start.stop_on_stdin_eof, start.output.json);
-    let config = config(start);
-    let ended = runtime.block_on(serve(config, until_eof, json));
+    let tolerance = match start.text.tolerance_file.clone() {
+        None => None,
+        Some(path) => Some((tolerance::read(&path).map_err(Stop::usage)?, path)),
+    };
+    let how = How {
+        until_eof: start.stop_on_stdin_eof,
+        json: start.output.json,
+        report_every: start.report_every,
+        tolerance,
+    };
+    let ended = runtime.block_on(serve(config(start)?, how));
     runtime.shutdown_background();
     ended
 }
 
-fn config(start: Start) -> Config {
+/// What is done with a node that runs.
+struct How {
+    until_eof: bool,
+    json: bool,
+    report_every: Option<Duration>,
+    /// The number that is in the file now, and which file.
+    tolerance: Option<(u32, PathBuf)>,
+}
+
+fn config(start: Start) -> Result<Config, Stop> {
     let data_dir = match start.data_dir {
         Some(directory) => directory,
         None => default_directory(start.id.as_deref().unwrap_or(&start.addr)),
     };
-    Config {
+    Ok(Config {
         name: start.id,
+        text: start.text.config()?,
         insecure: start.insecure,
         advertise: start.advertise,
         // `--peers ""` is how scripts say that there are none.
@@ -136,7 +161,7 @@ fn config(start: Start) -> Config {
         log_bytes: start.log_mb * MIB,
         snapshot_bytes_per_s: start.snapshot_mb_per_s * MIB,
         ..Config::new(start.addr, data_dir)
-    }
+    })
 }
 
 /// A node's own place under the common one.
@@ -146,15 +171,24 @@ fn default_directory(name: &str) -> PathBuf {
     Path::new(DATA_DIR_DEFAULT).join(clean)
 }
 
-async fn serve(config: Config, until_eof: bool, json: bool) -> Result<(), Stop> {
+async fn serve(config: Config, how: How) -> Result<(), Stop> {
+    let How { until_eof, json, report_every, tolerance } = how;
     let mut signals = Signals::new()?;
     let eof = stdin_eof(until_eof);
     tokio::pin!(eof);
     let mut running = ringfort_server::start(config).await?;
+    if let Some((number, path)) = tolerance {
+        let set = running.tolerance_setter();
+        set(number);
+        tokio::spawn(async move {
+            let complain = |why: &str| say(&format!("{why}; the last good number stays in force"));
+            tolerance::follow(&path, number, set, complain).await;
+        });
+    }
     if let Some(mut notices) = running.notices() {
         tokio::spawn(async move {
             while let Some(line) = notices.recv().await {
-                let _ = writeln!(std::io::stderr(), "ringfort: {line}");
+                say(&line);
             }
         });
     }
@@ -165,6 +199,7 @@ async fn serve(config: Config, until_eof: bool, json: bool) -> Result<(), Stop> 
     };
     if let Some(summary) = served {
         announce(&summary, json);
+        let _reporting = report_every.map(|every| Aborted(tokio::spawn(report::print(every, running.observer()))));
         tokio::select! {
             error = running.failed() => return Err(error.into()),
             _ = signals.next() => {}
@@ -178,6 +213,20 @@ async fn serve(config: Config, until_eof: bool, json: bool) -> Result<(), Stop> 
     }
 }
 
+/// A line for the operator.
+fn say(line: &str) {
+    let _nobody_reads = writeln!(std::io::stderr(), "ringfort: {line}");
+}
+
+/// A task that ends with whoever holds this.
+struct Aborted(tokio::task::JoinHandle<()>);
+
+impl Drop for Aborted {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// The one line that says it serves. That nobody reads it is no reason not to.
 fn announce(summary: &Summary, json: bool) {
     if json {
@@ -186,12 +235,14 @@ fn announce(summary: &Summary, json: bool) {
             .field("address", &summary.address)
             .field("nodes", summary.nodes)
             .field("shards", summary.shards)
+            .field("text", summary.text.map(|text| text.to_string()))
             .field("ready_ms", summary.took.as_millis() as u64);
         let _ = out::line(line.finish());
         return;
     }
+    let text = summary.text.map(|text| format!(", text on {text}")).unwrap_or_default();
     let _ = out::line(format!(
-        "{} serves on {}: {}, {}, ready in {}",
+        "{} serves on {}{text}: {}, {}, ready in {}",
         summary.name,
         summary.address,
         show::count(summary.nodes as u64, "node", "nodes"),

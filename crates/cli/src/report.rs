@@ -1,0 +1,58 @@
+//! A node's state in one line, now and then.
+
+use std::time::{Duration, SystemTime};
+
+use ringfort_server::Observer;
+use ringfort_types::ClusterState;
+
+use crate::out;
+
+/// Prints the line at once and then each time that `every` has passed, for as long as it is polled.
+pub(crate) async fn print(every: Duration, node: Observer) {
+    let mut times = tokio::time::interval(every);
+    times.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    loop {
+        times.tick().await;
+        let now = humantime::format_rfc3339_seconds(SystemTime::now());
+        let said = match node.cluster().await {
+            Ok(state) => line(&state),
+            Err(failure) => format!("its state is not known: {}", failure.message),
+        };
+        let _nobody_reads = out::line(format!("{now} {said}"));
+    }
+}
+
+/// `node1 127.0.0.1:50051 keys=~12 members=3 up=2: node1, node2, node3 (down)`
+fn line(state: &ClusterState) -> String {
+    let up = state.nodes.iter().filter(|node| node.reachable).count();
+    let member = |node: &ringfort_types::NodeState| {
+        format!("{}{}", node.name, if node.reachable { "" } else { " (down)" })
+    };
+    let members: Vec<String> = state.nodes.iter().map(member).collect();
+    let me = state.nodes.iter().find(|node| node.id == state.node);
+    let (name, address, keys) =
+        me.map_or(("?", "?", 0), |me| (me.name.as_str(), me.address.as_str(), me.keys_estimate));
+    format!("{name} {address} keys=~{keys} members={} up={up}: {}", members.len(), members.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use ringfort_types::{NodeId, NodeState};
+
+    use super::*;
+
+    #[test]
+    fn a_line_says_who_it_is_who_is_there_and_what_it_holds() {
+        let node = |id, name: &str, reachable| NodeState {
+            id: NodeId(id),
+            name: name.into(),
+            address: format!("127.0.0.1:555{id}"),
+            reachable,
+            keys_estimate: 10 * id,
+            ..NodeState::default()
+        };
+        let nodes = vec![node(1, "leader", true), node(2, "member1", true), node(3, "member2", false)];
+        let state = ClusterState { node: NodeId(2), nodes, ..ClusterState::default() };
+        assert_eq!(line(&state), "member1 127.0.0.1:5552 keys=~20 members=3 up=2: leader, member1, member2 (down)");
+    }
+}
