@@ -20,7 +20,7 @@
 //! made, and says what to open. Each shard is served as soon as it is ready. A directory whose node was never born with
 //! its peers waits for them.
 //!
-//! Invariants: nothing is unbounded (`queue`, `session`, `outbox`, `listener` name their bounds); the core
+//! Invariants: nothing is unbounded (`queue`, `session`, `outbox`, `doors` name their bounds); the core
 //! waits for no disk and no socket; a failed sync ends the process (`error`).
 //!
 //! Caveats. There is no encryption and no authentication yet: whoever reaches the port can do anything,
@@ -32,6 +32,7 @@ mod clock;
 mod config;
 mod core;
 mod descriptors;
+mod doors;
 mod error;
 mod fetch;
 mod flush;
@@ -39,7 +40,6 @@ mod horizon;
 mod kv;
 mod links;
 mod list;
-mod listener;
 mod log;
 mod open;
 mod outbox;
@@ -49,7 +49,6 @@ mod running;
 mod session;
 mod shared;
 mod snapshots;
-mod sockets;
 
 pub use config::Config;
 pub use error::StartError;

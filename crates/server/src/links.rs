@@ -25,7 +25,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Endpoint;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::listener::{CONNECTION_WINDOW, STREAM_WINDOW};
+use crate::doors::grpc::{CONNECTION_WINDOW, STREAM_WINDOW};
 use crate::outbox::{Item, Outbox};
 use crate::shared::Shared;
 

@@ -16,7 +16,7 @@ use crate::core::{Core, Helpers};
 use crate::links::{self, Links};
 use crate::outbox::Outbox;
 use crate::shared::{Header, NOTICES_MAX, Report, Shared};
-use crate::{Config, StartError, descriptors, listener, sockets};
+use crate::{Config, StartError, descriptors, doors};
 
 /// Of the files and sockets that may be open, tables get one in so many.
 const TABLES_SHARE: usize = 4;
@@ -61,7 +61,7 @@ pub struct Running {
 pub async fn start(config: Config) -> Result<Running, StartError> {
     let started = Instant::now();
     config.validate()?;
-    let listener = listener::bind(&config.listen).await?;
+    let listener = doors::listener::bind("--addr", &config.listen).await?;
     let bound =
         listener.local_addr().map_err(|source| StartError::System { action: "name the socket", source })?;
     let address = config.advertised(bound)?;
@@ -120,8 +120,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
             tasks.spawn(links::keep_connected(shared.clone(), outbox.clone(), peer.clone()));
         }
     }
-    let serving = sockets::serve(shared.clone(), links.clone(), listener);
-    tasks.spawn(async move { serving.await.expect("the descriptors were compiled with this binary") });
+    tasks.spawn(doors::serve(shared.clone(), links.clone(), listener));
 
     let core = Core {
         node,

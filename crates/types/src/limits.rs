@@ -79,6 +79,24 @@ pub const ELECTION_BAND_MS: u64 = 100;
 /// From one replica's band to the next one's, in milliseconds.
 pub const ELECTION_RANK_MS: u64 = 150;
 
+// Doors and connections.
+
+/// Most connections at once at all doors of a node.
+pub const NODE_CONNECTIONS_MAX: usize = 6 * 1024;
+/// Most connections at once at one door, unless it has a bound of its own: fewer than at all doors, so that the others
+/// have room left when one is full.
+pub const DOOR_CONNECTIONS_MAX: usize = 4 * 1024;
+/// A client must say what its protocol begins with within this time, in milliseconds.
+pub const GREETING_MS: u64 = 5_000;
+/// Most calls at once on one gRPC connection.
+pub const CONNECTION_STREAMS_MAX: u32 = 1024;
+/// Most bytes of headers that one gRPC call may bring.
+pub const CALL_HEADER_BYTES_MAX: u32 = 16 * 1024;
+/// A gRPC connection that is silent this long is asked whether its client lives, in milliseconds.
+pub const PING_MS: u64 = 20_000;
+/// It is closed if there is no answer within this time, in milliseconds.
+pub const PING_ANSWER_MS: u64 = 10_000;
+
 const _: () = {
     assert!(KEY_BYTES_MAX + VALUE_BYTES_MAX + 1024 < GRPC_MESSAGE_BYTES_MAX);
     assert!(WRITE_BYTES_MAX >= KEY_BYTES_MAX + VALUE_BYTES_MAX + 1024);
@@ -92,4 +110,5 @@ const _: () = {
     assert!(CONNECTION_BYTES_MAX > GRPC_MESSAGE_BYTES_MAX);
     assert!(NODE_PENDING_BYTES_MAX >= 2 * VALUE_BYTES_MAX);
     assert!(SCAN_PAGE_BYTES < VALUE_BYTES_MAX);
+    assert!(DOOR_CONNECTIONS_MAX < NODE_CONNECTIONS_MAX);
 };

@@ -1,0 +1,183 @@
+//! The gRPC port: HTTP/2's settings, and the services of all doors that speak gRPC.
+//!
+//! A door adds its services to a [`Services`]; the names that clients, health checks and refusals see are taken from
+//! them. Every port that [`serve`] serves also has server reflection and health checks.
+//!
+//! Bounds (PITFALLS 21): so many streams, header bytes and resets a connection, which `h2` enforces with GOAWAY; pings, so
+//! that a vanished client's connection goes too. Connections themselves are `listener`'s business, what is no gRPC is that of
+//! `strangers` (no HTTP/2) and `refusals` (HTTP/2, but no call that is known).
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use ringfort_types::limits::{
+    CALL_HEADER_BYTES_MAX, CONNECTION_STREAMS_MAX, DOOR_CONNECTIONS_MAX, GREETING_MS, PING_ANSWER_MS, PING_MS,
+};
+use tokio::sync::watch;
+use tokio_stream::StreamExt;
+use tonic::body::Body;
+use tonic::server::NamedService;
+use tonic::service::RoutesBuilder;
+use tonic::transport::Server;
+use tonic_health::server::{HealthReporter, health_reporter};
+use tonic_reflection::server::{Builder, Error};
+use tower_service::Service;
+
+use crate::doors::listener::{DoorLimits, Greeting, Incoming};
+use crate::doors::refusals::Refusals;
+use crate::doors::strangers::Strangers;
+
+/// HTTP/2 flow control: bytes under way on one stream, and on one connection. Fixed, so that one stream's
+/// throughput does not depend on a probe; wide, so that a frame of requests does not wait for an update.
+pub(crate) const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
+pub(crate) const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+/// Resets that a connection may have unprocessed, and cause by its own errors, before it is closed.
+const RESETS_MAX: usize = 256;
+
+/// The bounds of a gRPC port.
+pub(crate) const LIMITS: DoorLimits = DoorLimits {
+    connections_max: DOOR_CONNECTIONS_MAX,
+    greeting: Greeting::Http2,
+    greeting_max: Duration::from_millis(GREETING_MS),
+    full_answer: b"",
+};
+
+/// The services of one port.
+#[derive(Default)]
+pub(crate) struct Services {
+    routes: RoutesBuilder,
+    names: Vec<&'static str>,
+    hidden: Vec<&'static str>,
+    descriptors: Vec<&'static [u8]>,
+}
+
+impl Services {
+    /// Adds one for clients: they are told of it.
+    pub(crate) fn add<S>(&mut self, service: S) -> &mut Services
+    where
+        S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
+            + NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send + 'static,
+    {
+        self.names.push(S::NAME);
+        self.routes.add_service(service);
+        self
+    }
+
+    /// Adds one that clients need not know of.
+    pub(crate) fn add_hidden<S>(&mut self, service: S) -> &mut Services
+    where
+        S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
+            + NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send + 'static,
+    {
+        self.hidden.push(S::NAME);
+        self.routes.add_service(service);
+        self
+    }
+
+    /// Adds what server reflection tells of services: an encoded `FileDescriptorSet`.
+    pub(crate) fn describe(&mut self, descriptors: &'static [u8]) -> &mut Services {
+        self.descriptors.push(descriptors);
+        self
+    }
+
+    /// Adds what every port has: server reflection (last, for it tells of all others) and health checks of the services
+    /// that are there already.
+    fn complete(&mut self) -> Result<Health, Error> {
+        let (reporter, service) = health_reporter();
+        let health = Health { reporter, services: self.names.clone() };
+        self.add(service).describe(tonic_health::pb::FILE_DESCRIPTOR_SET);
+        let builder = || {
+            let all = self.descriptors.iter();
+            all.fold(Builder::configure(), |builder, set| builder.register_encoded_file_descriptor_set(set))
+        };
+        let (current, alpha) = (builder().build_v1()?, builder().build_v1alpha()?);
+        self.add(current).add_hidden(alpha);
+        Ok(health)
+    }
+
+    /// The packages of those that clients are told of, in the order in which they were added.
+    fn packages(&self) -> String {
+        let mut packages: Vec<&str> = Vec::new();
+        for (package, _) in self.names.iter().filter_map(|name| name.rsplit_once('.')) {
+            if !packages.contains(&package) {
+                packages.push(package);
+            }
+        }
+        packages.join(", ")
+    }
+}
+
+/// Serves until the node stops, then ends what is under way in good order.
+pub(crate) async fn serve(
+    mut services: Services,
+    incoming: Incoming,
+    serving: watch::Receiver<bool>,
+    mut stopping: watch::Receiver<bool>,
+) -> Result<(), Error> {
+    let health = services.complete()?;
+    let reporting = tokio::spawn(health.report(serving, stopping.clone()));
+    let packages = services.packages();
+    let mut strangers = Strangers::new(&packages);
+    let incoming = incoming.filter_map(move |arrived| match arrived {
+        Ok(connection) if !connection.understood() => {
+            strangers.take(connection);
+            None
+        }
+        greeted => Some(greeted),
+    });
+    let names = services.names.into_iter().chain(services.hidden).collect();
+    let calls = Refusals::before(services.routes.routes().prepare(), names, &packages);
+    let served = Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_adaptive_window(Some(false))
+        .max_concurrent_streams(CONNECTION_STREAMS_MAX)
+        .http2_max_header_list_size(CALL_HEADER_BYTES_MAX)
+        .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
+        .http2_max_local_error_reset_streams(Some(RESETS_MAX))
+        .http2_keepalive_interval(Some(Duration::from_millis(PING_MS)))
+        .http2_keepalive_timeout(Some(Duration::from_millis(PING_ANSWER_MS)))
+        .serve_with_incoming_shutdown(calls, incoming, async move {
+            let _sender_lives_as_long = stopping.wait_for(|stopping| *stopping).await;
+        })
+        .await;
+    reporting.abort();
+    if let Err(error) = served {
+        tracing::warn!("a connection ended badly: {error}");
+    }
+    Ok(())
+}
+
+/// What health checks are told: "serving" from the moment that requests are served until the node stops.
+struct Health {
+    reporter: HealthReporter,
+    services: Vec<&'static str>,
+}
+
+impl Health {
+    async fn report(self, mut serving: watch::Receiver<bool>, mut stopping: watch::Receiver<bool>) {
+        use tonic_health::ServingStatus::{NotServing, Serving};
+        let set = async |status| {
+            for service in std::iter::once(&"").chain(&self.services) {
+                self.reporter.set_service_status(*service, status).await;
+            }
+        };
+        set(NotServing).await;
+        if serving.wait_for(|serving| *serving).await.is_ok() {
+            set(Serving).await;
+            if stopping.wait_for(|stopping| *stopping).await.is_ok() {
+                set(NotServing).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! Connections as they come in, at any door: how many there may be, and how long one may take to greet.
+//!
+//! A door gets a connection only once its client has said what the door's protocol begins with; until then it is a small
+//! task and nothing else, so that those who connect and say nothing cost next to nothing (PITFALLS 22). A client that says
+//! something else is handed over all the same, marked ([`Connection::understood`]): what to tell it is the
+//! door's business.
+//!
+//! Bounds: so many connections at a door, and so many at all doors of the node together ([`Places`]), fewer than all
+//! doors' own bounds sum up to and more than any of them: one door at its limit leaves room at the others, peers' links
+//! among them. Who comes later is told so, if the door's protocol has words for it, closed at once, and nobody else notices.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use ringfort_types::limits::NODE_CONNECTIONS_MAX;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream, lookup_host};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio::time::Sleep;
+use tokio_stream::Stream;
+use tonic::transport::server::{Connected, TcpConnectInfo};
+
+use crate::StartError;
+use crate::doors::throttle::Throttle;
+
+/// What every HTTP/2 client says first (RFC 9113, section 3.4); the header of a frame follows.
+const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const HTTP2_FRAME_HEADER_BYTES: usize = 9;
+/// Most bytes that are read before a door gets the connection.
+pub(crate) const GREETING_BYTES_MAX: usize = HTTP2_PREFACE.len() + HTTP2_FRAME_HEADER_BYTES;
+/// How long to wait when the operating system has no descriptor for another connection.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+/// Binds the address that this flag gave, or says why that can't be.
+pub(crate) async fn bind(flag: &'static str, address: &str) -> Result<TcpListener, StartError> {
+    let unusable = |reason: String| StartError::Address {
+        flag,
+        address: address.to_owned(),
+        purpose: "listen on",
+        reason,
+    };
+    let mut addresses = lookup_host(address).await.map_err(|error| unusable(error.to_string()))?;
+    let first = addresses.next().ok_or_else(|| unusable("no such host".into()))?;
+    TcpListener::bind(first).await.map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => StartError::PortInUse { address: address.to_owned() },
+        _ => StartError::Listen { address: address.to_owned(), source },
+    })
+}
+
+/// What a client must say before a door gets its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(test), expect(dead_code, reason = "the gRPC door is the only one yet"))]
+pub(crate) enum Greeting {
+    /// Nothing: the door gets every connection at once, and has to bound its clients' silence itself.
+    Nothing,
+    /// One byte, whichever.
+    FirstByte,
+    /// HTTP/2's preface and the header of its first frame. Something else is handed over as soon as it differs.
+    Http2,
+}
+
+/// The bounds of one door.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DoorLimits {
+    /// Most connections at once.
+    pub(crate) connections_max: usize,
+    /// What they begin with.
+    pub(crate) greeting: Greeting,
+    /// Within which time; after it the connection is closed without a word.
+    pub(crate) greeting_max: Duration,
+    /// What one connection too many is told before it is closed. Empty where that does harm: a gRPC client waits longer and
+    /// longer before it tries again only if it was told nothing at all.
+    pub(crate) full_answer: &'static [u8],
+}
+
+/// Places for connections at all doors together. A clone counts the same places.
+#[derive(Clone, Debug)]
+pub(crate) struct Places {
+    free: Arc<Semaphore>,
+    max: usize,
+}
+
+impl Places {
+    pub(crate) fn new(max: usize) -> Places {
+        Places { free: Arc::new(Semaphore::new(max)), max }
+    }
+}
+
+impl Default for Places {
+    fn default() -> Places {
+        Places::new(NODE_CONNECTIONS_MAX)
+    }
+}
+
+/// What a connection holds as long as it lives: a place at its door, and one among all.
+type Place = (OwnedSemaphorePermit, OwnedSemaphorePermit);
+
+/// One door's connections as they come in and have greeted. It never ends, and its items are never errors: those are
+/// logged here, and whoever listens goes on.
+pub(crate) struct Incoming {
+    /// For the log: "gRPC".
+    door: &'static str,
+    listener: TcpListener,
+    limits: DoorLimits,
+    at_door: Places,
+    at_node: Places,
+    /// Those that have not greeted yet; they hold their places.
+    greeting: JoinSet<Option<Connection>>,
+    pause: Option<Pin<Box<Sleep>>>,
+    turned_away: Arc<Throttle>,
+    not_accepted: Arc<Throttle>,
+}
+
+impl Incoming {
+    pub(crate) fn new(
+        door: &'static str,
+        listener: TcpListener,
+        limits: DoorLimits,
+        at_node: &Places,
+    ) -> Incoming {
+        Incoming {
+            door,
+            listener,
+            limits,
+            at_door: Places::new(limits.connections_max),
+            at_node: at_node.clone(),
+            greeting: JoinSet::new(),
+            pause: None,
+            turned_away: Throttle::new(format!("connections were turned away from the {door} port")),
+            not_accepted: Throttle::new(format!("attempts to accept a connection failed on the {door} port")),
+        }
+    }
+
+    /// A place, or what there are too many of.
+    fn place(&self) -> Result<Place, String> {
+        let at_door = self.at_door.free.clone().try_acquire_owned().map_err(|_full| {
+            format!("{} connections are open on the {} port", self.at_door.max, self.door)
+        })?;
+        let at_node = self.at_node.free.clone().try_acquire_owned().map_err(|_full| {
+            format!("{} connections are open on all ports of this node", self.at_node.max)
+        })?;
+        Ok((at_door, at_node))
+    }
+
+    /// Takes one in, or turns it away.
+    fn admit(&mut self, stream: TcpStream, peer: SocketAddr) -> Option<Connection> {
+        let place = match self.place() {
+            Ok(place) => place,
+            Err(full) => {
+                self.turned_away.warn(|| format!("{peer} is turned away: {full}"));
+                // A socket this new has room for it. Who does not get it sees the end of the connection all the same.
+                let _lost = stream.try_write(self.limits.full_answer);
+                return None;
+            }
+        };
+        let _slower_without = stream.set_nodelay(true);
+        let connection = Connection::new(stream, peer, place);
+        if self.limits.greeting == Greeting::Nothing {
+            return Some(connection);
+        }
+        let greeted = connection.greeted(self.limits.greeting);
+        let (door, max) = (self.door, self.limits.greeting_max);
+        self.greeting.spawn(async move {
+            match tokio::time::timeout(max, greeted).await {
+                Ok(Ok(connection)) => Some(connection),
+                Ok(Err(error)) => {
+                    tracing::debug!("{peer} left the {door} port before it had greeted: {error}");
+                    None
+                }
+                Err(_elapsed) => {
+                    tracing::debug!("{peer} did not greet on the {door} port within {max:?}: closed");
+                    None
+                }
+            }
+        });
+        None
+    }
+}
+
+impl Stream for Incoming {
+    type Item = io::Result<Connection>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            match self.greeting.poll_join_next(cx) {
+                Poll::Ready(Some(Ok(Some(connection)))) => return Poll::Ready(Some(Ok(connection))),
+                Poll::Ready(Some(_ended)) => continue,
+                Poll::Ready(None) | Poll::Pending => {}
+            }
+            if let Some(pause) = &mut self.pause {
+                std::task::ready!(pause.as_mut().poll(cx));
+                self.pause = None;
+            }
+            match std::task::ready!(self.listener.poll_accept(cx)) {
+                Ok((stream, peer)) => {
+                    if let Some(connection) = self.admit(stream, peer) {
+                        return Poll::Ready(Some(Ok(connection)));
+                    }
+                }
+                Err(error) => {
+                    self.not_accepted.warn(|| format!("can't accept a connection: {error}"));
+                    self.pause = Some(Box::pin(tokio::time::sleep(EXHAUSTED_PAUSE)));
+                }
+            }
+        }
+    }
+}
+
+/// One connection, which holds its place until it closes. Reading it begins with the greeting.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    stream: TcpStream,
+    peer: SocketAddr,
+    /// Said by the client, and `greeting_read..greeting_len` not yet read by the door.
+    greeting: [u8; GREETING_BYTES_MAX],
+    greeting_len: usize,
+    greeting_read: usize,
+    understood: bool,
+    _place: Place,
+}
+
+impl Connection {
+    fn new(stream: TcpStream, peer: SocketAddr, place: Place) -> Connection {
+        Connection {
+            stream,
+            peer,
+            greeting: [0; GREETING_BYTES_MAX],
+            greeting_len: 0,
+            greeting_read: 0,
+            understood: true,
+            _place: place,
+        }
+    }
+
+    /// Whose it is.
+    pub(crate) fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// Whether the client began as the door's protocol does.
+    pub(crate) fn understood(&self) -> bool {
+        self.understood
+    }
+
+    /// What the client said first, as far as it was read before the door got the connection.
+    pub(crate) fn greeting(&self) -> &[u8] {
+        &self.greeting[..self.greeting_len]
+    }
+
+    /// Reads until the client has greeted, or has said something else.
+    async fn greeted(mut self, expected: Greeting) -> io::Result<Connection> {
+        loop {
+            let read = self.stream.read(&mut self.greeting[self.greeting_len..]).await?;
+            if read == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.greeting_len += read;
+            if expected == Greeting::Http2 {
+                let said = &self.greeting[..self.greeting_len.min(HTTP2_PREFACE.len())];
+                self.understood = HTTP2_PREFACE.starts_with(said);
+                if self.understood && self.greeting_len < GREETING_BYTES_MAX {
+                    continue;
+                }
+            }
+            return Ok(self);
+        }
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        TcpConnectInfo { local_addr: self.stream.local_addr().ok(), remote_addr: Some(self.peer) }
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.greeting_read < self.greeting_len {
+            let unread = &self.greeting[self.greeting_read..self.greeting_len];
+            let taken = unread.len().min(buf.remaining());
+            buf.put_slice(&unread[..taken]);
+            self.greeting_read += taken;
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,154 @@
+//! A door's bounds, with small numbers.
+
+use tokio::io::AsyncWriteExt;
+use tokio_stream::StreamExt;
+
+use super::*;
+
+const GREETING_MAX: Duration = Duration::from_millis(300);
+/// Whatever is to happen at once has so long.
+const SOON: Duration = Duration::from_secs(5);
+
+/// A door with so many places, and how to reach it.
+async fn door(connections_max: usize, greeting: Greeting, places: &Places) -> (Incoming, SocketAddr) {
+    let listener = bind("--addr", "127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let limits = DoorLimits { connections_max, greeting, greeting_max: GREETING_MAX, full_answer: b"full\n" };
+    (Incoming::new("test", listener, limits, places), address)
+}
+
+async fn next(incoming: &mut Incoming) -> Connection {
+    tokio::time::timeout(SOON, incoming.next()).await.expect("soon").expect("it never ends").unwrap()
+}
+
+/// Whether nobody is there, for this long.
+async fn nobody(incoming: &mut Incoming, time: Duration) -> bool {
+    tokio::time::timeout(time, incoming.next()).await.is_err()
+}
+
+/// What the door says until it closes.
+async fn said(client: &mut TcpStream) -> Vec<u8> {
+    let mut said = Vec::new();
+    let closed = tokio::time::timeout(SOON, client.read_to_end(&mut said)).await.expect("closed");
+    assert!(closed.is_ok_and(|bytes| bytes == said.len()));
+    said
+}
+
+#[tokio::test]
+async fn one_too_many_is_told_so_and_the_others_go_on() {
+    let (mut incoming, address) = door(2, Greeting::Nothing, &Places::new(100)).await;
+    let (mut first, _second) =
+        (TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap());
+    let (mut served, other) = (next(&mut incoming).await, next(&mut incoming).await);
+
+    let mut third = TcpStream::connect(address).await.unwrap();
+    assert!(nobody(&mut incoming, Duration::from_millis(50)).await);
+    assert_eq!(said(&mut third).await, b"full\n");
+
+    first.write_all(b"still there?").await.unwrap();
+    let mut heard = [0; 12];
+    served.read_exact(&mut heard).await.unwrap();
+    assert_eq!(&heard, b"still there?");
+
+    drop(other);
+    let _fourth = TcpStream::connect(address).await.unwrap();
+    next(&mut incoming).await;
+}
+
+#[tokio::test]
+async fn all_doors_share_the_nodes_places() {
+    let places = Places::new(3);
+    let (mut text, text_address) = door(2, Greeting::Nothing, &places).await;
+    let (mut grpc, grpc_address) = door(2, Greeting::Nothing, &places).await;
+    let connect = async |address| TcpStream::connect(address).await.unwrap();
+    let _clients = (connect(text_address).await, connect(text_address).await, connect(grpc_address).await);
+    let held = (next(&mut text).await, next(&mut text).await, next(&mut grpc).await);
+
+    let mut over = connect(grpc_address).await;
+    assert!(nobody(&mut grpc, Duration::from_millis(50)).await, "the node is full, this door is not");
+    assert_eq!(said(&mut over).await, b"full\n");
+    drop(held.0);
+    let _client = connect(grpc_address).await;
+    next(&mut grpc).await;
+}
+
+#[tokio::test]
+async fn who_does_not_greet_in_time_is_closed_and_gives_its_place_back() {
+    let (mut incoming, address) = door(1, Greeting::Http2, &Places::new(100)).await;
+    let mut silent = TcpStream::connect(address).await.unwrap();
+    silent.write_all(&HTTP2_PREFACE[..20]).await.unwrap();
+    let begun = std::time::Instant::now();
+    assert!(nobody(&mut incoming, GREETING_MAX + Duration::from_millis(100)).await);
+    // Unread input may turn the end into a reset; it is the end.
+    let _end = tokio::time::timeout(SOON, silent.read_to_end(&mut Vec::new())).await.expect("closed");
+    assert!(begun.elapsed() >= GREETING_MAX);
+
+    let mut greets = TcpStream::connect(address).await.unwrap();
+    greets.write_all(&[&HTTP2_PREFACE[..], &[0; HTTP2_FRAME_HEADER_BYTES]].concat()).await.unwrap();
+    assert!(next(&mut incoming).await.understood());
+}
+
+#[tokio::test]
+async fn a_greeting_may_come_byte_by_byte_and_is_read_again_by_the_door() {
+    let (mut incoming, address) = door(1, Greeting::Http2, &Places::new(100)).await;
+    let mut client = TcpStream::connect(address).await.unwrap();
+    client.set_nodelay(true).unwrap();
+    let said = [&HTTP2_PREFACE[..], &[7; HTTP2_FRAME_HEADER_BYTES], b"more"].concat();
+    let sent = said.clone();
+    let sending = tokio::spawn(async move {
+        for byte in sent {
+            client.write_all(&[byte]).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        client
+    });
+    let mut connection = next(&mut incoming).await;
+    assert!(connection.understood());
+    assert_eq!(connection.greeting(), &said[..GREETING_BYTES_MAX]);
+    let mut heard = vec![0; said.len()];
+    // In pieces smaller than the greeting.
+    for piece in heard.chunks_mut(10) {
+        connection.read_exact(piece).await.unwrap();
+    }
+    assert_eq!(heard, said);
+    let _client = sending.await.unwrap();
+}
+
+#[tokio::test]
+async fn another_protocol_is_handed_over_as_soon_as_it_differs() {
+    let (mut incoming, address) = door(3, Greeting::Http2, &Places::new(100)).await;
+    for said in [&b"G"[..], b"PRI * HTTP/1.1\r\n\r\n", b"\x16\x03\x01"] {
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(said).await.unwrap();
+        let connection = next(&mut incoming).await;
+        assert!(!connection.understood());
+        assert_eq!(connection.greeting(), said);
+    }
+}
+
+#[tokio::test]
+async fn one_byte_is_greeting_enough_for_a_door_that_says_so() {
+    let (mut incoming, address) = door(1, Greeting::FirstByte, &Places::new(100)).await;
+    let mut client = TcpStream::connect(address).await.unwrap();
+    assert!(nobody(&mut incoming, Duration::from_millis(50)).await);
+    client.write_all(b"\n").await.unwrap();
+    let mut connection = next(&mut incoming).await;
+    assert!(connection.understood());
+    assert_eq!(connection.read_u8().await.unwrap(), b'\n');
+}
+
+#[tokio::test]
+async fn many_silent_connections_keep_nobody_waiting() {
+    let (mut incoming, address) = door(200, Greeting::FirstByte, &Places::new(1_000)).await;
+    let mut silent = Vec::new();
+    let connecting = async {
+        for _ in 0..150 {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(b"x").await.unwrap();
+        (client, std::time::Instant::now())
+    };
+    let ((_client, begun), _connection) = tokio::join!(connecting, next(&mut incoming));
+    assert!(begun.elapsed() < GREETING_MAX, "it waited for the others' time to be over");
+}

@@ -1,0 +1,162 @@
+//! HTTP/2 requests that are no calls of a service here, and what they are answered.
+//!
+//! `tonic` checks neither method nor content type, and says nothing with its UNIMPLEMENTED. gRPC's HTTP/2 specification wants a
+//! response that no other HTTP client takes for a success: 415 for a foreign content type. A request that is no POST gets
+//! 405, as from other gRPC servers. An unknown service or method is UNIMPLEMENTED, with a message that says what there is: most
+//! often a client is older or newer than the node, or means another port.
+//!
+//! A good call pays for two comparisons of short strings, one count of a reference, and one look into the answer's headers.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use http::uri::PathAndQuery;
+use http::{Method, Request, Response, StatusCode};
+use tonic::body::Body;
+use tonic::service::Routes;
+use tonic::{Code, Status};
+use tower_service::Service;
+
+const GRPC: &[u8] = b"application/grpc";
+/// Most characters of a client's own words that an answer repeats.
+const REPEATED_CHARS_MAX: usize = 100;
+
+/// The services of a port, behind the check of what reaches them.
+#[derive(Clone)]
+pub(crate) struct Refusals {
+    routes: Routes,
+    served: Arc<Served>,
+}
+
+/// What there is, for those who ask for something else.
+pub(crate) struct Served {
+    services: Vec<&'static str>,
+    packages: String,
+}
+
+impl Refusals {
+    /// These services, of these packages.
+    pub(crate) fn before(routes: Routes, services: Vec<&'static str>, packages: &str) -> Refusals {
+        Refusals { routes, served: Arc::new(Served { services, packages: packages.to_owned() }) }
+    }
+}
+
+impl Service<Request<Body>> for Refusals {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Service::<Request<Body>>::poll_ready(&mut self.routes, cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Answer {
+        if request.method() != Method::POST {
+            return Answer::Refused(Some(not_a_post()));
+        }
+        if !request.headers().get(CONTENT_TYPE).is_some_and(is_grpc) {
+            return Answer::Refused(Some(not_grpc()));
+        }
+        let path = request.uri().path_and_query().cloned();
+        Answer::Asked { answer: self.routes.call(request), path, served: self.served.clone() }
+    }
+}
+
+/// What becomes of a request.
+pub(crate) enum Answer {
+    Refused(Option<Response<Body>>),
+    Asked {
+        answer: <Routes as Service<Request<Body>>>::Future,
+        path: Option<PathAndQuery>,
+        served: Arc<Served>,
+    },
+}
+
+impl Future for Answer {
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            Answer::Refused(response) => {
+                Poll::Ready(Ok(response.take().expect("not polled after it was ready")))
+            }
+            Answer::Asked { answer, path, served } => {
+                let Ok(response) = ready!(Pin::new(answer).poll(cx));
+                if is_unexplained(&response) {
+                    let path = path.as_ref().map_or("", PathAndQuery::path);
+                    return Poll::Ready(Ok(Status::unimplemented(served.explain(path)).into_http()));
+                }
+                Poll::Ready(Ok(response))
+            }
+        }
+    }
+}
+
+impl Served {
+    /// Why there is no such method.
+    fn explain(&self, path: &str) -> String {
+        let packages = &self.packages;
+        let Some((service, method)) = path.strip_prefix('/').and_then(|path| path.split_once('/')) else {
+            return format!(
+                "{} is not the path of a method, which is /PACKAGE.SERVICE/METHOD; packages served here: {packages}",
+                shortened(path)
+            );
+        };
+        if self.services.contains(&service) {
+            let method = shortened(method);
+            return format!("{service} has no method {method} on this node: it may run another version");
+        }
+        format!("there is no service {} on this port; packages served here: {packages}", shortened(service))
+    }
+}
+
+/// `application/grpc`, alone or with a subtype or parameters; `application/grpc-web` is another protocol.
+fn is_grpc(content_type: &HeaderValue) -> bool {
+    let given = content_type.as_bytes();
+    given.len() >= GRPC.len()
+        && given[..GRPC.len()].eq_ignore_ascii_case(GRPC)
+        && matches!(given.get(GRPC.len()), None | Some(b'+' | b';'))
+}
+
+/// UNIMPLEMENTED, and no word why: said by the router, or by the service's generated code.
+fn is_unexplained(response: &Response<Body>) -> bool {
+    let headers = response.headers();
+    headers
+        .get(Status::GRPC_STATUS)
+        .is_some_and(|status| Code::from_bytes(status.as_bytes()) == Code::Unimplemented)
+        && !headers.contains_key(Status::GRPC_MESSAGE)
+}
+
+fn not_a_post() -> Response<Body> {
+    let mut response = refusal(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "a gRPC call is a POST: use a gRPC client, such as grpcurl\n",
+    );
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+    response
+}
+
+fn not_grpc() -> Response<Body> {
+    refusal(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "a gRPC call has the content type application/grpc: use a gRPC client, such as grpcurl\n",
+    )
+}
+
+fn refusal(status: StatusCode, line: &'static str) -> Response<Body> {
+    let mut response = Response::new(Body::new(line.to_owned()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+/// A client's words, as far as an answer repeats them.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(REPEATED_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
