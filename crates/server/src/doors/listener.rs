@@ -52,8 +52,6 @@ pub(crate) async fn bind(
 /// What a client must say before a door gets its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Greeting {
-    /// Nothing: the door gets every connection at once, and has to bound its clients' silence itself.
-    Nothing,
     /// One byte, whichever.
     FirstByte,
     /// HTTP/2's preface and the header of its first frame. Something else is handed over as soon as it differs.
@@ -144,21 +142,18 @@ impl Incoming {
     }
 
     /// Takes one in, or turns it away.
-    fn admit(&mut self, stream: TcpStream, peer: SocketAddr) -> Option<Connection> {
+    fn admit(&mut self, stream: TcpStream, peer: SocketAddr) {
         let place = match self.place() {
             Ok(place) => place,
             Err(full) => {
                 self.turned_away.warn(|| format!("{peer} is turned away: {full}"));
                 // A socket this new has room for it. Who does not get it sees the end of the connection all the same.
                 let _lost = stream.try_write(self.limits.full_answer);
-                return None;
+                return;
             }
         };
         let _slower_without = stream.set_nodelay(true);
         let connection = Connection::new(stream, peer, place);
-        if self.limits.greeting == Greeting::Nothing {
-            return Some(connection);
-        }
         let greeted = connection.greeted(self.limits.greeting);
         let (door, max) = (self.door, self.limits.greeting_max);
         self.greeting.spawn(async move {
@@ -174,7 +169,6 @@ impl Incoming {
                 }
             }
         });
-        None
     }
 }
 
@@ -193,11 +187,7 @@ impl Stream for Incoming {
                 self.pause = None;
             }
             match std::task::ready!(self.listener.poll_accept(cx)) {
-                Ok((stream, peer)) => {
-                    if let Some(connection) = self.admit(stream, peer) {
-                        return Poll::Ready(Some(Ok(connection)));
-                    }
-                }
+                Ok((stream, peer)) => self.admit(stream, peer),
                 Err(error) => {
                     self.not_accepted.warn(|| format!("can't accept a connection: {error}"));
                     self.pause = Some(Box::pin(tokio::time::sleep(EXHAUSTED_PAUSE)));

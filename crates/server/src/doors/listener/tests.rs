@@ -34,11 +34,17 @@ async fn said(client: &mut TcpStream) -> Vec<u8> {
     said
 }
 
+/// A client that says something.
+async fn greets(address: SocketAddr) -> TcpStream {
+    let mut client = TcpStream::connect(address).await.unwrap();
+    client.write_all(b"!").await.unwrap();
+    client
+}
+
 #[tokio::test]
 async fn one_too_many_is_told_so_and_the_others_go_on() {
-    let (mut incoming, address) = door(2, Greeting::Nothing, &Places::new(100)).await;
-    let (mut first, _second) =
-        (TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap());
+    let (mut incoming, address) = door(2, Greeting::FirstByte, &Places::new(100)).await;
+    let (mut first, _second) = (greets(address).await, greets(address).await);
     let (mut served, other) = (next(&mut incoming).await, next(&mut incoming).await);
 
     let mut third = TcpStream::connect(address).await.unwrap();
@@ -47,28 +53,28 @@ async fn one_too_many_is_told_so_and_the_others_go_on() {
 
     first.write_all(b"still there?").await.unwrap();
     let mut heard = [0; 12];
+    served.read_exact(&mut heard[..1]).await.unwrap();
     served.read_exact(&mut heard).await.unwrap();
     assert_eq!(&heard, b"still there?");
 
     drop(other);
-    let _fourth = TcpStream::connect(address).await.unwrap();
+    let _fourth = greets(address).await;
     next(&mut incoming).await;
 }
 
 #[tokio::test]
 async fn all_doors_share_the_nodes_places() {
     let places = Places::new(3);
-    let (mut text, text_address) = door(2, Greeting::Nothing, &places).await;
-    let (mut grpc, grpc_address) = door(2, Greeting::Nothing, &places).await;
-    let connect = async |address| TcpStream::connect(address).await.unwrap();
-    let _clients = (connect(text_address).await, connect(text_address).await, connect(grpc_address).await);
+    let (mut text, text_address) = door(2, Greeting::FirstByte, &places).await;
+    let (mut grpc, grpc_address) = door(2, Greeting::FirstByte, &places).await;
+    let _clients = (greets(text_address).await, greets(text_address).await, greets(grpc_address).await);
     let held = (next(&mut text).await, next(&mut text).await, next(&mut grpc).await);
 
-    let mut over = connect(grpc_address).await;
+    let mut over = TcpStream::connect(grpc_address).await.unwrap();
     assert!(nobody(&mut grpc, Duration::from_millis(50)).await, "the node is full, this door is not");
     assert_eq!(said(&mut over).await, b"full\n");
     drop(held.0);
-    let _client = connect(grpc_address).await;
+    let _client = greets(grpc_address).await;
     next(&mut grpc).await;
 }
 

@@ -34,11 +34,14 @@ const OUT_BYTES_SOFT: usize = 256 * 1024;
 /// How long a client may take nothing of what is to be written.
 const WRITE_TIME: Duration = Duration::from_secs(30);
 
+/// How long a client may be connected before it says anything.
+const SILENT_MAX: Duration = Duration::from_mins(10);
+
 /// The bounds of the port.
 pub(super) const LIMITS: DoorLimits = DoorLimits {
     connections_max: DOOR_CONNECTIONS_MAX,
-    greeting: Greeting::Nothing,
-    greeting_max: WRITE_TIME,
+    greeting: Greeting::FirstByte,
+    greeting_max: SILENT_MAX,
     full_answer: b"ERROR rejected: too many connections: close some, or ask another node\n",
 };
 
