@@ -15,7 +15,7 @@ out=$(cd "$out" && pwd)
 mapfile -t packages <"$here/packages.txt"
 files=(family/family.proto proto/kv.proto kvstore/v1/kvstore.proto kv/kv.proto ringfort/v1/kv.proto ringfort/v1/cluster.proto)
 
-# Of the packages, what is missing; dpkg-query knows nothing on other systems, where Go and the rest may be all the same.
+# Where CI runs on a new machine, it installs what is missing.
 missing=$(dpkg-query --show --showformat='${db:Status-Status} ${Package}\n' "${packages[@]}" 2>&1 | grep -v '^installed ' || true)
 if [ -n "$missing" ]; then
     if [ "${CI:-}" != true ]; then

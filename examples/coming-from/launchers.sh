@@ -68,12 +68,12 @@ becomes "put name Ada" grpc-crud/client put name Ada
 # The store on Raft.
 nodes=node1=localhost:50051,node2=localhost:50052,node3=localhost:50053
 becomes "start --id node1 --addr 127.0.0.1:50051 --peers node2=localhost:50052,node3=localhost:50053 \
---advertise localhost:50051 --data-dir /tmp/raft1" \
-    raft-kv/node --port=50051 --raft_port=12001 --node_id=node1 --raft_dir=/tmp/raft1 --bootstrap=true --peers=$nodes
+--advertise localhost:50051 --data-dir raft1" \
+    raft-kv/node --port=50051 --raft_port=12001 --node_id=node1 --raft_dir=raft1 --bootstrap=true --peers=$nodes
 export RAFT_KV_PEERS=$nodes
 becomes "start --id node2 --addr 127.0.0.1:50052 --peers node1=localhost:50051,node3=localhost:50053 \
---advertise localhost:50052 --data-dir /tmp/raft2" \
-    raft-kv/node -port 50052 -raft_port 12002 -node_id node2 -raft_dir /tmp/raft2 -join_addr localhost:50051
+--advertise localhost:50052 --data-dir raft2" \
+    raft-kv/node -port 50052 -raft_port 12002 -node_id node2 -raft_dir raft2 -join_addr localhost:50051
 unset RAFT_KV_PEERS
 becomes "start --id node1 --addr 127.0.0.1:50051 --peers " raft-kv/node --bootstrap
 refused 'list all nodes' raft-kv/node --port=50052 --node_id=node2 --join_addr=localhost:50051
