@@ -1,0 +1,110 @@
+#!/usr/bin/env bash
+# The launchers, without starting anything: what Ringfort is told for the command lines that the five systems' READMEs have, and
+# what is refused. Each launcher's flags are read as Go reads them.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+examples=$PWD
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work"
+export RINGFORT=echo
+checked=0
+
+# becomes WANTED LAUNCHER WORDS…
+becomes() {
+    local wanted=$1 got
+    shift
+    got=$("$examples/$1" "${@:2}" 2>stderr) || got="ended with $?: $(cat stderr)"
+    if [ "$got" != "$wanted" ]; then
+        printf 'launchers.sh: line %s: %s\nwanted: %s\n   got: %s\n' "${BASH_LINENO[0]}" "$*" "$wanted" "$got" >&2
+        exit 1
+    fi
+    checked=$((checked + 1))
+}
+
+# refused PATTERN LAUNCHER WORDS…: one line on stderr, exit code 2.
+refused() {
+    local wanted=$1 code=0
+    shift
+    "$examples/$1" "${@:2}" >stdout 2>stderr </dev/null || code=$?
+    if [ $code -ne 2 ] || [ -s stdout ] || [ "$(wc -l <stderr)" -ne 1 ] || ! grep -Eq -- "$wanted" stderr; then
+        printf 'launchers.sh: line %s: %s\nwanted: %s\n   got: code %s, %s\n' "${BASH_LINENO[0]}" "$*" "$wanted" "$code" "$(cat stderr stdout)" >&2
+        exit 1
+    fi
+    checked=$((checked + 1))
+}
+
+# Disk register.
+others=member1=127.0.0.1:5556,member2=127.0.0.1:5557
+leader="start --id leader --addr 127.0.0.1:5555 --peers $others,member3=127.0.0.1:5558,member4=127.0.0.1:5559 \
+--data-dir disk-register-data/leader --text-addr 127.0.0.1:6666 --report-every 10s"
+becomes "$leader" disk-register/leader
+echo 'tolerance = 2 # of four' >tolerance.conf
+becomes "$leader --tolerance-file tolerance.conf --replicas 5 --shards 8" disk-register/leader -- --shards 8
+echo 'TOLERANCE=1' >other.conf
+for member in "disk-register/member --members 2 -tolerance=other.conf" "disk-register/member -members=2 -tolerance other.conf 1"; do
+    # shellcheck disable=SC2086
+    becomes "start --id member1 --addr 127.0.0.1:5556 --peers leader=127.0.0.1:5555,member2=127.0.0.1:5557 \
+--data-dir disk-register-data/member1 --text-addr 127.0.0.1:6667 --report-every 10s --tolerance-file other.conf --replicas 3" $member
+done
+refused 'no member 5.*1 to 4' disk-register/member 5
+refused '-members x: give a number' disk-register/leader -members x
+refused 'a port is a number' disk-register/leader -port 65533
+refused 'there is no flag -nosuch' disk-register/leader -nosuch 1
+refused '-members needs a value' disk-register/leader -members
+exec 9>disk-register-data/member1.lock
+flock 9
+refused 'member 1 runs already' disk-register/member 1
+becomes "$(RINGFORT=echo "$examples/disk-register/member" 2)" disk-register/member
+refused 'all 1 members run already' disk-register/member -members 1
+exec 9>&-
+
+# CRUD over gRPC.
+becomes "start" grpc-crud/server
+becomes "start --id node1 --data-dir d1" grpc-crud/server --id node1 --data-dir d1
+becomes "shell" grpc-crud/client
+becomes "put name Ada" grpc-crud/client put name Ada
+
+# The store on Raft.
+nodes=node1=localhost:50051,node2=localhost:50052,node3=localhost:50053
+becomes "start --id node1 --addr 127.0.0.1:50051 --peers node2=localhost:50052,node3=localhost:50053 \
+--advertise localhost:50051 --data-dir raft1" \
+    raft-kv/node --port=50051 --raft_port=12001 --node_id=node1 --raft_dir=raft1 --bootstrap=true --peers=$nodes
+export RAFT_KV_PEERS=$nodes
+becomes "start --id node2 --addr 127.0.0.1:50052 --peers node1=localhost:50051,node3=localhost:50053 \
+--advertise localhost:50052 --data-dir raft2" \
+    raft-kv/node -port 50052 -raft_port 12002 -node_id node2 -raft_dir raft2 -join_addr localhost:50051
+unset RAFT_KV_PEERS
+becomes "start --id node1 --addr 127.0.0.1:50051 --peers " raft-kv/node --bootstrap
+refused 'list all nodes' raft-kv/node --port=50052 --node_id=node2 --join_addr=localhost:50051
+becomes "start --id b --addr 10.0.0.2:1 --peers a=10.0.0.1:1 --insecure" raft-kv/node -node_id b -port 1 -peers a=10.0.0.1:1,b=10.0.0.2:1
+refused 'have to be the same' raft-kv/node -node_id b -peers a=10.0.0.1:1,b=10.0.0.2:1
+refused 'write NAME=HOST:PORT' raft-kv/node -peers 10.0.0.1:1
+refused 'start a new cluster with --bootstrap' raft-kv/node
+refused 'true or false' raft-kv/node --bootstrap=maybe
+becomes $'--addr localhost:50051 put hello world\n--addr localhost:50051 get hello' raft-kv/cli
+
+# The replicated store with a shell.
+becomes "start --addr 127.0.0.1:5001 --peers 127.0.0.1:5002,127.0.0.1:5003" grpc-kvstore/server 5001 5002,5003
+becomes "start --addr 127.0.0.1:5001 --peers  --data-dir d" grpc-kvstore/server 5001 -- --data-dir d
+becomes "--addr 127.0.0.1:5001 shell" grpc-kvstore/client 5001
+refused 'usage' grpc-kvstore/server
+refused 'usage' grpc-kvstore/client
+refused 'a port is a number' grpc-kvstore/server 70000
+refused 'a port is a number' grpc-kvstore/server 5001 5002,x
+
+# The cluster with versions.
+peers=node2=127.0.0.1:50052,node3=127.0.0.1:50053
+becomes "start --id node1 --addr 127.0.0.1:50051 --peers  --replicas 2" kv-cluster/node
+becomes "start --id node1 --addr 0.0.0.0:50051 --advertise 127.0.0.1:50051 --peers $peers --replicas 3 --insecure" \
+    kv-cluster/node -id node1 -addr 0.0.0.0:50051 -peers "$peers" -replicas 2
+becomes "start --id node1 --addr 0.0.0.0:50051 --advertise node1:50051 --peers node2:50051,node3:50051 --replicas 1 --insecure" \
+    kv-cluster/node -addr=:50051 --peers=node2:50051,node3:50051 --replicas=1 --advertise=node1:50051
+refused 'write HOST:PORT' kv-cluster/node -addr 50051
+refused 'give a number' kv-cluster/node -replicas 0
+becomes "--addr localhost:50051 get -- name" kv-cluster/client get name
+becomes "--addr 127.0.0.1:50052 get --raw -- name" kv-cluster/client -addr 127.0.0.1:50052 get -raw name
+becomes "ok" kv-cluster/client set name -5
+becomes "ok" kv-cluster/client --addr=localhost:50053 delete name
+refused 'usage' kv-cluster/client increment name
+echo "launchers: $checked command lines are as they should be"
