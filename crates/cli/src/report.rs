@@ -53,6 +53,9 @@ mod tests {
         };
         let nodes = vec![node(1, "leader", true), node(2, "member1", true), node(3, "member2", false)];
         let state = ClusterState { node: NodeId(2), nodes, ..ClusterState::default() };
-        assert_eq!(line(&state), "member1 127.0.0.1:5552 keys=~20 members=3 up=2: leader, member1, member2 (down)");
+        assert_eq!(
+            line(&state),
+            "member1 127.0.0.1:5552 keys=~20 members=3 up=2: leader, member1, member2 (down)"
+        );
     }
 }

@@ -68,7 +68,9 @@ mod tests {
 
     #[test]
     fn the_number_is_found_among_comments_in_any_case() {
-        for text in ["TOLERANCE=2", "tolerance = 2\n", "# how many\n\n  Tolerance=2   # besides the leader\r\n"] {
+        for text in
+            ["TOLERANCE=2", "tolerance = 2\n", "# how many\n\n  Tolerance=2   # besides the leader\r\n"]
+        {
             assert_eq!(parse(text), Ok(2), "{text:?}");
         }
     }

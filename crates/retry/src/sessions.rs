@@ -117,7 +117,8 @@ mod tests {
         assert!(sessions.take(SHARD).unwrap().is_none());
         let first = sessions.open(SHARD, HybridClock(7)).unwrap();
         let second = sessions.take(SHARD).unwrap().expect("the clock is known");
-        let stamp = |session: &Session| (session.stamp().client, session.stamp().sequence, session.stamp().prev);
+        let stamp =
+            |session: &Session| (session.stamp().client, session.stamp().sequence, session.stamp().prev);
         let (one, two) = (stamp(&first), stamp(&second));
         assert_ne!(one.0, two.0);
         assert_eq!((one.1, one.2, first.stamp().opened), (1, 0, HybridClock(7)));

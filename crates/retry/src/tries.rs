@@ -188,7 +188,10 @@ mod tests {
         let mut once = tries(true);
         assert_eq!(next(once.failed(doubt(), Instant::now())), Ok(()));
         once.last = Instant::now();
-        assert_eq!(next(once.failed(refused(), Instant::now())), Err(Failure { outcome: Outcome::Unknown, ..refused() }));
+        assert_eq!(
+            next(once.failed(refused(), Instant::now())),
+            Err(Failure { outcome: Outcome::Unknown, ..refused() })
+        );
     }
 
     #[test]

@@ -191,7 +191,9 @@ impl Core {
                 }
                 Effect::Read(jobs) => self.read(jobs),
                 Effect::Reply(answered) => self.shared.answers.deliver(
-                    answered.into_iter().map(|a| (a.token, Delivery::Reply { reply: a.reply, leader: a.leader })),
+                    answered
+                        .into_iter()
+                        .map(|a| (a.token, Delivery::Reply { reply: a.reply, leader: a.leader })),
                 ),
                 Effect::Fetch { shard, from, to, bytes_max } => {
                     self.helpers.fetches.push(Fetch { shard, from, to, bytes_max });

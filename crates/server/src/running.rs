@@ -14,8 +14,8 @@ use tokio::task::JoinSet;
 
 use crate::answers::Answers;
 use crate::clock::Clock;
-use crate::core::{Core, Helpers};
 use crate::config::TextConfig;
+use crate::core::{Core, Helpers};
 use crate::doors::Ports;
 use crate::doors::tolerance::Tolerance;
 use crate::gate::Gate;

@@ -199,7 +199,8 @@ async fn serve(config: Config, how: How) -> Result<(), Stop> {
     };
     if let Some(summary) = served {
         announce(&summary, json);
-        let _reporting = report_every.map(|every| Aborted(tokio::spawn(report::print(every, running.observer()))));
+        let _reporting =
+            report_every.map(|every| Aborted(tokio::spawn(report::print(every, running.observer()))));
         tokio::select! {
             error = running.failed() => return Err(error.into()),
             _ = signals.next() => {}

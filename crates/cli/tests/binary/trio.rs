@@ -11,12 +11,20 @@ pub(crate) struct Trio {
     pub(crate) base: u16,
     pub(crate) directory: tempfile::TempDir,
     pub(crate) nodes: [Option<Child>; 3],
+    /// Flags besides those that every node has.
+    more: [Vec<String>; 3],
 }
 
 impl Trio {
     pub(crate) fn start() -> Trio {
+        Trio::start_with(|_| Vec::new())
+    }
+
+    /// With more flags for each of them.
+    pub(crate) fn start_with(more: impl FnMut(usize) -> Vec<String>) -> Trio {
         let directory = tempfile::tempdir().expect("a directory");
-        let mut trio = Trio { base: free_ports(3), directory, nodes: [None, None, None] };
+        let more = [0, 1, 2].map(more);
+        let mut trio = Trio { base: free_ports(3), directory, nodes: [None, None, None], more };
         for node in 0..3 {
             trio.start_node(node);
         }
@@ -56,6 +64,7 @@ impl Trio {
         let log = File::create(self.log(node)).expect("a log");
         let errors = log.try_clone().expect("a log");
         let mut command = self.flags(node, &data, 16);
+        command.args(&self.more[node]);
         let child = command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn().expect("starts");
         self.nodes[node] = Some(child);
     }

@@ -91,11 +91,8 @@ impl KeyValue for Service {
         let timeout_ms = timeout_ms(call.metadata());
         let ReplicateRequest { key, value, version: given, is_delete } = call.into_inner();
         let version = version(given)?;
-        let change = if is_delete {
-            Change::Delete { version }
-        } else {
-            Change::Put(NewValue { value, version })
-        };
+        let change =
+            if is_delete { Change::Delete { version } } else { Change::Put(NewValue { value, version }) };
         let ok = self.write(key, change, version, timeout_ms).await?;
         Ok(Response::new(ReplicateResponse { ok }))
     }

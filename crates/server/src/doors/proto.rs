@@ -1,9 +1,7 @@
 //! The package `proto`: `KV` with Get, Put and Join.
 
 use ringfort_proto::proto_kv::kv_server::Kv;
-use ringfort_proto::proto_kv::{
-    GetRequest, GetResponse, JoinRequest, JoinResponse, PutRequest, PutResponse,
-};
+use ringfort_proto::proto_kv::{GetRequest, GetResponse, JoinRequest, JoinResponse, PutRequest, PutResponse};
 use ringfort_proto::status::{from_failure, timeout_ms};
 use ringfort_types::{Change, Copies, Part};
 use tonic::{Request, Response, Status};

@@ -18,7 +18,8 @@ use bytes::Bytes;
 use ringfort_node::Incoming;
 use ringfort_ring::Layout;
 use ringfort_types::{
-    Call, ClusterState, Code, Consistency, Door, Durability, Failure, NodeId, Part, Receipt, Reply, Request, Row, Token,
+    Call, ClusterState, Code, Consistency, Door, Durability, Failure, NodeId, Part, Receipt, Reply, Request,
+    Row, Token,
 };
 
 pub(crate) use pipeline::{Order, Pipeline};

@@ -302,7 +302,8 @@ impl<T: Send + 'static> Pipeline<T> {
             let Held { call, deadline } = self.held.remove(&next).expect("what waits is held");
             let left_ms = deadline.saturating_duration_since(Instant::now()).as_millis() as u32;
             if left_ms == 0 {
-                let why = "its time was over before the requests sent before it were answered; nothing was done";
+                let why =
+                    "its time was over before the requests sent before it were answered; nothing was done";
                 self.finish(next, Answer::failed(Failure::rejected(Code::DeadlineExceeded, why)));
             } else {
                 self.start(next, call.within(left_ms));

@@ -147,7 +147,8 @@ impl Rows {
                 self.turn_page(at).await?;
                 break;
             }
-            let (key, row) = self.cursors[at].rows.pop().expect("a shard stands in the heap with its first row");
+            let (key, row) =
+                self.cursors[at].rows.pop().expect("a shard stands in the heap with its first row");
             bytes += key.len() + row.value.len() + ROW_OVERHEAD_BYTES;
             rows.push((key, row));
             self.left -= 1;
@@ -285,5 +286,7 @@ fn compacted(rows: &[(Bytes, Row)]) -> Vec<(Bytes, Row)> {
         buffer.extend_from_slice(bytes);
         buffer.split().freeze()
     };
-    rows.iter().map(|(key, row)| (copied(key), Row { value: copied(&row.value), revision: row.revision })).collect()
+    rows.iter()
+        .map(|(key, row)| (copied(key), Row { value: copied(&row.value), revision: row.revision }))
+        .collect()
 }

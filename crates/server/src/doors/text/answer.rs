@@ -138,7 +138,10 @@ mod tests {
         assert_eq!(line(Asked::Del, Reply::Failed(late)), "ERROR unknown: late  and odd\n");
         let refused = Failure::rejected(Code::Unavailable, "no quorum");
         assert_eq!(line(Asked::Failed, Reply::Failed(refused)), "ERROR rejected: no quorum\n");
-        assert_eq!(line(Asked::Said("Bye"), Reply::Failed(Failure::rejected(Code::InvalidArgument, ""))), "Bye\n");
+        assert_eq!(
+            line(Asked::Said("Bye"), Reply::Failed(Failure::rejected(Code::InvalidArgument, ""))),
+            "Bye\n"
+        );
         assert!(line(Asked::Get, Reply::Written(Receipt::default())).starts_with("ERROR unknown"));
     }
 }

@@ -13,8 +13,7 @@
 use bytes::Bytes;
 
 /// The syntax, in one line.
-pub(super) const HELP: &str =
-    "SET <id> <message> | GET <id> | DEL <id> | STATS | NODES | HELP | QUIT";
+pub(super) const HELP: &str = "SET <id> <message> | GET <id> | DEL <id> | STATS | NODES | HELP | QUIT";
 
 /// What a line orders.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,7 +89,9 @@ fn first_word(line: &Bytes) -> (Bytes, Bytes) {
 /// A value as one line of answer.
 pub(super) fn shown(value: &[u8]) -> Result<&[u8], String> {
     if value.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
-        return Err("the value has line breaks, so it is no answer of one line: read it through ringfort.v1".into());
+        return Err(
+            "the value has line breaks, so it is no answer of one line: read it through ringfort.v1".into()
+        );
     }
     if std::str::from_utf8(value).is_err() {
         return Err("the value is not UTF-8: read it through ringfort.v1".into());

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use ringfort_types::limits::{DOOR_CONNECTIONS_MAX, TEXT_LINE_BYTES_MAX, TEXT_PIPELINE_MAX};
-use ringfort_types::{Call, Code, Condition, Change, Consistency, Failure, Part, Request};
+use ringfort_types::{Call, Change, Code, Condition, Consistency, Failure, Part, Request};
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout_at};
 use tokio_stream::StreamExt;
@@ -96,9 +96,9 @@ async fn advise(gate: Gate, settings: TextSettings, tolerance: Tolerance) {
     let mut changes = tolerance.changes();
     loop {
         let wanted = *changes.borrow_and_update();
-        let replicas = gate.layout().map_or(0, |layout| {
-            layout.shards.iter().map(|shard| shard.replicas.len()).min().unwrap_or(0)
-        });
+        let replicas = gate
+            .layout()
+            .map_or(0, |layout| layout.shards.iter().map(|shard| shard.replicas.len()).min().unwrap_or(0));
         if let Some(advice) = wanted.advice(replicas as u32, settings.stale_after.is_some()) {
             gate.notice(advice);
         }
@@ -211,8 +211,12 @@ impl Talk {
                 let request = Request::Write { parts: vec![part] };
                 self.calls.push(Asked::Del, Call::from(request).within(timeout_ms));
             }
-            Order::Stats => self.calls.push(Asked::Stats, Call::from(Request::ClusterState).within(timeout_ms)),
-            Order::Nodes => self.calls.push(Asked::Nodes, Call::from(Request::ClusterState).within(timeout_ms)),
+            Order::Stats => {
+                self.calls.push(Asked::Stats, Call::from(Request::ClusterState).within(timeout_ms))
+            }
+            Order::Nodes => {
+                self.calls.push(Asked::Nodes, Call::from(Request::ClusterState).within(timeout_ms))
+            }
             Order::Help => self.calls.refuse(Asked::Said(HELP), said()),
             Order::Quit => {
                 self.calls.refuse(Asked::Said("Bye"), said());
