@@ -8,9 +8,9 @@ use ringfort_server::{Config, StartError, Summary};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 
-use crate::args::{ADDRESS_DEFAULT, Output};
+use crate::connection::ADDRESS_DEFAULT;
 use crate::json::Object;
-use crate::out;
+use crate::out::{self, Output};
 use crate::show;
 use crate::signals::Signals;
 use crate::stop::Stop;
