@@ -1,31 +1,25 @@
-//! The command line: what can be said, and how it is refused.
+//! The command line: what can be said, and who does it. The one file that knows every command.
 //!
 //! `--addr`, `--timeout`, `--consistency`, `--reads-from`, `--copies`, `--json` and `--config` may stand before or after the command. `start` has an `--addr` of its
 //! own (where to listen), which is why only the last of them is one of clap's global arguments. What is not said here
-//! comes from the environment, a file, or the defaults; see `settings`.
-//!
-//! A refusal is one line on stderr and exit code 2; help and version go to stdout and are no failure.
+//! comes from the environment, a file, or the defaults; see `settings`. What makes no sense is refused; see `refusal`.
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use ringfort_client::{Options, parse_addresses};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::command::{
     bench, check, completions, config, delete, dev, export, get, health, import, incr, list, man, put, shell,
     start, status, version, write,
 };
+use crate::connection::Connect;
+use crate::out::Output;
 use crate::reading::Reading;
+use crate::refusal::refused;
 use crate::settings;
 use crate::stop::Stop;
 use crate::writing::Writing;
-
-/// Where a node listens if nobody says otherwise.
-pub(crate) const ADDRESS_DEFAULT: &str = "127.0.0.1:50051";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -60,44 +54,9 @@ struct Cli {
     command: Command,
 }
 
-/// Which cluster to talk to.
-#[derive(Args, Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Connect {
-    /// Addresses of some nodes, separated by commas; the others are learnt from them
-    #[arg(long, value_name = "HOST:PORT,…", default_value = ADDRESS_DEFAULT, value_parser = addresses)]
-    addr: Addresses,
-    /// How long to keep trying: 500ms, 3s, 1m
-    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = crate::duration::parse)]
-    timeout: Duration,
-}
-
-/// How to print.
-#[derive(Args, Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Output {
-    /// Print JSON, one object a line
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Addresses(Vec<String>);
-
-fn addresses(text: &str) -> Result<Addresses, String> {
-    parse_addresses(text).map(Addresses).map_err(|failure| failure.to_string())
-}
-
-impl Connect {
-    /// The client's settings.
-    pub(crate) fn options(&self) -> Options {
-        let mut options = Options::new(self.addr.0.clone());
-        options.timeout = self.timeout;
-        options
-    }
-}
-
 /// What to do.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+enum Command {
     Start(start::Start),
     Dev(dev::Dev),
     Put(put::Put),
@@ -119,69 +78,62 @@ pub(crate) enum Command {
     Version(version::Version),
 }
 
+/// Does what this process's command line says, to its end.
+pub(crate) fn run() -> Result<(), Stop> {
+    match read(&std::env::args_os().collect::<Vec<_>>())? {
+        Command::Start(start) => start::run(start),
+        Command::Dev(dev) => dev::run(&dev),
+        Command::Put(put) => put::run(&put),
+        Command::Get(get) => get::run(&get),
+        Command::Delete(delete) => delete::run(&delete),
+        Command::Incr(incr) => incr::run(&incr),
+        Command::Write(write) => write::run(&write),
+        Command::List(list) => list::run(&list),
+        Command::Import(import) => import::run(&import),
+        Command::Export(export) => export::run(&export),
+        Command::Status(status) => status::run(&status),
+        Command::Health(health) => health::run(&health),
+        Command::Check(check) => check::run(&check),
+        Command::Shell(shell) => shell::run(&shell),
+        Command::Bench(bench) => bench::run(&bench),
+        Command::Config(config) => config::run(&config, definition()),
+        Command::Completions(completions) => completions::run(&completions, &definition()),
+        Command::Man(man) => man::run(&man, definition()),
+        Command::Version(version) => version::run(&version),
+    }
+}
+
 /// The command line's definition, as its help, its man pages and its completions show it.
-pub(crate) fn command() -> clap::Command {
+pub(crate) fn definition() -> clap::Command {
     let root = Cli::command().mut_subcommand("check", |check| {
         check.mut_arg("timeout", |timeout| timeout.default_value(check::TIMEOUT_DEFAULT))
     });
     settings::with_variables(root)
 }
 
-/// Reads this process's command line, and what else there is to go by.
-pub(crate) fn read() -> Result<Command, Stop> {
-    interpret(&std::env::args_os().collect::<Vec<_>>())
-}
-
 /// Reads a command line twice: once for what it says, then with what the other layers say where it is silent.
-fn interpret(line: &[OsString]) -> Result<Command, Stop> {
-    let root = settings::with_twins(command());
+fn read(line: &[OsString]) -> Result<Command, Stop> {
+    let root = settings::with_twins(definition());
     let said = root.clone().try_get_matches_from(line).map_err(|error| refused(&error))?;
     let root = settings::applied(root, &said)?;
     let whole = root.try_get_matches_from(line).map_err(|error| refused(&error))?;
     Cli::from_arg_matches(&whole).map(|cli| cli.command).map_err(|error| refused(&error))
 }
 
-/// Prints help, or makes one line of clap's many.
-pub(crate) fn refused(error: &clap::Error) -> Stop {
-    let text = error.render();
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            let _ = write!(std::io::stdout(), "{text}");
-            Stop::silent(0)
-        }
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            let _ = write!(std::io::stderr(), "{text}");
-            Stop::silent(2)
-        }
-        _ => Stop::usage(one_line(&text.to_string())),
-    }
-}
-
-/// The paragraphs of clap's message that say something, on one line.
-pub(crate) fn one_line(text: &str) -> String {
-    let mut parts = Vec::new();
-    for paragraph in text.split("\n\n") {
-        let line = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
-        if let Some(usage) = line.strip_prefix("Usage: ") {
-            parts.push(format!("usage: {usage}"));
-        } else if !line.is_empty() && !line.starts_with("For more information") {
-            parts.push(line.strip_prefix("error: ").unwrap_or(&line).to_owned());
-        }
-    }
-    parts.join("; ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::refusal::one_line;
 
     fn refusal(line: &[&str]) -> String {
-        one_line(&command().try_get_matches_from(line).expect_err("should be refused").render().to_string())
+        one_line(
+            &definition().try_get_matches_from(line).expect_err("should be refused").render().to_string(),
+        )
     }
 
     #[test]
     fn the_definition_holds_together() {
-        settings::with_twins(command()).debug_assert();
+        settings::with_twins(definition()).debug_assert();
     }
 
     #[test]
@@ -210,7 +162,7 @@ mod tests {
 
     #[test]
     fn every_example_in_help_is_understood() {
-        let root = settings::with_twins(command());
+        let root = settings::with_twins(definition());
         let mut examples = 0;
         let helps = std::iter::once(&root).chain(root.get_subcommands());
         for help in helps.filter_map(clap::Command::get_after_help) {

@@ -1,17 +1,48 @@
-//! A client, and the runtime under it, for the length of one command.
+//! Which cluster to talk to; a client of it, and the runtime under that, for the length of one command.
 //!
 //! The command itself runs on the main thread, the connections on the runtime's own: a command that blocks, on a slow
 //! reader of its output, say, does not keep the connections from being served.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
 
 use bytes::Bytes;
-use ringfort_client::{Client, Options};
+use clap::Args;
+use ringfort_client::{Client, Options, parse_addresses};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::args::Connect;
 use crate::stop::Stop;
+
+/// Where a node listens if nobody says otherwise.
+pub(crate) const ADDRESS_DEFAULT: &str = "127.0.0.1:50051";
+
+/// Which cluster to talk to.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Connect {
+    /// Addresses of some nodes, separated by commas; the others are learnt from them
+    #[arg(long, value_name = "HOST:PORT,…", default_value = ADDRESS_DEFAULT, value_parser = addresses)]
+    addr: Addresses,
+    /// How long to keep trying: 500ms, 3s, 1m
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = crate::duration::parse)]
+    timeout: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Addresses(Vec<String>);
+
+fn addresses(text: &str) -> Result<Addresses, String> {
+    parse_addresses(text).map(Addresses).map_err(|failure| failure.to_string())
+}
+
+impl Connect {
+    /// The client's settings.
+    pub(crate) fn options(&self) -> Options {
+        let mut options = Options::new(self.addr.0.clone());
+        options.timeout = self.timeout;
+        options
+    }
+}
 
 /// A runtime with so many threads.
 pub(crate) fn runtime(threads: usize) -> Result<Runtime, Stop> {

@@ -1,18 +1,23 @@
 //! `ringfort`: the one binary. Runs nodes, and talks to them.
 //!
-//! Every command has a file of its own under `command/`; beside it lie the pieces that several of them share:
-//! `args` and `duration` (the command line), `settings` (what the environment and a file say where it is silent),
-//! `stop` (exit codes and error lines), `condition` (flags of conditional writes, and their answers), `reading` (how fresh
-//! reads are, and whom they are asked of), `writing` (how many copies writes have), `escape`, `json`, `format`, `lines` and `rows` (the formats of list, import and export), `changes` (the lines
-//! of an atomic write), `ledger` (what came of each imported line), `out` (stdout, which may be closed early), `part` (a
-//! file that appears when it is complete), `progress` and `show` (numbers and tables for people), `shell` (lines in,
-//! answers out), `signals`, and `connection` (a client and the runtime under it).
+//! Arrows between its files point down only. `args` is the command line, and the one file that knows every command;
+//! each command has a file of its own under `command/`. Below them lie the pieces that several share:
+//! - of the command line: `settings` (what the environment and a file say where it is silent), `refusal`, `duration`,
+//!   `connection` (which cluster, a client of it, and the runtime under that), `reading` (how fresh reads are, and whom they
+//!   are asked of), `writing` (how many copies writes have), `condition` (flags of conditional writes, and their answers);
+//! - of what is read and printed: `escape`, `json`, `format`, `lines` and `rows` (the formats of list, import and
+//!   export), `changes` (the lines of an atomic write), `ledger` (what came of each imported line), `part` (a file that
+//!   appears when it is complete), `out` (stdout, which may be closed early), `progress` and `show` (numbers and tables for
+//!   people), `cluster` (how a cluster's state looks);
+//! - of what goes on meanwhile: `shell` (lines in, answers out), `nodes` (a cluster of processes on this machine),
+//!   `signals`, and `stop` (exit codes and error lines).
 //!
 //! What is for programs goes to stdout, what is for people (progress, summaries beside data, errors) to stderr. An
 //! error is one line that begins with `ringfort: ` and says what is wrong and what to do.
 
 mod args;
 mod changes;
+mod cluster;
 mod command;
 mod condition;
 mod connection;
@@ -22,10 +27,12 @@ mod format;
 mod json;
 mod ledger;
 mod lines;
+mod nodes;
 mod out;
 mod part;
 mod progress;
 mod reading;
+mod refusal;
 mod report;
 mod rows;
 mod settings;
@@ -44,7 +51,7 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    match args::read().and_then(command::run) {
+    match args::run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(stop) => {
             if !stop.message.is_empty() {

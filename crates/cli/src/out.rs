@@ -1,13 +1,23 @@
-//! Standard output: buffered, and free to be closed by its reader at any time.
+//! Standard output: for people or as JSON, buffered, and free to be closed by its reader at any time.
 //!
 //! Nothing here panics on a closed pipe, as `println!` would: the writing fails with a [`Stop`] that ends the
 //! process quietly.
 
 use std::io::{BufWriter, StdoutLock, Write};
 
+use clap::Args;
+
 use crate::stop::Stop;
 
 const BUFFER_BYTES: usize = 64 * 1024;
+
+/// How to print.
+#[derive(Args, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Output {
+    /// Print JSON, one object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
 
 /// Standard output.
 #[derive(Debug)]

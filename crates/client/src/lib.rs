@@ -19,7 +19,7 @@
 //!   that the numbers are of, and judges what came back, and whether to ask again, until the deadline;
 //! - `routes` is the map: slot → shard → leader, refreshed every few seconds while in use, at every failure,
 //!   and by the hints on answers that had to be passed on;
-//! - `link` is one node: connected in the background, made anew when it breaks;
+//! - `link` is one node: connected in the background, made anew when it breaks, for a `reason`;
 //! - `session` and `pending` are the pipelined stream; `unary` the single calls; `list` the stream of rows;
 //! - `health` asks one node whether it serves, and nothing else;
 //! - `write` is what an atomic write is made of; `many` reads many keys, of several shards side by side.
@@ -41,6 +41,7 @@ mod list;
 mod many;
 mod options;
 mod pending;
+mod reason;
 mod routes;
 mod session;
 mod unary;

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::options::Transport;
+use crate::reason::reason;
 use crate::session::Session;
 
 /// How long one attempt to connect may take.
@@ -175,26 +176,5 @@ impl Link {
         };
         drop(state);
         self.changes.send_modify(|changes| *changes += 1);
-    }
-}
-
-/// The innermost cause of a failed connection, in words.
-pub(crate) fn reason(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut cause = error;
-    loop {
-        if let Some(io) = cause.downcast_ref::<std::io::Error>() {
-            return match io.kind() {
-                std::io::ErrorKind::ConnectionRefused => "connection refused".into(),
-                std::io::ErrorKind::TimedOut => "it does not answer".into(),
-                std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe => {
-                    "the connection broke".into()
-                }
-                _ => io.to_string(),
-            };
-        }
-        match cause.source() {
-            Some(source) => cause = source,
-            None => return cause.to_string(),
-        }
     }
 }

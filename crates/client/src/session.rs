@@ -21,8 +21,8 @@ use tokio_stream::Stream;
 use tonic::Status;
 use tonic::transport::Channel;
 
-use crate::link::reason;
 use crate::pending::{Answer, Pending};
+use crate::reason::reason;
 
 /// How often overdue requests are looked for. A time-out is late by at most this much.
 const SWEEP: Duration = Duration::from_millis(25);

@@ -12,8 +12,9 @@ use ringfort_types::{Call, Code, Failure, Outcome, Reply, Request};
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 
-use crate::link::{Connection, reason};
+use crate::link::Connection;
 use crate::pending::{Answer, NO_ANSWER};
+use crate::reason::reason;
 
 /// Makes one call and waits for its answer, not past the deadline.
 pub(crate) async fn call(connection: &Connection, call: Call, deadline: Instant) -> Answer {

@@ -17,12 +17,12 @@ use ringfort_types::{Code, Failure};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::args::{Connect, Output};
-use crate::connection::runtime;
+use crate::connection::{Connect, runtime};
+use crate::out::{self, Output};
 use crate::progress::Progress;
 use crate::reading::Reading;
+use crate::show;
 use crate::stop::Stop;
-use crate::{out, show};
 
 /// Each client has connections of its own to all nodes.
 const CLIENTS_MAX: u32 = 256;

@@ -13,11 +13,10 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::args::{Connect, Output};
-use crate::command::status::{key_shards, name};
-use crate::connection::with_client;
+use crate::cluster::{key_shards, name};
+use crate::connection::{Connect, with_client};
 use crate::json::Object;
-use crate::out::{self, Out};
+use crate::out::{self, Out, Output};
 use crate::show;
 use crate::stop::Stop;
 

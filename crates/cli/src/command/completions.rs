@@ -3,7 +3,6 @@
 use clap::{Args, ValueEnum};
 use clap_complete::{Shell as Writer, generate};
 
-use crate::args;
 use crate::out::Out;
 use crate::stop::Stop;
 
@@ -26,14 +25,15 @@ enum Shell {
     Fish,
 }
 
-pub(crate) fn run(completions: &Completions) -> Result<(), Stop> {
+/// `definition` is the whole command line's.
+pub(crate) fn run(completions: &Completions, definition: &clap::Command) -> Result<(), Stop> {
     let writer = match completions.shell {
         Shell::Bash => Writer::Bash,
         Shell::Zsh => Writer::Zsh,
         Shell::Fish => Writer::Fish,
     };
     let mut script = Vec::new();
-    generate(writer, &mut offered(&args::command()), "ringfort", &mut script);
+    generate(writer, &mut offered(definition), "ringfort", &mut script);
     let mut out = Out::new();
     out.write(&script)?;
     out.flush()

@@ -5,9 +5,10 @@ use std::io::Write;
 
 use clap::{ArgMatches, Args};
 
-use crate::args::{self, Connect, Output};
+use crate::connection::Connect;
 use crate::json::Object;
-use crate::out::Out;
+use crate::out::{Out, Output};
+use crate::refusal::refused;
 use crate::settings::{self, InForce, Layers, Origin, Setting};
 use crate::show;
 use crate::stop::Stop;
@@ -31,10 +32,11 @@ pub(crate) struct Config {
     connect: Connect,
 }
 
-pub(crate) fn run(config: &Config) -> Result<(), Stop> {
-    let root = settings::with_twins(asking(args::command()));
+/// `definition` is the whole command line's.
+pub(crate) fn run(config: &Config, definition: clap::Command) -> Result<(), Stop> {
+    let root = settings::with_twins(asking(definition));
     let matches =
-        |line: Vec<OsString>| root.clone().try_get_matches_from(line).map_err(|error| args::refused(&error));
+        |line: Vec<OsString>| root.clone().try_get_matches_from(line).map_err(|error| refused(&error));
     let outer = matches(std::env::args_os().collect())?;
     let mut layers = Layers::read(&root, &outer)?;
     let mut flags = vec![&outer];

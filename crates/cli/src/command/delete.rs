@@ -5,10 +5,10 @@ use std::ffi::OsString;
 use clap::Args;
 use ringfort_client::Decision;
 
-use crate::args::{Connect, Output};
 use crate::condition::{self, IfThere};
-use crate::connection::{argument, with_options};
+use crate::connection::{Connect, argument, with_options};
 use crate::json::Object;
+use crate::out::Output;
 use crate::stop::Stop;
 use crate::writing::Writing;
 

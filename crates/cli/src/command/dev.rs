@@ -1,42 +1,22 @@
 //! `ringfort dev`: a cluster on this machine, for as long as its shell is open.
-//!
-//! The nodes are real: processes of this same binary, each with a port, a directory and a log file. They must never
-//! outlive us, however we end. On every path that Rust sees, [`Nodes`] ends them when it is dropped. On those that it
-//! does not (SIGKILL, an abort), the operating system closes the pipes that we hold at their stdins, and at that they
-//! stop by themselves (`start --stop-on-stdin-eof`). They are in process groups of their own, so that a Ctrl+C meant
-//! for the shell does not reach them.
 
-use std::fs::{self, File};
-use std::io::{IsTerminal, Read, Seek, SeekFrom, Write};
+use std::io::IsTerminal;
 use std::net::TcpListener;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
-use ringfort_client::{Client, Options};
+use ringfort_client::Options;
 use ringfort_types::Consistency;
 use ringfort_types::limits::{BIRTH_NODES_MAX, SHARDS_MAX};
 
-use crate::args::Output;
-use crate::command::status::key_shards;
 use crate::connection::with_options;
-use crate::settings;
+use crate::nodes::Nodes;
+use crate::out::Output;
 use crate::shell;
-use crate::show;
 use crate::signals::Signals;
 use crate::stop::Stop;
 use crate::writing::Writing;
-
-/// How long the nodes may take to be ready. Large directories take a while.
-const READY_MAX: Duration = Duration::from_mins(2);
-/// How long a node may take to stop before it is killed.
-const STOP_MAX: Duration = Duration::from_secs(6);
-/// How often processes are looked at while they start or stop.
-const LOOK: Duration = Duration::from_millis(20);
-/// How far from the end of a node's log its last line is looked for.
-const LAST_WORDS_BYTES: u64 = 8 * 1024;
 
 /// Run a cluster on this machine, with a shell in front; it ends with the shell
 #[derive(Args, Debug)]
@@ -67,7 +47,7 @@ pub(crate) struct Dev {
 pub(crate) fn run(dev: &Dev) -> Result<(), Stop> {
     let addresses = addresses(dev)?;
     ports_are_free(&addresses)?;
-    let mut nodes = Nodes::new(dev, addresses)?;
+    let mut nodes = Nodes::new(addresses, dev.data_dir.as_deref(), dev.shards, dev.replicas)?;
     nodes.start_all()?;
     let mut options = Options::new(nodes.addresses());
     options.timeout = Duration::from_secs(5);
@@ -109,251 +89,4 @@ fn ports_are_free(addresses: &[String]) -> Result<(), Stop> {
         }
     }
     Ok(())
-}
-
-/// The nodes, and where they keep their things. Dropping it ends all of them.
-#[derive(Debug)]
-pub(crate) struct Nodes {
-    all: Vec<Node>,
-    directory: PathBuf,
-    /// Whether the directory goes with us.
-    temporary: bool,
-    shards: u32,
-    replicas: u32,
-}
-
-#[derive(Debug)]
-struct Node {
-    name: String,
-    address: String,
-    /// Its process, while it runs. Our end of its stdin is in here: as long as it is open, the node lives.
-    child: Option<Child>,
-}
-
-impl Nodes {
-    fn new(dev: &Dev, addresses: Vec<String>) -> Result<Nodes, Stop> {
-        let (directory, temporary) = match &dev.data_dir {
-            Some(directory) => (directory.clone(), false),
-            None => (std::env::temp_dir().join(format!("ringfort-dev-{}", std::process::id())), true),
-        };
-        let made = if temporary { fs::create_dir(&directory) } else { fs::create_dir_all(&directory) };
-        made.map_err(|error| {
-            let directory = directory.display();
-            Stop::usage(format!("can't make the directory {directory}: {error}; choose one with --data-dir"))
-        })?;
-        let node = |(at, address)| Node { name: format!("node{}", at + 1), address, child: None };
-        let all = addresses.into_iter().enumerate().map(node).collect();
-        Ok(Nodes { all, directory, temporary, shards: dev.shards, replicas: dev.replicas })
-    }
-
-    fn addresses(&self) -> Vec<String> {
-        self.all.iter().map(|node| node.address.clone()).collect()
-    }
-
-    fn log(&self, node: &Node) -> PathBuf {
-        self.directory.join(format!("{}.log", node.name))
-    }
-
-    fn start_all(&mut self) -> Result<(), Stop> {
-        for at in 0..self.all.len() {
-            self.start(at)?;
-        }
-        Ok(())
-    }
-
-    fn start(&mut self, at: usize) -> Result<(), Stop> {
-        let node = &self.all[at];
-        let failed = |what: &str, error: std::io::Error| {
-            Stop::unavailable(format!("can't start {}: {what}: {error}", node.name))
-        };
-        let binary = std::env::current_exe().map_err(|error| failed("this program's file", error))?;
-        let log = File::options().create(true).append(true).open(self.log(node));
-        let log = log.map_err(|error| failed("its log file", error))?;
-        let errors = log.try_clone().map_err(|error| failed("its log file", error))?;
-        let peers: Vec<String> = self
-            .all
-            .iter()
-            .filter(|peer| peer.name != node.name)
-            .map(|peer| format!("{}={}", peer.name, peer.address))
-            .collect();
-        let mut command = Command::new(binary);
-        // What is set for `start` is for nodes that somebody starts, not for these.
-        settings::forget_environment(&mut command);
-        command
-            .args(["start", "--stop-on-stdin-eof", "--log-level", "info", "--id", &node.name])
-            .args(["--addr", &node.address])
-            .arg("--data-dir")
-            .arg(self.directory.join(&node.name))
-            .args(["--shards", &self.shards.to_string(), "--replicas", &self.replicas.to_string()])
-            .stdin(Stdio::piped())
-            .stdout(log)
-            .stderr(errors)
-            .process_group(0);
-        if !peers.is_empty() {
-            command.args(["--peers", &peers.join(",")]);
-        }
-        let child = command.spawn().map_err(|error| failed("its process", error))?;
-        self.all[at].child = Some(child);
-        Ok(())
-    }
-
-    /// Waits until every node is there and every shard led.
-    async fn until_ready(&mut self, client: &Client) -> Result<(), Stop> {
-        let begun = Instant::now();
-        let interactive = std::io::stderr().is_terminal();
-        let mut told = !interactive;
-        loop {
-            if let Some((node, status)) = self.ended() {
-                let why = last_line(&self.log(&self.all[node]));
-                return Err(Stop {
-                    code: status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(3),
-                    message: format!("{} ended while it started: {why}", self.all[node].name),
-                });
-            }
-            if let Ok(Ok(state)) = tokio::time::timeout(Duration::from_secs(1), client.cluster_state()).await
-                && key_shards(&state).count() > 0
-                && key_shards(&state).all(|shard| shard.leader.is_some())
-                && state.nodes.iter().all(|node| node.reachable)
-            {
-                return Ok(());
-            }
-            if begun.elapsed() > READY_MAX {
-                let logs = self.directory.display();
-                self.temporary = false;
-                return Err(Stop::unavailable(format!(
-                    "the nodes are not ready after {}; their logs are in {logs}",
-                    show::span(READY_MAX)
-                )));
-            }
-            if !told && begun.elapsed() > Duration::from_secs(1) {
-                told = true;
-                let _ = writeln!(std::io::stderr(), "starting {} nodes …", self.all.len());
-            }
-            tokio::time::sleep(LOOK).await;
-        }
-    }
-
-    fn welcome(&self) {
-        let first = &self.all[0].address;
-        let kept = if self.temporary { "data, until you leave," } else { "data" };
-        let _ = writeln!(
-            std::io::stderr(),
-            "{} on {first} and the next ports; {kept} and logs in {}. Type help.",
-            show::count(self.all.len() as u64, "node", "nodes"),
-            self.directory.display()
-        );
-    }
-
-    /// The first process that has ended without being told to.
-    fn ended(&mut self) -> Option<(usize, ExitStatus)> {
-        for (at, node) in self.all.iter_mut().enumerate() {
-            if let Some(child) = &mut node.child
-                && let Ok(Some(status)) = child.try_wait()
-            {
-                node.child = None;
-                return Some((at, status));
-            }
-        }
-        None
-    }
-
-    /// Lines about processes that have ended since the last look.
-    pub(crate) fn look(&mut self) -> Vec<String> {
-        let mut notices = Vec::new();
-        while let Some((at, status)) = self.ended() {
-            let name = &self.all[at].name;
-            let how = match status.signal() {
-                Some(signal) => format!("was ended by signal {signal}"),
-                None => format!("ended: {}", last_line(&self.log(&self.all[at]))),
-            };
-            notices.push(format!("{name} {how}; `start {name}` starts it again"));
-        }
-        notices
-    }
-
-    fn find(&self, name: &str) -> Result<usize, Stop> {
-        self.all.iter().position(|node| node.name == name).ok_or_else(|| {
-            let names: Vec<_> = self.all.iter().map(|node| node.name.as_str()).collect();
-            Stop::usage(format!("there is no {name}: the nodes are {}", names.join(", ")))
-        })
-    }
-
-    /// Ends one node's process at once, as a crash would.
-    pub(crate) fn kill(&mut self, name: &str) -> Result<String, Stop> {
-        let at = self.find(name)?;
-        let Some(mut child) = self.all[at].child.take() else {
-            return Err(Stop::usage(format!("{name} does not run; `start {name}` starts it")));
-        };
-        end(&mut child);
-        Ok(format!("{name} is killed; `start {name}` starts it again"))
-    }
-
-    /// Starts one node's process again.
-    pub(crate) fn start_again(&mut self, name: &str) -> Result<String, Stop> {
-        let at = self.find(name)?;
-        if self.all[at].child.is_some() {
-            return Err(Stop::usage(format!("{name} runs already")));
-        }
-        self.start(at)?;
-        Ok(format!("{name} is starting"))
-    }
-
-    /// Ends all processes: if their data is to be kept, as an operator would, else at once.
-    fn stop(&mut self) {
-        if !self.temporary {
-            for node in &mut self.all {
-                if let Some(child) = &mut node.child {
-                    drop(child.stdin.take());
-                }
-            }
-            let until = Instant::now() + STOP_MAX;
-            while Instant::now() < until && self.all.iter_mut().any(Node::runs) {
-                std::thread::sleep(LOOK);
-            }
-        }
-        for node in &mut self.all {
-            if let Some(mut child) = node.child.take() {
-                end(&mut child);
-            }
-        }
-    }
-}
-
-impl Node {
-    fn runs(&mut self) -> bool {
-        if let Some(child) = &mut self.child
-            && matches!(child.try_wait(), Ok(Some(_)))
-        {
-            self.child = None;
-        }
-        self.child.is_some()
-    }
-}
-
-impl Drop for Nodes {
-    fn drop(&mut self) {
-        self.stop();
-        if self.temporary {
-            let _ = fs::remove_dir_all(&self.directory);
-        }
-    }
-}
-
-/// Kills a process and waits for its end.
-fn end(child: &mut Child) {
-    let _ = child.kill();
-    let _ = child.wait();
-}
-
-/// What a node said last, without its prefix.
-fn last_line(log: &Path) -> String {
-    let mut end = Vec::new();
-    if let Ok(mut file) = File::open(log) {
-        let length = file.metadata().map_or(0, |about| about.len());
-        let _ = file.seek(SeekFrom::Start(length.saturating_sub(LAST_WORDS_BYTES)));
-        let _ = file.take(LAST_WORDS_BYTES).read_to_end(&mut end);
-    }
-    let text = String::from_utf8_lossy(&end);
-    let line = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it did not say why");
-    line.strip_prefix("ringfort: ").unwrap_or(line).to_owned()
 }

@@ -7,10 +7,9 @@ use clap::Args;
 use ringfort_client::{Client, List};
 use tokio_stream::StreamExt;
 
-use crate::args::{Connect, Output};
-use crate::connection::{runtime, with_client};
+use crate::connection::{Connect, runtime, with_client};
 use crate::format::{Format, Place};
-use crate::out::{self, Out};
+use crate::out::{self, Out, Output};
 use crate::part::Part;
 use crate::progress::Progress;
 use crate::show::Transfer;

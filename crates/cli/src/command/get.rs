@@ -7,11 +7,10 @@ use bytes::Bytes;
 use clap::Args;
 use ringfort_client::{Client, Consistency};
 
-use crate::args::{Connect, Output};
-use crate::connection::{argument, with_options};
+use crate::connection::{Connect, argument, with_options};
 use crate::escape::{escape_into, row_into};
 use crate::json::Object;
-use crate::out::{self, Out};
+use crate::out::{self, Out, Output};
 use crate::reading::Reading;
 use crate::stop::{Stop, code_by_what_is_there};
 

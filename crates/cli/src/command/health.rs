@@ -6,10 +6,9 @@
 use clap::Args;
 use ringfort_client::{Health as Status, health};
 
-use crate::args::{Connect, Output};
-use crate::connection::runtime;
+use crate::connection::{Connect, runtime};
 use crate::json::Object;
-use crate::out;
+use crate::out::{self, Output};
 use crate::stop::Stop;
 
 /// Ask one node whether it serves, as load balancers do (`grpc.health.v1`)

@@ -23,16 +23,16 @@ use ringfort_types::{Code, Failure};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::args::{Connect, Output};
-use crate::connection::with_options;
+use crate::connection::{Connect, with_options};
 use crate::format::{Place, is_gzip};
 use crate::ledger::Ledger;
+use crate::out::{self, Output};
 use crate::progress::Progress;
 use crate::rows::{BadInput, Row, RowReader};
+use crate::show;
 use crate::show::Transfer;
 use crate::signals::Signals;
 use crate::stop::{Stop, code_of};
-use crate::{out, show};
 
 /// Bytes read from the input at once.
 const READ_BYTES: usize = 256 * 1024;

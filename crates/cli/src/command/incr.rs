@@ -4,10 +4,9 @@ use std::ffi::OsString;
 
 use clap::Args;
 
-use crate::args::{Connect, Output};
-use crate::connection::{argument, with_options};
+use crate::connection::{Connect, argument, with_options};
 use crate::json::Object;
-use crate::out;
+use crate::out::{self, Output};
 use crate::stop::{Stop, code_by_what_is_there};
 use crate::writing::Writing;
 

@@ -5,10 +5,9 @@ use std::ffi::OsString;
 use clap::Args;
 use tokio_stream::StreamExt;
 
-use crate::args::{Connect, Output};
-use crate::connection::{argument, with_client};
+use crate::connection::{Connect, argument, with_client};
 use crate::format::Format;
-use crate::out::Out;
+use crate::out::{Out, Output};
 use crate::stop::Stop;
 
 /// Print rows, one a line, in key order: key, tab, value

@@ -6,9 +6,8 @@ use std::path::PathBuf;
 use clap::Args;
 use clap_mangen::Man as Page;
 
-use crate::args::{self, Output};
 use crate::json::Object;
-use crate::out::{self, Out};
+use crate::out::{self, Out, Output};
 use crate::show;
 use crate::stop::Stop;
 
@@ -23,8 +22,8 @@ pub(crate) struct Man {
     output: Output,
 }
 
-pub(crate) fn run(man: &Man) -> Result<(), Stop> {
-    let root = args::command();
+/// `root` is the whole command line's definition.
+pub(crate) fn run(man: &Man, root: clap::Command) -> Result<(), Stop> {
     let Some(directory) = &man.out else {
         let page = Page::new(root);
         let mut text = Vec::new();

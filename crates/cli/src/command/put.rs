@@ -8,10 +8,10 @@ use clap::Args;
 use ringfort_client::{Condition, Decision};
 use ringfort_types::limits::VALUE_BYTES_MAX;
 
-use crate::args::{Connect, Output};
 use crate::condition::{self, IfThere};
-use crate::connection::{argument, with_options};
+use crate::connection::{Connect, argument, with_options};
 use crate::json::Object;
+use crate::out::Output;
 use crate::stop::Stop;
 use crate::writing::Writing;
 

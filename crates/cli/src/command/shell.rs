@@ -2,8 +2,8 @@
 
 use clap::Args;
 
-use crate::args::{Connect, Output};
-use crate::connection::with_options;
+use crate::connection::{Connect, with_options};
+use crate::out::Output;
 use crate::reading::Reading;
 use crate::shell;
 use crate::stop::Stop;

@@ -9,8 +9,9 @@ use ringfort_server::{Config, StartError, Summary};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 
-use crate::args::{ADDRESS_DEFAULT, Output};
+use crate::connection::ADDRESS_DEFAULT;
 use crate::json::Object;
+use crate::out::Output;
 use crate::signals::Signals;
 use crate::stop::Stop;
 use crate::text_door::TextDoor;

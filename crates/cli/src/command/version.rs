@@ -2,9 +2,8 @@
 
 use clap::Args;
 
-use crate::args::Output;
 use crate::json::Object;
-use crate::out;
+use crate::out::{self, Output};
 use crate::stop::Stop;
 
 /// Print the version, and how this binary was built

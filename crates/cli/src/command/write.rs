@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use clap::Args;
 use ringfort_client::Decision;
 
-use crate::args::{Connect, Output};
-use crate::connection::with_options;
+use crate::connection::{Connect, with_options};
 use crate::json::Object;
+use crate::out::Output;
 use crate::rows::BadInput;
 use crate::stop::Stop;
 use crate::writing::Writing;

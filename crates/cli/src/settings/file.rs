@@ -23,8 +23,8 @@ const FILE_BYTES_MAX: u64 = 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct SettingsFile {
     path: String,
-    /// By table (empty for the top) and name: the value as its flag would have it, and its line.
-    values: BTreeMap<(String, String), (String, usize)>,
+    /// The numbers are lines.
+    values: Values,
 }
 
 impl SettingsFile {
@@ -42,11 +42,15 @@ impl SettingsFile {
             return Err(unreadable(&format!("it has more than {FILE_BYTES_MAX} bytes")));
         }
         let text = String::from_utf8(bytes).map_err(|_| unreadable(&"it is not UTF-8"))?;
-        let values = parse(&text, root)
-            .map_err(|Wrong { at, why }| Stop::usage(format!("{name}:{}: {why}", line(&text, at))))?;
-        let values =
-            values.into_iter().map(|(place, (value, at))| (place, (value, line(&text, at)))).collect();
+        let values = SettingsFile::values(&text, root)
+            .map_err(|(line, why)| Stop::usage(format!("{name}:{line}: {why}")))?;
         Ok(SettingsFile { path: name, values })
+    }
+
+    /// What a text says, with lines; else the line that is wrong, and why.
+    pub(super) fn values(text: &str, root: &Command) -> Result<Values, (usize, String)> {
+        let values = parse(text, root).map_err(|Wrong { at, why }| (line(text, at), why))?;
+        Ok(values.into_iter().map(|(place, (value, at))| (place, (value, line(text, at)))).collect())
     }
 
     /// Its name, as it was given.
@@ -68,7 +72,8 @@ struct Wrong {
     why: String,
 }
 
-type Values = BTreeMap<(String, String), (String, usize)>;
+/// By table (empty for the top) and name: the value as its flag would have it, and where it stands.
+pub(super) type Values = BTreeMap<(String, String), (String, usize)>;
 
 fn parse(text: &str, root: &Command) -> Result<Values, Wrong> {
     let table = DeTable::parse(text).map_err(|error| Wrong {
@@ -174,58 +179,4 @@ fn text_of(value: &DeValue<'_>) -> Option<String> {
 /// The line of this byte, from 1.
 fn line(text: &str, at: usize) -> usize {
     1 + text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(text: &str) -> Result<Values, (usize, String)> {
-        parse(text, &crate::args::command()).map_err(|wrong| (line(text, wrong.at), wrong.why))
-    }
-
-    #[test]
-    fn every_kind_of_value_is_as_its_flag_would_have_it() {
-        let text = "timeout = '5s'\njson = true\naddr = ['a:1', 'b:2']\n[start]\nshards = 1_6\n\
-            peers = ['n2=b:2', 'c:3']\n[check]\ntimeout = '1m'\n";
-        let values = read(text).expect("all of it is right");
-        let get = |table: &str, key: &str| values[&(table.to_owned(), key.to_owned())].0.clone();
-        assert_eq!(get("", "timeout") + " " + &get("", "json") + " " + &get("", "addr"), "5s true a:1,b:2");
-        assert_eq!(get("start", "shards") + " " + &get("start", "peers"), "16 n2=b:2,c:3");
-        assert_eq!(get("check", "timeout"), "1m");
-    }
-
-    #[test]
-    fn the_book_shows_a_file_that_can_be_read() {
-        let book = include_str!("../../../../docs/book/cli.md");
-        let shown = book.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next());
-        let values = read(shown.expect("it shows one")).expect("it can be read");
-        assert_eq!(values[&("start".to_owned(), "cache-mb".to_owned())].0, "256");
-    }
-
-    #[test]
-    fn what_is_wrong_is_named_with_its_line_and_what_was_meant() {
-        for (text, at, says) in [
-            ("timeout = '5s'\ntiemout = '5s'", 2, "no setting `tiemout` at the top; did you mean `timeout`?"),
-            ("[start]\ndata_dir = 'd'", 2, "no setting `data_dir` in [start]; did you mean `data-dir`?"),
-            ("\nbase-port = 1", 2, "no setting `base-port` at the top; it belongs in [dev]"),
-            ("[strat]\nshards = 1", 1, "no command `strat` that has settings; did you mean [start]?"),
-            ("[list]\nlimit = 3", 2, "no setting `limit` in [list]"),
-            (
-                "timeout = 5",
-                1,
-                "`timeout`: invalid value '5' for '--timeout <TIME>': a duration needs a unit",
-            ),
-            ("[dev]\nnodes = 0", 2, "`nodes`: invalid value '0'"),
-            ("json = 'maybe'", 1, "`json`: \"maybe\" is neither"),
-            ("addr = 'localhost'", 1, "has no port"),
-            ("addr = 1.5", 1, "`addr` is a string, a number"),
-            ("json = true\njson = false", 2, "duplicate key"),
-            ("a b", 1, "expected"),
-        ] {
-            let (line, why) = read(text).expect_err(text);
-            assert!(why.contains(says), "{text:?}: {why}");
-            assert_eq!(line, at, "{text:?}: {why}");
-        }
-    }
 }

@@ -13,6 +13,8 @@
 
 mod file;
 mod nearest;
+#[cfg(test)]
+mod tests;
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -20,7 +22,7 @@ use std::path::PathBuf;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use crate::args::one_line;
+use crate::refusal::one_line;
 use crate::stop::Stop;
 use file::SettingsFile;
 pub(crate) use nearest::nearest;
@@ -381,82 +383,4 @@ fn switch(text: &OsStr) -> Result<bool, String> {
 
 fn switch_text(text: &OsStr) -> OsString {
     if switch(text) == Ok(true) { "true".into() } else { "false".into() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_name_follows_from_the_flag() {
-        let root = crate::args::command();
-        let names = |command: &str| -> Vec<_> {
-            let command = root.find_subcommand(command).expect("there is one");
-            let settings = Setting::of_command(&root, command);
-            settings.iter().map(|setting| (setting.name(), setting.variable())).collect()
-        };
-        let pair = |name: &str, variable: &str| (name.to_owned(), variable.to_owned());
-        assert!(names("start").contains(&pair("start.data-dir", "RINGFORT_START_DATA_DIR")));
-        assert!(names("start").contains(&pair("start.addr", "RINGFORT_START_ADDR")));
-        assert!(names("get").contains(&pair("addr", "RINGFORT_ADDR")));
-        assert!(!names("import").iter().any(|(name, _)| name.ends_with("skip")));
-        assert!(
-            !names("start").iter().any(|(name, _)| name.contains("eof")),
-            "hidden flags are not for people"
-        );
-    }
-
-    #[test]
-    fn no_two_settings_share_a_variable() {
-        let root = crate::args::command();
-        let mut seen = std::collections::BTreeMap::from([(FILE_VARIABLE.to_owned(), "the file".to_owned())]);
-        for command in root.get_subcommands() {
-            for setting in Setting::of_command(&root, command) {
-                for table in setting.tables() {
-                    let place = format!("{table:?} {}", setting.key());
-                    let earlier = seen.insert(variable(table, setting.key()), place.clone());
-                    assert!(
-                        earlier.as_ref().is_none_or(|earlier| *earlier == place),
-                        "{earlier:?} and {place}"
-                    );
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn the_book_has_every_setting_as_it_is() {
-        let book = include_str!("../../../../docs/book/cli.md");
-        let root = crate::args::command();
-        let mut settings = Setting::of_all(&root);
-        let defaults: Vec<_> = settings.iter().map(|setting| (setting.key(), setting.default())).collect();
-        for command in root.get_subcommands() {
-            let mut own = Setting::of_command(&root, command);
-            // What all have in common has a row of its own where its default differs.
-            own.retain(|own| !own.common || !defaults.contains(&(own.key(), own.default())));
-            settings.extend(own);
-        }
-        for setting in &settings {
-            let table = setting.command.map(|command| format!("`[{command}]` ")).unwrap_or_default();
-            let variable = variable(setting.command, setting.key());
-            let default = setting.default().map(|text| format!("`{}`", text.to_string_lossy()));
-            let row =
-                format!("| {table}`{}` | `{variable}` | {} |", setting.key(), default.unwrap_or_default());
-            assert!(book.contains(&row), "the book lacks {row}");
-        }
-        let rows = settings.len();
-        assert_eq!(
-            book.lines().filter(|line| line.contains("| `RINGFORT_")).count(),
-            rows,
-            "settings that are none"
-        );
-    }
-
-    #[test]
-    fn switches_are_read_as_people_write_them() {
-        for (text, on) in [("1", true), ("Yes", true), (" true ", true), ("0", false), ("off", false)] {
-            assert_eq!(switch(OsStr::new(text)), Ok(on), "{text}");
-        }
-        assert!(switch(OsStr::new("maybe")).is_err());
-    }
 }

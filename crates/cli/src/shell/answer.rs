@@ -3,7 +3,7 @@
 use ringfort_client::{Counted, Read};
 use ringfort_types::{ClusterState, Failure, Receipt, Row};
 
-use crate::command::status;
+use crate::cluster;
 use crate::json::{self, Object};
 use crate::out::Out;
 use crate::stop::Stop;
@@ -74,9 +74,9 @@ impl Answers {
 
     pub(super) fn status(&mut self, state: &ClusterState) -> Result<(), Stop> {
         if self.json {
-            return self.out.line(status::json(state).to_string());
+            return self.out.line(cluster::json(state).to_string());
         }
-        self.out.line(status::render(state).trim_end())
+        self.out.line(cluster::render(state).trim_end())
     }
 
     /// Anything else there is to say.

@@ -17,7 +17,7 @@ use ringfort_client::{Client, List};
 use ringfort_types::{Consistency, Failure, Receipt};
 use tokio_stream::StreamExt;
 
-use crate::command::dev::Nodes;
+use crate::nodes::Nodes;
 use crate::signals::{Asked, Signals};
 use crate::stop::{Stop, code_by_what_is_there, code_of};
 use crate::writing::Writing;

@@ -1,0 +1,239 @@
+//! How a cluster's state looks: as tables for people, or as JSON. What `status` prints, the shell too, and how nodes are
+//! called elsewhere.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use ringfort_types::{ClusterState, NodeId, ShardId, ShardState};
+use serde_json::json;
+
+use crate::show;
+
+/// Most shards that are named in one line.
+const NAMED_MAX: usize = 8;
+
+/// The shards that hold keys.
+pub(crate) fn key_shards(state: &ClusterState) -> impl Iterator<Item = &ShardState> {
+    state.shards.iter().filter(|shard| shard.shard != ShardId::META)
+}
+
+/// What people call a node.
+pub(crate) fn name(state: &ClusterState, node: NodeId) -> String {
+    let known = state.nodes.iter().find(|known| known.id == node);
+    known.map_or_else(
+        || format!("node number {node}"),
+        |known| if known.name.is_empty() { known.address.clone() } else { known.name.clone() },
+    )
+}
+
+/// By how many log entries the slowest replica is behind the shard's leader, as they last reported.
+fn lag(shard: &ShardState) -> u64 {
+    let committed = shard.replicas.iter().map(|(_, report)| report.committed.0).max().unwrap_or(0);
+    let applied = shard.replicas.iter().map(|(_, report)| report.applied.0).min().unwrap_or(0);
+    committed.saturating_sub(applied)
+}
+
+/// The nodes, and a line about the shards.
+pub(crate) fn render(state: &ClusterState) -> String {
+    let mut rows = Vec::new();
+    for node in &state.nodes {
+        let leads = key_shards(state).filter(|shard| shard.leader == Some(node.id)).count();
+        let replicas =
+            key_shards(state).filter(|shard| shard.replicas.iter().any(|(at, _)| *at == node.id)).count();
+        let report = match node.report_age_ms {
+            u64::MAX => "never".to_owned(),
+            age => format!("{} ago", show::span(Duration::from_millis(age))),
+        };
+        rows.push(vec![
+            name(state, node.id),
+            node.address.clone(),
+            match (node.reachable, node.disk_full) {
+                (false, _) => "down",
+                (true, true) => "disk full",
+                (true, false) => "up",
+            }
+            .to_owned(),
+            leads.to_string(),
+            replicas.to_string(),
+            format!("~{}", show::grouped(node.keys_estimate)),
+            format!("~{}", show::bytes(node.bytes_estimate)),
+            report,
+        ]);
+    }
+    let heads = ["node", "address", "state", ">leads", ">replicas", ">keys", ">bytes", "reported"];
+    let mut text = show::table(&heads, &rows);
+    let shards = key_shards(state).count() as u64;
+    let unled: Vec<_> =
+        key_shards(state).filter(|shard| shard.leader.is_none()).map(|shard| shard.shard).collect();
+    let _ = write!(text, "{}, ", show::count(shards, "shard", "shards"));
+    if unled.is_empty() {
+        text.push_str("all led");
+    } else {
+        let mut names: Vec<_> = unled.iter().take(NAMED_MAX).map(ToString::to_string).collect();
+        if unled.len() > NAMED_MAX {
+            names.push("…".to_owned());
+        }
+        let _ = write!(text, "{} without a leader ({})", unled.len(), names.join(", "));
+    }
+    if state.shards.iter().any(|shard| shard.shard == ShardId::META && shard.leader.is_none()) {
+        text.push_str(", the meta group without a leader");
+    }
+    let lag = key_shards(state).map(lag).max().unwrap_or(0);
+    let _ = writeln!(text, "; largest lag {}", show::count(lag, "entry", "entries"));
+    text
+}
+
+/// A line for each shard.
+pub(crate) fn shard_table(state: &ClusterState) -> String {
+    let mut rows = Vec::new();
+    for shard in &state.shards {
+        let slots: Vec<_> = shard.slots.iter().map(|(first, last)| format!("{first}-{last}")).collect();
+        let replicas: Vec<_> = shard
+            .replicas
+            .iter()
+            .map(|(node, report)| format!("{}@{}", name(state, *node), report.applied))
+            .collect();
+        let keys = shard.replicas.iter().map(|(_, report)| report.keys_estimate).max().unwrap_or(0);
+        let slots = if shard.shard == ShardId::META { "(layout)".to_owned() } else { slots.join(",") };
+        rows.push(vec![
+            shard.shard.to_string(),
+            slots,
+            shard.leader.map_or_else(|| "none".to_owned(), |leader| name(state, leader)),
+            shard.term.to_string(),
+            format!("~{}", show::grouped(keys)),
+            lag(shard).to_string(),
+            replicas.join(" "),
+        ]);
+    }
+    show::table(&[">shard", "slots", "leader", ">term", ">keys", ">lag", "replicas (applied index)"], &rows)
+}
+
+/// Everything, as JSON.
+pub(crate) fn json(state: &ClusterState) -> serde_json::Value {
+    let nodes: Vec<_> = state
+        .nodes
+        .iter()
+        .map(|node| {
+            json!({
+                "id": node.id.0,
+                "name": node.name,
+                "address": node.address,
+                "incarnation": format!("{:016x}", node.incarnation.0),
+                "reachable": node.reachable,
+                "disk_full": node.disk_full,
+                "leads": key_shards(state).filter(|shard| shard.leader == Some(node.id)).count(),
+                "keys_estimate": node.keys_estimate,
+                "bytes_estimate": node.bytes_estimate,
+                "report_age_ms": (node.report_age_ms != u64::MAX).then_some(node.report_age_ms),
+            })
+        })
+        .collect();
+    let shards: Vec<_> = state
+        .shards
+        .iter()
+        .map(|shard| {
+            let replicas: Vec<_> = shard
+                .replicas
+                .iter()
+                .map(|(node, report)| {
+                    json!({
+                        "node": node.0,
+                        "role": report.role.to_string(),
+                        "term": report.term.0,
+                        "last": report.last.0,
+                        "committed": report.committed.0,
+                        "applied": report.applied.0,
+                        "revision": report.revision.0,
+                        "keys_estimate": report.keys_estimate,
+                        "bytes_estimate": report.bytes_estimate,
+                    })
+                })
+                .collect();
+            json!({
+                "shard": shard.shard.0,
+                "slots": shard.slots.iter().map(|(first, last)| [first.0, last.0]).collect::<Vec<_>>(),
+                "leader": shard.leader.map(|leader| leader.0),
+                "term": shard.term.0,
+                "lag": lag(shard),
+                "replicas": replicas,
+            })
+        })
+        .collect();
+    json!({
+        "cluster": format!("{:016x}", state.cluster),
+        "epoch": state.epoch.0,
+        "node": state.node.0,
+        "nodes": nodes,
+        "shards": shards,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use ringfort_types::{Index, NodeState, ReplicaReport, Role, Slot};
+
+    use super::*;
+
+    fn state() -> ClusterState {
+        let node = |id: u64, reachable| NodeState {
+            id: NodeId(id),
+            name: format!("node{id}"),
+            address: format!("127.0.0.1:5005{id}"),
+            reachable,
+            keys_estimate: 63_436,
+            bytes_estimate: 5_200_000,
+            report_age_ms: if reachable { 400 } else { u64::MAX },
+            ..NodeState::default()
+        };
+        let report = |applied: u64| ReplicaReport {
+            shard: ShardId(1),
+            role: Role::Follower,
+            term: ringfort_types::Term(2),
+            last: Index(9),
+            committed: Index(9),
+            applied: Index(applied),
+            revision: ringfort_types::Revision(3),
+            keys_estimate: 7,
+            bytes_estimate: 8,
+        };
+        let shard = |id: u32, leader: Option<u64>| ShardState {
+            shard: ShardId(id),
+            slots: vec![(Slot(0), Slot(16_383))],
+            leader: leader.map(NodeId),
+            replicas: vec![(NodeId(1), report(9)), (NodeId(2), report(5))],
+            ..ShardState::default()
+        };
+        ClusterState {
+            nodes: vec![node(1, true), node(2, false)],
+            shards: vec![shard(0, Some(1)), shard(1, Some(1)), shard(2, None)],
+            ..ClusterState::default()
+        }
+    }
+
+    #[test]
+    fn nodes_and_shards_at_a_glance() {
+        let expected = "\
+node   address          state  leads  replicas     keys    bytes  reported
+node1  127.0.0.1:50051  up         1         2  ~63,436  ~5.2 MB  400 ms ago
+node2  127.0.0.1:50052  down       0         2  ~63,436  ~5.2 MB  never
+2 shards, 1 without a leader (2); largest lag 4 entries
+";
+        assert_eq!(render(&state()), expected);
+    }
+
+    #[test]
+    fn every_shard_has_a_line_and_the_meta_group_is_named() {
+        let table = shard_table(&state());
+        assert!(table.contains("    0  (layout)  node1"), "{table}");
+        assert!(table.contains("node1@9 node2@5"), "{table}");
+    }
+
+    #[test]
+    fn json_has_it_all() {
+        let json = json(&state());
+        assert_eq!(json["nodes"][0]["leads"], 1);
+        assert_eq!(json["nodes"][1]["report_age_ms"], serde_json::Value::Null);
+        assert_eq!(json["shards"][2]["leader"], serde_json::Value::Null);
+        assert_eq!(json["shards"][1]["replicas"][1]["applied"], 5);
+    }
+}
