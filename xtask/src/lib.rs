@@ -1,3 +1,4 @@
 //! The checks behind `cargo xtask`, as a library so that tests can plant what they must find.
 
+pub mod docker;
 pub mod tidy;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
-use xtask::tidy;
+use xtask::{docker, tidy};
 
 /// A task's name, what it does, and how.
 type Task = (&'static str, &'static str, fn(&[String]) -> Result<()>);
@@ -15,6 +15,7 @@ type Task = (&'static str, &'static str, fn(&[String]) -> Result<()>);
 const TASKS: &[Task] = &[
     ("tidy", "check what neither the compiler nor clippy checks: crate arrows, file rules", run_tidy),
     ("sim", "run simulated clusters: --seed N, --seeds A..B, --plants, …; --help says all", run_sim),
+    ("docker", "containers as a user runs them: build, faults, load balancer; needs docker", run_docker),
 ];
 
 fn main() -> ExitCode {
@@ -74,6 +75,10 @@ fn run_sim(args: &[String]) -> Result<()> {
         Some(1) => bail!("the simulation found something (see above)"),
         _ => bail!("the simulation did not run (see above)"),
     }
+}
+
+fn run_docker(args: &[String]) -> Result<()> {
+    docker::run(&root(), args)
 }
 
 fn root() -> PathBuf {

@@ -27,6 +27,8 @@ use crate::{odd, parse_address};
 
 /// How long one node may take before another one is asked, if it does no harm to ask twice.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How long the best node may take to be connected while another one is. That one's detour costs a hop.
+const DETOUR: Duration = Duration::from_millis(200);
 /// How old the map may get while it is in use.
 const REFRESH: Duration = Duration::from_secs(3);
 /// How soon after a refresh a failure may cause another.
@@ -297,6 +299,20 @@ impl Inner {
         let mut whys: Vec<String> = Vec::new();
         let is_slow = |link: &&Arc<Link>| slow.is_some_and(|slow| Arc::ptr_eq(slow, link));
         let order = best.into_iter().chain(rotated).chain(&self.seeds);
+        // Any node that is connected passes the request on. So the best one is not waited for until it is certain that it
+        // can't be reached from here: it may have the name of another network, which nobody here resolves in time.
+        let connected = order.clone().filter(|link| !is_slow(link)).find_map(|link| match link.look() {
+            Look::Up(connection) => Some((link.clone(), connection)),
+            Look::Wait | Look::Down(_) => None,
+        });
+        if let Some(other) = connected {
+            if let Some(best) = best.filter(|link| !is_slow(link))
+                && let Ok(connection) = best.ready(deadline.min(Instant::now() + DETOUR)).await
+            {
+                return Ok((best.clone(), connection));
+            }
+            return Ok(other);
+        }
         // A slow node comes last.
         for link in order.clone().filter(|link| !is_slow(link)).chain(order.filter(is_slow)) {
             if tried.iter().any(|tried| Arc::ptr_eq(tried, link)) {

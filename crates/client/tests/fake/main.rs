@@ -279,6 +279,35 @@ async fn a_node_that_is_gone_is_gone_around_and_found_again() {
 }
 
 #[tokio::test]
+async fn a_leader_that_can_not_be_reached_from_here_costs_a_hop_and_no_more() {
+    for transport in TRANSPORTS {
+        let one = Node::start(|_, r| Act::Reply(fine(r))).await;
+        let mut two = Node::start(|_, r| Act::Reply(fine(r))).await;
+        // Under this address nobody is refused, and nobody comes in: its queue is full.
+        let full = tokio::net::TcpSocket::new_v4().unwrap();
+        full.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let full = full.listen(1).unwrap();
+        two.address = full.local_addr().unwrap().to_string();
+        let wait = Duration::from_millis(100);
+        let mut waiting = Vec::new();
+        while let Ok(stream) = tokio::time::timeout(wait, tokio::net::TcpStream::connect(&two.address)).await
+        {
+            waiting.push(stream.unwrap());
+            assert!(waiting.len() < 10, "the queue has no end");
+        }
+        acquaint(&[&one, &two]);
+        let client = client(&[&one], transport).await;
+        let (_, second) = halves();
+        let begun = Instant::now();
+        for _ in 0..3 {
+            client.put(second.clone(), "v").await.unwrap();
+        }
+        assert_eq!((one.seen(), two.seen()), (3, 0), "{transport:?}");
+        assert!(begun.elapsed() < Duration::from_millis(1500), "{:?}", begun.elapsed());
+    }
+}
+
+#[tokio::test]
 async fn nobody_there_is_said_with_names_and_advice() {
     let addresses = vec!["127.0.0.1:1".to_owned(), "127.0.0.1:2".to_owned()];
     let options = Options { timeout: Duration::from_millis(200), ..Options::new(addresses) };

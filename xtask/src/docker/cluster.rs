@@ -1,0 +1,204 @@
+//! The compose project under test, and clients of the image that it is made of.
+//!
+//! Clients run in containers on this machine's own network: they reach what is published, as a user's would, and not the
+//! containers' names. Ports are free ones, so that a cluster which somebody has running does not mind.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::engine::{self, QUICK, SLOW, docker, eventually, limited, ok};
+
+pub(super) const NODES: [&str; 3] = ["node1", "node2", "node3"];
+/// `HAProxy`'s service, in the profile of this name.
+pub(super) const LB: &str = "haproxy";
+const PROFILE: &str = "lb";
+/// The project's name: one run at a time, since a second would take the first one's containers for its own.
+const PROJECT: &str = "ringfort-xtask";
+/// The network that compose makes for it.
+pub(super) const NETWORK: &str = "ringfort-xtask_default";
+/// Where to look for free ports.
+const PORTS_FROM: u16 = 30_100;
+/// For nodes to meet and to serve.
+const SERVING_MAX: Duration = Duration::from_secs(90);
+
+/// The project. Its containers, networks, volumes and images go when it is dropped.
+pub(super) struct Cluster {
+    root: PathBuf,
+    keep: bool,
+    /// Of each service that is published.
+    ports: BTreeMap<&'static str, u16>,
+    /// Container by service; those that are made anew get a new one.
+    containers: RefCell<BTreeMap<&'static str, String>>,
+    image: RefCell<String>,
+}
+
+impl Cluster {
+    /// Nothing is started yet; what an earlier run may have left is removed.
+    pub(super) fn new(root: &Path, keep: bool) -> Result<Cluster> {
+        let first = (PORTS_FROM..PORTS_FROM + 800)
+            .step_by(4)
+            .find(|first| (*first..first + 4).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()))
+            .context("no four free ports in a row")?;
+        let ports = NODES.into_iter().chain([LB]).zip(first..).collect();
+        let cluster = Cluster {
+            root: root.to_owned(),
+            keep,
+            ports,
+            containers: RefCell::default(),
+            image: RefCell::default(),
+        };
+        remove_clients()?;
+        cluster.compose(&["--profile", PROFILE, "down", "--volumes", "--remove-orphans"], QUICK)?;
+        Ok(cluster)
+    }
+
+    fn compose(&self, arguments: &[&str], limit: Duration) -> Result<String> {
+        let compose = engine::compose_command();
+        let mut command = limited(&compose.get_program().to_string_lossy(), limit);
+        command
+            .args(compose.get_args())
+            .args(["--project-name", PROJECT])
+            .args(arguments)
+            .current_dir(&self.root);
+        for (service, port) in &self.ports {
+            let name = if *service == LB { "LB".to_owned() } else { service.to_uppercase() };
+            command.env(format!("{name}_PORT"), port.to_string());
+        }
+        ok(&mut command)
+    }
+
+    /// As the README says; waits until all nodes are healthy.
+    pub(super) fn up(&self, build: bool) -> Result<()> {
+        self.compose(if build { &["up", "--build", "-d"] } else { &["up", "-d"] }, SLOW)?;
+        self.look_up(&NODES)?;
+        let image = docker(&["inspect", "--format", "{{.Image}}", &self.container("node1")])?;
+        image.trim().clone_into(&mut self.image.borrow_mut());
+        self.healthy(&NODES)
+    }
+
+    /// The same with `HAProxy`.
+    pub(super) fn up_with_lb(&self) -> Result<()> {
+        self.compose(&["--profile", PROFILE, "up", "-d"], SLOW)?;
+        self.look_up(&NODES)?;
+        self.look_up(&[LB])
+    }
+
+    /// Stops all and removes the containers, not the data.
+    pub(super) fn down(&self) -> Result<()> {
+        self.compose(&["--profile", PROFILE, "down"], QUICK).map(drop)
+    }
+
+    fn look_up(&self, services: &[&'static str]) -> Result<()> {
+        for service in services {
+            let id = self.compose(&["--profile", PROFILE, "ps", "-q", service], QUICK)?.trim().to_owned();
+            if id.is_empty() {
+                bail!("{service} has no container");
+            }
+            self.containers.borrow_mut().insert(service, id);
+        }
+        Ok(())
+    }
+
+    /// A service's container.
+    pub(super) fn container(&self, service: &str) -> String {
+        self.containers.borrow().get(service).cloned().unwrap_or_default()
+    }
+
+    /// The image that the nodes run.
+    pub(super) fn image(&self) -> String {
+        self.image.borrow().clone()
+    }
+
+    /// Waits until docker says so of all of these.
+    pub(super) fn healthy(&self, nodes: &[&str]) -> Result<()> {
+        eventually(&format!("healthy: {}", nodes.join(", ")), SERVING_MAX, || {
+            for node in nodes {
+                let health =
+                    docker(&["inspect", "--format", "{{.State.Health.Status}}", &self.container(node)])?;
+                if health.trim() != "healthy" {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        })
+        .with_context(|| self.logs())
+    }
+
+    fn logs(&self) -> String {
+        self.compose(&["logs", "--tail", "20"], QUICK).unwrap_or_default()
+    }
+
+    /// Where this machine finds these services, as `--addr` takes it.
+    pub(super) fn published(&self, services: &[&str]) -> String {
+        let addresses: Vec<_> =
+            services.iter().map(|name| format!("127.0.0.1:{}", self.ports[name])).collect();
+        addresses.join(",")
+    }
+
+    /// A client of the nodes' own image that knows these services, to be started.
+    pub(super) fn client(&self, services: &[&str], arguments: &[&str]) -> Command {
+        let mut command = limited("docker", SLOW);
+        // --init, so that it ends by a signal also where it has no handler.
+        command.args([
+            "run",
+            "--rm",
+            "--init",
+            "--interactive",
+            "--no-healthcheck",
+            "--network",
+            "host",
+            "--label",
+            PROJECT,
+        ]);
+        command.args(["--env", &format!("RINGFORT_ADDR={}", self.published(services)), &self.image()]);
+        command.args(arguments);
+        command
+    }
+
+    /// What such a client prints, if it ends well.
+    pub(super) fn ask(&self, services: &[&str], arguments: &[&str]) -> Result<String> {
+        ok(&mut self.client(services, arguments))
+    }
+
+    /// What comes of a command in a node's own container.
+    pub(super) fn inside(&self, node: &str, arguments: &[&str]) -> Result<Output> {
+        engine::run(
+            limited("docker", QUICK).args(["exec", &self.container(node), "ringfort"]).args(arguments),
+        )
+    }
+
+    /// Waits until all replicas have the same rows.
+    pub(super) fn agrees(&self, services: &[&str]) -> Result<()> {
+        eventually("all replicas agree", SERVING_MAX, || {
+            let check = engine::run(&mut self.client(services, &["check", "--timeout", "20s"]))?;
+            Ok(check.status.success())
+        })
+    }
+}
+
+/// Clients that a story which failed has left.
+fn remove_clients() -> Result<()> {
+    for client in docker(&["ps", "--all", "--quiet", "--filter", &format!("label={PROJECT}")])?.lines() {
+        // Gone by itself, maybe.
+        let _gone = docker(&["rm", "--force", client]);
+    }
+    Ok(())
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let mut down = vec!["--profile", PROFILE, "down", "--volumes", "--remove-orphans", "--timeout", "10"];
+        if !self.keep {
+            down.extend(["--rmi", "local"]);
+        }
+        if let Err(error) = remove_clients().and_then(|()| self.compose(&down, 2 * QUICK)) {
+            eprintln!("docker: what was made could not be removed: {error:#}");
+        }
+    }
+}
