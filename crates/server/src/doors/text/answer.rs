@@ -107,7 +107,9 @@ fn nodes(state: &ClusterState, out: &mut BytesMut) {
     for (at, node) in state.nodes.iter().enumerate() {
         let separator = if at == 0 { "" } else { ", " };
         let is = if node.reachable { "up" } else { "down" };
-        let leads = state.shards.iter().filter(|shard| shard.leader == Some(node.id)).count();
+        let holds_keys = |shard: &&ringfort_types::ShardState| !shard.slots.is_empty();
+        let led = state.shards.iter().filter(holds_keys).filter(|shard| shard.leader == Some(node.id));
+        let leads = led.count();
         let _never_fails =
             write!(out, "{separator}{} {} {is} leads={leads}", one_line(&node.name), node.address);
     }
