@@ -171,22 +171,20 @@ impl ProgramOrder {
 
 impl Line {
     fn is_empty(&self) -> bool {
-        !self.is_taken() && self.waiting.is_empty()
-    }
-
-    fn is_taken(&self) -> bool {
-        self.alone || self.sharing > 0
+        !self.alone && self.sharing == 0 && self.waiting.is_empty()
     }
 
     /// Takes it, if that can be.
     fn take(&mut self, alone: bool) -> bool {
-        let can = !self.alone && !(alone && self.sharing > 0);
-        if can && alone {
+        if self.alone || alone && self.sharing > 0 {
+            return false;
+        }
+        if alone {
             self.alone = true;
-        } else if can {
+        } else {
             self.sharing += 1;
         }
-        can
+        true
     }
 
     /// Somebody comes. Whether they have it at once.
