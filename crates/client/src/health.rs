@@ -12,7 +12,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::link::reason;
+use crate::reason::reason;
 use crate::parse_address;
 
 /// What a node says about a service of its.

@@ -21,6 +21,9 @@
 //!
 //! **Birth** (`birth`): no group starts before the full map of nodes is synced on each of them.
 //!
+//! **Program order** (`order`): what a driver holds back of one connection, so that its calls take effect in the order in
+//! which they were made.
+//!
 //! Caveats. Layouts do not change after birth yet. Every node reports to every other each second, which is
 //! meant for tens of nodes.
 
@@ -33,7 +36,7 @@ mod held;
 mod leave;
 mod load;
 mod node;
-mod order;
+pub mod order;
 mod peers;
 mod pending;
 mod persist;
@@ -52,4 +55,3 @@ pub use api::{
 pub use error::NodeError;
 pub use load::Load;
 pub use node::Node;
-pub use order::ProgramOrder;

@@ -1,5 +1,6 @@
 //! A call on its way through a node.
 
+use ringfort_types::planted::{self, Bug};
 use ringfort_types::{Call, Code, Copies, Door, Durability, Failure, Outcome, Principal, Token};
 
 /// A call that has been admitted and must be answered exactly once.
@@ -49,12 +50,15 @@ impl Pending {
 }
 
 /// A failure as it is after an earlier try whose fate is not known. What the shard itself has said of the write stands: it
-/// knows the stamp, and so what became of the earlier try.
+/// knows the stamp, and so what became of the earlier try. Of a write that it has not seen yet it says that there is a gap
+/// before it, or that the session is unknown; the earlier try may still come.
 pub(crate) fn after_doubt(failure: Failure) -> Failure {
-    match failure.code {
-        Code::FailedPrecondition | Code::OutOfRange => failure,
-        _ => Failure { outcome: Outcome::Unknown, ..failure },
+    let is_told_by_the_shard =
+        matches!(failure.code, Code::FailedPrecondition | Code::OutOfRange);
+    if is_told_by_the_shard || planted::is(Bug::DoubtForgotten) {
+        return failure;
     }
+    Failure { outcome: Outcome::Unknown, ..failure }
 }
 
 /// What a client is told when nobody could take its request in time. Nothing has happened.
@@ -71,4 +75,28 @@ pub(crate) fn no_leader(shard: &str, reachable: usize, replicas: usize) -> Failu
         )
     };
     Failure::rejected(Code::Unavailable, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_shard_has_not_said_of_the_write_is_in_doubt() {
+        let outcome = |code| after_doubt(Failure::rejected(code, "")).outcome;
+        for code in [Code::InvalidArgument, Code::FailedPrecondition, Code::OutOfRange] {
+            assert_eq!(outcome(code), Outcome::Rejected, "{code:?}");
+        }
+        for code in [
+            Code::Unavailable,
+            Code::NotLeader,
+            Code::ResourceExhausted,
+            Code::DeadlineExceeded,
+            Code::Stopping,
+            Code::SessionExpired,
+            Code::SessionGap,
+        ] {
+            assert_eq!(outcome(code), Outcome::Unknown, "{code:?}");
+        }
+    }
 }

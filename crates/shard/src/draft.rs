@@ -71,7 +71,7 @@ impl<'a> Draft<'a> {
         let (revision, clock) = (self.revision, self.clock);
         let expiry = Some(clock.wall_ms() + TOMBSTONE_MS);
         let tombstone = version.map(|_| Stored { revision, clock, expiry, version, value: None });
-        self.change(key, tombstone);
+        self.change(key, tombstone.filter(|_| !planted::is(Bug::TombstoneNotKept)));
     }
 
     fn change(&mut self, key: Bytes, stored: Option<Stored>) {

@@ -80,6 +80,12 @@ bugs! {
     LeaseSurvivesTransfer => "lease-survives-transfer",
     /// A follower that starts again numbers its questions from the beginning, and takes old answers for new ones.
     QuestionNumberReused => "question-number-reused",
+    /// The calls of one connection are not kept in order.
+    ProgramOrderIgnored => "program-order-ignored",
+    /// A deleted key leaves no tombstone, and so forgets its caller's version.
+    TombstoneNotKept => "tombstone-not-kept",
+    /// A write that was asked again after its node was lost is told to be rejected when that comes to nothing.
+    DoubtForgotten => "doubt-forgotten",
 }
 
 impl fmt::Display for Bug {

@@ -1,12 +1,14 @@
 //! What is stored or sent comes back as it was, and nothing else is taken for it.
 
 use bytes::{Bytes, BytesMut};
-use ringfort_types::limits::{GET_MANY_KEYS_MAX, WRITE_BYTES_MAX, WRITE_PARTS_MAX};
+use ringfort_types::limits::{
+    CALL_TIMEOUT_MAX_MS, GET_MANY_KEYS_MAX, WRITE_BYTES_MAX, WRITE_PARTS_MAX, WRITE_SUMS_MAX,
+};
 use ringfort_types::wire::Reader;
 use ringfort_types::{
-    Change, Code, Command, Condition, Consistency, Entry, Epoch, Failure, Forward, HybridClock, Incarnation,
-    Index, NodeId, Part, PeerFrame, PeerMessage, Receipt, Reply, Request, Revision, Row, ShardId, Stamp,
-    Stamped, Term,
+    Answer, Call, Change, Code, Command, Condition, Consistency, Copies, Door, Durability, Entry, Epoch,
+    Failure, Forward, HybridClock, Incarnation, Index, NewValue, NodeId, Page, Part, PeerFrame, PeerMessage,
+    Principal, Receipt, Reply, Request, Revision, Row, Scan, ShardId, Stamp, Stamped, Term, Version,
 };
 
 fn text(text: &'static str) -> Bytes {
@@ -17,13 +19,21 @@ fn part(key: &'static str, condition: Option<Condition>, change: Change) -> Part
     Part { key: text(key), condition, change }
 }
 
+fn versioned(value: &'static str, version: u64) -> Change {
+    Change::Put(NewValue { value: text(value), version: Some(Version(version)) })
+}
+
+/// One of each kind of condition and of change.
 fn parts() -> Vec<Part> {
     vec![
-        part("a", None, Change::Put(text("1"))),
-        part("b", Some(Condition::Absent), Change::Delete),
+        part("a", None, Change::put("1")),
+        part("b", Some(Condition::Absent), Change::DELETE),
         part("c", Some(Condition::Present), Change::Keep),
-        part("d", Some(Condition::Revision(Revision(300))), Change::Put(Bytes::new())),
-        part("e", Some(Condition::Value(text("x"))), Change::Delete),
+        part("d", Some(Condition::Revision(Revision(300))), Change::put("")),
+        part("e", Some(Condition::Value(text("x"))), Change::DELETE),
+        part("f", None, Change::Add(-2)),
+        part("g", Some(Condition::NotNewerThan(Version(300))), versioned("y", 300)),
+        part("h", Some(Condition::NotNewerThan(Version(1))), Change::Delete { version: Some(Version(1)) }),
     ]
 }
 
@@ -32,7 +42,7 @@ const STAMP: Stamp =
 
 #[test]
 fn entries_round_trip_and_every_cut_is_noticed() {
-    let plain: Stamped = Command::Increment { key: text("n"), by: -2 }.into();
+    let plain: Stamped = Command::Write { parts: vec![Part::new("n", Change::Add(i64::MIN))] }.into();
     let commands = vec![
         plain.clone(),
         Stamped { stamp: Some(STAMP), ..plain },
@@ -41,6 +51,7 @@ fn entries_round_trip_and_every_cut_is_noticed() {
     ];
     let entry = Entry { clock: HybridClock(9), commands };
     let bytes = entry.encode();
+    assert_eq!(Entry::peek_clock(&bytes), Some(HybridClock(9)));
     assert_eq!(Entry::decode(bytes.clone()), Ok(entry));
     for length in 0..bytes.len() {
         assert!(Entry::decode(bytes.slice(..length)).is_err(), "{length}");
@@ -52,66 +63,76 @@ fn commands_are_laid_out_as_drawn() {
     let encoded =
         |command: Stamped| Entry { clock: HybridClock(0), commands: vec![command] }.encode()[11..].to_vec();
     let by = [0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF];
-    let increment = Command::Increment { key: text("n"), by: -2 };
-    assert_eq!(encoded(increment.clone().into()), [&[5, 0, 1, b'n'], &by[..]].concat());
+    let increment = Command::Write { parts: vec![Part::new("n", Change::Add(-2))] };
+    assert_eq!(encoded(increment.clone().into()), [&[1, 0, 1, 1, b'n', 0, 3], &by[..]].concat());
     let stamp = Stamp { client: 3, sequence: 300, prev: 2, floor: 1, opened: HybridClock(4) };
-    let drawn = [&[5, 1, 3], &[0; 15][..], &[0xAC, 2, 2, 1, 4], &[0; 7], &[1, b'n'], &by].concat();
+    let drawn = [&[1, 1, 3], &[0; 15][..], &[0xAC, 2, 2, 1, 4], &[0; 7], &[1, 1, b'n', 0, 3], &by].concat();
     assert_eq!(encoded(Stamped { stamp: Some(stamp), command: increment }), drawn);
-    let write = Command::Write { parts: parts() };
     let drawn = [
-        &[4, 0, 5][..],
-        &[1, b'a', 0, 2, 1, b'1'],
-        &[1, b'b', 1, 1],
+        &[1, 0, 8][..],
+        &[1, b'a', 0, 2, 0, 1, b'1'],
+        &[1, b'b', 1, 1, 0],
         &[1, b'c', 2, 0],
-        &[1, b'd', 3, 0xAC, 2, 2, 0],
-        &[1, b'e', 4, 1, b'x', 1],
+        &[1, b'd', 3, 0xAC, 2, 2, 0, 0],
+        &[1, b'e', 4, 1, b'x', 1, 0],
+        &[1, b'f', 0, 3],
+        &by,
+        &[1, b'g', 5, 0xAC, 2, 2, 2, 0xAC, 2, 1, b'y'],
+        &[1, b'h', 5, 1, 1, 2, 1],
     ];
-    assert_eq!(encoded(write.into()), drawn.concat());
+    assert_eq!(encoded(Command::Write { parts: parts() }.into()), drawn.concat());
+    assert_eq!(encoded(Command::Digest.into()), [2, 0]);
 }
 
 #[test]
 fn what_a_command_does_not_say_is_not_guessed() {
     let good =
         Entry { clock: HybridClock(0), commands: vec![Command::Write { parts: parts() }.into()] }.encode();
-    for (at, what) in [(11, "kind of command"), (12, "flag on a command"), (16, "kind of condition")] {
+    for (at, what) in [
+        (11, "kind of command"),
+        (12, "flag on a command"),
+        (16, "kind of condition"),
+        (17, "kind of change"),
+        (18, "flag on a change"),
+    ] {
         let mut bad = good.to_vec();
         bad[at] = 9;
         let error = Entry::decode(bad.into()).unwrap_err();
         assert!(error.to_string().contains(what), "{error}");
     }
+    // The flag that is set aside for an expiry.
+    let mut bad = good.to_vec();
+    bad[18] = 1;
+    assert!(Entry::decode(bad.into()).is_err());
 }
 
-#[test]
-fn requests_and_replies_round_trip() {
+fn requests() -> Vec<Request> {
     let keys = vec![text("a"), text("{a}b")];
-    let requests = [
+    vec![
         Request::Write { parts: parts() },
-        Request::Increment { key: text("n"), by: i64::MIN },
+        Request::put("a", "b"),
+        Request::delete("a"),
+        Request::increment("n", i64::MIN),
         Request::GetMany { keys: keys.clone(), consistency: Consistency::Stale },
         Request::GetMany { keys, consistency: Consistency::Linearizable },
         Request::OpenSession { shard: ShardId(300) },
-        Request::Get { key: text("a"), consistency: Consistency::Stale },
-    ];
-    let receipt =
-        Receipt { shard: ShardId(3), term: Term(2), index: Index(9), revision: Revision(8), copies: 2 };
-    let row = Row { value: text("Ada"), revision: Revision(3) };
-    let replies = [
-        Reply::NotMet { part: 2, key: text("k"), revision: None, at: Index(300) },
-        Reply::NotMet { part: 0, key: text("k"), revision: Some(Revision(4)), at: Index(1) },
-        Reply::Counted { value: -5, receipt },
-        Reply::Values { rows: vec![None, Some(row)], at: Index(4), revision: Revision(7) },
-        Reply::Opened { clock: HybridClock(u64::MAX) },
-        Reply::Written(receipt),
-        Reply::Failed(Failure::rejected(Code::SessionGap, "resend in order")),
-    ];
-    let mut messages = Vec::new();
-    for request in requests {
-        for stamp in [None, Some(STAMP)] {
-            let forward = Forward { id: 7, timeout_ms: 500, stamp, copies: 3, request: request.clone() };
-            messages.push(PeerMessage::Forward(forward));
-        }
-    }
-    messages.extend(replies.into_iter().map(|reply| PeerMessage::Answer { id: 8, reply }));
+        Request::Get { key: text("a"), consistency: Consistency::Lease },
+        Request::Scan(Scan {
+            shard: ShardId(3),
+            at: Some(Index(0)),
+            from: text("a\0"),
+            prefix: text("a"),
+            rows_max: u32::MAX,
+            bytes_max: 300,
+            keys_only: true,
+        }),
+        Request::Digest { shard: ShardId(4) },
+        Request::DigestAt { node: NodeId(2), shard: ShardId(4), index: Index(300) },
+        Request::ClusterState,
+    ]
+}
+
+fn through_a_frame(messages: Vec<PeerMessage>) {
     let frame = PeerFrame {
         from: NodeId(1),
         to: NodeId(2),
@@ -124,24 +145,120 @@ fn requests_and_replies_round_trip() {
 }
 
 #[test]
+fn calls_round_trip_with_every_field() {
+    let durable = [
+        Durability::default(),
+        Durability { copies: Copies::AtLeast(300), patience_ms: 0 },
+        Durability { copies: Copies::All, patience_ms: 2_000 },
+    ];
+    let doors = [Door::V1, Door::Text, Door::Family, Door::Proto, Door::KvStore, Door::Kv];
+    let mut messages = Vec::new();
+    for (number, request) in (0..).zip(requests()) {
+        for stamp in [None, Some(STAMP)] {
+            for (door, durability) in doors.into_iter().zip(durable.into_iter().cycle()) {
+                let who = Principal(number * 100);
+                let call = Call { request: request.clone(), stamp, durability, timeout_ms: 500, who, door };
+                messages.push(PeerMessage::Forward(Forward { id: number.into(), call }));
+            }
+        }
+    }
+    through_a_frame(messages);
+}
+
+#[test]
+fn a_call_is_laid_out_as_drawn() {
+    let call = Call {
+        request: Request::Digest { shard: ShardId(9) },
+        stamp: None,
+        durability: Durability { copies: Copies::AtLeast(3), patience_ms: 300 },
+        timeout_ms: 7,
+        who: Principal(6),
+        door: Door::Kv,
+    };
+    let encoded = |call: &Call| {
+        let mut out = BytesMut::new();
+        call.encode(&mut out);
+        out.freeze()
+    };
+    let bytes = encoded(&call);
+    assert_eq!(&bytes[..], [5, 9, 0, 1, 3, 0xAC, 2, 7, 6, 5]);
+    for (at, byte, what) in [
+        (2, 2, "flag on a call"),
+        (3, 3, "number of copies"),
+        (9, 6, "unknown door"),
+        (0, 99, "kind of request"),
+    ] {
+        let mut bad = bytes.to_vec();
+        bad[at] = byte;
+        let error = Call::decode(&mut Reader::new(bad.into())).unwrap_err();
+        assert!(error.to_string().contains(what), "{error}");
+    }
+    for length in 0..bytes.len() {
+        assert!(Call::decode(&mut Reader::new(bytes.slice(..length))).is_err(), "{length}");
+    }
+    // However long another node says that it waits, nothing is kept for longer than a client may wait.
+    let patient = Call::from(Request::ClusterState).within(u32::MAX);
+    let read = Call::decode(&mut Reader::new(encoded(&patient))).unwrap();
+    assert_eq!(read.timeout_ms, CALL_TIMEOUT_MAX_MS);
+}
+
+#[test]
+fn replies_round_trip() {
+    let receipt = Receipt {
+        shard: ShardId(3),
+        term: Term(2),
+        index: Index(9),
+        revision: Revision(8),
+        copies: 2,
+        ..Receipt::default()
+    };
+    let lacking = Receipt { lacking: vec![NodeId(3), NodeId(300)], ..receipt.clone() };
+    let sums = Receipt { sums: vec![-5, 0, i64::MAX], ..lacking.clone() };
+    let row = Row { value: text("Ada"), revision: Revision(3) };
+    let page = |rows, next| Page { at: Index(7), rows, next };
+    let replies = [
+        Reply::NotMet { part: 2, key: text("k"), revision: None, at: Index(300) },
+        Reply::NotMet { part: 0, key: text("k"), revision: Some(Revision(4)), at: Index(1) },
+        Reply::Values { rows: vec![None, Some(row.clone())], at: Index(4), revision: Revision(7) },
+        Reply::Opened { clock: HybridClock(u64::MAX) },
+        Reply::Written(receipt),
+        Reply::Written(lacking),
+        Reply::Written(sums),
+        Reply::Page(page(vec![(text("a"), row)], Some(text("a\0")))),
+        Reply::Page(page(vec![], Some(text("later")))),
+        Reply::Page(page(vec![], None)),
+        Reply::Failed(Failure::rejected(Code::SessionGap, "resend in order")),
+        Reply::Failed(Failure::unknown(Code::Unavailable, "nobody knows")),
+    ];
+    through_a_frame(replies.into_iter().map(|reply| PeerMessage::Answer(Answer { id: 8, reply })).collect());
+}
+
+#[test]
 fn what_no_shard_could_do_is_refused_with_the_reason() {
     let write = |parts: Vec<Part>| Request::Write { parts };
     let many = |keys: Vec<Bytes>| Request::GetMany { keys, consistency: Consistency::Linearizable };
     let key = |n: usize| Bytes::from(format!("key{n}"));
     let half = Bytes::from(vec![0; WRITE_BYTES_MAX / 2]);
-    let put = |key: Bytes| Part { key, condition: None, change: Change::Put(half.clone()) };
+    let put = |key: Bytes| Part { key, condition: None, change: Change::put(half.clone()) };
+    let add = |n: usize| Part::new(key(n), Change::Add(1));
+    let none = Version(0);
     let refused = [
         (write(vec![]), "at least one key"),
-        (write(vec![part("", None, Change::Delete)]), "empty key"),
+        (write(vec![part("", None, Change::DELETE)]), "empty key"),
         (write(vec![part("a", None, Change::Keep)]), "neither a condition nor a change"),
-        (write(vec![part("a", Some(Condition::Revision(Revision(0))), Change::Delete)]), "use absent"),
+        (write(vec![part("a", Some(Condition::Revision(Revision(0))), Change::DELETE)]), "use absent"),
+        (write(vec![part("a", Some(Condition::NotNewerThan(none)), Change::DELETE)]), "version 0 is none"),
+        (write(vec![part("a", None, versioned("x", 0))]), "version 0 is none"),
+        (write(vec![part("a", None, Change::Delete { version: Some(none) })]), "version 0 is none"),
         (write([parts(), parts()].concat()), "\"a\" is in an atomic write twice"),
         (write((0..=WRITE_PARTS_MAX).map(|n| put(key(n))).collect()), "1025 parts: the limit is 1024"),
         (write(vec![put(key(1)), put(key(2))]), "the limit is 8454144"),
+        (write((0..=WRITE_SUMS_MAX).map(add).collect()), "adds to 65 keys: the limit is 64"),
         (many(vec![]), "at least one"),
         (many((0..=GET_MANY_KEYS_MAX).map(key).collect()), "1025 keys"),
         (many(vec![Bytes::from(vec![0; 16_384]); 600]), "bytes of keys"),
-        (Request::Increment { key: Bytes::new(), by: 1 }, "empty key"),
+        (Request::increment("", 1), "empty key"),
+        (Request::put("a", vec![0; 8 << 20 | 1]), "value of 8388609 bytes"),
     ];
     for (request, why) in refused {
         let failure = request.validate().unwrap_err();
@@ -149,6 +266,7 @@ fn what_no_shard_could_do_is_refused_with_the_reason() {
         assert!(failure.message.contains(why), "{failure}");
     }
     assert_eq!(write(parts()).validate(), Ok(()));
+    assert_eq!(write((0..WRITE_SUMS_MAX).map(add).collect()).validate(), Ok(()));
     assert_eq!(
         write((0..WRITE_PARTS_MAX).map(|n| Part { key: key(n), ..parts()[1].clone() }).collect()).validate(),
         Ok(())
@@ -164,9 +282,33 @@ fn what_no_shard_could_do_is_refused_with_the_reason() {
 }
 
 #[test]
+fn stamps_and_copies_are_for_writes_only() {
+    for request in requests() {
+        let is_write = matches!(request, Request::Write { .. });
+        let stamped = Call { stamp: Some(STAMP), ..request.clone().into() };
+        assert_eq!(stamped.validate().is_ok(), is_write, "{request:?}");
+        for copies in [Copies::All, Copies::AtLeast(1)] {
+            let copied = Call { durability: copies.into(), ..request.clone().into() };
+            assert_eq!(copied.validate().is_ok(), is_write, "{request:?}");
+        }
+        assert_eq!(Call::from(request).validate(), Ok(()));
+    }
+    let bad = Call { stamp: Some(Stamp { floor: 300, ..STAMP }), ..Request::delete("a").into() };
+    assert!(bad.validate().is_err());
+}
+
+#[test]
+fn copies_are_never_fewer_than_a_majority() {
+    assert_eq!([1, 2, 3, 5].map(|replicas| Copies::Majority.of(replicas)), [1, 2, 2, 3]);
+    assert_eq!([1, 2, 3].map(|asked| Copies::AtLeast(asked).of(3)), [2, 2, 3]);
+    assert_eq!(Copies::All.of(5), 5);
+    assert_eq!((Copies::from(0), Copies::from(3)), (Copies::Majority, Copies::AtLeast(3)));
+}
+
+#[test]
 fn a_count_larger_than_any_write_is_not_believed() {
     let mut out = BytesMut::new();
-    out.extend_from_slice(&[8, 0x81, 0x08]);
+    out.extend_from_slice(&[3, 0x81, 0x08]);
     out.extend_from_slice(&[0; 4096]);
     let error = Request::decode(&mut Reader::new(out.freeze())).unwrap_err();
     assert!(error.to_string().contains("too many parts"), "{error}");

@@ -1,6 +1,8 @@
 //! Three nodes in one thread ([`world`]): what clients are told while nodes and disks fail; and, in [`scripts`], some of it
 //! step by step.
 
+mod copies;
+mod doubt;
 mod opening;
 mod scripts;
 mod trace;
@@ -54,7 +56,7 @@ fn a_cluster_of_one_serves_alone() {
 fn one_sync_serves_many_shards() {
     let mut world = World::born(1);
     world.persists.clear();
-    let put = |i| Request::Put { key: format!("key{i}").into(), value: Bytes::from_static(b"v") };
+    let put = |i| Request::put(format!("key{i}"), "v");
     world.ask_all(0, (0..50).map(put).collect(), 3_000);
     let shards: BTreeSet<_> = world.persists[0]
         .iter()
@@ -129,7 +131,7 @@ fn without_a_quorum_nothing_is_answered_and_a_proposed_write_is_unknown() {
     world.kill(1);
     world.kill(2);
     // Node 1 still believes that it leads: this write is in its log, and nobody else's.
-    let put = Request::Put { key: led_by_0[0].clone().into(), value: Bytes::from_static(b"x") };
+    let put = Request::put(led_by_0[0].clone(), "x");
     let write = world.ask(0, put, 1_000);
     let read = world.ask(0, get(&led_by_0[1]), 1_000);
     world.run(3_000);
@@ -221,7 +223,7 @@ fn a_vote_or_an_ack_waits_for_the_disk() {
             node.layout().expect("born").shard_of_slot(get(key).slot().expect("a key")) == shard
         })
         .expect("some key");
-    let put = Request::Put { key: key.into(), value: Bytes::from_static(b"x") };
+    let put = Request::put(key, "x");
     let id = world.ask(0, put, 10_000);
     world.run(1_000);
     assert!(!world.answers.contains_key(&id), "one synced copy of three is no majority");
@@ -312,7 +314,7 @@ fn with_all_disks_full_writes_are_refused_at_once_and_reads_go_on() {
     world.put(0, "key", "value");
     (0..3).for_each(|n| world.fill_up(n));
     world.run(3_000);
-    let id = world.ask(0, Request::Put { key: "key".into(), value: "other".into() }, 3_000);
+    let id = world.ask(0, Request::put("key", "other"), 3_000);
     world.run(100);
     let refused = failure(world.answers.remove(&id).expect("answered at once"));
     assert_eq!((refused.code, refused.outcome), (Code::ResourceExhausted, Outcome::Rejected));
@@ -350,7 +352,7 @@ fn a_write_is_acknowledged_though_an_earlier_term_left_some_further_on() {
     let leader = world.leader(receipt.shard).expect("it was written").0 as usize - 1;
     // Entries that nobody else will ever have, so many that the next leaders' logs stay shorter for a while.
     world.cut_off(leader);
-    let request = |value: String| Request::Put { key: Bytes::from_static(b"key"), value: value.into() };
+    let request = |value: String| Request::put("key", value);
     let lost: Vec<u64> = (0..20).map(|n| world.ask(leader, request(format!("lost {n}")), 60_000)).collect();
     world.run(3_000);
     world.heal();
@@ -371,7 +373,7 @@ fn a_stamp_goes_with_its_write_wherever_that_goes() {
     let mut world = World::born(3);
     let key = Bytes::from_static(b"key");
     let stamp = |sequence| Stamp { client: 7, sequence, prev: 0, floor: 0, opened: HybridClock(1) };
-    let write = |value| Request::Put { key: key.clone(), value: Bytes::from_static(value) };
+    let write = |value: &'static [u8]| Request::put(key.clone(), value);
     for n in 0..3 {
         let id = world.ask_stamped(n, stamp(n as u64 + 1), write(b"v"));
         assert!(matches!(world.answers.remove(&id), Some(Reply::Written(_))));
@@ -399,7 +401,7 @@ fn a_stamp_goes_with_its_write_wherever_that_goes() {
 fn what_no_shard_could_do_is_refused_at_once() {
     let mut world = World::born(1);
     let keys = ["{a}1", "{a}2", "b"].map(|key| Bytes::from_static(key.as_bytes()));
-    let part = |key: &Bytes| Part { key: key.clone(), condition: None, change: Change::Delete };
+    let part = |key: &Bytes| Part { key: key.clone(), condition: None, change: Change::DELETE };
     let several = |keys: &[Bytes]| {
         [
             Request::Write { parts: keys.iter().map(part).collect() },
@@ -419,44 +421,7 @@ fn what_no_shard_could_do_is_refused_at_once() {
     let stamp = Stamp { client: 7, sequence: 1, prev: 0, floor: 0, opened: HybridClock(1) };
     let id = world.ask_stamped(0, stamp, get("key"));
     assert!(failure(world.answers.remove(&id).expect("at once")).message.contains("without a stamp"));
-    let write = Request::Delete { key: keys[0].clone() };
+    let write = Request::delete(keys[0].clone());
     let id = world.ask_stamped(0, Stamp { prev: 1, ..stamp }, write);
     assert_eq!(failure(world.answers.remove(&id).expect("at once")).code, Code::InvalidArgument);
-}
-
-#[test]
-fn a_write_waits_for_the_copies_that_it_asks_for_and_says_how_many_there_are() {
-    let mut world = World::born_with_shards(3, 1);
-    world.run(2_000);
-    let put = |value: &str| Request::Put { key: "k".into(), value: value.to_owned().into() };
-    let leader = world.leader(ShardId(1)).unwrap().0 as usize - 1;
-    let slow = (leader + 1) % 3;
-    for asked in [leader, (leader + 2) % 3] {
-        world.stuck.insert(slow);
-        let (two, three) =
-            (world.ask_copies(asked, 2, put("a"), 1_000), world.ask_copies(asked, 3, put("b"), 1_000));
-        let copies = |world: &World, id| match world.answers.get(&id) {
-            Some(Reply::Written(receipt)) => Some(receipt.copies),
-            None => None,
-            other => panic!("{other:?}"),
-        };
-        assert_eq!((copies(&world, two), copies(&world, three)), (Some(2), None));
-        world.stuck.remove(&slow);
-        world.finish_sync(slow);
-        assert_eq!(copies(&world, three), Some(3));
-        world.stuck.insert(slow);
-        let late = world.ask_copies(asked, 3, put("c"), 500);
-        world.run(250);
-        assert_eq!(copies(&world, late), None);
-        world.run(350);
-        assert_eq!(copies(&world, late), Some(2), "it stands, on two");
-        world.stuck.remove(&slow);
-        world.finish_sync(slow);
-        world.run(500);
-    }
-    assert_eq!(world.get(slow, "k").as_deref(), Some("c"));
-    let refused = world.ask_copies(leader, 4, put("d"), 1_000);
-    let refusal = failure(world.answers[&refused].clone());
-    assert_eq!((refusal.code, refusal.outcome), (Code::InvalidArgument, Outcome::Rejected));
-    assert_eq!(world.get(leader, "k").as_deref(), Some("c"));
 }

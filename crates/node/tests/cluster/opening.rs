@@ -124,7 +124,7 @@ fn nobody_hands_a_leadership_to_a_replica_that_is_not_open() {
     let key = world.key_of(withheld);
     // While a leader hands over, it takes no writes.
     for i in 0..60 {
-        let put = Request::Put { key: key.clone().into(), value: format!("{i}").into() };
+        let put = Request::put(key.clone(), format!("{i}"));
         let id = world.ask(1, put, 3_000);
         world.run(100);
         let reply = world.answers.remove(&id);

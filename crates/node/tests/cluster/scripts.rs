@@ -139,10 +139,7 @@ impl Story {
         };
         match command {
             Command::Put { node, rows } => {
-                let put = |(key, value): &(String, String)| Request::Put {
-                    key: key.clone().into(),
-                    value: value.clone().into(),
-                };
+                let put = |(key, value): &(String, String)| Request::put(key.clone(), value.clone());
                 world.ask_all(place(node)?, rows.iter().map(put).collect(), CLIENT_WAITS_MS);
             }
             Command::Get { node, key } => {

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use ringfort_consensus::inspect::{Seen, SeenKind, inspect};
 use ringfort_node::{ApplyJob, Effect, ReadJob};
 use ringfort_types::{
-    Command, Consistency, Entry, LogEntry, NodeId, Outcome, PeerId, PeerMessage, ReadIndexReply, Record,
-    Reply, Request, ShardId, Stamped,
+    Answer, Change, Command, Consistency, Entry, LogEntry, NodeId, Outcome, Part, PeerId, PeerMessage,
+    RaftMessage, ReadIndexReply, Record, Reply, Request, ShardId, Stamped,
 };
 
 use crate::world::World;
@@ -105,7 +105,7 @@ impl World {
 
 fn message_shown(message: &PeerMessage) -> Option<String> {
     match message {
-        PeerMessage::Raft { shard: ShardId::META, .. }
+        PeerMessage::Raft(RaftMessage { shard: ShardId::META, .. })
         | PeerMessage::Hello(_)
         | PeerMessage::Report(_)
         | PeerMessage::SnapshotChunk(_)
@@ -121,8 +121,8 @@ fn message_shown(message: &PeerMessage) -> Option<String> {
             Ok(seen) => Some(format!("shard {shard}: {seen}")),
             Err(error) => Some(format!("shard {shard}: {error}")),
         },
-        PeerMessage::Forward(forward) => Some(format!("please {}", request_shown(&forward.request))),
-        PeerMessage::Answer { reply, .. } => Some(format!("answer: {}", reply_shown(reply))),
+        PeerMessage::Forward(forward) => Some(format!("please {}", request_shown(&forward.call.request))),
+        PeerMessage::Answer(Answer { reply, .. }) => Some(format!("answer: {}", reply_shown(reply))),
         PeerMessage::ReadProbe(probe) => {
             let terms: Vec<String> =
                 probe.shards.iter().map(|(shard, term)| format!("shard {shard} in term {term}")).collect();
@@ -146,7 +146,7 @@ fn message_shown(message: &PeerMessage) -> Option<String> {
 fn request_shown(request: &Request) -> String {
     let text = String::from_utf8_lossy;
     match request {
-        Request::Put { key, value } => format!("put {}={}", text(key), text(value)),
+        Request::Write { parts } => parts_shown(parts),
         Request::Get { key, consistency: Consistency::Linearizable } => format!("get {}", text(key)),
         Request::Get { key, consistency: Consistency::Lease } => format!("leased get {}", text(key)),
         Request::Get { key, consistency: Consistency::Stale } => format!("stale get {}", text(key)),
@@ -171,16 +171,24 @@ fn reply_shown(reply: &Reply) -> String {
 }
 
 pub(crate) fn entry_shown(entry: &LogEntry) -> String {
-    let text = String::from_utf8_lossy;
     let place = format!("{}@{}", entry.index, entry.term);
     if entry.payload.is_empty() {
         return format!("{place} (empty)");
     }
     let commands = Entry::decode(entry.payload.clone()).expect("our own encoding").commands;
     let shown = |stamped: &Stamped| match &stamped.command {
-        Command::Put { key, value } => format!("put {}={}", text(key), text(value)),
-        Command::Delete { key } => format!("delete {}", text(key)),
+        Command::Write { parts } => parts_shown(parts),
         other => format!("{other:?}"),
     };
     format!("{place} ({})", commands.iter().map(shown).collect::<Vec<_>>().join(", "))
+}
+
+fn parts_shown(parts: &[Part]) -> String {
+    let text = String::from_utf8_lossy;
+    let shown = |part: &Part| match &part.change {
+        Change::Put(new) => format!("put {}={}", text(&part.key), text(&new.value)),
+        Change::Delete { .. } => format!("delete {}", text(&part.key)),
+        other => format!("{other:?} {}", text(&part.key)),
+    };
+    parts.iter().map(shown).collect::<Vec<_>>().join(", ")
 }

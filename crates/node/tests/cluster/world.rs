@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use ringfort_node::{ApplyJob, Config, Effect, Event, Identity, Incoming, Node, Opened, ReadJob};
 use ringfort_types::{
-    Command, Consistency, Entry, Epoch, Incarnation, Index, NodeId, Now, PeerFrame, PeerMessage, Receipt,
-    Record, Reply, Request, Revision, Row, ShardId, Stamp, Token,
+    Answer, Call, Change, Command, Consistency, Durability, Entry, Epoch, Incarnation, Index, NodeId, Now,
+    Part, PeerFrame, PeerMessage, Receipt, Record, Refusal, Reply, Request, Revision, Row, ShardId, Stamp,
+    Token,
 };
 
 use crate::trace::Trace;
@@ -368,15 +369,18 @@ impl World {
         for stamped in entry.commands {
             table.revision += 1;
             let revision = Revision(table.revision);
-            match stamped.command {
-                Command::Put { key, value } => {
-                    table.rows.insert(key, Row { value, revision });
+            let parts = if let Command::Write { parts } = stamped.command { parts } else { Vec::new() };
+            for Part { key, change, .. } in parts {
+                match change {
+                    Change::Put(new) => {
+                        table.rows.insert(key, Row { value: new.value, revision });
+                    }
+                    Change::Delete { .. } => {
+                        table.rows.remove(&key);
+                    }
+                    // What these do, and under which conditions, is the shard's business.
+                    Change::Add(_) | Change::Keep => {}
                 }
-                Command::Delete { key } => {
-                    table.rows.remove(&key);
-                }
-                // What these do is the shard's business.
-                Command::Write { .. } | Command::Increment { .. } | Command::Digest => {}
             }
             replies.push(Reply::Written(Receipt {
                 shard: job.shard,
@@ -384,6 +388,7 @@ impl World {
                 index: job.entry.index,
                 revision,
                 copies: job.copies,
+                ..Receipt::default()
             }));
         }
         assert!(job.waiters.is_empty() || job.waiters.len() == replies.len());
@@ -426,7 +431,7 @@ impl World {
                 incarnation: Incarnation(self.disks[n].incarnation),
                 cluster: node.cluster(),
                 epoch: node.epoch(),
-                messages: vec![PeerMessage::Answer { id: token.id, reply }],
+                messages: vec![PeerMessage::Answer(Answer { id: token.id, reply })],
             };
             self.tell_messages(n, token.origin, &frame.messages);
             self.queue.push((origin, Event::Peer { link: n as u64, frame }));
@@ -435,56 +440,51 @@ impl World {
 
     /// Asks a node without waiting.
     pub(crate) fn ask(&mut self, n: usize, request: Request, timeout_ms: u32) -> u64 {
-        self.ask_all(n, vec![request], timeout_ms)[0]
+        self.call(n, Call::from(request).within(timeout_ms))
     }
 
     /// Asks a node several things in one turn, without waiting.
     pub(crate) fn ask_all(&mut self, n: usize, requests: Vec<Request>, timeout_ms: u32) -> Vec<u64> {
+        let calls = requests.into_iter().map(|request| Call::from(request).within(timeout_ms));
+        self.call_all(n, calls.collect())
+    }
+
+    /// Asks a node for a write that has its place in a session.
+    pub(crate) fn ask_stamped(&mut self, n: usize, stamp: Stamp, request: Request) -> u64 {
+        self.call(n, Call { stamp: Some(stamp), ..request.into() })
+    }
+
+    /// Asks a node for a write that is to be on so many replicas.
+    pub(crate) fn ask_durable(
+        &mut self,
+        n: usize,
+        durability: impl Into<Durability>,
+        request: Request,
+        timeout_ms: u32,
+    ) -> u64 {
+        self.call(n, Call { durability: durability.into(), ..Call::from(request).within(timeout_ms) })
+    }
+
+    /// Makes a call at a node without waiting.
+    pub(crate) fn call(&mut self, n: usize, call: Call) -> u64 {
+        self.call_all(n, vec![call])[0]
+    }
+
+    fn call_all(&mut self, n: usize, calls: Vec<Call>) -> Vec<u64> {
         let first = self.next_token + 1;
-        self.next_token += requests.len() as u64;
+        self.next_token += calls.len() as u64;
         let ids: Vec<u64> = (first..=self.next_token).collect();
-        ids.iter().zip(&requests).for_each(|(id, request)| self.tell_asked(n, *id, request));
+        ids.iter().zip(&calls).for_each(|(id, call)| self.tell_asked(n, *id, &call.request));
         let origin = NodeId(n as u64 + 1);
-        let incoming = ids.iter().zip(requests).map(|(id, request)| Incoming {
-            token: Token { origin, id: *id },
-            stamp: None,
-            copies: 0,
-            request,
-            timeout_ms,
-        });
+        let incoming =
+            ids.iter().zip(calls).map(|(id, call)| Incoming { token: Token { origin, id: *id }, call });
         self.queue.push((n, Event::Requests(incoming.collect())));
         self.drain();
         ids
     }
 
-    /// Asks a node for a write that has its place in a session.
-    pub(crate) fn ask_stamped(&mut self, n: usize, stamp: Stamp, request: Request) -> u64 {
-        self.next_token += 1;
-        let id = self.next_token;
-        self.tell_asked(n, id, &request);
-        let token = Token { origin: NodeId(n as u64 + 1), id };
-        let incoming = Incoming { token, stamp: Some(stamp), copies: 0, request, timeout_ms: 3_000 };
-        self.queue.push((n, Event::Requests(vec![incoming])));
-        self.drain();
-        id
-    }
-
-    /// Asks a node for a write that is to be on so many replicas.
-    pub(crate) fn ask_copies(&mut self, n: usize, copies: u32, request: Request, timeout_ms: u32) -> u64 {
-        self.next_token += 1;
-        let id = self.next_token;
-        self.tell_asked(n, id, &request);
-        let token = Token { origin: NodeId(n as u64 + 1), id };
-        let incoming = Incoming { token, stamp: None, copies, request, timeout_ms };
-        self.queue.push((n, Event::Requests(vec![incoming])));
-        self.drain();
-        id
-    }
-
     pub(crate) fn put(&mut self, n: usize, key: &str, value: &str) -> Reply {
-        let request =
-            Request::Put { key: Bytes::copy_from_slice(key.as_bytes()), value: value.to_owned().into() };
-        self.ask_and_wait(n, request)
+        self.ask_and_wait(n, Request::put(key.to_owned(), value.to_owned()))
     }
 
     pub(crate) fn get(&mut self, n: usize, key: &str) -> Option<String> {

@@ -7,14 +7,16 @@ use ringfort_node::recovery::{Begun, Ready, RecoveryError, Step, begin};
 use ringfort_shard::{SessionLimits, Shard};
 use ringfort_storage::{DataDir, Log, LogOptions, MemoryTables, SimDisk, Tables, Who};
 use ringfort_types::{
-    Command, Entry, EntryKind, HardState, HybridClock, Index, LogEntry, PeerId, Record, ShardId, Term,
+    Change, Command, Entry, EntryKind, HardState, HybridClock, Index, LogEntry, Part, PeerId, Record,
+    ShardId, Term,
 };
 
 /// Small segments, so that there are many.
 const OPTIONS: LogOptions = LogOptions { segment_bytes: 2048, budget_bytes: 8192 };
 
 fn entry(shard: u32, index: u64) -> Record {
-    let put = Command::Put { key: "key".into(), value: vec![shard as u8; 200].into() };
+    let parts = vec![Part::new("key", Change::put(vec![shard as u8; 200]))];
+    let put = Command::Write { parts };
     let payload = Entry { clock: HybridClock(index), commands: vec![put.into()] }.encode();
     let entry = LogEntry { index: Index(index), term: Term(1), kind: EntryKind::Normal, payload };
     Record::Entry(ShardId(shard), entry)

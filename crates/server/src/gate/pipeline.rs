@@ -19,7 +19,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use ringfort_node::{Incoming, ProgramOrder};
+use ringfort_node::Incoming;
+use ringfort_node::order::ProgramOrder;
 use ringfort_types::limits::{CONNECTION_BYTES_MAX, CONNECTION_REQUESTS_MAX};
 use ringfort_types::{Call, Code, Failure, Reply};
 use tokio::task::JoinSet;
@@ -80,7 +81,7 @@ pub(crate) struct Pipeline<T> {
     places: Vec<Place<T>>,
     free: Vec<u32>,
     bytes: usize,
-    order: Option<ProgramOrder<u32>>,
+    order: Option<ProgramOrder>,
     /// By place, while program order holds a call back.
     held: BTreeMap<u32, Held>,
     /// Places in the order in which their answers are handed over; without an order, only of those that have come.
@@ -149,7 +150,7 @@ impl<T: Send + 'static> Pipeline<T> {
         self.places[at as usize].instead = instead;
         if let Some(order) = &mut self.order {
             self.places[at as usize].is_ordered = true;
-            if !order.enter(at, &call.request) {
+            if !order.may_go(at, &call.request) {
                 let deadline = Instant::now() + Duration::from_millis(call.timeout_ms.into());
                 self.held.insert(at, Held { call, deadline });
                 return;
@@ -297,8 +298,11 @@ impl<T: Send + 'static> Pipeline<T> {
         if !std::mem::take(&mut self.places[at as usize].is_ordered) {
             return;
         }
-        let Some(order) = &mut self.order else { return };
-        for next in order.leave(at) {
+        let mut go = Vec::new();
+        if let Some(order) = &mut self.order {
+            order.done(at, &mut go);
+        }
+        for next in go {
             let Held { call, deadline } = self.held.remove(&next).expect("what waits is held");
             let left_ms = deadline.saturating_duration_since(Instant::now()).as_millis() as u32;
             if left_ms == 0 {

@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use proptest::prelude::*;
 use ringfort_types::{
-    Change, Code, Command, Condition, Consistency, Index, Part, Reply, Request, Revision, Scan,
+    Change, Code, Command, Condition, Consistency, HybridClock, Index, NewValue, Part, Reply, Request,
+    Revision, Scan, Version,
 };
 
 use crate::model::{Model, terse};
-use crate::{ID, delete, fresh, get, increment, part, plain, put, put_if, text, value};
+use crate::{
+    ID, apply, delete, fresh, get, increment, part, plain, put, put_if, sums, text, value, versioned,
+};
 
 fn not_met(part: u32, key: &str, revision: Option<u64>, at: u64) -> Reply {
     Reply::NotMet { part, key: text(key), revision: revision.map(Revision), at: Index(at) }
@@ -22,7 +25,7 @@ fn is_written(reply: &Reply, revision: u64) -> bool {
 #[test]
 fn a_condition_that_is_not_met_changes_nothing_and_says_what_is_there() {
     let mut shard = fresh();
-    shard.apply(&plain(1, vec![put("a", "1"), put("b", "2")]), 1);
+    apply(&mut shard, &plain(1, vec![put("a", "1"), put("b", "2")]));
     let unmet = [
         (put_if("a", Condition::Absent, "x"), not_met(0, "a", Some(1), 2)),
         (put_if("c", Condition::Present, "x"), not_met(0, "c", None, 2)),
@@ -32,7 +35,7 @@ fn a_condition_that_is_not_met_changes_nothing_and_says_what_is_there() {
         (put_if("c", Condition::Value(text("")), "x"), not_met(0, "c", None, 2)),
     ];
     let (commands, told): (Vec<_>, Vec<_>) = unmet.into_iter().unzip();
-    assert_eq!(shard.apply(&plain(2, commands), 1), told);
+    assert_eq!(apply(&mut shard, &plain(2, commands)), told);
     assert_eq!(
         (shard.revision(), value(&shard, "a"), value(&shard, "c")),
         (Revision(2), Some("1".into()), None)
@@ -44,7 +47,7 @@ fn a_condition_that_is_not_met_changes_nothing_and_says_what_is_there() {
         put_if("c", Condition::Absent, "z"),
         put_if("c", Condition::Present, "zz"),
     ];
-    let told = shard.apply(&plain(3, met), 1);
+    let told = apply(&mut shard, &plain(3, met));
     assert!((3..).zip(&told).all(|(revision, reply)| is_written(reply, revision)), "{told:?}");
     assert_eq!(value(&shard, "c"), Some("zz".into()));
 }
@@ -52,32 +55,33 @@ fn a_condition_that_is_not_met_changes_nothing_and_says_what_is_there() {
 #[test]
 fn an_atomic_write_does_all_or_nothing_and_is_one_revision() {
     let mut shard = fresh();
-    shard.apply(&plain(1, vec![put("a", "1"), put("gone", "x")]), 1);
+    apply(&mut shard, &plain(1, vec![put("a", "1"), put("gone", "x")]));
     let write = |condition| Command::Write {
         parts: vec![
-            part("a", None, Change::Put(text("2"))),
-            part("gone", Some(Condition::Present), Change::Delete),
+            part("a", None, Change::put(text("2"))),
+            part("gone", Some(Condition::Present), Change::DELETE),
             part("b", Some(condition), Change::Keep),
-            part("c", None, Change::Put(text("3"))),
+            part("c", None, Change::put(text("3"))),
         ],
     };
-    assert_eq!(shard.apply(&plain(2, vec![write(Condition::Present)]), 1), [not_met(2, "b", None, 2)]);
+    assert_eq!(apply(&mut shard, &plain(2, vec![write(Condition::Present)])), [not_met(2, "b", None, 2)]);
     assert_eq!((value(&shard, "a"), value(&shard, "gone")), (Some("1".into()), Some("x".into())));
-    let told = shard.apply(&plain(3, vec![write(Condition::Absent)]), 1);
+    let told = apply(&mut shard, &plain(3, vec![write(Condition::Absent)]));
     assert!(is_written(&told[0], 3), "{told:?}");
     assert_eq!((value(&shard, "gone"), get(&shard, "b")), (None, None));
     let (a, c) = (get(&shard, "a").unwrap(), get(&shard, "c").unwrap());
     assert_eq!((a.revision, c.revision), (Revision(3), Revision(3)));
     // A write of conditions alone changes nothing.
     let look = Command::Write { parts: vec![part("a", Some(Condition::Present), Change::Keep)] };
-    assert!(is_written(&shard.apply(&plain(4, vec![look]), 1)[0], 3));
+    assert!(is_written(&apply(&mut shard, &plain(4, vec![look]))[0], 3));
 }
 
 #[test]
 fn a_condition_sees_the_earlier_commands_of_its_entry() {
     let mut shard = fresh();
-    shard.apply(&plain(1, vec![put("a", "old"), put("b", "old")]), 1);
-    let told = shard.apply(
+    apply(&mut shard, &plain(1, vec![put("a", "old"), put("b", "old")]));
+    let told = apply(
+        &mut shard,
         &plain(
             2,
             vec![
@@ -91,11 +95,10 @@ fn a_condition_sees_the_earlier_commands_of_its_entry() {
                 increment("n", 1),
             ],
         ),
-        1,
     );
     assert_eq!(told[1], not_met(0, "a", Some(3), 2));
     assert_eq!(told[5], not_met(0, "b", Some(6), 2));
-    assert!(matches!(told[7], Reply::Counted { value: 2, .. }), "{told:?}");
+    assert!(sums(&told[7]) == Some(vec![2]), "{told:?}");
     assert_eq!(value(&shard, "a"), Some("newer".into()));
     assert_eq!(value(&shard, "b"), Some("back".into()));
     assert_eq!(value(&shard, "n"), Some("2".into()));
@@ -105,8 +108,9 @@ fn a_condition_sees_the_earlier_commands_of_its_entry() {
 fn an_increment_never_wraps_and_adds_to_numbers_only() {
     let mut shard = fresh();
     let most = i64::MAX.to_string();
-    shard.apply(&plain(1, vec![put("text", "1.5"), put("most", &most), put("zero", "007")]), 1);
-    let told = shard.apply(
+    apply(&mut shard, &plain(1, vec![put("text", "1.5"), put("most", &most), put("zero", "007")]));
+    let told = apply(
+        &mut shard,
         &plain(
             2,
             vec![
@@ -118,16 +122,13 @@ fn an_increment_never_wraps_and_adds_to_numbers_only() {
                 increment("n", -1),
             ],
         ),
-        1,
     );
     let code = |reply: &Reply| if let Reply::Failed(failure) = reply { Some(failure.code) } else { None };
     assert_eq!(code(&told[0]), Some(Code::FailedPrecondition));
     assert_eq!(code(&told[1]), Some(Code::OutOfRange));
     assert_eq!(code(&told[2]), Some(Code::FailedPrecondition));
-    assert!(
-        matches!(&told[3], Reply::Counted { value, receipt } if *value == i64::MAX - 1 && receipt.revision == Revision(4))
-    );
-    assert!(matches!(told[4], Reply::Counted { value: i64::MIN, .. }));
+    assert!(sums(&told[3]) == Some(vec![i64::MAX - 1]) && is_written(&told[3], 4), "{told:?}");
+    assert_eq!(sums(&told[4]), Some(vec![i64::MIN]));
     assert_eq!(code(&told[5]), Some(Code::OutOfRange));
     assert!(
         told[0..1].iter().all(|reply| matches!(reply, Reply::Failed(f) if f.message.contains("\"text\"")))
@@ -136,10 +137,33 @@ fn an_increment_never_wraps_and_adds_to_numbers_only() {
 }
 
 #[test]
+fn an_atomic_write_adds_to_several_keys_or_to_none() {
+    let mut shard = fresh();
+    apply(&mut shard, &plain(1, vec![put("a", "5"), put("b", "text")]));
+    let write = |b: &str, condition| Command::Write {
+        parts: vec![
+            part("n", None, Change::Add(2)),
+            part("c", condition, Change::put("x")),
+            part("a", None, Change::Add(-7)),
+            part(b, None, Change::Add(1)),
+        ],
+    };
+    let told = apply(
+        &mut shard,
+        &plain(2, vec![write("b", None), write("m", Some(Condition::Present)), write("m", None)]),
+    );
+    assert!(matches!(&told[0], Reply::Failed(failure) if failure.message.contains("\"b\"")), "{told:?}");
+    assert_eq!(told[1], not_met(1, "c", None, 2));
+    assert!(sums(&told[2]) == Some(vec![2, -2, 1]) && is_written(&told[2], 3), "{told:?}");
+    let (n, a) = (get(&shard, "n").unwrap(), get(&shard, "a").unwrap());
+    assert_eq!((&n.value[..], &a.value[..], n.revision), (&b"2"[..], &b"-2"[..], a.revision));
+}
+
+#[test]
 fn several_keys_are_read_at_one_index() {
     let mut shard = fresh();
-    shard.apply(&plain(1, vec![put("a", "1"), put("b", "1")]), 1);
-    shard.apply(&plain(2, vec![put("a", "2"), delete("b")]), 1);
+    apply(&mut shard, &plain(1, vec![put("a", "1"), put("b", "1")]));
+    apply(&mut shard, &plain(2, vec![put("a", "2"), delete("b")]));
     let keys = ["b", "nothing", "a", "b"].map(text).to_vec();
     let request = Request::GetMany { keys, consistency: Consistency::Linearizable };
     let read = |at| match shard.reader().query(&request, Index(at)) {
@@ -157,7 +181,7 @@ fn several_keys_are_read_at_one_index() {
 fn an_answer_that_would_be_too_large_is_refused() {
     let mut shard = fresh();
     let large = "x".repeat(5 << 20);
-    shard.apply(&plain(1, vec![put("a", &large), put("b", &large)]), 1);
+    apply(&mut shard, &plain(1, vec![put("a", &large), put("b", &large)]));
     let ask = |keys: &[&str]| {
         let keys = keys.iter().map(|key| text(key)).collect();
         shard.reader().query(&Request::GetMany { keys, consistency: Consistency::Stale }, Index(1))
@@ -172,21 +196,29 @@ fn keys() -> impl Strategy<Value = &'static str> {
 
 fn conditions() -> impl Strategy<Value = Option<Condition>> {
     prop_oneof![
-        2 => Just(None),
+        3 => Just(None),
         1 => Just(Some(Condition::Absent)),
         1 => Just(Some(Condition::Present)),
         2 => (1u64..20).prop_map(|revision| Some(Condition::Revision(Revision(revision)))),
         2 => (0i64..4).prop_map(|value| Some(Condition::Value(value.to_string().into()))),
+        2 => (1u64..6).prop_map(|version| Some(Condition::NotNewerThan(Version(version)))),
+    ]
+}
+
+fn changes() -> impl Strategy<Value = Change> {
+    let version = || prop::option::of((1u64..6).prop_map(Version));
+    prop_oneof![
+        3 => ((0i64..4), version()).prop_map(|(value, version)| {
+            Change::Put(NewValue { value: value.to_string().into(), version })
+        }),
+        2 => version().prop_map(|version| Change::Delete { version }),
+        1 => Just(Change::Keep),
+        2 => prop_oneof![-2i64..3, Just(i64::MAX), Just(i64::MIN)].prop_map(Change::Add),
     ]
 }
 
 fn parts() -> impl Strategy<Value = Vec<Part>> {
-    let change = prop_oneof![
-        (0i64..4).prop_map(|value| Change::Put(value.to_string().into())),
-        Just(Change::Delete),
-        Just(Change::Keep)
-    ];
-    prop::collection::btree_map(keys(), (conditions(), change), 1..4).prop_map(|parts| {
+    prop::collection::btree_map(keys(), (conditions(), changes()), 1..4).prop_map(|parts| {
         parts.into_iter().map(|(key, (condition, change))| part(key, condition, change)).collect()
     })
 }
@@ -197,7 +229,10 @@ pub(crate) fn commands() -> impl Strategy<Value = Command> {
         1 => keys().prop_map(delete),
         1 => keys().prop_map(|key| put(key, "no number")),
         6 => parts().prop_map(|parts| Command::Write { parts }),
-        2 => (keys(), prop_oneof![-2i64..3, Just(i64::MAX), Just(i64::MIN)]).prop_map(|(key, by)| increment(key, by)),
+        2 => (keys(), -2i64..3).prop_map(|(key, by)| increment(key, by)),
+        2 => (keys(), 1u64..6, prop::option::of(0i64..4)).prop_map(|(key, version, value)| {
+            versioned(key, version, value.map(|value| value.to_string()).as_deref())
+        }),
         1 => Just(Command::Digest),
     ]
 }
@@ -214,8 +249,8 @@ proptest! {
         let mut model = Model::default();
         for (index, commands) in (1..).zip(&log) {
             let told: Vec<Reply> =
-                shard.apply(&plain(index, commands.clone()), 1).into_iter().map(terse).collect();
-            let expected: Vec<Reply> = commands.iter().map(|command| model.apply(index, command)).collect();
+                apply(&mut shard, &plain(index, commands.clone())).into_iter().map(terse).collect();
+            let expected: Vec<Reply> = commands.iter().map(|command| model.apply(index, HybridClock(index * 10), command)).collect();
             prop_assert_eq!(told, expected, "entry {}", index);
             prop_assert_eq!(shard.revision().0, model.revision);
             let scan = Scan {

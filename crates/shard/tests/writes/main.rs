@@ -1,17 +1,18 @@
-//! Writes that depend on what is there: conditions, increments, and sessions. Each against a model that is as simple as
+//! Writes that depend on what is there: conditions, increments, versions, and sessions. Each against a model that is as simple as
 //! can be.
 
 use bytes::Bytes;
 use ringfort_shard::{SessionLimits, Shard};
 use ringfort_storage::{MemoryTables, Tables};
 use ringfort_types::{
-    Change, Command, Condition, Consistency, Entry, EntryKind, HybridClock, Index, LogEntry, Part, Reply,
-    Request, Row, ShardId, Stamped, Term,
+    Change, Command, Condition, Consistency, Entry, EntryKind, HybridClock, Index, LogEntry, NewValue, Part,
+    Reply, Request, Row, ShardId, Stamped, Term, Version,
 };
 
 mod conditions;
 mod model;
 mod sessions;
+mod versions;
 
 pub(crate) const ID: ShardId = ShardId(7);
 pub(crate) const TERM: Term = Term(3);
@@ -20,16 +21,20 @@ pub(crate) fn text(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())
 }
 
+pub(crate) fn change(key: &str, change: Change) -> Command {
+    Command::Write { parts: vec![part(key, None, change)] }
+}
+
 pub(crate) fn put(key: &str, value: &str) -> Command {
-    Command::Put { key: text(key), value: text(value) }
+    change(key, Change::put(text(value)))
 }
 
 pub(crate) fn delete(key: &str) -> Command {
-    Command::Delete { key: text(key) }
+    change(key, Change::DELETE)
 }
 
 pub(crate) fn increment(key: &str, by: i64) -> Command {
-    Command::Increment { key: text(key), by }
+    change(key, Change::Add(by))
 }
 
 pub(crate) fn part(key: &str, condition: Option<Condition>, change: Change) -> Part {
@@ -37,7 +42,27 @@ pub(crate) fn part(key: &str, condition: Option<Condition>, change: Change) -> P
 }
 
 pub(crate) fn put_if(key: &str, condition: Condition, value: &str) -> Command {
-    Command::Write { parts: vec![part(key, Some(condition), Change::Put(text(value)))] }
+    Command::Write { parts: vec![part(key, Some(condition), Change::put(text(value)))] }
+}
+
+/// As whoever has an order of their own writes: unless the key is newer. Deletes without a value.
+pub(crate) fn versioned(key: &str, version: u64, value: Option<&str>) -> Command {
+    let version = Version(version);
+    let change = match value {
+        Some(value) => Change::Put(NewValue { value: text(value), version: Some(version) }),
+        None => Change::Delete { version: Some(version) },
+    };
+    Command::Write { parts: vec![part(key, Some(Condition::NotNewerThan(version)), change)] }
+}
+
+/// What came of the commands of an entry.
+pub(crate) fn apply(shard: &mut Shard, entry: &LogEntry) -> Vec<Reply> {
+    shard.apply(entry, 1).replies
+}
+
+/// The sums of a write that was done.
+pub(crate) fn sums(reply: &Reply) -> Option<Vec<i64>> {
+    if let Reply::Written(receipt) = reply { Some(receipt.sums.clone()) } else { None }
 }
 
 /// Entry n has clock 10 n.

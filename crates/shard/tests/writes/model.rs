@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use ringfort_types::limits::TOMBSTONE_MS;
 use ringfort_types::{
-    Change, Code, Command, Condition, Failure, Index, Receipt, Reply, Revision, Stamp, Stamped,
+    Change, Code, Command, Condition, Failure, HybridClock, Index, Part, Receipt, Reply, Revision, Stamp,
+    Stamped, Version,
 };
 
 use crate::{ID, TERM};
@@ -13,67 +15,85 @@ use crate::{ID, TERM};
 pub(crate) struct Model {
     pub(crate) rows: BTreeMap<Bytes, (Bytes, Revision)>,
     pub(crate) revision: u64,
+    /// The versions of rows that have one.
+    versions: BTreeMap<Bytes, Version>,
+    /// The versions that deleted keys had, and until when that counts, in milliseconds.
+    tombstones: BTreeMap<Bytes, (Version, u64)>,
 }
 
 impl Model {
-    pub(crate) fn apply(&mut self, index: u64, command: &Command) -> Reply {
-        let is_met = |row: Option<&(Bytes, Revision)>, condition: &Condition| match condition {
+    pub(crate) fn apply(&mut self, index: u64, clock: HybridClock, command: &Command) -> Reply {
+        let Command::Write { parts } = command else { return Reply::Written(self.receipt(index)) };
+        for (at, part) in (0..).zip(parts) {
+            if part.condition.as_ref().is_some_and(|condition| !self.is_met(&part.key, condition, clock)) {
+                let (key, revision) = (part.key.clone(), self.rows.get(&part.key).map(|row| row.1));
+                return Reply::NotMet { part: at, key, revision, at: Index(index) };
+            }
+        }
+        let mut sums = Vec::new();
+        for part in parts {
+            let Change::Add(by) = part.change else { continue };
+            let before = match self.rows.get(&part.key) {
+                None => 0,
+                Some((value, _)) => match std::str::from_utf8(value).unwrap().parse::<i64>() {
+                    Ok(number) if *value == number.to_string() => number,
+                    _ => return failed(Code::FailedPrecondition),
+                },
+            };
+            let Some(sum) = before.checked_add(by) else { return failed(Code::OutOfRange) };
+            sums.push(sum);
+        }
+        self.revision += u64::from(parts.iter().any(|part| part.change != Change::Keep));
+        let mut left = sums.iter();
+        for part in parts {
+            self.change(part, &mut left, clock);
+        }
+        Reply::Written(Receipt { sums, ..self.receipt(index) })
+    }
+
+    fn is_met(&self, key: &Bytes, condition: &Condition, clock: HybridClock) -> bool {
+        let row = self.rows.get(key);
+        match condition {
             Condition::Absent => row.is_none(),
             Condition::Present => row.is_some(),
             Condition::Revision(revision) => row.is_some_and(|row| row.1 == *revision),
             Condition::Value(value) => row.is_some_and(|row| row.0 == value),
-        };
-        match command {
-            Command::Digest => {}
-            Command::Put { key, value } => self.set(&[(key.clone(), Some(value.clone()))]),
-            Command::Delete { key } => self.set(&[(key.clone(), None)]),
-            Command::Increment { key, by } => {
-                let before = match self.rows.get(key) {
-                    None => 0,
-                    Some((value, _)) => match std::str::from_utf8(value).unwrap().parse::<i64>() {
-                        Ok(number) if *value == number.to_string() => number,
-                        _ => return failed(Code::FailedPrecondition),
-                    },
-                };
-                let Some(value) = before.checked_add(*by) else { return failed(Code::OutOfRange) };
-                self.set(&[(key.clone(), Some(value.to_string().into()))]);
-                return Reply::Counted { value, receipt: self.receipt(index) };
-            }
-            Command::Write { parts } => {
-                for (at, part) in (0..).zip(parts) {
-                    let row = self.rows.get(&part.key);
-                    if part.condition.as_ref().is_some_and(|condition| !is_met(row, condition)) {
-                        let (key, revision) = (part.key.clone(), row.map(|row| row.1));
-                        return Reply::NotMet { part: at, key, revision, at: Index(index) };
-                    }
-                }
-                let mut changes = Vec::new();
-                for part in parts {
-                    match &part.change {
-                        Change::Put(value) => changes.push((part.key.clone(), Some(value.clone()))),
-                        Change::Delete => changes.push((part.key.clone(), None)),
-                        Change::Keep => {}
-                    }
-                }
-                self.set(&changes);
+            Condition::NotNewerThan(version) => {
+                let tombstone = self.tombstones.get(key).filter(|(_, until)| clock.wall_ms() < *until);
+                let is = self.versions.get(key).or(tombstone.map(|(version, _)| version));
+                is.is_none_or(|is| is <= version)
             }
         }
-        Reply::Written(self.receipt(index))
     }
 
-    fn set(&mut self, changes: &[(Bytes, Option<Bytes>)]) {
-        self.revision += u64::from(!changes.is_empty());
-        for (key, value) in changes {
-            match value {
-                Some(value) => self.rows.insert(key.clone(), (value.clone(), Revision(self.revision))),
-                None => self.rows.remove(key),
-            };
+    fn change<'a>(&mut self, part: &Part, sums: &mut impl Iterator<Item = &'a i64>, clock: HybridClock) {
+        let key = part.key.clone();
+        if part.change == Change::Keep {
+            return;
+        }
+        self.rows.remove(&key);
+        self.versions.remove(&key);
+        self.tombstones.remove(&key);
+        match &part.change {
+            Change::Put(new) => {
+                self.versions.extend(new.version.map(|version| (key.clone(), version)));
+                self.rows.insert(key, (new.value.clone(), Revision(self.revision)));
+            }
+            Change::Add(_) => {
+                let sum = sums.next().unwrap().to_string();
+                self.rows.insert(key, (sum.into(), Revision(self.revision)));
+            }
+            Change::Delete { version } => {
+                let until = clock.wall_ms() + TOMBSTONE_MS;
+                self.tombstones.extend(version.map(|version| (key, (version, until))));
+            }
+            Change::Keep => unreachable!("looked at above"),
         }
     }
 
     fn receipt(&self, index: u64) -> Receipt {
         let revision = Revision(self.revision);
-        Receipt { shard: ID, term: TERM, index: Index(index), revision, copies: 1 }
+        Receipt { shard: ID, term: TERM, index: Index(index), revision, copies: 1, ..Receipt::default() }
     }
 }
 
@@ -101,7 +121,9 @@ impl SessionModel {
     }
 
     pub(crate) fn apply(&mut self, index: u64, clock: u64, stamped: &Stamped) -> Reply {
-        let Some(stamp) = &stamped.stamp else { return self.model.apply(index, &stamped.command) };
+        let Some(stamp) = &stamped.stamp else {
+            return self.model.apply(index, HybridClock(clock), &stamped.command);
+        };
         let Stamp { client, sequence, prev, floor, opened } = *stamp;
         let at = self.sessions.iter().position(|session| session.client == client);
         if at.is_none() {
@@ -131,7 +153,7 @@ impl SessionModel {
         session.used_at = clock;
         let reply = known.unwrap_or_else(|| {
             session.last = sequence;
-            let reply = self.model.apply(index, &stamped.command);
+            let reply = self.model.apply(index, HybridClock(clock), &stamped.command);
             session.replies.push((sequence, reply.clone()));
             reply
         });
