@@ -9,11 +9,10 @@ use ringfort_proto::kvstore::replicator_server::Replicator;
 use ringfort_proto::kvstore::{Ack, Key, KeyValue, Value};
 use ringfort_proto::status::{from_failure, timeout_ms};
 use ringfort_types::{Change, Copies, Durability, Failure, Part, Receipt, Row};
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::not_there;
-use super::stream::stream_rows;
+use super::stream::{Messages, stream_rows};
 use super::utf8::{key_text, text};
 use crate::gate::{Gate, Listing};
 
@@ -59,7 +58,7 @@ impl Service {
 
 #[tonic::async_trait]
 impl KvStore for Service {
-    type ListStream = ReceiverStream<Result<KeyValue, Status>>;
+    type ListStream = Messages<KeyValue>;
 
     async fn put(&self, call: Request<KeyValue>) -> Result<Response<Ack>, Status> {
         self.store(call).await

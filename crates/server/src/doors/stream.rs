@@ -1,28 +1,54 @@
 //! Rows as a stream of gRPC messages, for a reader that may be slow or gone.
 //!
-//! Bounds: [`MESSAGES_WAITING`] messages wait for the client; one that takes nothing for [`LIST_IDLE_MS`] is cut off.
+//! Bounds: [`MESSAGES_WAITING`] messages wait for the client; one that takes nothing for [`LIST_IDLE_MS`] is cut off. What the
+//! HTTP/2 library has taken it holds until the client reads it, which nobody here can hasten: so the room of a large row is
+//! given back only when the library asks for the next message, or the stream is gone.
 
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ringfort_proto::status;
 use ringfort_types::limits::LIST_IDLE_MS;
 use ringfort_types::{Code, Failure, Row};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio_stream::Stream;
 use tonic::Status;
 
-use crate::gate::{Gate, Rows, TOUCH_AFTER};
+use crate::gate::{Batch, Gate, Rows, TOUCH_AFTER};
 
 /// Messages that wait for the client to take them.
 const MESSAGES_WAITING: usize = 1;
+
+/// A message on its way, and what is to be held as long as it is in memory.
+type Message<M> = (Result<M, Status>, Option<OwnedSemaphorePermit>);
+
+/// The messages, as the client takes them.
+#[derive(Debug)]
+pub(crate) struct Messages<M> {
+    receiver: mpsc::Receiver<Message<M>>,
+    /// The last message's.
+    held: Option<OwnedSemaphorePermit>,
+}
+
+impl<M> Stream for Messages<M> {
+    type Item = Result<M, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.held = None;
+        let Some((message, held)) = ready!(self.receiver.poll_recv(cx)) else { return Poll::Ready(None) };
+        self.held = held;
+        Poll::Ready(Some(message))
+    }
+}
 
 /// Makes messages of rows, some at a time, and sends them until there are no more, or the node stops.
 pub(super) fn stream_rows<M, I>(
     gate: &Gate,
     mut rows: Rows,
     messages: impl Fn(Vec<(Bytes, Row)>) -> I + Send + Sync + 'static,
-) -> ReceiverStream<Result<M, Status>>
+) -> Messages<M>
 where
     M: Send + 'static,
     I: IntoIterator<Item = Result<M, Failure>, IntoIter: Send> + Send,
@@ -31,9 +57,10 @@ where
     let mut stopping = gate.stopping();
     tokio::spawn(async move {
         let sending = async {
-            while let Some(some) = rows.next().await? {
+            while let Some(Batch { rows: some, mut large }) = rows.next().await? {
+                // A large row comes alone, so that it makes one message.
                 for message in messages(some) {
-                    send(&mut rows, &sender, message?).await?;
+                    send(&mut rows, &sender, (Ok(message?), large.take())).await?;
                 }
             }
             Ok(())
@@ -47,20 +74,20 @@ where
         };
         drop(rows);
         if let Err(failure) = result {
-            let failed = Err(status::from_failure(failure));
+            let failed = (Err(status::from_failure(failure)), None);
             let _gone = sender.send_timeout(failed, Duration::from_millis(LIST_IDLE_MS)).await;
         }
     });
-    ReceiverStream::new(receiver)
+    Messages { receiver, held: None }
 }
 
 /// Sends a message, and meanwhile keeps readable what this stream still needs.
 async fn send<M>(
     rows: &mut Rows,
-    sender: &mpsc::Sender<Result<M, Status>>,
-    message: M,
+    sender: &mpsc::Sender<Message<M>>,
+    mut message: Message<M>,
 ) -> Result<(), Failure> {
-    let (mut message, started) = (Ok(message), Instant::now());
+    let started = Instant::now();
     let idle_max = Duration::from_millis(LIST_IDLE_MS);
     loop {
         rows.touch();

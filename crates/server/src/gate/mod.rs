@@ -23,7 +23,7 @@ use ringfort_types::{
 };
 
 pub(crate) use pipeline::{Order, Pipeline};
-pub(crate) use rows::{Listing, Rows, TOUCH_AFTER};
+pub(crate) use rows::{Batch, Listing, Rows, TOUCH_AFTER};
 
 use crate::delivery::Delivery;
 use crate::readers::Readers;

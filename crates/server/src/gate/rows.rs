@@ -32,6 +32,8 @@ use crate::horizon::HELD;
 const PAGES_PER_SHARD: usize = 2;
 /// How long one page may take.
 const PAGE_TIMEOUT_MS: u32 = 10_000;
+/// How long a list waits for room for a large row.
+const LARGE_WAIT_MAX: Duration = Duration::from_secs(10);
 /// A page that is asked for ahead has this many bytes at least; smaller ones are asked for when they are needed.
 const AHEAD_BYTES_MIN: usize = 4 * 1024;
 /// What a row takes besides its key and value.
@@ -85,8 +87,14 @@ pub(crate) struct Rows {
     /// The smallest key of each shard that has one.
     heads: BinaryHeap<Reverse<(Bytes, usize)>>,
     has_begun: bool,
-    /// For the large row among those that were handed out last.
-    large: Option<OwnedSemaphorePermit>,
+}
+
+/// Some of the rows.
+pub(crate) struct Batch {
+    /// At least one.
+    pub(crate) rows: Vec<(Bytes, Row)>,
+    /// If it is a large row, what is to be held for as long as the row is in memory.
+    pub(crate) large: Option<OwnedSemaphorePermit>,
 }
 
 impl Rows {
@@ -114,13 +122,11 @@ impl Rows {
                 asked: Instant::now(),
             })
             .collect();
-        let (heads, has_begun, large) = (BinaryHeap::new(), false, None);
-        Ok(Rows { gate, budget, listing, left, cursors, heads, has_begun, large })
+        Ok(Rows { gate, budget, listing, left, cursors, heads: BinaryHeap::new(), has_begun: false })
     }
 
-    /// The next rows, at least one; `None` after the last. Those that came before are done with.
-    pub(crate) async fn next(&mut self) -> Result<Option<Vec<(Bytes, Row)>>, Failure> {
-        self.large = None;
+    /// The next rows; `None` after the last.
+    pub(crate) async fn next(&mut self) -> Result<Option<Batch>, Failure> {
         if !self.has_begun {
             self.has_begun = true;
             for at in 0..self.cursors.len() {
@@ -130,7 +136,7 @@ impl Rows {
                 self.turn_page(at).await?;
             }
         }
-        let (mut rows, mut bytes) = (Vec::new(), 0);
+        let (mut rows, mut bytes, mut large) = (Vec::new(), 0, None);
         let frame_bytes = LIST_FRAME_BYTES.min(self.budget.share() / 4).max(PAGE_BYTES_MIN);
         while self.left > 0
             && bytes < frame_bytes
@@ -142,7 +148,9 @@ impl Rows {
                     self.heads.push(Reverse((key, at)));
                     break;
                 }
-                rows.push(self.read_large(at).await?);
+                let (row, permit) = self.read_large(at).await?;
+                rows.push(row);
+                large = Some(permit);
                 self.left -= 1;
                 self.turn_page(at).await?;
                 break;
@@ -158,7 +166,7 @@ impl Rows {
                 None => {}
             }
         }
-        Ok(Some(rows).filter(|rows| !rows.is_empty()))
+        Ok((!rows.is_empty()).then_some(Batch { rows, large }))
     }
 
     /// Takes the shard's next page with something in it, if there is one.
@@ -194,9 +202,13 @@ impl Rows {
     }
 
     /// Reads the shard's next row, which is larger than a page.
-    async fn read_large(&mut self, at: usize) -> Result<(Bytes, Row), Failure> {
-        let all = LARGE_ROW_BYTES as u32;
-        let mut permit = self.budget.large(all).await;
+    async fn read_large(&mut self, at: usize) -> Result<((Bytes, Row), OwnedSemaphorePermit), Failure> {
+        let room = self.budget.large(LARGE_ROW_BYTES as u32);
+        let waited = tokio::time::timeout(LARGE_WAIT_MAX, room).await;
+        let mut permit = waited.map_err(|_| {
+            let why = "other lists' large rows wait for their readers: try again later, from the last key";
+            Failure::rejected(Code::ResourceExhausted, why)
+        })?;
         let cursor = &self.cursors[at];
         let from = cursor.rest.clone().unwrap_or_default();
         let scan = Scan { rows_max: 1, bytes_max: u32::MAX, ..self.scan_of(cursor, from) };
@@ -206,8 +218,7 @@ impl Rows {
         let (key, row) = page.rows.into_iter().next().ok_or_else(mismatched)?;
         let unused = LARGE_ROW_BYTES.saturating_sub(key.len() + row.value.len());
         drop(permit.split(unused));
-        self.large = Some(permit);
-        Ok((key, row))
+        Ok(((key, row), permit))
     }
 
     /// Asks for the shard's next page before it is needed, if there is memory for it.

@@ -4,17 +4,15 @@ use std::iter;
 
 use ringfort_proto::v1;
 use ringfort_types::{Failure, Row};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::Status;
 
-use crate::doors::stream::stream_rows;
+use crate::doors::stream::{Messages, stream_rows};
 use crate::gate::{Gate, Listing};
 
 /// Starts a stream.
 pub(super) fn stream(
     gate: &Gate,
     asked: v1::ListRequest,
-) -> Result<ReceiverStream<Result<v1::ListResponse, Status>>, Failure> {
+) -> Result<Messages<v1::ListResponse>, Failure> {
     let v1::ListRequest { prefix, from, limit, keys_only } = asked;
     let rows = gate.rows(Listing { prefix, from, limit, keys_only })?;
     Ok(stream_rows(gate, rows, |rows| {

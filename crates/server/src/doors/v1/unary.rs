@@ -5,11 +5,11 @@ use ringfort_proto::v1::kv_server::Kv;
 use ringfort_proto::writes;
 use ringfort_proto::{status, unary, v1};
 use ringfort_types::{Call, Failure, Reply};
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Status, Streaming};
 
 use super::list;
 use super::session::Session;
+use crate::doors::stream::Messages;
 use crate::gate::{Answer, Gate};
 
 /// Both public services.
@@ -43,7 +43,7 @@ impl Service {
 
 #[tonic::async_trait]
 impl Kv for Service {
-    type ListStream = ReceiverStream<Result<v1::ListResponse, Status>>;
+    type ListStream = Messages<v1::ListResponse>;
     type SessionStream = Session;
 
     async fn get(&self, call: tonic::Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
