@@ -127,7 +127,8 @@ taken() {
 }
 echo '  tolerance = 7  # of five' >tolerance.conf
 soon refused
-says NOT_FOUND text go_client 0 <<<"GET 8001"
+says_like 'ERROR [^\n]+' text go_client 0 <<<"SET 8002 too many"
+says NOT_FOUND text go_client 0 <<<"GET 8002"
 echo 'what?' >tolerance.conf
 sleep 2
 says_like 'ERROR [^\n]+' text go_client 0 <<<"SET 8001 still too many"
