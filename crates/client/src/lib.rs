@@ -15,10 +15,10 @@
 //!
 //! A [`Client`] is a handle: clone it freely, call it from many tasks at once; what they ask travels together.
 //! From top to bottom:
-//! - `call` makes one request succeed or fail: it picks a node, numbers a write, waits; `ringfort_retry` has the sessions
-//!   that the numbers are of, and judges what came back, and whether to ask again, until the deadline;
-//! - `routes` is the map: slot → shard → leader, refreshed every few seconds while in use, at every failure,
-//!   and by the hints on answers that had to be passed on;
+//! - `call` makes one request succeed or fail: it waits for `room`, numbers a write, asks, waits; `ringfort_retry` has the
+//!   sessions that the numbers are of, and judges what came back, and whether to ask again, until the deadline;
+//! - `cluster` picks the node to ask. Its map is `routes`: slot → shard → leader, refreshed every few seconds while in use,
+//!   at every failure, and by the hints on answers that had to be passed on;
 //! - `link` is one node: connected in the background, made anew when it breaks, for a `reason`;
 //! - `session` and `pending` are the pipelined stream; `unary` the single calls; `list` the stream of rows;
 //! - `health` asks one node whether it serves, and nothing else;
@@ -35,6 +35,7 @@
 
 mod address;
 mod call;
+mod cluster;
 mod health;
 mod link;
 mod list;
@@ -42,6 +43,7 @@ mod many;
 mod options;
 mod pending;
 mod reason;
+mod room;
 mod routes;
 mod session;
 mod unary;
@@ -105,7 +107,7 @@ impl Client {
     pub async fn connect(options: Options) -> Result<Client, Failure> {
         let (consistency, copies) = (options.consistency, options.copies);
         let inner = Arc::new(call::Inner::new(options)?);
-        inner.look_around().await;
+        inner.cluster.look_around().await;
         Ok(Client { inner, consistency, copies })
     }
 

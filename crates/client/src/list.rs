@@ -2,17 +2,24 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ringfort_proto::v1::{ListRequest, ListResponse, ListRow};
-use ringfort_types::{Code, Failure, Revision, Row};
-use tokio::time::{Instant, Sleep};
+use ringfort_retry::Tries;
+use ringfort_types::limits::KEY_BYTES_MAX;
+use ringfort_types::{Code, Failure, Request, Revision, Row};
+use tokio::time::Sleep;
 use tokio_stream::Stream;
 use tonic::Streaming;
 
-use crate::unary::failure;
+use crate::call::{Inner, pause};
+use crate::cluster::{REFRESH, REFRESH_AGAIN};
+use crate::link::Link;
+use crate::pending::NO_ANSWER;
+use crate::unary;
 
 /// Which rows are wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,6 +40,53 @@ impl From<List> for ListRequest {
     }
 }
 
+impl Inner {
+    /// Opens a list at any node and waits for its first page.
+    pub(crate) async fn list(&self, list: List) -> Result<Rows, Failure> {
+        for bound in [&list.prefix, &list.from] {
+            if bound.len() > KEY_BYTES_MAX {
+                let why =
+                    format!("prefix or first key of {} bytes: the limit is {KEY_BYTES_MAX}", bound.len());
+                return Err(Failure::rejected(Code::InvalidArgument, why));
+            }
+        }
+        // Any request without a key will do: it says that all nodes are equally good.
+        let request = Request::ClusterState;
+        let begun = Instant::now();
+        let deadline = begun + self.options.timeout;
+        let mut tries = Tries::new(&request, false, begun, deadline);
+        let mut slow: Option<Arc<Link>> = None;
+        loop {
+            let failure = match self.cluster.pick(&request, slow.as_ref(), deadline).await {
+                Err(failure) => failure,
+                Ok((link, connection)) => {
+                    let mut client = unary::kv(&connection.channel);
+                    let opened = tokio::time::timeout_at(deadline.into(), async {
+                        let mut pages =
+                            client.list(tonic::Request::new(list.clone().into())).await?.into_inner();
+                        let first = pages.message().await?;
+                        Ok((pages, first))
+                    });
+                    match opened.await {
+                        Ok(Ok((pages, first))) => {
+                            self.cluster.refresh_if_older(REFRESH);
+                            let timeout = self.options.timeout;
+                            return Ok(Rows::new(pages, first, link.address.clone(), timeout));
+                        }
+                        Ok(Err(status)) => unary::failure(&status, false),
+                        Err(_) => {
+                            slow = Some(link);
+                            Failure::rejected(Code::DeadlineExceeded, NO_ANSWER)
+                        }
+                    }
+                }
+            };
+            self.cluster.refresh_if_older(REFRESH_AGAIN);
+            pause(&mut tries, failure).await?;
+        }
+    }
+}
+
 /// Keys and rows as they come, in key order; each shard's as of one moment. Ends after the first failure.
 #[derive(Debug)]
 pub struct Rows {
@@ -48,7 +102,7 @@ pub struct Rows {
 
 impl Rows {
     /// `first` is the page that has come already, if there was one.
-    pub(crate) fn new(
+    fn new(
         pages: Streaming<ListResponse>,
         first: Option<ListResponse>,
         address: String,
@@ -86,7 +140,7 @@ impl Stream for Rows {
                     self.page = page.rows.into();
                 }
                 Poll::Ready(Some(Err(status))) => {
-                    let failure = failure(&status, false);
+                    let failure = unary::failure(&status, false);
                     return self.end(failure.code, &failure.message);
                 }
                 Poll::Ready(None) => self.pages = None,
@@ -94,7 +148,7 @@ impl Stream for Rows {
                     if !self.waiting {
                         self.waiting = true;
                         let until = Instant::now() + self.timeout;
-                        self.patience.as_mut().reset(until);
+                        self.patience.as_mut().reset(until.into());
                     }
                     if self.patience.as_mut().poll(context).is_ready() {
                         return self.end(Code::DeadlineExceeded, "no row in time");

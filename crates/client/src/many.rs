@@ -51,11 +51,11 @@ impl Inner {
     }
 
     /// The keys by shard; by slot, as long as it is not known which shard has which: what has one slot has one shard.
-    async fn grouped(self: &Arc<Inner>, keys: Vec<Bytes>) -> Vec<Group> {
-        if self.routes().is_empty() {
-            self.look_around().await;
+    async fn grouped(&self, keys: Vec<Bytes>) -> Vec<Group> {
+        if self.cluster.routes().is_empty() {
+            self.cluster.look_around().await;
         }
-        let routes = self.routes();
+        let routes = self.cluster.routes();
         let mut full = Vec::new();
         let mut open: BTreeMap<(bool, u16), Group> = BTreeMap::new();
         for (place, key) in keys.into_iter().enumerate() {

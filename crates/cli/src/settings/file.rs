@@ -13,7 +13,8 @@ use clap::Command;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{Setting, nearest};
+use super::nearest::nearest;
+use super::setting::Setting;
 use crate::stop::Stop;
 
 /// Nobody writes more by hand.

@@ -1,6 +1,8 @@
 //! The settings of the command line as it is.
 
-use super::file::Values;
+use std::ffi::OsStr;
+
+use super::file::{SettingsFile, Values};
 use super::*;
 
 #[test]
@@ -64,9 +66,9 @@ fn the_book_has_every_setting_as_it_is() {
 #[test]
 fn switches_are_read_as_people_write_them() {
     for (text, on) in [("1", true), ("Yes", true), (" true ", true), ("0", false), ("off", false)] {
-        assert_eq!(switch(OsStr::new(text)), Ok(on), "{text}");
+        assert_eq!(switch::read(OsStr::new(text)), Ok(on), "{text}");
     }
-    assert!(switch(OsStr::new("maybe")).is_err());
+    assert!(switch::read(OsStr::new("maybe")).is_err());
 }
 
 /// What a file says, or in which line it is wrong, and how.

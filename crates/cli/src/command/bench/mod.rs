@@ -1,0 +1,172 @@
+//! `ringfort bench`: a closed loop of requests against a cluster, and what it makes of them.
+//!
+//! So many tasks as requests are to be in flight, spread over the clients; each sends its next request when its
+//! last one is answered. A latency is what the caller sees: from asking to having the answer, retries included.
+
+mod flags;
+mod load;
+mod report;
+mod tally;
+
+use std::io::{IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use ringfort_client::{Client, Condition, Decision, Options, Transport};
+use ringfort_types::{Code, Failure};
+use tokio::task::JoinSet;
+
+use crate::connection::runtime;
+use crate::progress::Progress;
+use crate::show;
+use crate::stop::Stop;
+use flags::{Travel, Workload};
+use load::{Dice, KEY_BYTES, Load, key};
+use report::report;
+use tally::{Measured, Tally};
+
+pub(crate) use flags::Bench;
+
+/// Requests in flight while keys are loaded for reading.
+const LOADING: u32 = 256;
+/// Pause of a task whose request failed, lest a cluster that is down is asked in a busy loop.
+const PAUSE: Duration = Duration::from_millis(10);
+
+pub(crate) fn run(bench: &Bench) -> Result<(), Stop> {
+    let mut options = bench.connect.options();
+    options.transport = match bench.transport {
+        Travel::Session => Transport::Session,
+        Travel::Unary => Transport::Unary,
+    };
+    options.exactly_once = !bench.at_most_once;
+    bench.reading.apply(&mut options);
+    options.in_flight_max = bench.in_flight as usize;
+    let runtime = runtime(bench.threads as usize)?;
+    let done = runtime.block_on(measure(bench, options));
+    runtime.shutdown_background();
+    report(bench, &done?)
+}
+
+async fn measure(bench: &Bench, options: Options) -> Result<Measured, Stop> {
+    let mut clients = Vec::new();
+    for _ in 0..bench.clients.min(bench.in_flight) {
+        clients.push(Client::connect(options.clone()).await?);
+    }
+    // A first answer, so that a cluster that is not there fails here and not in numbers.
+    clients[0].cluster_state().await?;
+    let load = Arc::new(Load::new(bench.workload, bench.keys, bench.value_size as usize));
+    if bench.workload != Workload::Put && !bench.skip_load {
+        fill(bench, &options, &load).await?;
+    }
+    let tally = Arc::new(Tally::new(clients.len()));
+    let begun = Instant::now();
+    let until = begun + Duration::from_secs(bench.seconds);
+    let mut tasks = JoinSet::new();
+    for task in 0..bench.in_flight as usize {
+        let part = task % clients.len();
+        tasks.spawn(work(clients[part].clone(), load.clone(), tally.clone(), part, Dice(task as u64), until));
+    }
+    watch(&tally, begun, bench.seconds).await;
+    while tasks.join_next().await.is_some() {}
+    let time = begun.elapsed();
+    Ok(tally.measured(time))
+}
+
+/// A live line on a terminal, each second, until the end.
+async fn watch(tally: &Tally, begun: Instant, seconds: u64) {
+    let live = std::io::stderr().is_terminal();
+    let mut last = 0;
+    for second in 1..=seconds {
+        tokio::time::sleep_until((begun + Duration::from_secs(second)).into()).await;
+        let done = tally.done.load(Ordering::Relaxed);
+        if live {
+            let rate = show::grouped(done - last);
+            let errors = tally.errors.load(Ordering::Relaxed);
+            let _ = write!(std::io::stderr(), "\r\x1b[K{second:>4} s  {rate:>9} ops/s  {errors} errors");
+        }
+        last = done;
+    }
+    if live {
+        let _ = write!(std::io::stderr(), "\r\x1b[K");
+    }
+}
+
+/// One task: a request at a time, until it is over.
+async fn work(
+    client: Client,
+    load: Arc<Load>,
+    tally: Arc<Tally>,
+    part: usize,
+    mut dice: Dice,
+    until: Instant,
+) {
+    let mut begun = Instant::now();
+    while begun < until {
+        let key = key(dice.roll() % load.keys);
+        let done = match load.workload {
+            Workload::Put => client.put(key, load.value(&mut dice)).await.map(drop),
+            Workload::PutIf => put_if(&client, key, load.value(&mut dice)).await,
+            Workload::Mixed if dice.roll().is_multiple_of(2) => {
+                client.put(key, load.value(&mut dice)).await.map(drop)
+            }
+            Workload::Get | Workload::Mixed => client.get(key).await.map(drop),
+        };
+        let now = Instant::now();
+        if let Err(failure) = done {
+            tally.failed(failure);
+            tokio::time::sleep(PAUSE).await;
+            begun = Instant::now();
+        } else {
+            tally.answered(part, now - begun);
+            begun = now;
+        }
+    }
+}
+
+/// Puts a key that is there, which is its condition.
+async fn put_if(client: &Client, key: Bytes, value: Bytes) -> Result<(), Failure> {
+    match client.put_if(key, value, Condition::Present).await? {
+        Decision::Done(_) => Ok(()),
+        Decision::NotMet(_) => {
+            let why = "a key to be put under a condition is not there: leave --skip-load out";
+            Err(Failure::rejected(Code::FailedPrecondition, why))
+        }
+    }
+}
+
+/// Puts every key once.
+async fn fill(bench: &Bench, options: &Options, load: &Arc<Load>) -> Result<(), Stop> {
+    let client = Client::connect(Options { in_flight_max: LOADING as usize, ..options.clone() }).await?;
+    let progress = Progress::new(None);
+    let next = Arc::new(AtomicU64::new(0));
+    let mut tasks = JoinSet::new();
+    for task in 0..u64::from(LOADING) {
+        let (client, load, next) = (client.clone(), load.clone(), next.clone());
+        tasks.spawn(async move {
+            let mut dice = Dice(task);
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= load.keys {
+                    return Ok(());
+                }
+                client.put(key(number), load.value(&mut dice)).await?;
+            }
+        });
+    }
+    loop {
+        match tokio::time::timeout(Duration::from_millis(200), tasks.join_next()).await {
+            Ok(None) => return Ok(()),
+            Ok(Some(Ok(filled))) => filled.map_err(|failure: Failure| {
+                let stop = Stop::from(failure);
+                Stop { message: format!("can't load the keys: {}", stop.message), ..stop }
+            })?,
+            Ok(Some(Err(_))) => return Err(Stop::unavailable("loading the keys broke down")),
+            Err(_) => {
+                let rows = next.load(Ordering::Relaxed).min(bench.keys);
+                progress.set(rows * (KEY_BYTES + u64::from(bench.value_size)), rows);
+            }
+        }
+    }
+}
