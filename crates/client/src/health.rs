@@ -12,8 +12,8 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::reason::reason;
 use crate::parse_address;
+use crate::reason::reason;
 
 /// What a node says about a service of its.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -53,8 +53,7 @@ impl Pending {
 /// knows the stamp, and so what became of the earlier try. Of a write that it has not seen yet it says that there is a gap
 /// before it, or that the session is unknown; the earlier try may still come.
 pub(crate) fn after_doubt(failure: Failure) -> Failure {
-    let is_told_by_the_shard =
-        matches!(failure.code, Code::FailedPrecondition | Code::OutOfRange);
+    let is_told_by_the_shard = matches!(failure.code, Code::FailedPrecondition | Code::OutOfRange);
     if is_told_by_the_shard || planted::is(Bug::DoubtForgotten) {
         return failure;
     }

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use ringfort_proto::family::family_service_client::FamilyServiceClient;
+use ringfort_proto::family::storage_service_client::StorageServiceClient;
 use ringfort_proto::kv::cluster_client::ClusterClient;
 use ringfort_proto::kv::key_value_client::KeyValueClient;
 use ringfort_proto::kvstore::kv_store_client::KvStoreClient;
 use ringfort_proto::kvstore::replicator_client::ReplicatorClient;
-use ringfort_proto::family::family_service_client::FamilyServiceClient;
-use ringfort_proto::family::storage_service_client::StorageServiceClient;
 use ringfort_proto::proto_kv::kv_client::KvClient;
 use ringfort_proto::{family, kv, kvstore, proto_kv};
 use tonic::Code;
@@ -31,12 +31,20 @@ fn kv_keeps_its_callers_order_through_deletes_restarts_and_other_nodes() {
     let runtime = runtime();
     runtime.block_on(async {
         let mut client = KeyValueClient::new(channel(&trio, 0).await);
-        let set = |value: &str, version| kv::SetRequest { key: "k".into(), value: value.to_owned().into(), version };
+        let set = |value: &str, version| kv::SetRequest {
+            key: "k".into(),
+            value: value.to_owned().into(),
+            version,
+        };
         let get = || kv::GetRequest { key: "k".into() };
-        let read = |told: kv::GetResponse| told.found.then(|| String::from_utf8(told.value.to_vec()).expect("text"));
+        let read =
+            |told: kv::GetResponse| told.found.then(|| String::from_utf8(told.value.to_vec()).expect("text"));
         assert_eq!(read(client.get(get()).await.unwrap().into_inner()), None);
         assert!(client.set(set("five", 5)).await.unwrap().into_inner().ok);
-        assert!(client.set(set("four", 4)).await.unwrap().into_inner().ok, "an older one is ignored, and is ok");
+        assert!(
+            client.set(set("four", 4)).await.unwrap().into_inner().ok,
+            "an older one is ignored, and is ok"
+        );
         assert_eq!(read(client.get(get()).await.unwrap().into_inner()).as_deref(), Some("five"));
         let replicate = |value: &str, version, is_delete| kv::ReplicateRequest {
             key: "k".into(),
@@ -46,9 +54,15 @@ fn kv_keeps_its_callers_order_through_deletes_restarts_and_other_nodes() {
         };
         assert!(!client.replicate(replicate("four", 4, false)).await.unwrap().into_inner().ok);
         assert!(client.replicate(replicate("six", 6, false)).await.unwrap().into_inner().ok);
-        assert!(client.delete(kv::DeleteRequest { key: "k".into(), version: 8 }).await.unwrap().into_inner().ok);
+        assert!(
+            client.delete(kv::DeleteRequest { key: "k".into(), version: 8 }).await.unwrap().into_inner().ok
+        );
         assert!(client.set(set("seven", 7)).await.unwrap().into_inner().ok);
-        assert_eq!(read(client.get(get()).await.unwrap().into_inner()), None, "a late, older set revives nothing");
+        assert_eq!(
+            read(client.get(get()).await.unwrap().into_inner()),
+            None,
+            "a late, older set revives nothing"
+        );
         assert!(client.delete(kv::DeleteRequest { key: "k".into(), version: -1 }).await.is_err());
     });
     // All of it is on disk.
@@ -67,11 +81,16 @@ fn kv_keeps_its_callers_order_through_deletes_restarts_and_other_nodes() {
             version,
             is_delete,
         };
-        assert!(!client.replicate(replicate(7, false)).await.unwrap().into_inner().ok, "the tombstone is there");
+        assert!(
+            !client.replicate(replicate(7, false)).await.unwrap().into_inner().ok,
+            "the tombstone is there"
+        );
         assert!(!client.replicate(replicate(7, true)).await.unwrap().into_inner().ok);
         assert!(client.replicate(replicate(9, false)).await.unwrap().into_inner().ok);
         // A tombstone is no row.
-        assert!(client.set(kv::SetRequest { key: "plain".into(), value: "v".into(), version: 0 }).await.is_ok());
+        assert!(
+            client.set(kv::SetRequest { key: "plain".into(), value: "v".into(), version: 0 }).await.is_ok()
+        );
         assert!(client.delete(kv::DeleteRequest { key: "k".into(), version: 10 }).await.is_ok());
     });
     let listed = trio.command(&["list"]).output().expect("runs");
@@ -82,7 +101,8 @@ fn kv_keeps_its_callers_order_through_deletes_restarts_and_other_nodes() {
         assert_eq!(state.node_ids, ["node1", "node2", "node3"]);
         assert_eq!(state.addresses, trio.addresses());
         assert!(state.node_ids.contains(&state.leader_id), "{state:?}");
-        let heartbeat = kv::HeartbeatRequest { node_id: "x".into(), term: 999, is_leader: true, ..Default::default() };
+        let heartbeat =
+            kv::HeartbeatRequest { node_id: "x".into(), term: 999, is_leader: true, ..Default::default() };
         let told = cluster.heartbeat(heartbeat).await.unwrap().into_inner();
         assert!(!told.accepted && told.term >= 1 && told.term < 999);
         let vote = kv::RequestVoteRequest { node_id: "x".into(), term: 999, last_log_index: 1 };
@@ -97,7 +117,10 @@ fn kvstore_says_who_lags_and_streams_all_rows() {
         let mut client = KvStoreClient::new(channel(&trio, 0).await);
         let row = |key: &str, value: &str| kvstore::KeyValue { key: key.into(), value: value.into() };
         let ack = |ok, message: &str| kvstore::Ack { ok, message: message.into() };
-        assert_eq!(client.put(row("name", "Adnan")).await.unwrap().into_inner(), ack(true, "Stored and replicated"));
+        assert_eq!(
+            client.put(row("name", "Adnan")).await.unwrap().into_inner(),
+            ack(true, "Stored and replicated")
+        );
         assert_eq!(client.put(row("", "x")).await.unwrap().into_inner(), ack(false, "empty key"));
         let mut other = KvStoreClient::new(channel(&trio, 1).await);
         let key = |key: &str| kvstore::Key { key: key.into() };

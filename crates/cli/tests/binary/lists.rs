@@ -27,8 +27,12 @@ fn a_thousand_lists_that_nobody_reads_stay_within_their_memory() {
     let trio = Trio::start();
     let mut rows = String::new();
     for number in 0..40_000 {
-        writeln!(rows, "row{number:06}\t{}", "v".repeat(if number % 10_000 == 0 { 1_000_000 } else { 1_000 }))
-            .expect("memory");
+        writeln!(
+            rows,
+            "row{number:06}\t{}",
+            "v".repeat(if number % 10_000 == 0 { 1_000_000 } else { 1_000 })
+        )
+        .expect("memory");
     }
     let imported = run(&mut trio.command(&["import", "-"]), rows.as_bytes());
     assert!(imported.status.success());
@@ -59,5 +63,7 @@ fn a_thousand_lists_that_nobody_reads_stay_within_their_memory() {
     drop(lists);
     drop(runtime);
     std::thread::sleep(Duration::from_secs(1));
-    eventually("it serves on", || trio.command(&["get", "row000001"]).output().expect("runs").status.success());
+    eventually("it serves on", || {
+        trio.command(&["get", "row000001"]).output().expect("runs").status.success()
+    });
 }

@@ -180,11 +180,14 @@ fn no_request_fails_when_another_node_is_killed() {
                 let mut expected = std::collections::BTreeMap::new();
                 let mut number = client;
                 while Instant::now() < end {
-                    number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    number = number
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1_442_695_040_888_963_407);
                     let id = (number >> 33) % 2_500 * 4 + client;
                     if (number >> 20) % 5 < 4 {
                         sets += 1;
-                        let bytes = if sets % 200 == 0 { 1_000_000 } else { 5 + (number >> 40) as usize % 1_996 };
+                        let bytes =
+                            if sets % 200 == 0 { 1_000_000 } else { 5 + (number >> 40) as usize % 1_996 };
                         let message = format!("{sets:05}").repeat(bytes / 5);
                         assert_eq!(connection.ask(&format!("SET {id} {message}")), "OK");
                         expected.insert(id, message);
@@ -216,9 +219,10 @@ fn a_message_is_ok_once_as_many_have_it_as_the_file_says() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("tolerance.conf");
     std::fs::write(&file, "# besides the leader\n tolerance = 2\n").expect("written");
-    let (mut trio, ports) =
-        trio(&["--tolerance-file", file.to_str().expect("text"), "--text-timeout", "2s"]);
-    eventually("it says what three replicas can't keep", || trio.said(0).contains("start a cluster with --replicas 5"));
+    let (mut trio, ports) = trio(&["--tolerance-file", file.to_str().expect("text"), "--text-timeout", "2s"]);
+    eventually("it says what three replicas can't keep", || {
+        trio.said(0).contains("start a cluster with --replicas 5")
+    });
     let mut client = Client::new(ports[0]);
     assert_eq!(client.ask("SET 1 everywhere"), "OK");
     trio.kill(2);
@@ -233,7 +237,8 @@ fn a_message_is_ok_once_as_many_have_it_as_the_file_says() {
     assert_eq!(client.ask("GET 3"), "NOT_FOUND", "nothing was written");
     std::fs::write(&file, "TOLERANCE=many").expect("written");
     eventually("it is said that the file makes no sense", || {
-        trio.said(0).contains("line 1 is not TOLERANCE=N with N from 1 to 7; the last good number stays in force")
+        trio.said(0)
+            .contains("line 1 is not TOLERANCE=N with N from 1 to 7; the last good number stays in force")
     });
     assert!(client.ask("SET 3 too many").starts_with("ERROR rejected: TOLERANCE=3"));
     std::fs::write(&file, "TOLERANCE=1").expect("written");
@@ -265,7 +270,8 @@ fn reads_fall_back_to_what_any_replica_has_if_that_is_wanted() {
 #[test]
 fn hostile_clients_cost_others_nothing() {
     let (trio, ports) = trio(&[]);
-    let idle: Vec<_> = (0..1_000).map(|_| TcpStream::connect(("127.0.0.1", ports[0])).expect("connects")).collect();
+    let idle: Vec<_> =
+        (0..1_000).map(|_| TcpStream::connect(("127.0.0.1", ports[0])).expect("connects")).collect();
     let endless: Vec<_> = (0..8)
         .map(|_| {
             let port = ports[0];
@@ -305,7 +311,9 @@ fn a_node_reports_its_state() {
     let wanted = format!("node2 {} keys=~", trio.address(1));
     eventually("a line that names its address, its keys and all members", || {
         trio.said(1).lines().any(|line| {
-            line.starts_with("20") && line.contains(&wanted) && line.ends_with("members=3 up=3: node1, node2, node3")
+            line.starts_with("20")
+                && line.contains(&wanted)
+                && line.ends_with("members=3 up=3: node1, node2, node3")
         })
     });
 }

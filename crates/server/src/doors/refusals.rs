@@ -66,6 +66,7 @@ impl Service<Request<Body>> for Refusals {
 }
 
 /// What becomes of a request.
+#[expect(clippy::large_enum_variant, reason = "a good call is the large one, and should not pay for a box")]
 pub(crate) enum Answer {
     Refused(Option<Response<Body>>),
     Asked {

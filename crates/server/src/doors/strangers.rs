@@ -28,7 +28,7 @@ const STRANGERS_MAX: usize = 64;
 const FAREWELL_MAX: Duration = Duration::from_secs(2);
 /// Most bytes that are still read, and thrown away, so that the answer arrives.
 const FAREWELL_BYTES_MAX: u64 = 1024 * 1024;
-/// TLS's record type of a handshake, which is how a ClientHello begins: no text and no other protocol's greeting.
+/// TLS's record type of a handshake, which is how a `ClientHello` begins: no text and no other protocol's greeting.
 const TLS_HANDSHAKE: u8 = 0x16;
 
 /// Those that are being answered. Dropping it closes them.

@@ -249,15 +249,13 @@ impl<T: Send + 'static> Pipeline<T> {
     /// Sends a call on its way.
     fn start(&mut self, at: u32, mut call: Call) {
         if self.gate.stamps(&call) {
-            match retry::begin(&self.gate.shared, &mut call) {
-                Some(once) => self.places[at as usize].once = Some(Box::new(once)),
-                None => {
-                    // The shard's clock is to be asked for first.
-                    let shared = self.gate.shared.clone();
-                    self.tries.spawn(async move { (at, retry::once(&shared, call).await) });
-                    return;
-                }
-            }
+            let Some(once) = retry::begin(&self.gate.shared, &mut call) else {
+                // The shard's clock is to be asked for first.
+                let shared = self.gate.shared.clone();
+                self.tries.spawn(async move { (at, retry::once(&shared, call).await) });
+                return;
+            };
+            self.places[at as usize].once = Some(once);
         }
         let token = self.gate.shared.answers.session_token(self.connection, at);
         self.incoming_bytes += call.weight();
@@ -271,7 +269,7 @@ impl<T: Send + 'static> Pipeline<T> {
             return self.start(at, *instead);
         }
         let Some(once) = place.once.take() else { return self.finish(at, answer) };
-        match retry::settle(&self.gate.shared, *once, answer) {
+        match retry::settle(&self.gate.shared, once, answer) {
             Ok(answer) => self.finish(at, answer),
             Err(again) => {
                 let shared = self.gate.shared.clone();

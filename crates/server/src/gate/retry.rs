@@ -24,7 +24,7 @@ pub(super) struct Once {
 
 /// A write that is to be tried again, and when.
 pub(super) struct Again {
-    once: Once,
+    once: Box<Once>,
     at: Instant,
 }
 
@@ -41,7 +41,7 @@ impl Once {
     }
 
     /// An attempt was answered: that is the write's answer, or there is to be another.
-    fn answered(mut self, shared: &Shared, answer: Answer) -> Result<Answer, Again> {
+    fn answered(mut self: Box<Self>, shared: &Shared, answer: Answer) -> Result<Answer, Again> {
         let failure = match answer.reply {
             Reply::Failed(failure) => failure,
             reply => {
@@ -95,7 +95,7 @@ impl Once {
         }
     }
 
-    async fn run(mut self, shared: &Arc<Shared>) -> Answer {
+    async fn run(mut self: Box<Self>, shared: &Arc<Shared>) -> Answer {
         loop {
             let answer = self.attempt(shared).await;
             match self.answered(shared, answer) {
@@ -120,22 +120,22 @@ impl Again {
 /// Carries out a write once, however often it has to be asked for.
 pub(super) async fn once(shared: &Arc<Shared>, call: Call) -> Answer {
     match shard_of(shared, &call) {
-        Some(shard) => Once::new(shard, &call).run(shared).await,
+        Some(of) => Box::new(Once::new(of, &call)).run(shared).await,
         None => super::ask(shared, call).await,
     }
 }
 
 /// Gives a write its place in a session, if there is one at hand.
-pub(super) fn begin(shared: &Shared, call: &mut Call) -> Option<Once> {
-    let shard = shard_of(shared, call)?;
-    let session = shared.sessions.take(shard).ok().flatten()?;
-    let once = Once { session: Some(session), ..Once::new(shard, call) };
+pub(super) fn begin(shared: &Shared, call: &mut Call) -> Option<Box<Once>> {
+    let of = shard_of(shared, call)?;
+    let session = shared.sessions.take(of).ok().flatten()?;
+    let once = Once { session: Some(session), ..Once::new(of, call) };
     call.stamp = once.session.as_ref().map(Session::stamp);
-    Some(once)
+    Some(Box::new(once))
 }
 
 /// The answer to its first attempt has come.
-pub(super) fn settle(shared: &Shared, once: Once, answer: Answer) -> Result<Answer, Again> {
+pub(super) fn settle(shared: &Shared, once: Box<Once>, answer: Answer) -> Result<Answer, Again> {
     once.answered(shared, answer)
 }
 

@@ -205,24 +205,26 @@ impl Talk {
         let timeout_ms = self.settings.timeout.as_millis() as u32;
         match order {
             Order::Set(id, message) => self.set(id, message, timeout_ms),
-            Order::Get(id) => self.get(id, timeout_ms),
+            Order::Get(id) => self.get(&id, timeout_ms),
             Order::Del(id) => {
                 let part = Part { condition: Some(Condition::Present), ..Part::new(id, Change::DELETE) };
                 let request = Request::Write { parts: vec![part] };
                 self.calls.push(Asked::Del, Call::from(request).within(timeout_ms));
             }
-            Order::Stats => {
-                self.calls.push(Asked::Stats, Call::from(Request::ClusterState).within(timeout_ms))
-            }
-            Order::Nodes => {
-                self.calls.push(Asked::Nodes, Call::from(Request::ClusterState).within(timeout_ms))
-            }
+            Order::Stats => self.ask_state(Asked::Stats, timeout_ms),
+
+            Order::Nodes => self.ask_state(Asked::Nodes, timeout_ms),
+
             Order::Help => self.calls.refuse(Asked::Said(HELP), said()),
             Order::Quit => {
                 self.calls.refuse(Asked::Said("Bye"), said());
                 self.is_leaving = true;
             }
         }
+    }
+
+    fn ask_state(&mut self, asked: Asked, timeout_ms: u32) {
+        self.calls.push(asked, Call::from(Request::ClusterState).within(timeout_ms));
     }
 
     fn set(&mut self, id: Bytes, message: Bytes, timeout_ms: u32) {
@@ -242,7 +244,7 @@ impl Talk {
         wanted.impossible(shard.replicas.len() as u32)
     }
 
-    fn get(&mut self, key: Bytes, timeout_ms: u32) {
+    fn get(&mut self, key: &Bytes, timeout_ms: u32) {
         let get = |consistency| Call::from(Request::Get { key: key.clone(), consistency });
         match self.settings.stale_after {
             None => self.calls.push(Asked::Get, get(Consistency::Linearizable).within(timeout_ms)),

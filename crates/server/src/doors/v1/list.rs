@@ -9,10 +9,7 @@ use crate::doors::stream::{Messages, stream_rows};
 use crate::gate::{Gate, Listing};
 
 /// Starts a stream.
-pub(super) fn stream(
-    gate: &Gate,
-    asked: v1::ListRequest,
-) -> Result<Messages<v1::ListResponse>, Failure> {
+pub(super) fn stream(gate: &Gate, asked: v1::ListRequest) -> Result<Messages<v1::ListResponse>, Failure> {
     let v1::ListRequest { prefix, from, limit, keys_only } = asked;
     let rows = gate.rows(Listing { prefix, from, limit, keys_only })?;
     Ok(stream_rows(gate, rows, |rows| {
