@@ -5,8 +5,8 @@
 //! merges them. A shard's first page settles the index that all its pages are read at; while one page is merged,
 //! the next is under way.
 //!
-//! Bounds: pages are sized so that all shards' pages together stay within [`PAGES_BYTES`] (a page has at least
-//! one row, so very large values can exceed it); a frame has about [`FRAME_BYTES`]; a client that takes
+//! Bounds: pages are sized so that all shards' pages together stay within [`PAGES_BYTES`] (a row that is larger than a
+//! page is a page by itself, so very large values can exceed it); a frame has about [`FRAME_BYTES`]; a client that takes
 //! nothing for [`SLOW_MAX`] is cut off. An index stays readable for a while only (`readers`), so shards that a
 //! slow stream has not asked for some time are asked for a row now and then.
 
@@ -140,21 +140,29 @@ impl Merge {
         Ok(())
     }
 
-    /// Takes the shard's next page, if there is one, and asks for the one after it.
+    /// Takes the shard's next page that has a row, if there is one, and asks for the one after it.
     async fn turn_page(&mut self, at: usize) -> Result<(), Failure> {
-        let Some(next) = self.cursors[at].next.take() else { return Ok(()) };
-        let page = next.await.map_err(|_| crate::shared::stopped())??;
-        if let Some(from) = page.next {
-            let next = self.ask(self.cursors[at].shard, Some(page.at), from.clone());
+        while let Some(next) = self.cursors[at].next.take() {
+            let page = next.await.map_err(|_| crate::shared::stopped())??;
+            let is_empty = page.rows.is_empty();
+            if let Some(from) = page.next {
+                let shard = self.cursors[at].shard;
+                let next = if is_empty {
+                    self.ask_for_one(shard, page.at, from.clone())
+                } else {
+                    self.ask(shard, Some(page.at), from.clone())
+                };
+                let cursor = &mut self.cursors[at];
+                (cursor.next, cursor.resume, cursor.asked) = (Some(next), from, Instant::now());
+            }
             let cursor = &mut self.cursors[at];
-            (cursor.next, cursor.resume, cursor.asked) = (Some(next), from, Instant::now());
-        }
-        let cursor = &mut self.cursors[at];
-        cursor.at = Some(page.at);
-        cursor.rows = page.rows;
-        cursor.rows.reverse();
-        if let Some((key, _)) = cursor.rows.last() {
-            self.heads.push(Reverse((key.clone(), at)));
+            cursor.at = Some(page.at);
+            cursor.rows = page.rows;
+            cursor.rows.reverse();
+            if let Some((key, _)) = cursor.rows.last() {
+                self.heads.push(Reverse((key.clone(), at)));
+                return Ok(());
+            }
         }
         Ok(())
     }
@@ -162,15 +170,17 @@ impl Merge {
     fn ask(&self, shard: ShardId, at: Option<Index>, from: Bytes) -> JoinHandle<Result<Page, Failure>> {
         let rows_max =
             if self.asked.limit == 0 { u32::MAX } else { self.asked.limit.min(u32::MAX.into()) as u32 };
-        self.scan(Scan {
-            shard,
-            at,
-            from,
-            prefix: self.asked.prefix.clone(),
-            rows_max,
-            bytes_max: self.page_bytes as u32,
-            keys_only: self.asked.keys_only,
-        })
+        self.scan(self.page(shard, at, from, rows_max, self.page_bytes as u32))
+    }
+
+    /// Asks for one row, however large it is: the page that began with it was empty.
+    fn ask_for_one(&self, shard: ShardId, at: Index, from: Bytes) -> JoinHandle<Result<Page, Failure>> {
+        self.scan(self.page(shard, Some(at), from, 1, u32::MAX))
+    }
+
+    fn page(&self, shard: ShardId, at: Option<Index>, from: Bytes, rows_max: u32, bytes_max: u32) -> Scan {
+        let (prefix, keys_only) = (self.asked.prefix.clone(), self.asked.keys_only);
+        Scan { shard, at, from, prefix, rows_max, bytes_max, keys_only }
     }
 
     fn scan(&self, scan: Scan) -> JoinHandle<Result<Page, Failure>> {
