@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use ringfort_storage::{StorageError, Table};
-use ringfort_types::limits::{GET_MANY_BYTES_MAX, SCAN_PAGE_BYTES};
+use ringfort_types::limits::{GET_MANY_BYTES_MAX, SCAN_PAGE_BYTES, SCAN_PAGE_LOOKS_MAX};
 use ringfort_types::wire::Malformed;
 use ringfort_types::{
     Code, Failure, HybridClock, Index, Page, Reply, Request, Revision, Row, Scan, ShardId, shown,
@@ -105,22 +105,28 @@ impl ShardReader {
         Ok(Reply::Values { rows, at, revision: self.revision() })
     }
 
+    /// One page. It ends at the first of its bounds; where the first row alone is too large for it, before that one.
     fn scan(&self, scan: &Scan, at: Index) -> Result<Page, Failure> {
         let rows_max = scan.rows_max.max(1) as usize;
         let bytes_max = (scan.bytes_max as usize).min(SCAN_PAGE_BYTES);
+        let first_bytes_max = if scan.bytes_max == u32::MAX { usize::MAX } else { scan.bytes_max as usize };
         let from = LookupKey::new(if scan.from > scan.prefix { &scan.from } else { &scan.prefix });
         let until = end_of_prefix(&scan.prefix);
+        let mut page = Page { at, rows: Vec::new(), next: None };
         if *from >= *until {
-            return Ok(Page { at, rows: Vec::new(), next: None });
+            return Ok(page);
         }
 
-        let mut rows: Vec<(Bytes, Row)> = Vec::new();
-        let mut bytes = 0;
+        let (mut bytes, mut looks) = (0, 0);
         let mut damage = None;
-        let mut more = false;
         self.table
             .scan(&from, Some(&until), at, &mut |table_key, row| {
                 let key = &table_key[PREFIX_BYTES..];
+                if looks == SCAN_PAGE_LOOKS_MAX {
+                    page.next = Some(Bytes::copy_from_slice(key));
+                    return ControlFlow::Break(());
+                }
+                looks += 1;
                 let mut row = match Stored::decode(row.clone()) {
                     Ok(stored) => match stored.into_row() {
                         Some(row) => row,
@@ -135,19 +141,23 @@ impl ShardReader {
                     row.value = Bytes::new();
                 }
                 bytes += key.len() + row.value.len() + ROW_OVERHEAD_BYTES;
-                if !rows.is_empty() && (rows.len() == rows_max || bytes > bytes_max) {
-                    more = true;
+                let is_first = page.rows.is_empty();
+                let most = if is_first { first_bytes_max } else { bytes_max };
+                if page.rows.len() == rows_max || bytes > most {
+                    page.next = Some(match page.rows.last() {
+                        Some((last, _)) => just_after(last),
+                        None => Bytes::copy_from_slice(key),
+                    });
                     return ControlFlow::Break(());
                 }
-                rows.push((Bytes::copy_from_slice(key), row));
+                page.rows.push((Bytes::copy_from_slice(key), row));
                 ControlFlow::Continue(())
             })
             .map_err(|e| self.unreadable(&e))?;
-        if let Some(damage) = damage {
-            return Err(damage);
+        match damage {
+            Some(damage) => Err(damage),
+            None => Ok(page),
         }
-        let next = rows.last().filter(|_| more).map(|(key, _)| just_after(key));
-        Ok(Page { at, rows, next })
     }
 
     /// XXH3 over, for each row in key order, tombstones too: the key's length (u32, little-endian), the key, the row's length

@@ -7,10 +7,11 @@ use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 use ringfort_shard::{SessionLimits, Shard, ShardError};
 use ringfort_storage::{MemoryTables, Tables};
+use ringfort_types::limits::{SCAN_PAGE_BYTES, SCAN_PAGE_LOOKS_MAX};
 use ringfort_types::wire::put_varint;
 use ringfort_types::{
-    Code, Command, Consistency, Entry, EntryKind, HybridClock, Index, LogEntry, NodeId, Page, Reply, Request,
-    Revision, Scan, ShardId, Term,
+    Change, Code, Command, Consistency, Entry, EntryKind, HybridClock, Index, LogEntry, NodeId, Page, Part,
+    Reply, Request, Revision, Scan, ShardId, Term, Version,
 };
 
 const ID: ShardId = ShardId(7);
@@ -19,18 +20,27 @@ fn key(name: &str) -> Bytes {
     Bytes::copy_from_slice(name.as_bytes())
 }
 
+fn write(name: &str, change: Change) -> Command {
+    Command::Write { parts: vec![Part::new(key(name), change)] }
+}
+
 fn put(name: &str, value: &str) -> Command {
-    Command::Put { key: key(name), value: key(value) }
+    write(name, Change::put(key(value)))
 }
 
 fn delete(name: &str) -> Command {
-    Command::Delete { key: key(name) }
+    write(name, Change::DELETE)
 }
 
 fn entry(index: u64, commands: Vec<Command>) -> LogEntry {
     let commands = commands.into_iter().map(Into::into).collect();
     let payload = Entry { clock: HybridClock(index * 10), commands }.encode();
     LogEntry { index: Index(index), term: Term(3), kind: EntryKind::Normal, payload }
+}
+
+/// What came of the commands of an entry.
+fn apply(shard: &mut Shard, entry: &LogEntry, copies: u32) -> Vec<Reply> {
+    shard.apply(entry, copies).replies
 }
 
 fn fresh() -> Shard {
@@ -78,8 +88,11 @@ fn names(page: &Page) -> Vec<&str> {
 #[test]
 fn every_command_that_changes_something_counts_and_has_a_receipt() {
     let mut shard = fresh();
-    let replies =
-        shard.apply(&entry(1, vec![put("a", "1"), delete("nothing"), Command::Digest, put("b", "2")]), 3);
+    let replies = apply(
+        &mut shard,
+        &entry(1, vec![put("a", "1"), delete("nothing"), Command::Digest, put("b", "2")]),
+        3,
+    );
     assert_eq!(revisions(&replies), [1, 2, 2, 3]);
     let Reply::Written(receipt) = &replies[0] else { panic!() };
     assert_eq!((receipt.shard, receipt.term, receipt.index, receipt.copies), (ID, Term(3), Index(1), 3));
@@ -92,7 +105,8 @@ fn every_command_that_changes_something_counts_and_has_a_receipt() {
 fn later_commands_of_an_entry_win() {
     let mut shard = fresh();
     shard.apply(&entry(1, vec![put("a", "old"), put("b", "old"), delete("c")]), 1);
-    let replies = shard.apply(
+    let replies = apply(
+        &mut shard,
         &entry(
             2,
             vec![put("a", "x"), put("a", "y"), delete("b"), put("b", "back"), put("c", "z"), delete("c")],
@@ -127,8 +141,8 @@ fn entries_without_commands_only_advance_the_index() {
         payload: key("whatever"),
         ..empty.clone()
     };
-    assert_eq!(shard.apply(&empty, 1), []);
-    assert_eq!(shard.apply(&configuration, 1), []);
+    assert_eq!(apply(&mut shard, &empty, 1), []);
+    assert_eq!(apply(&mut shard, &configuration, 1), []);
     assert_eq!((shard.applied(), shard.revision(), shard.clock()), (Index(2), Revision(0), HybridClock(0)));
 }
 
@@ -157,7 +171,6 @@ fn pages_are_bounded_by_rows_and_bytes_and_go_on_where_they_ended() {
     let second = page(&shard, &scan("b\0", "", 3, 1 << 20));
     assert_eq!((names(&second), &second.next), (vec!["ba", "bb", "c"], &None));
 
-    assert_eq!(names(&page(&shard, &scan("", "", 100, 0))), ["a"], "at least one row");
     assert_eq!(names(&page(&shard, &scan("", "", 0, 100))), ["a"], "at least one row");
     assert_eq!(names(&page(&shard, &scan("", "", 100, 60))), ["a", "b"]);
     assert_eq!(names(&page(&shard, &scan("", "b", 100, 1000))), ["b", "ba", "bb"]);
@@ -172,10 +185,57 @@ fn pages_are_bounded_by_rows_and_bytes_and_go_on_where_they_ended() {
 }
 
 #[test]
+fn a_row_too_large_for_a_page_is_asked_for_by_itself() {
+    let mut shard = fresh();
+    let large = "x".repeat(SCAN_PAGE_BYTES);
+    shard.apply(&entry(1, vec![put("a", "1"), put("b", &large), put("c", &large), put("d", "1")]), 1);
+
+    let before = page(&shard, &scan("", "", 100, 1_000));
+    assert_eq!((names(&before), before.next.as_deref()), (vec!["a"], Some(&b"a\0"[..])));
+    for bytes_max in [0, 1_000, SCAN_PAGE_BYTES as u32] {
+        let empty = page(&shard, &scan("a\0", "", 100, bytes_max));
+        assert_eq!((empty.rows.len(), empty.next.as_deref()), (0, Some(&b"b"[..])));
+    }
+    // Where there is room for it, it is the only one.
+    for bytes_max in [2 * SCAN_PAGE_BYTES as u32, u32::MAX] {
+        let one = page(&shard, &scan("b", "", 100, bytes_max));
+        assert_eq!((names(&one), one.next.as_deref()), (vec!["b"], Some(&b"b\0"[..])));
+    }
+    let keys = page(&shard, &Scan { keys_only: true, ..scan("", "", 100, 1_000) });
+    assert_eq!((names(&keys), &keys.next), (vec!["a", "b", "c", "d"], &None));
+    assert_eq!(names(&page(&shard, &scan("d", "", 100, u32::MAX))), ["d"]);
+}
+
+/// Deleted keys whose versions are kept take time, and have no place in a page.
+#[test]
+fn a_page_looks_at_so_many_rows_only() {
+    let mut shard = fresh();
+    let name = |n: usize| format!("k{n:05}");
+    let gone = |n| write(&name(n), Change::Delete { version: Some(Version(1)) });
+    let deletes = SCAN_PAGE_LOOKS_MAX + 10;
+    for (index, from) in (1..).zip((0..deletes).step_by(2_000)) {
+        shard.apply(&entry(index, (from..deletes.min(from + 2_000)).map(gone).collect()), 1);
+    }
+    let last = shard.applied().0 + 1;
+    shard.apply(&entry(last, vec![put("a", "1"), put("z", "2")]), 1);
+
+    let first = page(&shard, &scan("", "", 100, u32::MAX));
+    assert_eq!(names(&first), ["a"]);
+    let next = first.next.expect("it has not seen all");
+    assert_eq!(next, name(SCAN_PAGE_LOOKS_MAX - 1));
+    let second = page(&shard, &Scan { from: next, ..scan("", "", 100, u32::MAX) });
+    assert_eq!((names(&second), &second.next), (vec!["z"], &None));
+    let empty = page(&shard, &scan("k", "", 100, u32::MAX));
+    assert_eq!((empty.rows.len(), empty.next), (0, Some(name(SCAN_PAGE_LOOKS_MAX).into())));
+    let none = page(&shard, &scan("k", "k0409", 100, 100));
+    assert_eq!((none.rows.len(), none.next), (0, None));
+}
+
+#[test]
 fn prefixes_of_the_highest_bytes_have_an_end() {
     let mut shard = fresh();
     let keys: [&'static [u8]; 4] = [b"\xfe", b"\xff", b"\xff\xff", b"\xff\xff\xff"];
-    let puts = keys.iter().map(|key| Command::Put { key: Bytes::from_static(key), value: Bytes::new() });
+    let puts = keys.iter().map(|key| Command::Write { parts: vec![Part::new(*key, Change::put(""))] });
     shard.apply(&entry(1, puts.collect()), 1);
     shard.seal();
     let with = |prefix: &'static [u8]| {
@@ -213,7 +273,7 @@ fn a_row_of_a_later_version_is_refused_by_name() {
 #[test]
 fn readers_answer_questions_only() {
     let reader = fresh().reader();
-    let write = Request::Put { key: key("a"), value: key("b") };
+    let write = Request::put("a", "b");
     assert!(matches!(reader.query(&write, Index(0)), Reply::Failed(f) if f.code == Code::InvalidArgument));
 }
 
@@ -274,6 +334,7 @@ fn commands() -> impl Strategy<Value = Vec<Command>> {
         (name, prop::option::weighted(0.7, 0u32..50), 0u8..12).prop_map(|(name, value, kind)| match value {
             _ if kind == 0 => Command::Digest,
             Some(value) => put(name, &format!("value {value}")),
+            None if kind == 1 => write(name, Change::Delete { version: Some(Version(1)) }),
             None => delete(name),
         });
     prop::collection::vec(command, 0..8)
@@ -291,14 +352,12 @@ impl Model {
         let mut revisions = Vec::new();
         for command in commands {
             self.revision += u64::from(*command != Command::Digest);
-            match command {
-                Command::Put { key, value } => {
-                    self.rows.insert(key.clone(), (value.clone(), self.revision));
+            let parts = if let Command::Write { parts } = command { &parts[..] } else { &[] };
+            for Part { key, change, .. } in parts {
+                self.rows.remove(key);
+                if let Change::Put(new) = change {
+                    self.rows.insert(key.clone(), (new.value.clone(), self.revision));
                 }
-                Command::Delete { key } => {
-                    self.rows.remove(key);
-                }
-                _ => {}
             }
             revisions.push(self.revision);
         }
@@ -330,7 +389,7 @@ proptest! {
         let mut model = Model::default();
         let mut history = vec![model.clone()];
         for (index, commands) in (1..).zip(&log) {
-            let replies = shard.apply(&entry(index, commands.clone()), 1);
+            let replies = apply(&mut shard, &entry(index, commands.clone()), 1);
             prop_assert_eq!(revisions(&replies), model.apply(commands));
             history.push(model.clone());
         }

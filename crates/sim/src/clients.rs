@@ -1,16 +1,19 @@
-//! Clients, each with one request at a time (`requests`, `sessions`), and what becomes of them (`recall`).
+//! Clients, most with one request at a time (`requests`, `sessions`, `pipes`), and what becomes of them (`recall`).
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use ringfort_node::{Event, Incoming};
-use ringfort_types::{Change, Index, NodeId, Outcome, Reply, Request, Scan, ShardId, Stamp, Token, slot_of};
+use ringfort_types::{
+    Call, Change, Durability, Index, NodeId, Outcome, Reply, Request, Scan, ShardId, Stamp, Token, slot_of,
+};
 
 use crate::Plan;
 use crate::host::Work;
 use crate::judges::{ANSWERED_IN_TIME, ANSWERED_ONCE, NODE_GOES_ON};
+use crate::keys::Keys;
 use crate::network::node;
-use crate::requests::{Keys, show, show_reply};
+use crate::requests::{show, show_reply};
 use crate::world::{Next, World};
 
 /// How much longer than its timeout a client waits for a node's answer, in microseconds. Covers a clock that
@@ -24,6 +27,8 @@ pub(crate) enum Asker {
     Client(usize),
     /// One of them, a second time: this is a copy of a stamped write.
     Copy,
+    /// One of the connections that ask for several things at a time, and which of them this is.
+    Pipe(usize, u32),
     /// Somebody who asks once.
     Passer,
     /// Whoever looks at the cluster from outside now and then.
@@ -57,7 +62,7 @@ pub(crate) struct Clients {
     pub(crate) keys: Keys,
     asked: BTreeMap<u64, Asked>,
     last: u64,
-    /// How many requests of the plan's clients are open.
+    /// How many requests of the plan's clients and connections are open.
     open: usize,
     counts: (u64, u64, u64),
     /// What the judge was told.
@@ -71,7 +76,7 @@ pub(crate) struct Clients {
 impl Clients {
     pub(crate) fn new(plan: &Plan) -> Clients {
         Clients {
-            keys: Keys::new(plan.keys),
+            keys: Keys::new(plan.keys, plan.pipes),
             asked: BTreeMap::new(),
             last: 0,
             open: 0,
@@ -154,7 +159,7 @@ impl World {
         let key = keys[self.random.below(keys.len() as u64) as usize].clone();
         let value = Bytes::from(format!("passer-{}", self.clients.last));
         let other = (host + 1 + self.random.below(self.hosts.len() as u64 - 1) as usize) % self.hosts.len();
-        self.ask(Asker::Passer, other, Request::Put { key: key.clone(), value }, 300);
+        self.ask(Asker::Passer, other, Request::put(key.clone(), value), 300);
         let consistency = self.draw_fresh();
         self.ask(Asker::Passer, host, Request::Get { key, consistency }, 300);
         if left > 0 {
@@ -211,7 +216,10 @@ impl World {
             is_closed: false,
         };
         self.clients.asked.insert(id, asked);
-        self.clients.open += usize::from(matches!(by, Asker::Client(_)));
+        self.clients.open += usize::from(matches!(by, Asker::Client(_) | Asker::Pipe(..)));
+        if let Some(stamp) = &stamp {
+            self.judges.rejected.sent(stamp);
+        }
         if refused {
             // Nobody listens there: surely nothing has happened.
             self.close(id, None, Outcome::Rejected);
@@ -219,9 +227,10 @@ impl World {
         }
         let replicas = u64::from(self.plan.replicas).min(self.hosts.len() as u64);
         let wants_copies = replicas > 1 && request.takes_stamp() && self.random.chance(10);
-        let copies = if wants_copies { self.random.between(2, replicas) as u32 } else { 0 };
+        let durability = if wants_copies { self.draw_durability(replicas) } else { Durability::default() };
         let token = Token { origin: node(host), id };
-        let incoming = Incoming { token, stamp, copies, request, timeout_ms };
+        let call = Call { stamp, durability, ..Call::from(request).within(timeout_ms) };
+        let incoming = Incoming { token, call };
         let after_us = self.random.between(50, self.plan.message_us_max);
         self.schedule(after_us, Next::Work { host, life, work: Work::Hear(Event::Requests(vec![incoming])) });
         self.schedule(u64::from(timeout_ms) * 1_000 + GRACE_US, Next::GiveUp { id });
@@ -256,7 +265,7 @@ impl World {
                 Err(broken) => self.find_all(vec![broken]),
             }
         }
-        if let Reply::Written(receipt) | Reply::Counted { receipt, .. } = reply {
+        if let Reply::Written(receipt) = reply {
             let hosts = self.hosts_of(receipt.shard);
             let broken = self.judges.acknowledged(&hosts, receipt, is_new);
             self.find_all(broken);
@@ -301,7 +310,13 @@ impl World {
     fn close(&mut self, id: u64, reply: Option<Reply>, outcome: Outcome) {
         let asked = self.clients.asked.get_mut(&id).expect("closed once");
         asked.is_closed = true;
-        let (by, host) = (asked.by, asked.host);
+        let (by, host, stamp) = (asked.by, asked.host, asked.stamp);
+        if let Some(stamp) = &stamp
+            && outcome == Outcome::Rejected
+        {
+            let broken = self.judges.rejected.rejected(stamp);
+            self.find_all(broken.into_iter().collect());
+        }
         match by {
             Asker::Onlooker => {
                 match reply {
@@ -326,6 +341,7 @@ impl World {
                 let after_us = self.random.between(1_000, 60_000);
                 self.schedule(after_us, Next::Act { client });
             }
+            Asker::Pipe(..) => self.clients.open -= 1,
             Asker::Passer => {}
             Asker::Judge => {
                 self.clients.told.insert(id, reply.clone());
@@ -335,12 +351,15 @@ impl World {
             "#{id}: {}",
             reply.as_ref().map_or_else(|| format!("{outcome:?}"), show_reply)
         ));
-        let is_stamped = self.clients.asked[&id].stamp.is_some();
         match by {
-            Asker::Client(client) if is_stamped => {
+            Asker::Client(client) if stamp.is_some() => {
                 if let Some((pending, known)) = self.heard_stamped(client, reply.as_ref()) {
                     self.remember_stamped(id, &pending, known.as_ref());
                 }
+            }
+            Asker::Pipe(pipe, place) => {
+                self.remember(id, reply.clone(), outcome);
+                self.hear_in_pipe(pipe, place, reply.as_ref(), outcome);
             }
             _ => self.remember(id, reply, outcome),
         }

@@ -104,7 +104,7 @@ impl World {
                 shard.apply(&LogEntry { payload: Bytes::new(), ..entry }, copies);
                 continue;
             }
-            let replies = shard.apply(&entry, copies);
+            let replies = shard.apply(&entry, copies).replies;
             let broken = self.judges.reads.replied(at, id, index, &replies);
             if digests::is_due(index) {
                 let request = Request::DigestAt { node: node(at), shard: id, index };

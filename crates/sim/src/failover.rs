@@ -56,7 +56,7 @@ impl World {
         self.clients.told.clear();
         for attempt in 0..2_000 {
             let value = Bytes::from(format!("kill {kill}, try {attempt}"));
-            self.ask(Asker::Judge, host, Request::Put { key: key.clone(), value }, 3_000);
+            self.ask(Asker::Judge, host, Request::put(key.clone(), value), 3_000);
             let until_us = self.now_us + TRY_US;
             self.run_until(until_us);
             let told = std::mem::take(&mut self.clients.told);

@@ -10,7 +10,7 @@
 
 use ringfort_consensus::inspect::inspect;
 use ringfort_node::Event;
-use ringfort_types::{NodeId, PeerFrame, PeerMessage};
+use ringfort_types::{Answer, NodeId, PeerFrame, PeerMessage, RaftMessage, Refusal};
 
 use crate::host::Work;
 use crate::random::Random;
@@ -203,7 +203,7 @@ fn show(message: &PeerMessage) -> String {
             Err(malformed) => format!("shard {shard}: {malformed}"),
         },
         PeerMessage::Forward(forward) => {
-            format!("forward {} ({})", forward.id, crate::requests::show(&forward.request))
+            format!("forward {} ({})", forward.id, crate::requests::show(&forward.call.request))
         }
         PeerMessage::Answer(Answer { id, reply }) => {
             format!("answer {id} ({})", crate::requests::show_reply(reply))

@@ -130,6 +130,8 @@ pub struct Plan {
     pub shards: u32,
     /// How many clients, each with one request at a time.
     pub clients: usize,
+    /// How many connections, each with several requests at a time.
+    pub pipes: usize,
     /// How many keys they fight about.
     pub keys: usize,
     /// When everything heals, in milliseconds.
@@ -163,6 +165,7 @@ impl Plan {
             replicas: if nodes == 5 { random.pick(&[3, 3, 5]) } else { 3 },
             shards: random.pick(&[8, 8, 8, 16, 16, 32, 64]),
             clients: random.between(2, 12) as usize,
+            pipes: 0,
             keys: random.between(2, 16) as usize,
             chaos_ms: 50_000,
             length_ms: 60_000,
@@ -180,6 +183,7 @@ impl Plan {
         let gap_ms = random.pick(&[500, 1_500, 3_000]);
         plan.schedule(&kinds, first_ms, gap_ms);
         plan.log_bytes = random.pick(&[3, 3, 6, 24]) * SEGMENT_BYTES;
+        plan.pipes = random.pick(&[0, 1, 2, 2]);
         plan
     }
 

@@ -11,7 +11,7 @@ use ringfort_consensus::inspect::inspect;
 use ringfort_node::{Config, Effect, Event, Identity, Node};
 use ringfort_storage::{DataDir, StorageError, Who};
 use ringfort_types::limits::TICK_MS;
-use ringfort_types::{NodeId, PeerFrame, PeerMessage, Reply, Token};
+use ringfort_types::{Answer, NodeId, PeerFrame, PeerMessage, RaftMessage, Refusal, Reply, Token};
 
 use crate::host::{Process, Work};
 use crate::judges::{BOUNDED, NODE_GOES_ON, WIPED_IS_REFUSED};
@@ -369,7 +369,7 @@ impl World {
         if token.origin == node(at) {
             self.answer_client(at, token.id, reply);
         } else {
-            self.send_messages(at, token.origin, vec![PeerMessage::Answer { id: token.id, reply }]);
+            self.send_messages(at, token.origin, vec![PeerMessage::Answer(Answer { id: token.id, reply })]);
         }
     }
 }

@@ -84,6 +84,7 @@ impl World {
             self.judges.reads.known(shard, at);
         }
         let returned_us = reply.map(|_| self.now_us);
+        self.judges.versions.wrote(request, reply, invoked_us, returned_us);
         for (key, action) in self.actions(request, reply) {
             // What a get tells of an unknown outcome is nothing.
             if returned_us.is_none() && matches!(action, Action::Get(_)) {
@@ -97,12 +98,6 @@ impl World {
     /// What a write has done and seen; if its outcome is unknown, what it may have.
     fn actions(&self, request: &Request, reply: Option<&Reply>) -> Vec<(Bytes, Action)> {
         match (request, reply) {
-            (Request::Put { key, value }, _) => vec![(key.clone(), Action::Put(value.clone()))],
-            (Request::Delete { key }, _) => vec![(key.clone(), Action::Delete)],
-            (Request::Increment { key, by }, reply) => {
-                let gave = if let Some(Reply::Counted { value, .. }) = reply { Some(*value) } else { None };
-                vec![(key.clone(), Action::Add { by: *by, gave })]
-            }
             (Request::Write { parts }, Some(Reply::NotMet { part, revision, .. })) => {
                 let (part, met) = (&parts[*part as usize], &parts[..*part as usize]);
                 let met =
@@ -114,19 +109,33 @@ impl World {
                 let found = found.map(|found| (part.key.clone(), Action::Get(found)));
                 met.chain(found).collect()
             }
-            (Request::Write { parts }, _) => {
-                let action = |part: &Part| {
-                    let action = match (self.demanded(part), part.change.clone()) {
-                        (Some(saw), Change::Put(value)) => Action::Swap { saw, put: Some(value) },
-                        (Some(saw), Change::Delete) => Action::Swap { saw, put: None },
-                        (Some(saw), Change::Keep) => Action::Get(saw),
-                        (None, Change::Put(value)) => Action::Put(value),
-                        (None, Change::Delete) => Action::Delete,
-                        (None, Change::Keep) => return None,
+            (Request::Write { parts }, reply) => {
+                let sums = if let Some(Reply::Written(receipt)) = reply { &receipt.sums[..] } else { &[] };
+                let mut sums = sums.iter();
+                let mut actions = Vec::new();
+                for part in parts {
+                    let put = match part.change.clone() {
+                        Change::Put(new) => Some(new.value),
+                        Change::Delete { .. } => None,
+                        Change::Keep => {
+                            actions
+                                .extend(self.demanded(part).map(|saw| (part.key.clone(), Action::Get(saw))));
+                            continue;
+                        }
+                        Change::Add(by) => {
+                            let add = Action::Add { by, gave: sums.next().copied() };
+                            actions.push((part.key.clone(), add));
+                            continue;
+                        }
                     };
-                    Some((part.key.clone(), action))
-                };
-                parts.iter().filter_map(action).collect()
+                    let action = match (self.demanded(part), put) {
+                        (Some(saw), put) => Action::Swap { saw, put },
+                        (None, Some(value)) => Action::Put(value),
+                        (None, None) => Action::Delete,
+                    };
+                    actions.push((part.key.clone(), action));
+                }
+                actions
             }
             (other, _) => unreachable!("{other:?} is not a write of keys"),
         }
@@ -140,7 +149,8 @@ impl World {
     fn demanded(&self, part: &Part) -> Option<Option<Bytes>> {
         match part.condition.as_ref()? {
             Condition::Absent => Some(None),
-            Condition::Present => None,
+            // That the key is not newer is for `judges::versions`.
+            Condition::Present | Condition::NotNewerThan(_) => None,
             Condition::Value(value) => Some(Some(value.clone())),
             Condition::Revision(revision) => self.clients.keys.value(&part.key, *revision).map(Some),
         }
@@ -153,19 +163,13 @@ impl World {
             let row = value.map(|value| Row { value: value.clone(), revision: receipt.revision });
             self.clients.keys.saw(key, row.as_ref());
         };
-        match request {
-            Request::Put { key, value } => learn(key, Some(value)),
-            Request::Delete { key } => learn(key, None),
-            Request::Write { parts } => {
-                for part in parts {
-                    match &part.change {
-                        Change::Put(value) => learn(&part.key, Some(value)),
-                        Change::Delete => learn(&part.key, None),
-                        Change::Keep => {}
-                    }
-                }
+        let Request::Write { parts } = request else { return };
+        for part in parts {
+            match &part.change {
+                Change::Put(new) => learn(&part.key, Some(&new.value)),
+                Change::Delete { .. } => learn(&part.key, None),
+                Change::Add(_) | Change::Keep => {}
             }
-            _ => {}
         }
     }
 
@@ -194,13 +198,21 @@ impl World {
         let client = if by == Asker::Judge { LAST_READER } else { id };
         for (key, row) in read {
             self.clients.keys.saw(key, row.as_ref());
+            let value = row.as_ref().map(|row| &row.value);
+            if self.clients.keys.is_versioned(key) {
+                self.judges.versions.read(key, value, invoked_us, self.now_us);
+            }
+            if by == Asker::Judge {
+                let broken = self.judges.program_order.read_at_the_end(key, value);
+                self.find_all(broken.into_iter().collect());
+            }
             let action = Action::Get(row.as_ref().map(|row| row.value.clone()));
             let returned_us = Some(self.now_us);
             self.history.push(Operation { client, key: key.clone(), action, invoked_us, returned_us });
         }
     }
 
-    /// A list is a get of every key at one time: of those that it finds, and of those of its shard that it
+    /// A list is a get of every key at one time: of those that it finds, and of those of its shard and prefix that it
     /// doesn't. (That the gets are of one and the same time is for `judges::reads`.)
     fn remember_page(&mut self, id: u64, by: Asker, invoked_us: u64, floor: Index, scan: Scan, page: Page) {
         // Later pages are of the first one's index.
@@ -212,7 +224,9 @@ impl World {
             self.judges.reads.known(scan.shard, page.at);
         }
         if let (Some(next), Asker::Client(client)) = (page.next, by) {
-            let rest = Scan { at: Some(page.at), from: next, ..scan };
+            // What was too large for this page is asked for however large it is.
+            let bytes_max = if page.rows.is_empty() { u32::MAX } else { scan.bytes_max };
+            let rest = Scan { at: Some(page.at), from: next, bytes_max, ..scan };
             self.clients.next.insert(client, rest);
             return;
         }
@@ -221,7 +235,8 @@ impl World {
         }
         for key in self.clients.keys.all() {
             let found = page.rows.iter().find(|(found, _)| *found == key);
-            if found.is_none() && self.shard_of_key(&key) != Some(scan.shard) {
+            let is_listed = key.starts_with(&scan.prefix) && self.shard_of_key(&key) == Some(scan.shard);
+            if found.is_none() && !is_listed {
                 continue;
             }
             let action = Action::Get(found.map(|(_, row)| row.value.clone()));
@@ -234,7 +249,7 @@ impl World {
 /// The index that whoever hears this knows the shard to have come to.
 fn index_of(reply: &Reply) -> Option<Index> {
     match reply {
-        Reply::Written(receipt) | Reply::Counted { receipt, .. } => Some(receipt.index),
+        Reply::Written(receipt) => Some(receipt.index),
         Reply::NotMet { at, .. } => Some(*at),
         _ => None,
     }

@@ -1,84 +1,27 @@
-//! What clients ask for.
-//!
-//! Most keys are put, deleted, and written under conditions, each value unlike any other; some share a part in braces,
-//! so that several of them can be written and read at once; and a few are only raised, each time by another power of
-//! two.
-
-use std::collections::BTreeMap;
+//! What clients ask for, and how a trace says it.
 
 use bytes::Bytes;
 use ringfort_types::{
-    Change, Condition, Consistency, Part, Reply, Request, Revision, Row, Scan, ShardId, slot_of,
+    Change, Condition, Consistency, Copies, Durability, NewValue, Part, Receipt, Reply, Request, Row, Scan,
+    ShardId, Version, slot_of,
 };
 
+use crate::keys::GROUP_KEYS;
 use crate::world::World;
 
-/// Groups of keys with one part in braces, and the keys of each.
-const GROUPS: usize = 2;
-const GROUP_KEYS: usize = 3;
-const COUNTERS: usize = 3;
-/// An i64 has no more powers of two.
-const RAISES_MAX: u32 = 62;
-
-/// The keys of a run, and what clients have come to know of them.
-#[derive(Debug)]
-pub(crate) struct Keys {
-    plain: Vec<Bytes>,
-    groups: Vec<Vec<Bytes>>,
-    /// Each with how often it was raised.
-    counters: Vec<(Bytes, u32)>,
-    /// What a key was when somebody last heard of it.
-    seen: BTreeMap<Bytes, Option<Row>>,
-    /// The value that a key had at a revision.
-    values: BTreeMap<(Bytes, Revision), Bytes>,
-}
-
-impl Keys {
-    pub(crate) fn new(plain: usize) -> Keys {
-        let group = |group| (0..GROUP_KEYS).map(|n| Bytes::from(format!("key{{t{group}}}{n}"))).collect();
-        Keys {
-            plain: (0..plain).map(|n| Bytes::from(format!("key{n}"))).collect(),
-            groups: (0..GROUPS).map(group).collect(),
-            counters: (0..COUNTERS).map(|n| (Bytes::from(format!("keys{n}")), 0)).collect(),
-            seen: BTreeMap::new(),
-            values: BTreeMap::new(),
-        }
-    }
-
-    /// All of them.
-    pub(crate) fn all(&self) -> Vec<Bytes> {
-        let counters = self.counters.iter().map(|(key, _)| key);
-        self.plain.iter().chain(self.groups.iter().flatten()).chain(counters).cloned().collect()
-    }
-
-    /// Those that may have any value.
-    pub(crate) fn settable(&self) -> impl Iterator<Item = &Bytes> {
-        self.plain.iter().chain(self.groups.iter().flatten())
-    }
-
-    /// Somebody has seen what a key is.
-    pub(crate) fn saw(&mut self, key: &Bytes, row: Option<&Row>) {
-        if let Some(row) = row {
-            self.values.insert((key.clone(), row.revision), row.value.clone());
-        }
-        self.seen.insert(key.clone(), row.cloned());
-    }
-
-    /// The value that a key had at this revision, if anybody has seen that.
-    pub(crate) fn value(&self, key: &Bytes, revision: Revision) -> Option<Bytes> {
-        self.values.get(&(key.clone(), revision)).cloned()
-    }
-}
+/// How far behind the newest version a late write may be.
+const VERSIONS_LATE: u64 = 5;
 
 impl World {
     /// What a client does next, if it has nothing to go on with.
     pub(crate) fn draw(&mut self, client: usize) -> Request {
         let key = self.draw_key();
         match self.random.below(100) {
-            0..24 => Request::Put { key, value: self.draw_value(client) },
-            24..30 => Request::Delete { key },
-            30..44 => self.draw_write(client),
-            44..52 => self.draw_increment(),
+            0..20 => Request::put(key, self.draw_value(client)),
+            20..25 => Request::delete(key),
+            25..37 => self.draw_write(client),
+            37..45 => self.draw_sum(client),
+            45..52 => self.draw_versioned(client),
             52..58 => Request::Get { key, consistency: Consistency::Stale },
             58..65 => Request::Scan(self.list(&key)),
             65..74 => self.draw_many(),
@@ -90,12 +33,20 @@ impl World {
         }
     }
 
+    /// How many copies a write is to have before it is acknowledged, and how long it waits for those beyond a majority.
+    pub(crate) fn draw_durability(&mut self, replicas: u64) -> Durability {
+        if self.random.chance(50) {
+            return Copies::AtLeast(self.random.between(2, replicas) as u32).into();
+        }
+        Durability { copies: Copies::All, patience_ms: self.random.pick(&[0, 50, 500, 2_000]) }
+    }
+
     /// How a read is asked for that has to see everything before it.
     pub(crate) fn draw_fresh(&mut self) -> Consistency {
         if self.random.chance(40) { Consistency::Lease } else { Consistency::Linearizable }
     }
 
-    /// A key that is not a counter.
+    /// A key that may have any value.
     fn draw_key(&mut self) -> Bytes {
         if self.random.chance(20) {
             let group = self.draw_group();
@@ -106,11 +57,12 @@ impl World {
     }
 
     fn draw_group(&mut self) -> Vec<Bytes> {
-        self.clients.keys.groups[self.random.below(GROUPS as u64) as usize].clone()
+        let luck = self.random.next();
+        self.clients.keys.group(luck).to_vec()
     }
 
     /// Unlike any other, and now and then large.
-    fn draw_value(&mut self, client: usize) -> Bytes {
+    pub(crate) fn draw_value(&mut self, client: usize) -> Bytes {
         let mut value = format!("c{client}-{}", self.clients.next_value()).into_bytes();
         if self.random.chance(5) {
             value.resize(self.random.between(1_000, 20_000) as usize, b'.');
@@ -139,16 +91,16 @@ impl World {
 
     fn draw_part(&mut self, client: usize, key: Bytes, condition: Option<Condition>) -> Part {
         let change = match self.random.below(100) {
-            0..20 => Change::Delete,
+            0..20 => Change::DELETE,
             20..35 if condition.is_some() => Change::Keep,
-            _ => Change::Put(self.draw_value(client)),
+            _ => Change::put(self.draw_value(client)),
         };
         Part { key, condition, change }
     }
 
     /// Often one that is met: what somebody has seen last.
     fn draw_condition(&mut self, key: &Bytes) -> Condition {
-        let seen = self.clients.keys.seen.get(key).cloned().flatten();
+        let seen = self.clients.keys.seen(key);
         match (seen, self.random.below(100)) {
             (Some(row), 0..40) => Condition::Value(row.value),
             (Some(row), 40..80) => Condition::Revision(row.revision),
@@ -157,15 +109,42 @@ impl World {
         }
     }
 
-    fn draw_increment(&mut self) -> Request {
-        let at = self.random.below(COUNTERS as u64) as usize;
-        let (key, raises) = &mut self.clients.keys.counters[at];
-        let key = key.clone();
-        if *raises == RAISES_MAX {
-            return Request::Get { key, consistency: Consistency::Linearizable };
+    /// Raises one counter, or several at once, with something of another kind between them.
+    fn draw_sum(&mut self, client: usize) -> Request {
+        let counters = self.clients.keys.counters() as u64;
+        let first = self.random.below(counters);
+        let count = if self.random.chance(50) { 1 } else { self.random.between(2, counters) };
+        let mut parts = Vec::new();
+        for number in first..first + count {
+            let (key, by) = self.clients.keys.raise((number % counters) as usize);
+            let Some(by) = by else { return Request::Get { key, consistency: Consistency::Linearizable } };
+            parts.push(Part::new(key, Change::Add(by)));
         }
-        *raises += 1;
-        Request::Increment { key, by: 1 << (*raises - 1) }
+        if count > 1 && self.random.chance(40) {
+            let beside = self.clients.keys.group_of_counters().to_vec();
+            let key = beside[self.random.below(GROUP_KEYS as u64) as usize].clone();
+            let condition = if self.random.chance(50) { Some(self.draw_condition(&key)) } else { None };
+            let part = self.draw_part(client, key, condition);
+            parts.insert(1, part);
+        }
+        Request::Write { parts }
+    }
+
+    /// A put or delete in an order of the clients' own, of which many come late.
+    fn draw_versioned(&mut self, client: usize) -> Request {
+        let value = if self.random.chance(65) { Some(self.draw_value(client)) } else { None };
+        let (luck, late) = (self.random.next(), self.random.below(VERSIONS_LATE + 1));
+        let is_late = self.random.chance(50);
+        let (key, newest) = self.clients.keys.versioned(luck);
+        let number = if is_late { newest.saturating_sub(late).max(1) } else { *newest + 1 };
+        *newest = number.max(*newest);
+        let version = Some(Version(number));
+        let change = match value {
+            Some(value) => Change::Put(NewValue { value, version }),
+            None => Change::Delete { version },
+        };
+        let condition = Some(Condition::NotNewerThan(Version(number)));
+        Request::Write { parts: vec![Part { key, condition, change }] }
     }
 
     fn draw_many(&mut self) -> Request {
@@ -183,7 +162,7 @@ impl World {
             from: Bytes::new(),
             prefix: Bytes::from_static(b"key"),
             rows_max: self.random.pick(&[1, 2, 1_000]),
-            bytes_max: u32::MAX,
+            bytes_max: self.random.pick(&[u32::MAX, u32::MAX, 200, 5_000]),
             keys_only: false,
         }
     }
@@ -199,14 +178,13 @@ pub(crate) fn show(request: &Request) -> String {
         Request::GetMany { keys, consistency } => {
             format!("{consistency:?} get {}", keys.iter().map(text).collect::<Vec<_>>().join(", "))
         }
-        Request::Put { key, value } => format!("put {} {}", text(key), text(value)),
-        Request::Delete { key } => format!("delete {}", text(key)),
+        Request::Write { parts } if parts.len() == 1 => show_part(&parts[0]),
         Request::Write { parts } => {
             format!("write {}", parts.iter().map(show_part).collect::<Vec<_>>().join(", "))
         }
-        Request::Increment { key, by } => format!("raise {} by {by}", text(key)),
         Request::Scan(scan) => {
-            format!("list shard {} at {:?} from {:?}, {} rows", scan.shard, scan.at, scan.from, scan.rows_max)
+            let Scan { shard, at, from, rows_max, bytes_max, .. } = scan;
+            format!("list shard {shard} at {at:?} from {from:?}, {rows_max} rows, {bytes_max} bytes")
         }
         other => format!("{other:?}"),
     }
@@ -219,8 +197,9 @@ fn show_part(part: &Part) -> String {
         Some(other) => format!(" if {other:?}"),
     };
     match &part.change {
-        Change::Put(value) => format!("put {} {}{condition}", text(&part.key), text(value)),
-        Change::Delete => format!("delete {}{condition}", text(&part.key)),
+        Change::Put(new) => format!("put {} {}{condition}", text(&part.key), text(&new.value)),
+        Change::Delete { .. } => format!("delete {}{condition}", text(&part.key)),
+        Change::Add(by) => format!("raise {} by {by}{condition}", text(&part.key)),
         Change::Keep => format!("keep {}{condition}", text(&part.key)),
     }
 }
@@ -233,10 +212,8 @@ pub(crate) fn show_reply(reply: &Reply) -> String {
             format!("{} at {at}", rows.iter().map(row).collect::<Vec<_>>().join(", "))
         }
         Reply::Written(receipt) => {
-            format!("written in shard {} at {} by {}", receipt.shard, receipt.index, receipt.copies)
-        }
-        Reply::Counted { value, receipt } => {
-            format!("{value}, in shard {} at {}", receipt.shard, receipt.index)
+            let Receipt { shard, index, copies, lacking, sums, .. } = receipt;
+            format!("written in shard {shard} at {index} by {copies}, lacking {lacking:?}, sums {sums:?}")
         }
         Reply::NotMet { part, revision, at, .. } => format!("part {part} not met by {revision:?} at {at}"),
         Reply::Page(page) => format!("{} rows at {}, next {:?}", page.rows.len(), page.at, page.next),

@@ -39,6 +39,8 @@ impl World {
         self.read_everything();
         let broken = lost_writes::find(&self.history);
         self.find_all(broken);
+        let broken = self.judges.versions.find();
+        self.find_all(broken);
         if let Err(verdict) = linearizable::check(&self.history) {
             self.find("histories are linearizable", format_args!("{verdict}"));
         }
@@ -90,9 +92,7 @@ impl World {
 
     /// Every shard has a leader that takes a write.
     fn write_to_all(&mut self, keys: &[(ShardId, Bytes)], began_us: u64) {
-        let put = |(shard, key): &(ShardId, Bytes)| {
-            (0, Request::Put { key: key.clone(), value: Bytes::from(format!("after {shard}")) })
-        };
+        let put = |(shard, key): &(ShardId, Bytes)| (0, Request::put(key.clone(), format!("after {shard}")));
         let questions: Vec<Question> = keys.iter().map(put).collect();
         let answers = self.insist(&questions, began_us + HEALED_US_MAX);
         for ((shard, _), answer) in keys.iter().zip(answers) {

@@ -16,6 +16,7 @@ use crate::history::Operation;
 use crate::host::{Host, Work};
 use crate::judges::{Broken, Judges};
 use crate::network::Network;
+use crate::pipes::Pipe;
 use crate::plan::Strike;
 use crate::random::Random;
 use crate::sessions::Sessions;
@@ -83,6 +84,10 @@ pub(crate) enum Next {
     Act {
         client: usize,
     },
+    /// A connection asks for several things.
+    Pipe {
+        pipe: usize,
+    },
     /// Passers-by write these keys through others and read them here, as often as this, one after the other.
     Poke {
         host: usize,
@@ -142,6 +147,7 @@ pub(crate) struct World {
     pub(crate) network: Network,
     pub(crate) clients: Clients,
     pub(crate) sessions: Sessions,
+    pub(crate) pipes: Vec<Pipe>,
     pub(crate) history: Vec<Operation>,
     pub(crate) judges: Judges,
     pub(crate) trace: Trace,
@@ -188,6 +194,7 @@ impl World {
             network: Network::new(plan.nodes, plan.message_us_max),
             clients: Clients::new(&plan),
             sessions: Sessions::default(),
+            pipes: (0..plan.pipes).map(|_| Pipe::default()).collect(),
             trace: Trace::new(plan.keeps_trace),
             plan,
             now_us: 0,
@@ -217,10 +224,10 @@ impl World {
 
     /// Processes and clients begin, each a little later than the one before.
     pub(crate) fn begin(&mut self) {
-        let Plan { seed, nodes, replicas, shards, clients, keys, .. } = self.plan;
+        let Plan { seed, nodes, replicas, shards, clients, pipes, keys, .. } = self.plan;
         let (sync_us_max, message_us_max) = (self.plan.sync_us_max, self.plan.message_us_max);
         self.log(format_args!(
-            "seed {seed}: {nodes} nodes, {shards} shards of {replicas} replicas, {clients} clients, {keys} keys, syncs up to {sync_us_max} us, \
+            "seed {seed}: {nodes} nodes, {shards} shards of {replicas} replicas, {clients} clients, {pipes} connections, {keys} keys, syncs up to {sync_us_max} us, \
              messages up to {message_us_max} us"
         ));
         for host in 0..self.hosts.len() {
@@ -230,6 +237,10 @@ impl World {
         for client in 0..self.plan.clients {
             let after_us = self.random.between(500_000, 3_000_000);
             self.schedule(after_us, Next::Act { client });
+        }
+        for pipe in 0..self.plan.pipes {
+            let after_us = self.random.between(500_000, 3_000_000);
+            self.schedule(after_us, Next::Pipe { pipe });
         }
         self.schedule(1_000_000, Next::Look);
     }
@@ -273,6 +284,7 @@ impl World {
             }
             Next::Step(step) => self.go_on_with(*step),
             Next::Act { client } => self.act(client),
+            Next::Pipe { pipe } => self.act_in_pipe(pipe),
             Next::Poke { host, keys, left } => self.poke(host, keys, left),
             Next::Answer { id, reply } => self.hear_answer(id, *reply),
             Next::GiveUp { id } => self.give_up(id),

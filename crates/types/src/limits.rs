@@ -56,8 +56,10 @@ pub const READ_ROUNDS_MAX: usize = 1;
 pub const PEER_OUTBOX_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Most messages in one frame between nodes.
 pub const PEER_FRAME_MESSAGES_MAX: usize = 64 * 1024;
-/// Bytes of rows in one page of a scan.
+/// Bytes of rows in one page of a scan (its first row may be larger by itself, as far as whoever asks has room for it).
 pub const SCAN_PAGE_BYTES: usize = 64 * 1024;
+/// Most rows that one page of a scan looks at, tombstones among them: where many keys were deleted, a page may end early.
+pub const SCAN_PAGE_LOOKS_MAX: usize = 4 * 1024;
 /// Bytes of the smallest page of a list, however many lists are open.
 pub const PAGE_BYTES_MIN: usize = 512;
 /// Bytes of pages that one list may hold, over all shards.

@@ -47,7 +47,8 @@ pub struct Page {
     pub at: Index,
     /// In key order.
     pub rows: Vec<(Bytes, Row)>,
-    /// Where the next page begins; `None` when this is the last.
+    /// Where the next page begins; `None` when this is the last. A page that is not the last may be short, or empty: where
+    /// its first row is larger than what was asked for, or many keys were deleted.
     pub next: Option<Bytes>,
 }
 

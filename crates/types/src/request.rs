@@ -67,7 +67,8 @@ pub struct Scan {
     pub prefix: Bytes,
     /// At most so many rows in this page.
     pub rows_max: u32,
-    /// At most so many bytes of keys and values in this page, but at least one row.
+    /// At most so many bytes of keys and values in this page: where its first row is larger, it is empty, and the next one
+    /// begins with that row. `u32::MAX` for a page that holds a row however large that is, if there is one.
     pub bytes_max: u32,
     /// Leave the values out.
     pub keys_only: bool,

@@ -1,9 +1,13 @@
 //! Acknowledged means synced on a majority (DESIGN §4; Raft, 5.3), in its log or in the table that took the place of
-//! the beginning of its log; and a receipt names no more copies than there are.
+//! the beginning of its log; and a receipt names no more copies than there are, and of the other replicas those that were
+//! not known to have one.
 
-use ringfort_types::Receipt;
+use std::collections::BTreeSet;
+
+use ringfort_types::{NodeId, Receipt};
 
 use super::{Broken, Logs, broken};
+use crate::network::node;
 
 const NAME: &str = "what is acknowledged is synced on a majority";
 
@@ -19,8 +23,15 @@ pub(crate) fn given(logs: &Logs, hosts: &[usize], receipt: &Receipt) -> Option<B
             hosts.len()
         ));
     }
-    ((receipt.copies as usize) < majority || receipt.copies as usize > copies)
-        .then(|| broken!(NAME, "{receipt:?} speaks of {} copies; there are {copies}", receipt.copies))
+    if (receipt.copies as usize) < majority || receipt.copies as usize > copies {
+        return Some(broken!(NAME, "{receipt:?} speaks of {} copies; there are {copies}", receipt.copies));
+    }
+    let nodes: BTreeSet<NodeId> = hosts.iter().map(|host| node(*host)).collect();
+    let lacking: BTreeSet<NodeId> = receipt.lacking.iter().copied().collect();
+    let is_wrong = lacking.len() != receipt.lacking.len()
+        || !lacking.is_subset(&nodes)
+        || !lacking.is_empty() && lacking.len() + receipt.copies as usize != hosts.len();
+    is_wrong.then(|| broken!(NAME, "{receipt:?} does not name those of {nodes:?} that lack a copy"))
 }
 
 #[cfg(test)]
@@ -45,6 +56,7 @@ mod tests {
             index: Index(1),
             revision: Revision(1),
             copies,
+            ..Receipt::default()
         };
         logs.synced(0, &record);
         assert!(given(&logs, &[0, 1, 2], &receipt(2)).is_some());
@@ -52,5 +64,13 @@ mod tests {
         assert_eq!(given(&logs, &[0, 1, 2], &receipt(2)), None);
         assert!(given(&logs, &[0, 1, 2], &receipt(3)).is_some());
         assert!(given(&logs, &[0, 1, 2], &receipt(1)).is_some());
+        let lacking = |nodes: &[u64]| {
+            let lacking = nodes.iter().map(|node| NodeId(*node)).collect();
+            given(&logs, &[0, 1, 2], &Receipt { lacking, ..receipt(2) })
+        };
+        assert_eq!(lacking(&[2]), None);
+        for wrong in [&[4][..], &[2, 2], &[1, 2]] {
+            assert!(lacking(wrong).is_some(), "{wrong:?}");
+        }
     }
 }

@@ -25,10 +25,13 @@ pub(crate) mod lost_writes;
 mod once;
 mod one_leader;
 mod one_vote;
+pub(crate) mod program_order;
 pub(crate) mod reads;
 mod receipts;
+pub(crate) mod rejected;
 pub(crate) mod replay;
 mod synced_first;
+pub(crate) mod versions;
 pub(crate) mod whole_snapshots;
 
 pub(crate) use logs::Logs;
@@ -81,7 +84,10 @@ pub(crate) struct Judges {
     pub(crate) digests: digests::Digests,
     pub(crate) receipts: receipts::Receipts,
     pub(crate) once: once::Once,
+    pub(crate) program_order: program_order::ProgramOrder,
     pub(crate) reads: reads::Reads,
+    pub(crate) rejected: rejected::Rejected,
+    pub(crate) versions: versions::Versions,
     pub(crate) whole_snapshots: whole_snapshots::WholeSnapshots,
 }
 
@@ -165,7 +171,11 @@ impl Judges {
         broken.extend(self.apply_order.applied(host, shard, entry.index));
         let term = self.logs.replica(host, shard).written_state.term;
         match self.committed.applied(host, shard, entry, term) {
-            Ok(true) => self.reads.committed(shard, entry),
+            Ok(true) => {
+                for stamp in self.reads.committed(shard, entry) {
+                    broken.extend(self.rejected.done(&stamp));
+                }
+            }
             Ok(false) => {}
             Err(other) => broken.push(other),
         }

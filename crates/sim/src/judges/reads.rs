@@ -9,9 +9,9 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use ringfort_types::{HybridClock, Index, LogEntry, Page, Reply, Revision, Row, Scan, ShardId};
+use ringfort_types::{HybridClock, Index, LogEntry, Page, Reply, Revision, Row, Scan, ShardId, Stamp};
 
-use super::replay::{Replay, Version, bare};
+use super::replay::{Found, Replay, bare};
 use super::{Broken, broken};
 
 const NAME: &str = "a read is the shard at one index, and not an old one";
@@ -24,13 +24,13 @@ struct History {
     replay: Replay,
     /// What each entry's commands must be answered, and the clock after it.
     entries: BTreeMap<Index, (Vec<Reply>, HybridClock)>,
-    keys: BTreeMap<Bytes, Vec<(Index, Version)>>,
+    keys: BTreeMap<Bytes, Vec<(Index, Found)>>,
     /// The highest index that a client knows to be there.
     known: Index,
 }
 
 impl History {
-    fn at(&self, key: &Bytes, index: Index) -> Version {
+    fn at(&self, key: &Bytes, index: Index) -> Found {
         let versions = self.keys.get(key)?;
         let after = versions.partition_point(|(set, _)| *set <= index);
         versions[..after].last()?.1.clone()
@@ -43,8 +43,9 @@ pub(crate) struct Reads {
 }
 
 impl Reads {
-    /// An entry has been applied for the first time anywhere. They come in order.
-    pub(crate) fn committed(&mut self, shard: ShardId, entry: &LogEntry) {
+    /// An entry has been applied for the first time anywhere. They come in order. The stamps of those of its commands that
+    /// have changed something.
+    pub(crate) fn committed(&mut self, shard: ShardId, entry: &LogEntry) -> Vec<Stamp> {
         let history = self.shards.entry(shard).or_default();
         history.applied = entry.index;
         let (replies, changes) = history.replay.apply(shard, entry);
@@ -52,6 +53,7 @@ impl Reads {
         for (key, version) in changes {
             history.keys.entry(key).or_default().push((entry.index, version));
         }
+        history.replay.take_done()
     }
 
     /// A replica has applied an entry, and would tell this to those who wait for its commands.
@@ -128,6 +130,9 @@ impl Reads {
         if let Some(old) = early(history, shard, page.at, floor) {
             return Some(old);
         }
+        if let Some(what) = ends_badly(scan, page) {
+            return Some(broken!(NAME, "a page of shard {shard} {what}: {scan:?}, next {:?}", page.next));
+        }
         if scan.at.is_some_and(|at| at != page.at) {
             return Some(broken!(
                 NAME,
@@ -159,6 +164,21 @@ impl Reads {
     }
 }
 
+/// Why whoever goes on with what a page says would not come to an end.
+fn ends_badly(scan: &Scan, page: &Page) -> Option<&'static str> {
+    if page.rows.len() > scan.rows_max as usize {
+        return Some("has more rows than were asked for");
+    }
+    let next = page.next.as_ref()?;
+    if *next < scan.from {
+        return Some("goes back");
+    }
+    (page.rows.is_empty()
+        && scan.bytes_max == u32::MAX
+        && *next <= scan.from.clone().max(scan.prefix.clone()))
+    .then_some("does not go on")
+}
+
 fn early(history: &History, shard: ShardId, at: Index, floor: Index) -> Option<Broken> {
     if at > history.applied {
         return Some(broken!(
@@ -186,21 +206,16 @@ fn show(version: Option<&(Bytes, Revision)>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use ringfort_types::{Change, Command, Condition, Entry, EntryKind, Part, Receipt, Stamp, Stamped, Term};
+    use ringfort_types::{Change, Command, Condition, Entry, EntryKind, Part, Receipt, Stamped, Term};
 
     use super::*;
 
     fn reads() -> Reads {
         let mut reads = Reads::default();
-        let put = |key: &'static str, value: &'static str| Command::Put {
-            key: Bytes::from_static(key.as_bytes()),
-            value: Bytes::from_static(value.as_bytes()),
-        };
-        let entries = [
-            vec![put("a", "1"), put("b", "1")],
-            vec![put("a", "2")],
-            vec![Command::Delete { key: Bytes::from_static(b"b") }],
-        ];
+        let change = |key: &'static str, change| Command::Write { parts: vec![Part::new(key, change)] };
+        let put = |key, value: &'static str| change(key, Change::put(value));
+        let entries =
+            [vec![put("a", "1"), put("b", "1")], vec![put("a", "2")], vec![change("b", Change::DELETE)]];
         for (index, commands) in (1..).zip(entries) {
             let commands = commands.into_iter().map(Into::into).collect();
             commit(&mut reads, index, commands);
@@ -220,12 +235,12 @@ mod tests {
         let stamp = Stamp { client: 1, sequence: 1, prev: 0, floor: 0, opened: HybridClock(0) };
         let add = Stamped {
             stamp: Some(stamp),
-            command: Command::Increment { key: Bytes::from_static(b"n"), by: 2 },
+            command: Command::Write { parts: vec![Part::new("n", Change::Add(2))] },
         };
         let part = Part {
             key: Bytes::from_static(b"n"),
             condition: Some(Condition::Absent),
-            change: Change::Put(Bytes::from_static(b"x")),
+            change: Change::put("x"),
         };
         commit(&mut reads, 4, vec![add.clone(), add, Command::Write { parts: vec![part] }.into()]);
         let receipt = |revision| Receipt {
@@ -234,8 +249,9 @@ mod tests {
             index: Index(4),
             revision: Revision(revision),
             copies: 3,
+            ..Receipt::default()
         };
-        let counted = |value| Reply::Counted { value, receipt: receipt(5) };
+        let counted = |sum| Reply::Written(Receipt { sums: vec![sum], ..receipt(5) });
         let not_met =
             |revision| Reply::NotMet { part: 0, key: Bytes::from_static(b"n"), revision, at: Index(4) };
         let replied = |replies: &[Reply]| reads.replied(0, ShardId(1), Index(4), replies).is_none();
@@ -295,5 +311,29 @@ mod tests {
         assert!(!listed(2, &[("a", row("2", 3))], None), "b is missing");
         assert!(!listed(1, &[("a", row("2", 3)), ("b", row("1", 2))], None), "of two indexes");
         assert!(!listed(3, &[("a", row("2", 3)), ("b", row("1", 2))], None), "b was deleted");
+    }
+
+    #[test]
+    fn an_empty_page_must_go_on() {
+        let reads = reads();
+        let listed = |from: &'static str, bytes_max, next: &'static str| {
+            let scan = Scan {
+                shard: ShardId(1),
+                at: None,
+                from: Bytes::from_static(from.as_bytes()),
+                prefix: Bytes::new(),
+                rows_max: 10,
+                bytes_max,
+                keys_only: false,
+            };
+            let next = Some(Bytes::from_static(next.as_bytes()));
+            let page = Page { at: Index(2), rows: Vec::new(), next };
+            reads.listed(ShardId(1), &scan, &page, Index(0)).is_none()
+        };
+        assert!(listed("", 1, "a") && listed("a", 1, "a"), "a is too large for it");
+        assert!(!listed("a", u32::MAX, "a"), "there was room for it");
+        assert!(!listed("b", 1, "a"), "backwards");
+        assert!(!listed("", 1, "b"), "over a");
+        assert!(listed("c", u32::MAX, "d"), "much was deleted there");
     }
 }

@@ -45,7 +45,7 @@ mod tests {
         let mut give = |index, revision| {
             let (shard, term) = (ShardId(1), Term(1));
             let (index, revision) = (Index(index), Revision(revision));
-            judge.given(&Receipt { shard, term, index, revision, copies: 2 }).is_empty()
+            judge.given(&Receipt { shard, term, index, revision, ..Receipt::default() }).is_empty()
         };
         assert!(give(5, 7) && give(5, 8) && give(9, 10) && give(7, 9));
         assert!(!give(9, 10));

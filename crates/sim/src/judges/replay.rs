@@ -5,21 +5,24 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use ringfort_types::limits::TOMBSTONE_MS;
 use ringfort_types::{
-    Change, Code, Command, Condition, Entry, Failure, HybridClock, Index, LogEntry, Receipt, Reply, Revision,
-    ShardId, Stamp, Stamped, Term,
+    Change, Code, Command, Condition, Entry, Failure, HybridClock, Index, LogEntry, Part, Receipt, Reply,
+    Revision, ShardId, Stamp, Stamped, Term, Version,
 };
 
 use crate::sessions::LIMITS;
 
 /// A value, and the revision that set it; `None` if the key is not there.
-pub(crate) type Version = Option<(Bytes, Revision)>;
+pub(crate) type Found = Option<(Bytes, Revision)>;
 
 /// One shard.
 #[derive(Debug, Default)]
 pub(crate) struct Replay {
     shard: ShardId,
     rows: BTreeMap<Bytes, (Bytes, Revision)>,
+    /// Where callers have put keys in orders of their own, those that were deleted too.
+    versions: BTreeMap<Bytes, Place>,
     revision: Revision,
     pub(crate) clock: HybridClock,
     /// The longest unused first.
@@ -29,7 +32,17 @@ pub(crate) struct Replay {
     term: Term,
     index: Index,
     /// What it has changed so far, in order.
-    changes: Vec<(Bytes, Version)>,
+    changes: Vec<(Bytes, Found)>,
+    /// The stamps of commands that have changed something.
+    done: Vec<Stamp>,
+}
+
+/// A key's place in its caller's order.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    version: Version,
+    /// Until when it counts, in milliseconds, if the key was deleted.
+    until_ms: Option<u64>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -43,7 +56,7 @@ struct Session {
 
 impl Replay {
     /// Applies the next entry: what its commands must be answered, and what it changes.
-    pub(crate) fn apply(&mut self, shard: ShardId, entry: &LogEntry) -> (Vec<Reply>, Vec<(Bytes, Version)>) {
+    pub(crate) fn apply(&mut self, shard: ShardId, entry: &LogEntry) -> (Vec<Reply>, Vec<(Bytes, Found)>) {
         (self.shard, self.term, self.index) = (shard, entry.term, entry.index);
         let Ok(Entry { clock, commands }) = Entry::decode(entry.payload.clone()) else {
             return (Vec::new(), Vec::new());
@@ -51,6 +64,11 @@ impl Replay {
         self.clock = clock;
         let replies = commands.iter().map(|stamped| self.execute(stamped)).collect();
         (replies, std::mem::take(&mut self.changes))
+    }
+
+    /// The stamps of the commands of the last entry that have changed something.
+    pub(crate) fn take_done(&mut self) -> Vec<Stamp> {
+        std::mem::take(&mut self.done)
     }
 
     fn execute(&mut self, stamped: &Stamped) -> Reply {
@@ -79,6 +97,9 @@ impl Replay {
         session.used_at = self.clock;
         let reply = told.unwrap_or_else(|| {
             let reply = self.run(&stamped.command);
+            if matches!(reply, Reply::Written(_)) {
+                self.done.push(*stamp);
+            }
             session.last = sequence;
             session.told.push((sequence, reply.clone()));
             reply
@@ -95,62 +116,72 @@ impl Replay {
     }
 
     fn run(&mut self, command: &Command) -> Reply {
-        match command {
-            Command::Digest => {}
-            Command::Put { key, value } => self.set(vec![(key.clone(), Some(value.clone()))]),
-            Command::Delete { key } => self.set(vec![(key.clone(), None)]),
-            Command::Increment { key, by } => {
-                let before = match self.rows.get(key) {
-                    None => Some(0),
-                    Some((value, _)) => number(value).filter(|before| value == before.to_string().as_bytes()),
-                };
-                let Some(before) = before else { return failed(Code::FailedPrecondition) };
-                let Some(value) = before.checked_add(*by) else { return failed(Code::OutOfRange) };
-                self.set(vec![(key.clone(), Some(Bytes::from(value.to_string())))]);
-                return Reply::Counted { value, receipt: self.receipt() };
-            }
-            Command::Write { parts } => {
-                for (part, asked) in (0..).zip(parts) {
-                    let row = self.rows.get(&asked.key);
-                    let is_met = match &asked.condition {
-                        None => true,
-                        Some(Condition::Absent) => row.is_none(),
-                        Some(Condition::Present) => row.is_some(),
-                        Some(Condition::Revision(is)) => row.is_some_and(|(_, revision)| revision == is),
-                        Some(Condition::Value(is)) => row.is_some_and(|(value, _)| value == is),
-                    };
-                    if !is_met {
-                        let (key, revision) = (asked.key.clone(), row.map(|(_, revision)| *revision));
-                        return Reply::NotMet { part, key, revision, at: self.index };
-                    }
-                }
-                let change = |part: &ringfort_types::Part| match &part.change {
-                    Change::Put(value) => Some((part.key.clone(), Some(value.clone()))),
-                    Change::Delete => Some((part.key.clone(), None)),
-                    Change::Keep => None,
-                };
-                self.set(parts.iter().filter_map(change).collect());
+        let Command::Write { parts } = command else { return Reply::Written(self.receipt(Vec::new())) };
+        for (part, asked) in (0..).zip(parts) {
+            if !self.is_met(asked) {
+                let revision = self.rows.get(&asked.key).map(|(_, revision)| *revision);
+                return Reply::NotMet { part, key: asked.key.clone(), revision, at: self.index };
             }
         }
-        Reply::Written(self.receipt())
+        let mut sums = Vec::new();
+        for part in parts {
+            let Change::Add(by) = part.change else { continue };
+            let before = match self.rows.get(&part.key) {
+                None => Some(0),
+                Some((value, _)) => number(value).filter(|before| value == before.to_string().as_bytes()),
+            };
+            let Some(before) = before else { return failed(Code::FailedPrecondition) };
+            let Some(sum) = before.checked_add(by) else { return failed(Code::OutOfRange) };
+            sums.push(sum);
+        }
+        self.revision.0 += u64::from(parts.iter().any(|part| part.change != Change::Keep));
+        let mut left = sums.iter();
+        for Part { key, change, .. } in parts {
+            let (value, version) = match change {
+                Change::Keep => continue,
+                Change::Put(new) => (Some(new.value.clone()), new.version),
+                Change::Delete { version } => (None, *version),
+                Change::Add(_) => (left.next().map(|sum| Bytes::from(sum.to_string())), None),
+            };
+            self.set(key, value, version);
+        }
+        Reply::Written(self.receipt(sums))
     }
 
-    fn set(&mut self, changes: Vec<(Bytes, Option<Bytes>)>) {
-        self.revision.0 += u64::from(!changes.is_empty());
-        for (key, value) in changes {
-            let version = value.map(|value| (value, self.revision));
-            match &version {
-                Some(version) => self.rows.insert(key.clone(), version.clone()),
-                None => self.rows.remove(&key),
-            };
-            self.changes.push((key, version));
+    fn is_met(&self, part: &Part) -> bool {
+        let row = self.rows.get(&part.key);
+        match &part.condition {
+            None => true,
+            Some(Condition::Absent) => row.is_none(),
+            Some(Condition::Present) => row.is_some(),
+            Some(Condition::Revision(is)) => row.is_some_and(|(_, revision)| revision == is),
+            Some(Condition::Value(is)) => row.is_some_and(|(value, _)| value == is),
+            Some(Condition::NotNewerThan(asked)) => {
+                let place = self.versions.get(&part.key);
+                let counts = |place: &&Place| place.until_ms.is_none_or(|until| self.clock.wall_ms() < until);
+                place.filter(counts).is_none_or(|place| place.version <= *asked)
+            }
         }
+    }
+
+    fn set(&mut self, key: &Bytes, value: Option<Bytes>, version: Option<Version>) {
+        let until_ms = value.is_none().then(|| self.clock.wall_ms() + TOMBSTONE_MS);
+        match version {
+            Some(version) => self.versions.insert(key.clone(), Place { version, until_ms }),
+            None => self.versions.remove(key),
+        };
+        let found = value.map(|value| (value, self.revision));
+        match &found {
+            Some(found) => self.rows.insert(key.clone(), found.clone()),
+            None => self.rows.remove(key),
+        };
+        self.changes.push((key.clone(), found));
     }
 
     /// Without the number of copies, which is not the shard's to say.
-    fn receipt(&self) -> Receipt {
+    fn receipt(&self, sums: Vec<i64>) -> Receipt {
         let (shard, term, index, revision) = (self.shard, self.term, self.index, self.revision);
-        Receipt { shard, term, index, revision, copies: 0 }
+        Receipt { shard, term, index, revision, sums, ..Receipt::default() }
     }
 }
 
@@ -163,13 +194,10 @@ pub(crate) fn number(text: &[u8]) -> Option<i64> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-/// A reply without what two tellings of it may differ in: how many copies there were, and how a failure is put.
+/// A reply without what two tellings of it may differ in: how many copies there were and who lacks one, and how a failure is put.
 pub(crate) fn bare(reply: &Reply) -> Reply {
     match reply.clone() {
-        Reply::Written(receipt) => Reply::Written(Receipt { copies: 0, ..receipt }),
-        Reply::Counted { value, receipt } => {
-            Reply::Counted { value, receipt: Receipt { copies: 0, ..receipt } }
-        }
+        Reply::Written(receipt) => Reply::Written(Receipt { copies: 0, lacking: Vec::new(), ..receipt }),
         Reply::Failed(failure) => Reply::Failed(Failure { message: String::new(), ..failure }),
         other => other,
     }

@@ -1,0 +1,245 @@
+//! What one connection asks for takes effect in the order in which it asks: a read sees the last write before it, and of
+//! two acknowledged writes the later one's value stays, whoever leads meanwhile (`ringfort_node::order`).
+//!
+//! Judged by what the client hears, key by key. A key is written by one client only, which counts its calls. So in their
+//! order, a read must see the last acknowledged write before it, or one whose outcome is unknown: that one may take effect
+//! at any time, but once, and then it is the last.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use ringfort_types::{Change, Outcome, Reply, Request};
+
+use super::{Broken, broken};
+
+const NAME: &str = "the calls of a connection take effect in their order";
+
+/// What a call does to a key.
+#[derive(Clone, Debug)]
+enum Does {
+    Write(Option<Bytes>),
+    Read,
+}
+
+/// What its client has come to know of it.
+#[derive(Clone, Debug)]
+enum Told {
+    Done,
+    Saw(Option<Bytes>),
+    MayBeDone,
+    /// It was not done, or tells nothing.
+    Nothing,
+}
+
+#[derive(Debug)]
+struct Step {
+    call: u64,
+    does: Does,
+    told: Option<Told>,
+}
+
+#[derive(Debug, Default)]
+struct Key {
+    /// What the last acknowledged write, or one that was seen since, has left.
+    last: Option<Bytes>,
+    /// What writes of unknown outcome may leave.
+    in_doubt: Vec<Option<Bytes>>,
+    /// From the first call that is not answered on.
+    steps: VecDeque<Step>,
+}
+
+/// Of all connections.
+#[derive(Debug, Default)]
+pub(crate) struct ProgramOrder {
+    calls: u64,
+    requests: BTreeMap<u64, Request>,
+    keys: BTreeMap<Bytes, Key>,
+}
+
+impl ProgramOrder {
+    /// A client asks for all of this, in this order. The number of the first.
+    pub(crate) fn asked(&mut self, requests: &[Request]) -> u64 {
+        let first = self.calls;
+        for request in requests {
+            for (key, does) in self.steps(request) {
+                let step = Step { call: self.calls, does, told: None };
+                self.keys.entry(key).or_default().steps.push_back(step);
+            }
+            self.requests.insert(self.calls, request.clone());
+            self.calls += 1;
+        }
+        first
+    }
+
+    /// What a request does to each key. A list is of keys that have been written before.
+    fn steps(&self, request: &Request) -> Vec<(Bytes, Does)> {
+        match request {
+            Request::Write { parts } => {
+                let writes = parts.iter().filter_map(|part| match &part.change {
+                    Change::Put(new) => Some((part.key.clone(), Does::Write(Some(new.value.clone())))),
+                    Change::Delete { .. } => Some((part.key.clone(), Does::Write(None))),
+                    _ => None,
+                });
+                writes.collect()
+            }
+            Request::Scan(scan) => {
+                let of_scan = self.keys.keys().filter(|key| key.starts_with(&scan.prefix));
+                of_scan.map(|key| (key.clone(), Does::Read)).collect()
+            }
+            other => other.keys().map(|key| (key.clone(), Does::Read)).collect(),
+        }
+    }
+
+    /// What came of a call; `outcome` is that of a failure.
+    pub(crate) fn told(&mut self, call: u64, reply: Option<&Reply>, outcome: Outcome) -> Vec<Broken> {
+        let mut broken = Vec::new();
+        let Some(request) = self.requests.remove(&call) else { return broken };
+        for (key, state) in &mut self.keys {
+            let Some(step) = state.steps.iter_mut().find(|step| step.call == call) else { continue };
+            step.told = Some(match (&step.does, reply) {
+                (Does::Write(_), Some(Reply::Written(_))) => Told::Done,
+                (Does::Write(_), _) if outcome == Outcome::Unknown => Told::MayBeDone,
+                (Does::Read, Some(reply)) => seen(key, &request, reply),
+                _ => Told::Nothing,
+            });
+            broken.extend(state.go_on(key));
+        }
+        broken
+    }
+
+    /// Somebody reads a key when nobody writes any more.
+    pub(crate) fn read_at_the_end(&mut self, key: &Bytes, value: Option<&Bytes>) -> Option<Broken> {
+        self.keys.get_mut(key)?.saw(key, value.cloned(), "at the end")
+    }
+}
+
+impl Key {
+    /// Takes the calls that are answered and have none before them that is not.
+    fn go_on(&mut self, key: &Bytes) -> Vec<Broken> {
+        let mut broken = Vec::new();
+        while let Some(step) = self.steps.pop_front_if(|step| step.told.is_some()) {
+            match (step.does, step.told) {
+                (Does::Write(value), Some(Told::Done)) => self.last = value,
+                (Does::Write(value), Some(Told::MayBeDone)) => self.in_doubt.push(value),
+                (Does::Read, Some(Told::Saw(value))) => {
+                    broken.extend(self.saw(key, value, &format!("by call {}", step.call)));
+                }
+                _ => {}
+            }
+        }
+        broken
+    }
+
+    fn saw(&mut self, key: &Bytes, value: Option<Bytes>, who: &str) -> Option<Broken> {
+        if value == self.last {
+            return None;
+        }
+        if let Some(at) = self.in_doubt.iter().position(|in_doubt| *in_doubt == value) {
+            self.in_doubt.swap_remove(at);
+            self.last = value;
+            return None;
+        }
+        let short = |value: &Option<Bytes>| value.as_ref().map(|value| value.slice(..value.len().min(24)));
+        Some(broken!(
+            NAME,
+            "{key:?} is read {who} as {:?}; the last write before it left {:?}, and {} are in doubt",
+            short(&value),
+            short(&self.last),
+            self.in_doubt.len()
+        ))
+    }
+}
+
+/// What a read tells of a key.
+fn seen(key: &Bytes, request: &Request, reply: &Reply) -> Told {
+    match reply {
+        Reply::Value { row, .. } => Told::Saw(row.as_ref().map(|row| row.value.clone())),
+        Reply::Values { rows, .. } => {
+            let row =
+                request.keys().zip(rows).find(|(asked, _)| *asked == key).and_then(|(_, row)| row.as_ref());
+            Told::Saw(row.map(|row| row.value.clone()))
+        }
+        Reply::Page(page) if page.next.is_none() => {
+            let row = page.rows.iter().find(|(found, _)| found == key);
+            Told::Saw(row.map(|(_, row)| row.value.clone()))
+        }
+        _ => Told::Nothing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ringfort_types::{Consistency, Index, Receipt, Revision, Row};
+
+    use super::*;
+
+    fn get() -> Request {
+        Request::Get { key: "k".into(), consistency: Consistency::Linearizable }
+    }
+
+    fn saw(value: Option<&'static str>) -> Reply {
+        let row = value.map(|value| Row { value: value.into(), revision: Revision(1) });
+        Reply::Value { row, at: Index(1), revision: Revision(1) }
+    }
+
+    fn written() -> Reply {
+        Reply::Written(Receipt::default())
+    }
+
+    /// Two puts and a get, told in this order of places; how many promises are broken.
+    fn judged(told: &[(u64, Option<Reply>)]) -> usize {
+        let mut judge = ProgramOrder::default();
+        let first = judge.asked(&[Request::put("k", "1"), Request::put("k", "2"), get()]);
+        let told = told
+            .iter()
+            .flat_map(|(place, reply)| judge.told(first + place, reply.as_ref(), Outcome::Unknown));
+        told.count()
+    }
+
+    #[test]
+    fn a_read_sees_the_last_write_before_it() {
+        let is = |value| [(0, Some(written())), (1, Some(written())), (2, Some(saw(value)))];
+        assert_eq!(judged(&is(Some("2"))), 0);
+        assert_eq!(judged(&is(Some("1"))), 1);
+        assert_eq!(judged(&is(None)), 1);
+        // Whatever is told first.
+        let [one, two, read] = is(Some("1"));
+        assert_eq!(judged(&[read, two, one]), 1);
+    }
+
+    #[test]
+    fn what_is_in_doubt_may_be_seen_once() {
+        let first_in_doubt = |value| [(0, None), (1, Some(written())), (2, Some(saw(value)))];
+        assert_eq!(judged(&first_in_doubt(Some("1"))), 0);
+        assert_eq!(judged(&first_in_doubt(Some("2"))), 0);
+        assert_eq!(judged(&first_in_doubt(None)), 1);
+
+        let mut judge = ProgramOrder::default();
+        judge.asked(&[Request::put("k", "1"), Request::put("k", "2"), get(), get(), get()]);
+        let mut told = |call, reply: Option<Reply>| judge.told(call, reply.as_ref(), Outcome::Unknown).len();
+        assert_eq!((told(0, None), told(1, Some(written())), told(2, Some(saw(Some("2"))))), (0, 0, 0));
+        assert_eq!(told(3, Some(saw(Some("1")))), 0, "it came late");
+        assert_eq!(told(4, Some(saw(Some("2")))), 1, "and has taken its place");
+        assert_eq!(judge.read_at_the_end(&"k".into(), Some(&"1".into())), None);
+        assert!(judge.read_at_the_end(&"k".into(), None).is_some());
+    }
+
+    #[test]
+    fn what_is_rejected_is_not_seen() {
+        let mut judge = ProgramOrder::default();
+        judge.asked(&[Request::put("k", "1"), get()]);
+        assert!(judge.told(0, None, Outcome::Rejected).is_empty());
+        assert_eq!(judge.told(1, Some(&saw(Some("1"))), Outcome::Unknown).len(), 1);
+    }
+
+    #[test]
+    fn of_two_acknowledged_writes_the_later_one_stays() {
+        let mut judge = ProgramOrder::default();
+        judge.asked(&[Request::put("k", "1"), Request::delete("k")]);
+        assert!(judge.told(1, Some(&written()), Outcome::Unknown).is_empty());
+        assert!(judge.told(0, Some(&written()), Outcome::Unknown).is_empty());
+        assert_eq!(judge.read_at_the_end(&"k".into(), None), None);
+        assert!(judge.read_at_the_end(&"k".into(), Some(&"1".into())).is_some());
+        assert_eq!(judge.read_at_the_end(&"of nobody".into(), Some(&"1".into())), None);
+    }
+}
