@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringfort_proto::session::carries;
-use ringfort_retry::{Session, Sessions, Tries, is_of_lost_session};
+use ringfort_retry::{Retry, Sessions};
 use ringfort_types::{Call, Code, Copies, Failure, Outcome, Reply, Request, Stamp};
 
 use crate::cluster::{Cluster, REFRESH, REFRESH_AGAIN};
@@ -49,44 +49,23 @@ impl Inner {
         let deadline = begun + self.options.timeout;
         let _room = self.room.admit(request.weight(), deadline).await?;
         let in_session = self.options.exactly_once && request.takes_stamp();
-        let mut tries = Tries::new(&request, in_session, begun, deadline);
+        let mut retry = Retry::new(&request, in_session, begun, deadline);
         let mut slow: Option<Arc<Link>> = None;
-        let mut session: Option<Session> = None;
         loop {
-            let stamp = if in_session {
-                self.stamp(&request, &mut session, &mut slow, deadline).await.map(Some)
-            } else {
-                Ok(None)
-            };
-            let told = match stamp {
-                Ok(stamp) => self.attempt(&request, stamp, copies, &mut slow, deadline).await,
+            let told = match self.number(&request, &mut retry, &mut slow, deadline).await {
+                Ok(()) => self.attempt(&request, retry.stamp(), copies, &mut slow, deadline).await,
                 Err(failure) => Err(failure),
             };
             let failure = match told {
                 Ok(reply) => {
                     self.cluster.refresh_if_older_at(REFRESH, begun);
-                    if let Some(session) = session {
-                        self.sessions.done(session);
-                    }
+                    retry.done(&self.sessions);
                     return Ok(reply);
                 }
                 Err(failure) => failure,
             };
             self.cluster.refresh_if_older(REFRESH_AGAIN);
-            if is_of_lost_session(&failure)
-                && let Some(session) = session.take()
-            {
-                self.sessions.forgotten(&session);
-            }
-            if let Err(end) = pause(&mut tries, failure).await {
-                // Of what ended otherwise nobody knows here whether the shard has counted it.
-                if tries.is_untouched()
-                    && let Some(session) = session
-                {
-                    self.sessions.unused(session);
-                }
-                return Err(end);
-            }
+            self.pause(&mut retry, failure).await?;
         }
     }
 
@@ -116,26 +95,32 @@ impl Inner {
         }
     }
 
-    /// The write's number, in the session that it has or in one that is idle or new.
-    async fn stamp(
+    /// Sees to it that a write has a session to be numbered in: an idle one, or a new one.
+    async fn number(
         &self,
         request: &Request,
-        session: &mut Option<Session>,
+        retry: &mut Retry,
         slow: &mut Option<Arc<Link>>,
         deadline: Instant,
-    ) -> Result<Stamp, Failure> {
-        if let Some(session) = session {
-            return Ok(session.stamp());
+    ) -> Result<(), Failure> {
+        if !retry.wants_session() {
+            return Ok(());
         }
         let shard = self.cluster.shard_of(request, deadline).await?;
-        let found = match self.sessions.take(shard)? {
-            Some(found) => found,
-            None => match self.attempt(&Request::OpenSession { shard }, None, 0, slow, deadline).await? {
-                Reply::Opened { clock } => self.sessions.open(shard, clock)?,
-                _ => return Err(odd()),
-            },
-        };
-        Ok(session.insert(found).stamp())
+        if retry.take_session(&self.sessions, shard)? {
+            return Ok(());
+        }
+        match self.attempt(&Request::OpenSession { shard }, None, 0, slow, deadline).await? {
+            Reply::Opened { clock } => retry.open_session(&self.sessions, shard, clock),
+            _ => Err(odd()),
+        }
+    }
+
+    /// Waits until it is time for another attempt, or says what came of the request.
+    pub(crate) async fn pause(&self, retry: &mut Retry, failure: Failure) -> Result<(), Failure> {
+        let next = retry.failed(&self.sessions, failure, Instant::now())?;
+        tokio::time::sleep_until(next.into()).await;
+        Ok(())
     }
 }
 
@@ -160,11 +145,4 @@ async fn ask(connection: &Connection, call: Call, deadline: Instant) -> Answer {
             .await
             .unwrap_or_else(|_| failed(Failure::unknown(Code::Unavailable, "the connection was closed"))),
     }
-}
-
-/// Waits until it is time for another attempt, or says what came of the request.
-pub(crate) async fn pause(tries: &mut Tries, failure: Failure) -> Result<(), Failure> {
-    let next = tries.failed(failure, Instant::now())?;
-    tokio::time::sleep_until(next.into()).await;
-    Ok(())
 }

@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ringfort_proto::v1::{ListRequest, ListResponse, ListRow};
-use ringfort_retry::Tries;
+use ringfort_retry::Retry;
 use ringfort_types::limits::KEY_BYTES_MAX;
 use ringfort_types::{Code, Failure, Request, Revision, Row};
 use tokio::time::Sleep;
 use tokio_stream::Stream;
 use tonic::Streaming;
 
-use crate::call::{Inner, pause};
+use crate::call::Inner;
 use crate::cluster::{REFRESH, REFRESH_AGAIN};
 use crate::link::Link;
 use crate::pending::NO_ANSWER;
@@ -54,7 +54,7 @@ impl Inner {
         let request = Request::ClusterState;
         let begun = Instant::now();
         let deadline = begun + self.options.timeout;
-        let mut tries = Tries::new(&request, false, begun, deadline);
+        let mut retry = Retry::new(&request, false, begun, deadline);
         let mut slow: Option<Arc<Link>> = None;
         loop {
             let failure = match self.cluster.pick(&request, slow.as_ref(), deadline).await {
@@ -82,7 +82,7 @@ impl Inner {
                 }
             };
             self.cluster.refresh_if_older(REFRESH_AGAIN);
-            pause(&mut tries, failure).await?;
+            self.pause(&mut retry, failure).await?;
         }
     }
 }

@@ -43,7 +43,7 @@ impl Tries {
         !self.troubles.unknown && !self.troubles.is_final
     }
 
-    /// An attempt has failed: when it is time for another, or what came of the request.
+    /// An attempt has failed: when it is time for another, or else what came of the request.
     pub fn failed(&mut self, failure: Failure, now: Instant) -> Result<Instant, Failure> {
         self.troubles.add(failure)?;
         let next = now + self.pause;
@@ -155,62 +155,74 @@ mod tests {
         Failure::rejected(Code::SessionExpired, "open a new one")
     }
 
-    /// That there is a next attempt, whenever.
-    fn next(told: Result<Instant, Failure>) -> Result<(), Failure> {
-        told.map(|_| ())
+    /// A put that begins now and has two seconds.
+    fn tries(in_session: bool) -> (Tries, Instant) {
+        let now = Instant::now();
+        (Tries::new(&put(), in_session, now, now + Duration::from_secs(2)), now)
     }
 
-    fn tries(in_session: bool) -> Tries {
-        let now = Instant::now();
-        Tries::new(&put(), in_session, now, now + Duration::from_secs(2))
+    fn after_ms(next: Result<Instant, Failure>, now: Instant) -> Result<u128, Failure> {
+        next.map(|next| (next - now).as_millis())
+    }
+
+    #[test]
+    fn pauses_grow_up_to_a_tenth_of_a_second() {
+        let (mut tries, now) = tries(false);
+        let pauses: Vec<_> = (0..7).map(|_| after_ms(tries.failed(refused(), now), now).unwrap()).collect();
+        assert_eq!(pauses, [5, 10, 20, 40, 80, 100, 100]);
     }
 
     #[test]
     fn a_write_that_surely_did_not_happen_is_not_sent_again_too_late_to_be_answered() {
-        let now = Instant::now();
-        let mut early = tries(false);
-        assert_eq!(next(early.failed(refused(), Instant::now())), Ok(()));
-        let mut late = Tries::new(&put(), false, now, now + Duration::from_secs(2));
-        assert_eq!(late.last, now + Duration::from_millis(1_700));
-        late.last = now;
-        assert_eq!(next(late.failed(refused(), Instant::now())), Err(refused()));
-        let mut short = Tries::new(&put(), false, now, now + Duration::from_millis(250));
+        let (mut tries, begun) = tries(false);
+        let at = |ms| begun + Duration::from_millis(ms);
+        assert_eq!(tries.failed(refused(), at(1_694)), Ok(at(1_699)));
+        assert_eq!(tries.failed(refused(), at(1_699)), Err(refused()));
+        let mut short = Tries::new(&put(), false, begun, at(250));
         assert_eq!(
-            next(short.failed(refused(), Instant::now())),
-            Ok(()),
+            short.failed(refused(), at(190)),
+            Ok(at(195)),
             "a short time-out has room for more than one attempt"
         );
+        assert_eq!(short.failed(refused(), at(195)), Err(refused()));
     }
 
     #[test]
     fn doubt_about_a_write_ends_it_unless_it_is_of_a_session_and_stays() {
-        assert_eq!(next(tries(false).failed(doubt(), Instant::now())), Err(doubt()));
-        let mut once = tries(true);
-        assert_eq!(next(once.failed(doubt(), Instant::now())), Ok(()));
-        once.last = Instant::now();
-        assert_eq!(
-            next(once.failed(refused(), Instant::now())),
-            Err(Failure { outcome: Outcome::Unknown, ..refused() })
-        );
+        let (mut plain, now) = tries(false);
+        assert_eq!(plain.failed(doubt(), now), Err(doubt()));
+        let (mut once, now) = tries(true);
+        assert!(once.failed(doubt(), now).is_ok());
+        let late = now + Duration::from_secs(2);
+        assert_eq!(once.failed(refused(), late), Err(Failure { outcome: Outcome::Unknown, ..refused() }));
     }
 
     #[test]
     fn a_forgotten_session_is_replaced_only_before_there_is_doubt() {
-        let mut fresh = tries(true);
-        assert_eq!(next(fresh.failed(refused(), Instant::now())), Ok(()));
-        assert_eq!(next(fresh.failed(expired(), Instant::now())), Ok(()));
-        let mut doubtful = tries(true);
-        assert_eq!(next(doubtful.failed(doubt(), Instant::now())), Ok(()));
-        let end = next(doubtful.failed(expired(), Instant::now()));
+        let (mut fresh, now) = tries(true);
+        assert!(fresh.failed(refused(), now).is_ok());
+        assert!(fresh.failed(expired(), now).is_ok());
+        let (mut doubtful, now) = tries(true);
+        assert!(doubtful.failed(doubt(), now).is_ok());
+        let end = doubtful.failed(expired(), now);
         assert_eq!(end, Err(Failure { outcome: Outcome::Unknown, ..expired() }));
-        assert_eq!(next(tries(false).failed(expired(), Instant::now())), Err(expired()));
+        let (mut plain, now) = tries(false);
+        assert_eq!(plain.failed(expired(), now), Err(expired()));
     }
 
     #[test]
     fn what_the_shard_says_of_the_write_itself_ends_doubt() {
         let too_large = Failure::rejected(Code::OutOfRange, "beyond 64 bits");
-        let mut tries = tries(true);
-        assert_eq!(next(tries.failed(doubt(), Instant::now())), Ok(()));
-        assert_eq!(next(tries.failed(too_large.clone(), Instant::now())), Err(too_large));
+        let (mut tries, now) = tries(true);
+        assert!(tries.failed(doubt(), now).is_ok());
+        assert_eq!(tries.failed(too_large.clone(), now), Err(too_large));
+    }
+
+    #[test]
+    fn it_is_untouched_only_as_long_as_every_attempt_was_turned_away() {
+        let (mut tries, now) = tries(true);
+        let late = now + Duration::from_secs(2);
+        assert!(tries.failed(refused(), late).is_err() && tries.is_untouched());
+        assert!(tries.failed(doubt(), now).is_ok() && !tries.is_untouched());
     }
 }
