@@ -205,7 +205,7 @@ impl Sink {
 
 #[cfg(test)]
 mod tests {
-    use ringfort_types::{Receipt, Reply};
+    use ringfort_types::{Index, Receipt, Reply};
 
     use super::*;
 

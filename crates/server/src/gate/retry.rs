@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ringfort_retry::{Session, Tries, is_of_lost_session};
+use ringfort_retry::Retry;
 use ringfort_types::{Call, Failure, Reply, Request, ShardId};
 
 use super::{Answer, mismatched};
@@ -17,8 +17,7 @@ use crate::shared::Shared;
 pub(super) struct Once {
     call: Call,
     shard: ShardId,
-    session: Option<Session>,
-    tries: Tries,
+    retry: Retry,
     deadline: Instant,
 }
 
@@ -29,11 +28,11 @@ pub(super) struct Again {
 }
 
 impl Once {
-    fn new(shard: ShardId, call: &Call) -> Once {
+    fn new(shard: ShardId, call: &Call) -> Box<Once> {
         let begun = Instant::now();
         let deadline = begun + Duration::from_millis(call.timeout_ms.into());
-        let tries = Tries::new(&call.request, true, begun, deadline);
-        Once { call: call.clone(), shard, session: None, tries, deadline }
+        let retry = Retry::new(&call.request, true, begun, deadline);
+        Box::new(Once { call: call.clone(), shard, retry, deadline })
     }
 
     fn left_ms(&self) -> u32 {
@@ -42,54 +41,35 @@ impl Once {
 
     /// An attempt was answered: that is the write's answer, or there is to be another.
     fn answered(mut self: Box<Self>, shared: &Shared, answer: Answer) -> Result<Answer, Again> {
-        let failure = match answer.reply {
-            Reply::Failed(failure) => failure,
-            reply => {
-                if let Some(session) = self.session.take() {
-                    shared.sessions.done(session);
-                }
-                return Ok(Answer { reply, ..answer });
-            }
+        let Reply::Failed(failure) = answer.reply else {
+            self.retry.done(&shared.sessions);
+            return Ok(answer);
         };
-        if is_of_lost_session(&failure)
-            && let Some(session) = self.session.take()
-        {
-            shared.sessions.forgotten(&session);
-        }
-        match self.tries.failed(failure, Instant::now()) {
+        match self.retry.failed(&shared.sessions, failure, Instant::now()) {
             Ok(at) => Err(Again { once: self, at }),
-            Err(end) => {
-                // Of what ended otherwise nobody knows here whether the shard has counted it.
-                if self.tries.is_untouched()
-                    && let Some(session) = self.session.take()
-                {
-                    shared.sessions.unused(session);
-                }
-                Ok(Answer::failed(end))
-            }
+            Err(end) => Ok(Answer::failed(end)),
         }
     }
 
     /// One attempt.
     async fn attempt(&mut self, shared: &Arc<Shared>) -> Answer {
-        if self.session.is_none() {
-            match self.open(shared).await {
-                Ok(session) => self.session = Some(session),
-                Err(failure) => return Answer::failed(failure),
-            }
+        if self.retry.wants_session()
+            && let Err(failure) = self.open(shared).await
+        {
+            return Answer::failed(failure);
         }
-        let stamp = self.session.as_ref().map(Session::stamp);
-        super::ask(shared, Call { stamp, timeout_ms: self.left_ms(), ..self.call.clone() }).await
+        let (stamp, timeout_ms) = (self.retry.stamp(), self.left_ms());
+        super::ask(shared, Call { stamp, timeout_ms, ..self.call.clone() }).await
     }
 
-    /// A session with the shard, whose clock is asked for if it is not known.
-    async fn open(&self, shared: &Arc<Shared>) -> Result<Session, Failure> {
-        if let Some(session) = shared.sessions.take(self.shard)? {
-            return Ok(session);
+    /// Takes a session with the shard, whose clock is asked for if it is not known.
+    async fn open(&mut self, shared: &Arc<Shared>) -> Result<(), Failure> {
+        if self.retry.take_session(&shared.sessions, self.shard)? {
+            return Ok(());
         }
         let request = Request::OpenSession { shard: self.shard };
         match super::ask(shared, Call::from(request).within(self.left_ms())).await.reply {
-            Reply::Opened { clock } => shared.sessions.open(self.shard, clock),
+            Reply::Opened { clock } => self.retry.open_session(&shared.sessions, self.shard, clock),
             Reply::Failed(failure) => Err(failure),
             _ => Err(mismatched()),
         }
@@ -120,7 +100,7 @@ impl Again {
 /// Carries out a write once, however often it has to be asked for.
 pub(super) async fn once(shared: &Arc<Shared>, call: Call) -> Answer {
     match shard_of(shared, &call) {
-        Some(of) => Box::new(Once::new(of, &call)).run(shared).await,
+        Some(of) => Once::new(of, &call).run(shared).await,
         None => super::ask(shared, call).await,
     }
 }
@@ -128,10 +108,10 @@ pub(super) async fn once(shared: &Arc<Shared>, call: Call) -> Answer {
 /// Gives a write its place in a session, if there is one at hand.
 pub(super) fn begin(shared: &Shared, call: &mut Call) -> Option<Box<Once>> {
     let of = shard_of(shared, call)?;
-    let session = shared.sessions.take(of).ok().flatten()?;
-    let once = Once { session: Some(session), ..Once::new(of, call) };
-    call.stamp = once.session.as_ref().map(Session::stamp);
-    Some(Box::new(once))
+    let mut once = Once::new(of, call);
+    once.retry.take_session(&shared.sessions, of).ok().filter(|taken| *taken)?;
+    call.stamp = once.retry.stamp();
+    Some(once)
 }
 
 /// The answer to its first attempt has come.
