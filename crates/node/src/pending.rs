@@ -83,10 +83,11 @@ mod tests {
     #[test]
     fn what_the_shard_has_not_said_of_the_write_is_in_doubt() {
         let outcome = |code| after_doubt(Failure::rejected(code, "")).outcome;
-        for code in [Code::InvalidArgument, Code::FailedPrecondition, Code::OutOfRange] {
+        for code in [Code::FailedPrecondition, Code::OutOfRange] {
             assert_eq!(outcome(code), Outcome::Rejected, "{code:?}");
         }
         for code in [
+            Code::InvalidArgument,
             Code::Unavailable,
             Code::NotLeader,
             Code::ResourceExhausted,

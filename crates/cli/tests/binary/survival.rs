@@ -12,7 +12,7 @@ use ringfort_client::{Client, Options};
 use ringfort_sim::{Action, Operation, linearizable};
 use ringfort_types::Outcome;
 
-use crate::support::{eventually, free_ports, refusal, run, stderr, stdout};
+use crate::support::{eventually, refusal, run, stderr, stdout};
 use crate::trio::Trio;
 
 /// What clients did, as they saw it.
@@ -150,7 +150,7 @@ fn a_wiped_node_is_refused_under_its_old_name_and_the_others_serve_on() {
 #[test]
 fn nodes_started_with_lists_that_differ_say_how() {
     let directory = tempfile::tempdir().expect("a directory");
-    let trio = Trio { base: free_ports(3), directory, nodes: [None, None, None] };
+    let trio = Trio::idle(directory);
     let start = |node: usize, shards: u32| {
         let mut command = trio.flags(node, &trio.directory.path().join(node.to_string()), shards);
         let log = File::create(trio.log(node)).expect("a log");

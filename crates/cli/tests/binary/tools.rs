@@ -73,9 +73,9 @@ fn man_writes_a_page_for_every_command() {
     let out = directory.path().join("share/man1");
     let output = run(ringfort(&["man", "--out"]).arg(&out), b"");
     assert_eq!(output.status.code(), Some(0));
-    assert_eq!(stdout(&output), format!("wrote 19 pages to {}\n", out.display()));
+    assert_eq!(stdout(&output), format!("wrote 20 pages to {}\n", out.display()));
     let page = |name: &str| fs::read_to_string(out.join(name)).unwrap_or_else(|_| panic!("no page {name}"));
-    assert_eq!(fs::read_dir(&out).expect("made").count(), 19);
+    assert_eq!(fs::read_dir(&out).expect("made").count(), 20);
     for command in COMMANDS {
         let page = page(&format!("ringfort-{command}.1"));
         assert!(page.contains(&format!(".TH ringfort-{command} 1")), "{page:.200}");

@@ -22,14 +22,18 @@ impl Trio {
 
     /// With more flags for each of them.
     pub(crate) fn start_with(more: impl FnMut(usize) -> Vec<String>) -> Trio {
-        let directory = tempfile::tempdir().expect("a directory");
-        let more = [0, 1, 2].map(more);
-        let mut trio = Trio { base: free_ports(3), directory, nodes: [None, None, None], more };
+        let mut trio = Trio::idle(tempfile::tempdir().expect("a directory"));
+        trio.more = [0, 1, 2].map(more);
         for node in 0..3 {
             trio.start_node(node);
         }
         eventually("all serve", || (0..3).all(|node| trio.said(node).contains("serves on")));
         trio
+    }
+
+    /// None of them started yet.
+    pub(crate) fn idle(directory: tempfile::TempDir) -> Trio {
+        Trio { base: free_ports(3), directory, nodes: [None, None, None], more: Default::default() }
     }
 
     pub(crate) fn address(&self, node: usize) -> String {
