@@ -123,7 +123,7 @@ fn stopped(cluster: &Cluster, rows: &mut Rows) -> Result<()> {
     let feed = Feed::start(cluster, &NODES, "stopped", USUAL)?;
     feed.goes_on(ROWS)?;
     let begun = Instant::now();
-    docker(&["stop", "--time", "15", &node1])?;
+    docker(&["stop", "-t", "15", &node1])?;
     let took = begun.elapsed();
     feed.goes_on(ROWS)?;
     add(rows, feed.finish()?);
