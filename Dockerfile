@@ -23,7 +23,7 @@ ENV RINGFORT_START_ADDR=0.0.0.0:50051 \
     RINGFORT_START_DATA_DIR=/var/lib/ringfort/data
 # The data directory is one below, since a volume may come with something of its own in it (lost+found).
 VOLUME /var/lib/ringfort
-EXPOSE 50051
+EXPOSE 50051 6666
 # A node that is asked to stop hands its leaderships over first, which takes it five seconds at most.
 STOPSIGNAL SIGTERM
 # Healthy: it serves every shard that it has. A node of a new cluster does so when it has met the others.

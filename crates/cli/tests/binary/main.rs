@@ -6,6 +6,7 @@ mod copies;
 mod counter;
 mod doors;
 mod files;
+mod grpc_port;
 mod health;
 mod json;
 mod lists;

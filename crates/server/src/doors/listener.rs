@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use ringfort_types::limits::NODE_CONNECTIONS_MAX;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::Sleep;
@@ -33,6 +33,9 @@ const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HTTP2_FRAME_HEADER_BYTES: usize = 9;
 /// Most bytes that are read before a door gets the connection.
 pub(crate) const GREETING_BYTES_MAX: usize = HTTP2_PREFACE.len() + HTTP2_FRAME_HEADER_BYTES;
+/// Most connections that the operating system keeps until they are accepted (and at most as many as `somaxconn` says). With the
+/// libraries' 128 the 130th of those that come at once, as clients do after a restart, waits a second and more for TCP to try again.
+const BACKLOG: u32 = 1024;
 /// How long to wait when the operating system has no descriptor for another connection.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
@@ -43,10 +46,18 @@ pub(crate) async fn bind(
     insecure: bool,
 ) -> Result<TcpListener, StartError> {
     let resolved = exposure::resolve(flag, address, insecure).await?;
-    TcpListener::bind(resolved).await.map_err(|source| match source.kind() {
+    listen(resolved).map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => StartError::PortInUse { address: address.to_owned() },
         _ => StartError::Listen { address: address.to_owned(), source },
     })
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    #[cfg(unix)] // Elsewhere it lets two processes share a port.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// What a client must say before a door gets its connection.

@@ -158,3 +158,18 @@ async fn many_silent_connections_keep_nobody_waiting() {
     let ((_client, begun), _connection) = tokio::join!(connecting, next(&mut incoming));
     assert!(begun.elapsed() < GREETING_MAX, "it waited for the others' time to be over");
 }
+
+#[tokio::test]
+async fn many_may_come_at_once() {
+    let (mut incoming, address) = door(300, Greeting::FirstByte, &Places::new(1_000)).await;
+    let begun = std::time::Instant::now();
+    let mut clients = Vec::new();
+    // Nobody accepts meanwhile.
+    for _ in 0..250 {
+        clients.push(greets(address).await);
+    }
+    assert!(begun.elapsed() < Duration::from_secs(1), "TCP had to try again");
+    for _ in 0..250 {
+        next(&mut incoming).await;
+    }
+}

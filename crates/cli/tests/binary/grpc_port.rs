@@ -1,0 +1,312 @@
+//! What the gRPC port answers to those who are no gRPC clients, or ask for what there is not.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use http::{HeaderMap, Request, StatusCode};
+
+use crate::support::{eventually, free_ports, ringfort};
+
+/// What clients are told of.
+const PACKAGES: &str = "ringfort.v1, grpc.health.v1, grpc.reflection.v1";
+/// Whatever is to happen at once has so long.
+const SOON: Duration = Duration::from_secs(5);
+
+/// One node that serves.
+struct Node {
+    address: String,
+    directory: tempfile::TempDir,
+    child: Child,
+}
+
+impl Node {
+    fn start() -> Node {
+        let directory = tempfile::tempdir().expect("a directory");
+        let address = format!("127.0.0.1:{}", free_ports(1));
+        let log = File::create(directory.path().join("log")).expect("a log");
+        let errors = log.try_clone().expect("a log");
+        let mut command = ringfort(&["start", "--addr", &address, "--shards", "2", "--data-dir"]);
+        command.arg(directory.path().join("data")).stdin(Stdio::null()).stdout(log).stderr(errors);
+        let node = Node { address, child: command.spawn().expect("starts"), directory };
+        eventually("it serves", || node.said().contains("serves on"));
+        node
+    }
+
+    fn said(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(&self.address).expect("it listens");
+        stream.set_read_timeout(Some(SOON)).expect("a time-out");
+        stream
+    }
+
+    /// All that it says to this before it closes, in good order.
+    fn told(&self, said: &[u8]) -> String {
+        let mut stream = self.connect();
+        stream.write_all(said).expect("sent");
+        let mut told = Vec::new();
+        stream.read_to_end(&mut told).expect("closed, and not reset");
+        String::from_utf8(told).expect("text")
+    }
+
+    /// Its memory, in bytes.
+    fn resident(&self) -> u64 {
+        let path = format!("/proc/{}/statm", self.child.id());
+        let statm = std::fs::read_to_string(path).expect("it runs");
+        statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("a number") * 4096
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it ends");
+    }
+}
+
+#[test]
+fn http_1_is_told_in_one_line_what_is_spoken_here() {
+    let node = Node::start();
+    let long = [&b"POST /v1/keys HTTP/1.1\r\nContent-Length: 200000\r\n\r\n"[..], &[b'x'; 200_000]].concat();
+    for said in
+        [&b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"[..], b"G", b"GET k\r\n", b"*1\r\n$4\r\nPING\r\n", &long]
+    {
+        let told = node.told(said);
+        let (head, body) = told.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no HTTP: {told:?}"));
+        let mut lines = head.lines();
+        assert_eq!(lines.next(), Some("HTTP/1.1 505 HTTP Version Not Supported"));
+        let headers: Vec<_> = lines.collect();
+        assert!(headers.contains(&format!("Content-Length: {}", body.len()).as_str()), "{headers:?}");
+        assert!(headers.contains(&"Connection: close"), "{headers:?}");
+        assert!(body.ends_with('\n') && body.lines().count() == 1, "{body:?}");
+        assert!(
+            body.contains(PACKAGES) && body.contains(&format!("-plaintext {}", node.address)),
+            "{body:?}"
+        );
+    }
+    let told = node.told(b"HEAD / HTTP/1.1\r\n\r\n");
+    assert!(told.starts_with("HTTP/1.1 505 ") && told.ends_with("\r\n\r\n"), "a body after HEAD: {told:?}");
+}
+
+#[test]
+fn a_stranger_who_stays_is_closed() {
+    let node = Node::start();
+    let mut stream = node.connect();
+    stream.write_all(b"GET / HTTP/1.1\r\n").expect("sent");
+    let mut told = String::new();
+    stream.read_to_string(&mut told).expect("told, and the server's direction is closed");
+    let begun = Instant::now();
+    while stream.write_all(b"X-More: and more\r\n").is_ok() {
+        assert!(begun.elapsed() < SOON, "it reads for ever");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn clients_that_try_tls_are_closed_and_one_line_is_logged() {
+    let node = Node::start();
+    for _ in 0..50 {
+        let mut stream = node.connect();
+        stream.write_all(b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x03").expect("sent");
+        stream.shutdown(Shutdown::Write).expect("sent");
+        let mut told = Vec::new();
+        stream.read_to_end(&mut told).expect("closed");
+        assert!(told.is_empty(), "{told:?}");
+    }
+    eventually("it is logged", || node.said().contains("tried TLS"));
+    let said = node.said();
+    assert_eq!(said.lines().filter(|line| line.contains("TLS")).count(), 1, "{said}");
+}
+
+/// An answer to a request over HTTP/2.
+#[derive(Debug)]
+struct Told {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Vec<u8>,
+    trailers: HeaderMap,
+}
+
+impl Told {
+    fn header(&self, name: &str) -> &str {
+        let value = self.headers.get(name).or_else(|| self.trailers.get(name));
+        value.map_or("", |value| value.to_str().expect("ASCII"))
+    }
+}
+
+async fn connect(node: &Node) -> SendRequest<Bytes> {
+    let stream = tokio::net::TcpStream::connect(&node.address).await.expect("it listens");
+    let (sender, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+    tokio::spawn(connection);
+    sender
+}
+
+/// Sends one request and this much of a body.
+async fn ask(sender: &mut SendRequest<Bytes>, request: http::request::Builder, body: &[u8]) -> Told {
+    let ready = sender.clone().ready().await.expect("open");
+    *sender = ready;
+    let (answer, mut sending) =
+        sender.send_request(request.body(()).expect("it is one"), false).expect("sent");
+    // Who is refused may be so before it has sent all.
+    let _refused = sending.send_data(Bytes::copy_from_slice(body), true);
+    let (head, mut stream) =
+        tokio::time::timeout(SOON, answer).await.expect("soon").expect("answered").into_parts();
+    let mut body = Vec::new();
+    while let Some(data) = stream.data().await {
+        let data = data.expect("all of it comes");
+        stream.flow_control().release_capacity(data.len()).expect("it was taken");
+        body.extend(data);
+    }
+    let trailers = stream.trailers().await.expect("a good end").unwrap_or_default();
+    Told { status: head.status, headers: head.headers, body, trailers }
+}
+
+fn post(node: &Node, path: &str, content_type: &str) -> http::request::Builder {
+    let request = Request::post(format!("http://{}{path}", node.address));
+    if content_type.is_empty() { request } else { request.header("content-type", content_type) }
+}
+
+/// An empty message, as gRPC frames it.
+const EMPTY: &[u8] = &[0; 5];
+const GOOD: &str = "/ringfort.v1.Cluster/GetClusterState";
+
+#[tokio::test]
+async fn what_is_no_grpc_gets_a_status_that_nobody_takes_for_success() {
+    let node = Node::start();
+    let mut sender = connect(&node).await;
+    for good in ["application/grpc", "application/grpc+proto", "Application/GRPC;charset=utf-8"] {
+        let told = ask(&mut sender, post(&node, GOOD, good), EMPTY).await;
+        assert_eq!((told.status, told.header("grpc-status")), (StatusCode::OK, "0"), "{good}: {told:?}");
+    }
+    for bad in ["", "application/json", "application/grpc-web", "application/grp", "text/plain"] {
+        let told = ask(&mut sender, post(&node, GOOD, bad), &[b'x'; 100_000]).await;
+        assert_eq!(told.status, StatusCode::UNSUPPORTED_MEDIA_TYPE, "{bad}: {told:?}");
+        assert!(told.body.starts_with(b"a gRPC call has the content type"), "{told:?}");
+    }
+    for method in ["GET", "PUT", "OPTIONS"] {
+        let request = post(&node, GOOD, "application/grpc").method(method);
+        let told = ask(&mut sender, request, b"").await;
+        assert_eq!((told.status, told.header("allow")), (StatusCode::METHOD_NOT_ALLOWED, "POST"), "{told:?}");
+        assert!(told.body.starts_with(b"a gRPC call is a POST"), "{told:?}");
+    }
+    let told =
+        ask(&mut sender, post(&node, GOOD, "application/grpc").header("x", "x".repeat(17 * 1024)), EMPTY)
+            .await;
+    assert_eq!(told.status, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "{told:?}");
+    // The connection has taken no harm.
+    let told = ask(&mut sender, post(&node, GOOD, "application/grpc"), EMPTY).await;
+    assert_eq!(told.header("grpc-status"), "0");
+}
+
+#[tokio::test]
+async fn what_there_is_not_is_answered_with_what_there_is() {
+    let node = Node::start();
+    let mut sender = connect(&node).await;
+    let long = format!("/{}/Get", "x".repeat(5_000));
+    let cases = [
+        (
+            "/kvstore.v9.KV/Get",
+            format!("there is no service kvstore.v9.KV on this port; packages served here: {PACKAGES}"),
+        ),
+        (
+            "/ringfort.v1.KV/Fetch",
+            "ringfort.v1.KV has no method Fetch on this node: it may run another version".to_owned(),
+        ),
+        (
+            "/ringfort.v1.KV/",
+            "ringfort.v1.KV has no method  on this node: it may run another version".to_owned(),
+        ),
+        (
+            "/metrics",
+            format!(
+                "/metrics is not the path of a method, which is /PACKAGE.SERVICE/METHOD; packages served here: {PACKAGES}"
+            ),
+        ),
+        (
+            &long,
+            format!(
+                "there is no service {}… on this port; packages served here: {PACKAGES}",
+                "x".repeat(100)
+            ),
+        ),
+    ];
+    for (path, message) in cases {
+        let told = ask(&mut sender, post(&node, path, "application/grpc"), EMPTY).await;
+        assert_eq!((told.status, told.header("grpc-status")), (StatusCode::OK, "12"), "{path}: {told:?}");
+        let raw = told.header("grpc-message");
+        assert!(raw.bytes().all(|byte| matches!(byte, b' '..=b'~')), "not encoded: {raw}");
+        assert_eq!(decoded(raw), message);
+    }
+}
+
+/// Percent-decoded, as gRPC's specification has it.
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte == b'%' {
+            let hex = [rest.next().expect("two digits"), rest.next().expect("two digits")];
+            let hex = std::str::from_utf8(&hex).expect("digits");
+            bytes.push(u8::from_str_radix(hex, 16).expect("digits"));
+        } else {
+            bytes.push(byte);
+        }
+    }
+    String::from_utf8(bytes).expect("UTF-8")
+}
+
+#[tokio::test]
+async fn a_thousand_silent_connections_cost_nobody_else_anything() {
+    const SILENT: usize = 1_000;
+    /// What one may take in the node's own memory.
+    const BYTES_MAX: u64 = 8 * 1024;
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).expect("as the node itself does");
+
+    let node = Node::start();
+    let mut sender = connect(&node).await;
+    let mut median = async || {
+        let mut times = Vec::new();
+        for _ in 0..101 {
+            let begun = Instant::now();
+            let told = ask(&mut sender, post(&node, GOOD, "application/grpc"), EMPTY).await;
+            assert_eq!(told.header("grpc-status"), "0");
+            times.push(begun.elapsed());
+        }
+        times.sort();
+        times[50]
+    };
+    let alone = median().await;
+    let (before, begun) = (node.resident(), Instant::now());
+    let silent: Vec<TcpStream> = (0..SILENT).map(|_| node.connect()).collect();
+    // Whoever comes after them has been accepted after them.
+    let mut newcomer = connect(&node).await;
+    let told = ask(&mut newcomer, post(&node, GOOD, "application/grpc"), EMPTY).await;
+    assert_eq!(told.header("grpc-status"), "0");
+    let grown = node.resident().saturating_sub(before);
+    assert!(begun.elapsed() < Duration::from_millis(4_500), "the first of them are gone already");
+    assert!(grown < SILENT as u64 * BYTES_MAX, "they took {grown} bytes");
+    // Wide, for machines that do other things meanwhile.
+    let beside = median().await;
+    assert!(
+        beside < 5 * alone + Duration::from_millis(20),
+        "a call takes {beside:?}, {alone:?} without them"
+    );
+
+    for mut stream in silent {
+        match stream.read(&mut [0]) {
+            Ok(0) => {}
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+            other => panic!("not closed after its time to greet: {other:?}"),
+        }
+    }
+}
