@@ -74,7 +74,8 @@ impl Drop for Node {
 #[test]
 fn http_1_is_told_in_one_line_what_is_spoken_here() {
     let node = Node::start();
-    let long = [&b"POST /v1/keys HTTP/1.1\r\nContent-Length: 200000\r\n\r\n"[..], &[b'x'; 200_000]].concat();
+    let long =
+        [&b"POST /v1/keys HTTP/1.1\r\nContent-Length: 200000\r\n\r\n"[..], &vec![b'x'; 200_000]].concat();
     for said in
         [&b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"[..], b"G", b"GET k\r\n", b"*1\r\n$4\r\nPING\r\n", &long]
     {
@@ -186,7 +187,7 @@ async fn what_is_no_grpc_gets_a_status_that_nobody_takes_for_success() {
         assert_eq!((told.status, told.header("grpc-status")), (StatusCode::OK, "0"), "{good}: {told:?}");
     }
     for bad in ["", "application/json", "application/grpc-web", "application/grp", "text/plain"] {
-        let told = ask(&mut sender, post(&node, GOOD, bad), &[b'x'; 100_000]).await;
+        let told = ask(&mut sender, post(&node, GOOD, bad), &vec![b'x'; 100_000]).await;
         assert_eq!(told.status, StatusCode::UNSUPPORTED_MEDIA_TYPE, "{bad}: {told:?}");
         assert!(told.body.starts_with(b"a gRPC call has the content type"), "{told:?}");
     }

@@ -162,7 +162,7 @@ mod tests {
         let mut lines = Lines::new(server, memory);
         client.write_all(b"half a command").await.unwrap();
         lines.read().await.unwrap();
-        let idle = tokio::time::timeout(Duration::from_secs(3_600), lines.read()).await;
+        let idle = tokio::time::timeout(Duration::from_hours(1), lines.read()).await;
         assert!(idle.is_err(), "nobody minds a short line that takes an hour");
     }
 }
