@@ -200,7 +200,7 @@ proptest! {
             go.clear();
             match step {
                 Step::Ask(request) => {
-                    let place = (0..).find(|place| twin.iter().all(|(used, _)| used != place)).unwrap();
+                    let place = (0..=twin.len() as u32).find(|place| twin.iter().all(|(used, _)| used != place)).unwrap();
                     twin.push((place, Naive::of(&request)));
                     if order.may_go(place, &request) {
                         go.push(place);

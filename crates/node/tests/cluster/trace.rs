@@ -178,7 +178,7 @@ pub(crate) fn entry_shown(entry: &LogEntry) -> String {
     let commands = Entry::decode(entry.payload.clone()).expect("our own encoding").commands;
     let shown = |stamped: &Stamped| match &stamped.command {
         Command::Write { parts } => parts_shown(parts),
-        other => format!("{other:?}"),
+        Command::Digest => "digest".to_owned(),
     };
     format!("{place} ({})", commands.iter().map(shown).collect::<Vec<_>>().join(", "))
 }

@@ -33,6 +33,20 @@ async fn keys_are_put_got_deleted_and_listed_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn rows_larger_than_a_page_are_listed_among_others() {
+    let nodes = Nodes::serving(1, 2).await;
+    let mut kv = nodes.kv(0).await;
+    let row = |n: usize| (format!("key{n:02}"), "v".repeat(if n.is_multiple_of(3) { 300_000 } else { 3 }));
+    let expected: Vec<_> = (0..20).map(row).collect();
+    for (key, value) in &expected {
+        kv.put(put(key.clone(), value.clone())).await.unwrap();
+    }
+    assert_eq!(rows(&mut kv, list("")).await, expected);
+    let some = v1::ListRequest { limit: 7, from: "key03".into(), ..list("key") };
+    assert_eq!(rows(&mut kv, some).await, expected[3..10]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_restart_keeps_what_was_acknowledged() {
     let mut nodes = Nodes::serving(1, 8).await;
     for round in 0..3 {
