@@ -13,7 +13,7 @@ use http::{HeaderMap, Request, StatusCode};
 use crate::support::{eventually, free_ports, ringfort};
 
 /// What clients are told of.
-const PACKAGES: &str = "ringfort.v1, grpc.health.v1, grpc.reflection.v1";
+const PACKAGES: &str = "ringfort.v1, family, proto, kvstore.v1, kv, grpc.health.v1, grpc.reflection.v1";
 /// Whatever is to happen at once has so long.
 const SOON: Duration = Duration::from_secs(5);
 

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use crate::support::{objects, refusal, ringfort, run, stdout};
 
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 19] = [
     "start",
     "dev",
     "put",
@@ -17,6 +17,7 @@ const COMMANDS: [&str; 18] = [
     "import",
     "export",
     "status",
+    "health",
     "check",
     "shell",
     "bench",
@@ -88,7 +89,7 @@ fn man_writes_a_page_for_every_command() {
     let main = run(&mut ringfort(&["man"]), b"");
     assert!(main.status.success() && stdout(&main) == page("ringfort.1"));
     let again = run(&mut ringfort(&["man", "--json", "--out", out.to_str().expect("a plain path")]), b"");
-    assert_eq!(objects(&again)[0]["pages"], 19);
+    assert_eq!(objects(&again)[0]["pages"], 20);
     let (code, line) = refusal(&run(&mut ringfort(&["man", "--out", "/dev/null/pages"]), b""));
     assert!(code == Some(2) && line.contains("/dev/null/pages") && line.contains("--out"), "{line}");
 }
