@@ -6,7 +6,7 @@
 //! any index that is *held*: one that a scan has used within [`HELD`], or that a digest mark has named since.
 //!
 //! Both kinds are noticed where they pass, on every node that has the shard: a scan leaves its trace with each
-//! page, a mark as it is applied. A list stream that pauses longer asks for a row now and then (`list`).
+//! page, a mark as it is applied. A list stream that pauses longer asks for a row now and then (`gate::rows`).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -8,13 +8,13 @@
 //! few processors, one worker thread is best. They hand over through queues that are emptied in one exchange
 //! (`queue`), and wake each other only when the other one sleeps.
 //!
-//! **A write** comes in on a session's stream (`session`) or as a call (`kv`), becomes a request on the core's
-//! inbox, an entry in the turn's batch for the log thread and, in frames made by `links` out of an `outbox`, in
-//! the followers' logs. Once it is committed, the apply thread applies it and hands the receipt to whoever
-//! holds its token (`answers`): the session's stream, which makes one frame of all that has collected.
+//! **A write** comes in at a door (`doors`), which makes a call of it; the `gate` puts it on the core's inbox. It becomes an
+//! entry in the turn's batch for the log thread and, in frames made by `links` out of an `outbox`, in the followers' logs. Once
+//! it is committed, the apply thread applies it and hands the receipt to whoever holds its token (`answers`): a connection's
+//! pipeline, which hands all that has collected to its door at once, or a single call.
 //!
-//! **A read** takes the same way in; what comes back from the core is an index to read at, and the stream or
-//! call that asked reads the table itself (`readers`). `List` merges pages of all shards (`list`).
+//! **A read** takes the same way in; what comes back from the core is an index to read at (`delivery`), and the task that asked
+//! reads the table itself (`readers`). Lists merge pages of all shards (`gate::rows`).
 //!
 //! **A start** (`config`, `open`): flags are checked, the port is bound, the directory locked; then the node is
 //! made, and says what to open. Each shard is served as soon as it is ready. A directory whose node was never born with
