@@ -8,8 +8,8 @@ use anyhow::{Context, Result, bail};
 
 /// For what the engine does by itself.
 pub(super) const QUICK: Duration = Duration::from_mins(1);
-/// For making images: a release build on two processors takes some minutes.
-pub(super) const SLOW: Duration = Duration::from_mins(40);
+/// For making images: a release build takes minutes, and much longer on a machine that is busy.
+pub(super) const SLOW: Duration = Duration::from_mins(90);
 /// `timeout`'s exit code where the time was over.
 const LATE: i32 = 124;
 /// How long a killed command may take to clean up.
