@@ -42,9 +42,9 @@ impl Cluster {
     /// Nothing is started yet; what an earlier run may have left is removed.
     pub(super) fn new(root: &Path, keep: bool) -> Result<Cluster> {
         let first = (PORTS_FROM..PORTS_FROM + 800)
-            .step_by(4)
-            .find(|first| (*first..first + 4).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()))
-            .context("no four free ports in a row")?;
+            .step_by(8)
+            .find(|first| (*first..first + 8).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()))
+            .context("no eight free ports in a row")?;
         let ports = NODES.into_iter().chain([LB]).zip(first..).collect();
         let cluster = Cluster {
             root: root.to_owned(),
@@ -69,6 +69,8 @@ impl Cluster {
         for (service, port) in &self.ports {
             let name = if *service == LB { "LB".to_owned() } else { service.to_uppercase() };
             command.env(format!("{name}_PORT"), port.to_string());
+            // Behind those for gRPC.
+            command.env(format!("{name}_TEXT_PORT"), (port + 4).to_string());
         }
         ok(&mut command)
     }
