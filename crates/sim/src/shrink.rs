@@ -8,7 +8,7 @@ use crate::plan::{Plan, Strike};
 use crate::world::{Finding, run};
 
 /// Runs that are spent on one finding.
-const RUNS_MAX: usize = 250;
+const RUNS_MAX: usize = 100;
 
 /// A plan that shows a finding about the same invariant with as few strikes as can be, and that finding.
 pub fn shrink(plan: &Plan, finding: &Finding) -> (Plan, Finding) {
