@@ -65,8 +65,9 @@ impl World {
             return self.remember_write(id, pending.invoked_us, &pending.request, reply);
         };
         self.clients.count(Some(false));
-        if failure.code == Code::SessionExpired && pending.was_sent_again() {
-            // Not this time. But perhaps when it came before.
+        let was_sent_again = failure.code == Code::SessionExpired && pending.was_sent_again();
+        if was_sent_again || failure.outcome == Outcome::Unknown {
+            // Not this time. But perhaps when it came before, from its client or from a node that passed it on again.
             self.record_write(id, pending.invoked_us, &pending.request, None);
         }
     }
