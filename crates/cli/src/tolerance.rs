@@ -49,8 +49,8 @@ pub(crate) async fn follow(path: &Path, first: u32, set: impl Fn(u32), complain:
     let mut last = Ok(first);
     loop {
         tokio::time::sleep(LOOK).await;
-        let (path, now) = (path.to_owned(), tokio::task::spawn_blocking);
-        let Ok(now) = now(move || read(&path)).await else { return };
+        let path = path.to_owned();
+        let Ok(now) = tokio::task::spawn_blocking(move || read(&path)).await else { return };
         if now == last {
             continue;
         }

@@ -13,7 +13,6 @@ use ringfort_types::{Call, Code, Copies, Failure, Outcome, Reply, Request, Stamp
 
 use crate::cluster::{Cluster, REFRESH, REFRESH_AGAIN};
 use crate::link::{Connection, Link};
-use crate::odd;
 use crate::options::Options;
 use crate::pending::Answer;
 use crate::room::Room;
@@ -112,7 +111,7 @@ impl Inner {
         }
         match self.attempt(&Request::OpenSession { shard }, None, 0, slow, deadline).await? {
             Reply::Opened { clock } => retry.open_session(&self.sessions, shard, clock),
-            _ => Err(odd()),
+            other => Err(other.into_failure()),
         }
     }
 

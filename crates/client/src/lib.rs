@@ -52,9 +52,7 @@ mod write;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ringfort_types::{
-    ClusterState, Code, Failure, Index, NodeId, Receipt, Reply, Request, Revision, Row, ShardId,
-};
+use ringfort_types::{ClusterState, Failure, Index, NodeId, Receipt, Reply, Request, Revision, Row, ShardId};
 
 pub use address::{parse_address, parse_addresses};
 pub use health::{Health, health};
@@ -133,7 +131,7 @@ impl Client {
     pub async fn get_with(&self, key: impl Into<Bytes>, consistency: Consistency) -> Result<Read, Failure> {
         match self.inner.call(Request::Get { key: key.into(), consistency }).await? {
             Reply::Value { row, at, revision } => Ok(Read { row, at, revision }),
-            _ => Err(odd()),
+            other => Err(other.into_failure()),
         }
     }
 
@@ -169,15 +167,19 @@ impl Client {
             Reply::NotMet { part, key, revision, at } => {
                 Ok(Decision::NotMet(NotMet { part: part as usize, key, revision, at }))
             }
-            _ => Err(odd()),
+            other => Err(other.into_failure()),
         }
     }
 
     /// Adds to a key's value, which is a decimal number; a key that is not there counts as 0. Fails without effect if
     /// the value is no number, or if the sum has more than 64 bits.
     pub async fn increment(&self, key: impl Into<Bytes>, by: i64) -> Result<Counted, Failure> {
-        let receipt = written(self.write_with(Request::increment(key, by)).await?)?;
-        receipt.sums.first().map(|&value| Counted { value, receipt: receipt.clone() }).ok_or_else(odd)
+        match self.write_with(Request::increment(key, by)).await? {
+            Reply::Written(receipt) if receipt.sums.len() == 1 => {
+                Ok(Counted { value: receipt.sums[0], receipt })
+            }
+            other => Err(other.into_failure()),
+        }
     }
 
     async fn write_with(&self, request: Request) -> Result<Reply, Failure> {
@@ -203,7 +205,7 @@ impl Client {
     pub async fn cluster_state(&self) -> Result<ClusterState, Failure> {
         match self.inner.call(Request::ClusterState).await? {
             Reply::Cluster(state) => Ok(*state),
-            _ => Err(odd()),
+            other => Err(other.into_failure()),
         }
     }
 
@@ -216,7 +218,7 @@ impl Client {
     pub async fn digest_at(&self, node: NodeId, shard: ShardId, index: Index) -> Result<Digest, Failure> {
         match self.inner.call(Request::DigestAt { node, shard, index }).await? {
             Reply::Digest { hash, rows, .. } => Ok(Digest { hash, rows }),
-            _ => Err(odd()),
+            other => Err(other.into_failure()),
         }
     }
 }
@@ -224,10 +226,6 @@ impl Client {
 fn written(reply: Reply) -> Result<Receipt, Failure> {
     match reply {
         Reply::Written(receipt) => Ok(receipt),
-        _ => Err(odd()),
+        other => Err(other.into_failure()),
     }
-}
-
-fn odd() -> Failure {
-    Failure::unknown(Code::Unavailable, "the node's answer is of another kind than the question")
 }

@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ringfort_types::limits::GET_MANY_KEYS_MAX;
-use ringfort_types::{Consistency, Failure, Reply, Request, Row, slot_of};
+use ringfort_types::{Code, Consistency, Failure, Reply, Request, Row, slot_of};
 use tokio::task::JoinSet;
 
 use crate::call::Inner;
-use crate::odd;
 
 /// A request's keys are closed once they have this many bytes (a key may be larger by itself).
 const KEYS_BYTES_SOFT: usize = 1024 * 1024;
@@ -38,11 +37,13 @@ impl Inner {
         }
         // What fails ends it: the rest is dropped, and with it no longer waited for.
         while let Some(answer) = asked.join_next().await {
-            let Ok((places, reply)) = answer else { return Err(odd()) };
-            let Reply::Values { rows: found, .. } = reply? else { return Err(odd()) };
-            if found.len() != places.len() {
-                return Err(odd());
-            }
+            let (places, reply) = answer.map_err(|error| {
+                Failure::unknown(Code::Unavailable, format!("the task that asked ended: {error}"))
+            })?;
+            let found = match reply? {
+                Reply::Values { rows, .. } if rows.len() == places.len() => rows,
+                other => return Err(other.into_failure()),
+            };
             for (place, row) in places.into_iter().zip(found) {
                 rows[place] = row;
             }

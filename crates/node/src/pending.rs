@@ -1,7 +1,7 @@
 //! A call on its way through a node.
 
 use ringfort_types::planted::{self, Bug};
-use ringfort_types::{Call, Code, Copies, Door, Durability, Failure, Outcome, Principal, Token};
+use ringfort_types::{Call, Code, Copies, Door, Durability, Failure, Outcome, Principal, Reply, Token};
 
 /// A call that has been admitted and must be answered exactly once.
 #[derive(Clone, Debug)]
@@ -52,12 +52,20 @@ impl Pending {
 /// A failure as it is after an earlier try whose fate is not known. What the shard itself has said of the write stands: it
 /// knows the stamp, and so what became of the earlier try. Of a write that it has not seen yet it says that there is a gap
 /// before it, or that the session is unknown; the earlier try may still come.
-pub(crate) fn after_doubt(failure: Failure) -> Failure {
+fn after_doubt(failure: Failure) -> Failure {
     let is_told_by_the_shard = matches!(failure.code, Code::FailedPrecondition | Code::OutOfRange);
     if is_told_by_the_shard || planted::is(Bug::DoubtForgotten) {
         return failure;
     }
     Failure { outcome: Outcome::Unknown, ..failure }
+}
+
+/// What its client is told of a request that may have been in doubt before this reply came.
+pub(crate) fn told(reply: Reply, in_doubt: bool) -> Reply {
+    match reply {
+        Reply::Failed(failure) if in_doubt => Reply::Failed(after_doubt(failure)),
+        reply => reply,
+    }
 }
 
 /// What a client is told when nobody could take its request in time. Nothing has happened.

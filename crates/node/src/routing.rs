@@ -11,7 +11,7 @@ use ringfort_types::{
 
 use crate::admission;
 use crate::node::Node;
-use crate::pending::{Pending, after_doubt, no_leader};
+use crate::pending::{Pending, no_leader, told};
 use crate::turn::APPLYING_BYTES_MAX;
 use crate::{Answered, Incoming};
 
@@ -263,10 +263,7 @@ impl Node {
         self.pending -= 1;
         self.pending_bytes -= asked.call.weight();
         let routed = asked.call.request.slot().is_some();
-        let reply = match reply {
-            Reply::Failed(failure) if asked.in_doubt => Reply::Failed(after_doubt(failure)),
-            reply => reply,
-        };
+        let reply = told(reply, asked.in_doubt);
         self.out.reply.push(Answered { token: asked.token, reply, leader: routed.then_some(from) });
     }
 

@@ -4,7 +4,7 @@ use ringfort_types::limits::HEARTBEAT_MS;
 use ringfort_types::{Call, Code, Command, Failure, Now, Reply, Request, ShardId, Stamped};
 
 use crate::node::{Node, Out};
-use crate::pending::{Pending, Waiter, after_doubt};
+use crate::pending::{Pending, Waiter, told};
 use crate::replica::Outcome;
 use crate::{Answered, Effect};
 
@@ -144,10 +144,7 @@ impl Node {
 
     /// Answers who waits for a write, which is no longer pending here.
     pub(crate) fn answer_waiter(&mut self, waiter: Waiter, reply: Reply) {
-        let reply = match reply {
-            Reply::Failed(failure) if waiter.in_doubt => Reply::Failed(after_doubt(failure)),
-            reply => reply,
-        };
+        let reply = told(reply, waiter.in_doubt);
         self.pending -= 1;
         self.pending_bytes -= waiter.weight;
         self.out.reply.push(Answered { token: waiter.token, reply, leader: None });
@@ -166,8 +163,8 @@ impl Node {
 
     /// Answers a request that is pending here with a failure.
     pub(crate) fn fail(&mut self, asked: Pending, failure: Failure) {
-        let failure = if asked.in_doubt { after_doubt(failure) } else { failure };
-        self.answer(asked, Reply::Failed(failure));
+        let reply = told(Reply::Failed(failure), asked.in_doubt);
+        self.answer(asked, reply);
     }
 
     /// Answers a request that is pending here.

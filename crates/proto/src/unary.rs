@@ -1,8 +1,8 @@
 //! The messages of single calls, to requests and from replies, and the other way round.
 
 use ringfort_types::{
-    Call, Code, Consistency, Failure, HybridClock, Index, NodeId, Receipt, Reply, Request, Revision, Row,
-    ShardId, Term,
+    Call, Consistency, Failure, HybridClock, Index, NodeId, Receipt, Reply, Request, Revision, Row, ShardId,
+    Term,
 };
 
 use crate::v1;
@@ -135,19 +135,11 @@ impl From<v1::DigestAtResponse> for Reply {
     }
 }
 
-/// A reply of the wrong kind for its request: a defect in the node, said plainly instead of dropped.
-pub(crate) fn mismatched(reply: Reply) -> Failure {
-    match reply {
-        Reply::Failed(failure) => failure,
-        _ => Failure::unknown(Code::Unavailable, "the node's answer is of another kind than the question"),
-    }
-}
-
 /// The message that answers `Get`.
 pub fn into_get(reply: Reply) -> Result<v1::GetResponse, Failure> {
     match reply {
         Reply::Value { row, at, revision } => Ok(get_response(row, at, revision)),
-        other => Err(mismatched(other)),
+        other => Err(other.into_failure()),
     }
 }
 
@@ -155,7 +147,7 @@ pub fn into_get(reply: Reply) -> Result<v1::GetResponse, Failure> {
 pub fn into_get_many(reply: Reply) -> Result<v1::GetManyResponse, Failure> {
     match reply {
         Reply::Values { rows, at, revision } => Ok(get_many_response(rows, at, revision)),
-        other => Err(mismatched(other)),
+        other => Err(other.into_failure()),
     }
 }
 
@@ -163,7 +155,7 @@ pub fn into_get_many(reply: Reply) -> Result<v1::GetManyResponse, Failure> {
 pub fn into_open_session(reply: Reply) -> Result<v1::OpenSessionResponse, Failure> {
     match reply {
         Reply::Opened { clock } => Ok(v1::OpenSessionResponse { clock: clock.0 }),
-        other => Err(mismatched(other)),
+        other => Err(other.into_failure()),
     }
 }
 
@@ -171,7 +163,7 @@ pub fn into_open_session(reply: Reply) -> Result<v1::OpenSessionResponse, Failur
 pub fn into_receipt(reply: Reply) -> Result<v1::Receipt, Failure> {
     match reply {
         Reply::Written(receipt) => Ok(receipt.into()),
-        other => Err(mismatched(other)),
+        other => Err(other.into_failure()),
     }
 }
 
@@ -179,7 +171,7 @@ pub fn into_receipt(reply: Reply) -> Result<v1::Receipt, Failure> {
 pub fn into_digest_at(reply: Reply) -> Result<v1::DigestAtResponse, Failure> {
     match reply {
         Reply::Digest { at, hash, rows } => Ok(v1::DigestAtResponse { index: at.0, hash, rows }),
-        other => Err(mismatched(other)),
+        other => Err(other.into_failure()),
     }
 }
 
@@ -187,7 +179,7 @@ pub fn into_digest_at(reply: Reply) -> Result<v1::DigestAtResponse, Failure> {
 pub fn into_cluster_state(reply: Reply) -> Result<v1::GetClusterStateResponse, Failure> {
     match reply {
         Reply::Cluster(state) => Ok((*state).into()),
-        other => Err(mismatched(other)),
+        other => Err(other.into_failure()),
     }
 }
 
@@ -241,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_failure_is_an_error_whatever_was_asked() {
-        let failure = Failure::rejected(Code::Unavailable, "no quorum");
+        let failure = Failure::rejected(ringfort_types::Code::Unavailable, "no quorum");
         assert_eq!(into_get(Reply::Failed(failure.clone())), Err(failure.clone()));
         assert_eq!(into_receipt(Reply::Failed(failure.clone())), Err(failure));
         assert!(into_receipt(Reply::Digest { at: Index(0), hash: 0, rows: 0 }).is_err());

@@ -204,7 +204,7 @@ pub fn into_decision(reply: Reply) -> Result<(Option<v1::Receipt>, Option<v1::No
             let revision = revision.map(|revision| revision.0);
             Ok((None, Some(v1::NotMet { part, key, revision, index: at.0 })))
         }
-        other => Err(crate::unary::mismatched(other)),
+        other => Err(other.into_failure()),
     }
 }
 
@@ -269,7 +269,7 @@ pub fn into_increment(reply: Reply) -> Result<v1::IncrementResponse, Failure> {
         Reply::Written(receipt) if receipt.sums.len() == 1 => {
             Ok(v1::IncrementResponse { value: receipt.sums[0], receipt: Some(receipt.into()) })
         }
-        other => Err(crate::unary::mismatched(other)),
+        other => Err(other.into_failure()),
     }
 }
 

@@ -5,9 +5,9 @@
 //! them and the shard differs (a network here, a queue there), what may be concluded from a failure does not; so it
 //! stands here, below both.
 //!
-//! - [`Sessions`] is the pool of sessions that somebody has, by shard; a [`Session`] numbers one write at a time;
-//! - [`Tries`] judges what came back: whether to ask again, and when, or what came of the request in the end;
-//! - [`Retry`] is one request with both. It knows in which state a session may be given back:
+//! - [`Sessions`] is the pool of sessions that somebody has, by shard; each numbers one write at a time;
+//! - [`Retry`] is one request: it judges what came back (whether to ask again, and when, or what came of the request in
+//!   the end), and knows in which state a session may be given back:
 //!
 //! | how the write ended | its session |
 //! |---|---|
@@ -60,5 +60,4 @@ mod sessions;
 mod tries;
 
 pub use retry::Retry;
-pub use sessions::{Session, Sessions};
-pub use tries::{Tries, is_of_lost_session};
+pub use sessions::Sessions;

@@ -23,7 +23,7 @@ const ATTEMPT_MIN: Duration = Duration::from_millis(300);
 
 /// The attempts at one request.
 #[derive(Debug)]
-pub struct Tries {
+pub(crate) struct Tries {
     troubles: Troubles,
     /// When the last attempt may begin.
     last: Instant,
@@ -32,19 +32,19 @@ pub struct Tries {
 
 impl Tries {
     /// `in_session`: it takes effect once, however often it is sent.
-    pub fn new(request: &Request, in_session: bool, begun: Instant, deadline: Instant) -> Tries {
+    pub(crate) fn new(request: &Request, in_session: bool, begun: Instant, deadline: Instant) -> Tries {
         let whole = deadline - begun;
         let last = begun + whole.saturating_sub(ATTEMPT_MIN.min(whole / 5));
         Tries { troubles: Troubles::new(request, in_session), last, pause: PAUSE_MIN }
     }
 
     /// Whether all attempts were turned away before anything came of them.
-    pub fn is_untouched(&self) -> bool {
+    pub(crate) fn is_untouched(&self) -> bool {
         !self.troubles.unknown && !self.troubles.is_final
     }
 
     /// An attempt has failed: when it is time for another, or else what came of the request.
-    pub fn failed(&mut self, failure: Failure, now: Instant) -> Result<Instant, Failure> {
+    pub(crate) fn failed(&mut self, failure: Failure, now: Instant) -> Result<Instant, Failure> {
         self.troubles.add(failure)?;
         let next = now + self.pause;
         if next >= self.last {
@@ -57,7 +57,7 @@ impl Tries {
 
 /// Whether a shard says so of a session that it does not know any more. Then a write that nobody has tried may begin
 /// another.
-pub fn is_of_lost_session(failure: &Failure) -> bool {
+pub(crate) fn is_of_lost_session(failure: &Failure) -> bool {
     matches!(failure.code, Code::SessionExpired | Code::SessionGap)
 }
 

@@ -70,22 +70,13 @@ pub struct Running {
 pub async fn start(config: Config) -> Result<Running, StartError> {
     let started = Instant::now();
     config.validate()?;
-    let listener = doors::listener::bind("--addr", &config.listen, config.insecure).await?;
-    let bound =
-        listener.local_addr().map_err(|source| StartError::System { action: "name the socket", source })?;
-    let text = match &config.text {
-        None => None,
+    let (listener, bound) = doors::listener::bind("--addr", &config.listen, config.insecure).await?;
+    let (text, text_address) = match &config.text {
+        None => (None, None),
         Some(TextConfig { listen, settings }) => {
-            Some((doors::listener::bind("--text-addr", listen, config.insecure).await?, *settings))
+            let (listener, bound) = doors::listener::bind("--text-addr", listen, config.insecure).await?;
+            (Some((listener, *settings)), Some(bound))
         }
-    };
-    let text_address = match &text {
-        None => None,
-        Some((listener, _)) => Some(
-            listener
-                .local_addr()
-                .map_err(|source| StartError::System { action: "name the socket", source })?,
-        ),
     };
     let ports = Ports { grpc: listener, text };
     let address = config.advertised(bound)?;

@@ -131,7 +131,10 @@ impl Shared {
 
     /// Takes note of another layout.
     pub(crate) fn notice_layout(&self, node: &Node) {
-        let epoch = self.layout().map_or(Epoch(0), |layout| layout.epoch);
+        let epoch = {
+            let layout = self.layout.read().unwrap_or_else(PoisonError::into_inner);
+            layout.as_ref().map_or(Epoch(0), |layout| layout.epoch)
+        };
         if epoch != node.epoch() {
             *self.layout.write().unwrap_or_else(PoisonError::into_inner) =
                 node.layout().cloned().map(Arc::new);

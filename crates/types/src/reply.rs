@@ -170,6 +170,17 @@ impl Reply {
         }
     }
 
+    /// What it is to whoever wanted another kind of reply: the failure that it tells of, or else a defect of the node, said
+    /// plainly instead of dropped.
+    pub fn into_failure(self) -> Failure {
+        match self {
+            Reply::Failed(failure) => failure,
+            _ => {
+                Failure::unknown(Code::Unavailable, "the node's answer is of another kind than the question")
+            }
+        }
+    }
+
     /// Its size for the purpose of bounds.
     pub fn weight(&self) -> usize {
         const OVERHEAD: usize = 64;

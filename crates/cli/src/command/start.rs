@@ -8,6 +8,7 @@ use clap::Args;
 use ringfort_server::{Config, StartError, Summary};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 
 use crate::connection::ADDRESS_DEFAULT;
 use crate::json::Object;
@@ -200,8 +201,11 @@ async fn serve(config: Config, how: How) -> Result<(), Stop> {
     };
     if let Some(summary) = served {
         announce(&summary, json);
-        let _reporting =
-            report_every.map(|every| Aborted(tokio::spawn(report::print(every, running.observer()))));
+        // Ends with this block.
+        let mut reporting = JoinSet::new();
+        if let Some(every) = report_every {
+            reporting.spawn(report::print(every, running.observer()));
+        }
         tokio::select! {
             error = running.failed() => return Err(error.into()),
             _ = signals.next() => {}
@@ -218,15 +222,6 @@ async fn serve(config: Config, how: How) -> Result<(), Stop> {
 /// A line for the operator.
 fn say(line: &str) {
     let _nobody_reads = writeln!(std::io::stderr(), "ringfort: {line}");
-}
-
-/// A task that ends with whoever holds this.
-struct Aborted(tokio::task::JoinHandle<()>);
-
-impl Drop for Aborted {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 /// The one line that says it serves. That nobody reads it is no reason not to.

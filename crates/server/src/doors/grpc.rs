@@ -42,6 +42,27 @@ pub(crate) const LIMITS: DoorLimits = DoorLimits {
     full_answer: b"",
 };
 
+/// What tonic's generated servers are.
+pub(crate) trait GrpcService:
+    Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
+    + NamedService
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<S> GrpcService for S where
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
+        + NamedService
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
 /// The services of one port.
 #[derive(Default)]
 pub(crate) struct Services {
@@ -55,12 +76,7 @@ impl Services {
     /// Adds one for clients: they are told of it.
     pub(crate) fn add<S>(&mut self, service: S) -> &mut Services
     where
-        S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
-            + NamedService
-            + Clone
-            + Send
-            + Sync
-            + 'static,
+        S: GrpcService,
         S::Future: Send + 'static,
     {
         self.names.push(S::NAME);
@@ -71,12 +87,7 @@ impl Services {
     /// Adds one that clients need not know of.
     pub(crate) fn add_hidden<S>(&mut self, service: S) -> &mut Services
     where
-        S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
-            + NamedService
-            + Clone
-            + Send
-            + Sync
-            + 'static,
+        S: GrpcService,
         S::Future: Send + 'static,
     {
         self.hidden.push(S::NAME);

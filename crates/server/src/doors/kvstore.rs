@@ -47,8 +47,8 @@ impl Service {
             return "Stored and replicated".into();
         }
         let name = |node| {
-            let members = layout.iter().flat_map(|layout| &layout.members);
-            members.filter(|member| member.id == node).map(|member| member.name.as_str()).next()
+            let mut members = layout.iter().flat_map(|layout| &layout.members);
+            members.find(|member| member.id == node).map(|member| member.name.as_str())
         };
         let lagging: Vec<&str> = receipt.lacking.iter().filter_map(|node| name(*node)).collect();
         let stored = format!("Stored on {} of {replicas} replicas", receipt.copies);

@@ -44,12 +44,16 @@ pub(crate) async fn bind(
     flag: &'static str,
     address: &str,
     insecure: bool,
-) -> Result<TcpListener, StartError> {
+) -> Result<(TcpListener, SocketAddr), StartError> {
     let resolved = exposure::resolve(flag, address, insecure).await?;
-    listen(resolved).map_err(|source| match source.kind() {
-        io::ErrorKind::AddrInUse => StartError::PortInUse { address: address.to_owned() },
-        _ => StartError::Listen { address: address.to_owned(), source },
-    })
+    let listening = listen(resolved).and_then(|listener| Ok((listener.local_addr()?, listener)));
+    match listening {
+        Ok((bound, listener)) => Ok((listener, bound)),
+        Err(source) if source.kind() == io::ErrorKind::AddrInUse => {
+            Err(StartError::PortInUse { address: address.to_owned() })
+        }
+        Err(source) => Err(StartError::Listen { address: address.to_owned(), source }),
+    }
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {

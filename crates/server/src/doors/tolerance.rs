@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 /// What stays of a call's time for the answer, in milliseconds, when it waits for copies.
 const MARGIN_MS: u32 = 250;
+
 /// The number in force.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tolerance(Arc<watch::Sender<Wanted>>);

@@ -69,8 +69,7 @@ impl Gate {
         let request = Request::Get { key: key.into(), consistency: Consistency::Linearizable };
         match self.ask(Call::from(request).within(timeout_ms)).await.reply {
             Reply::Value { row, .. } => Ok(row),
-            Reply::Failed(failure) => Err(failure),
-            _ => Err(mismatched()),
+            other => Err(other.into_failure()),
         }
     }
 
@@ -86,8 +85,7 @@ impl Gate {
         match self.ask(call).await.reply {
             Reply::Written(receipt) => Ok(Some(receipt)),
             Reply::NotMet { .. } => Ok(None),
-            Reply::Failed(failure) => Err(failure),
-            _ => Err(mismatched()),
+            other => Err(other.into_failure()),
         }
     }
 
@@ -110,8 +108,7 @@ impl Gate {
     pub(crate) async fn cluster(&self, timeout_ms: u32) -> Result<ClusterState, Failure> {
         match self.ask(Call::from(Request::ClusterState).within(timeout_ms)).await.reply {
             Reply::Cluster(state) => Ok(*state),
-            Reply::Failed(failure) => Err(failure),
-            _ => Err(mismatched()),
+            other => Err(other.into_failure()),
         }
     }
 
@@ -164,11 +161,6 @@ fn busy() -> Failure {
 /// The node ended before the answer came.
 fn stopped() -> Failure {
     Failure::unknown(Code::Stopping, "the node stopped before the answer came")
-}
-
-/// An answer of the wrong kind: a defect of the node, said plainly.
-pub(crate) fn mismatched() -> Failure {
-    Failure::unknown(Code::Unavailable, "the node's answer is of another kind than the question")
 }
 
 /// A call under way; gives its place up when its caller goes.

@@ -269,7 +269,7 @@ impl<T: Send + 'static> Pipeline<T> {
             return self.start(at, *instead);
         }
         let Some(once) = place.once.take() else { return self.finish(at, answer) };
-        match retry::settle(&self.gate.shared, once, answer) {
+        match once.answered(&self.gate.shared, answer) {
             Ok(answer) => self.finish(at, answer),
             Err(again) => {
                 let shared = self.gate.shared.clone();

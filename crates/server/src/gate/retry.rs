@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use ringfort_retry::Retry;
 use ringfort_types::{Call, Failure, Reply, Request, ShardId};
 
-use super::{Answer, mismatched};
+use super::Answer;
 use crate::shared::Shared;
 
 /// A write that takes effect once, between its attempts or during one.
@@ -40,7 +40,7 @@ impl Once {
     }
 
     /// An attempt was answered: that is the write's answer, or there is to be another.
-    fn answered(mut self: Box<Self>, shared: &Shared, answer: Answer) -> Result<Answer, Again> {
+    pub(super) fn answered(mut self: Box<Self>, shared: &Shared, answer: Answer) -> Result<Answer, Again> {
         let Reply::Failed(failure) = answer.reply else {
             self.retry.done(&shared.sessions);
             return Ok(answer);
@@ -70,8 +70,7 @@ impl Once {
         let request = Request::OpenSession { shard: self.shard };
         match super::ask(shared, Call::from(request).within(self.left_ms())).await.reply {
             Reply::Opened { clock } => self.retry.open_session(&shared.sessions, self.shard, clock),
-            Reply::Failed(failure) => Err(failure),
-            _ => Err(mismatched()),
+            other => Err(other.into_failure()),
         }
     }
 
@@ -112,11 +111,6 @@ pub(super) fn begin(shared: &Shared, call: &mut Call) -> Option<Box<Once>> {
     once.retry.take_session(&shared.sessions, of).ok().filter(|taken| *taken)?;
     call.stamp = once.retry.stamp();
     Some(once)
-}
-
-/// The answer to its first attempt has come.
-pub(super) fn settle(shared: &Shared, once: Box<Once>, answer: Answer) -> Result<Answer, Again> {
-    once.answered(shared, answer)
 }
 
 /// Before the cluster is born there is none, and the node says so.

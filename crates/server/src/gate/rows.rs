@@ -24,7 +24,7 @@ use ringfort_types::{Call, Code, Failure, Index, Page, Reply, Request, Row, Scan
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
-use super::{Gate, mismatched, stopped};
+use super::{Gate, stopped};
 use crate::budget::{Budget, LARGE_ROW_BYTES, Room};
 use crate::horizon::HELD;
 
@@ -215,7 +215,12 @@ impl Rows {
         let page = scanned(self.gate.clone(), scan).await?;
         let cursor = &mut self.cursors[at];
         (cursor.large, cursor.rest, cursor.asked) = (false, page.next, Instant::now());
-        let (key, row) = page.rows.into_iter().next().ok_or_else(mismatched)?;
+        let (key, row) = page.rows.into_iter().next().ok_or_else(|| {
+            Failure::unknown(
+                Code::Unavailable,
+                "a large row was announced, and the page that was to bring it is empty",
+            )
+        })?;
         let unused = LARGE_ROW_BYTES.saturating_sub(key.len() + row.value.len());
         drop(permit.split(unused));
         Ok(((key, row), permit))
@@ -284,8 +289,7 @@ impl Drop for Rows {
 async fn scanned(gate: Gate, scan: Scan) -> Result<Page, Failure> {
     match gate.ask(Call::from(Request::Scan(scan)).within(PAGE_TIMEOUT_MS)).await.reply {
         Reply::Page(page) => Ok(Page { rows: compacted(&page.rows), ..page }),
-        Reply::Failed(failure) => Err(failure),
-        _ => Err(mismatched()),
+        other => Err(other.into_failure()),
     }
 }
 

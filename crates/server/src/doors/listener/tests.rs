@@ -11,7 +11,7 @@ const SOON: Duration = Duration::from_secs(5);
 
 /// A door with so many places, and how to reach it.
 async fn door(connections_max: usize, greeting: Greeting, places: &Places) -> (Incoming, SocketAddr) {
-    let listener = bind("--addr", "127.0.0.1:0", false).await.unwrap();
+    let (listener, _) = bind("--addr", "127.0.0.1:0", false).await.unwrap();
     let address = listener.local_addr().unwrap();
     let limits = DoorLimits { connections_max, greeting, greeting_max: GREETING_MAX, full_answer: b"full\n" };
     (Incoming::new("test", listener, limits, places), address)

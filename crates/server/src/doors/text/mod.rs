@@ -212,9 +212,7 @@ impl Talk {
                 self.calls.push(Asked::Del, Call::from(request).within(timeout_ms));
             }
             Order::Stats => self.ask_state(Asked::Stats, timeout_ms),
-
             Order::Nodes => self.ask_state(Asked::Nodes, timeout_ms),
-
             Order::Help => self.calls.refuse(Asked::Said(HELP), said()),
             Order::Quit => {
                 self.calls.refuse(Asked::Said("Bye"), said());
