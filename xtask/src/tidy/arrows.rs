@@ -20,11 +20,11 @@ const LAYERS: &[&[&str]] = &[
     &["ringfort-proto", "ringfort-retry"],
     &["ringfort-client"],
     &["ringfort-server", "ringfort-sim"],
-    &["ringfort-cli", "example-rust"],
+    &["ringfort-cli", "example-rust", "ringfort-load"],
 ];
 
-/// Tasks and the load for a peer stand beside the tower and use none of it.
-const BESIDE: &[&str] = &["xtask", "etcd-load"];
+/// Tasks stand beside the tower and use none of it.
+const BESIDE: &[&str] = &["xtask"];
 
 /// Libraries that are the business of a few crates only, and why.
 const RESERVED: &[(&str, &[&str], &str)] = &[
@@ -40,7 +40,8 @@ const RESERVED: &[(&str, &[&str], &str)] = &[
     ("rand", &[], "randomness comes in from the driver"),
 ];
 
-const SOCKETS: &[&str] = &["ringfort-server", "ringfort-client", "ringfort-cli", "example-rust", "etcd-load"];
+const SOCKETS: &[&str] =
+    &["ringfort-server", "ringfort-client", "ringfort-cli", "example-rust", "ringfort-load"];
 
 /// What cargo says about the workspace's own packages.
 pub fn metadata(root: &Path) -> Result<Value> {
