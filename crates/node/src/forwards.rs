@@ -1,18 +1,21 @@
 //! Requests that were passed on to another node and are not answered yet.
 //!
 //! A write is passed on once at a time, and again only after it has surely not happened (the other node said
-//! that it does not lead). If the connection breaks in between, its outcome is unknown, and that is what its
-//! client is told.
+//! that it does not lead), or if it has a place in a session, so that it takes effect once: then also when another node
+//! leads the shard by now, since the one that was asked may hang. If the connection breaks in between, the outcome of any
+//! other write is unknown, and that is what its client is told.
 
 use std::collections::BTreeMap;
 
-use ringfort_types::NodeId;
+use ringfort_types::{NodeId, ShardId};
 
 use crate::pending::Pending;
 
 #[derive(Debug)]
 struct Forwarded {
     to: NodeId,
+    /// The shard, if it was passed to that node because it led the shard.
+    led: Option<ShardId>,
     asked: Pending,
 }
 
@@ -33,9 +36,9 @@ impl Forwards {
         self.waiting.len()
     }
 
-    pub(crate) fn add(&mut self, to: NodeId, asked: Pending) -> u64 {
+    pub(crate) fn add(&mut self, to: NodeId, led: Option<ShardId>, asked: Pending) -> u64 {
         self.next += 1;
-        self.waiting.insert(self.next, Forwarded { to, asked });
+        self.waiting.insert(self.next, Forwarded { to, led, asked });
         self.next
     }
 
@@ -50,6 +53,17 @@ impl Forwards {
     /// All requests that this node had.
     pub(crate) fn take_lost(&mut self, node: NodeId) -> Vec<Pending> {
         self.waiting.extract_if(.., |_, forwarded| forwarded.to == node).map(|(_, lost)| lost.asked).collect()
+    }
+
+    /// What was passed to another node that led this shard than who leads it now, and may be asked twice.
+    pub(crate) fn take_outdated(&mut self, shard: ShardId, leader: NodeId) -> Vec<Pending> {
+        let is_outdated = |forwarded: &Forwarded| {
+            let call = &forwarded.asked.call;
+            let may_repeat = call.stamp.is_some() || !call.request.is_write();
+            forwarded.led == Some(shard) && forwarded.to != leader && may_repeat
+        };
+        let outdated = self.waiting.extract_if(.., |_, forwarded| is_outdated(forwarded));
+        outdated.map(|(_, forwarded)| forwarded.asked).collect()
     }
 
     /// All requests whose deadline has passed.

@@ -170,17 +170,24 @@ impl Node {
     }
 
     fn handle_report(&mut self, from: NodeId, report: NodeReport) {
+        let mut changed = Vec::new();
         for replica in report.replicas.iter().filter(|replica| replica.role == Role::Leader) {
             if let Some(slot) = self.slots.get_mut(replica.shard.0 as usize)
                 && slot.reported.is_none_or(|(term, _)| term <= replica.term)
             {
-                slot.reported = Some((replica.term, from));
+                let before = slot.reported.replace((replica.term, from));
+                if slot.replica.is_none() && before.is_some_and(|(_, node)| node != from) {
+                    changed.push(replica.shard);
+                }
             }
         }
         let now_us = self.now.monotonic_us;
         if let Some(peer) = self.peers.get_mut(from) {
             (peer.report, peer.report_is_fresh) = (report, true);
             peer.reported_at_us = Some(now_us);
+        }
+        for shard in changed {
+            self.take_back_forwards(shard);
         }
     }
 }

@@ -208,7 +208,10 @@ impl Node {
         }
         let timeout_ms = (left_us / 1_000).max(1) as u32;
         let call = asked.call.clone().within(timeout_ms);
-        let id = self.forwards.add(node, asked);
+        // A digest is asked of a node by name.
+        let by_name = matches!(asked.call.request, Request::DigestAt { .. });
+        let led = (!by_name && self.leader_of(shard) == Some(node)).then_some(shard);
+        let id = self.forwards.add(node, led, asked);
         self.send(node, PeerMessage::Forward(Forward { id, call }));
     }
 
@@ -282,6 +285,16 @@ impl Node {
                 asked.in_doubt |= is_write;
                 self.wait(shard, asked, RETRY_MS);
             }
+        }
+    }
+
+    /// This shard's leader has changed: what the one before it has not answered is asked again, for it may hang, and a
+    /// connection that brings nothing counts as lost only after seconds.
+    pub(crate) fn take_back_forwards(&mut self, shard: ShardId) {
+        let Some(leader) = self.leader_of(shard) else { return };
+        for mut asked in self.forwards.take_outdated(shard, leader) {
+            asked.in_doubt |= asked.call.request.is_write();
+            self.route(asked);
         }
     }
 

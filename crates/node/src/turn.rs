@@ -89,6 +89,9 @@ impl Node {
             let asked = from_command(shard, waiter, command, now);
             self.wait(shard, asked, HEARTBEAT_MS);
         }
+        if leader_changed {
+            self.take_back_forwards(shard);
+        }
         if leader_changed || moved {
             self.retry_waiting_of(shard, true);
         }

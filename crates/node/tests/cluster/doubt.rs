@@ -42,6 +42,21 @@ fn a_stamped_write_survives_the_loss_of_the_node_that_it_was_passed_to() {
     assert!(stamped(&world, other) >= 1);
 }
 
+/// No connection breaks when a process is stopped, or its machine hangs.
+#[test]
+fn a_stamped_write_does_not_wait_for_a_leader_that_hangs_once_there_is_another() {
+    let (mut world, leader, other) = settled();
+    let hangs = world.nodes[leader].take();
+    let stamped = world.ask_stamped(other, STAMP, Request::put("k", "v"));
+    let plain = world.ask(other, Request::put("l", "w"), 3_000);
+    world.run(2_000);
+    let Some(Reply::Written(_)) = world.answers.remove(&stamped) else { panic!("{:?}", world.answers) };
+    world.run(1_500);
+    let told = failure(world.answers.remove(&plain).expect("its time is over"));
+    assert_eq!((told.outcome, told.code), (Outcome::Unknown, Code::DeadlineExceeded), "asked once only");
+    drop(hangs);
+}
+
 #[test]
 fn the_fate_of_a_write_without_a_stamp_is_unknown() {
     let (mut world, leader, other) = settled();
