@@ -70,6 +70,9 @@ impl Opening {
         let sessions = SessionLimits::default();
         let Begun { log, ready, replay } =
             begin(&self.data, &*self.tables, cluster, wanted, self.log_options, sessions)?;
+        for note in log.notes() {
+            self.shared.notice(note.to_string());
+        }
         for shard in replay.shards() {
             self.flusher.expect(shard.id(), shard.table().clone());
         }

@@ -37,7 +37,7 @@ mod table;
 pub use disk::{Disk, File, FileDisk, Lock, SimDisk};
 pub use error::StorageError;
 pub use identity::{DataDir, Stored, Who};
-pub use log::{Durable, Log, LogAhead, LogOptions, LogReader, Owner, RecoveredShard};
+pub use log::{Durable, Log, LogAhead, LogOptions, LogReader, Note, Owner, RecoveredShard};
 pub use snapshot::{Chunk, SnapshotReader, SnapshotWriter, Taken};
 pub use table::{LsmTables, MemoryTables, Rows, Table, TableOptions, Tables};
 

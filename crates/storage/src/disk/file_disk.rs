@@ -1,8 +1,11 @@
 //! The real disk: a directory of the file system.
+//!
+//! What is made here is its owner's alone: directories have mode 0700, files 0600. The tables' library makes its files itself;
+//! for those, and against a umask that takes away more, `ringfort start` sets a umask of 0077.
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,6 +13,9 @@ use rustix::fs::{FallocateFlags, FlockOperation};
 
 use super::{Disk, File, Lock};
 use crate::StorageError;
+
+const FILE_MODE: u32 = 0o600;
+const DIR_MODE: u32 = 0o700;
 
 /// A directory of the file system.
 #[derive(Debug)]
@@ -56,7 +62,7 @@ fn make_dir(path: &Path) -> io::Result<()> {
     }
     let parent = path.parent().ok_or(io::ErrorKind::NotFound)?;
     make_dir(parent)?;
-    match fs::create_dir(path) {
+    match fs::DirBuilder::new().mode(DIR_MODE).create(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
@@ -74,7 +80,7 @@ impl Disk for FileDisk {
 
     fn create(&self, path: &str) -> io::Result<Arc<dyn File>> {
         let mut options = fs::File::options();
-        options.read(true).write(true).create(true).truncate(true);
+        options.read(true).write(true).create(true).truncate(true).mode(FILE_MODE);
         Ok(Arc::new(OpenFile(options.open(self.at(path))?)))
     }
 
@@ -105,7 +111,7 @@ impl Disk for FileDisk {
 
     fn lock(&self, path: &str) -> io::Result<Result<Box<dyn Lock>, String>> {
         let mut options = fs::File::options();
-        options.read(true).write(true).create(true).truncate(false);
+        options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE);
         let file = options.open(self.at(path))?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {

@@ -49,6 +49,8 @@ pub(super) struct SegmentHeader {
     pub(super) first: u64,
     /// What that batch has as its chain.
     pub(super) chain: u32,
+    /// The file's length, in bytes, which was durable before anything was written to it.
+    pub(super) length: u32,
 }
 
 /// Why a segment header can't be used.
@@ -72,8 +74,9 @@ impl SegmentHeader {
         out[24..32].copy_from_slice(&self.owner.incarnation.0.to_le_bytes());
         out[32..40].copy_from_slice(&self.segment.to_le_bytes());
         out[40..48].copy_from_slice(&self.first.to_le_bytes());
-        // 48..52: encryption key 0, 56..60: zero.
+        // 48..52: encryption key 0.
         out[52..56].copy_from_slice(&self.chain.to_le_bytes());
+        out[56..60].copy_from_slice(&self.length.to_le_bytes());
         let sum = crc32c::crc32c(&out[..60]);
         out[60..64].copy_from_slice(&sum.to_le_bytes());
         out
@@ -100,6 +103,7 @@ impl SegmentHeader {
             segment: u64_at(bytes, 32),
             first: u64_at(bytes, 40),
             chain: u32_at(bytes, 52),
+            length: u32_at(bytes, 56),
         })
     }
 }
@@ -175,7 +179,8 @@ mod tests {
 
     #[test]
     fn a_segment_header_survives_its_bytes_and_no_byte_may_change() {
-        let header = SegmentHeader { owner: OWNER, segment: 3, first: 77, chain: 0xdead_beef };
+        let header =
+            SegmentHeader { owner: OWNER, segment: 3, first: 77, chain: 0xdead_beef, length: 1 << 26 };
         let bytes = header.encode();
         assert_eq!(SegmentHeader::decode(&bytes), Ok(header));
         for at in 0..bytes.len() {

@@ -7,8 +7,7 @@
 //!
 //! The files are segments of 64 MiB, with room set aside when they are made: appending into that is quicker
 //! than growing a file, and can't run out of space half way; quicker still into a segment that was made ahead
-//! ([`LogAhead`]). A segment's header and its first frame are one
-//! write, so a new segment costs no sync of its own but the directory's. A batch that does not fit into what
+//! ([`LogAhead`]). A segment's length is durable before its header is written, in one write with its first frame. A batch that does not fit into what
 //! is left of a segment begins the next one, and a batch larger than a segment gets a segment of its own size:
 //! one `append` is always one frame, because a frame is the unit that is cut.
 //!
@@ -27,6 +26,7 @@ mod ahead;
 mod collect;
 mod frame;
 mod index;
+mod reached;
 mod reader;
 mod record;
 mod recover;
@@ -42,6 +42,7 @@ use ringfort_types::{Index, Record, ShardId};
 use self::ahead::Spare;
 use self::frame::{BATCH_BYTES_MAX, FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader};
 use self::index::{End, Place};
+use self::reached::Reached;
 use self::reader::{POISONED, Shared};
 use self::record::RECORD_OVERHEAD_MAX;
 use crate::StorageError;
@@ -50,6 +51,7 @@ use crate::disk::{Disk, File};
 pub use ahead::LogAhead;
 pub use collect::Durable;
 pub use frame::Owner;
+pub use reached::Note;
 pub use reader::LogReader;
 pub use recover::RecoveredShard;
 
@@ -106,6 +108,9 @@ pub struct Log {
     chain: u32,
     /// Whether the last batch is a seal.
     sealed: bool,
+    /// As it stands on the disk.
+    reached: Option<Reached>,
+    notes: Vec<Note>,
     /// A write or sync has failed: what the files hold is not known any more.
     failed: bool,
     buffer: BytesMut,
@@ -125,7 +130,13 @@ impl Log {
             path: format!("{}/{dir}", disk.name()),
             source,
         })?;
-        let recovered = recover::recover(&*disk, dir, owner)?;
+        let reached = reached::read(&*disk, dir, owner)?;
+        let recovered = recover::recover(&*disk, dir, owner, reached.clone().ok())?;
+        let mut notes = recovered.notes.clone();
+        // The second batch is not written before there is a record of the first.
+        if recovered.next > 2 {
+            notes.extend(reached.clone().err());
+        }
         let shards = recovered.shards();
         let spare = Spare::find(&*disk, dir, options.segment_bytes).map_err(|source| StorageError::Io {
             action: "look for a spare log segment in",
@@ -154,7 +165,7 @@ impl Log {
             index.end = End { segment, offset };
             index.segments.insert(segment, length);
         }
-        let log = Log {
+        let mut log = Log {
             shared: Arc::new(shared),
             options,
             segment,
@@ -164,10 +175,24 @@ impl Log {
             next: recovered.next,
             chain: recovered.chain,
             sealed: recovered.sealed,
+            reached: reached.ok(),
+            notes,
             failed: false,
             buffer: BytesMut::new(),
         };
+        log.record_reached()?;
         Ok((log, shards))
+    }
+
+    /// What whoever runs the node should know of what was found when it was opened.
+    pub fn notes(&self) -> &[Note] {
+        &self.notes
+    }
+
+    /// Seals the log and records where it ends, so that a later start misses whatever is lost of it meanwhile.
+    pub fn close(&mut self) -> Result<(), StorageError> {
+        self.seal()?;
+        self.record_reached()
     }
 
     /// Appends one batch and syncs it: it is durable, whole, when this returns. Nothing is written for no
@@ -221,7 +246,8 @@ impl Log {
         let (write_at, from) = if begins { (0, 0) } else { (self.offset, SEGMENT_HEADER_BYTES) };
         if begins {
             let (owner, segment) = (self.shared.owner, self.segment);
-            let header = SegmentHeader { owner, segment, first: self.next, chain: self.chain };
+            let length = u32::try_from(self.length).expect("a batch has a bound, and so has a segment");
+            let header = SegmentHeader { owner, segment, first: self.next, chain: self.chain, length };
             self.buffer[..SEGMENT_HEADER_BYTES].copy_from_slice(&header.encode());
         }
         self.failed = true;
@@ -237,8 +263,30 @@ impl Log {
         self.chain = head;
         self.sealed = frame_bytes == FRAME_HEADER_BYTES as u64;
         self.publish(records, &places, frame_at);
+        if self.reached.is_none_or(|reached| reached.segment < self.segment) {
+            self.record_reached()?;
+        }
         if self.buffer.capacity() > BUFFER_BYTES_KEPT {
             self.buffer = BytesMut::new();
+        }
+        Ok(())
+    }
+
+    /// Records how far the log has come. Without room for that, the next try may do.
+    fn record_reached(&mut self) -> Result<(), StorageError> {
+        let reached = Reached { segment: self.segment, batch: self.next - 1 };
+        // A log that is empty has come nowhere.
+        if self.reached == Some(reached) || reached.batch == 0 {
+            return Ok(());
+        }
+        let Shared { disk, dir, owner, .. } = &*self.shared;
+        match reached::save(&**disk, dir, *owner, reached) {
+            Ok(()) => self.reached = Some(reached),
+            Err(error) if error.is_disk_full() => {}
+            Err(error) => {
+                self.failed = true;
+                return Err(error);
+            }
         }
         Ok(())
     }
@@ -339,6 +387,8 @@ fn create_segment(shared: &Shared, segment: u64, length: u64) -> Result<Arc<dyn 
             shared.disk.sync_dir(&shared.dir)?;
             return Err(error);
         }
+        // The header will say the length: a file that is shorter then has lost something.
+        file.sync_data()?;
         shared.disk.sync_dir(&shared.dir)?;
         Ok(file)
     };

@@ -11,6 +11,10 @@
 //! written once more, in its place, and synced before anybody builds on it. Syncing alone would not do: after a
 //! failed sync Linux takes the pages for clean, shows them to whoever reads, and writes them never.
 //!
+//! A log that has lost its end looks like one that never had it, so two things say how long it must be: each
+//! segment's header names the file's length, and the file `reached` a batch that was synced (`reached.rs`). What
+//! falls short of either is corruption.
+//!
 //! The log begins with the first segment that is there. The last `first segment` record says which one that must
 //! be: a later one means that segments are missing; earlier ones were about to be removed (`collect.rs`), and are now.
 
@@ -24,6 +28,7 @@ use super::frame::{
     FRAME_HEADER_BYTES, FRAME_MAGIC, HeaderFault, Owner, SEGMENT_HEADER_BYTES, SegmentHeader,
 };
 use super::index::{LogIndex, Place, ShardIndex};
+use super::reached::{Note, Reached};
 use super::record::{RecordFault, Records, Stored};
 use super::window::{Found, PIECE_BYTES, Window};
 use super::{path_of, remove_segment, segment_of};
@@ -59,14 +64,21 @@ pub(super) struct Recovered {
     pub(super) chain: u32,
     /// Whether the last batch is a seal, or there is none.
     pub(super) sealed: bool,
+    pub(super) notes: Vec<Note>,
 }
 
 /// Reads the whole log.
-pub(super) fn recover(disk: &dyn Disk, dir: &str, owner: Owner) -> Result<Recovered, StorageError> {
+pub(super) fn recover(
+    disk: &dyn Disk,
+    dir: &str,
+    owner: Owner,
+    reached: Option<Reached>,
+) -> Result<Recovered, StorageError> {
     let mut scan = Scan {
         disk,
         dir,
         owner,
+        reached: reached.unwrap_or_default(),
         found: Recovered {
             index: LogIndex { first_segment: 1, ..LogIndex::default() },
             last: None,
@@ -74,6 +86,7 @@ pub(super) fn recover(disk: &dyn Disk, dir: &str, owner: Owner) -> Result<Recove
             next: 1,
             chain: owner.seed(0),
             sealed: true,
+            notes: Vec::new(),
         },
         tail: None,
     };
@@ -86,10 +99,12 @@ pub(super) fn recover(disk: &dyn Disk, dir: &str, owner: Owner) -> Result<Recove
             if !is_last || (scan.is_followed(segment, &mut window, offset)? && !cut_anyway) {
                 return Err(scan.corrupt(segment, offset, reason));
             }
+            scan.check_end()?;
             scan.check_beginning(&segments)?;
             scan.cut(segment, &mut window, offset)?;
         }
     }
+    scan.check_end()?;
     scan.check_beginning(&segments)?;
     scan.settle()?;
     scan.remove_leftovers()?;
@@ -113,6 +128,7 @@ struct Scan<'a> {
     disk: &'a dyn Disk,
     dir: &'a str,
     owner: Owner,
+    reached: Reached,
     found: Recovered,
     /// The last batch: its segment, and where it begins and ends there (with the segment's header, if it is
     /// the first).
@@ -160,6 +176,22 @@ impl Scan<'_> {
         }
         let unknown = "entries are missing before the first ones of a shard";
         self.found.index.settle().map_err(|_| self.corrupt(found, 0, unknown))
+    }
+
+    /// Whether the log goes as far as it was once synced.
+    fn check_end(&self) -> Result<(), StorageError> {
+        let Reached { segment, batch } = self.reached;
+        if self.found.next > batch {
+            return Ok(());
+        }
+        match &self.found.last {
+            Some((last, ..)) if *last >= segment => Err(self.corrupt(
+                *last,
+                self.found.offset,
+                "the log ends here, and yet a later batch was synced",
+            )),
+            _ => Err(self.corrupt(segment, 0, MISSING)),
+        }
     }
 
     /// Ends what the process before this one had begun: segments that the log does not need are removed.
@@ -261,6 +293,10 @@ impl Scan<'_> {
         if let Some(&(what, found, expected)) = ours.iter().find(|(_, found, expected)| found != expected) {
             return Err(StorageError::Stranger { path: path(), what, found, expected });
         }
+        if window.length() < header.length.into() {
+            let missing = "the file ends here, and is shorter than it was made";
+            return Err(self.corrupt(segment, window.length(), missing));
+        }
         if is_first {
             (self.found.next, self.found.chain) = (header.first, header.chain);
         }
@@ -291,16 +327,24 @@ impl Scan<'_> {
     }
 
     /// Makes the log end at `offset` of this segment, durably.
-    fn cut(&self, segment: u64, window: &mut Window, offset: u64) -> Result<(), StorageError> {
+    fn cut(&mut self, segment: u64, window: &mut Window, offset: u64) -> Result<(), StorageError> {
         static ZEROES: [u8; 64 * 1024] = [0; 64 * 1024];
         let file = self.disk.open(&self.path(segment)).map_err(self.io("open", segment))?;
-        let mut at = offset;
+        let (mut at, mut end) = (offset, offset);
         while let Some(set) = window.first_set(at).map_err(self.io("read", segment))? {
             let count = (window.length() - set).min(ZEROES.len() as u64);
+            let bytes = window.get(set, count as usize).map_err(self.io("read", segment))?;
+            end = set + bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1);
             file.write_at(set, &ZEROES[..count as usize]).map_err(self.io("cut the torn end of", segment))?;
             at = set + count;
         }
-        file.sync_data().map_err(self.io("sync", segment))
+        file.sync_data().map_err(self.io("sync", segment))?;
+        // Nothing was there if only a header was to come.
+        if end > offset {
+            let path = format!("{}/{}", self.disk.name(), self.path(segment));
+            self.found.notes.push(Note::Cut { path, offset, bytes: end - offset });
+        }
+        Ok(())
     }
 
     /// Makes what was read durable: the process before this one may have died between a write and its sync.

@@ -26,6 +26,21 @@ fn expect_prefix(disk: &SimDisk, batches: &[Vec<Record>], whole: usize, what: &s
     model.check(&log.reader());
 }
 
+/// How many batches are recorded to have been synced: those up to the first one of the last segment.
+fn recorded(places: &[(String, std::ops::Range<usize>)]) -> usize {
+    let last = &places.last().expect("something was written").0;
+    places.iter().position(|(path, _)| path == last).expect("it is one of them") + 1
+}
+
+fn expect_corrupt(disk: &SimDisk, what: &str) -> String {
+    let before: Vec<_> = segments(disk).iter().map(|path| disk.bytes(path)).collect();
+    let Err(error) = open(disk, SMALL) else { panic!("{what}: it was opened") };
+    assert!(matches!(error, StorageError::Corrupt { .. }), "{what}: {error}");
+    let after: Vec<_> = segments(disk).iter().map(|path| disk.bytes(path)).collect();
+    assert_eq!(before, after, "{what}: something was changed");
+    error.to_string()
+}
+
 #[test]
 fn cut_at_every_byte_of_the_last_two_batches() {
     for salt in 0..6 {
@@ -51,7 +66,13 @@ fn cut_at_every_byte_of_the_last_two_batches() {
                     }
                     // A cut before a header of a segment leaves a segment without one.
                     let what = format!("salt {salt}, cut at {at} of {path}, zeroes {zeroes}");
-                    expect_prefix(&disk, &batches, batches.len() - back, &what);
+                    let whole = batches.len() - back;
+                    // Of a file that is shorter than its header there is no telling how long it was made.
+                    if whole < recorded(&places) || (!zeroes && at >= 64) {
+                        expect_corrupt(&disk, &what);
+                    } else {
+                        expect_prefix(&disk, &batches, whole, &what);
+                    }
                 }
             }
         }
@@ -75,15 +96,11 @@ fn damage_to_every_byte_of_the_last_two_batches() {
                     // In the header of a segment, damage can't be a torn write: it shares a sector with the
                     // header of the first batch, which is whole.
                     let in_header = range.start == 0 && at < 64;
-                    if back == 1 && !in_header {
+                    if back == 1 && !in_header && batches.len() > recorded(&places) {
                         expect_prefix(&disk, &batches, batches.len() - 1, &what);
-                        continue;
+                    } else {
+                        expect_corrupt(&disk, &what);
                     }
-                    let before: Vec<_> = segments(&disk).iter().map(|path| disk.bytes(path)).collect();
-                    let error = open(&disk, SMALL).unwrap_err();
-                    assert!(matches!(error, StorageError::Corrupt { .. }), "{what}: {error}");
-                    let after: Vec<_> = segments(&disk).iter().map(|path| disk.bytes(path)).collect();
-                    assert_eq!(before, after, "{what}: something was changed");
                 }
             }
         }
@@ -127,11 +144,92 @@ fn a_missing_segment_is_noticed() {
     write_all(&disk, &batches);
     let all = segments(&disk);
     assert!(all.len() > 3);
-    for missing in &all[..all.len() - 1] {
+    for missing in &all {
         let disk = disk.fork();
         disk.remove(missing).unwrap();
-        assert!(matches!(open(&disk, SMALL).unwrap_err(), StorageError::Corrupt { .. }));
+        let told = expect_corrupt(&disk, missing);
+        assert!(told.contains(missing), "{told}");
     }
+    for missing in &all {
+        disk.remove(missing).unwrap();
+    }
+    let told = expect_corrupt(&disk, "all are missing");
+    assert!(told.contains(all.last().unwrap()), "{told}");
+}
+
+#[test]
+fn a_file_that_is_shorter_than_it_was_made_is_damaged_wherever_it_ends() {
+    let batches = sample(9, 3);
+    let disk = SimDisk::new();
+    write_all(&disk, &batches);
+    let path = segments(&disk).pop().unwrap();
+    let bytes = disk.bytes(&path).unwrap();
+    for length in [64, bytes.len() / 2, bytes.len() - 1] {
+        let disk = disk.fork();
+        disk.set_bytes(&path, &bytes[..length]);
+        let told = expect_corrupt(&disk, "cut");
+        assert!(
+            told.contains(&path) && told.contains(&format!("at byte {length}: the file ends here")),
+            "{told}"
+        );
+    }
+}
+
+#[test]
+fn what_was_there_at_a_clean_stop_must_be_there_at_the_next_start() {
+    let batches = sample(11, 3);
+    for clean in [true, false] {
+        let disk = SimDisk::new();
+        let (mut log, _) = open(&disk, SMALL).unwrap();
+        for batch in &batches {
+            log.append(batch).unwrap();
+        }
+        if clean {
+            log.close().unwrap();
+        }
+        drop(log);
+        let (path, range) = batches_of(&disk).swap_remove(batches.len() - 1);
+        let mut bytes = disk.bytes(&path).unwrap();
+        bytes[range.start..].fill(0);
+        disk.set_bytes(&path, &bytes);
+        if clean {
+            let told = expect_corrupt(&disk, "zeroed");
+            assert!(told.contains("a later batch was synced"), "{told}");
+        } else {
+            expect_prefix(&disk, &batches, batches.len() - 1, "zeroed");
+        }
+    }
+}
+
+#[test]
+fn what_is_removed_and_what_is_not_known_is_said() {
+    let batches = sample(11, 3);
+    let disk = SimDisk::new();
+    write_all(&disk, &batches);
+    let (path, range) = batches_of(&disk).pop().unwrap();
+    assert!(open(&disk.fork(), SMALL).unwrap().0.notes().is_empty(), "nothing to be said of a whole log");
+
+    assert!(disk.damage(&path, range.end as u64 - 1, 0x40));
+    let (log, _) = open(&disk, SMALL).unwrap();
+    let [note] = log.notes() else { panic!("one note: {:?}", log.notes()) };
+    let removed = format!("removed {} bytes from byte {} on of", range.len(), range.start);
+    assert!(note.to_string().contains(&removed) && note.to_string().contains(&path), "{note}");
+    drop(log);
+    assert!(open(&disk, SMALL).unwrap().0.notes().is_empty(), "it is said once");
+
+    let reached = format!("{DIR}/reached");
+    let whole = disk.bytes(&reached).unwrap();
+    for at in 0..whole.len() {
+        let disk = disk.fork();
+        disk.damage(&reached, at as u64, 0x01);
+        let (log, recovered) = open(&disk, SMALL).unwrap();
+        assert_eq!(recovered, Model::of(&batches[..batches.len() - 1]).recovered());
+        assert!(log.notes()[0].to_string().contains("log/reached is damaged"), "{:?}", log.notes());
+        assert_eq!(disk.bytes(&reached).unwrap(), whole, "it is made anew");
+    }
+    disk.remove(&reached).unwrap();
+    let (log, _) = open(&disk, SMALL).unwrap();
+    assert!(log.notes()[0].to_string().contains("log/reached is missing"), "{:?}", log.notes());
 }
 
 #[test]
