@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use ringfort_types::{ClusterState, NodeId, ShardId, ShardState};
+use ringfort_types::{ClusterState, DiskState, NodeId, ShardId, ShardState};
 use serde_json::json;
 
 use crate::show;
@@ -47,10 +47,11 @@ pub(crate) fn render(state: &ClusterState) -> String {
         rows.push(vec![
             name(state, node.id),
             node.address.clone(),
-            match (node.reachable, node.disk_full) {
+            match (node.reachable, node.disk) {
                 (false, _) => "down",
-                (true, true) => "disk full",
-                (true, false) => "up",
+                (true, DiskState::Full) => "disk full",
+                (true, DiskState::Hung) => "disk hangs",
+                (true, DiskState::Working) => "up",
             }
             .to_owned(),
             leads.to_string(),
@@ -120,7 +121,8 @@ pub(crate) fn json(state: &ClusterState) -> serde_json::Value {
                 "address": node.address,
                 "incarnation": format!("{:016x}", node.incarnation.0),
                 "reachable": node.reachable,
-                "disk_full": node.disk_full,
+                "disk_full": node.disk == DiskState::Full,
+                "disk_hung": node.disk == DiskState::Hung,
                 "leads": key_shards(state).filter(|shard| shard.leader == Some(node.id)).count(),
                 "keys_estimate": node.keys_estimate,
                 "bytes_estimate": node.bytes_estimate,

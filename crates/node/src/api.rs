@@ -27,8 +27,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use ringfort_types::{
-    Base, Call, HardState, HybridClock, Incarnation, Index, LogEntry, NodeId, PeerFrame, PeerMessage, Record,
-    Reply, Request, Revision, ShardId, Term, Token,
+    Base, Call, DiskState, HardState, HybridClock, Incarnation, Index, LogEntry, NodeId, PeerFrame,
+    PeerMessage, Record, Reply, Request, Revision, ShardId, Term, Token,
 };
 
 /// How a node was told to be born. All listed nodes must agree on everything but `me`.
@@ -136,9 +136,9 @@ pub enum Event {
         /// From the index asked for, without gaps.
         entries: Vec<LogEntry>,
     },
-    /// There is no room on the disk (true), or there is again (false): a batch or a table that could not be written for
-    /// lack of room is tried again until it can.
-    DiskFull(bool),
+    /// There is no room on the disk, a sync takes seconds, or all is well again. A batch or a table that could not be
+    /// written for lack of room is tried again until it can; a sync that hangs is waited for.
+    Disk(DiskState),
     /// The log has let go of these shards' entries up to here.
     LetGo(Vec<(ShardId, Base)>),
     /// A table's state at this index is being held for [`Effect::ReadChunk`].

@@ -1,12 +1,12 @@
-//! When this node should lead nothing: it is about to end, or its disk is full.
+//! When this node should lead nothing: it is about to end, or its disk is full or hangs.
 //!
 //! Leaderships go to the replica that has most of the log, among those that can be reached and can write; whoever
-//! waits for an answer waits for the new leader's. If there is none, a node that ends ends, and a node whose disk is
-//! full goes on leading for the readers' sake and refuses writes (PITFALLS 5).
+//! waits for an answer waits for the new leader's. If there is none, a node that ends ends, and a node whose disk takes
+//! nothing goes on leading for the readers' sake and refuses writes (PITFALLS 5).
 
 use ringfort_ring::Replica as Place;
 use ringfort_types::limits::TICK_MS;
-use ringfort_types::{Code, Failure, PeerId, ShardId};
+use ringfort_types::{Code, DiskState, Failure, PeerId, ShardId};
 
 use crate::Effect;
 use crate::node::Node;
@@ -36,38 +36,49 @@ impl Node {
 
     /// Tells all replicas here whether they may stand for election.
     pub(crate) fn set_abstaining(&mut self) {
-        let abstains = self.disk_full || self.stay != Stay::On;
+        let abstains = self.disk != DiskState::Working || self.stay != Stay::On;
         for replica in self.slots.iter_mut().filter_map(|slot| slot.replica.as_mut()) {
             replica.group.abstain(abstains);
         }
     }
 
-    pub(crate) fn handle_disk_full(&mut self, full: bool) {
-        if self.disk_full == full {
+    pub(crate) fn handle_disk(&mut self, disk: DiskState) {
+        if self.disk == disk {
             return;
         }
-        self.disk_full = full;
+        self.disk = disk;
         self.set_abstaining();
         self.send_reports();
-        if full {
+        if disk != DiskState::Working {
             self.hand_over();
         }
     }
 
-    /// What a write is told that this node can't take, nor anybody else in its place.
-    pub(crate) fn no_room(&self) -> Failure {
-        Failure::rejected(
-            Code::ResourceExhausted,
-            format!(
-                "the disk of node {} is full: make room there, writes are taken again within a second; reads go on",
-                self.id
-            ),
-        )
+    /// What a write is told that this node can't take, nor anybody else in its place, because of the disk.
+    pub(crate) fn refusal_by_disk(&self) -> Option<Failure> {
+        match self.disk {
+            DiskState::Working => None,
+            DiskState::Full => Some(Failure::rejected(
+                Code::ResourceExhausted,
+                format!(
+                    "the disk of node {} is full: make room there, writes are taken again within a second; reads go on",
+                    self.id
+                ),
+            )),
+            DiskState::Hung => Some(Failure::rejected(
+                Code::Unavailable,
+                format!(
+                    "the disk of node {} does not finish its syncs, and no other node can lead: look at that disk; reads \
+                     go on",
+                    self.id
+                ),
+            )),
+        }
     }
 
     /// Who could lead this shard instead.
     pub(crate) fn heir(&self, replica: &Replica) -> Option<PeerId> {
-        let able = |node| node != self.id && self.peers.is_up(node) && !self.peers.is_full(node);
+        let able = |node| node != self.id && self.peers.is_up(node) && self.peers.can_write(node);
         let places = replica.places.iter().filter(|place| able(place.node));
         // Who is still opening its replica would not take it.
         let is_open = |place: &Place| self.peers.has_open(place.node, replica.shard);

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use ringfort_consensus::{Group, GroupConfig, Restored, Synced};
 use ringfort_ring::Layout;
 use ringfort_types::limits::TICK_MS;
-use ringfort_types::{Epoch, Index, NodeId, Now, PeerMessage, RaftMessage, ShardId, Term};
+use ringfort_types::{DiskState, Epoch, Index, NodeId, Now, PeerMessage, RaftMessage, ShardId, Term};
 
 use crate::birth::{Birth, Step};
 use crate::forwards::Forwards;
@@ -80,8 +80,8 @@ pub struct Node {
     pub(crate) pending_bytes: usize,
     pub(crate) ticks: u64,
     pub(crate) stay: Stay,
-    /// Nothing can be written, for lack of room.
-    pub(crate) disk_full: bool,
+    /// Whether anything can be written.
+    pub(crate) disk: DiskState,
     /// Since which tick it is known that this node can't be born, and why.
     pub(crate) doomed: Option<(u64, String)>,
     pub(crate) out: Out,
@@ -110,7 +110,7 @@ impl Node {
             pending_bytes: 0,
             ticks: 0,
             stay: Stay::On,
-            disk_full: false,
+            disk: DiskState::Working,
             doomed: None,
             out: Out::default(),
         };
@@ -189,7 +189,7 @@ impl Node {
                 self.with_replica(shard, |replica| replica.installed(revision, clock));
                 self.handle_applied(&[(shard, index)]);
             }
-            Event::DiskFull(full) => self.handle_disk_full(full),
+            Event::Disk(disk) => self.handle_disk(disk),
             Event::Stop => self.stop(),
         }
     }
@@ -225,7 +225,7 @@ impl Node {
             self.send_reports();
             self.drift();
         }
-        if self.disk_full && self.ticks.is_multiple_of(HAND_OVER_TICKS) {
+        if self.disk != DiskState::Working && self.ticks.is_multiple_of(HAND_OVER_TICKS) {
             self.hand_over();
         }
         self.go_on_stopping();
@@ -357,6 +357,10 @@ impl Node {
             && replica.applying_bytes() > crate::turn::APPLYING_BYTES_MAX
         {
             // The leader sends it again; until then the table catches up.
+            return;
+        }
+        if self.commit.is_full() {
+            // As if it had been lost on the way: a disk that hangs must not cost memory for as long as others go on.
             return;
         }
         if replica.group.step(message).is_ok() {

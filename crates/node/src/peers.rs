@@ -1,7 +1,7 @@
 //! The other nodes: who is connected, what they say, and whom this node won't listen to.
 
 use ringfort_types::{
-    Answer, Hello, NodeId, NodeReport, PeerFrame, PeerMessage, RaftMessage, Refusal, Role, ShardId,
+    Answer, DiskState, Hello, NodeId, NodeReport, PeerFrame, PeerMessage, RaftMessage, Refusal, Role, ShardId,
 };
 
 use crate::Effect;
@@ -59,9 +59,9 @@ impl Peers {
         })
     }
 
-    /// Whether it has reported that its disk is full.
-    pub(crate) fn is_full(&self, node: NodeId) -> bool {
-        self.get(node).is_some_and(|peer| peer.report.disk_full)
+    /// Whether it has not reported that its disk takes nothing.
+    pub(crate) fn can_write(&self, node: NodeId) -> bool {
+        self.get(node).is_some_and(|peer| peer.report.disk == DiskState::Working)
     }
 
     fn get(&self, node: NodeId) -> Option<&Peer> {

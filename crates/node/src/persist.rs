@@ -10,9 +10,16 @@ use ringfort_types::{Record, ShardId};
 
 use crate::Effect;
 
+/// Bytes of entries that may wait to be durable, and are in memory until then, before others' are refused.
+const UNPERSISTED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Tickets that may wait.
+const TICKETS_MAX: usize = 64 * 1024;
+
 #[derive(Debug, Default)]
 pub(crate) struct GroupCommit {
     pending: Vec<Record>,
+    pending_bytes: usize,
+    under_way_bytes: usize,
     /// In the order of their batches.
     tickets: VecDeque<(u64, ShardId, Unsynced)>,
     under_way: Option<u64>,
@@ -30,6 +37,7 @@ impl GroupCommit {
         last_batch: &mut u64,
     ) {
         if !records.is_empty() {
+            self.pending_bytes += records.iter().map(Record::weight).sum::<usize>();
             self.pending.extend(records);
             *last_batch = self.last + 1;
         }
@@ -47,18 +55,24 @@ impl GroupCommit {
         }
         self.last += 1;
         self.under_way = Some(self.last);
+        self.under_way_bytes = std::mem::take(&mut self.pending_bytes);
         Some(Effect::Persist { number: self.last, records: std::mem::take(&mut self.pending) })
     }
 
     /// A batch is durable: the tickets that waited for it.
     pub(crate) fn persisted(&mut self, number: u64) -> Vec<(ShardId, Unsynced)> {
         assert_eq!(self.under_way, Some(number), "batches become durable one at a time, in order");
-        self.under_way = None;
+        (self.under_way, self.under_way_bytes) = (None, 0);
         let mut released = Vec::new();
         while let Some((_, shard, ticket)) = self.tickets.pop_front_if(|(batch, ..)| *batch <= number) {
             released.push((shard, ticket));
         }
         released
+    }
+
+    /// Whether so much waits for the disk that no more is to be taken.
+    pub(crate) fn is_full(&self) -> bool {
+        self.pending_bytes + self.under_way_bytes > UNPERSISTED_BYTES_MAX || self.tickets.len() > TICKETS_MAX
     }
 
     /// Whether everything handed over is durable.

@@ -133,13 +133,14 @@ impl Node {
     }
 
     fn route_write(&mut self, shard: ShardId, asked: Pending) {
+        let refusal = self.refusal_by_disk();
         match self.slots[shard.0 as usize].replica.as_mut() {
             Some(replica) if replica.leads() => {
                 if !replica.takes_writes() {
                     return self.wait(shard, asked, RETRY_MS);
                 }
-                if self.disk_full {
-                    return self.fail(asked, self.no_room());
+                if let Some(refusal) = refusal {
+                    return self.fail(asked, refusal);
                 }
                 if replica.pending_writes() >= SHARD_PENDING_REQUESTS_MAX {
                     let failure = Failure::rejected(

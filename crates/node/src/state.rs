@@ -1,7 +1,9 @@
 //! What a node tells of itself and of the cluster, and who should lead.
 
 use ringfort_types::limits::TICK_MS;
-use ringfort_types::{ClusterState, NodeId, NodeReport, NodeState, PeerMessage, ReplicaReport, ShardState};
+use ringfort_types::{
+    ClusterState, DiskState, NodeId, NodeReport, NodeState, PeerMessage, ReplicaReport, ShardState,
+};
 
 use crate::leave::Stay;
 use crate::node::Node;
@@ -18,10 +20,7 @@ const SETTLE_TICKS: u64 = 2_000 / TICK_MS;
 impl Node {
     fn report(&self) -> NodeReport {
         let replicas = self.slots.iter().filter_map(|slot| slot.replica.as_ref());
-        NodeReport {
-            disk_full: self.disk_full,
-            replicas: replicas.map(crate::replica::Replica::report).collect(),
-        }
+        NodeReport { disk: self.disk, replicas: replicas.map(crate::replica::Replica::report).collect() }
     }
 
     /// Tells all other nodes what is open here, if anything is.
@@ -53,7 +52,7 @@ impl Node {
 
     /// Gives leaderships back to the nodes first in line, a few at a time, once those have caught up.
     pub(crate) fn drift(&mut self) {
-        if self.ticks < SETTLE_TICKS || self.stay != Stay::On || self.disk_full {
+        if self.ticks < SETTLE_TICKS || self.stay != Stay::On || self.disk != DiskState::Working {
             return;
         }
         let (mut handed_over, now_us) = (0, self.now.monotonic_us);
@@ -66,7 +65,7 @@ impl Node {
             // before every look.
             let able = self.peers.is_lively(preferred.node, now_us)
                 && self.peers.has_open(preferred.node, replica.shard)
-                && !self.peers.is_full(preferred.node);
+                && self.peers.can_write(preferred.node);
             if preferred.node == self.id || !able || handed_over == HANDOVERS_MAX {
                 continue;
             }
@@ -108,7 +107,7 @@ impl Node {
                 name: member.name.clone(),
                 address: member.address.clone(),
                 incarnation: member.incarnation,
-                disk_full: report.is_some_and(|(report, _)| report.disk_full),
+                disk: report.map_or(DiskState::Working, |(report, _)| report.disk),
                 reachable: up && age_us.is_some_and(|age_us| age_us < SUSPECT_US),
                 keys_estimate: replicas.iter().map(|replica| replica.keys_estimate).sum(),
                 bytes_estimate: replicas.iter().map(|replica| replica.bytes_estimate).sum(),

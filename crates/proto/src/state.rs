@@ -1,8 +1,8 @@
 //! The cluster's state, to its message and back.
 
 use ringfort_types::{
-    ClusterState, Epoch, Incarnation, Index, NodeId, NodeState, ReplicaReport, Revision, Role, ShardId,
-    ShardState, Slot, Term,
+    ClusterState, DiskState, Epoch, Incarnation, Index, NodeId, NodeState, ReplicaReport, Revision, Role,
+    ShardId, ShardState, Slot, Term,
 };
 
 use crate::v1;
@@ -39,7 +39,8 @@ impl From<NodeState> for v1::NodeState {
             address: node.address,
             incarnation: node.incarnation.0,
             reachable: node.reachable,
-            disk_full: node.disk_full,
+            disk_full: node.disk == DiskState::Full,
+            disk_hung: node.disk == DiskState::Hung,
             keys_estimate: node.keys_estimate,
             bytes_estimate: node.bytes_estimate,
             report_age_ms: (node.report_age_ms != u64::MAX).then_some(node.report_age_ms),
@@ -55,7 +56,11 @@ impl From<v1::NodeState> for NodeState {
             address: node.address,
             incarnation: Incarnation(node.incarnation),
             reachable: node.reachable,
-            disk_full: node.disk_full,
+            disk: match (node.disk_full, node.disk_hung) {
+                (true, _) => DiskState::Full,
+                (false, true) => DiskState::Hung,
+                (false, false) => DiskState::Working,
+            },
             keys_estimate: node.keys_estimate,
             bytes_estimate: node.bytes_estimate,
             report_age_ms: node.report_age_ms.unwrap_or(u64::MAX),
@@ -164,7 +169,7 @@ mod tests {
                     address: "127.0.0.1:50051".into(),
                     incarnation: Incarnation(99),
                     reachable: true,
-                    disk_full: true,
+                    disk: DiskState::Hung,
                     keys_estimate: 3,
                     bytes_estimate: 4,
                     report_age_ms: 120,

@@ -36,6 +36,7 @@ use crate::StartError;
 use crate::apply::Task;
 use crate::clock::Clock;
 use crate::delivery::{self, Delivery};
+use crate::disk_watch::DiskLook;
 use crate::error::die;
 use crate::fetch::Fetch;
 use crate::flush::Flusher;
@@ -124,6 +125,7 @@ impl Core {
         let _guard = Guard;
         let mut turn = Turn::default();
         let mut tick = pin!(sleep(TICK));
+        let mut disk = DiskLook::default();
         self.carry_out();
         loop {
             let something = poll_fn(|cx| match self.shared.inbox.poll_ready(cx) {
@@ -151,6 +153,7 @@ impl Core {
             let now = Instant::now();
             if now >= tick.deadline() {
                 tick.as_mut().reset(now + TICK);
+                disk.look(&self.shared);
                 self.node.handle(self.clock.now(), Event::Tick);
             }
             self.carry_out();

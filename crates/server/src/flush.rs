@@ -133,7 +133,9 @@ impl Flusher {
                     return;
                 }
                 let keep_from = shared.readers.horizon.keep_from(shard);
-                retry("flush", shard, shared, || table.flush(keep_from));
+                retry("flush", shard, shared, || {
+                    shared.disk_watch.during(Part::Tables, || table.flush(keep_from))
+                });
                 self.busy().remove(&shard);
                 let now = Instant::now();
                 for (visits, after) in visits.iter_mut().zip(VISITS) {

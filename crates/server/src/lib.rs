@@ -34,6 +34,7 @@ mod config;
 mod core;
 mod delivery;
 mod descriptors;
+mod disk_watch;
 mod doors;
 mod error;
 mod exposure;

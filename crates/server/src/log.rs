@@ -60,19 +60,21 @@ pub(crate) fn run(mut log: Log, batches: &Queue<Batch>, shared: &Arc<Shared>, fl
                 }
                 ahead.keep(shared);
                 if Instant::now() >= next_look {
-                    collect(&mut log, shared, flusher);
+                    shared.disk_watch.during(Part::Log, || collect(&mut log, shared, flusher));
                     next_look = Instant::now() + LOOK;
                 }
                 sealed = false;
             }
             Taken::Nothing => {
-                collect(&mut log, shared, flusher);
-                seal(&mut log);
+                shared.disk_watch.during(Part::Log, || {
+                    collect(&mut log, shared, flusher);
+                    seal(&mut log);
+                });
                 sealed = true;
             }
             Taken::Closed => {
                 ahead.log.stop();
-                seal(&mut log);
+                close(&mut log);
                 return ahead.join();
             }
         }
@@ -114,7 +116,7 @@ impl Ahead {
 
 fn append(log: &mut Log, batch: &Batch, shared: &Shared) {
     let mut full = false;
-    while let Err(error) = log.append(&batch.records) {
+    while let Err(error) = shared.disk_watch.during(Part::Log, || log.append(&batch.records)) {
         if !error.is_disk_full() || shared.is_stopping() {
             die("the log can't be written", &error);
         }
@@ -154,5 +156,13 @@ fn seal(log: &mut Log) {
         && !error.is_disk_full()
     {
         die("the log can't be sealed", &error);
+    }
+}
+
+fn close(log: &mut Log) {
+    if let Err(error) = log.close()
+        && !error.is_disk_full()
+    {
+        die("the log can't be closed", &error);
     }
 }

@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use ringfort_node::{Event, Node};
 use ringfort_retry::Sessions;
 use ringfort_ring::Layout;
-use ringfort_types::{Epoch, Incarnation, NodeId};
+use ringfort_types::{DiskState, Epoch, Incarnation, NodeId};
 use tokio::sync::{mpsc, watch};
 
 use crate::StartError;
 use crate::answers::Answers;
 use crate::budget::Budget;
+use crate::disk_watch::DiskWatch;
 use crate::queue::Inbox;
 use crate::readers::Readers;
 
@@ -86,8 +87,26 @@ pub(crate) struct Shared {
     /// Whether a read waits for a table, as of the core's last turn.
     pub(crate) tables_awaited: AtomicBool,
     next_link: AtomicU64,
-    /// Which parts find no room on the disk: a bit for each [`Part`].
-    full: Mutex<u8>,
+    pub(crate) disk_watch: DiskWatch,
+    disk: Mutex<Disk>,
+}
+
+/// What keeps the node from writing.
+#[derive(Debug, Default)]
+struct Disk {
+    /// Which parts find no room: a bit for each [`Part`].
+    full: u8,
+    hung: bool,
+}
+
+impl Disk {
+    fn state(&self) -> DiskState {
+        match (self.hung, self.full) {
+            (true, _) => DiskState::Hung,
+            (false, 0) => DiskState::Working,
+            (false, _) => DiskState::Full,
+        }
+    }
 }
 
 /// Who writes to the disk.
@@ -120,7 +139,8 @@ impl Shared {
             stopping: watch::Sender::new(false),
             tables_awaited: AtomicBool::new(false),
             next_link: AtomicU64::new(1),
-            full: Mutex::default(),
+            disk_watch: DiskWatch::new(),
+            disk: Mutex::default(),
         }
     }
 
@@ -159,12 +179,23 @@ impl Shared {
 
     /// This part finds no room on the disk, or does again. The node is told what that comes to.
     pub(crate) fn disk_full(&self, part: Part, is_full: bool) {
-        let mut full = self.full.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = *full;
-        *full = if is_full { before | part as u8 } else { before & !(part as u8) };
-        if (before == 0) != (*full == 0) {
+        self.change_disk(|disk| {
+            disk.full = if is_full { disk.full | part as u8 } else { disk.full & !(part as u8) };
+        });
+    }
+
+    /// The disk does not finish what it is given, or does again.
+    pub(crate) fn disk_hung(&self, hung: bool) {
+        self.change_disk(|disk| disk.hung = hung);
+    }
+
+    fn change_disk(&self, change: impl FnOnce(&mut Disk)) {
+        let mut disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = disk.state();
+        change(&mut disk);
+        if disk.state() != before {
             // Under the lock, so that the node hears of changes in their order.
-            self.inbox.push(Event::DiskFull(*full != 0));
+            self.inbox.push(Event::Disk(disk.state()));
         }
     }
 

@@ -7,7 +7,7 @@ use ringfort_node::{ApplyJob, Event, TableStats};
 use ringfort_shard::Shard;
 use ringfort_storage::Log;
 use ringfort_types::planted::{self, Bug};
-use ringfort_types::{Index, LogEntry, Record, Reply, Request, ShardId};
+use ringfort_types::{DiskState, Index, LogEntry, Record, Reply, Request, ShardId};
 
 use crate::host::{Trap, Work};
 use crate::judges::{NODE_GOES_ON, digests};
@@ -16,11 +16,19 @@ use crate::world::{Next, World};
 
 /// Until a batch is tried again for which there was no room, in microseconds; as in the server.
 const FULL_RETRY_US: u64 = 1_000_000;
+/// How long a sync may take before the node is told that the disk hangs, in microseconds; as in the server.
+const HUNG_US: u64 = 3_000_000;
+/// Between two looks at whether a disk still hangs, in microseconds.
+const HUNG_LOOK_US: u64 = 50_000;
 /// How long nothing must have been written before the log is sealed, in microseconds; as in the server.
 const IDLE_US: u64 = 200_000;
 
 impl World {
     pub(crate) fn sync(&mut self, at: usize, number: u64, records: Vec<Record>) {
+        if self.now_us < self.hosts[at].hangs_until_us {
+            return self.wait_for_hung_disk(at, number, records);
+        }
+        self.disk_goes_on(at);
         let trap = self.hosts[at].trap.take();
         match trap {
             Some((Trap::Kill | Trap::PowerLoss, _)) => self.hosts[at].disk.unplug(true),
@@ -36,7 +44,7 @@ impl World {
                 let broken = self.judges.synced(at, &records);
                 self.find_all(broken);
                 if had_no_room {
-                    self.hear(at, Event::DiskFull(false));
+                    self.hear(at, Event::Disk(DiskState::Working));
                 }
                 let after_us = self.random.below(100);
                 self.later(at, after_us, Work::Hear(Event::Persisted(number)));
@@ -51,7 +59,7 @@ impl World {
             (Err(error), None) if error.is_disk_full() => {
                 if !std::mem::replace(&mut process.is_full, true) {
                     self.log(format_args!("n{} has no room for batch {number}", at + 1));
-                    self.hear(at, Event::DiskFull(true));
+                    self.hear(at, Event::Disk(DiskState::Full));
                 }
                 // It waits, and works no more than before: however slow it is, this takes no longer.
                 let life = self.hosts[at].life;
@@ -75,9 +83,32 @@ impl World {
         }
     }
 
+    /// The batch is as good as not written until the disk goes on.
+    fn wait_for_hung_disk(&mut self, at: usize, number: u64, records: Vec<Record>) {
+        let process = self.hosts[at].process.as_mut().expect("only processes write");
+        let since_us = *process.hangs_since_us.get_or_insert(self.now_us);
+        if self.now_us - since_us >= HUNG_US && !std::mem::replace(&mut process.is_hung, true) {
+            self.log(format_args!("n{} sees that its disk hangs", at + 1));
+            self.hear(at, Event::Disk(DiskState::Hung));
+        }
+        let life = self.hosts[at].life;
+        let again = Work::Sync { number, records };
+        self.schedule(HUNG_LOOK_US, Next::Work { host: at, life, work: again });
+    }
+
+    fn disk_goes_on(&mut self, at: usize) {
+        let process = self.hosts[at].process.as_mut().expect("only processes write");
+        process.hangs_since_us = None;
+        if std::mem::replace(&mut process.is_hung, false) {
+            let disk = if process.is_full { DiskState::Full } else { DiskState::Working };
+            self.hear(at, Event::Disk(disk));
+        }
+    }
+
     pub(crate) fn seal_log(&mut self, at: usize, after: u64) {
+        let hangs = self.now_us < self.hosts[at].hangs_until_us;
         let process = self.hosts[at].process.as_mut().expect("only processes seal");
-        if process.last_batch != after || process.is_full {
+        if process.last_batch != after || process.is_full || hangs {
             return;
         }
         let log = process.log.as_mut().expect("it has written before");

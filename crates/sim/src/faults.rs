@@ -64,6 +64,7 @@ impl World {
                 self.hosts[host].disk.disk.set_capacity(Some(0));
                 self.schedule(for_us, Next::Cure(Cure::MakeRoom { host }));
             }
+            Fault::DiskHangs => self.hosts[host].hangs_until_us = self.now_us + for_us,
             Fault::Rot if runs => self.rot(host, &mut random, for_us),
             Fault::WrongDisk if runs => self.mount_wrong_disk(host, for_us),
             Fault::Stop => self.ask_to_stop(host),
@@ -266,6 +267,7 @@ impl World {
         for at in 0..self.hosts.len() {
             self.hosts[at].trap = None;
             self.hosts[at].slowness = 1;
+            self.hosts[at].hangs_until_us = 0;
             self.hosts[at].make_room();
             self.remount(at);
             if self.hosts[at].paused.is_some() {

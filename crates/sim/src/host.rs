@@ -120,6 +120,8 @@ pub(crate) struct Host {
     pub(crate) stalled: VecDeque<Work>,
     /// What happens in its next write, and how long it is gone then, in microseconds.
     pub(crate) trap: Option<(Trap, u64)>,
+    /// No sync ends before this.
+    pub(crate) hangs_until_us: u64,
     /// Everything takes this many times as long.
     pub(crate) slowness: u64,
     pub(crate) rot: Option<Rot>,
@@ -165,6 +167,10 @@ pub(crate) struct Process {
     pub(crate) is_stopping: bool,
     /// A batch waits for room on the disk.
     pub(crate) is_full: bool,
+    /// Since when a batch waits for a disk that hangs.
+    pub(crate) hangs_since_us: Option<u64>,
+    /// The node was told so.
+    pub(crate) is_hung: bool,
     /// The last batch that was written.
     pub(crate) last_batch: u64,
 }
@@ -193,6 +199,7 @@ impl Host {
             rot: None,
             shelf: None,
             was_shelved: false,
+            hangs_until_us: 0,
         }
     }
 

@@ -26,6 +26,8 @@ pub enum Fault {
     FailedSync,
     /// There is no room on a disk.
     DiskFull,
+    /// No sync of a disk ends.
+    DiskHangs,
     /// A process ends, and a byte of its log changes that had been synced long ago. It must refuse to start, until
     /// the byte is right again.
     Rot,
@@ -70,7 +72,7 @@ pub enum Fault {
 
 /// All kinds, each with the longest time that it lasts, in milliseconds. Of those that end a process it is the time
 /// until the next start.
-const KINDS: [(Fault, u64); 25] = [
+const KINDS: [(Fault, u64); 26] = [
     (Fault::Kill, 15_000),
     (Fault::KillDuringWrite, 4_000),
     (Fault::PowerLoss, 4_000),
@@ -78,6 +80,7 @@ const KINDS: [(Fault, u64); 25] = [
     (Fault::Blackout, 4_000),
     (Fault::FailedSync, 4_000),
     (Fault::DiskFull, 6_000),
+    (Fault::DiskHangs, 9_000),
     (Fault::Rot, 2_000),
     (Fault::WrongDisk, 3_000),
     (Fault::Stop, 2_000),

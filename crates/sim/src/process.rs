@@ -68,6 +68,8 @@ impl World {
             is_serving: false,
             is_stopping: false,
             is_full: false,
+            hangs_since_us: None,
+            is_hung: false,
             last_batch: 0,
         });
         self.log(format_args!("n{} starts, boot {}", at + 1, stored.boot));

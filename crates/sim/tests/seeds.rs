@@ -53,6 +53,7 @@ fn the_worst_of_everything_at_once() {
         Fault::Blackout,
         Fault::FailedSync,
         Fault::DiskFull,
+        Fault::DiskHangs,
         Fault::Isolate,
         Fault::OneWay,
         Fault::ReorderFrames,

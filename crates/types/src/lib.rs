@@ -16,6 +16,7 @@
 mod call;
 mod clock;
 mod command;
+mod disk_state;
 mod error;
 mod ids;
 mod key;
@@ -33,6 +34,7 @@ mod write;
 pub use call::{Call, Copies, Door, Durability, Principal};
 pub use clock::{HybridClock, Now};
 pub use command::{Command, Entry, Stamped};
+pub use disk_state::DiskState;
 pub use error::{Code, Failure, Outcome};
 pub use ids::{Epoch, Incarnation, Index, NodeId, PeerId, Revision, ShardId, Slot, Term, Version};
 pub use key::{is_name, shown};

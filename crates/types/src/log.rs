@@ -69,3 +69,14 @@ pub enum Record {
     /// entries before this record counts any more, whatever their index.
     Installed(ShardId, Base),
 }
+
+impl Record {
+    /// Its size for the purpose of bounds.
+    pub fn weight(&self) -> usize {
+        const OVERHEAD: usize = 64;
+        match self {
+            Record::Entry(_, entry) => OVERHEAD + entry.payload.len(),
+            _ => OVERHEAD,
+        }
+    }
+}

@@ -5,7 +5,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::limits::{GET_MANY_KEYS_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::wire::{Malformed, Reader, put_bytes, put_varint};
 use crate::{
-    Code, Epoch, Failure, HybridClock, Incarnation, Index, NodeId, Outcome, Revision, ShardId, Slot, Term,
+    Code, DiskState, Epoch, Failure, HybridClock, Incarnation, Index, NodeId, Outcome, Revision, ShardId,
+    Slot, Term,
 };
 
 /// Longest text in an answer (addresses, error messages), in bytes.
@@ -65,8 +66,8 @@ pub struct NodeState {
     pub incarnation: Incarnation,
     /// Whether it is connected and has reported lately.
     pub reachable: bool,
-    /// Whether it takes no writes for lack of room.
-    pub disk_full: bool,
+    /// Whether it can write.
+    pub disk: DiskState,
     /// Estimated rows over its replicas.
     pub keys_estimate: u64,
     /// Estimated bytes of tables over its replicas.

@@ -4,6 +4,7 @@ mod book;
 mod cluster;
 mod copies;
 mod counter;
+mod disks;
 mod doors;
 mod files;
 mod grpc_port;

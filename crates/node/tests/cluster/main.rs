@@ -13,8 +13,8 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use ringfort_node::Event;
 use ringfort_types::{
-    Change, Code, Consistency, Entry, Failure, HybridClock, NodeId, Outcome, Part, Record, Reply, Request,
-    ShardId, Stamp,
+    Change, Code, Consistency, DiskState, Entry, Failure, HybridClock, NodeId, Outcome, Part, Record, Reply,
+    Request, ShardId, Stamp,
 };
 
 use crate::world::{Disk, SHARDS, World, get};
@@ -302,7 +302,10 @@ fn a_node_with_a_full_disk_leads_nothing_and_the_others_take_writes() {
     world.run(5_000);
     assert_eq!(led(&mut world), 0);
     let Reply::Cluster(state) = world.ask_and_wait(0, Request::ClusterState) else { panic!("a state") };
-    assert_eq!(state.nodes.iter().map(|node| node.disk_full).collect::<Vec<_>>(), [false, true, false]);
+    assert_eq!(
+        state.nodes.iter().map(|node| node.disk == DiskState::Full).collect::<Vec<_>>(),
+        [false, true, false]
+    );
     world.make_room(1);
     world.run(8_000);
     assert!(led(&mut world) > 0, "it leads again");

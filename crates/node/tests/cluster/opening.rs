@@ -1,7 +1,7 @@
 //! Nodes that have opened a part of their shards: what they are asked for meanwhile, and what the others expect of them.
 
 use ringfort_node::Event;
-use ringfort_types::{Code, Consistency, Index, NodeId, Outcome, Reply, Request, ShardId};
+use ringfort_types::{Code, Consistency, DiskState, Index, NodeId, Outcome, Reply, Request, ShardId};
 
 use crate::failure;
 use crate::world::{SHARDS, World, get};
@@ -153,7 +153,7 @@ fn who_ends_hands_over_to_a_replica_that_is_open() {
 
 #[test]
 fn a_shard_that_opens_late_knows_that_its_node_should_lead_nothing() {
-    for event in [Event::Stop, Event::DiskFull(true)] {
+    for event in [Event::Stop, Event::Disk(DiskState::Full)] {
         let withheld = preferred_by(0);
         let mut world = World::born(3);
         world.run(2_000);

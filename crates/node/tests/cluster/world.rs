@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use ringfort_node::{ApplyJob, Config, Effect, Event, Identity, Incoming, Node, Opened, ReadJob};
 use ringfort_types::{
-    Answer, Call, Change, Command, Consistency, Durability, Entry, Epoch, Incarnation, Index, NodeId, Now,
-    Part, PeerFrame, PeerMessage, Receipt, Record, Refusal, Reply, Request, Revision, Row, ShardId, Stamp,
-    Token,
+    Answer, Call, Change, Command, Consistency, DiskState, Durability, Entry, Epoch, Incarnation, Index,
+    NodeId, Now, Part, PeerFrame, PeerMessage, Receipt, Record, Refusal, Reply, Request, Revision, Row,
+    ShardId, Stamp, Token,
 };
 
 use crate::trace::Trace;
@@ -167,7 +167,7 @@ impl World {
     /// Nothing more can be written on this node's disk.
     pub(crate) fn fill_up(&mut self, n: usize) {
         self.stuck.insert(n);
-        self.queue.push((n, Event::DiskFull(true)));
+        self.queue.push((n, Event::Disk(DiskState::Full)));
         self.drain();
     }
 
@@ -175,7 +175,7 @@ impl World {
     pub(crate) fn make_room(&mut self, n: usize) {
         self.stuck.remove(&n);
         self.finish_sync(n);
-        self.queue.push((n, Event::DiskFull(false)));
+        self.queue.push((n, Event::Disk(DiskState::Working)));
         self.drain();
     }
 

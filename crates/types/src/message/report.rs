@@ -4,7 +4,7 @@ use bytes::{BufMut, BytesMut};
 
 use super::Wire;
 use crate::wire::{Malformed, Reader, put_varint};
-use crate::{Index, Revision, ShardId, Term};
+use crate::{DiskState, Index, Revision, ShardId, Term};
 
 /// Raft's role of one replica.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,8 +44,8 @@ pub struct ReplicaReport {
 /// What a node tells the others about itself each second.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeReport {
-    /// It can't write, for lack of room.
-    pub disk_full: bool,
+    /// Whether it can write.
+    pub disk: DiskState,
     /// One for each replica that it has.
     pub replicas: Vec<ReplicaReport>,
 }
@@ -54,7 +54,11 @@ impl Wire for NodeReport {
     const KIND: u8 = 8;
 
     fn encode(&self, out: &mut BytesMut) {
-        out.put_u8(self.disk_full.into());
+        out.put_u8(match self.disk {
+            DiskState::Working => 0,
+            DiskState::Full => 1,
+            DiskState::Hung => 2,
+        });
         put_varint(out, self.replicas.len() as u64);
         for replica in &self.replicas {
             replica.encode(out);
@@ -62,13 +66,18 @@ impl Wire for NodeReport {
     }
 
     fn decode(reader: &mut Reader) -> Result<NodeReport, Malformed> {
-        let disk_full = reader.u8()? != 0;
+        let disk = match reader.u8()? {
+            0 => DiskState::Working,
+            1 => DiskState::Full,
+            2 => DiskState::Hung,
+            _ => return Err(Malformed("no such state of a disk")),
+        };
         let count = reader.count(9)?;
         let mut replicas = Vec::with_capacity(count);
         for _ in 0..count {
             replicas.push(ReplicaReport::decode(reader)?);
         }
-        Ok(NodeReport { disk_full, replicas })
+        Ok(NodeReport { disk, replicas })
     }
 
     fn weight(&self) -> usize {

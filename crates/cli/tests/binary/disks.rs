@@ -1,0 +1,285 @@
+//! Disks that hang, and files that were damaged, cut or readable by others.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::{eventually, free_ports, ringfort, run, stderr};
+use crate::trio::Trio;
+
+/// A node that is a cluster by itself.
+struct Solo {
+    address: String,
+    directory: tempfile::TempDir,
+    node: Option<Child>,
+}
+
+impl Solo {
+    fn new() -> Solo {
+        let address = format!("127.0.0.1:{}", free_ports(1));
+        Solo { address, directory: tempfile::tempdir().expect("a directory"), node: None }
+    }
+
+    fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    fn said(&self) -> String {
+        fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
+    fn command(&self) -> Command {
+        let mut command = ringfort(&["start", "--addr", &self.address, "--shards", "4", "--data-dir"]);
+        command.arg(self.data());
+        command
+    }
+
+    fn spawn(&mut self, mut command: Command) {
+        let log = fs::File::create(self.directory.path().join("log")).expect("a log");
+        let errors = log.try_clone().expect("a log");
+        self.node = Some(command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn().expect("starts"));
+        eventually("it serves", || self.said().contains("serves on"));
+    }
+
+    fn start(&mut self) {
+        self.spawn(self.command());
+    }
+
+    /// Starts it, which has to fail, and gives what it says.
+    fn refuses(&self) -> String {
+        let output = run(&mut self.command(), b"");
+        assert_ne!(output.status.code(), Some(0), "it came up: {}", stderr(&output));
+        stderr(&output)
+    }
+
+    fn ask(&self, arguments: &[&str], input: &[u8]) -> String {
+        let output = run(ringfort(arguments).env("RINGFORT_ADDR", &self.address), input);
+        assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    fn fill(&self) {
+        let rows: String = (0..300).map(|n| format!("key{n}\t{}\n", "v".repeat(3000))).collect();
+        self.ask(&["import", "-"], rows.as_bytes());
+    }
+
+    fn stop(&mut self, signal: Signal) {
+        let mut node = self.node.take().expect("it runs");
+        kill_process(Pid::from_child(&node), signal).expect("it runs");
+        node.wait().expect("it ends");
+    }
+
+    /// The log's last segment.
+    fn segment(&self) -> PathBuf {
+        let log = self.data().join("lane-0/log");
+        let names = fs::read_dir(&log).expect("a log").map(|entry| entry.expect("an entry").path());
+        names.filter(|path| path.extension().is_some_and(|found| found == "log")).max().expect("a segment")
+    }
+}
+
+impl Drop for Solo {
+    fn drop(&mut self) {
+        if let Some(node) = &mut self.node {
+            let _gone = node.kill();
+            let _gone = node.wait();
+        }
+    }
+}
+
+#[test]
+fn a_log_that_has_lost_its_end_is_refused_and_nothing_is_changed() {
+    for signal in [Signal::TERM, Signal::KILL] {
+        let mut solo = Solo::new();
+        solo.start();
+        solo.fill();
+        solo.stop(signal);
+        let segment = solo.segment();
+        let whole = fs::read(&segment).expect("a segment");
+        let used = whole.iter().rposition(|byte| *byte != 0).expect("something") + 1;
+        // Half of what the file holds: all that follows is gone.
+        fs::write(&segment, &whole[..used / 2]).expect("written");
+        let told = solo.refuses();
+        let place = format!("{} is damaged at byte {}", segment.display(), used / 2);
+        assert!(told.contains(&place) && told.contains("shorter than it was made"), "{told}");
+        assert_eq!(fs::read(&segment).expect("a segment").len(), used / 2, "nothing is changed");
+        if signal == Signal::TERM {
+            // As long as it was, but empty: it had been stopped in good order.
+            let mut zeroed = whole.clone();
+            zeroed[used / 2..].fill(0);
+            fs::write(&segment, zeroed).expect("written");
+            let told = solo.refuses();
+            assert!(told.contains("a later batch was synced") || told.contains("checksum"), "{told}");
+        }
+        fs::write(&segment, whole).expect("written");
+        solo.start();
+        assert_eq!(solo.ask(&["get", "key299"], b"").trim_end().len(), 3000);
+    }
+}
+
+#[test]
+fn what_is_cut_is_said() {
+    let mut solo = Solo::new();
+    solo.start();
+    solo.fill();
+    solo.stop(Signal::KILL);
+    let segment = solo.segment();
+    let mut bytes = fs::read(&segment).expect("a segment");
+    let last = bytes.iter().rposition(|byte| *byte != 0).expect("something");
+    bytes[last] ^= 0x10;
+    fs::write(&segment, bytes).expect("written");
+    solo.start();
+    let said = solo.said();
+    assert!(
+        said.contains("was not written whole") && said.contains(&segment.display().to_string()),
+        "{said}"
+    );
+    solo.stop(Signal::TERM);
+    solo.start();
+    assert!(!solo.said().contains("was not written whole"), "{}", solo.said());
+}
+
+#[test]
+fn data_is_its_owners_alone() {
+    let mut solo = Solo::new();
+    let start = solo.command();
+    let mut command = Command::new("sh");
+    command.args(["-c", "umask 000; exec \"$0\" \"$@\""]).arg(start.get_program()).args(start.get_args());
+    for (name, value) in start.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command.args(["--memtable-mb", "1"]);
+    solo.spawn(command);
+    solo.fill();
+    solo.stop(Signal::TERM);
+    let mut seen = 0;
+    let mut directories = vec![solo.data()];
+    while let Some(directory) = directories.pop() {
+        let mode = |path: &Path| fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
+        assert_eq!(mode(&directory), 0o700, "{}", directory.display());
+        for entry in fs::read_dir(&directory).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                directories.push(path);
+                continue;
+            }
+            assert_eq!(mode(&path), 0o600, "{}", path.display());
+            seen += 1;
+        }
+    }
+    assert!(seen > 5, "only {seen} files");
+}
+
+/// How long each sync of each node takes, by files.
+struct Syncs {
+    library: PathBuf,
+    directory: tempfile::TempDir,
+}
+
+impl Syncs {
+    fn new() -> Syncs {
+        let directory = tempfile::tempdir().expect("a directory");
+        let library = directory.path().join("slow_sync.so");
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/binary/slow_sync.c");
+        let compiled = Command::new("cc")
+            .args(["-shared", "-fPIC", "-O2", "-o"])
+            .arg(&library)
+            .args([source, "-ldl"])
+            .status()
+            .expect("there is a C compiler");
+        assert!(compiled.success());
+        Syncs { library, directory }
+    }
+
+    fn take(&self, node: usize, ms: u64) {
+        fs::write(self.directory.path().join(format!("node{node}")), ms.to_string()).expect("written");
+    }
+
+    fn start(&self, trio: &mut Trio, node: usize) {
+        self.take(node, 0);
+        let data = trio.directory.path().join(format!("node{}", node + 1));
+        let log = fs::File::create(trio.log(node)).expect("a log");
+        let errors = log.try_clone().expect("a log");
+        let mut command = trio.flags(node, &data, 16);
+        command.env("LD_PRELOAD", &self.library);
+        command.env("SYNC_MS_FILE", self.directory.path().join(format!("node{node}")));
+        let child = command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn().expect("starts");
+        trio.nodes[node] = Some(child);
+    }
+}
+
+/// How many of these keys, which are of all shards, take a write within a second, through two nodes whose disks are well.
+fn writable(trio: &Trio) -> usize {
+    let keys: Vec<_> = (0..48).map(|n| format!("key{n}")).collect();
+    let addresses = format!("{},{}", trio.address(1), trio.address(2));
+    let children: Vec<_> = keys
+        .iter()
+        .map(|key| {
+            let mut command = ringfort(&["--timeout", "1s", "put", key, "value"]);
+            command.env("RINGFORT_ADDR", &addresses).stdout(Stdio::null()).stderr(Stdio::null());
+            command.spawn().expect("starts")
+        })
+        .collect();
+    children
+        .into_iter()
+        .filter_map(|mut child| child.wait().ok())
+        .filter(std::process::ExitStatus::success)
+        .count()
+}
+
+fn status(trio: &Trio) -> serde_json::Value {
+    let mut command = ringfort(&["status", "--json"]);
+    let output = run(command.env("RINGFORT_ADDR", trio.address(1)), b"");
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+#[test]
+fn leaderships_leave_a_disk_that_hangs_and_come_back() {
+    let syncs = Syncs::new();
+    let mut trio = Trio::idle(tempfile::tempdir().expect("a directory"));
+    for node in 0..3 {
+        syncs.start(&mut trio, node);
+    }
+    eventually("all serve", || (0..3).all(|node| trio.said(node).contains("serves on")));
+    let leads = |trio: &Trio| status(trio)["nodes"][0]["leads"].as_u64().expect("a number");
+    eventually("it leads", || leads(&trio) > 0 && writable(&trio) == 48);
+
+    // Slow is no reason to go.
+    syncs.take(0, 300);
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(4) {
+        assert!(leads(&trio) > 0);
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert!(!trio.said(0).contains("the disk"), "{}", trio.said(0));
+
+    syncs.take(0, 3_600_000);
+    // Something for it to sync: else it does not notice.
+    writable(&trio);
+    eventually("it is shown", || status(&trio)["nodes"][0]["disk_hung"] == true);
+    eventually("others lead", || leads(&trio) == 0);
+    // More than a leader takes that can't sync.
+    for _ in 0..3 {
+        assert_eq!(writable(&trio), 48, "all keys take writes");
+    }
+    assert!(
+        trio.said(0).contains("the disk hangs; leaderships go to nodes whose disks work"),
+        "{}",
+        trio.said(0)
+    );
+
+    syncs.take(0, 0);
+    let begun = Instant::now();
+    while leads(&trio) == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "nothing came back: {}", trio.said(0));
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert_eq!(status(&trio)["nodes"][0]["disk_hung"], false);
+    assert_eq!(writable(&trio), 48);
+}
