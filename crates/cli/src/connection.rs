@@ -44,9 +44,20 @@ impl Connect {
     }
 }
 
-/// A runtime with so many threads.
+/// A runtime with so many threads, besides that of the command, which may block.
 pub(crate) fn runtime(threads: usize) -> Result<Runtime, Stop> {
-    Builder::new_multi_thread()
+    build(Builder::new_multi_thread(), threads)
+}
+
+/// A runtime with so many threads, for a command that never blocks: a single one is the command's own, and then what is sent
+/// in one turn goes out together.
+pub(crate) fn runtime_of_tasks(threads: usize) -> Result<Runtime, Stop> {
+    let builder = if threads == 1 { Builder::new_current_thread() } else { Builder::new_multi_thread() };
+    build(builder, threads)
+}
+
+fn build(mut builder: Builder, threads: usize) -> Result<Runtime, Stop> {
+    builder
         .worker_threads(threads)
         .thread_name("ringfort-io")
         .enable_all()

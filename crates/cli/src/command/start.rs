@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use ringfort_server::{Config, StartError, Summary};
+use rustix::fs::Mode;
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -108,14 +109,20 @@ impl From<StartError> for Stop {
 }
 
 pub(crate) fn run(start: Start) -> Result<(), Stop> {
+    // What it makes is its owner's alone: keys and values are nobody else's business.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(&start.log_level))
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let runtime = Builder::new_multi_thread()
-        .worker_threads((cores / 2).clamp(1, SOCKET_THREADS_MAX))
+    let threads = (cores / 2).clamp(1, SOCKET_THREADS_MAX);
+    // With several threads tokio runs first what was woken last, so that each answer is written as soon as it is there,
+    // by a system call of its own; on one thread the answers of a turn go out together.
+    let mut builder = if threads == 1 { Builder::new_current_thread() } else { Builder::new_multi_thread() };
+    let runtime = builder
+        .worker_threads(threads)
         .thread_name("sockets")
         .enable_all()
         .build()

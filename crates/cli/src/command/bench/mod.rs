@@ -18,7 +18,7 @@ use ringfort_client::{Client, Condition, Decision, Options, Transport};
 use ringfort_types::{Code, Failure};
 use tokio::task::JoinSet;
 
-use crate::connection::runtime;
+use crate::connection::runtime_of_tasks;
 use crate::progress::Progress;
 use crate::show;
 use crate::stop::Stop;
@@ -43,7 +43,7 @@ pub(crate) fn run(bench: &Bench) -> Result<(), Stop> {
     options.exactly_once = !bench.at_most_once;
     bench.reading.apply(&mut options);
     options.in_flight_max = bench.in_flight as usize;
-    let runtime = runtime(bench.threads as usize)?;
+    let runtime = runtime_of_tasks(bench.threads as usize)?;
     let done = runtime.block_on(measure(bench, options));
     runtime.shutdown_background();
     report(bench, &done?)
