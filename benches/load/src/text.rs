@@ -22,20 +22,20 @@ pub(crate) async fn run(
     stream.set_nodelay(true)?;
     let (reader, mut writer) = stream.into_split();
     let (mut reader, mut keys) = (BufReader::new(reader), Keys::of(task));
-    let (mut latencies, mut begun) = (Histogram::new(3)?, VecDeque::new());
+    let (mut latencies, mut under_way) = (Histogram::new(3)?, VecDeque::new());
     let (mut commands, mut line) = (String::new(), String::new());
     let value = value();
     loop {
         let now = Instant::now();
-        while now < end && (begun.len() as u64) < depth {
+        while now < end && (under_way.len() as u64) < depth {
             let key = keys.next();
             match workload {
                 Workload::Put => commands.extend(["SET ", &key, " ", &value, "\n"]),
                 Workload::Get => commands.extend(["GET ", &key, "\n"]),
             }
-            begun.push_back(now);
+            under_way.push_back(now);
         }
-        if begun.is_empty() {
+        if under_way.is_empty() {
             return Ok(latencies);
         }
         writer.write_all(commands.as_bytes()).await?;
@@ -45,9 +45,9 @@ pub(crate) async fn run(
             line.clear();
             ensure!(reader.read_line(&mut line).await? > 0, "the connection was closed");
             ensure!(!line.starts_with("ERROR"), "{}", line.trim_end());
-            let began = begun.pop_front().expect("one answer for each command");
+            let began = under_way.pop_front().expect("one answer for each command");
             latencies.record(began.elapsed().as_micros() as u64)?;
-            if begun.is_empty() || !reader.buffer().contains(&b'\n') {
+            if under_way.is_empty() || !reader.buffer().contains(&b'\n') {
                 break;
             }
         }

@@ -209,8 +209,12 @@ impl Node {
             }
         }
         for number in 0..self.slots.len() {
-            let shard = ShardId(number as u32);
-            self.with_replica(shard, |replica| replica.group.tick());
+            let Some(replica) = self.slots[number].replica.as_mut() else { continue };
+            replica.group.tick();
+            // An idle shard costs no turn. (A handing-over that came to nothing ends in a tick, and lets writes go on.)
+            if replica.group.has_turn() || replica.pending_writes() > 0 {
+                self.mark(ShardId(number as u32));
+            }
         }
         self.retry_waiting();
         self.retry_rounds();

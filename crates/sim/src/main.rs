@@ -13,7 +13,7 @@ const USAGE: &str = "\
 usage: cargo xtask sim --seed N [--trace] [--keep STRIKES] [--plant BUG]
        cargo xtask sim --seeds A..B [--twice] [--cores N]
        cargo xtask sim --fresh COUNT [--cores N]
-       cargo xtask sim --plants [SEEDS] [--plant BUG]
+       cargo xtask sim --plants [SEEDS] [--plant BUG] [--shrink]
        cargo xtask sim --failovers KILLS
 
 --seed        one run of 60 simulated seconds: its plan, what came of it, the hash of everything that happened
@@ -24,6 +24,7 @@ usage: cargo xtask sim --seed N [--trace] [--keep STRIKES] [--plant BUG]
   --twice     each seed twice: the hashes must be equal
 --fresh       so many seeds that nobody has run yet (they are printed)
 --plants      each planted bug, or this one, and how many seeds (200) it takes to find it
+  --shrink    with the few strikes that the finding needs, which takes a hundred runs for each
 --failovers   kills a leader so many times, and prints how long its shard took no writes
 
 exit code: 0 nothing found, 1 something found, 2 wrong usage";
@@ -46,6 +47,7 @@ struct Options {
     cores: Option<usize>,
     trace: bool,
     twice: bool,
+    shrink: bool,
 }
 
 fn main() -> ExitCode {
@@ -73,7 +75,7 @@ fn main() -> ExitCode {
             let from = now.as_millis() as u64 / 100 * 10_000;
             many(from..from + count, cores, times)
         }
-        Options { plants: Some(seeds), .. } => plants(*seeds, options.plant),
+        Options { plants: Some(seeds), .. } => plants(*seeds, options.plant, options.shrink),
         Options { failovers: Some(kills), .. } => fail_over(*kills),
         _ => {
             eprintln!("{USAGE}");
@@ -113,6 +115,7 @@ fn parse(args: &[String]) -> Result<Options, String> {
             }
             "--trace" => options.trace = true,
             "--twice" => options.twice = true,
+            "--shrink" => options.shrink = true,
             "--help" | "-h" => return Err("the simulator".to_owned()),
             other => return Err(format!("there is no {other}")),
         }
@@ -234,8 +237,8 @@ fn keep(plan: &Plan) -> String {
 }
 
 /// Each planted bug, or one: how many seeds it took, and what found it.
-fn plants(seeds_max: u64, one: Option<Bug>) -> bool {
-    print("| planted bug | seeds | found by | at | smallest schedule |\n|---|---|---|---|---|\n");
+fn plants(seeds_max: u64, one: Option<Bug>, shrinks: bool) -> bool {
+    print("| planted bug | seeds | found by | at | to see it |\n|---|---|---|---|---|\n");
     let mut all = true;
     for bug in Bug::ALL.iter().filter(|bug| one.is_none_or(|one| one == **bug)) {
         let Some(found) = find_planted(*bug, seeds_max) else {
@@ -243,14 +246,16 @@ fn plants(seeds_max: u64, one: Option<Bug>) -> bool {
             print(&format!("| `{bug}` | **not found in {seeds_max}** | | | |\n"));
             continue;
         };
-        let (smallest, finding) = shrink(&found.plan, &found.finding);
         let seed = found.plan.seed;
+        let (finding, kept) = if shrinks {
+            let (smallest, finding) = shrink(&found.plan, &found.finding);
+            (finding, format!("--keep {} ", keep(&smallest)))
+        } else {
+            (found.finding, String::new())
+        };
         print(&format!(
-            "| `{bug}` | {} | {} | {} ms | `--seed {seed} --keep {} --plant {bug}` |\n",
-            found.seeds,
-            finding.invariant,
-            finding.at_ms,
-            keep(&smallest)
+            "| `{bug}` | {} | {} | {} ms | `--seed {seed} {kept}--plant {bug}` |\n",
+            found.seeds, finding.invariant, finding.at_ms,
         ));
     }
     all

@@ -63,8 +63,8 @@ impl Solo {
     }
 
     fn fill(&self) {
-        let rows: String = (0..300).map(|n| format!("key{n}\t{}\n", "v".repeat(3000))).collect();
-        self.ask(&["import", "-"], rows.as_bytes());
+        let rows: Vec<_> = (0..300).map(|n| format!("key{n}\t{}\n", "v".repeat(3000))).collect();
+        self.ask(&["import", "-"], rows.concat().as_bytes());
     }
 
     fn stop(&mut self, signal: Signal) {

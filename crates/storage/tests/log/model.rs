@@ -135,7 +135,7 @@ pub(crate) fn open(
 }
 
 pub(crate) fn segments(disk: &SimDisk) -> Vec<String> {
-    let names = disk.list(DIR).unwrap().into_iter().filter(|name| name.ends_with(".log"));
+    let names = disk.list(DIR).unwrap().into_iter().filter(|name| name.strip_suffix(".log").is_some());
     names.map(|name| format!("{DIR}/{name}")).collect()
 }
 
