@@ -162,7 +162,7 @@ impl File for OpenFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        Ok(rustix::fs::fdatasync(&self.0)?)
+        self.0.sync_data()
     }
 
     fn len(&self) -> io::Result<u64> {
