@@ -160,9 +160,9 @@ fn seal(log: &mut Log) {
 }
 
 fn close(log: &mut Log) {
-    if let Err(error) = log.close()
-        && !error.is_disk_full()
-    {
-        die("the log can't be closed", &error);
+    seal(log);
+    if let Err(error) = log.close() {
+        // Everything is in the log; only the next start can't know how far it must go.
+        tracing::warn!("the log's end can't be recorded: {error}");
     }
 }
