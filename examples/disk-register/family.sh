@@ -44,6 +44,11 @@ run_place() {
     for ((other = 0; other <= flag_members; other++)); do
         [ "$other" -eq "$place" ] || peers+=("$(place_name "$other")=$flag_host:$((flag_port + other))")
     done
+    # The default name may be missing; a file that was asked for may not.
+    if [ ! -e "$flag_tolerance" ] && [ "$flag_tolerance" != tolerance.conf ]; then
+        echo "there is no $flag_tolerance: make it, or leave -tolerance away" >&2
+        exit 2
+    fi
     if [ -e "$flag_tolerance" ]; then
         tolerance=(--tolerance-file "$flag_tolerance")
         # Copies that survive N crashes, for reading and for writing: 2N + 1. It is a new cluster's for good.
