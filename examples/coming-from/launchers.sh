@@ -52,6 +52,7 @@ refused '-members x: give a number' disk-register/leader -members x
 refused 'a port is a number' disk-register/leader -port 65533
 refused 'there is no flag -nosuch' disk-register/leader -nosuch 1
 refused '-members needs a value' disk-register/leader -members
+refused 'there is no nosuch.conf: make it' disk-register/leader -tolerance nosuch.conf
 exec 9>disk-register-data/member1.lock
 flock 9
 refused 'member 1 runs already' disk-register/member 1
