@@ -206,7 +206,8 @@ pub struct ApplyJob {
     pub waiters: Vec<Token>,
     /// How many replicas are known to have synced it, for the receipts.
     pub copies: u32,
-    /// Those of the waiters whose replies come back with [`Event::Replied`], because more copies than these were asked for.
+    /// Those of the waiters whose replies come back with [`Event::Replied`], because more copies than these were asked for, or
+    /// because an earlier try of theirs is in doubt.
     pub held: Vec<Token>,
 }
 

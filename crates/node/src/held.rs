@@ -2,6 +2,9 @@
 //!
 //! What is committed stays, whatever comes: so when a client's time is over, or this node can't count copies any more
 //! because it does not lead, it is told how many there were (never fewer than a majority), not that the write failed.
+//!
+//! Writes in doubt are held, too, until they are applied: what the shard says of them may leave them in doubt
+//! (`pending::told`).
 
 use ringfort_types::{Reply, ShardId, Token};
 

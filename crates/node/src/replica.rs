@@ -222,7 +222,8 @@ impl Replica {
             }
             let copies = if waiters.is_empty() { 0 } else { self.group.copies(entry.index).max(majority) };
             for waiter in waiters.iter().filter(|waiter| waiter.token != Token::NOBODY) {
-                if waiter.durability.copies.of(replicas) > copies {
+                // What is said of a write in doubt is weighed by the node, not by whoever applies it.
+                if waiter.durability.copies.of(replicas) > copies || waiter.in_doubt {
                     held.push(waiter.token);
                     self.held.push(Held::new(*waiter, now_us));
                 } else {

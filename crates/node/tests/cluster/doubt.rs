@@ -1,7 +1,9 @@
 //! Writes that were passed on to a node that is gone. It may have done them: one with a place in a session is asked again
 //! elsewhere, since it can't be done twice; the fate of any other is unknown.
 
-use ringfort_types::{Code, Entry, HybridClock, NodeId, Outcome, Record, Reply, Request, ShardId, Stamp};
+use ringfort_types::{
+    Code, Entry, Failure, HybridClock, NodeId, Outcome, Record, Reply, Request, ShardId, Stamp,
+};
 
 use crate::failure;
 use crate::world::World;
@@ -40,6 +42,24 @@ fn a_stamped_write_survives_the_loss_of_the_node_that_it_was_passed_to() {
     let Some(Reply::Written(_)) = world.answers.remove(&id) else { panic!("{:?}", world.answers) };
     assert_eq!(world.get(other, "k").as_deref(), Some("v"));
     assert!(stamped(&world, other) >= 1);
+}
+
+/// Of a session that it has forgotten a shard can't say what became of an earlier try, whoever of the others leads then.
+#[test]
+fn doubt_stays_when_the_shard_has_forgotten_the_session() {
+    for next in 1..=2 {
+        let (mut world, leader, _) = settled();
+        let (other, third) = ((leader + next) % 3, (leader + 3 - next) % 3);
+        world.verdict = Some(Failure::rejected(Code::SessionExpired, "the session is not known"));
+        world.stuck.extend([leader, third]);
+        let id = world.ask_stamped(other, STAMP, Request::put("k", "v"));
+        world.kill(leader);
+        world.stuck.clear();
+        world.finish_sync(third);
+        world.run(2_000);
+        let told = failure(world.answers.remove(&id).expect("the shard has spoken"));
+        assert_eq!((told.outcome, told.code), (Outcome::Unknown, Code::SessionExpired), "{told}");
+    }
 }
 
 /// No connection breaks when a process is stopped, or its machine hangs.

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use ringfort_node::{ApplyJob, Config, Effect, Event, Identity, Incoming, Node, Opened, ReadJob};
 use ringfort_types::{
-    Answer, Call, Change, Command, Consistency, DiskState, Durability, Entry, Epoch, Incarnation, Index,
-    NodeId, Now, Part, PeerFrame, PeerMessage, Receipt, Record, Refusal, Reply, Request, Revision, Row,
-    ShardId, Stamp, Token,
+    Answer, Call, Change, Command, Consistency, DiskState, Durability, Entry, Epoch, Failure, Incarnation,
+    Index, NodeId, Now, Part, PeerFrame, PeerMessage, Receipt, Record, Refusal, Reply, Request, Revision,
+    Row, ShardId, Stamp, Token,
 };
 
 use crate::trace::Trace;
@@ -45,6 +45,8 @@ pub(crate) struct World {
     pub(crate) next_token: u64,
     /// Nodes whose disk does not report a sync.
     pub(crate) stuck: BTreeSet<usize>,
+    /// What shards say of stamped writes, instead of doing them.
+    pub(crate) verdict: Option<Failure>,
     /// Shards that a node does not come to while it opens what it has.
     pub(crate) withheld: BTreeSet<(usize, ShardId)>,
     /// What they write and have not synced.
@@ -91,6 +93,7 @@ impl World {
             hints: BTreeMap::new(),
             next_token: 0,
             stuck: BTreeSet::new(),
+            verdict: None,
             withheld: BTreeSet::new(),
             held: BTreeMap::new(),
             persists: Vec::new(),
@@ -369,6 +372,10 @@ impl World {
         for stamped in entry.commands {
             table.revision += 1;
             let revision = Revision(table.revision);
+            if let Some(verdict) = self.verdict.clone().filter(|_| stamped.stamp.is_some()) {
+                replies.push(Reply::Failed(verdict));
+                continue;
+            }
             let parts = if let Command::Write { parts } = stamped.command { parts } else { Vec::new() };
             for Part { key, change, .. } in parts {
                 match change {
