@@ -3,12 +3,13 @@
 //!
 //! Judged by what the client hears, key by key. A key is written by one client only, which counts its calls. So in their
 //! order, a read must see the last acknowledged write before it, or one whose outcome is unknown: that one may take effect
-//! at any time, but once, and then it is the last.
+//! at any time, but once, and then it is the last. Reads wait for writes only, not for each other: of those that are under
+//! way together, one that was asked later may have looked earlier, as its index says, before such a write came.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use ringfort_types::{Change, Outcome, Reply, Request};
+use ringfort_types::{Change, Index, Outcome, Reply, Request};
 
 use super::{Broken, broken};
 
@@ -25,7 +26,7 @@ enum Does {
 #[derive(Clone, Debug)]
 enum Told {
     Done,
-    Saw(Option<Bytes>),
+    Saw(Option<Bytes>, Index),
     MayBeDone,
     /// It was not done, or tells nothing.
     Nothing,
@@ -36,6 +37,8 @@ struct Step {
     call: u64,
     does: Does,
     told: Option<Told>,
+    /// How many calls had been asked when it was told.
+    asked_by_then: u64,
 }
 
 #[derive(Debug, Default)]
@@ -44,6 +47,9 @@ struct Key {
     last: Option<Bytes>,
     /// What writes of unknown outcome may leave.
     in_doubt: Vec<Option<Bytes>>,
+    /// What was there before a read saw a write in doubt, for reads below this index and up to this call, which were under way
+    /// with it. No write was asked for in between.
+    overtaken: Vec<(Index, u64, Option<Bytes>)>,
     /// From the first call that is not answered on.
     steps: VecDeque<Step>,
 }
@@ -62,7 +68,7 @@ impl ProgramOrder {
         let first = self.calls;
         for request in requests {
             for (key, does) in self.steps(request) {
-                let step = Step { call: self.calls, does, told: None };
+                let step = Step { call: self.calls, does, told: None, asked_by_then: 0 };
                 self.keys.entry(key).or_default().steps.push_back(step);
             }
             self.requests.insert(self.calls, request.clone());
@@ -102,6 +108,7 @@ impl ProgramOrder {
                 (Does::Read, Some(reply)) => seen(key, &request, reply),
                 _ => Told::Nothing,
             });
+            step.asked_by_then = self.calls;
             broken.extend(state.go_on(key));
         }
         broken
@@ -118,11 +125,24 @@ impl Key {
     fn go_on(&mut self, key: &Bytes) -> Vec<Broken> {
         let mut broken = Vec::new();
         while let Some(step) = self.steps.pop_front_if(|step| step.told.is_some()) {
+            if matches!(step.does, Does::Write(_)) {
+                self.overtaken.clear();
+            }
             match (step.does, step.told) {
                 (Does::Write(value), Some(Told::Done)) => self.last = value,
                 (Does::Write(value), Some(Told::MayBeDone)) => self.in_doubt.push(value),
-                (Does::Read, Some(Told::Saw(value))) => {
+                (Does::Read, Some(Told::Saw(value, at))) => {
+                    let was_there = |(before, until, was): &(Index, u64, _)| {
+                        at < *before && step.call < *until && *was == value
+                    };
+                    if self.overtaken.iter().any(was_there) {
+                        continue;
+                    }
+                    let before = self.last.clone();
                     broken.extend(self.saw(key, value, &format!("by call {}", step.call)));
+                    if self.last != before {
+                        self.overtaken.push((at, step.asked_by_then, before));
+                    }
                 }
                 _ => {}
             }
@@ -153,15 +173,15 @@ impl Key {
 /// What a read tells of a key.
 fn seen(key: &Bytes, request: &Request, reply: &Reply) -> Told {
     match reply {
-        Reply::Value { row, .. } => Told::Saw(row.as_ref().map(|row| row.value.clone())),
-        Reply::Values { rows, .. } => {
+        Reply::Value { row, at, .. } => Told::Saw(row.as_ref().map(|row| row.value.clone()), *at),
+        Reply::Values { rows, at, .. } => {
             let row =
                 request.keys().zip(rows).find(|(asked, _)| *asked == key).and_then(|(_, row)| row.as_ref());
-            Told::Saw(row.map(|row| row.value.clone()))
+            Told::Saw(row.map(|row| row.value.clone()), *at)
         }
         Reply::Page(page) if page.next.is_none() => {
             let row = page.rows.iter().find(|(found, _)| found == key);
-            Told::Saw(row.map(|(_, row)| row.value.clone()))
+            Told::Saw(row.map(|(_, row)| row.value.clone()), page.at)
         }
         _ => Told::Nothing,
     }
@@ -169,7 +189,7 @@ fn seen(key: &Bytes, request: &Request, reply: &Reply) -> Told {
 
 #[cfg(test)]
 mod tests {
-    use ringfort_types::{Consistency, Index, Receipt, Revision, Row};
+    use ringfort_types::{Consistency, Receipt, Revision, Row};
 
     use super::*;
 
@@ -178,8 +198,12 @@ mod tests {
     }
 
     fn saw(value: Option<&'static str>) -> Reply {
+        saw_at(value, 1)
+    }
+
+    fn saw_at(value: Option<&'static str>, at: u64) -> Reply {
         let row = value.map(|value| Row { value: value.into(), revision: Revision(1) });
-        Reply::Value { row, at: Index(1), revision: Revision(1) }
+        Reply::Value { row, at: Index(at), revision: Revision(1) }
     }
 
     fn written() -> Reply {
@@ -222,6 +246,34 @@ mod tests {
         assert_eq!(told(4, Some(saw(Some("2")))), 1, "and has taken its place");
         assert_eq!(judge.read_at_the_end(&"k".into(), Some(&"1".into())), None);
         assert!(judge.read_at_the_end(&"k".into(), None).is_some());
+    }
+
+    #[test]
+    fn reads_under_way_together_wait_for_writes_only() {
+        // The first write comes late, at index 5. One read sees it; another looked at this index, and found the second one's value.
+        let judged = |at: u64, asked_later: bool| {
+            let mut judge = ProgramOrder::default();
+            judge.asked(&[Request::put("k", "1"), Request::put("k", "2"), get()]);
+            if !asked_later {
+                judge.asked(&[get()]);
+            }
+            let mut found = 0;
+            for (call, reply) in [(0, None), (1, Some(written())), (2, Some(saw_at(Some("1"), 5)))] {
+                found += judge.told(call, reply.as_ref(), Outcome::Unknown).len();
+            }
+            if asked_later {
+                judge.asked(&[get()]);
+            }
+            found += judge.told(3, Some(&saw_at(Some("2"), at)), Outcome::Unknown).len();
+            judge.asked(&[get(), Request::put("k", "3"), get()]);
+            for (call, reply) in [(4, saw_at(Some("1"), 6)), (5, written()), (6, saw_at(Some("3"), 7))] {
+                found += judge.told(call, Some(&reply), Outcome::Unknown).len();
+            }
+            found
+        };
+        assert_eq!(judged(4, false), 0);
+        assert_eq!(judged(5, false), 1, "it looked when the write was there");
+        assert_eq!(judged(4, true), 1, "who asks afterwards sees what was read");
     }
 
     #[test]
