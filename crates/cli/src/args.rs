@@ -59,8 +59,10 @@ struct Cli {
 enum Command {
     Start(start::Start),
     Dev(dev::Dev),
+    #[command(alias = "set")]
     Put(put::Put),
     Get(get::Get),
+    #[command(alias = "del")]
     Delete(delete::Delete),
     Incr(incr::Incr),
     Write(write::Write),

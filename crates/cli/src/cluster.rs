@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use ringfort_types::{ClusterState, DiskState, NodeId, ShardId, ShardState};
+use ringfort_types::{ClusterState, DiskState, NodeId, Presence, ShardId, ShardState};
 use serde_json::json;
 
 use crate::show;
@@ -36,7 +36,9 @@ fn lag(shard: &ShardState) -> u64 {
 /// The nodes, and a line about the shards.
 pub(crate) fn render(state: &ClusterState) -> String {
     let mut rows = Vec::new();
-    for node in &state.nodes {
+    let mut nodes: Vec<_> = state.nodes.iter().collect();
+    nodes.sort_by_key(|node| name(state, node.id));
+    for node in nodes {
         let leads = key_shards(state).filter(|shard| shard.leader == Some(node.id)).count();
         let replicas =
             key_shards(state).filter(|shard| shard.replicas.iter().any(|(at, _)| *at == node.id)).count();
@@ -47,11 +49,10 @@ pub(crate) fn render(state: &ClusterState) -> String {
         rows.push(vec![
             name(state, node.id),
             node.address.clone(),
-            match (node.reachable, node.disk) {
-                (false, _) => "down",
-                (true, DiskState::Full) => "disk full",
-                (true, DiskState::Hung) => "disk hangs",
-                (true, DiskState::Working) => "up",
+            match (node.presence, node.disk) {
+                (Presence::Up, DiskState::Full) => "disk full",
+                (Presence::Up, DiskState::Hung) => "disk hangs",
+                (presence, _) => presence.name(),
             }
             .to_owned(),
             leads.to_string(),
@@ -120,7 +121,7 @@ pub(crate) fn json(state: &ClusterState) -> serde_json::Value {
                 "name": node.name,
                 "address": node.address,
                 "incarnation": format!("{:016x}", node.incarnation.0),
-                "reachable": node.reachable,
+                "state": node.presence.name(),
                 "disk_full": node.disk == DiskState::Full,
                 "disk_hung": node.disk == DiskState::Hung,
                 "leads": key_shards(state).filter(|shard| shard.leader == Some(node.id)).count(),
@@ -177,14 +178,14 @@ mod tests {
     use super::*;
 
     fn state() -> ClusterState {
-        let node = |id: u64, reachable| NodeState {
+        let node = |id: u64, presence| NodeState {
             id: NodeId(id),
             name: format!("node{id}"),
             address: format!("127.0.0.1:5005{id}"),
-            reachable,
+            presence,
             keys_estimate: 63_436,
             bytes_estimate: 5_200_000,
-            report_age_ms: if reachable { 400 } else { u64::MAX },
+            report_age_ms: if presence == Presence::Up { 400 } else { u64::MAX },
             ..NodeState::default()
         };
         let report = |applied: u64| ReplicaReport {
@@ -206,7 +207,7 @@ mod tests {
             ..ShardState::default()
         };
         ClusterState {
-            nodes: vec![node(1, true), node(2, false)],
+            nodes: vec![node(2, Presence::Down), node(1, Presence::Up)],
             shards: vec![shard(0, Some(1)), shard(1, Some(1)), shard(2, None)],
             ..ClusterState::default()
         }
@@ -233,8 +234,8 @@ node2  127.0.0.1:50052  down       0         2  ~63,436  ~5.2 MB  never
     #[test]
     fn json_has_it_all() {
         let json = json(&state());
-        assert_eq!(json["nodes"][0]["leads"], 1);
-        assert_eq!(json["nodes"][1]["report_age_ms"], serde_json::Value::Null);
+        assert_eq!(json["nodes"][1]["leads"], 1);
+        assert_eq!(json["nodes"][0]["report_age_ms"], serde_json::Value::Null);
         assert_eq!(json["shards"][2]["leader"], serde_json::Value::Null);
         assert_eq!(json["shards"][1]["replicas"][1]["applied"], 5);
     }

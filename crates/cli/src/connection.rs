@@ -21,7 +21,7 @@ pub(crate) const ADDRESS_DEFAULT: &str = "127.0.0.1:50051";
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Connect {
     /// Addresses of some nodes, separated by commas; the others are learnt from them
-    #[arg(long, value_name = "HOST:PORT,…", default_value = ADDRESS_DEFAULT, value_parser = addresses)]
+    #[arg(long, alias = "endpoints", value_name = "HOST:PORT,…", default_value = ADDRESS_DEFAULT, value_parser = addresses)]
     addr: Addresses,
     /// How long to keep trying: 500ms, 3s, 1m
     #[arg(long, value_name = "TIME", default_value = "3s", value_parser = crate::duration::parse)]

@@ -13,6 +13,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use ringfort_client::Client;
+use ringfort_types::Presence;
 
 use crate::cluster::key_shards;
 use crate::settings;
@@ -139,7 +140,7 @@ impl Nodes {
             if let Ok(Ok(state)) = tokio::time::timeout(Duration::from_secs(1), client.cluster_state()).await
                 && key_shards(&state).count() > 0
                 && key_shards(&state).all(|shard| shard.leader.is_some())
-                && state.nodes.iter().all(|node| node.reachable)
+                && state.nodes.iter().all(|node| node.presence == Presence::Up)
             {
                 return Ok(());
             }

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use ringfort_server::Observer;
-use ringfort_types::ClusterState;
+use ringfort_types::{ClusterState, Presence};
 
 use crate::out;
 
@@ -24,9 +24,10 @@ pub(crate) async fn print(every: Duration, node: Observer) {
 
 /// `node1 127.0.0.1:50051 keys=~12 members=3 up=2: node1, node2, node3 (down)`
 fn line(state: &ClusterState) -> String {
-    let up = state.nodes.iter().filter(|node| node.reachable).count();
-    let member = |node: &ringfort_types::NodeState| {
-        format!("{}{}", node.name, if node.reachable { "" } else { " (down)" })
+    let up = state.nodes.iter().filter(|node| node.presence == Presence::Up).count();
+    let member = |node: &ringfort_types::NodeState| match node.presence {
+        Presence::Up => node.name.clone(),
+        other => format!("{} ({})", node.name, other.name()),
     };
     let members: Vec<String> = state.nodes.iter().map(member).collect();
     let me = state.nodes.iter().find(|node| node.id == state.node);
@@ -43,15 +44,19 @@ mod tests {
 
     #[test]
     fn a_line_says_who_it_is_who_is_there_and_what_it_holds() {
-        let node = |id, name: &str, reachable| NodeState {
+        let node = |id, name: &str, presence| NodeState {
             id: NodeId(id),
             name: name.into(),
             address: format!("127.0.0.1:555{id}"),
-            reachable,
+            presence,
             keys_estimate: 10 * id,
             ..NodeState::default()
         };
-        let nodes = vec![node(1, "leader", true), node(2, "member1", true), node(3, "member2", false)];
+        let nodes = vec![
+            node(1, "leader", Presence::Up),
+            node(2, "member1", Presence::Up),
+            node(3, "member2", Presence::Down),
+        ];
         let state = ClusterState { node: NodeId(2), nodes, ..ClusterState::default() };
         assert_eq!(
             line(&state),

@@ -24,12 +24,12 @@ pub(crate) struct TextDoor {
     /// Where to speak the text protocol (SET, GET, DEL, a line each), too
     #[arg(long, value_name = "HOST:PORT")]
     text_addr: Option<String>,
-    /// What answers a GET there
-    #[arg(long, value_name = "HOW", value_enum, default_value = "bare")]
-    text_get_reply: Reply,
-    /// How long a text command may take
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration::parse)]
-    text_timeout: Duration,
+    /// What answers a GET there [default: bare]
+    #[arg(long, value_name = "HOW", value_enum)]
+    text_get_reply: Option<Reply>,
+    /// How long a text command may take [default: 10s]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    text_timeout: Option<Duration>,
     /// After this time a GET takes what any replica has, which may be old, if nobody can give it the newest; without it, never
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     text_stale_after: Option<Duration>,
@@ -42,19 +42,35 @@ pub(crate) struct TextDoor {
 impl TextDoor {
     /// The port, if one is wanted.
     pub(crate) fn config(&self) -> Result<Option<TextConfig>, Stop> {
+        let Some(listen) = self.text_addr.clone() else { return self.useless().map_or(Ok(None), Err) };
+        let default = TextSettings::default();
         let settings = TextSettings {
             get_reply: match self.text_get_reply {
-                Reply::Bare => GetReply::Bare,
-                Reply::Ok => GetReply::Ok,
+                None => default.get_reply,
+                Some(Reply::Bare) => GetReply::Bare,
+                Some(Reply::Ok) => GetReply::Ok,
             },
-            timeout: self.text_timeout,
+            timeout: self.text_timeout.unwrap_or(default.timeout),
             stale_after: self.text_stale_after,
         };
-        if self.text_stale_after.is_some_and(|stale_after| stale_after >= self.text_timeout) {
+        if settings.stale_after.is_some_and(|stale_after| stale_after >= settings.timeout) {
             return Err(Stop::usage(
                 "--text-stale-after is not shorter than --text-timeout, so there is no time left for it",
             ));
         }
-        Ok(self.text_addr.clone().map(|listen| TextConfig { listen, settings }))
+        Ok(Some(TextConfig { listen, settings }))
+    }
+
+    /// What is said about the port, if there is none.
+    fn useless(&self) -> Option<Stop> {
+        let said = [
+            ("--text-get-reply", self.text_get_reply.is_some()),
+            ("--text-timeout", self.text_timeout.is_some()),
+            ("--text-stale-after", self.text_stale_after.is_some()),
+        ];
+        let (flag, _) = said.into_iter().find(|(_, said)| *said)?;
+        Some(Stop::usage(format!(
+            "{flag} without --text-addr: say where the text protocol is to be spoken, too"
+        )))
     }
 }

@@ -3,8 +3,9 @@
 //! The key may be in any case, with spaces around it and the number; `#` begins a comment; empty lines do not count. N is 1
 //! to 7. A file that can't be read, or makes no sense, is said so, once, and the last good number stays in force.
 
-use std::fs::File;
-use std::io::Read;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -18,10 +19,17 @@ const FILE_BYTES_MAX: u64 = 64 * 1024;
 /// The number that the file says.
 pub(crate) fn read(path: &Path) -> Result<u32, String> {
     let mut text = String::new();
-    File::open(path)
+    open(path)
         .and_then(|file| file.take(FILE_BYTES_MAX).read_to_string(&mut text))
         .map_err(|error| format!("can't read {}: {error}", path.display()))?;
-    parse(&text).map_err(|why| format!("{}: {why}", path.display()))
+    parse(text.trim_start_matches('\u{feff}')).map_err(|why| format!("{}: {why}", path.display()))
+}
+
+/// Without waiting, which opening a pipe does until somebody writes to it.
+fn open(path: &Path) -> io::Result<File> {
+    let file =
+        OpenOptions::new().read(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no regular file")) }
 }
 
 fn parse(text: &str) -> Result<u32, String> {
@@ -73,6 +81,17 @@ mod tests {
         {
             assert_eq!(parse(text), Ok(2), "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_mark_of_byte_order_does_not_count_and_a_pipe_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("tolerance.conf");
+        std::fs::write(&file, "\u{feff}TOLERANCE=3\n").unwrap();
+        assert_eq!(read(&file), Ok(3));
+        let pipe = directory.path().join("pipe");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
+        assert!(read(&pipe).unwrap_err().contains("no regular file"));
     }
 
     #[test]

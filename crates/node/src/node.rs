@@ -69,6 +69,8 @@ pub struct Node {
     pub(crate) dirty: Vec<ShardId>,
     /// All local shards are open.
     pub(crate) serving: bool,
+    /// Since when some local shard is open.
+    opened_us: Option<u64>,
     /// Some replica may have reads that no round covers yet.
     pub(crate) reads_fresh: bool,
     pub(crate) commit: GroupCommit,
@@ -100,6 +102,7 @@ impl Node {
             slots: Vec::new(),
             dirty: Vec::new(),
             serving: false,
+            opened_us: None,
             reads_fresh: false,
             commit: GroupCommit::default(),
             rounds: Rounds::new(identity.boot),
@@ -279,7 +282,13 @@ impl Node {
         self.serving || self.slots.iter().any(|slot| slot.replica.is_some())
     }
 
+    /// For how long some local shard has been open, in microseconds.
+    pub(crate) fn open_for_us(&self, now_us: u64) -> u64 {
+        self.opened_us.map_or(0, |opened_us| now_us.saturating_sub(opened_us))
+    }
+
     fn handle_opened(&mut self, shards: BTreeMap<ShardId, Opened>) {
+        self.opened_us.get_or_insert(self.now.monotonic_us);
         for (shard, opened) in shards {
             let layout = self.layout.as_ref().expect("tables are opened after birth");
             let places = layout.shard(shard).expect("only shards of the layout are opened").replicas.clone();

@@ -2,13 +2,14 @@
 
 use ringfort_types::limits::TICK_MS;
 use ringfort_types::{
-    ClusterState, DiskState, NodeId, NodeReport, NodeState, PeerMessage, ReplicaReport, ShardState,
+    ClusterState, DiskState, NodeId, NodeReport, NodeState, PeerMessage, Presence, ReplicaReport, ShardState,
 };
 
 use crate::leave::Stay;
 use crate::node::Node;
 
-/// A node that has not been heard of for so long is shown as not reachable.
+/// A node that has not been heard of for so long is shown as down; one that was never heard of, once this one has served
+/// for so long.
 const SUSPECT_US: u64 = 5_000_000;
 /// Leaderships handed over in one look, so that a node that comes back is not flooded.
 const HANDOVERS_MAX: usize = 8;
@@ -108,7 +109,11 @@ impl Node {
                 address: member.address.clone(),
                 incarnation: member.incarnation,
                 disk: report.map_or(DiskState::Working, |(report, _)| report.disk),
-                reachable: up && age_us.is_some_and(|age_us| age_us < SUSPECT_US),
+                presence: match age_us {
+                    Some(age_us) if up && age_us < SUSPECT_US => Presence::Up,
+                    None if self.open_for_us(now_us) < SUSPECT_US => Presence::Unknown,
+                    _ => Presence::Down,
+                },
                 keys_estimate: replicas.iter().map(|replica| replica.keys_estimate).sum(),
                 bytes_estimate: replicas.iter().map(|replica| replica.bytes_estimate).sum(),
                 report_age_ms: age_us.map_or(u64::MAX, |age_us| age_us / 1_000),

@@ -1,8 +1,8 @@
 //! The cluster's state, to its message and back.
 
 use ringfort_types::{
-    ClusterState, DiskState, Epoch, Incarnation, Index, NodeId, NodeState, ReplicaReport, Revision, Role,
-    ShardId, ShardState, Slot, Term,
+    ClusterState, DiskState, Epoch, Incarnation, Index, NodeId, NodeState, Presence, ReplicaReport, Revision,
+    Role, ShardId, ShardState, Slot, Term,
 };
 
 use crate::v1;
@@ -38,7 +38,8 @@ impl From<NodeState> for v1::NodeState {
             name: node.name,
             address: node.address,
             incarnation: node.incarnation.0,
-            reachable: node.reachable,
+            reachable: node.presence == Presence::Up,
+            unknown: node.presence == Presence::Unknown,
             disk_full: node.disk == DiskState::Full,
             disk_hung: node.disk == DiskState::Hung,
             keys_estimate: node.keys_estimate,
@@ -55,7 +56,11 @@ impl From<v1::NodeState> for NodeState {
             name: node.name,
             address: node.address,
             incarnation: Incarnation(node.incarnation),
-            reachable: node.reachable,
+            presence: match (node.reachable, node.unknown) {
+                (true, _) => Presence::Up,
+                (false, true) => Presence::Unknown,
+                (false, false) => Presence::Down,
+            },
             disk: match (node.disk_full, node.disk_hung) {
                 (true, _) => DiskState::Full,
                 (false, true) => DiskState::Hung,
@@ -168,13 +173,14 @@ mod tests {
                     name: "node1".into(),
                     address: "127.0.0.1:50051".into(),
                     incarnation: Incarnation(99),
-                    reachable: true,
+                    presence: Presence::Up,
                     disk: DiskState::Hung,
                     keys_estimate: 3,
                     bytes_estimate: 4,
                     report_age_ms: 120,
                 },
                 NodeState { id: NodeId(2), report_age_ms: u64::MAX, ..NodeState::default() },
+                NodeState { presence: Presence::Unknown, ..NodeState::default() },
             ],
             shards: vec![ShardState {
                 shard: ShardId(4),

@@ -11,6 +11,7 @@ use std::time::Duration;
 use ringfort_types::limits::{CALL_TIMEOUT_DEFAULT_MS, CALL_TIMEOUT_MAX_MS};
 use ringfort_types::{Code, Failure, NodeId, Outcome};
 use tonic::Status;
+use tonic::codegen::http::HeaderMap;
 use tonic::metadata::{MetadataMap, MetadataValue};
 
 /// Metadata entry of a failed call: `rejected` or `unknown`.
@@ -33,8 +34,16 @@ pub fn from_failure(failure: Failure) -> Status {
         Code::SessionGap => tonic::Code::Aborted,
         Code::OutOfRange => tonic::Code::OutOfRange,
     };
-    let mut status = Status::new(code, failure.message);
-    let outcome = match failure.outcome {
+    with_outcome(Status::new(code, failure.message), failure.outcome)
+}
+
+/// The status of a call that surely had no effect, with a code that no failure of a node has.
+pub fn refused(code: tonic::Code, message: impl Into<String>) -> Status {
+    with_outcome(Status::new(code, message), Outcome::Rejected)
+}
+
+fn with_outcome(mut status: Status, outcome: Outcome) -> Status {
+    let outcome = match outcome {
         Outcome::Rejected => "rejected",
         Outcome::Unknown => "unknown",
     };
@@ -92,11 +101,20 @@ pub fn leader(metadata: &MetadataMap) -> Option<NodeId> {
 /// How long to work on a call, from its `grpc-timeout`: a little less than that, so that our own answer,
 /// which knows the outcome, comes before the transport's, which doesn't.
 pub fn timeout_ms(metadata: &MetadataMap) -> u32 {
-    let Some(asked) = metadata.get("grpc-timeout").and_then(|text| parse_timeout(text.to_str().ok()?)) else {
-        return CALL_TIMEOUT_DEFAULT_MS;
-    };
-    let asked_ms = asked.as_millis().min(CALL_TIMEOUT_MAX_MS.into()) as u32;
+    let Some(asked_ms) = asked_ms(metadata) else { return CALL_TIMEOUT_DEFAULT_MS };
+    let asked_ms = asked_ms.min(CALL_TIMEOUT_MAX_MS);
     (asked_ms - (asked_ms / 5).min(MARGIN_MS)).max(1)
+}
+
+/// A call's `grpc-timeout` in milliseconds, if it has one.
+pub fn asked_ms(metadata: &MetadataMap) -> Option<u32> {
+    let asked = asked(metadata.as_ref())?;
+    Some(u32::try_from(asked.as_millis()).unwrap_or(u32::MAX))
+}
+
+/// A call's `grpc-timeout`, if it has one.
+pub fn asked(headers: &HeaderMap) -> Option<Duration> {
+    parse_timeout(headers.get("grpc-timeout")?.to_str().ok()?)
 }
 
 /// gRPC over HTTP/2, "Requests": at most eight digits and a unit.

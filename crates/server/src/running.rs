@@ -65,6 +65,10 @@ pub struct Running {
     started: Instant,
 }
 
+fn has_port(address: &str, port: u16) -> bool {
+    address.rsplit(':').next().is_some_and(|given| given.parse() == Ok(port))
+}
+
 /// Checks the flags, binds the port, locks the directory, and starts the node. It serves once
 /// [`Running::serving`] says so, which is after its peers have been met if it is new.
 pub async fn start(config: Config) -> Result<Running, StartError> {
@@ -74,8 +78,16 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let (text, text_address) = match &config.text {
         None => (None, None),
         Some(TextConfig { listen, settings }) => {
-            let (listener, bound) = doors::listener::bind("--text-addr", listen, config.insecure).await?;
-            (Some((listener, *settings)), Some(bound))
+            let binding = doors::listener::bind("--text-addr", listen, config.insecure).await;
+            let (listener, text_bound) = binding.map_err(|error| match error {
+                StartError::PortInUse { address } if has_port(&address, bound.port()) => {
+                    StartError::Usage(format!(
+                        "--text-addr {address} is where gRPC is spoken (--addr): give the text protocol a port of its own"
+                    ))
+                }
+                other => other,
+            })?;
+            (Some((listener, *settings)), Some(text_bound))
         }
     };
     let ports = Ports { grpc: listener, text };

@@ -24,6 +24,7 @@ pub mod limits;
 mod log;
 mod message;
 pub mod planted;
+mod presence;
 mod reply;
 mod request;
 mod slot;
@@ -44,6 +45,7 @@ pub use message::{
     ReadIndexReply, ReadProbe, ReadProbeReply, Refusal, ReplicaReport, Role, SnapshotChunk, SnapshotReply,
     SnapshotVerdict,
 };
+pub use presence::Presence;
 pub use reply::{ClusterState, NodeState, Page, Receipt, Reply, Row, ShardState};
 pub use request::{Consistency, Request, Scan, Token};
 pub use slot::{SLOTS, slot_of};

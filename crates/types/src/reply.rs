@@ -5,8 +5,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::limits::{GET_MANY_KEYS_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::wire::{Malformed, Reader, put_bytes, put_varint};
 use crate::{
-    Code, DiskState, Epoch, Failure, HybridClock, Incarnation, Index, NodeId, Outcome, Revision, ShardId,
-    Slot, Term,
+    Code, DiskState, Epoch, Failure, HybridClock, Incarnation, Index, NodeId, Outcome, Presence, Revision,
+    ShardId, Slot, Term,
 };
 
 /// Longest text in an answer (addresses, error messages), in bytes.
@@ -65,7 +65,7 @@ pub struct NodeState {
     /// Its data directory's number.
     pub incarnation: Incarnation,
     /// Whether it is connected and has reported lately.
-    pub reachable: bool,
+    pub presence: Presence,
     /// Whether it can write.
     pub disk: DiskState,
     /// Estimated rows over its replicas.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use ringfort_client::{Client, Digest};
-use ringfort_types::{ClusterState, Failure, Index, NodeId, ShardId};
+use ringfort_types::{ClusterState, Failure, Index, NodeId, Presence, ShardId};
 use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -81,7 +81,7 @@ async fn ask(
     let mut asking = JoinSet::new();
     for node in nodes {
         let client = client.clone();
-        let known_down = state.nodes.iter().any(|known| known.id == node && !known.reachable);
+        let known_down = state.nodes.iter().any(|known| known.id == node && known.presence == Presence::Down);
         asking.spawn(async move {
             if known_down {
                 let why = "it is down";
@@ -149,10 +149,13 @@ fn judge(state: &ClusterState, shards: &[Hashed], json: bool) -> Result<(), Stop
                 format!("{} ({}: {why})", name(state, *node), show::count(*count, "replica", "replicas"))
             })
             .collect();
-        return Err(Stop::unavailable(format!(
-            "could not ask every replica; those asked agree. Not asked: {}",
-            each.join(", ")
-        )));
+        let asked = shards.iter().any(|hashed| hashed.replicas.values().any(Result::is_ok));
+        let told = if asked {
+            "could not ask every replica; those asked agree"
+        } else {
+            "could not ask any replica, so nothing is known"
+        };
+        return Err(Stop::unavailable(format!("{told}. Not asked: {}", each.join(", "))));
     }
     if json {
         return Ok(());

@@ -11,6 +11,7 @@ use h2::client::SendRequest;
 use http::{HeaderMap, Request, StatusCode};
 
 use crate::support::{eventually, free_ports, ringfort};
+use crate::trio::Trio;
 
 /// What clients are told of.
 const PACKAGES: &str = "ringfort.v1, family, proto, kvstore.v1, kv, grpc.health.v1, grpc.reflection.v1";
@@ -142,8 +143,8 @@ impl Told {
     }
 }
 
-async fn connect(node: &Node) -> SendRequest<Bytes> {
-    let stream = tokio::net::TcpStream::connect(&node.address).await.expect("it listens");
+async fn connect(address: &str) -> SendRequest<Bytes> {
+    let stream = tokio::net::TcpStream::connect(address).await.expect("it listens");
     let (sender, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
     tokio::spawn(connection);
     sender
@@ -169,8 +170,8 @@ async fn ask(sender: &mut SendRequest<Bytes>, request: http::request::Builder, b
     Told { status: head.status, headers: head.headers, body, trailers }
 }
 
-fn post(node: &Node, path: &str, content_type: &str) -> http::request::Builder {
-    let request = Request::post(format!("http://{}{path}", node.address));
+fn post(address: &str, path: &str, content_type: &str) -> http::request::Builder {
+    let request = Request::post(format!("http://{address}{path}"));
     if content_type.is_empty() { request } else { request.header("content-type", content_type) }
 }
 
@@ -181,35 +182,38 @@ const GOOD: &str = "/ringfort.v1.Cluster/GetClusterState";
 #[tokio::test]
 async fn what_is_no_grpc_gets_a_status_that_nobody_takes_for_success() {
     let node = Node::start();
-    let mut sender = connect(&node).await;
+    let mut sender = connect(&node.address).await;
     for good in ["application/grpc", "application/grpc+proto", "Application/GRPC;charset=utf-8"] {
-        let told = ask(&mut sender, post(&node, GOOD, good), EMPTY).await;
+        let told = ask(&mut sender, post(&node.address, GOOD, good), EMPTY).await;
         assert_eq!((told.status, told.header("grpc-status")), (StatusCode::OK, "0"), "{good}: {told:?}");
     }
     for bad in ["", "application/json", "application/grpc-web", "application/grp", "text/plain"] {
-        let told = ask(&mut sender, post(&node, GOOD, bad), &vec![b'x'; 100_000]).await;
+        let told = ask(&mut sender, post(&node.address, GOOD, bad), &vec![b'x'; 100_000]).await;
         assert_eq!(told.status, StatusCode::UNSUPPORTED_MEDIA_TYPE, "{bad}: {told:?}");
         assert!(told.body.starts_with(b"a gRPC call has the content type"), "{told:?}");
     }
     for method in ["GET", "PUT", "OPTIONS"] {
-        let request = post(&node, GOOD, "application/grpc").method(method);
+        let request = post(&node.address, GOOD, "application/grpc").method(method);
         let told = ask(&mut sender, request, b"").await;
         assert_eq!((told.status, told.header("allow")), (StatusCode::METHOD_NOT_ALLOWED, "POST"), "{told:?}");
         assert!(told.body.starts_with(b"a gRPC call is a POST"), "{told:?}");
     }
-    let told =
-        ask(&mut sender, post(&node, GOOD, "application/grpc").header("x", "x".repeat(17 * 1024)), EMPTY)
-            .await;
+    let told = ask(
+        &mut sender,
+        post(&node.address, GOOD, "application/grpc").header("x", "x".repeat(17 * 1024)),
+        EMPTY,
+    )
+    .await;
     assert_eq!(told.status, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "{told:?}");
     // The connection has taken no harm.
-    let told = ask(&mut sender, post(&node, GOOD, "application/grpc"), EMPTY).await;
+    let told = ask(&mut sender, post(&node.address, GOOD, "application/grpc"), EMPTY).await;
     assert_eq!(told.header("grpc-status"), "0");
 }
 
 #[tokio::test]
 async fn what_there_is_not_is_answered_with_what_there_is() {
     let node = Node::start();
-    let mut sender = connect(&node).await;
+    let mut sender = connect(&node.address).await;
     let long = format!("/{}/Get", "x".repeat(5_000));
     let cases = [
         (
@@ -239,11 +243,41 @@ async fn what_there_is_not_is_answered_with_what_there_is() {
         ),
     ];
     for (path, message) in cases {
-        let told = ask(&mut sender, post(&node, path, "application/grpc"), EMPTY).await;
+        let told = ask(&mut sender, post(&node.address, path, "application/grpc"), EMPTY).await;
         assert_eq!((told.status, told.header("grpc-status")), (StatusCode::OK, "12"), "{path}: {told:?}");
         let raw = told.header("grpc-message");
         assert!(raw.bytes().all(|byte| matches!(byte, b' '..=b'~')), "not encoded: {raw}");
         assert_eq!(decoded(raw), message);
+        assert_eq!(told.header("ringfort-outcome"), "rejected");
+    }
+}
+
+#[tokio::test]
+async fn a_deadline_of_any_length_is_answered_with_an_outcome() {
+    let mut trio = Trio::start();
+    let put = trio.command(&["put", "k", "v"]).output().expect("runs");
+    assert!(put.status.success());
+    trio.kill(1);
+    trio.kill(2);
+    let address = trio.address(0);
+    let mut sender = connect(&address).await;
+    // Key "k" and, for who wants one, value "w", framed.
+    let message = b"\0\0\0\0\x06\x0a\x01k\x12\x01w";
+    for timeout in ["1n", "900u", "5m", "50m", "200m", "700m", "1500m"] {
+        for path in ["/kv.KeyValue/Set", "/kv.KeyValue/Get"] {
+            let request = post(&address, path, "application/grpc").header("grpc-timeout", timeout);
+            let begun = Instant::now();
+            let told = ask(&mut sender, request, message).await;
+            // By its own time-out, or, once the node has noticed that it leads nothing, as unavailable.
+            assert!(["4", "14"].contains(&told.header("grpc-status")), "{path} {timeout}: {told:?}");
+            let outcome = told.header("ringfort-outcome");
+            assert!(["rejected", "unknown"].contains(&outcome), "{path} {timeout}: {told:?}");
+            assert!(
+                begun.elapsed() < Duration::from_millis(1_900),
+                "{path} {timeout}: {:?}",
+                begun.elapsed()
+            );
+        }
     }
 }
 
@@ -274,12 +308,12 @@ async fn a_thousand_silent_connections_cost_nobody_else_anything() {
     setrlimit(Resource::Nofile, limit).expect("as the node itself does");
 
     let node = Node::start();
-    let mut sender = connect(&node).await;
+    let mut sender = connect(&node.address).await;
     let mut median = async || {
         let mut times = Vec::new();
         for _ in 0..101 {
             let begun = Instant::now();
-            let told = ask(&mut sender, post(&node, GOOD, "application/grpc"), EMPTY).await;
+            let told = ask(&mut sender, post(&node.address, GOOD, "application/grpc"), EMPTY).await;
             assert_eq!(told.header("grpc-status"), "0");
             times.push(begun.elapsed());
         }
@@ -290,8 +324,8 @@ async fn a_thousand_silent_connections_cost_nobody_else_anything() {
     let (before, begun) = (node.resident(), Instant::now());
     let silent: Vec<TcpStream> = (0..SILENT).map(|_| node.connect()).collect();
     // Whoever comes after them has been accepted after them.
-    let mut newcomer = connect(&node).await;
-    let told = ask(&mut newcomer, post(&node, GOOD, "application/grpc"), EMPTY).await;
+    let mut newcomer = connect(&node.address).await;
+    let told = ask(&mut newcomer, post(&node.address, GOOD, "application/grpc"), EMPTY).await;
     assert_eq!(told.header("grpc-status"), "0");
     let grown = node.resident().saturating_sub(before);
     assert!(begun.elapsed() < Duration::from_millis(4_500), "the first of them are gone already");

@@ -62,7 +62,16 @@ fn wrong_usage_is_one_line_and_two() {
     assert_refused(&["start", "--addr", "nonsense"], 2, "nonsense");
     assert_refused(&["start", "--id", "a b", "--data-dir", "/nowhere"], 2, "a b");
     assert_refused(&["start", "--peers", "=127.0.0.1:50052"], 2, "no name");
+    assert_refused(&["start", "--text-timeout", "5s"], 2, "--text-timeout without --text-addr");
+    assert_refused(&["start", "--text-get-reply", "ok"], 2, "--text-get-reply without --text-addr");
+    let port = format!("127.0.0.1:{}", free_ports(1));
+    assert_refused(&["start", "--addr", &port, "--text-addr", &port], 2, "a port of its own");
     assert_refused(&["dev", "--nodes", "0"], 2, "--nodes");
+    // Words of other stores.
+    assert_refused(&["get", "--prefix", "k"], 2, "ringfort list --prefix");
+    assert_refused(&["watch", "k"], 2, "no watch yet");
+    assert_refused(&["put", "k", "v", "--lease", "7"], 2, "no time to live yet");
+    assert_refused(&["member", "list"], 2, "ringfort status");
     assert_refused(&["dev", "--nodes", "5", "--base-port", "65533"], 2, "65536");
     let output = run(ringfort(&["get", "k"]).env("RINGFORT_ADDR", "localhost"), b"");
     let (code, line) = refusal(&output);

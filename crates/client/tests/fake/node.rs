@@ -12,8 +12,8 @@ use ringfort_proto::v1::kv_server::{Kv, KvServer};
 use ringfort_proto::v1::{self, SessionRequest, SessionResponse};
 use ringfort_proto::writes::{into_delete, into_increment, into_put, into_write};
 use ringfort_types::{
-    Call, Change, ClusterState, Failure, HybridClock, Index, NodeId, NodeState, Part, Receipt, Reply,
-    Request, Revision, Row, ShardId, ShardState, Slot, Stamp, Term,
+    Call, Change, ClusterState, Failure, HybridClock, Index, NodeId, NodeState, Part, Presence, Receipt,
+    Reply, Request, Revision, Row, ShardId, ShardState, Slot, Stamp, Term,
 };
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
@@ -109,7 +109,7 @@ pub(crate) fn acquaint(nodes: &[&Node]) {
         let last = if at + 1 == nodes.len() { 16_383 } else { (number + 1) * share - 1 };
         let id = NodeId(u64::from(number) + 1);
         let address = node.address.clone();
-        state.nodes.push(NodeState { id, address, reachable: true, ..NodeState::default() });
+        state.nodes.push(NodeState { id, address, presence: Presence::Up, ..NodeState::default() });
         state.shards.push(ShardState {
             shard: ShardId(u32::from(number) + 1),
             slots: vec![(Slot(number * share), Slot(last))],

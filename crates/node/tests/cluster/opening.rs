@@ -1,7 +1,9 @@
 //! Nodes that have opened a part of their shards: what they are asked for meanwhile, and what the others expect of them.
 
 use ringfort_node::Event;
-use ringfort_types::{Code, Consistency, DiskState, Index, NodeId, Outcome, Reply, Request, ShardId};
+use ringfort_types::{
+    Code, Consistency, DiskState, Index, NodeId, Outcome, Presence, Reply, Request, ShardId,
+};
 
 use crate::failure;
 use crate::world::{SHARDS, World, get};
@@ -69,7 +71,7 @@ fn a_node_reports_what_is_open_and_no_more() {
         let Reply::Cluster(state) = world.ask_and_wait(asked, Request::ClusterState) else {
             panic!("a state")
         };
-        assert!(state.nodes[0].reachable, "node {asked}");
+        assert_eq!(state.nodes[0].presence, Presence::Up, "node {asked}");
         for shard in &state.shards {
             let (_, replica) =
                 shard.replicas.iter().find(|(node, _)| *node == NodeId(1)).expect("one on each");

@@ -5,10 +5,10 @@
 use ringfort_proto::family::family_service_server::FamilyService;
 use ringfort_proto::family::storage_service_server::StorageService;
 use ringfort_proto::family::{Empty, FamilyView, MessageId, NodeInfo, StoreResult, StoredMessage};
-use ringfort_proto::status::{from_failure, timeout_ms};
+use ringfort_proto::status::{from_failure, refused, timeout_ms};
 use ringfort_types::{Change, Part};
 use tonic::metadata::MetadataMap;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::tolerance::Tolerance;
 use super::utf8::text;
@@ -67,7 +67,7 @@ impl FamilyService for Service {
         if view.members.contains(&node) {
             return Ok(Response::new(view));
         }
-        Err(Status::failed_precondition(JOIN))
+        Err(refused(Code::FailedPrecondition, JOIN))
     }
 
     async fn get_family(&self, call: Request<Empty>) -> Result<Response<FamilyView>, Status> {

@@ -23,6 +23,7 @@ use tonic_health::server::{HealthReporter, health_reporter};
 use tonic_reflection::server::{Builder, Error};
 use tower_service::Service;
 
+use crate::doors::deadline::Deadlines;
 use crate::doors::listener::{DoorLimits, Greeting, Incoming};
 use crate::doors::refusals::Refusals;
 use crate::doors::strangers::Strangers;
@@ -147,7 +148,7 @@ pub(crate) async fn serve(
         greeted => Some(greeted),
     });
     let names = services.names.into_iter().chain(services.hidden).collect();
-    let calls = Refusals::before(services.routes.routes().prepare(), names, &packages);
+    let calls = Deadlines(Refusals::before(services.routes.routes().prepare(), names, &packages));
     let served = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)

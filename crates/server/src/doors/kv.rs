@@ -8,7 +8,7 @@ use ringfort_proto::kv::{
     HeartbeatRequest, HeartbeatResponse, ReplicateRequest, ReplicateResponse, RequestVoteRequest,
     RequestVoteResponse, SetRequest, SetResponse,
 };
-use ringfort_proto::status::{from_failure, timeout_ms};
+use ringfort_proto::status::{from_failure, refused, timeout_ms};
 use ringfort_types::{Change, ClusterState, Condition, Copies, NewValue, Part, ShardId, Version};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
@@ -26,9 +26,12 @@ fn version(version: i64) -> Result<Option<Version>, Status> {
     match u64::try_from(version) {
         Ok(0) => Ok(None),
         Ok(version) => Ok(Some(Version(version))),
-        Err(_) => Err(Status::invalid_argument(format!(
-            "version {version}: give one from 1 on, or 0 for a write without a place in your own order"
-        ))),
+        Err(_) => Err(refused(
+            tonic::Code::InvalidArgument,
+            format!(
+                "version {version}: give one from 1 on, or 0 for a write without a place in your own order"
+            ),
+        )),
     }
 }
 

@@ -5,6 +5,7 @@
 //! their services there: `v1`, which is Ringfort's own, and `family`, `proto`, `kvstore` and `kv`, which other systems'
 //! clients know, each named after its package. A door with another protocol has a port to itself: `text`.
 
+mod deadline;
 mod family;
 pub(crate) mod grpc;
 mod kv;
@@ -30,12 +31,13 @@ use ringfort_proto::kv::key_value_server::KeyValueServer;
 use ringfort_proto::kvstore::kv_store_server::KvStoreServer;
 use ringfort_proto::kvstore::replicator_server::ReplicatorServer;
 use ringfort_proto::proto_kv::kv_server::KvServer as ProtoKvServer;
+use ringfort_proto::status::refused;
 use ringfort_proto::v1::cluster_server::ClusterServer;
 use ringfort_proto::v1::kv_server::KvServer;
 use ringfort_types::Door;
 use ringfort_types::limits::GRPC_MESSAGE_BYTES_MAX;
 use tokio::net::TcpListener;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use self::grpc::Services;
 use self::listener::{Incoming, Places};
@@ -110,5 +112,5 @@ const JOIN: &str = "a cluster's nodes are listed when it is born: start every no
 
 /// A key that is not there, to those who are told so by a status.
 fn not_there(key: &str) -> Status {
-    Status::not_found(format!("there is no key \"{}\"", key.escape_debug()))
+    refused(Code::NotFound, format!("there is no key \"{}\"", key.escape_debug()))
 }

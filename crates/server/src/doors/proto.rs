@@ -2,9 +2,9 @@
 
 use ringfort_proto::proto_kv::kv_server::Kv;
 use ringfort_proto::proto_kv::{GetRequest, GetResponse, JoinRequest, JoinResponse, PutRequest, PutResponse};
-use ringfort_proto::status::{from_failure, timeout_ms};
+use ringfort_proto::status::{from_failure, refused, timeout_ms};
 use ringfort_types::{Change, Copies, Part};
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::utf8::text;
 use super::{JOIN, not_there};
@@ -36,6 +36,6 @@ impl Kv for Service {
     }
 
     async fn join(&self, _call: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
-        Err(Status::failed_precondition(JOIN))
+        Err(refused(Code::FailedPrecondition, JOIN))
     }
 }

@@ -15,6 +15,7 @@ use std::task::{Context, Poll, ready};
 use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Method, Request, Response, StatusCode};
+use ringfort_proto::status::refused;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tonic::{Code, Status};
@@ -88,7 +89,7 @@ impl Future for Answer {
                 let Ok(response) = ready!(Pin::new(answer).poll(cx));
                 if is_unexplained(&response) {
                     let path = path.as_ref().map_or("", PathAndQuery::path);
-                    return Poll::Ready(Ok(Status::unimplemented(served.explain(path)).into_http()));
+                    return Poll::Ready(Ok(refused(Code::Unimplemented, served.explain(path)).into_http()));
                 }
                 Poll::Ready(Ok(response))
             }

@@ -51,10 +51,13 @@ impl Wanted {
     pub(crate) fn impossible(self, replicas: u32) -> Option<String> {
         let besides = self.besides_leader.filter(|besides| *besides >= replicas)?;
         let needed = besides.saturating_add(1);
-        let most = replicas.saturating_sub(1);
+        let less = match replicas.saturating_sub(1) {
+            0 => "start this node without --tolerance-file".to_owned(),
+            most => format!("set TOLERANCE={most} at most"),
+        };
         Some(format!(
             "TOLERANCE={besides} wants {needed} copies of each message and this cluster keeps {replicas}: nothing was \
-             written; set TOLERANCE={most} at most, or start a cluster with --replicas {needed}"
+             written; {less}, or start a cluster with --replicas {needed}"
         ))
     }
 
@@ -104,7 +107,12 @@ mod tests {
         let told = wanted.judge(&Receipt { copies: 2, ..Receipt::default() }).unwrap_err();
         assert!(told.starts_with("stored by 1 besides the leader, TOLERANCE=2"), "{told}");
         assert_eq!(wanted.impossible(3), None);
-        assert!(wanted.impossible(2).unwrap().contains("--replicas 3"));
+        let told = wanted.impossible(2).unwrap();
+        assert!(told.contains("set TOLERANCE=1 at most") && told.contains("--replicas 3"), "{told}");
+        assert!(
+            wanted.impossible(1).unwrap().contains("without --tolerance-file"),
+            "0 is no number of the file's"
+        );
     }
 
     #[test]

@@ -306,7 +306,7 @@ impl<T: Send + 'static> Pipeline<T> {
             if left_ms == 0 {
                 let why =
                     "its time was over before the requests sent before it were answered; nothing was done";
-                self.finish(next, Answer::failed(Failure::rejected(Code::DeadlineExceeded, why)));
+                self.settle(next, Answer::failed(Failure::rejected(Code::DeadlineExceeded, why)));
             } else {
                 self.start(next, call.within(left_ms));
             }

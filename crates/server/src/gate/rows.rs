@@ -30,8 +30,8 @@ use crate::horizon::HELD;
 
 /// Pages of a shard that a list may hold: one being merged, one under way.
 const PAGES_PER_SHARD: usize = 2;
-/// How long one page may take.
-const PAGE_TIMEOUT_MS: u32 = 10_000;
+/// How long one page may take, if the list's own time is not over before.
+const PAGE_TIME: Duration = Duration::from_secs(10);
 /// How long a list waits for room for a large row.
 const LARGE_WAIT_MAX: Duration = Duration::from_secs(10);
 /// A page that is asked for ahead has this many bytes at least; smaller ones are asked for when they are needed.
@@ -52,6 +52,8 @@ pub(crate) struct Listing {
     pub(crate) limit: u64,
     /// Leave the values out.
     pub(crate) keys_only: bool,
+    /// How long it may take in all, in milliseconds; without it, as long as its reader does.
+    pub(crate) within_ms: Option<u32>,
 }
 
 /// A page of a shard that is under way.
@@ -83,6 +85,8 @@ pub(crate) struct Rows {
     budget: Arc<Budget>,
     listing: Listing,
     left: u64,
+    /// When its time is over.
+    deadline: Option<Instant>,
     cursors: Vec<Cursor>,
     /// The smallest key of each shard that has one.
     heads: BinaryHeap<Reverse<(Bytes, usize)>>,
@@ -122,7 +126,17 @@ impl Rows {
                 asked: Instant::now(),
             })
             .collect();
-        Ok(Rows { gate, budget, listing, left, cursors, heads: BinaryHeap::new(), has_begun: false })
+        let deadline = listing.within_ms.map(|ms| Instant::now() + Duration::from_millis(ms.into()));
+        Ok(Rows {
+            gate,
+            budget,
+            listing,
+            left,
+            deadline,
+            cursors,
+            heads: BinaryHeap::new(),
+            has_begun: false,
+        })
     }
 
     /// The next rows; `None` after the last.
@@ -212,7 +226,7 @@ impl Rows {
         let cursor = &self.cursors[at];
         let from = cursor.rest.clone().unwrap_or_default();
         let scan = Scan { rows_max: 1, bytes_max: u32::MAX, ..self.scan_of(cursor, from) };
-        let page = scanned(self.gate.clone(), scan).await?;
+        let page = self.scanned(scan).await?;
         let cursor = &mut self.cursors[at];
         (cursor.large, cursor.rest, cursor.asked) = (false, page.next, Instant::now());
         let (key, row) = page.rows.into_iter().next().ok_or_else(|| {
@@ -243,9 +257,29 @@ impl Rows {
             bytes_max: room.bytes as u32,
             ..self.scan_of(cursor, from.clone())
         };
-        let page = tokio::spawn(scanned(self.gate.clone(), scan));
+        let page = tokio::spawn(self.scanned(scan));
         let cursor = &mut self.cursors[at];
         (cursor.ahead, cursor.asked) = (Some(Ahead { page, from, room }), Instant::now());
+    }
+
+    /// Asks for a page, within the time that is left.
+    fn scanned(&self, scan: Scan) -> impl Future<Output = Result<Page, Failure>> + Send + 'static {
+        let (gate, deadline) = (self.gate.clone(), self.deadline);
+        async move {
+            let left =
+                deadline.map_or(PAGE_TIME, |deadline| deadline.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                return Err(Failure::rejected(
+                    Code::DeadlineExceeded,
+                    "the list's time is over: go on from the last key",
+                ));
+            }
+            let timeout_ms = (left.min(PAGE_TIME).as_millis() as u32).max(1);
+            match gate.ask(Call::from(Request::Scan(scan)).within(timeout_ms)).await.reply {
+                Reply::Page(page) => Ok(Page { rows: compacted(&page.rows), ..page }),
+                other => Err(other.into_failure()),
+            }
+        }
     }
 
     fn scan_of(&self, cursor: &Cursor, from: Bytes) -> Scan {
@@ -270,7 +304,7 @@ impl Rows {
             {
                 let scan = Scan { keys_only: true, ..self.scan_of(cursor, rest.clone()) };
                 // Whatever comes of it shows when the shard's next page is asked for.
-                tokio::spawn(scanned(self.gate.clone(), scan));
+                tokio::spawn(self.scanned(scan));
                 self.cursors[at].asked = Instant::now();
             }
         }
@@ -283,13 +317,6 @@ impl Drop for Rows {
         for ahead in self.cursors.iter_mut().filter_map(|cursor| cursor.ahead.take()) {
             ahead.page.abort();
         }
-    }
-}
-
-async fn scanned(gate: Gate, scan: Scan) -> Result<Page, Failure> {
-    match gate.ask(Call::from(Request::Scan(scan)).within(PAGE_TIMEOUT_MS)).await.reply {
-        Reply::Page(page) => Ok(Page { rows: compacted(&page.rows), ..page }),
-        other => Err(other.into_failure()),
     }
 }
 

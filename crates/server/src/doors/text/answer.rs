@@ -11,7 +11,7 @@
 use std::fmt::Write;
 
 use bytes::{BufMut, BytesMut};
-use ringfort_types::{ClusterState, Failure, Outcome, Receipt, Reply};
+use ringfort_types::{ClusterState, Failure, Outcome, Presence, Receipt, Reply};
 
 use super::GetReply;
 use super::line::{one_line, shown};
@@ -97,7 +97,7 @@ fn stats(state: &ClusterState, out: &mut BytesMut) {
         keys += most(|report| report.keys_estimate);
         bytes += most(|report| report.bytes_estimate);
     }
-    let up = state.nodes.iter().filter(|node| node.reachable).count();
+    let up = state.nodes.iter().filter(|node| node.presence == Presence::Up).count();
     let nodes = state.nodes.len();
     let _never_fails =
         write!(out, "keys=~{keys} bytes=~{bytes} shards={count} led={led} nodes={nodes} up={up}");
@@ -106,7 +106,7 @@ fn stats(state: &ClusterState, out: &mut BytesMut) {
 fn nodes(state: &ClusterState, out: &mut BytesMut) {
     for (at, node) in state.nodes.iter().enumerate() {
         let separator = if at == 0 { "" } else { ", " };
-        let is = if node.reachable { "up" } else { "down" };
+        let is = node.presence.name();
         let holds_keys = |shard: &&ringfort_types::ShardState| !shard.slots.is_empty();
         let led = state.shards.iter().filter(holds_keys).filter(|shard| shard.leader == Some(node.id));
         let leads = led.count();

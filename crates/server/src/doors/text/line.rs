@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Lines end with `\n` or `\r\n`; white space around them does not count. Verbs come in any case. An id is a key: bytes
-//! without white space. Messages are UTF-8.
+//! without white space. Messages are UTF-8 without carriage returns, since one could not be told in a line of answer.
 
 use bytes::Bytes;
 
@@ -65,6 +65,9 @@ fn set(rest: &Bytes) -> Result<Order, String> {
     }
     if std::str::from_utf8(&message).is_err() {
         return Err("the message is not UTF-8: nothing was stored".into());
+    }
+    if message.contains(&b'\r') {
+        return Err("the message has a carriage return in it, so it could not be an answer of one line: nothing was stored".into());
     }
     Ok(Order::Set(id, message))
 }
@@ -145,6 +148,8 @@ mod tests {
         }
         let told = parse(&Bytes::from_static(b"SET 7 \xff")).unwrap().unwrap_err();
         assert!(told.contains("not UTF-8"), "{told}");
+        let told = parsed("SET 7 one\rtwo\r").unwrap().unwrap_err();
+        assert!(told.contains("carriage return"), "{told}");
     }
 
     #[test]
