@@ -17,7 +17,7 @@ peers=(node1=127.0.0.1:50051 node2=127.0.0.1:50052 node3=127.0.0.1:50053)
 node() {
     local others=("${peers[@]}")
     unset "others[$1-1]"
-    start "node$1" "$launchers/server" --id "node$1" --addr "127.0.0.1:5005$1" --data-dir "data$1" \
+    start "node$1" "$launchers/server" -- --id "node$1" --addr "127.0.0.1:5005$1" --data-dir "data$1" \
         --peers "$(IFS=, && echo "${others[*]}")"
 }
 node 1
