@@ -32,7 +32,7 @@ crud() {
     fails 'not done: it is there' "$1" "$2" create "$3" again
     says one "$1" "$2" read "$3"
     says OK "$1" "$2" update "$3" two
-    says two "$1" "$2" read "$3"
+    says two "$1" "$2" get "$3"
     says OK "$1" "$2" delete "$3"
     fails 'not found' "$1" "$2" read "$3"
     fails 'not done: it is not there' "$1" "$2" update "$3" three
