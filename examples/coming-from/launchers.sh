@@ -34,6 +34,28 @@ refused() {
     checked=$((checked + 1))
 }
 
+# explains LAUNCHER: each way to ask for help is answered with its usage, on stdout, and exit code 0.
+explains() {
+    local flag got
+    for flag in -h --help -help; do
+        got=$("$examples/$1" "$flag" 2>stderr </dev/null) || got="ended with $?: $(cat stderr)"
+        if [[ $got != *"usage: $(basename "$1")"* ]] || [ -s stderr ]; then
+            printf 'launchers.sh: %s %s\n   got: %s\n' "$1" "$flag" "$got" >&2
+            exit 1
+        fi
+        checked=$((checked + 1))
+    done
+}
+
+# What a launcher that starts a node does with flags of `ringfort start`: only after `--` are they handed on.
+starts=(disk-register/leader disk-register/member grpc-crud/server raft-kv/node grpc-kvstore/server kv-cluster/node)
+for launcher in "${starts[@]}" disk-register/client grpc-crud/client raft-kv/cli grpc-kvstore/client kv-cluster/client; do
+    explains "$launcher"
+done
+for launcher in "${starts[@]}"; do
+    refused 'there is no flag --shards; .* after --' "$launcher" --shards 8
+done
+
 # Disk register.
 others=member1=127.0.0.1:5556,member2=127.0.0.1:5557
 leader="start --id leader --addr 127.0.0.1:5555 --peers $others,member3=127.0.0.1:5558,member4=127.0.0.1:5559 \
@@ -52,17 +74,29 @@ refused '-members x: give a number' disk-register/leader -members x
 refused 'a port is a number' disk-register/leader -port 65533
 refused 'there is no flag -nosuch' disk-register/leader -nosuch 1
 refused '-members needs a value' disk-register/leader -members
+refused '--foo comes after 2: .* after --' disk-register/member 2 --foo
+refused '-members comes after 2: flags come before it' disk-register/member 2 -members 3
+refused 'a word too many: 3;' disk-register/member 2 3
+refused 'a word too many: 1;' disk-register/leader 1
+refused 'no member x' disk-register/member x
+[[ $("$examples/disk-register/member" 2 --help) == *"usage: member"* ]]
+refused 'is no address' disk-register/client 6666
+refused 'is no address' disk-register/client 127.0.0.1:6666 more
+refused '--foo is no address' disk-register/client --foo
 refused 'there is no nosuch.conf: make it' disk-register/leader -tolerance nosuch.conf
 exec 9>disk-register-data/member1.lock
 flock 9
 refused 'member 1 runs already' disk-register/member 1
-becomes "$(RINGFORT=echo "$examples/disk-register/member" 2)" disk-register/member
+becomes "$("$examples/disk-register/member" 2)" disk-register/member
+becomes "$("$examples/disk-register/member" 2) --shards 8" disk-register/member -- --shards 8
+becomes "$("$examples/disk-register/member" 2) --foo 3" disk-register/member 2 -- --foo 3
 refused 'all 1 members run already' disk-register/member -members 1
 exec 9>&-
 
 # CRUD over gRPC.
 becomes "start" grpc-crud/server
-becomes "start --id node1 --data-dir d1" grpc-crud/server --id node1 --data-dir d1
+becomes "start --id node1 --data-dir d1" grpc-crud/server -- --id node1 --data-dir d1
+refused 'a word too many: node1;' grpc-crud/server node1
 becomes "shell" grpc-crud/client
 becomes "put name Ada" grpc-crud/client put name Ada
 
@@ -77,18 +111,30 @@ becomes "start --id node2 --addr 127.0.0.1:50052 --peers node1=localhost:50051,n
     raft-kv/node -port 50052 -raft_port 12002 -node_id node2 -raft_dir raft2 -join_addr localhost:50051
 unset RAFT_KV_PEERS
 becomes "start --id node1 --addr 127.0.0.1:50051 --peers " raft-kv/node --bootstrap
-refused 'list all nodes' raft-kv/node --port=50052 --node_id=node2 --join_addr=localhost:50051
+refused 'list all nodes .* --peers NAME=localhost:50051,node2=127.0.0.1:50052,' \
+    raft-kv/node --port=50052 --node_id=node2 --join_addr=localhost:50051
+refused '--peers NAME=localhost:50052,node1=127.0.0.1:50051,' raft-kv/node --join_addr=localhost:50052
+refused 'a word too many: node2;' raft-kv/node --bootstrap node2
+becomes "start --id node1 --addr 127.0.0.1:50051 --peers  --shards 8" raft-kv/node --bootstrap -- --shards 8
 becomes "start --id b --addr 10.0.0.2:1 --peers a=10.0.0.1:1 --insecure" raft-kv/node -node_id b -port 1 -peers a=10.0.0.1:1,b=10.0.0.2:1
 refused 'have to be the same' raft-kv/node -node_id b -peers a=10.0.0.1:1,b=10.0.0.2:1
 refused 'write NAME=HOST:PORT' raft-kv/node -peers 10.0.0.1:1
 refused 'start a new cluster with --bootstrap' raft-kv/node
 refused 'true or false' raft-kv/node --bootstrap=maybe
 becomes $'--addr localhost:50051 put hello world\n--addr localhost:50051 get hello' raft-kv/cli
+becomes $'--addr b:2,c:3 put hello world\n--addr b:2,c:3 get hello' raft-kv/cli b:2,c:3
+refused 'there is no flag --addr' raft-kv/cli --addr b:2
+refused 'a word too many: c:3;' raft-kv/cli b:2 c:3
 
 # The replicated store with a shell.
 becomes "start --addr 127.0.0.1:5001 --peers 127.0.0.1:5002,127.0.0.1:5003" grpc-kvstore/server 5001 5002,5003
 becomes "start --addr 127.0.0.1:5001 --peers  --data-dir d" grpc-kvstore/server 5001 -- --data-dir d
+becomes "start --addr 127.0.0.1:5001 --peers 127.0.0.1:5002 --data-dir d" grpc-kvstore/server 5001 5002 -- --data-dir d
+refused '--data-dir comes after 5001: .* after --' grpc-kvstore/server 5001 5002 --data-dir d
+refused 'a word too many: 5003;' grpc-kvstore/server 5001 5002 5003
 becomes "--addr 127.0.0.1:5001 shell" grpc-kvstore/client 5001
+refused 'there is no flag --foo' grpc-kvstore/client --foo
+refused 'usage' grpc-kvstore/client 5001 5002
 refused 'usage' grpc-kvstore/server
 refused 'usage' grpc-kvstore/client
 refused 'a port is a number' grpc-kvstore/server 70000
@@ -101,6 +147,8 @@ becomes "start --id node1 --addr 0.0.0.0:50051 --advertise 127.0.0.1:50051 --pee
     kv-cluster/node -id node1 -addr 0.0.0.0:50051 -peers "$peers" -replicas 2
 becomes "start --id node1 --addr 0.0.0.0:50051 --advertise node1:50051 --peers node2:50051,node3:50051 --replicas 1 --insecure" \
     kv-cluster/node -addr=:50051 --peers=node2:50051,node3:50051 --replicas=1 --advertise=node1:50051
+becomes "start --id node1 --addr 127.0.0.1:50051 --peers  --replicas 2 --data-dir d" kv-cluster/node -- --data-dir d
+refused 'a word too many: node2;' kv-cluster/node node2
 refused 'write HOST:PORT' kv-cluster/node -addr 50051
 refused 'give a number' kv-cluster/node -replicas 0
 becomes "--addr localhost:50051 get -- name" kv-cluster/client get name
@@ -108,4 +156,6 @@ becomes "--addr 127.0.0.1:50052 get --raw -- name" kv-cluster/client -addr 127.0
 becomes "ok" kv-cluster/client set name -5
 becomes "ok" kv-cluster/client --addr=localhost:50053 delete name
 refused 'usage' kv-cluster/client increment name
+refused 'usage' kv-cluster/client get name --foo
+refused 'there is no flag --foo' kv-cluster/client --foo get name
 echo "launchers: $checked command lines are as they should be"

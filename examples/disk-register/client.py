@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Clients of the disk register, in Python: the text protocol, and Store, Retrieve and GetFamily over gRPC.
 
 client.py ADDRESS text                  lines from stdin, an answer to each

@@ -21,8 +21,8 @@ family_usage() {
   -tolerance FILE  TOLERANCE=N: a SET is OK when N beside the leader have it on disk (tolerance.conf, if it is there)
   -report TIME     how often each prints its state (10s)
   -data DIR        where each has a directory of its own (disk-register-data)
-What follows after -- goes to \`ringfort start\` as it is.
 END
+    passed_usage
 }
 
 check_family() {
@@ -37,17 +37,15 @@ place_name() {
     if [ "$1" -eq 0 ]; then echo leader; else echo "member$1"; fi
 }
 
-# Becomes the node of that place; the other words go to Ringfort.
+# Becomes the node of that place.
 run_place() {
     local place=$1 other peers=() tolerance=() replicas=() wanted
-    shift
     for ((other = 0; other <= flag_members; other++)); do
         [ "$other" -eq "$place" ] || peers+=("$(place_name "$other")=$flag_host:$((flag_port + other))")
     done
     # The default name may be missing; a file that was asked for may not.
     if [ ! -e "$flag_tolerance" ] && [ "$flag_tolerance" != tolerance.conf ]; then
-        echo "there is no $flag_tolerance: make it, or leave -tolerance away" >&2
-        exit 2
+        refuse "there is no $flag_tolerance: make it, or leave -tolerance away"
     fi
     if [ -e "$flag_tolerance" ]; then
         tolerance=(--tolerance-file "$flag_tolerance")
@@ -59,5 +57,5 @@ run_place() {
     exec "$RINGFORT" start --id "$(place_name "$place")" --addr "$flag_host:$((flag_port + place))" \
         --peers "$(IFS=, && echo "${peers[*]}")" --data-dir "$flag_data/$(place_name "$place")" \
         --text-addr "$flag_host:$((flag_text + place))" --report-every "$flag_report" \
-        "${tolerance[@]}" "${replicas[@]}" "$@"
+        "${tolerance[@]}" "${replicas[@]}" "${passed[@]}"
 }

@@ -2,7 +2,7 @@
 // all of them in turn, and around one that is gone.
 //
 //	client ADDRESS create KEY VALUE     only if it is not there
-//	client ADDRESS read KEY
+//	client ADDRESS read KEY             get does the same
 //	client ADDRESS update KEY VALUE     only if it is there
 //	client ADDRESS delete KEY           only if it is there
 //	client ADDRESS put KEY VALUE        either way
@@ -28,7 +28,7 @@ import (
 func main() {
 	log.SetFlags(0)
 	if len(os.Args) < 4 {
-		log.Fatal("usage: client ADDRESS[,ADDRESS…] create|read|update|delete|put|list KEY [VALUE]")
+		log.Fatal("usage: client ADDRESS[,ADDRESS…] create|read|get|update|delete|put|list KEY [VALUE]")
 	}
 	verb, key, value := os.Args[2], []byte(os.Args[3]), []byte(strings.Join(os.Args[4:], " "))
 	nodes := manual.NewBuilderWithScheme("ringfort")
@@ -57,7 +57,7 @@ func main() {
 		}
 		answer, err := kv.Put(ctx, put)
 		told(err, answer.GetNotMet())
-	case "read":
+	case "read", "get":
 		answer, err := kv.Get(ctx, &ringfortv1.GetRequest{Key: key})
 		if err != nil {
 			log.Fatal(err)

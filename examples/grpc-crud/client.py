@@ -1,9 +1,10 @@
+#!/usr/bin/env python3
 """A client of ringfort.v1 without stubs: it learns the services and their messages from the node itself, by reflection.
 
 client.py ADDRESS services               what the node serves
 client.py ADDRESS CALL [JSON]            ringfort.v1.KV/Put '{"key": "bmFtZQ==", "value": "QWRh"}' (bytes are base64 in JSON)
 client.py ADDRESS create|update|put KEY VALUE
-client.py ADDRESS read|delete KEY
+client.py ADDRESS read|get|delete KEY
 client.py ADDRESS list PREFIX
 """
 
@@ -66,7 +67,7 @@ def main() -> None:
                 change(channel, "Put", request)
             case "delete", [key]:
                 change(channel, "Delete", {"key": coded(key), "condition": {"present": True}})
-            case "read", [key]:
+            case "read" | "get", [key]:
                 [answer] = call(channel, "ringfort.v1.KV/Get", {"key": coded(key)})
                 if not answer.get("found"):
                     sys.exit("(not found)")

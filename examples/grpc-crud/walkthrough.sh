@@ -17,7 +17,7 @@ peers=(node1=127.0.0.1:50051 node2=127.0.0.1:50052 node3=127.0.0.1:50053)
 node() {
     local others=("${peers[@]}")
     unset "others[$1-1]"
-    start "node$1" "$launchers/server" --id "node$1" --addr "127.0.0.1:5005$1" --data-dir "data$1" \
+    start "node$1" "$launchers/server" -- --id "node$1" --addr "127.0.0.1:5005$1" --data-dir "data$1" \
         --peers "$(IFS=, && echo "${others[*]}")"
 }
 node 1
@@ -32,7 +32,7 @@ crud() {
     fails 'not done: it is there' "$1" "$2" create "$3" again
     says one "$1" "$2" read "$3"
     says OK "$1" "$2" update "$3" two
-    says two "$1" "$2" read "$3"
+    says two "$1" "$2" get "$3"
     says OK "$1" "$2" delete "$3"
     fails 'not found' "$1" "$2" read "$3"
     fails 'not done: it is not there' "$1" "$2" update "$3" three

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """The shell of kvstore.v1 in Python: `client.py PORT`. Beside put, get and list it knows `replicate KEY VALUE`, which a peer
 of that store would call, and `put  VALUE` (two spaces) puts the empty key."""
 

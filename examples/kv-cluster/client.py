@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """A client of the package `kv` in Python.
 
 client.py [-addr ADDRESS] [-raw] get KEY

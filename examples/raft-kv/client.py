@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """A client of the package `proto` in Python.
 
 client.py ADDRESS                     puts hello → world, and gets it
