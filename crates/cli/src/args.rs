@@ -26,7 +26,7 @@ Examples:
   ringfort dev                                  three nodes on this machine, and a shell
   ringfort put name Ada && ringfort get name
   ringfort put name Grace --if-value Ada        only if it still is
-  ringfort import packages.tsv.gz
+  ringfort import rows.tsv.gz
   ringfort --addr 10.0.0.1:50051,10.0.0.2:50051 status
   ringfort config                               what is set, and where
 

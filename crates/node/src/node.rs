@@ -205,7 +205,9 @@ impl Node {
             }
             if self.ticks % WAITING_TICKS == HELLO_TICKS * 2 {
                 let missing = self.birth.missing().join(", ");
-                self.out.last.push(Effect::Notice(format!("waiting for {missing} to be born together")));
+                self.out.last.push(Effect::Notice(format!(
+                    "waiting for {missing}: a new cluster forms once all of its nodes have reached each other"
+                )));
             }
             if let Some((_, reason)) = self.doomed.take_if(|(since, _)| self.ticks - *since >= DOOMED_TICKS) {
                 self.out.last.push(Effect::Refused(reason));
