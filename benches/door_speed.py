@@ -5,8 +5,8 @@
 
 The same load for all: 16 B keys out of 100,000, 100 B values, four connections to the three nodes, with 64 calls in flight on
 all of them together. On the text port each connection has 16 commands under way. `v1, one at a time` is what a client gets that
-waits for each answer, as on the text port without pipelining. In a round all are measured one after the other; a ratio is the
-median over the rounds of a figure divided by the other one in the same round.
+waits for each answer, as on the text port without pipelining. `kv-ordered` gives each put a version, which is a condition on
+the row; `kv` gives none, as `v1` has none. In a round all are measured one after the other; a ratio is the median over the rounds of a figure divided by the other one in the same round.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import time
 from compare import BIN, run, start_ringfort
 
 TEXT = 25061
-DOORS = ["v1", "proto", "kvstore", "kv", "text"]
+DOORS = ["v1", "proto", "kvstore", "kv", "kv-ordered", "text"]
 ALONE = "v1, one at a time"
 # What each is to reach beside which: (door, workload) -> ratio.
 FLOORS = {

@@ -66,15 +66,28 @@ impl Caller for KvStoreClient<Channel> {
 }
 
 impl Caller for KeyValueClient<Channel> {
-    /// Each version is newer than those before it.
     async fn put(&mut self, key: String) -> Result<(), Status> {
-        let version =
-            SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_micros() as i64);
-        self.set(kv::SetRequest { key, value: value().into(), version }).await.map(drop)
+        self.set(kv::SetRequest { key, value: value().into(), version: 0 }).await.map(drop)
     }
 
     async fn get(&mut self, key: String) -> Result<(), Status> {
         self.get(kv::GetRequest { key }).await.map(drop)
+    }
+}
+
+/// The same with the caller's own order, so that each put is one under a condition.
+struct Ordered(KeyValueClient<Channel>);
+
+impl Caller for Ordered {
+    /// Each version is newer than those before it.
+    async fn put(&mut self, key: String) -> Result<(), Status> {
+        let version =
+            SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_micros() as i64);
+        self.0.set(kv::SetRequest { key, value: value().into(), version }).await.map(drop)
+    }
+
+    async fn get(&mut self, key: String) -> Result<(), Status> {
+        self.0.get(kv::GetRequest { key }).await.map(drop)
     }
 }
 
@@ -93,7 +106,8 @@ pub(crate) fn spawn(
         "proto" => tokio::spawn(run(proto_kv::kv_client::KvClient::new(channel), workload, keys, end)),
         "kvstore" => tokio::spawn(run(KvStoreClient::new(channel), workload, keys, end)),
         "kv" => tokio::spawn(run(KeyValueClient::new(channel), workload, keys, end)),
-        other => bail!("{other}: choose etcd, v1, proto, kvstore, kv or text"),
+        "kv-ordered" => tokio::spawn(run(Ordered(KeyValueClient::new(channel)), workload, keys, end)),
+        other => bail!("{other}: choose etcd, v1, proto, kvstore, kv, kv-ordered or text"),
     })
 }
 

@@ -1,11 +1,16 @@
-//! One closed loop of puts or gets for many systems: what `compare.py` and `doors_speed.py` measure with.
+//! One closed loop of puts or gets for many systems: what `compare.py` and `door_speed.py` measure with.
 //!
 //! `ringfort-load SYSTEM ADDR,ADDR,… put|get CONNECTIONS IN_FLIGHT SECONDS`: 16 B keys out of 100,000, 100 B values,
 //! linearizable reads. Prints one line of JSON, like `ringfort bench --json`. Systems: `etcd`, and Ringfort's doors `v1`
-//! (`ringfort.v1`, unary), `proto`, `kvstore`, `kv` and `text`. In flight are so many in all; on the text port each
+//! (`ringfort.v1`, unary), `proto`, `kvstore`, `kv`, `kv-ordered` (each put
+//! with a version, and so under a condition) and `text`. In flight are so many in all; on the text port each
 //! connection pipelines its share of them.
+//!
+//! `ringfort-load unread-lists ADDR COUNT SECONDS` opens so many lists of all rows over `ringfort.v1`, a hundred on a connection,
+//! says so in a line, and reads none of them for so long.
 
 mod grpc;
+mod lists;
 mod text;
 
 use std::time::{Duration, Instant};
@@ -53,6 +58,11 @@ async fn connect(address: &str) -> Result<Channel> {
 #[tokio::main]
 async fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [mode, address, count, seconds] = &arguments[..]
+        && mode == "unread-lists"
+    {
+        return lists::leave_unread(address, count.parse()?, Duration::from_secs(seconds.parse()?)).await;
+    }
     let [system, addresses, workload, connections, in_flight, seconds] = &arguments[..] else {
         bail!(USAGE);
     };
