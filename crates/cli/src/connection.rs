@@ -46,20 +46,21 @@ impl Connect {
 
 /// A runtime with so many threads, besides that of the command, which may block.
 pub(crate) fn runtime(threads: usize) -> Result<Runtime, Stop> {
-    build(Builder::new_multi_thread(), threads)
+    build(Builder::new_multi_thread(), threads, "ringfort-io")
 }
 
-/// A runtime with so many threads, for a command that never blocks: a single one is the command's own, and then what is sent
-/// in one turn goes out together.
-pub(crate) fn runtime_of_tasks(threads: usize) -> Result<Runtime, Stop> {
+/// A runtime with so many threads, for a command that never blocks: a single one is the command's own. With several, tokio runs
+/// first what was woken last, so that each answer is written as soon as it is there, by a system call of its own; on one the answers
+/// of a turn go out together.
+pub(crate) fn runtime_of_tasks(threads: usize, name: &str) -> Result<Runtime, Stop> {
     let builder = if threads == 1 { Builder::new_current_thread() } else { Builder::new_multi_thread() };
-    build(builder, threads)
+    build(builder, threads, name)
 }
 
-fn build(mut builder: Builder, threads: usize) -> Result<Runtime, Stop> {
+fn build(mut builder: Builder, threads: usize, name: &str) -> Result<Runtime, Stop> {
     builder
         .worker_threads(threads)
-        .thread_name("ringfort-io")
+        .thread_name(name)
         .enable_all()
         .build()
         .map_err(|error| Stop::unavailable(format!("can't start threads: {error}")))

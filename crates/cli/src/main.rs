@@ -10,7 +10,7 @@
 //!   appears when it is complete), `out` (stdout, which may be closed early), `progress` and `show` (numbers and tables for
 //!   people), `cluster` (how a cluster's state looks);
 //! - of what goes on meanwhile: `shell` (lines in, answers out), `nodes` (a cluster of processes on this machine),
-//!   `signals`, and `stop` (exit codes and error lines).
+//!   `signals`, `sink` (lines of a node that runs), and `stop` (exit codes and error lines).
 //!
 //! What is for programs goes to stdout, what is for people (progress, summaries beside data, errors) to stderr. An
 //! error is one line that begins with `ringfort: ` and says what is wrong and what to do.
@@ -39,12 +39,12 @@ mod settings;
 mod shell;
 mod show;
 mod signals;
+mod sink;
 mod stop;
 mod text_door;
 mod tolerance;
 mod writing;
 
-use std::io::Write;
 use std::process::ExitCode;
 
 #[global_allocator]
@@ -55,8 +55,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(stop) => {
             if !stop.message.is_empty() {
-                // If stderr is closed too, the exit code has to do.
-                let _ = writeln!(std::io::stderr(), "ringfort: {}", stop.message);
+                // If nobody reads it, the exit code has to do.
+                ringfort_server::last_words(format!("ringfort: {}", stop.message));
             }
             ExitCode::from(stop.code)
         }

@@ -5,10 +5,10 @@ use std::time::{Duration, SystemTime};
 use ringfort_server::Observer;
 use ringfort_types::{ClusterState, Presence};
 
-use crate::out;
+use crate::sink::Sink;
 
 /// Prints the line at once and then each time that `every` has passed, for as long as it is polled.
-pub(crate) async fn print(every: Duration, node: Observer) {
+pub(crate) async fn print(every: Duration, node: Observer, out: Sink) {
     let mut times = tokio::time::interval(every);
     times.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
@@ -18,7 +18,7 @@ pub(crate) async fn print(every: Duration, node: Observer) {
             Ok(state) => line(&state),
             Err(failure) => format!("its state is not known: {}", failure.message),
         };
-        let _nobody_reads = out::line(format!("{now} {said}"));
+        out.line(format!("{now} {said}"));
     }
 }
 

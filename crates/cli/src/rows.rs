@@ -6,6 +6,7 @@
 use std::io::{self, BufRead, BufReader, Read};
 
 use bytes::Bytes;
+use clap::ValueEnum;
 use ringfort_types::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 
 use crate::escape::unescape_into;
@@ -13,6 +14,8 @@ use crate::format::Format;
 use crate::json;
 use crate::lines::read_line;
 
+/// UTF-8's, which some editors put in front of a text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// What a gzip file begins with: magic, and the one method there is.
 const GZIP: [u8; 3] = [0x1f, 0x8b, 8];
 
@@ -34,6 +37,16 @@ impl Row {
     }
 }
 
+/// What becomes of a carriage return at the end of a line of tab-separated rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Crlf {
+    // Not doc comments: clap would print them, and make a page of the help.
+    // It belongs to the line's end.
+    Strip,
+    // It belongs to the value.
+    Keep,
+}
+
 /// Why the reading ended early.
 #[derive(Debug)]
 pub(crate) enum BadInput {
@@ -52,6 +65,12 @@ pub(crate) struct RowReader<R> {
     lines: u64,
     /// The present line, without its end.
     line: Vec<u8>,
+    /// As the user says, if they do.
+    crlf: Option<Crlf>,
+    /// What was kept although it may not be meant, until it is taken.
+    notices: Vec<String>,
+    /// Some line has ended with a carriage return.
+    has_returns: bool,
 }
 
 impl<R: Read> RowReader<BufReader<R>> {
@@ -63,8 +82,42 @@ impl<R: Read> RowReader<BufReader<R>> {
 
 impl<R: BufRead> RowReader<R> {
     /// Reads from the start of `input`.
-    pub(crate) fn new(input: R, format: Format) -> RowReader<R> {
-        RowReader { input, format, lines: 0, line: Vec::new() }
+    pub(crate) fn new(input: R, format: Format, crlf: Option<Crlf>) -> RowReader<R> {
+        RowReader { input, format, lines: 0, line: Vec::new(), crlf, notices: Vec::new(), has_returns: false }
+    }
+
+    /// What was kept although it may not be meant: said once.
+    pub(crate) fn take_notices(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notices)
+    }
+
+    /// Of a file that came from elsewhere: ends of lines with a carriage return, and a byte-order mark. Both may be meant.
+    fn look_at_ends(&mut self) {
+        if self.lines == 1 && self.line.starts_with(BYTE_ORDER_MARK) {
+            self.notices.push(
+                "the first key begins with a byte-order mark (EF BB BF), which is kept: if it is not meant, delete that key and import \
+                 the file without its first three bytes"
+                    .into(),
+            );
+        }
+        if self.line.last() != Some(&b'\r') {
+            return;
+        }
+        match self.crlf {
+            Some(Crlf::Keep) => {}
+            Some(Crlf::Strip) => {
+                self.line.pop();
+            }
+            None if self.has_returns => {}
+            None => {
+                let line = self.lines;
+                self.notices.push(format!(
+                    "line {line} ends with a carriage return, which is kept as part of the value, as in all such lines: --crlf strip \
+                     takes it for a part of the line's end, --crlf keep says that it is meant"
+                ));
+            }
+        }
+        self.has_returns = true;
     }
 
     /// Passes over `count` lines without looking into them; returns how many there were.
@@ -93,6 +146,9 @@ impl<R: BufRead> RowReader<R> {
             return Ok(None);
         }
         self.lines = line;
+        if self.format == Format::Tsv {
+            self.look_at_ends();
+        }
         parse(line, &self.line, self.format)
             .map(Some)
             .map_err(|why| BadInput::Line(line, format!("{why}{}", hint(line, &self.line, self.format))))
@@ -168,7 +224,7 @@ mod tests {
     }
 
     fn read_as(format: Format, input: &[u8]) -> Result<Vec<Numbered>, (u64, String)> {
-        let mut reader = RowReader::new(input, format);
+        let mut reader = RowReader::new(input, format, None);
         let mut rows = Vec::new();
         loop {
             match reader.next_row() {
@@ -208,7 +264,7 @@ mod tests {
         assert!(why(format!("{key}k\tv\n").as_bytes()).1.starts_with("key of 16385 bytes"));
         for (format, start) in [(Format::Tsv, "k\t"), (Format::Jsonl, "{\"key\":\"k\",\"value\":\"")] {
             let endless = BufReader::new(start.as_bytes().chain(io::repeat(b'v')));
-            let mut reader = RowReader::new(endless, format);
+            let mut reader = RowReader::new(endless, format, None);
             assert!(
                 matches!(reader.next_row(), Err(BadInput::Line(1, why)) if why.starts_with("value of more"))
             );
@@ -242,10 +298,10 @@ mod tests {
     #[test]
     fn skipping_goes_by_lines() {
         let mut reader =
-            RowReader::new(BufReader::with_capacity(3, &b"a\t1\nlonger\t2\nc\t3"[..]), Format::Tsv);
+            RowReader::new(BufReader::with_capacity(3, &b"a\t1\nlonger\t2\nc\t3"[..]), Format::Tsv, None);
         assert_eq!(reader.skip(2).expect("reads"), 2);
         assert_eq!(reader.next_row().expect("a row").map(|row| (row.line, row.key)), Some((3, "c".into())));
-        let mut short = RowReader::new(&b"a\t1\nb"[..], Format::Tsv);
+        let mut short = RowReader::new(&b"a\t1\nb"[..], Format::Tsv, None);
         assert_eq!(short.skip(9).expect("reads"), 2);
     }
 
@@ -261,5 +317,27 @@ mod tests {
                 .map(|((key, value), line)| (line, Bytes::from(key), Bytes::from(value))).collect();
             prop_assert_eq!(read(&text), Ok(expected));
         }
+    }
+
+    #[test]
+    fn carriage_returns_and_byte_order_marks_are_kept_and_said_or_as_the_user_says() {
+        let text = &b"\xef\xbb\xbfa\t1\r\nb\t2\nc\t3\r\n"[..];
+        let read = |crlf| {
+            let mut reader = RowReader::new(text, Format::Tsv, crlf);
+            let (mut values, mut notices) = (Vec::new(), Vec::new());
+            while let Some(row) = reader.next_row().unwrap() {
+                values.push(row.value);
+                notices.extend(reader.take_notices());
+            }
+            (values, notices)
+        };
+        let (values, notices) = read(None);
+        assert_eq!(values, ["1\r", "2", "3\r"]);
+        assert_eq!(notices.len(), 2, "{notices:?}");
+        assert!(notices[1].contains("line 1") && notices[1].contains("--crlf strip"), "{notices:?}");
+        let (values, notices) = read(Some(Crlf::Strip));
+        assert_eq!(values, ["1", "2", "3"]);
+        assert!(notices.len() == 1 && notices[0].contains("byte-order mark"), "{notices:?}");
+        assert_eq!(read(Some(Crlf::Keep)).0, ["1\r", "2", "3\r"]);
     }
 }

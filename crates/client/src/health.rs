@@ -5,15 +5,15 @@
 
 use std::time::Duration;
 
+use ringfort_proto::health::HealthCheckRequest;
+use ringfort_proto::health::health_check_response::ServingStatus;
+use ringfort_proto::health::health_client::HealthClient;
 use ringfort_types::{Code, Failure};
 use tokio::time::timeout;
 use tonic::transport::Endpoint;
-use tonic_health::pb::HealthCheckRequest;
-use tonic_health::pb::health_check_response::ServingStatus;
-use tonic_health::pb::health_client::HealthClient;
 
 use crate::parse_address;
-use crate::reason::reason;
+use ringfort_proto::reason::reason;
 
 /// What a node says about a service of its.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

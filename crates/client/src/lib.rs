@@ -42,7 +42,6 @@ mod list;
 mod many;
 mod options;
 mod pending;
-mod reason;
 mod room;
 mod routes;
 mod session;

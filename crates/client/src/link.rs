@@ -15,8 +15,8 @@ use tokio::sync::watch;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::options::Transport;
-use crate::reason::reason;
 use crate::session::Session;
+use ringfort_proto::reason::reason;
 
 /// How long one attempt to connect may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);

@@ -22,7 +22,7 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use crate::pending::{Answer, Pending};
-use crate::reason::reason;
+use ringfort_proto::reason::reason;
 
 /// How often overdue requests are looked for. A time-out is late by at most this much.
 const SWEEP: Duration = Duration::from_millis(25);

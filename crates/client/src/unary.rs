@@ -14,7 +14,7 @@ use tonic::{Response, Status};
 
 use crate::link::Connection;
 use crate::pending::{Answer, NO_ANSWER};
-use crate::reason::reason;
+use ringfort_proto::reason::reason;
 
 /// Makes one call and waits for its answer, not past the deadline.
 pub(crate) async fn call(connection: &Connection, call: Call, deadline: Instant) -> Answer {

@@ -58,9 +58,7 @@ impl Forwards {
     /// What was passed to another node that led this shard than who leads it now, and may be asked twice.
     pub(crate) fn take_outdated(&mut self, shard: ShardId, leader: NodeId) -> Vec<Pending> {
         let is_outdated = |forwarded: &Forwarded| {
-            let call = &forwarded.asked.call;
-            let may_repeat = call.stamp.is_some() || !call.request.is_write();
-            forwarded.led == Some(shard) && forwarded.to != leader && may_repeat
+            forwarded.led == Some(shard) && forwarded.to != leader && forwarded.asked.may_be_repeated()
         };
         let outdated = self.waiting.extract_if(.., |_, forwarded| is_outdated(forwarded));
         outdated.map(|(_, forwarded)| forwarded.asked).collect()

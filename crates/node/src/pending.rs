@@ -42,6 +42,11 @@ impl Waiter {
 }
 
 impl Pending {
+    /// Whether it may be asked again although an earlier try may have been carried out.
+    pub(crate) fn may_be_repeated(&self) -> bool {
+        self.call.stamp.is_some() || !self.call.request.is_write()
+    }
+
     pub(crate) fn waiter(&self) -> Waiter {
         let Pending { token, deadline_us, in_doubt, .. } = *self;
         let Call { durability, who, door, .. } = self.call;

@@ -275,15 +275,14 @@ impl Node {
     /// that one may have happened, and would happen again.
     pub(crate) fn handle_lost_forwards(&mut self, node: NodeId) {
         for mut asked in self.forwards.take_lost(node) {
-            let is_write = asked.call.request.is_write();
-            if is_write && asked.call.stamp.is_none() {
+            if !asked.may_be_repeated() {
                 let failure = Failure::unknown(
                     Code::Unavailable,
                     "the connection to the shard's leader broke; the write may still take effect",
                 );
                 self.fail(asked, failure);
             } else if let Some(shard) = self.shard_of(&asked.call.request) {
-                asked.in_doubt |= is_write;
+                asked.in_doubt |= asked.call.request.is_write();
                 self.wait(shard, asked, RETRY_MS);
             }
         }

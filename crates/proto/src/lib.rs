@@ -2,12 +2,13 @@
 //!
 //! The protos under `proto/` are the public contract and say what each field means; this crate compiles
 //! them ([`v1`], [`internal`], and those that other systems' clients speak: [`family`], [`proto_kv`], [`kvstore`],
-//! [`kv`]) and translates in both directions, so that the server and the client
+//! [`kv`], and gRPC's own [`health`]) and translates in both directions, so that the server and the client
 //! library can't disagree:
 //! - [`session`]: operations and results of the pipelined stream;
 //! - [`unary`]: the messages of single calls;
 //! - [`writes`]: conditions, atomic writes and stamps, for both;
 //! - [`state`]: the cluster's state;
+//! - [`reason`]: why a connection failed;
 //! - [`status`]: failures as gRPC statuses with an outcome, time-outs and the leader hint as metadata.
 //!
 //! Invariants: a failure keeps its outcome over every path, and what lacks one is *unknown*; keys and
@@ -17,6 +18,7 @@
 //! no meaning at all is refused here: a condition that says nothing.
 
 mod frame;
+pub mod reason;
 pub mod session;
 pub mod state;
 pub mod status;
@@ -61,5 +63,11 @@ pub mod kv {
     tonic::include_proto!("kv");
 }
 
-/// Descriptors of all services, for server reflection.
+/// The service `Health`, as generated from `proto/grpc/health/v1`.
+#[expect(missing_docs, clippy::pedantic, reason = "generated from the protos, which document what needs it")]
+pub mod health {
+    tonic::include_proto!("grpc.health.v1");
+}
+
+/// Descriptors of all services for clients, for server reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -179,26 +179,13 @@ impl Config {
 }
 
 /// Checks the form `HOST:PORT`.
-pub(crate) fn check_address(flag: &'static str, address: &str) -> Result<(), StartError> {
-    let wrong = |reason: &str| {
-        Err(StartError::Address {
-            flag,
-            address: address.to_owned(),
-            purpose: "reach a node",
-            reason: reason.to_owned(),
-        })
-    };
-    let Some((host, port)) = address.rsplit_once(':') else {
-        return wrong("it has no port");
-    };
-    if host.is_empty() || host.contains(|c: char| c.is_whitespace() || matches!(c, '/' | '=' | '@' | ',')) {
-        return wrong("it has no host");
-    }
-    match port.parse::<u16>() {
-        Ok(0) => wrong("nobody can connect to port 0"),
-        Ok(_) => Ok(()),
-        Err(_) => wrong("its port is not a number from 1 to 65535"),
-    }
+fn check_address(flag: &'static str, address: &str) -> Result<(), StartError> {
+    ringfort_types::check_address(address).map_err(|why| StartError::Address {
+        flag,
+        address: address.to_owned(),
+        purpose: "reach a node",
+        reason: format!("it {why}"),
+    })
 }
 
 #[cfg(test)]

@@ -1,8 +1,14 @@
 //! Why a node does not start, or does not go on.
 
+use std::io::Write;
+use std::time::Duration;
+
 use ringfort_node::NodeError;
 use ringfort_node::recovery::RecoveryError;
 use ringfort_storage::StorageError;
+
+/// How long a dying process waits for its last line to be taken.
+const LAST_WORDS_MAX: Duration = Duration::from_millis(500);
 
 /// A node that can't start or go on. Each message is one line: what is wrong and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -120,11 +126,22 @@ impl From<RecoveryError> for StartError {
     }
 }
 
+/// Writes a line to stderr, if somebody takes it at once: whoever reads may have gone, or be stuck, and the process is to end.
+pub fn last_words(line: String) {
+    let (tell, told) = std::sync::mpsc::channel();
+    let writing = std::thread::Builder::new().spawn(move || {
+        let _nobody_reads = writeln!(std::io::stderr(), "{line}");
+        let _gone = tell.send(());
+    });
+    if writing.is_ok() {
+        let _not_taken = told.recv_timeout(LAST_WORDS_MAX);
+    }
+}
+
 /// Ends the process at once: what is on disk is in doubt, so nothing may be acknowledged any more.
 pub(crate) fn die(what: &str, error: &dyn std::fmt::Display) -> ! {
-    tracing::error!("{what}: {error}");
-    eprintln!(
+    last_words(format!(
         "ringfort: {what}: {error}. The node ends now, and acknowledges nothing more; see to the disk, then start it again"
-    );
+    ));
     std::process::exit(3)
 }

@@ -10,6 +10,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use ringfort_types::split_address;
 use tokio::net::lookup_host;
 
 use crate::StartError;
@@ -26,6 +27,7 @@ pub(crate) async fn resolve(
         purpose: "listen on",
         reason,
     };
+    split_address(address).map_err(|why| unusable(format!("it {why}")))?;
     let addresses: Vec<_> =
         lookup_host(address).await.map_err(|error| unusable(error.to_string()))?.collect();
     let first = *addresses.first().ok_or_else(|| unusable("no such host".into()))?;
@@ -79,5 +81,7 @@ mod tests {
     async fn what_is_no_address_is_said_of_the_right_flag() {
         let error = resolve("--text-addr", "localhost", true).await.expect_err("it has no port");
         assert!(error.to_string().starts_with("--text-addr \"localhost\" is not an address"), "{error}");
+        let error = resolve("--addr", "::1:5", true).await.expect_err("which colon is the port's?");
+        assert!(error.to_string().contains("in brackets, as in [::1]:50051"), "{error}");
     }
 }

@@ -55,5 +55,5 @@ mod threads;
 
 pub use config::{Config, TextConfig};
 pub use doors::text::{GetReply, TextSettings};
-pub use error::StartError;
+pub use error::{StartError, last_words};
 pub use running::{Observer, Running, Summary, start};

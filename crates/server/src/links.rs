@@ -9,6 +9,7 @@
 //! `PeerUp`. A refusal, our answer to a stranger, is the last thing on its stream.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -18,6 +19,7 @@ use ringfort_node::Event;
 use ringfort_proto::internal::Frame;
 use ringfort_proto::internal::peer_client::PeerClient;
 use ringfort_proto::internal::peer_server::Peer;
+use ringfort_proto::reason::reason;
 use ringfort_types::{Answer, NodeId, PeerFrame, PeerMessage, Refusal};
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
@@ -38,6 +40,9 @@ const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// How long one attempt to connect may take.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
+/// That a node can't be reached is said when it has lasted so long, and again each time that this has passed.
+const TROUBLE_AFTER: Duration = Duration::from_secs(5);
+const TROUBLE_EVERY: Duration = Duration::from_mins(1);
 /// A peer that does not answer HTTP/2 pings for this long is lost.
 const PING_EVERY: Duration = Duration::from_secs(2);
 const PING_MAX: Duration = Duration::from_secs(3);
@@ -49,6 +54,7 @@ pub(crate) async fn keep_connected(shared: Arc<Shared>, outbox: Arc<Outbox>, add
     let node = outbox.to();
     let mut stopping = shared.stopping.subscribe();
     let mut backoff = BACKOFF_MIN;
+    let mut trouble = Trouble::default();
     loop {
         let started = Instant::now();
         let attempt = async {
@@ -57,12 +63,17 @@ pub(crate) async fn keep_connected(shared: Arc<Shared>, outbox: Arc<Outbox>, add
                 Ok(answers) => {
                     tracing::debug!("connected with node {node} at {address}");
                     shared.inbox.push(Event::PeerUp(node));
+                    trouble = Trouble::default();
                     let why = until_lost(&shared, number, answers).await;
                     tracing::debug!("lost node {node} at {address}: {why}");
                     true
                 }
                 Err(error) => {
-                    tracing::trace!("can't connect with node {node} at {address}: {error}");
+                    let why = reason(&*error);
+                    tracing::trace!("can't connect with node {node} at {address}: {why}");
+                    if trouble.is_to_be_said(Instant::now()) {
+                        tracing::warn!("can't reach node {node} at {address}: {why}");
+                    }
                     false
                 }
             }
@@ -86,12 +97,31 @@ pub(crate) async fn keep_connected(shared: Arc<Shared>, outbox: Arc<Outbox>, add
     }
 }
 
+/// How long a node can't be reached.
+#[derive(Default)]
+struct Trouble {
+    since: Option<Instant>,
+    said: Option<Instant>,
+}
+
+impl Trouble {
+    /// Not at once, as nodes that start together are not there together; and then now and then.
+    fn is_to_be_said(&mut self, now: Instant) -> bool {
+        let since = *self.since.get_or_insert(now);
+        let is_due = now - since >= TROUBLE_AFTER && self.said.is_none_or(|said| now - said >= TROUBLE_EVERY);
+        if is_due {
+            self.said = Some(now);
+        }
+        is_due
+    }
+}
+
 async fn connect(
     shared: &Arc<Shared>,
     outbox: &Arc<Outbox>,
     address: &str,
     number: u64,
-) -> Result<Streaming<Frame>, Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<Streaming<Frame>, Box<dyn Error + Send + Sync>> {
     let channel = Endpoint::from_shared(format!("http://{address}"))?
         .tcp_nodelay(true)
         .connect_timeout(CONNECT_MAX)

@@ -73,6 +73,7 @@ fn has_port(address: &str, port: u16) -> bool {
 /// [`Running::serving`] says so, which is after its peers have been met if it is new.
 pub async fn start(config: Config) -> Result<Running, StartError> {
     let started = Instant::now();
+    Clock::check()?;
     config.validate()?;
     let (listener, bound) = doors::listener::bind("--addr", &config.listen, config.insecure).await?;
     let (text, text_address) = match &config.text {
@@ -255,6 +256,8 @@ impl Running {
     /// Hands leaderships over, answers what it can, seals the log and ends. Takes five seconds at most.
     pub async fn stop(mut self) -> Result<(), StartError> {
         let started = Instant::now();
+        // First, so that who heeds it asks others from now on.
+        self.shared.leaving.send_replace(true);
         self.shared.inbox.push(Event::Stop);
         let handed_over = async {
             while let Some(report) = self.reports.recv().await {

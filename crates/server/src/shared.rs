@@ -82,6 +82,8 @@ pub(crate) struct Shared {
     notices: mpsc::Sender<String>,
     /// True once requests are served.
     pub(crate) serving: watch::Sender<bool>,
+    /// True once the node is asked to stop.
+    pub(crate) leaving: watch::Sender<bool>,
     /// True once connections should end.
     pub(crate) stopping: watch::Sender<bool>,
     /// Whether a read waits for a table, as of the core's last turn.
@@ -136,6 +138,7 @@ impl Shared {
             reports,
             notices,
             serving: watch::Sender::new(false),
+            leaving: watch::Sender::new(false),
             stopping: watch::Sender::new(false),
             tables_awaited: AtomicBool::new(false),
             next_link: AtomicU64::new(1),

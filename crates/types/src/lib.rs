@@ -13,6 +13,7 @@
 //!
 //! Deliberately absent: clocks. Time comes in as [`Now`] from whoever drives the code.
 
+mod address;
 mod call;
 mod clock;
 mod command;
@@ -32,6 +33,7 @@ mod stamp;
 pub mod wire;
 mod write;
 
+pub use address::{check_address, split_address};
 pub use call::{Call, Copies, Door, Durability, Principal};
 pub use clock::{HybridClock, Now};
 pub use command::{Command, Entry, Stamped};

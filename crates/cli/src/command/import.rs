@@ -28,7 +28,7 @@ use crate::format::{Place, is_gzip};
 use crate::ledger::Ledger;
 use crate::out::{self, Output};
 use crate::progress::Progress;
-use crate::rows::{BadInput, Row, RowReader};
+use crate::rows::{BadInput, Crlf, Row, RowReader};
 use crate::show;
 use crate::show::Transfer;
 use crate::signals::Signals;
@@ -69,6 +69,10 @@ pub(crate) struct Import {
     /// Pass over so many lines first: to go on where an earlier import stopped
     #[arg(long, value_name = "LINES", default_value_t = 0, hide_default_value = true)]
     skip: u64,
+    /// What a carriage return at the end of a line of tsv is: a part of the line's end (strip), or of the value (keep); without
+    /// this it is kept, and said once
+    #[arg(long, value_name = "HOW", value_enum)]
+    crlf: Option<Crlf>,
     #[command(flatten)]
     output: Output,
     #[command(flatten)]
@@ -82,9 +86,9 @@ pub(crate) fn run(import: &Import) -> Result<(), Stop> {
     let begun = Instant::now();
     let progress = Progress::new(total);
     let (batches, taken) = mpsc::channel(BATCHES_MAX);
-    let (skip, format) = (import.skip, import.place.format());
+    let (skip, format, crlf) = (import.skip, import.place.format(), import.crlf);
     std::thread::spawn(move || {
-        read(RowReader::new(BufReader::with_capacity(READ_BYTES, input), format), skip, &batches);
+        read(RowReader::new(BufReader::with_capacity(READ_BYTES, input), format, crlf), skip, &batches);
     });
     let (in_flight, give_up) = (import.in_flight as usize, import.give_up);
     let ledger = with_options(options, async move |client| {
@@ -154,7 +158,12 @@ fn read(mut rows: RowReader<BufReader<impl Read>>, skip: u64, batches: &mpsc::Se
         let mut batch = Vec::with_capacity(BATCH_ROWS);
         let mut bytes = 0;
         let end = loop {
-            match rows.next_row() {
+            let next = rows.next_row();
+            for notice in rows.take_notices() {
+                let _nobody_reads =
+                    std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("ringfort: {notice}\n"));
+            }
+            match next {
                 Ok(Some(row)) => {
                     bytes += row.weight();
                     batch.push(row);

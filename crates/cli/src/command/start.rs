@@ -1,29 +1,31 @@
 //! `ringfort start`: runs one node in this process.
 
-use std::io::{IsTerminal, Read, Write};
+use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use ringfort_server::{Config, StartError, Summary};
 use rustix::fs::Mode;
-use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use crate::connection::ADDRESS_DEFAULT;
+use crate::connection::{ADDRESS_DEFAULT, runtime_of_tasks};
 use crate::json::Object;
 use crate::out::Output;
 use crate::signals::Signals;
+use crate::sink::Sink;
 use crate::stop::Stop;
 use crate::text_door::TextDoor;
-use crate::{duration, out, report, show, tolerance};
+use crate::{duration, report, show, tolerance};
 
 /// Threads for sockets: half the processors, as the node's other threads want the rest. With one, the node's core
 /// runs there too, which on two processors is faster than two threads that wake each other.
 const SOCKET_THREADS_MAX: usize = 4;
 /// Where data goes if nobody says otherwise: a directory of the node's own in this one.
 const DATA_DIR_DEFAULT: &str = "ringfort-data";
+/// How long the last lines may take to be written, each of stdout's and stderr's.
+const FLUSH_MAX: Duration = Duration::from_millis(200);
 const MIB: u64 = 1024 * 1024;
 
 /// Run a node, until Ctrl+C or SIGTERM
@@ -111,22 +113,15 @@ impl From<StartError> for Stop {
 pub(crate) fn run(start: Start) -> Result<(), Stop> {
     // What it makes is its owner's alone: keys and values are nobody else's business.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    let (out, errors) = (Sink::new(std::io::stdout()), Sink::new(std::io::stderr()));
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(&start.log_level))
-        .with_writer(std::io::stderr)
+        .with_writer(errors.clone())
         .with_ansi(std::io::stderr().is_terminal())
         .init();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = (cores / 2).clamp(1, SOCKET_THREADS_MAX);
-    // With several threads tokio runs first what was woken last, so that each answer is written as soon as it is there,
-    // by a system call of its own; on one thread the answers of a turn go out together.
-    let mut builder = if threads == 1 { Builder::new_current_thread() } else { Builder::new_multi_thread() };
-    let runtime = builder
-        .worker_threads(threads)
-        .thread_name("sockets")
-        .enable_all()
-        .build()
-        .map_err(|error| Stop::unavailable(format!("can't start threads: {error}")))?;
+    let runtime = runtime_of_tasks(threads, "sockets")?;
     let tolerance = match start.text.tolerance_file.clone() {
         None => None,
         Some(path) => Some((tolerance::read(&path).map_err(Stop::usage)?, path)),
@@ -136,9 +131,13 @@ pub(crate) fn run(start: Start) -> Result<(), Stop> {
         json: start.output.json,
         report_every: start.report_every,
         tolerance,
+        out: out.clone(),
+        errors: errors.clone(),
     };
     let ended = runtime.block_on(serve(config(start)?, how));
     runtime.shutdown_background();
+    out.flush(FLUSH_MAX);
+    errors.flush(FLUSH_MAX);
     ended
 }
 
@@ -149,6 +148,10 @@ struct How {
     report_every: Option<Duration>,
     /// The number that is in the file now, and which file.
     tolerance: Option<(u32, PathBuf)>,
+    /// For programs.
+    out: Sink,
+    /// For people.
+    errors: Sink,
 }
 
 fn config(start: Start) -> Result<Config, Stop> {
@@ -181,7 +184,7 @@ fn default_directory(name: &str) -> PathBuf {
 }
 
 async fn serve(config: Config, how: How) -> Result<(), Stop> {
-    let How { until_eof, json, report_every, tolerance } = how;
+    let How { until_eof, json, report_every, tolerance, out, errors } = how;
     let mut signals = Signals::new()?;
     let eof = stdin_eof(until_eof);
     tokio::pin!(eof);
@@ -189,15 +192,16 @@ async fn serve(config: Config, how: How) -> Result<(), Stop> {
     if let Some((number, path)) = tolerance {
         let set = running.tolerance_setter();
         set(number);
+        let errors = errors.clone();
         tokio::spawn(async move {
-            let complain = |why: &str| say(&format!("{why}; the last good number stays in force"));
+            let complain = |why: &str| say(&errors, &format!("{why}; the last good number stays in force"));
             tolerance::follow(&path, number, set, complain).await;
         });
     }
     if let Some(mut notices) = running.notices() {
         tokio::spawn(async move {
             while let Some(line) = notices.recv().await {
-                say(&line);
+                say(&errors, &line);
             }
         });
     }
@@ -207,11 +211,11 @@ async fn serve(config: Config, how: How) -> Result<(), Stop> {
         () = &mut eof => None,
     };
     if let Some(summary) = served {
-        announce(&summary, json);
+        announce(&summary, json, &out);
         // Ends with this block.
         let mut reporting = JoinSet::new();
         if let Some(every) = report_every {
-            reporting.spawn(report::print(every, running.observer()));
+            reporting.spawn(report::print(every, running.observer(), out));
         }
         tokio::select! {
             error = running.failed() => return Err(error.into()),
@@ -227,12 +231,12 @@ async fn serve(config: Config, how: How) -> Result<(), Stop> {
 }
 
 /// A line for the operator.
-fn say(line: &str) {
-    let _nobody_reads = writeln!(std::io::stderr(), "ringfort: {line}");
+fn say(errors: &Sink, line: &str) {
+    errors.line(format!("ringfort: {line}"));
 }
 
-/// The one line that says it serves. That nobody reads it is no reason not to.
-fn announce(summary: &Summary, json: bool) {
+/// The one line that says it serves.
+fn announce(summary: &Summary, json: bool, out: &Sink) {
     if json {
         let line = Object::new()
             .field("name", &summary.name)
@@ -241,11 +245,11 @@ fn announce(summary: &Summary, json: bool) {
             .field("shards", summary.shards)
             .field("text", summary.text.map(|text| text.to_string()))
             .field("ready_ms", summary.took.as_millis() as u64);
-        let _ = out::line(line.finish());
+        out.line(line.finish());
         return;
     }
     let text = summary.text.map(|text| format!(", text on {text}")).unwrap_or_default();
-    let _ = out::line(format!(
+    out.line(format!(
         "{} serves on {}{text}: {}, {}, ready in {}",
         summary.name,
         summary.address,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{eventually, free_ports, ringfort, run, stderr};
+use crate::support::{eventually, free_ports, preloadable, ringfort, run, stderr};
 use crate::trio::Trio;
 
 /// A node that is a cluster by itself.
@@ -185,16 +185,7 @@ struct Syncs {
 impl Syncs {
     fn new() -> Syncs {
         let directory = tempfile::tempdir().expect("a directory");
-        let library = directory.path().join("slow_sync.so");
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/binary/slow_sync.c");
-        let compiled = Command::new("cc")
-            .args(["-shared", "-fPIC", "-O2", "-o"])
-            .arg(&library)
-            .args([source, "-ldl"])
-            .status()
-            .expect("there is a C compiler");
-        assert!(compiled.success());
-        Syncs { library, directory }
+        Syncs { library: preloadable("slow_sync", directory.path()), directory }
     }
 
     fn take(&self, node: usize, ms: u64) {

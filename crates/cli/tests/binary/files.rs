@@ -180,3 +180,22 @@ fn an_export_that_is_asked_to_end_does_so_and_leaves_nothing() {
     }
     assert_eq!(dev.leave(), Some(0));
 }
+
+#[test]
+fn line_ends_of_other_systems_are_kept_and_said_or_stripped_if_told_so() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let dev = Dev::start(directory.path());
+    let text = b"\xef\xbb\xbfa\t1\r\nb\t2\r\n";
+    let kept = run(&mut dev.command(&["import", "-"]), text);
+    assert!(kept.status.success());
+    let said = stderr(&kept);
+    assert!(said.contains("begins with a byte-order mark") && said.contains("--crlf strip"), "{said}");
+    assert_eq!(said.matches("carriage return").count(), 1, "once: {said}");
+    assert_eq!(dev.ok(&["get", "--raw", "b"], b""), "2\r");
+    let stripped = run(&mut dev.command(&["import", "--crlf", "strip", "-"]), text);
+    assert!(stripped.status.success() && !stderr(&stripped).contains("carriage"), "{}", stderr(&stripped));
+    assert_eq!(dev.ok(&["get", "--raw", "b"], b""), "2");
+    let meant = run(&mut dev.command(&["import", "--crlf", "keep", "-"]), text);
+    assert!(meant.status.success() && !stderr(&meant).contains("carriage"), "{}", stderr(&meant));
+    assert_eq!(dev.ok(&["get", "--raw", "b"], b""), "2\r");
+}

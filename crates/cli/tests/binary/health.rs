@@ -1,8 +1,15 @@
 //! `ringfort health`: what a node says of itself before, while and after it serves; and who may reach it.
 
 use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use ringfort_proto::health::health_check_response::ServingStatus;
+use ringfort_proto::health::health_client::HealthClient;
+use ringfort_proto::health::{HealthCheckRequest, HealthListRequest};
+use tonic::transport::Endpoint;
 
 use crate::support::{eventually, free_ports, objects, refusal, ringfort, run, stdout};
+use crate::trio::Trio;
 
 /// A node by `start`, ended when it is dropped.
 struct Node(Child);
@@ -44,7 +51,7 @@ fn a_node_is_not_serving_until_it_has_met_its_peers() {
     let other = start(&second, &first);
     eventually("it serves", || health(&first, &[]) == said("SERVING", 0));
     for service in ["ringfort.v1.KV", "ringfort.v1.Cluster"] {
-        assert_eq!(health(&first, &["--service", service]), said("SERVING", 0));
+        eventually(service, || health(&first, &["--service", service]) == said("SERVING", 0));
     }
     assert_eq!(health(&first, &["--service", "fortune"]), said("SERVICE_UNKNOWN", 1));
 
@@ -54,6 +61,53 @@ fn a_node_is_not_serving_until_it_has_met_its_peers() {
     // A node without a majority lives and says so: to restart it would help nobody.
     drop(other);
     assert_eq!(health(&first, &[]).1, Some(0));
+    // What needs a quorum says that there is none.
+    let kv = || health(&first, &["--service", "ringfort.v1.KV"]);
+    eventually("it notices", || kv() == ("NOT_SERVING\n".to_owned(), Some(1)));
+    assert_eq!(health(&first, &["--service", "ringfort.v1.Cluster"]).1, Some(0));
+    let _other = start(&second, &first);
+    eventually("there is a quorum again", || kv().1 == Some(0));
+}
+
+/// A balancer's way: it watches, and sends its calls elsewhere as soon as it is told.
+#[test]
+fn who_watches_is_told_before_a_node_stops_and_of_names_that_there_are_not() {
+    let mut trio = Trio::start();
+    let first = trio.address(0);
+    eventually("all shards have leaders", || health(&first, &["--service", "ringfort.v1.KV"]).1 == Some(0));
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let endpoint = Endpoint::from_shared(format!("http://{}", trio.address(0))).expect("an address");
+        let channel = endpoint.connect().await.expect("connects");
+        let mut health = HealthClient::new(channel.clone());
+        let asked = |name: &str| HealthCheckRequest { service: name.to_owned() };
+        let all = health.list(HealthListRequest {}).await.expect("listed").into_inner().statuses;
+        for name in ["", "ringfort.v1.KV", "kv.KeyValue", "family.StorageService"] {
+            assert_eq!(all[name].status(), ServingStatus::Serving, "{name}");
+        }
+        assert!(!all.keys().any(|name| name.contains("internal")), "{all:?}");
+        assert_eq!(health.check(asked("fortune")).await.unwrap_err().code(), tonic::Code::NotFound);
+
+        let mut unknown = health.watch(asked("fortune")).await.expect("a stream").into_inner();
+        let first = unknown.message().await.expect("it goes on").expect("one at once");
+        assert_eq!(first.status(), ServingStatus::ServiceUnknown);
+        let silent = tokio::time::timeout(Duration::from_secs(1), unknown.message()).await;
+        assert!(silent.is_err(), "the stream stays, and says nothing again: {silent:?}");
+
+        let mut watch = health.watch(asked("ringfort.v1.KV")).await.expect("a stream").into_inner();
+        let mut next = async || watch.message().await.expect("a good end").map(|said| said.status());
+        assert_eq!(next().await, Some(ServingStatus::Serving));
+        let node = trio.nodes[0].as_ref().expect("runs").id();
+        rustix::process::kill_process(
+            rustix::process::Pid::from_raw(node as i32).expect("a process"),
+            rustix::process::Signal::TERM,
+        )
+        .expect("it runs");
+        assert_eq!(next().await, Some(ServingStatus::NotServing));
+        assert_eq!(next().await, None);
+        let mut node = trio.nodes[0].take().expect("runs");
+        assert!(node.wait().expect("it ends").success());
+    });
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod grpc_port;
 mod health;
 mod json;
 mod lists;
+mod machine;
 mod reads;
 mod settings;
 mod support;

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
@@ -55,6 +55,16 @@ pub(crate) fn refusal(output: &Output) -> (Option<i32>, String) {
     let line = line.strip_suffix('\n').unwrap_or_else(|| panic!("no end: {text:?}"));
     assert!(!line.contains('\n'), "more than one line: {text:?}");
     (output.status.code(), line.to_owned())
+}
+
+/// Compiles `NAME.c` beside this file into a library for `LD_PRELOAD`.
+pub(crate) fn preloadable(name: &str, directory: &Path) -> PathBuf {
+    let library = directory.join(name).with_extension("so");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/binary").join(name).with_extension("c");
+    let mut compiler = Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-O2", "-o"]).arg(&library).arg(source).arg("-ldl");
+    assert!(compiler.status().expect("there is a C compiler").success());
+    library
 }
 
 /// The first of so many free ports in a row. Below the range from which the system takes ports for connections.

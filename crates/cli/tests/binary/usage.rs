@@ -60,6 +60,11 @@ fn wrong_usage_is_one_line_and_two() {
     assert_refused(&["import", "/"], 2, "directory");
     assert_refused(&["export", "/nowhere/rows.tsv"], 2, "/nowhere/rows.tsv");
     assert_refused(&["start", "--addr", "nonsense"], 2, "nonsense");
+    assert_refused(&["start", "--addr", "::1:5"], 2, "brackets");
+    assert_refused(&["start", "--text-addr", "::1:5"], 2, "brackets");
+    assert_refused(&["start", "--advertise", "::1:5"], 2, "brackets");
+    assert_refused(&["start", "--peers", "node2=::1:5"], 2, "brackets");
+    assert_refused(&["get", "k", "--addr", "::1:5"], 2, "brackets");
     assert_refused(&["start", "--id", "a b", "--data-dir", "/nowhere"], 2, "a b");
     assert_refused(&["start", "--peers", "=127.0.0.1:50052"], 2, "no name");
     assert_refused(&["start", "--text-timeout", "5s"], 2, "--text-timeout without --text-addr");

@@ -10,23 +10,24 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use ringfort_proto::health::health_server::HealthServer;
 use ringfort_types::limits::{
     CALL_HEADER_BYTES_MAX, CONNECTION_STREAMS_MAX, DOOR_CONNECTIONS_MAX, GREETING_MS, PING_ANSWER_MS, PING_MS,
 };
-use tokio::sync::watch;
 use tokio_stream::StreamExt;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::service::RoutesBuilder;
 use tonic::transport::Server;
-use tonic_health::server::{HealthReporter, health_reporter};
 use tonic_reflection::server::{Builder, Error};
 use tower_service::Service;
 
 use crate::doors::deadline::Deadlines;
+use crate::doors::health;
 use crate::doors::listener::{DoorLimits, Greeting, Incoming};
 use crate::doors::refusals::Refusals;
 use crate::doors::strangers::Strangers;
+use crate::gate::Gate;
 
 /// HTTP/2 flow control: bytes under way on one stream, and on one connection. Fixed, so that one stream's
 /// throughput does not depend on a probe; wide, so that a frame of requests does not wait for an update.
@@ -68,19 +69,20 @@ impl<S> GrpcService for S where
 #[derive(Default)]
 pub(crate) struct Services {
     routes: RoutesBuilder,
-    names: Vec<&'static str>,
+    /// With whether it needs a quorum.
+    names: Vec<(&'static str, bool)>,
     hidden: Vec<&'static str>,
     descriptors: Vec<&'static [u8]>,
 }
 
 impl Services {
-    /// Adds one for clients: they are told of it.
-    pub(crate) fn add<S>(&mut self, service: S) -> &mut Services
+    /// Adds one for clients: they are told of it. One that needs a quorum is healthy only while there is one.
+    pub(crate) fn add<S>(&mut self, service: S, needs_quorum: bool) -> &mut Services
     where
         S: GrpcService,
         S::Future: Send + 'static,
     {
-        self.names.push(S::NAME);
+        self.names.push((S::NAME, needs_quorum));
         self.routes.add_service(service);
         self
     }
@@ -104,23 +106,22 @@ impl Services {
 
     /// Adds what every port has: server reflection (last, for it tells of all others) and health checks of the services
     /// that are there already.
-    fn complete(&mut self) -> Result<Health, Error> {
-        let (reporter, service) = health_reporter();
-        let health = Health { reporter, services: self.names.clone() };
-        self.add(service).describe(tonic_health::pb::FILE_DESCRIPTOR_SET);
+    fn complete(&mut self, gate: Gate) -> Result<(), Error> {
+        let health = health::Service::new(gate, self.names.clone());
+        self.add(HealthServer::new(health), false);
         let builder = || {
             let all = self.descriptors.iter();
             all.fold(Builder::configure(), |builder, set| builder.register_encoded_file_descriptor_set(set))
         };
         let (current, alpha) = (builder().build_v1()?, builder().build_v1alpha()?);
-        self.add(current).add_hidden(alpha);
-        Ok(health)
+        self.add(current, false).add_hidden(alpha);
+        Ok(())
     }
 
     /// The packages of those that clients are told of, in the order in which they were added.
     fn packages(&self) -> String {
         let mut packages: Vec<&str> = Vec::new();
-        for (package, _) in self.names.iter().filter_map(|name| name.rsplit_once('.')) {
+        for (package, _) in self.names.iter().filter_map(|(name, _)| name.rsplit_once('.')) {
             if !packages.contains(&package) {
                 packages.push(package);
             }
@@ -130,14 +131,9 @@ impl Services {
 }
 
 /// Serves until the node stops, then ends what is under way in good order.
-pub(crate) async fn serve(
-    mut services: Services,
-    incoming: Incoming,
-    serving: watch::Receiver<bool>,
-    mut stopping: watch::Receiver<bool>,
-) -> Result<(), Error> {
-    let health = services.complete()?;
-    let reporting = tokio::spawn(health.report(serving, stopping.clone()));
+pub(crate) async fn serve(mut services: Services, incoming: Incoming, gate: Gate) -> Result<(), Error> {
+    let mut stopping = gate.stopping();
+    services.complete(gate)?;
     let packages = services.packages();
     let mut strangers = Strangers::new(&packages);
     let incoming = incoming.filter_map(move |arrived| match arrived {
@@ -147,7 +143,7 @@ pub(crate) async fn serve(
         }
         greeted => Some(greeted),
     });
-    let names = services.names.into_iter().chain(services.hidden).collect();
+    let names = services.names.into_iter().map(|(name, _)| name).chain(services.hidden).collect();
     let calls = Deadlines(Refusals::before(services.routes.routes().prepare(), names, &packages));
     let served = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW)
@@ -163,33 +159,8 @@ pub(crate) async fn serve(
             let _sender_lives_as_long = stopping.wait_for(|stopping| *stopping).await;
         })
         .await;
-    reporting.abort();
     if let Err(error) = served {
         tracing::warn!("a connection ended badly: {error}");
     }
     Ok(())
-}
-
-/// What health checks are told: "serving" from the moment that requests are served until the node stops.
-struct Health {
-    reporter: HealthReporter,
-    services: Vec<&'static str>,
-}
-
-impl Health {
-    async fn report(self, mut serving: watch::Receiver<bool>, mut stopping: watch::Receiver<bool>) {
-        use tonic_health::ServingStatus::{NotServing, Serving};
-        let set = async |status| {
-            for service in std::iter::once(&"").chain(&self.services) {
-                self.reporter.set_service_status(*service, status).await;
-            }
-        };
-        set(NotServing).await;
-        if serving.wait_for(|serving| *serving).await.is_ok() {
-            set(Serving).await;
-            if stopping.wait_for(|stopping| *stopping).await.is_ok() {
-                set(NotServing).await;
-            }
-        }
-    }
 }

@@ -8,6 +8,7 @@
 mod deadline;
 mod family;
 pub(crate) mod grpc;
+mod health;
 mod kv;
 mod kvstore;
 pub(crate) mod listener;
@@ -74,8 +75,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, links: Arc<Links>, ports: Ports, 
             .max_encoding_message_size(FRAME_BYTES_MAX),
     );
     let incoming = Incoming::new("gRPC", ports.grpc, grpc::LIMITS, &places);
-    let (serving, stopping) = (shared.serving.subscribe(), shared.stopping.subscribe());
-    let (grpc, ()) = tokio::join!(grpc::serve(services, incoming, serving, stopping), text);
+    let (grpc, ()) = tokio::join!(grpc::serve(services, incoming, gate(Door::V1)), text);
     grpc.expect("the descriptors were compiled with this binary");
 }
 
@@ -83,27 +83,28 @@ pub(crate) async fn serve(shared: Arc<Shared>, links: Arc<Links>, ports: Ports, 
 fn add_services(services: &mut Services, gate: &impl Fn(Door) -> Gate, tolerance: &Tolerance) {
     /// Adds a service with the same bounds as all have.
     macro_rules! add {
-        ($server:ident, $service:expr) => {
+        ($server:ident, $service:expr, needs_quorum: $needs_quorum:literal) => {
             services.add(
                 $server::new($service)
                     .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
                     .max_encoding_message_size(GRPC_MESSAGE_BYTES_MAX),
+                $needs_quorum,
             )
         };
     }
     let v1 = v1::Service { gate: gate(Door::V1) };
-    add!(KvServer, v1.clone());
-    add!(ClusterServer, v1);
+    add!(KvServer, v1.clone(), needs_quorum: true);
+    add!(ClusterServer, v1, needs_quorum: false);
     let family = family::Service { gate: gate(Door::Family), tolerance: tolerance.clone() };
-    add!(FamilyServiceServer, family.clone());
-    add!(StorageServiceServer, family);
-    add!(ProtoKvServer, proto::Service { gate: gate(Door::Proto) });
+    add!(FamilyServiceServer, family.clone(), needs_quorum: true);
+    add!(StorageServiceServer, family, needs_quorum: true);
+    add!(ProtoKvServer, proto::Service { gate: gate(Door::Proto) }, needs_quorum: true);
     let kvstore = kvstore::Service { gate: gate(Door::KvStore) };
-    add!(KvStoreServer, kvstore.clone());
-    add!(ReplicatorServer, kvstore);
+    add!(KvStoreServer, kvstore.clone(), needs_quorum: true);
+    add!(ReplicatorServer, kvstore, needs_quorum: true);
     let kv = kv::Service { gate: gate(Door::Kv) };
-    add!(KeyValueServer, kv.clone());
-    add!(KvClusterServer, kv);
+    add!(KeyValueServer, kv.clone(), needs_quorum: true);
+    add!(KvClusterServer, kv, needs_quorum: false);
 }
 
 /// What is said to a node that wants to join.

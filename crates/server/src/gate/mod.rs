@@ -117,6 +117,21 @@ impl Gate {
         self.shared.stopping.subscribe()
     }
 
+    /// Becomes true once the node is asked to stop.
+    pub(crate) fn leaving(&self) -> tokio::sync::watch::Receiver<bool> {
+        self.shared.leaving.subscribe()
+    }
+
+    /// Whether the node is asked to stop.
+    pub(crate) fn is_leaving(&self) -> bool {
+        *self.shared.leaving.borrow()
+    }
+
+    /// Whether requests are served.
+    pub(crate) fn is_serving(&self) -> bool {
+        *self.shared.serving.borrow()
+    }
+
     /// Waits until requests are served.
     pub(crate) async fn serving(&self) {
         let mut serving = self.shared.serving.subscribe();
@@ -139,7 +154,7 @@ async fn ask(shared: &Arc<Shared>, call: Call) -> Answer {
     let (token, receiver) = shared.answers.open_call();
     let _place = Place { shared, token };
     if !shared.inbox.push_request(Incoming { token, call }, bytes) {
-        return Answer::failed(busy());
+        return Answer::failed(not_taken(shared));
     }
     match receiver.await {
         Ok(Delivery::Reply { reply, leader }) => Answer { reply, leader },
@@ -153,8 +168,11 @@ async fn ask(shared: &Arc<Shared>, call: Call) -> Answer {
     }
 }
 
-/// The core's queue is full.
-fn busy() -> Failure {
+/// The core takes no more: its queue is full, or closed.
+fn not_taken(shared: &Shared) -> Failure {
+    if shared.is_stopping() {
+        return Failure::rejected(Code::Stopping, "the node is stopping: ask another one");
+    }
     Failure::rejected(Code::ResourceExhausted, "the node has too many requests waiting: send fewer at a time")
 }
 

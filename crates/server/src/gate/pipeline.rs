@@ -26,7 +26,7 @@ use ringfort_types::{Call, Code, Failure, Reply};
 use tokio::task::JoinSet;
 
 use super::retry::{self, Once};
-use super::{Answer, Gate, busy};
+use super::{Answer, Gate, not_taken};
 use crate::answers::{Over, Sink};
 use crate::delivery::{Delivery, ReadAt};
 
@@ -172,7 +172,7 @@ impl<T: Send + 'static> Pipeline<T> {
             return;
         }
         for incoming in std::mem::take(&mut self.incoming) {
-            self.settle(incoming.token.id as u32, Answer::failed(busy()));
+            self.settle(incoming.token.id as u32, Answer::failed(not_taken(&self.gate.shared)));
         }
     }
 

@@ -151,20 +151,29 @@ pub(crate) async fn replicas_agree(nodes: &Nodes) {
     let state = cluster.get_cluster_state(v1::GetClusterStateRequest {}).await.unwrap().into_inner();
     for shard in state.shards.iter().filter(|shard| shard.shard != 0) {
         let until = Instant::now() + Duration::from_secs(20);
-        let mark = loop {
-            // Who leads it may just be changing.
-            match cluster.digest(v1::DigestRequest { shard: shard.shard }).await {
-                Ok(mark) => break mark.into_inner(),
+        let answers = loop {
+            // Who leads it may just be changing, before the mark or after it.
+            match digests(&mut cluster, shard).await {
+                Ok(answers) => break answers,
                 Err(status) => assert!(Instant::now() < until, "{status:?}"),
             }
         };
-        let index = mark.receipt.unwrap().index;
-        let mut answers = Vec::new();
-        for replica in &shard.replicas {
-            let asked = v1::DigestAtRequest { node: replica.node, shard: shard.shard, index };
-            let answer = cluster.digest_at(asked).await.unwrap().into_inner();
-            answers.push((answer.hash, answer.rows));
-        }
         assert!(answers.windows(2).all(|pair| pair[0] == pair[1]), "shard {}: {answers:?}", shard.shard);
     }
+}
+
+/// What each replica of a shard has at one index: hash and rows.
+async fn digests(
+    cluster: &mut ClusterClient<Channel>,
+    shard: &v1::ShardState,
+) -> Result<Vec<(u64, u64)>, tonic::Status> {
+    let mark = cluster.digest(v1::DigestRequest { shard: shard.shard }).await?.into_inner();
+    let index = mark.receipt.expect("a mark has one").index;
+    let mut answers = Vec::new();
+    for replica in &shard.replicas {
+        let asked = v1::DigestAtRequest { node: replica.node, shard: shard.shard, index };
+        let answer = cluster.digest_at(asked).await?.into_inner();
+        answers.push((answer.hash, answer.rows));
+    }
+    Ok(answers)
 }

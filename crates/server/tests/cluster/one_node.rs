@@ -144,7 +144,7 @@ async fn stopping_ends_open_streams_and_takes_little_time() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn any_client_can_ask_what_there_is_and_whether_it_is_well() {
-    use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+    use ringfort_proto::health::{HealthCheckRequest, health_client::HealthClient};
     use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
     use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
     use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
@@ -174,6 +174,7 @@ async fn any_client_can_ask_what_there_is_and_whether_it_is_well() {
     for name in ["ringfort.v1.KV", "ringfort.v1.Cluster", "grpc.health.v1.Health"] {
         assert!(service.iter().any(|service| service.name == name), "{name} is missing from {service:?}");
     }
+    assert!(service.iter().all(|service| !service.name.contains("internal")), "{service:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

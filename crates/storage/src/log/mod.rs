@@ -130,12 +130,15 @@ impl Log {
             path: format!("{}/{dir}", disk.name()),
             source,
         })?;
-        let reached = reached::read(&*disk, dir, owner)?;
-        let recovered = recover::recover(&*disk, dir, owner, reached.clone().ok())?;
-        let mut notes = recovered.notes.clone();
+        let (reached, unreadable) = match reached::read(&*disk, dir, owner)? {
+            Ok(reached) => (Some(reached), None),
+            Err(note) => (None, Some(note)),
+        };
+        let mut recovered = recover::recover(&*disk, dir, owner, reached)?;
+        let mut notes = std::mem::take(&mut recovered.notes);
         // The second batch is not written before there is a record of the first.
         if recovered.next > 2 {
-            notes.extend(reached.clone().err());
+            notes.extend(unreadable);
         }
         let shards = recovered.shards();
         let spare = Spare::find(&*disk, dir, options.segment_bytes).map_err(|source| StorageError::Io {
@@ -175,7 +178,7 @@ impl Log {
             next: recovered.next,
             chain: recovered.chain,
             sealed: recovered.sealed,
-            reached: reached.ok(),
+            reached,
             notes,
             failed: false,
             buffer: BytesMut::new(),

@@ -43,7 +43,7 @@ pub(crate) fn run(bench: &Bench) -> Result<(), Stop> {
     options.exactly_once = !bench.at_most_once;
     bench.reading.apply(&mut options);
     options.in_flight_max = bench.in_flight as usize;
-    let runtime = runtime_of_tasks(bench.threads as usize)?;
+    let runtime = runtime_of_tasks(bench.threads as usize, "ringfort-io")?;
     let done = runtime.block_on(measure(bench, options));
     runtime.shutdown_background();
     report(bench, &done?)

@@ -2,7 +2,7 @@
 //! the cause lies at the end of their chain.
 
 /// The innermost cause of a failed connection, in words.
-pub(crate) fn reason(error: &(dyn std::error::Error + 'static)) -> String {
+pub fn reason(error: &(dyn std::error::Error + 'static)) -> String {
     let mut cause = error;
     loop {
         if let Some(io) = cause.downcast_ref::<std::io::Error>() {
