@@ -39,7 +39,7 @@ where
     fn call(&mut self, request: Request<Body>) -> InTime<S::Future> {
         let asked = status::asked(request.headers()).filter(|asked| *asked < SHORT);
         let timer = asked.map(|asked| {
-            let left = asked - (asked / 5).min(EARLIER_MAX);
+            let left = asked.saturating_sub((asked / 5).min(EARLIER_MAX));
             Box::pin(tokio::time::sleep(left))
         });
         InTime { answer: self.0.call(request), timer }
