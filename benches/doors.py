@@ -58,6 +58,8 @@ import sys
 import tempfile
 import time
 
+from hash_slot import crc16
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 NODES = range(3)
@@ -1241,15 +1243,6 @@ class Between:
         for channel in self.channels:
             channel.close()
         return self.findings
-
-
-def crc16(data):
-    crc = 0
-    for byte in data:
-        crc ^= byte << 8
-        for _ in range(8):
-            crc = (crc << 1) ^ 0x1021 if crc & 0x8000 else crc << 1
-    return crc & 0xFFFF
 
 
 # --- the judge, judged
