@@ -16,6 +16,8 @@ import subprocess
 import tempfile
 import time
 
+from hash_slot import crc16
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RINGFORT = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "ringfort"
 ADDRESSES = [f"127.0.0.1:{port}" for port in (26051, 26052, 26053)]
@@ -40,15 +42,6 @@ def leader(shard):
 def put(addresses, key):
     command = [RINGFORT, "--addr", ",".join(addresses), "--timeout", "3s", "put", key, str(time.time())]
     return subprocess.run(command, capture_output=True).returncode == 0
-
-
-def crc16(data):
-    crc = 0
-    for byte in data:
-        crc ^= byte << 8
-        for _ in range(8):
-            crc = (crc << 1) ^ 0x1021 if crc & 0x8000 else crc << 1
-    return crc & 0xFFFF
 
 
 def main():
