@@ -316,7 +316,7 @@ fn long_lines_of_many_clients_all_come_to_their_ends() {
             let port = ports[0];
             std::thread::spawn(move || {
                 let mut client = Client::new(port);
-                let half = [0xff; 500_000];
+                let half = vec![0xff; 500_000];
                 client.send(b"SET k ");
                 client.send(&half);
                 std::thread::sleep(Duration::from_millis(500));
