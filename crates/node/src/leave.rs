@@ -1,5 +1,8 @@
 //! When this node should lead nothing: it is about to end, or its disk is full or hangs.
 //!
+//! A node that ends hands its leaderships over, then takes no more requests of its clients and answers those that it has taken, and
+//! then it may end.
+//!
 //! Leaderships go to the replica that has most of the log, among those that can be reached and can write; whoever
 //! waits for an answer waits for the new leader's. If there is none, a node that ends ends, and a node whose disk takes
 //! nothing goes on leading for the readers' sake and refuses writes (PITFALLS 5).
@@ -15,6 +18,9 @@ use crate::replica::Replica;
 /// A node that stops waits for at most so many ticks for others to take over.
 const STOP_TICKS: u64 = 2_000 / TICK_MS;
 
+/// And then at most so many for answers to what it has taken.
+const DRAIN_TICKS: u64 = 1_500 / TICK_MS;
+
 /// Whether the process is to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stay {
@@ -22,6 +28,8 @@ pub(crate) enum Stay {
     On,
     /// It hands over, since this tick, and then it ends.
     LeavingSince(u64),
+    /// It has handed over, and takes nothing more, since this tick.
+    DrainingSince(u64),
     /// It may end.
     Gone,
 }
@@ -32,6 +40,13 @@ impl Node {
             self.stay = Stay::LeavingSince(self.ticks);
             self.set_abstaining();
         }
+    }
+
+    /// What a client's request is told that comes too late.
+    pub(crate) fn refusal_by_stop(&self) -> Option<Failure> {
+        matches!(self.stay, Stay::DrainingSince(_) | Stay::Gone).then(|| {
+            Failure::rejected(Code::Stopping, format!("node {} is stopping: ask another one", self.id))
+        })
     }
 
     /// Tells all replicas here whether they may stand for election.
@@ -109,9 +124,15 @@ impl Node {
     }
 
     pub(crate) fn go_on_stopping(&mut self) {
-        let Stay::LeavingSince(since) = self.stay else { return };
-        let leading = self.hand_over();
-        if (!leading && self.commit.is_idle()) || self.ticks - since > STOP_TICKS {
+        if let Stay::LeavingSince(since) = self.stay {
+            let leading = self.hand_over();
+            if (!leading && self.commit.is_idle()) || self.ticks - since > STOP_TICKS {
+                self.stay = Stay::DrainingSince(self.ticks);
+            }
+        }
+        if let Stay::DrainingSince(since) = self.stay
+            && ((self.pending == 0 && self.commit.is_idle()) || self.ticks - since > DRAIN_TICKS)
+        {
             self.stay = Stay::Gone;
             self.out.last.push(Effect::Stopped);
         }

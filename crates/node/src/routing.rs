@@ -32,7 +32,8 @@ impl Node {
     }
 
     fn take_in(&mut self, token: Token, call: Call) {
-        if let Err(failure) = self.admit(&call) {
+        let refused = self.refusal_by_stop().filter(|_| token.origin == self.id);
+        if let Err(failure) = refused.map_or_else(|| self.admit(&call), Err) {
             self.out.reply.push(Answered { token, reply: Reply::Failed(failure), leader: None });
             return;
         }

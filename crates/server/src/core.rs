@@ -23,10 +23,10 @@ use std::task::Poll;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use ringfort_node::{Effect, Event, Node, ReadJob};
+use ringfort_node::{Effect, Event, Incoming, Node, ReadJob};
 use ringfort_storage::{DataDir, LogOptions, Tables};
-use ringfort_types::ShardId;
 use ringfort_types::limits::TICK_MS;
+use ringfort_types::{Reply, ShardId};
 use tokio::runtime::{self, Handle};
 use tokio::sync::oneshot;
 use tokio::task::{spawn_blocking, yield_now};
@@ -40,6 +40,7 @@ use crate::disk_watch::DiskLook;
 use crate::error::die;
 use crate::fetch::Fetch;
 use crate::flush::Flusher;
+use crate::gate::stopping;
 use crate::links::Links;
 use crate::log::Batch;
 use crate::open::Opening;
@@ -158,9 +159,20 @@ impl Core {
             }
             self.carry_out();
         }
+        self.refuse(turn);
         if let Err(error) = spawn_blocking(move || self.end()).await {
             // A runtime that is being shut down takes no more work: the process ends without waiting for helpers.
             assert!(error.is_cancelled(), "a helper that panics ends the process: {error}");
+        }
+    }
+
+    /// What came too late was never looked at, and is told so.
+    fn refuse(&self, mut turn: Turn) {
+        while !turn.requests.is_empty() {
+            let refused = |incoming: Incoming| (incoming.token, Delivery::reply(Reply::Failed(stopping())));
+            self.shared.answers.deliver(turn.requests.drain(..).map(refused));
+            turn.events.clear();
+            self.shared.inbox.take(&mut turn);
         }
     }
 

@@ -27,7 +27,7 @@ use crate::{Config, StartError, descriptors, doors};
 /// Of the files and sockets that may be open, tables get one in so many.
 const TABLES_SHARE: usize = 4;
 /// How long to wait for leaderships to be handed over.
-const HAND_OVER_MAX: Duration = Duration::from_secs(3);
+const HAND_OVER_MAX: Duration = Duration::from_millis(3_600);
 /// How long to wait for answers to leave once nothing new is taken.
 const DRAIN_MAX: Duration = Duration::from_millis(700);
 

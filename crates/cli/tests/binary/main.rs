@@ -13,6 +13,7 @@ mod json;
 mod lists;
 mod machine;
 mod reads;
+mod rolling;
 mod settings;
 mod support;
 mod survival;

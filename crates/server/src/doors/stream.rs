@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::Stream;
 use tonic::Status;
 
-use crate::gate::{Batch, Gate, Rows, TOUCH_AFTER};
+use crate::gate::{self, Batch, Gate, Rows, TOUCH_AFTER};
 
 /// Messages that wait for the client to take them.
 const MESSAGES_WAITING: usize = 1;
@@ -69,7 +69,7 @@ where
             result = sending => result,
             () = sender.closed() => return,
             _ = stopping.wait_for(|stopping| *stopping) => {
-                Err(Failure::rejected(Code::Stopping, "the node is stopping: ask another one"))
+                Err(gate::stopping())
             }
         };
         drop(rows);

@@ -171,9 +171,14 @@ async fn ask(shared: &Arc<Shared>, call: Call) -> Answer {
 /// The core takes no more: its queue is full, or closed.
 fn not_taken(shared: &Shared) -> Failure {
     if shared.is_stopping() {
-        return Failure::rejected(Code::Stopping, "the node is stopping: ask another one");
+        return stopping();
     }
     Failure::rejected(Code::ResourceExhausted, "the node has too many requests waiting: send fewer at a time")
+}
+
+/// Nothing more is taken.
+pub(crate) fn stopping() -> Failure {
+    Failure::rejected(Code::Stopping, "the node is stopping: ask another one")
 }
 
 /// The node ended before the answer came.

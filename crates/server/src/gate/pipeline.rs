@@ -26,7 +26,7 @@ use ringfort_types::{Call, Code, Failure, Reply};
 use tokio::task::JoinSet;
 
 use super::retry::{self, Once};
-use super::{Answer, Gate, not_taken};
+use super::{Answer, Gate, not_taken, stopped};
 use crate::answers::{Over, Sink};
 use crate::delivery::{Delivery, ReadAt};
 
@@ -183,8 +183,11 @@ impl<T: Send + 'static> Pipeline<T> {
         cx: &mut Context<'_>,
         mut each: impl FnMut(T, Answer) -> usize,
     ) -> Poll<Result<(), Over>> {
-        if let Err(over) = self.collect(cx) {
-            return Poll::Ready(Err(over));
+        match self.collect(cx) {
+            Ok(()) => {}
+            // What is under way is told that nobody knows any more, and only then is it over.
+            Err(Over::Closed) if self.under_way() > 0 => self.give_up(),
+            Err(over) => return Poll::Ready(Err(over)),
         }
         let (mut bytes, mut count, started) = (0, 0_usize, Instant::now());
         while let Some(&at) = self.due.front()
@@ -243,6 +246,21 @@ impl<T: Send + 'static> Pipeline<T> {
         while let Poll::Ready(Some(tried)) = self.tries.poll_join_next(cx) {
             let (at, answer) = tried.expect("a retry does not panic, and is aborted only with its pipeline");
             self.finish(at, answer);
+        }
+    }
+
+    /// The node has ended: answers everything that is under way.
+    fn give_up(&mut self) {
+        self.tries.abort_all();
+        for at in std::mem::take(&mut self.held).into_keys() {
+            self.come(at, Come::Answer(Answer::failed(not_taken(&self.gate.shared))));
+        }
+        for at in 0..self.places.len() as u32 {
+            let place = &mut self.places[at as usize];
+            place.is_ordered = false;
+            if place.tag.is_some() && place.come.is_none() {
+                self.come(at, Come::Answer(Answer::failed(stopped())));
+            }
         }
     }
 

@@ -45,7 +45,9 @@ impl Once {
             self.retry.done(&shared.sessions);
             return Ok(answer);
         };
-        match self.retry.failed(&shared.sessions, failure, Instant::now()) {
+        // In a process that ends nobody would carry out another.
+        let now = if shared.is_stopping() { self.deadline } else { Instant::now() };
+        match self.retry.failed(&shared.sessions, failure, now) {
             Ok(at) => Err(Again { once: self, at }),
             Err(end) => Ok(Answer::failed(end)),
         }

@@ -1,0 +1,148 @@
+//! Rolling restarts: each node is asked to stop, in turn, while clients write that never try a write again whose fate is not known.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use ringfort_proto::status::to_failure;
+use ringfort_proto::v1;
+use ringfort_proto::v1::kv_client::KvClient;
+use ringfort_types::Outcome;
+use rustix::process::{Pid, Signal, kill_process};
+use tonic::transport::{Channel, Endpoint};
+
+use crate::support::{eventually, ringfort, stdout};
+use crate::trio::Trio;
+
+const WRITERS: usize = 64;
+const COUNTERS: usize = 16;
+
+/// What clients were told.
+#[derive(Default)]
+struct Told {
+    over: AtomicBool,
+    acknowledged: AtomicU64,
+    added: AtomicU64,
+    /// Turned away, and tried elsewhere.
+    refused: AtomicU64,
+    /// Why a write's fate was not known.
+    doubts: std::sync::Mutex<Vec<String>>,
+}
+
+#[derive(Clone)]
+enum Write {
+    Put(v1::PutRequest),
+    Add(v1::IncrementRequest),
+}
+
+/// One client, of no library's: it asks one node after the other.
+struct Client {
+    told: Arc<Told>,
+    nodes: Vec<KvClient<Channel>>,
+    at: usize,
+}
+
+impl Client {
+    /// Writes until it is done, and gives up only where the fate is not known.
+    async fn write(&mut self, write: Write) -> bool {
+        loop {
+            let node = &mut self.nodes[self.at];
+            let answered = match write.clone() {
+                Write::Put(put) => node.put(put).await.map(drop),
+                Write::Add(add) => node.increment(add).await.map(drop),
+            };
+            let Err(status) = answered else { return true };
+            self.at = (self.at + 1) % self.nodes.len();
+            if to_failure(&status).outcome == Outcome::Unknown {
+                self.told.doubts.lock().expect("nobody panics with it").push(format!("{status:?}"));
+                return false;
+            }
+            self.told.refused.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn put(mut self, writer: usize) {
+        for number in 0_u64.. {
+            if self.told.over.load(Ordering::Relaxed) {
+                return;
+            }
+            let (key, value) = (format!("{writer}-{number}").into(), number.to_string().into());
+            let put = v1::PutRequest { key, value, ..v1::PutRequest::default() };
+            if self.write(Write::Put(put)).await {
+                self.told.acknowledged.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    async fn count(mut self, counter: usize) {
+        while !self.told.over.load(Ordering::Relaxed) {
+            let key = format!("counter{counter}").into();
+            let add = v1::IncrementRequest { key, by: 1, ..v1::IncrementRequest::default() };
+            if self.write(Write::Add(add)).await {
+                self.told.added.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+fn nodes(trio: &Trio) -> Vec<KvClient<Channel>> {
+    let node =
+        |address| Endpoint::from_shared(format!("http://{address}")).expect("an address").connect_lazy();
+    trio.addresses().into_iter().map(|address| KvClient::new(node(address))).collect()
+}
+
+/// Asks the node to stop, waits for its end, and starts it again.
+fn restart(trio: &mut Trio, node: usize) {
+    let mut child = trio.nodes[node].take().expect("it runs");
+    kill_process(Pid::from_raw(child.id() as i32).expect("a process"), Signal::TERM).expect("it runs");
+    assert!(child.wait().expect("it ends").success());
+    trio.start_node(node);
+    let address = trio.address(node);
+    eventually("it serves again, and knows all leaders", || {
+        let asked = ["health", "--addr", &address, "--service", "ringfort.v1.KV"];
+        ringfort(&asked).output().expect("runs").status.success()
+    });
+}
+
+#[test]
+fn a_restart_of_each_node_in_turn_leaves_no_write_in_doubt() {
+    let restarts = std::env::var("RINGFORT_TEST_RESTARTS").map_or(4, |text| text.parse().expect("a number"));
+    let mut trio = Trio::start();
+    let told = Arc::<Told>::default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let mut clients = tokio::task::JoinSet::new();
+    {
+        let _in_it = runtime.enter();
+        for writer in 0..WRITERS {
+            let client = Client { told: told.clone(), nodes: nodes(&trio), at: writer % 3 };
+            clients.spawn(client.put(writer));
+        }
+        for counter in 0..COUNTERS {
+            let client = Client { told: told.clone(), nodes: nodes(&trio), at: counter % 3 };
+            clients.spawn(client.count(counter));
+        }
+    }
+    std::thread::sleep(Duration::from_secs(1));
+    for number in 0..restarts {
+        restart(&mut trio, number % 3);
+    }
+    told.over.store(true, Ordering::Relaxed);
+    runtime.block_on(clients.join_all());
+    let (acknowledged, added) =
+        (told.acknowledged.load(Ordering::Relaxed), told.added.load(Ordering::Relaxed));
+    let refused = told.refused.load(Ordering::Relaxed);
+    let doubts = told.doubts.lock().expect("nobody panics with it");
+    println!(
+        "{restarts} restarts: {acknowledged} writes and {added} increments, {refused} turned away, {} in doubt",
+        doubts.len()
+    );
+    assert!(doubts.is_empty(), "{doubts:#?}");
+    let sums = (0..COUNTERS).map(|counter| {
+        let output = trio.command(&["get", "--raw", &format!("counter{counter}")]).output().expect("runs");
+        stdout(&output).parse::<u64>().expect("a number")
+    });
+    assert_eq!(sums.sum::<u64>(), added, "each took effect once");
+    assert!(acknowledged > 1_000);
+}
