@@ -2,8 +2,8 @@
 //!
 //! A status says why in its code and message, and whether there may have been an effect in the metadata
 //! entry [`OUTCOME`]. A status without that entry was not made by a node's request path (the connection
-//! broke, a proxy answered, the transport ran into the deadline), so its outcome is unknown; except that a
-//! refused connection surely had no effect.
+//! broke, a proxy answered, the transport ran into the deadline), so its outcome is unknown; except that what was never
+//! taken surely had no effect.
 
 use std::error::Error;
 use std::time::Duration;
@@ -70,17 +70,25 @@ pub fn to_failure(status: &Status) -> Failure {
     };
     let outcome = match told {
         Some(b"rejected") => Outcome::Rejected,
-        None if never_connected(status) => Outcome::Rejected,
+        None if was_never_taken(status) => Outcome::Rejected,
         _ => Outcome::Unknown,
     };
     Failure { outcome, code, message: status.message().to_owned() }
 }
 
-/// Whether the call failed because no connection could be made, so that nothing was sent.
-fn never_connected(status: &Status) -> bool {
+/// Whether the call failed before anything was done of it:
+/// - no connection could be made;
+/// - the one that there was closed while the call waited to be sent (`hyper` says "canceled" of a request that it still holds
+///   whole, and of no other);
+/// - the other side said with a GOAWAY that it does not look at it any more (RFC 9113, section 6.8; `h2` gives that error to streams
+///   beyond the last one that the GOAWAY names, and to those that were not begun).
+fn was_never_taken(status: &Status) -> bool {
     let mut source = status.source();
     while let Some(error) = source {
-        if error.is::<tonic::ConnectError>() {
+        let is_held = error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled);
+        let is_past_the_last =
+            error.downcast_ref::<h2::Error>().is_some_and(|error| error.is_go_away() && error.is_remote());
+        if is_held || is_past_the_last || error.is::<tonic::ConnectError>() {
             return true;
         }
         source = error.source();
