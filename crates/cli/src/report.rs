@@ -5,16 +5,22 @@ use std::time::{Duration, SystemTime};
 use ringfort_server::Observer;
 use ringfort_types::{ClusterState, Presence};
 
+use crate::json::Object;
 use crate::sink::Sink;
 
 /// Prints the line at once and then each time that `every` has passed, for as long as it is polled.
-pub(crate) async fn print(every: Duration, node: Observer, out: Sink) {
+pub(crate) async fn print(every: Duration, node: Observer, out: Sink, json: bool) {
     let mut times = tokio::time::interval(every);
     times.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         times.tick().await;
         let now = humantime::format_rfc3339_seconds(SystemTime::now());
-        let said = match node.cluster().await {
+        let state = node.cluster().await;
+        if json {
+            out.line(object(&now.to_string(), state.as_ref().map_err(|failure| failure.message.as_str())));
+            continue;
+        }
+        let said = match state {
             Ok(state) => line(&state),
             Err(failure) => format!("its state is not known: {}", failure.message),
         };
@@ -34,6 +40,27 @@ fn line(state: &ClusterState) -> String {
     let (name, address, keys) =
         me.map_or(("?", "?", 0), |me| (me.name.as_str(), me.address.as_str(), me.keys_estimate));
     format!("{name} {address} keys=~{keys} members={} up={up}: {}", members.len(), members.join(", "))
+}
+
+/// The same as an object.
+fn object(time: &str, state: Result<&ClusterState, &str>) -> Vec<u8> {
+    let object = Object::new().field("time", time);
+    let state = match state {
+        Ok(state) => state,
+        Err(why) => return object.field("error", why).finish(),
+    };
+    let me = state.nodes.iter().find(|node| node.id == state.node);
+    let members: Vec<_> = state
+        .nodes
+        .iter()
+        .map(|node| serde_json::json!({ "name": node.name, "state": node.presence.name() }))
+        .collect();
+    object
+        .field("name", me.map(|me| me.name.as_str()))
+        .field("address", me.map(|me| me.address.as_str()))
+        .field("keys_estimate", me.map(|me| me.keys_estimate))
+        .field("members", members)
+        .finish()
 }
 
 #[cfg(test)]

@@ -109,13 +109,20 @@ pub fn leader(metadata: &MetadataMap) -> Option<NodeId> {
 /// How long to work on a call, from its `grpc-timeout`: a little less than that, so that our own answer,
 /// which knows the outcome, comes before the transport's, which doesn't.
 pub fn timeout_ms(metadata: &MetadataMap) -> u32 {
-    let Some(asked_ms) = asked_ms(metadata) else { return CALL_TIMEOUT_DEFAULT_MS };
-    let asked_ms = asked_ms.min(CALL_TIMEOUT_MAX_MS);
+    asked_ms(metadata).map_or(CALL_TIMEOUT_DEFAULT_MS, |asked_ms| within(asked_ms.min(CALL_TIMEOUT_MAX_MS)))
+}
+
+/// The same for a stream: as long as its reader likes, unless it has a `grpc-timeout`.
+pub fn stream_timeout_ms(metadata: &MetadataMap) -> Option<u32> {
+    asked_ms(metadata).map(within)
+}
+
+fn within(asked_ms: u32) -> u32 {
     (asked_ms - (asked_ms / 5).min(MARGIN_MS)).max(1)
 }
 
 /// A call's `grpc-timeout` in milliseconds, if it has one.
-pub fn asked_ms(metadata: &MetadataMap) -> Option<u32> {
+fn asked_ms(metadata: &MetadataMap) -> Option<u32> {
     let asked = asked(metadata.as_ref())?;
     Some(u32::try_from(asked.as_millis()).unwrap_or(u32::MAX))
 }

@@ -37,8 +37,8 @@ const MIB: u64 = 1024 * 1024;
     in --peers may be left out. After that, each node needs its --data-dir and the same flags to come back.\n\n\
     There is no TLS yet: whoever reaches a node can do anything. So it listens on loopback, or, with --insecure, wherever \
     you say.\n\n\
-    When it serves, it prints one line; JSON: name, address, nodes, shards, text (null without
-    --text-addr), ready_ms.")]
+    When it serves, it prints one line; JSON: name, address, nodes, shards, text (null without \
+    --text-addr), ready_ms; with --report-every, then time, name, address, keys_estimate, members (each name and state).")]
 pub(crate) struct Start {
     /// This node's name: letters, digits, `-`, `_` and `.` [default: made from the address]
     #[arg(long, value_name = "NAME")]
@@ -215,7 +215,7 @@ async fn serve(config: Config, how: How) -> Result<(), Stop> {
         // Ends with this block.
         let mut reporting = JoinSet::new();
         if let Some(every) = report_every {
-            reporting.spawn(report::print(every, running.observer(), out));
+            reporting.spawn(report::print(every, running.observer(), out, json));
         }
         tokio::select! {
             error = running.failed() => return Err(error.into()),

@@ -8,7 +8,6 @@ use ringfort_proto::status::to_failure;
 use ringfort_proto::v1;
 use ringfort_proto::v1::kv_client::KvClient;
 use ringfort_types::Outcome;
-use rustix::process::{Pid, Signal, kill_process};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::support::{eventually, ringfort, stdout};
@@ -94,9 +93,7 @@ fn nodes(trio: &Trio) -> Vec<KvClient<Channel>> {
 
 /// Asks the node to stop, waits for its end, and starts it again.
 fn restart(trio: &mut Trio, node: usize) {
-    let mut child = trio.nodes[node].take().expect("it runs");
-    kill_process(Pid::from_raw(child.id() as i32).expect("a process"), Signal::TERM).expect("it runs");
-    assert!(child.wait().expect("it ends").success());
+    trio.terminate(node);
     trio.start_node(node);
     let address = trio.address(node);
     eventually("it serves again, and knows all leaders", || {

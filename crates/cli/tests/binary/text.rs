@@ -307,6 +307,53 @@ fn hostile_clients_cost_others_nothing() {
     assert!(!trio.said(0).contains("panic"));
 }
 
+/// A page in a browser can have such a request sent to any port of this machine.
+#[test]
+fn what_an_http_client_sends_is_refused_with_all_that_follows() {
+    let (_trio, ports) = trio(&[]);
+    let mut client = Client::new(ports[0]);
+    client.send("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 30\r\n\r\nSET injected owned\r\n");
+    let told = client.rest();
+    assert!(told.starts_with("ERROR rejected: this port speaks lines, not HTTP"), "{told}");
+    assert_eq!(told.lines().count(), 1, "{told}");
+    assert_eq!(Client::new(ports[0]).ask("GET injected"), "NOT_FOUND");
+}
+
+/// What a node has taken when it is asked to stop it answers, and it takes nothing that it does not answer.
+#[test]
+fn a_stop_answers_every_command_that_took_effect() {
+    let (mut trio, ports) = trio(&[]);
+    for round in 0..3 {
+        let mut client = Client::new(ports[0]);
+        assert_eq!(client.ask("SET ready yes"), "OK");
+        let mut writer = client.stream.try_clone().expect("is a socket");
+        let sending = std::thread::spawn(move || {
+            for number in 0..4_000 {
+                if writer.write_all(format!("SET {round}-{number} x\n").as_bytes()).is_err() {
+                    break;
+                }
+            }
+        });
+        std::thread::sleep(Duration::from_millis(100));
+        trio.terminate(0);
+        let told = client.rest();
+        sending.join().expect("sends");
+        let answers: Vec<&str> = told.lines().collect();
+        let answered = answers.len();
+        println!("round {round}: {answered} answers");
+        let mut other = Client::new(ports[1]);
+        for (number, answer) in answers.iter().enumerate() {
+            let is_there = other.ask(&format!("GET {round}-{number}")) == "x";
+            assert!(is_there == (*answer == "OK"), "{round}-{number}: {answer}");
+        }
+        for number in answered..(answered + 200).min(4_000) {
+            assert_eq!(other.ask(&format!("GET {round}-{number}")), "NOT_FOUND", "done, and not answered");
+        }
+        trio.start_node(0);
+        eventually("it serves again", || trio.said(0).contains("serves on"));
+    }
+}
+
 /// As many long lines at once as would take all memory for lines, if each took what it could.
 #[test]
 fn long_lines_of_many_clients_all_come_to_their_ends() {

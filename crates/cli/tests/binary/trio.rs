@@ -4,6 +4,8 @@ use std::fs::File;
 use std::path::Path;
 use std::process::{Child, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::support::{eventually, free_ports, ringfort};
 
 /// Three nodes by `ringfort start`, each with a directory of its own.
@@ -79,6 +81,13 @@ impl Trio {
             child.kill().expect("it runs");
             child.wait().expect("it ends");
         }
+    }
+
+    /// SIGTERM: it hands over, answers what it has taken, and ends.
+    pub(crate) fn terminate(&mut self, node: usize) {
+        let mut child = self.nodes[node].take().expect("it runs");
+        kill_process(Pid::from_raw(child.id() as i32).expect("a process"), Signal::TERM).expect("it runs");
+        assert!(child.wait().expect("it ends").success());
     }
 
     pub(crate) fn command(&self, arguments: &[&str]) -> std::process::Command {

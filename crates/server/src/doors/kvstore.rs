@@ -7,7 +7,7 @@ use bytes::Bytes;
 use ringfort_proto::kvstore::kv_store_server::KvStore;
 use ringfort_proto::kvstore::replicator_server::Replicator;
 use ringfort_proto::kvstore::{Ack, Key, KeyValue, Value};
-use ringfort_proto::status::{asked_ms, from_failure, timeout_ms};
+use ringfort_proto::status::{from_failure, stream_timeout_ms, timeout_ms};
 use ringfort_types::{Change, Copies, Durability, Failure, Part, Receipt, Row};
 use tonic::{Request, Response, Status};
 
@@ -74,7 +74,7 @@ impl KvStore for Service {
     }
 
     async fn list(&self, call: Request<()>) -> Result<Response<Self::ListStream>, Status> {
-        let listing = Listing { within_ms: asked_ms(call.metadata()), ..Listing::default() };
+        let listing = Listing { within_ms: stream_timeout_ms(call.metadata()), ..Listing::default() };
         let rows = self.gate.rows(listing).map_err(from_failure)?;
         Ok(Response::new(stream_rows(&self.gate, rows, |rows| rows.into_iter().map(message_of))))
     }

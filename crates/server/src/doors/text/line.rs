@@ -32,6 +32,8 @@ pub(super) enum Order {
     Help,
     /// To say goodbye.
     Quit,
+    /// What an HTTP client says: none of its lines are meant for us, those that look like commands least of all.
+    Http,
 }
 
 /// Reads a line without its end. `None` if there is nothing in it; an error is one line for people.
@@ -42,6 +44,10 @@ pub(super) fn parse(line: &Bytes) -> Option<Result<Order, String>> {
     }
     let (verb, rest) = first_word(&line);
     let order = match verb.to_ascii_uppercase().as_slice() {
+        b"POST" | b"PUT" | b"HEAD" | b"PATCH" | b"OPTIONS" | b"CONNECT" | b"TRACE" | b"HOST:" => {
+            Ok(Order::Http)
+        }
+        b"GET" | b"DELETE" if rest.windows(6).any(|part| part == b" HTTP/") => Ok(Order::Http),
         b"SET" => set(&rest),
         b"GET" => one(&rest, "GET <id>").map(Order::Get),
         b"DEL" => one(&rest, "DEL <id>").map(Order::Del),
@@ -141,7 +147,7 @@ mod tests {
             ("GET", "usage: GET <id>"),
             ("GET 1 2", "usage: GET <id>"),
             ("QUIT now", "usage: QUIT"),
-            ("PUT 1 2", "unknown command \"PUT\": SET <id>"),
+            ("ADD 1 2", "unknown command \"ADD\": SET <id>"),
         ] {
             let told = parsed(line).unwrap().unwrap_err();
             assert!(told.starts_with(says), "{line}: {told}");
@@ -150,6 +156,21 @@ mod tests {
         assert!(told.contains("not UTF-8"), "{told}");
         let told = parsed("SET 7 one\rtwo\r").unwrap().unwrap_err();
         assert!(told.contains("carriage return"), "{told}");
+    }
+
+    #[test]
+    fn what_an_http_client_says_is_no_command() {
+        for line in [
+            "POST / HTTP/1.1",
+            "GET / HTTP/1.1",
+            "delete /a HTTP/1.0",
+            "Host: localhost:6666",
+            "PUT /k HTTP/2",
+        ] {
+            assert_eq!(parsed(line), Some(Ok(Order::Http)), "{line}");
+        }
+        assert_eq!(parsed("GET HTTP/"), Some(Ok(Order::Get("HTTP/".into()))));
+        assert_eq!(parsed("SET 7 GET / HTTP/1.1"), Some(Ok(Order::Set("7".into(), "GET / HTTP/1.1".into()))));
     }
 
     #[test]

@@ -19,6 +19,7 @@ use bytes::{Bytes, BytesMut};
 use ringfort_types::limits::{DOOR_CONNECTIONS_MAX, TEXT_LINE_BYTES_MAX, TEXT_PIPELINE_MAX};
 use ringfort_types::{Call, Change, Code, Condition, Consistency, Failure, Part, Request};
 use tokio::io::AsyncWriteExt;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tokio_stream::StreamExt;
 
@@ -33,6 +34,10 @@ use crate::gate::{self, Gate, Pipeline};
 const OUT_BYTES_SOFT: usize = 256 * 1024;
 /// How long a client may take nothing of what is to be written.
 const WRITE_TIME: Duration = Duration::from_secs(30);
+
+/// How long a connection that ends is read from, for what its client had sent already.
+const LINGER: Duration = Duration::from_millis(200);
+const LINGER_BYTES_MAX: usize = 1024 * 1024;
 
 /// How long a client may be connected before it says anything.
 const SILENT_MAX: Duration = Duration::from_mins(10);
@@ -78,16 +83,19 @@ pub(super) async fn serve(gate: Gate, mut incoming: Incoming, settings: TextSett
     let memory = LineMemory::default();
     let mut stopping = gate.stopping();
     let advising = tokio::spawn(advise(gate.clone(), settings, tolerance.clone()));
+    let mut talks = JoinSet::new();
     loop {
         let arrived = tokio::select! {
             arrived = incoming.next() => arrived,
+            Some(_ended) = talks.join_next() => continue,
             _ = stopping.wait_for(|stopping| *stopping) => break,
         };
         let Some(Ok(connection)) = arrived else { continue };
         let talk = Talk::new(gate.clone(), settings, tolerance.clone());
-        tokio::spawn(talk.run(connection, memory.clone()));
+        talks.spawn(talk.run(connection, memory.clone()));
     }
     advising.abort();
+    while talks.join_next().await.is_some() {}
 }
 
 /// Says so if the cluster can't keep what the tolerance promises, whenever that changes.
@@ -132,6 +140,7 @@ impl Talk {
         // When the client last took something, or there was nothing to take.
         let mut taken = Instant::now();
         loop {
+            self.is_leaving |= *stopping.borrow();
             while self.has_room()
                 && let Some(line) = lines.ready()
             {
@@ -142,11 +151,14 @@ impl Talk {
                 (self.has_room(), self.calls.under_way(), !self.out.is_empty());
             if self.is_leaving && under_way == 0 && !must_write {
                 let _gone = writer.shutdown().await;
+                // What was sent and not read would have the system reset the connection, and the last answers with it.
+                let _longer = timeout_at(Instant::now() + LINGER, lines.pass_over(LINGER_BYTES_MAX)).await;
                 return;
             }
             if !must_write {
                 taken = Instant::now();
             }
+            let is_leaving = self.is_leaving;
             let Talk { calls, out, settings, .. } = &mut self;
             let may_answer = under_way > 0 && out.len() < OUT_BYTES_SOFT;
             let mut made = BytesMut::new();
@@ -172,7 +184,7 @@ impl Talk {
                     Err(End::Closed) => self.is_leaving = true,
                     Err(end) => self.refuse_line(&end),
                 },
-                _ = stopping.wait_for(|stopping| *stopping), if under_way == 0 && !must_write => return,
+                _ = stopping.wait_for(|stopping| *stopping), if !is_leaving => {}
             }
             self.out.unsplit(made);
         }
@@ -213,6 +225,11 @@ impl Talk {
             }
             Order::Stats => self.ask_state(Asked::Stats, timeout_ms),
             Order::Nodes => self.ask_state(Asked::Nodes, timeout_ms),
+            Order::Http => {
+                // A page in somebody's browser may have it sent here.
+                self.say_error(format!("this port speaks lines, not HTTP: {HELP}"));
+                self.is_leaving = true;
+            }
             Order::Help => self.calls.refuse(Asked::Said(HELP), said()),
             Order::Quit => {
                 self.calls.refuse(Asked::Said("Bye"), said());

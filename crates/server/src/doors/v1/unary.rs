@@ -93,7 +93,7 @@ impl Kv for Service {
         &self,
         call: tonic::Request<v1::ListRequest>,
     ) -> Result<Response<Self::ListStream>, Status> {
-        let within_ms = status::asked_ms(call.metadata());
+        let within_ms = status::stream_timeout_ms(call.metadata());
         let stream = list::stream(&self.gate, call.into_inner(), within_ms).map_err(status::from_failure)?;
         Ok(Response::new(stream))
     }
