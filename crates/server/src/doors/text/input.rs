@@ -355,7 +355,7 @@ mod tests {
             let mut lines = Lines::new(server, memory.clone());
             hostile.push(tokio::spawn(async move {
                 let sending =
-                    tokio::spawn(async move { while client.write_all(&[b'x'; 64 * 1024]).await.is_ok() {} });
+                    tokio::spawn(async move { while client.write_all(&[b'x'; 8 * 1024]).await.is_ok() {} });
                 let end = loop {
                     assert!(lines.ready().is_none());
                     if let Err(end) = lines.read().await {
