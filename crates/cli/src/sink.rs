@@ -162,7 +162,7 @@ mod tests {
         sink.flush(Duration::from_mins(1));
         let taken = String::from_utf8(slow.taken.lock().unwrap().clone()).unwrap();
         let lines: Vec<&str> = taken.lines().collect();
-        assert_eq!(lines[0], "line 0");
+        assert!(lines[..2].contains(&"line 0"), "{:?}", &lines[..2]);
         // The thread may have taken one out of the queue before it was full.
         let dropped =
             lines.iter().find_map(|line| line.strip_prefix('(')?.split(' ').next()?.parse::<usize>().ok());
