@@ -68,6 +68,12 @@ pub const LIST_PAGES_BYTES: usize = 2 * 1024 * 1024;
 pub const LISTS_BYTES: usize = 32 * 1024 * 1024;
 /// Bytes of rows that all lists of a node may hold which are larger than a page.
 pub const LARGE_ROWS_BYTES: usize = 32 * 1024 * 1024;
+/// An answer to a single call that is larger than this takes room in what the node has for such answers, in bytes.
+pub const LARGE_ANSWER_BYTES: usize = 64 * 1024;
+/// Bytes of large answers to single calls that a node holds until their clients have taken them.
+pub const LARGE_ANSWERS_BYTES: usize = 128 * 1024 * 1024;
+/// How long a client may take nothing of a large answer, in milliseconds.
+pub const ANSWER_IDLE_MS: u64 = 30_000;
 /// A frame of a list is sent once it has this many bytes.
 pub const LIST_FRAME_BYTES: usize = 64 * 1024;
 /// How long a list's reader may take nothing, in milliseconds.
@@ -140,5 +146,6 @@ const _: () = {
     assert!(SCAN_PAGE_BYTES < VALUE_BYTES_MAX);
     assert!(DOOR_CONNECTIONS_MAX < NODE_CONNECTIONS_MAX);
     assert!(TEXT_LINE_BYTES_MAX > KEY_BYTES_MAX + VALUE_BYTES_MAX + 16);
+    assert!(LARGE_ANSWERS_BYTES >= 4 * GET_MANY_BYTES_MAX);
     assert!(TEXT_LINES_BYTES >= 4 * TEXT_LINE_BYTES_MAX);
 };

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use http::{HeaderMap, Request, StatusCode};
 
-use crate::support::{eventually, free_ports, ringfort};
+use crate::support::{eventually, free_ports, ringfort, run};
 use crate::trio::Trio;
 
 /// What clients are told of.
@@ -279,6 +279,46 @@ async fn a_deadline_of_any_length_is_answered_with_an_outcome() {
             );
         }
     }
+}
+
+/// Clients that ask for much, and take nothing of it.
+#[tokio::test]
+async fn answers_that_nobody_takes_have_bounded_memory_and_cost_small_ones_nothing() {
+    let node = Node::start();
+    let rows = format!("big\t{}\nsmall\tvalue\n", "x".repeat(8_000_000));
+    let import = run(&mut ringfort(&["--addr", &node.address, "import", "-"]), rows.as_bytes());
+    assert!(import.status.success());
+    let before = node.resident();
+    let stream = tokio::net::TcpStream::connect(&node.address).await.expect("it listens");
+    let closed = h2::client::Builder::new().initial_window_size(0).handshake(stream).await;
+    let (mut sender, connection) = closed.expect("HTTP/2");
+    tokio::spawn(connection);
+    let mut answers = Vec::new();
+    for _ in 0..100 {
+        let request =
+            post(&node.address, "/kv.KeyValue/Get", "application/grpc").header("grpc-timeout", "5S");
+        sender = sender.ready().await.expect("open");
+        let (answer, mut sending) =
+            sender.send_request(request.body(()).expect("it is one"), false).expect("sent");
+        sending.send_data(Bytes::from_static(b"\0\0\0\0\x05\x0a\x03big"), true).expect("sent");
+        answers.push(answer);
+    }
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let more_mb = (node.resident() - before.min(node.resident())) / (1024 * 1024);
+    println!("100 answers of 8 MB that nobody takes: {more_mb} MB more");
+    assert!(more_mb < 300, "{more_mb} MB");
+    for _ in 0..20 {
+        let begun = Instant::now();
+        let get = run(&mut ringfort(&["--addr", &node.address, "get", "--raw", "small"]), b"");
+        assert!(get.status.success() && begun.elapsed() < Duration::from_secs(2));
+    }
+    // Those for which there was no room have been told so.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    drop((answers, sender));
+    eventually("a large answer has room again", || {
+        let get = run(&mut ringfort(&["--addr", &node.address, "get", "--raw", "big"]), b"");
+        get.stdout.len() == 8_000_000
+    });
 }
 
 /// Percent-decoded, as gRPC's specification has it.

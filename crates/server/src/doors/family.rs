@@ -10,6 +10,7 @@ use ringfort_types::{Change, Part};
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Response, Status};
 
+use super::held::response;
 use super::tolerance::Tolerance;
 use super::utf8::text;
 use super::{JOIN, not_there};
@@ -44,10 +45,10 @@ impl Service {
         let timeout_ms = timeout_ms(call.metadata());
         let id = call.into_inner().id;
         let key = id.to_string();
-        let row = self.gate.get(key.clone(), timeout_ms).await.map_err(from_failure)?;
+        let (row, room) = self.gate.get(key.clone(), timeout_ms).await.map_err(from_failure)?;
         let row = row.ok_or_else(|| not_there(&key))?;
         let text = text(key.as_bytes(), &row.value).map_err(from_failure)?;
-        Ok(Response::new(StoredMessage { id, text }))
+        Ok(response(StoredMessage { id, text }, room))
     }
 }
 

@@ -24,6 +24,7 @@ use tower_service::Service;
 
 use crate::doors::deadline::Deadlines;
 use crate::doors::health;
+use crate::doors::held::HeldAnswers;
 use crate::doors::listener::{DoorLimits, Greeting, Incoming};
 use crate::doors::refusals::Refusals;
 use crate::doors::strangers::Strangers;
@@ -144,7 +145,7 @@ pub(crate) async fn serve(mut services: Services, incoming: Incoming, gate: Gate
         greeted => Some(greeted),
     });
     let names = services.names.into_iter().map(|(name, _)| name).chain(services.hidden).collect();
-    let calls = Deadlines(Refusals::before(services.routes.routes().prepare(), names, &packages));
+    let calls = Deadlines(HeldAnswers(Refusals::before(services.routes.routes().prepare(), names, &packages)));
     let served = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)

@@ -13,6 +13,7 @@ use ringfort_types::{Change, ClusterState, Condition, Copies, NewValue, Part, Sh
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
+use super::held::response;
 use crate::gate::Gate;
 
 /// Both services.
@@ -65,9 +66,9 @@ impl Service {
 impl KeyValue for Service {
     async fn get(&self, call: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
         let timeout_ms = timeout_ms(call.metadata());
-        let row = self.gate.get(call.into_inner().key, timeout_ms).await.map_err(from_failure)?;
+        let (row, room) = self.gate.get(call.into_inner().key, timeout_ms).await.map_err(from_failure)?;
         let found = row.is_some();
-        Ok(Response::new(GetResponse { value: row.map(|row| row.value).unwrap_or_default(), found }))
+        Ok(response(GetResponse { value: row.map(|row| row.value).unwrap_or_default(), found }, room))
     }
 
     async fn set(&self, call: Request<SetRequest>) -> Result<Response<SetResponse>, Status> {

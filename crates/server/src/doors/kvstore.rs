@@ -11,6 +11,7 @@ use ringfort_proto::status::{from_failure, stream_timeout_ms, timeout_ms};
 use ringfort_types::{Change, Copies, Durability, Failure, Part, Receipt, Row};
 use tonic::{Request, Response, Status};
 
+use super::held::response;
 use super::not_there;
 use super::stream::{Messages, stream_rows};
 use super::utf8::{key_text, text};
@@ -67,10 +68,10 @@ impl KvStore for Service {
     async fn get(&self, call: Request<Key>) -> Result<Response<Value>, Status> {
         let timeout_ms = timeout_ms(call.metadata());
         let key = call.into_inner().key;
-        let row = self.gate.get(key.clone(), timeout_ms).await.map_err(from_failure)?;
+        let (row, room) = self.gate.get(key.clone(), timeout_ms).await.map_err(from_failure)?;
         let row = row.ok_or_else(|| not_there(&key))?;
         let value = text(key.as_bytes(), &row.value).map_err(from_failure)?;
-        Ok(Response::new(Value { value }))
+        Ok(response(Value { value }, room))
     }
 
     async fn list(&self, call: Request<()>) -> Result<Response<Self::ListStream>, Status> {

@@ -9,6 +9,7 @@ mod deadline;
 mod family;
 pub(crate) mod grpc;
 mod health;
+mod held;
 mod kv;
 mod kvstore;
 pub(crate) mod listener;

@@ -6,6 +6,7 @@ use ringfort_proto::status::{from_failure, refused, timeout_ms};
 use ringfort_types::{Change, Copies, Part};
 use tonic::{Code, Request, Response, Status};
 
+use super::held::response;
 use super::utf8::text;
 use super::{JOIN, not_there};
 use crate::gate::Gate;
@@ -21,10 +22,10 @@ impl Kv for Service {
     async fn get(&self, call: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
         let timeout_ms = timeout_ms(call.metadata());
         let key = call.into_inner().key;
-        let row = self.gate.get(key.clone(), timeout_ms).await.map_err(from_failure)?;
+        let (row, room) = self.gate.get(key.clone(), timeout_ms).await.map_err(from_failure)?;
         let row = row.ok_or_else(|| not_there(&key))?;
         let value = text(key.as_bytes(), &row.value).map_err(from_failure)?;
-        Ok(Response::new(GetResponse { value }))
+        Ok(response(GetResponse { value }, room))
     }
 
     async fn put(&self, call: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {

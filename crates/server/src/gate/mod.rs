@@ -10,9 +10,11 @@
 
 mod pipeline;
 mod retry;
+mod room;
 mod rows;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ringfort_node::Incoming;
@@ -23,6 +25,7 @@ use ringfort_types::{
 };
 
 pub(crate) use pipeline::{Order, Pipeline};
+pub(crate) use room::{LargeAnswers, Room};
 pub(crate) use rows::{Batch, Listing, Rows, TOUCH_AFTER};
 
 use crate::delivery::Delivery;
@@ -36,11 +39,19 @@ pub(crate) struct Answer {
     pub(crate) reply: Reply,
     /// The node to ask next time, if it wasn't this one.
     pub(crate) leader: Option<NodeId>,
+    /// To be kept until it is given away.
+    pub(crate) room: Room,
 }
 
 impl Answer {
     fn failed(failure: Failure) -> Answer {
-        Answer { reply: Reply::Failed(failure), leader: None }
+        Answer::from(Reply::Failed(failure))
+    }
+}
+
+impl From<Reply> for Answer {
+    fn from(reply: Reply) -> Answer {
+        Answer { reply, leader: None, room: Room::default() }
     }
 }
 
@@ -61,14 +72,23 @@ impl Gate {
     /// until its time is over: except those of `ringfort.v1`, whose clients have sessions of their own, and are told.
     pub(crate) async fn ask(&self, call: Call) -> Answer {
         let call = Call { door: self.door, ..call };
-        if self.stamps(&call) { retry::once(&self.shared, call).await } else { ask(&self.shared, call).await }
+        if self.stamps(&call) {
+            retry::once(&self.shared, call).await
+        } else {
+            ask_for(&self.shared, call).await
+        }
     }
 
-    /// Reads one key, linearizably.
-    pub(crate) async fn get(&self, key: impl Into<Bytes>, timeout_ms: u32) -> Result<Option<Row>, Failure> {
+    /// Reads one key, linearizably. The room is to be kept until the row is given away.
+    pub(crate) async fn get(
+        &self,
+        key: impl Into<Bytes>,
+        timeout_ms: u32,
+    ) -> Result<(Option<Row>, Room), Failure> {
         let request = Request::Get { key: key.into(), consistency: Consistency::Linearizable };
-        match self.ask(Call::from(request).within(timeout_ms)).await.reply {
-            Reply::Value { row, .. } => Ok(row),
+        let Answer { reply, room, .. } = self.ask(Call::from(request).within(timeout_ms)).await;
+        match reply {
+            Reply::Value { row, .. } => Ok((row, room)),
             other => Err(other.into_failure()),
         }
     }
@@ -148,6 +168,34 @@ impl Gate {
     }
 }
 
+/// Asks the node for an answer that may be large, as soon as there is room for it.
+async fn ask_for(shared: &Arc<Shared>, call: Call) -> Answer {
+    // Pages of lists have a budget of their own.
+    if call.request.is_write() || matches!(call.request, Request::Scan(_)) {
+        return ask(shared, call).await;
+    }
+    let deadline = Instant::now() + Duration::from_millis(call.timeout_ms.into());
+    let mut room = Room::default();
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let answer = ask(shared, call.clone().within((left.as_millis() as u32).max(1))).await;
+        let bytes = answer.reply.weight();
+        if let Some(enough) = shared.large_answers.enough(bytes, room) {
+            return Answer { room: enough, ..answer };
+        }
+        // Not to be held while it waits.
+        drop(answer);
+        let waiting = tokio::time::timeout_at(deadline.into(), shared.large_answers.wait(bytes));
+        room = match waiting.await {
+            Ok(room) => room,
+            Err(_) => {
+                let why = "this node's large answers wait for their clients to take them: try again later, or ask another node";
+                return Answer::failed(Failure::rejected(Code::ResourceExhausted, why));
+            }
+        };
+    }
+}
+
 /// Asks the node and waits for what comes of it; if that is a read, does it.
 async fn ask(shared: &Arc<Shared>, call: Call) -> Answer {
     let bytes = call.weight();
@@ -157,13 +205,13 @@ async fn ask(shared: &Arc<Shared>, call: Call) -> Answer {
         return Answer::failed(not_taken(shared));
     }
     match receiver.await {
-        Ok(Delivery::Reply { reply, leader }) => Answer { reply, leader },
+        Ok(Delivery::Reply { reply, leader }) => Answer { leader, ..reply.into() },
         Ok(Delivery::Read(read)) if Readers::is_long(&read.request) => {
             let shared = shared.clone();
             let reply = tokio::task::spawn_blocking(move || shared.readers.query(&read)).await;
-            Answer { reply: reply.unwrap_or_else(|_| Reply::Failed(stopped())), leader: None }
+            reply.unwrap_or_else(|_| Reply::Failed(stopped())).into()
         }
-        Ok(Delivery::Read(read)) => Answer { reply: shared.readers.query(&read), leader: None },
+        Ok(Delivery::Read(read)) => shared.readers.query(&read).into(),
         Err(_) => Answer::failed(stopped()),
     }
 }

@@ -199,7 +199,7 @@ impl<T: Send + 'static> Pipeline<T> {
                 Come::Read(read) => {
                     let reply = self.gate.shared.readers.query(&read);
                     self.leave(at);
-                    Answer { reply, leader: None }
+                    Answer::from(reply)
                 }
             };
             bytes += each(self.release(at), answer);
@@ -232,7 +232,7 @@ impl<T: Send + 'static> Pipeline<T> {
             }
             for (at, delivery) in collected.drain(..) {
                 match delivery {
-                    Delivery::Reply { reply, leader } => self.settle(at, Answer { reply, leader }),
+                    Delivery::Reply { reply, leader } => self.settle(at, Answer { leader, ..reply.into() }),
                     Delivery::Read(read) => self.come(at, Come::Read(read)),
                 }
             }

@@ -123,7 +123,7 @@ mod tests {
 
     fn line(asked: Asked, reply: Reply) -> String {
         let mut out = BytesMut::new();
-        asked.answer(Answer { reply, leader: None }, GetReply::Ok, &mut out);
+        asked.answer(Answer::from(reply), GetReply::Ok, &mut out);
         String::from_utf8(out.to_vec()).unwrap()
     }
 

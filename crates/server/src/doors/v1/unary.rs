@@ -9,6 +9,7 @@ use tonic::{Response, Status, Streaming};
 
 use super::list;
 use super::session::Session;
+use crate::doors::held::response;
 use crate::doors::stream::Messages;
 use crate::gate::{Answer, Gate};
 
@@ -32,8 +33,8 @@ impl Service {
         let timeout_ms = status::timeout_ms(call.metadata());
         let call =
             Call::try_from(call.into_inner()).map_err(|failure| status::from_failure(failure.into()))?;
-        let Answer { reply, leader } = self.gate.ask(call.within(timeout_ms)).await;
-        let mut response = Response::new(told(reply).map_err(status::from_failure)?);
+        let Answer { reply, leader, room } = self.gate.ask(call.within(timeout_ms)).await;
+        let mut response = response(told(reply).map_err(status::from_failure)?, room);
         if let Some(leader) = leader {
             status::insert_leader(response.metadata_mut(), leader);
         }

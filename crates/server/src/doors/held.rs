@@ -1,0 +1,192 @@
+//! Large answers on their way to gRPC clients, which may take their time, or nothing at all.
+//!
+//! A door puts the [`Room`] of its answer into the response ([`response`]). Here the response's body keeps it until the HTTP/2 library has
+//! taken all of it, which it is given in pieces of [`PIECE_BYTES`], so that the library itself never holds much more than a client
+//! takes. Of an answer that nobody takes anything of for [`ANSWER_IDLE_MS`] the bytes are dropped, and its stream is reset when the
+//! library next asks.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use http::{Request, Response};
+use http_body::{Body as _, Frame};
+use ringfort_types::limits::ANSWER_IDLE_MS;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+use tonic::Status;
+use tonic::body::Body;
+use tower_service::Service;
+
+use crate::gate::Room;
+
+/// What the HTTP/2 library is given at a time.
+const PIECE_BYTES: usize = 64 * 1024;
+const IDLE_MAX: Duration = Duration::from_millis(ANSWER_IDLE_MS);
+
+/// A door's answer, with what it holds.
+pub(super) fn response<M>(message: M, room: Room) -> tonic::Response<M> {
+    let mut response = tonic::Response::new(message);
+    if room.is_some() {
+        response.extensions_mut().insert(room);
+    }
+    response
+}
+
+/// Answers of `S`, held as long as they are in memory.
+#[derive(Clone)]
+pub(crate) struct HeldAnswers<S>(pub(crate) S);
+
+impl<S> Service<Request<Body>> for HeldAnswers<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>>,
+    S::Future: Unpin,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Held<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Held<S::Future> {
+        Held(self.0.call(request))
+    }
+}
+
+/// An answer that is to be held, if it is large.
+pub(crate) struct Held<F>(F);
+
+impl<F, E> Future for Held<F>
+where
+    F: Future<Output = Result<Response<Body>, E>> + Unpin,
+{
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut response = ready!(Pin::new(&mut self.0).poll(cx))?;
+        Poll::Ready(Ok(match response.extensions_mut().remove::<Room>() {
+            None => response,
+            Some(room) => response.map(|body| Body::new(HeldBody::new(body, room))),
+        }))
+    }
+}
+
+/// The body of a large answer.
+struct HeldBody {
+    state: Arc<Mutex<State>>,
+    watch: AbortHandle,
+}
+
+/// What is left of it; nothing once nobody has taken any for too long.
+struct State {
+    rest: Option<Rest>,
+    /// When some of it was taken last.
+    taken: Instant,
+}
+
+struct Rest {
+    body: Body,
+    /// Of the body's last frame.
+    piece: Bytes,
+    _room: Room,
+}
+
+impl HeldBody {
+    fn new(body: Body, room: Room) -> HeldBody {
+        let rest = Some(Rest { body, piece: Bytes::new(), _room: room });
+        let state = Arc::new(Mutex::new(State { rest, taken: Instant::now() }));
+        let watch = tokio::spawn(watch(state.clone())).abort_handle();
+        HeldBody { state, watch }
+    }
+}
+
+impl Drop for HeldBody {
+    fn drop(&mut self) {
+        self.watch.abort();
+    }
+}
+
+/// Drops what nobody takes: the library may never ask for it again.
+async fn watch(state: Arc<Mutex<State>>) {
+    loop {
+        let left = IDLE_MAX.saturating_sub(lock(&state).taken.elapsed());
+        if left.is_zero() {
+            lock(&state).rest = None;
+            return;
+        }
+        tokio::time::sleep(left).await;
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl http_body::Body for HeldBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let mut state = lock(&self.state);
+        state.taken = Instant::now();
+        let Some(rest) = &mut state.rest else {
+            return Poll::Ready(Some(Err(Status::cancelled(
+                "the client has taken nothing of the answer for 30 s",
+            ))));
+        };
+        if rest.piece.is_empty() {
+            match ready!(Pin::new(&mut rest.body).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => rest.piece = data,
+                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                },
+                other => return Poll::Ready(other),
+            }
+        }
+        // A copy, since the last piece that waits for the client would keep all of the answer in memory, and the room is gone then.
+        let piece = Bytes::copy_from_slice(&rest.piece[..rest.piece.len().min(PIECE_BYTES)]);
+        rest.piece.advance(piece.len());
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+    use crate::gate::LargeAnswers;
+
+    /// Of one frame.
+    fn body(bytes: Vec<u8>) -> Body {
+        Body::new(http_body_util::Full::new(Bytes::from(bytes)))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_comes_in_pieces_and_one_that_nobody_takes_is_dropped() {
+        let answers = LargeAnswers::default();
+        let large = 10 * PIECE_BYTES + 1;
+        let mut held = HeldBody::new(body(vec![7; large]), answers.wait(large).await);
+        let mut next = async || poll_fn(|cx| Pin::new(&mut held).poll_frame(cx)).await;
+        let mut bytes = 0;
+        while let Some(frame) = next().await {
+            let data = frame.unwrap().into_data().unwrap();
+            assert!(data.len() <= PIECE_BYTES);
+            bytes += data.len();
+            // A slow client is no idle one.
+            tokio::time::sleep(IDLE_MAX / 2).await;
+        }
+        assert_eq!(bytes, large);
+
+        let before = answers.left();
+        let mut held = HeldBody::new(body(vec![7; large]), answers.wait(large).await);
+        assert!(poll_fn(|cx| Pin::new(&mut held).poll_frame(cx)).await.unwrap().is_ok());
+        tokio::time::sleep(IDLE_MAX + Duration::from_secs(1)).await;
+        assert_eq!(answers.left(), before, "its room is given back although nobody asked again");
+        assert!(poll_fn(|cx| Pin::new(&mut held).poll_frame(cx)).await.unwrap().is_err());
+    }
+}

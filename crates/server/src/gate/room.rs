@@ -1,0 +1,84 @@
+//! Room for large answers: a client may ask for many at once and take none of them.
+//!
+//! An answer of more than [`LARGE_ANSWER_BYTES`] takes as much of [`LARGE_ANSWERS_BYTES`] as it has, and keeps it until its door
+//! has given it away. How large it is shows only when it is there: if there is no room it is dropped again, and asked for anew once
+//! there is.
+
+use std::sync::Arc;
+
+use ringfort_types::limits::{LARGE_ANSWER_BYTES, LARGE_ANSWERS_BYTES};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// What a node has for them.
+#[derive(Clone, Debug)]
+pub(crate) struct LargeAnswers(Arc<Semaphore>);
+
+/// What one of them has. Whoever gives the answer away keeps this until it is gone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Room(Option<Arc<OwnedSemaphorePermit>>);
+
+impl Default for LargeAnswers {
+    fn default() -> LargeAnswers {
+        LargeAnswers(Arc::new(Semaphore::new(LARGE_ANSWERS_BYTES)))
+    }
+}
+
+impl LargeAnswers {
+    /// For an answer of this size, which has some already: enough for it, if there is now. A small one needs none.
+    pub(super) fn enough(&self, bytes: usize, room: Room) -> Option<Room> {
+        if bytes <= LARGE_ANSWER_BYTES || bytes <= room.bytes() {
+            return Some(room);
+        }
+        // What it has is given back first, so that two which want more do not wait for each other.
+        drop(room);
+        self.0.clone().try_acquire_many_owned(bytes as u32).ok().map(Room::from)
+    }
+
+    /// The same, once there is.
+    pub(crate) async fn wait(&self, bytes: usize) -> Room {
+        let permit = self.0.clone().acquire_many_owned(bytes as u32).await;
+        permit.expect("the semaphore is never closed").into()
+    }
+}
+
+#[cfg(test)]
+impl LargeAnswers {
+    pub(crate) fn left(&self) -> usize {
+        self.0.available_permits()
+    }
+}
+
+impl Room {
+    fn bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, |permit| permit.num_permits())
+    }
+
+    /// Whether the answer is a large one.
+    pub(crate) fn is_some(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+impl From<OwnedSemaphorePermit> for Room {
+    fn from(permit: OwnedSemaphorePermit) -> Room {
+        Room(Some(Arc::new(permit)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_answers_take_turns_and_small_ones_need_none() {
+        let answers = LargeAnswers::default();
+        let large = LARGE_ANSWERS_BYTES / 2;
+        let first = answers.enough(large, Room::default()).expect("there is room");
+        let second = answers.enough(large, Room::default()).expect("there is room");
+        assert!(answers.enough(LARGE_ANSWER_BYTES + 1, Room::default()).is_none());
+        assert!(answers.enough(LARGE_ANSWER_BYTES, Room::default()).is_some_and(|room| !room.is_some()));
+        assert!(answers.enough(large, first).is_some(), "it has enough");
+        drop(second);
+        assert!(answers.enough(2 * large, Room::default()).is_some());
+    }
+}
