@@ -145,7 +145,8 @@ pub(crate) async fn serve(mut services: Services, incoming: Incoming, gate: Gate
         greeted => Some(greeted),
     });
     let names = services.names.into_iter().map(|(name, _)| name).chain(services.hidden).collect();
-    let calls = Deadlines(HeldAnswers(Refusals::before(services.routes.routes().prepare(), names, &packages)));
+    let calls =
+        Deadlines(HeldAnswers(Refusals::before(services.routes.routes().prepare(), names, &packages)));
     let served = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use http::{Request, Response};
-use http_body::{Body as _, Frame};
+use http_body::Frame;
 use ringfort_types::limits::ANSWER_IDLE_MS;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -158,6 +158,8 @@ impl http_body::Body for HeldBody {
 mod tests {
     use std::future::poll_fn;
 
+    use http_body::Body as _;
+
     use super::*;
     use crate::gate::LargeAnswers;
 
@@ -170,6 +172,7 @@ mod tests {
     async fn an_answer_comes_in_pieces_and_one_that_nobody_takes_is_dropped() {
         let answers = LargeAnswers::default();
         let large = 10 * PIECE_BYTES + 1;
+        let before = answers.left();
         let mut held = HeldBody::new(body(vec![7; large]), answers.wait(large).await);
         let mut next = async || poll_fn(|cx| Pin::new(&mut held).poll_frame(cx)).await;
         let mut bytes = 0;
@@ -181,8 +184,10 @@ mod tests {
             tokio::time::sleep(IDLE_MAX / 2).await;
         }
         assert_eq!(bytes, large);
+        drop(held);
+        tokio::task::yield_now().await;
+        assert_eq!(answers.left(), before);
 
-        let before = answers.left();
         let mut held = HeldBody::new(body(vec![7; large]), answers.wait(large).await);
         assert!(poll_fn(|cx| Pin::new(&mut held).poll_frame(cx)).await.unwrap().is_ok());
         tokio::time::sleep(IDLE_MAX + Duration::from_secs(1)).await;

@@ -186,13 +186,11 @@ async fn ask_for(shared: &Arc<Shared>, call: Call) -> Answer {
         // Not to be held while it waits.
         drop(answer);
         let waiting = tokio::time::timeout_at(deadline.into(), shared.large_answers.wait(bytes));
-        room = match waiting.await {
-            Ok(room) => room,
-            Err(_) => {
-                let why = "this node's large answers wait for their clients to take them: try again later, or ask another node";
-                return Answer::failed(Failure::rejected(Code::ResourceExhausted, why));
-            }
+        let Ok(waited) = waiting.await else {
+            let why = "this node's large answers wait for their clients to take them: try again later, or ask another node";
+            return Answer::failed(Failure::rejected(Code::ResourceExhausted, why));
         };
+        room = waited;
     }
 }
 

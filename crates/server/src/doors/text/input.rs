@@ -6,8 +6,7 @@
 //! of those that wait: it can be read to its end, and what it held comes back, so lines never wait for each other in a circle.
 //!
 //! Who holds some has [`LINE_TIME`] for the whole line, and [`CROWDED_TIME`] while others wait, not counting the time that it
-//! waited itself; that is [`LINE_TIME`] at most, too, since who waits may hold what others wait for. So lines that never end cost
-//! others a wait at most.
+//! waited itself. So lines that never end cost others a wait at most.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,7 +16,7 @@ use bytes::{Bytes, BytesMut};
 use ringfort_types::limits::{TEXT_LINE_BYTES_MAX, TEXT_LINES_BYTES};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
 /// Bytes of an unfinished line that every connection may hold.
 const LINE_BYTES_FREE: usize = 16 * 1024;
@@ -118,9 +117,6 @@ pub(super) struct Lines<R> {
     time: Duration,
     /// Since when it has had more.
     since: Option<Instant>,
-    /// For how long that line has waited for memory, and since when it waits again.
-    waited: Duration,
-    waits_since: Option<Instant>,
 }
 
 impl<R: AsyncRead + Unpin> Lines<R> {
@@ -134,8 +130,6 @@ impl<R: AsyncRead + Unpin> Lines<R> {
             whole: None,
             time: Duration::ZERO,
             since: None,
-            waited: Duration::ZERO,
-            waits_since: None,
         }
     }
 
@@ -152,7 +146,6 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         self.looked_at = 0;
         (self.steps, self.whole) = (None, None);
         (self.time, self.since) = (Duration::ZERO, None);
-        (self.waited, self.waits_since) = (Duration::ZERO, None);
         if self.buffer.is_empty() {
             // A large buffer is not kept for the next, small line.
             self.buffer = BytesMut::new();
@@ -167,12 +160,7 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         }
         if self.room() == 0 {
             self.time += self.since.take().map_or(Duration::ZERO, |since| since.elapsed());
-            let since = *self.waits_since.get_or_insert_with(Instant::now);
-            let until = since + LINE_TIME.saturating_sub(self.waited);
-            let taken = timeout_at(until, self.memory.take()).await.map_err(|_| End::TooSlow)?;
-            self.waited += since.elapsed();
-            self.waits_since = None;
-            match taken {
+            match self.memory.take().await {
                 Taken::Whole(permit) => self.whole = Some(permit),
                 Taken::Steps(more) => match &mut self.steps {
                     Some(steps) => steps.merge(more),
@@ -343,35 +331,5 @@ mod tests {
         for stalled in stalled {
             assert_eq!(stalled.await.unwrap(), End::TooSlow);
         }
-    }
-
-    /// Lines that hold some memory, want more, and would never end.
-    #[tokio::test(start_paused = true)]
-    async fn who_waits_for_memory_that_others_wait_for_does_so_for_a_limited_time() {
-        let memory = LineMemory::default();
-        let mut hostile = Vec::new();
-        for _ in 0..400 {
-            let (mut client, server) = tokio::io::duplex(64 * 1024);
-            let mut lines = Lines::new(server, memory.clone());
-            hostile.push(tokio::spawn(async move {
-                let sending =
-                    tokio::spawn(async move { while client.write_all(&[b'x'; 8 * 1024]).await.is_ok() {} });
-                let end = loop {
-                    assert!(lines.ready().is_none());
-                    if let Err(end) = lines.read().await {
-                        break end;
-                    }
-                };
-                sending.abort();
-                end
-            }));
-        }
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        let begun = Instant::now();
-        for hostile in hostile {
-            assert_ne!(hostile.await.unwrap(), End::Closed);
-        }
-        assert!(begun.elapsed() <= LINE_TIME + LOOK, "{:?}", begun.elapsed());
-        assert_eq!(memory.left(), LineMemory::default().left());
     }
 }
