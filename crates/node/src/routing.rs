@@ -32,7 +32,9 @@ impl Node {
     }
 
     fn take_in(&mut self, token: Token, call: Call) {
-        let refused = self.refusal_by_stop().filter(|_| token.origin == self.id);
+        // How the cluster is it tells to the end.
+        let may_refuse = token.origin == self.id && call.request != Request::ClusterState;
+        let refused = self.refusal_by_stop().filter(|_| may_refuse);
         if let Err(failure) = refused.map_or_else(|| self.admit(&call), Err) {
             self.out.reply.push(Answered { token, reply: Reply::Failed(failure), leader: None });
             return;
