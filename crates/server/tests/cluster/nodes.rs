@@ -1,13 +1,14 @@
 //! Nodes in this process, on free loopback ports and in temporary directories.
 
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ringfort_proto::v1;
 use ringfort_proto::v1::cluster_client::ClusterClient;
 use ringfort_proto::v1::kv_client::KvClient;
 use ringfort_server::{Config, Running, start};
+use ringfort_storage::{Disk, FileDisk};
 use tempfile::TempDir;
 use tonic::transport::Channel;
 
@@ -16,6 +17,24 @@ pub(crate) struct Nodes {
     pub(crate) configs: Vec<Config>,
     pub(crate) running: Vec<Option<Running>>,
     _dir: TempDir,
+}
+
+impl Drop for Nodes {
+    /// The directory goes with them, so they have to let go of it first.
+    fn drop(&mut self) {
+        self.running.clear();
+        let until = Instant::now() + Duration::from_secs(5);
+        for config in &self.configs {
+            while !is_free(&config.data_dir) && Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+}
+
+/// Whether no node has this directory open.
+fn is_free(directory: &Path) -> bool {
+    FileDisk::open(directory).is_ok_and(|disk| matches!(disk.lock("lock"), Ok(Ok(_))))
 }
 
 impl Nodes {
