@@ -11,7 +11,7 @@ launchers=$examples/$system
 READY_S_MAX=60
 work=$(mktemp -d)
 cd "$work"
-declare -A pids=()
+declare -A pids=() commands=()
 
 finish() {
     local code=$? name
@@ -48,9 +48,20 @@ wrong() {
 start() {
     local name=$1
     shift
+    commands[$name]=$(printf '%q ' "$@")
     : >"$work/$name.out"
     "$@" >"$work/$name.out" 2>"$work/$name.err" </dev/null &
     pids[$name]=$!
+}
+
+# Starts again what has ended because the system had just given its port to some connection: these ports are of its range.
+revive() {
+    local name
+    for name in "${!pids[@]}"; do
+        if ! kill -0 "${pids[$name]}" 2>/dev/null && grep -q ' is in use: ' "$work/$name.err"; then
+            eval "start $name ${commands[$name]}"
+        fi
+    done
 }
 
 # Waits until each of these nodes serves.
@@ -59,6 +70,7 @@ serving() {
     for name in "$@"; do
         for ((tries = READY_S_MAX * 10; tries > 0; tries--)); do
             ! grep -q ' serves on ' "$work/$name.out" || break
+            revive
             kill -0 "${pids[$name]}" 2>/dev/null || wrong "$name has ended"
             sleep 0.1
         done
