@@ -49,7 +49,6 @@ impl Node {
         call.validate()?;
         match &self.layout {
             Some(layout) => admission::fits(call, layout)?,
-            None if call.request == Request::ClusterState => {}
             None => return Err(admission::not_born(&self.birth.missing())),
         }
         admission::has_room(call, self.pending, self.pending_bytes)

@@ -6,17 +6,20 @@
 //! its stream takes them all at once. A token of another node goes into that node's outbox.
 //!
 //! Invariants: whoever is gone gets nothing and holds nothing up; a session that does not take its answers is
-//! cut off at [`ANSWER_BYTES_MAX`].
+//! cut off at [`ANSWER_BYTES_MAX`]. Values that another node read, and that a session does not take, take room of what the node has for large
+//! answers, beyond the first few; whoever finds none there is told so instead.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::task::Waker;
 
-use ringfort_types::{Answer, NodeId, Token};
+use ringfort_types::limits::LARGE_ANSWER_BYTES;
+use ringfort_types::{Answer, NodeId, Reply, Token};
 use tokio::sync::oneshot;
 
 use crate::delivery::Delivery;
+use crate::gate::{LargeAnswers, Room, no_room};
 use crate::outbox::{Item, Outbox};
 
 /// Most bytes of answers that wait for one session to take them.
@@ -33,6 +36,8 @@ pub(crate) struct Answers {
     sessions: RwLock<BTreeMap<u32, Arc<Sink>>>,
     calls: Mutex<HashMap<u32, oneshot::Sender<Delivery>>>,
     outboxes: Vec<Option<Arc<Outbox>>>,
+    /// The memory of large answers.
+    pub(crate) large: LargeAnswers,
 }
 
 impl Answers {
@@ -45,6 +50,7 @@ impl Answers {
             sessions: RwLock::default(),
             calls: Mutex::default(),
             outboxes,
+            large: LargeAnswers::default(),
         }
     }
 
@@ -112,6 +118,7 @@ impl Answers {
                 current = sessions.get(&connection).map(|sink| (connection, sink.lock()));
             }
             if let Some((_, collected)) = &mut current {
+                let delivery = self.admit(delivery, collected.bytes);
                 collected.bytes += delivery.weight();
                 collected.ready.push((slot, delivery));
                 wakers.extend(collected.waker.take());
@@ -126,6 +133,23 @@ impl Answers {
             }
         }
         wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// What a session gets that holds so many bytes already: this, with room for it if it needs some.
+    fn admit(&self, delivery: Delivery, held: usize) -> Delivery {
+        let Delivery::Reply { reply: reply @ (Reply::Value { .. } | Reply::Values { .. }), leader, .. } =
+            delivery
+        else {
+            return delivery;
+        };
+        let bytes = reply.weight();
+        if held + bytes <= LARGE_ANSWER_BYTES {
+            return Delivery::Reply { reply, leader, room: Room::default() };
+        }
+        match self.large.try_take(bytes) {
+            Some(room) => Delivery::Reply { reply, leader, room },
+            None => Delivery::reply(Reply::Failed(no_room())),
+        }
     }
 
     /// Nobody will be answered any more: calls fail, sessions end once they have taken what is there.
@@ -205,7 +229,8 @@ impl Sink {
 
 #[cfg(test)]
 mod tests {
-    use ringfort_types::{Index, Receipt, Reply};
+    use ringfort_types::limits::LARGE_ANSWERS_BYTES;
+    use ringfort_types::{Index, Receipt, Revision, Row};
 
     use super::*;
 
@@ -261,12 +286,30 @@ mod tests {
     fn a_session_that_takes_nothing_is_cut_off() {
         let answers = Answers::new(NodeId(1), Vec::new());
         let (number, sink) = answers.open_session();
-        let row = ringfort_types::Row {
-            value: bytes::Bytes::from(vec![0; ANSWER_BYTES_MAX]),
-            revision: ringfort_types::Revision(1),
-        };
-        let reply = Reply::Value { row: Some(row), at: Index(1), revision: ringfort_types::Revision(1) };
-        answers.deliver([(answers.session_token(number, 0), Delivery::reply(reply))]);
+        let row = Row { value: vec![0; ANSWER_BYTES_MAX / 2].into(), revision: Revision(1) };
+        let reply = Reply::Value { row: Some(row), at: Index(1), revision: Revision(1) };
+        let token = answers.session_token(number, 0);
+        answers.deliver([(token, Delivery::reply(reply.clone())), (token, Delivery::reply(reply))]);
         assert_eq!(sink.take(&mut Vec::new(), Waker::noop()), Err(Over::TooSlow));
+    }
+
+    #[test]
+    fn values_that_nobody_takes_share_what_the_node_has_for_them() {
+        let answers = Answers::new(NodeId(1), Vec::new());
+        let sessions: Vec<_> = (0..4).map(|_| answers.open_session()).collect();
+        let half = LARGE_ANSWERS_BYTES / 2 - 1024;
+        for (number, _) in &sessions {
+            let row = Row { value: vec![0; half].into(), revision: Revision(1) };
+            let reply = Reply::Value { row: Some(row), at: Index(1), revision: Revision(1) };
+            answers.deliver([(answers.session_token(*number, 0), Delivery::reply(reply))]);
+        }
+        let told = |sink: &Sink| {
+            let mut ready = Vec::new();
+            sink.take(&mut ready, Waker::noop()).unwrap();
+            matches!(ready[0].1, Delivery::Reply { reply: Reply::Value { .. }, .. })
+        };
+        let got: Vec<bool> = sessions.iter().map(|(_, sink)| told(sink)).collect();
+        assert_eq!(got, [true, true, false, false]);
+        assert_eq!(answers.large.left(), LARGE_ANSWERS_BYTES, "what is taken gives its room back");
     }
 }

@@ -40,6 +40,7 @@ use crate::disk_watch::DiskLook;
 use crate::error::die;
 use crate::fetch::Fetch;
 use crate::flush::Flusher;
+use crate::gate::Room;
 use crate::gate::stopping;
 use crate::links::Links;
 use crate::log::Batch;
@@ -205,11 +206,9 @@ impl Core {
                     self.helpers.snapshots.drop_table(shard, generation);
                 }
                 Effect::Read(jobs) => self.read(jobs),
-                Effect::Reply(answered) => self.shared.answers.deliver(
-                    answered
-                        .into_iter()
-                        .map(|a| (a.token, Delivery::Reply { reply: a.reply, leader: a.leader })),
-                ),
+                Effect::Reply(answered) => self.shared.answers.deliver(answered.into_iter().map(|a| {
+                    (a.token, Delivery::Reply { reply: a.reply, leader: a.leader, room: Room::default() })
+                })),
                 Effect::Fetch { shard, from, to, bytes_max } => {
                     self.helpers.fetches.push(Fetch { shard, from, to, bytes_max });
                 }

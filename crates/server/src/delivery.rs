@@ -6,6 +6,8 @@
 use ringfort_node::ReadJob;
 use ringfort_types::{Index, NodeId, Reply, Request, ShardId, Token};
 
+use crate::gate::Room;
+
 /// What became of a request.
 #[derive(Debug)]
 pub(crate) enum Delivery {
@@ -15,6 +17,8 @@ pub(crate) enum Delivery {
         reply: Reply,
         /// The node to ask next time, if it wasn't this one.
         leader: Option<NodeId>,
+        /// What it takes of the room for large answers, if it has taken some already.
+        room: Room,
     },
     /// It can be read now, by whoever asked.
     Read(ReadAt),
@@ -30,7 +34,7 @@ pub(crate) struct ReadAt {
 
 impl Delivery {
     pub(crate) fn reply(reply: Reply) -> Delivery {
-        Delivery::Reply { reply, leader: None }
+        Delivery::Reply { reply, leader: None, room: Room::default() }
     }
 
     pub(crate) fn weight(&self) -> usize {

@@ -13,7 +13,6 @@ use crate::StartError;
 use crate::answers::Answers;
 use crate::budget::Budget;
 use crate::disk_watch::DiskWatch;
-use crate::gate::LargeAnswers;
 use crate::queue::Inbox;
 use crate::readers::Readers;
 
@@ -72,8 +71,6 @@ pub(crate) struct Shared {
     pub(crate) header: Header,
     /// The memory of all lists.
     pub(crate) lists: Arc<Budget>,
-    /// The memory of large answers to single calls.
-    pub(crate) large_answers: LargeAnswers,
     /// Sessions of this node, for writes of clients that have none.
     pub(crate) sessions: Sessions,
     /// How many shards hold keys; they count from 1.
@@ -135,7 +132,6 @@ impl Shared {
             readers: Readers::new(shards),
             header,
             lists: Arc::default(),
-            large_answers: LargeAnswers::default(),
             sessions: Sessions::default(),
             shards,
             layout: RwLock::default(),

@@ -170,10 +170,16 @@ impl World {
 
     /// Somebody looks at who leads.
     pub(crate) fn look(&mut self) {
-        for host in 0..self.hosts.len() {
+        // Before birth there is nothing to show.
+        for host in (0..self.hosts.len()).filter(|host| self.is_born(*host)).collect::<Vec<_>>() {
             self.ask(Asker::Onlooker, host, Request::ClusterState, 1_000);
         }
         self.schedule(200_000, Next::Look);
+    }
+
+    /// Whether a node is up, and knows its cluster's layout.
+    pub(crate) fn is_born(&self, host: usize) -> bool {
+        self.hosts[host].process.as_ref().is_some_and(|process| process.node.layout().is_some())
     }
 
     /// Sends a request to a node.

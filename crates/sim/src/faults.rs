@@ -180,7 +180,7 @@ impl World {
 
     /// It is started with an empty directory, as when its volume was not mounted.
     fn mount_wrong_disk(&mut self, host: usize, for_us: u64) {
-        let born = self.hosts[host].process.as_ref().is_some_and(|process| process.node.layout().is_some());
+        let born = self.is_born(host);
         // Were all directories empty, they would be a new cluster.
         let others_know =
             (0..self.hosts.len()).any(|other| other != host && self.hosts[other].shelf.is_none());

@@ -74,6 +74,10 @@ pub const LARGE_ANSWER_BYTES: usize = 64 * 1024;
 pub const LARGE_ANSWERS_BYTES: usize = 128 * 1024 * 1024;
 /// How long a client may take nothing of a large answer, in milliseconds.
 pub const ANSWER_IDLE_MS: u64 = 30_000;
+/// A gRPC message that is larger than this takes room while it comes in, in bytes.
+pub const LARGE_MESSAGE_BYTES: usize = 64 * 1024;
+/// Bytes of large gRPC messages that a node has begun to receive and that are not whole.
+pub const ARRIVING_BYTES: usize = 128 * 1024 * 1024;
 /// A frame of a list is sent once it has this many bytes.
 pub const LIST_FRAME_BYTES: usize = 64 * 1024;
 /// How long a list's reader may take nothing, in milliseconds.
@@ -147,5 +151,6 @@ const _: () = {
     assert!(DOOR_CONNECTIONS_MAX < NODE_CONNECTIONS_MAX);
     assert!(TEXT_LINE_BYTES_MAX > KEY_BYTES_MAX + VALUE_BYTES_MAX + 16);
     assert!(LARGE_ANSWERS_BYTES >= 4 * GET_MANY_BYTES_MAX);
+    assert!(ARRIVING_BYTES >= 4 * GRPC_MESSAGE_BYTES_MAX);
     assert!(TEXT_LINES_BYTES >= 4 * TEXT_LINE_BYTES_MAX);
 };

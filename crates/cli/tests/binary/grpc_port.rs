@@ -1,76 +1,19 @@
 //! What the gRPC port answers to those who are no gRPC clients, or ask for what there is not.
 
-use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::client::SendRequest;
 use http::{HeaderMap, Request, StatusCode};
 
-use crate::support::{eventually, free_ports, ringfort, run};
+use crate::node::{Node, SOON};
+use crate::support::eventually;
 use crate::trio::Trio;
 
 /// What clients are told of.
 const PACKAGES: &str = "ringfort.v1, family, proto, kvstore.v1, kv, grpc.health.v1, grpc.reflection.v1";
-/// Whatever is to happen at once has so long.
-const SOON: Duration = Duration::from_secs(5);
-
-/// One node that serves.
-struct Node {
-    address: String,
-    directory: tempfile::TempDir,
-    child: Child,
-}
-
-impl Node {
-    fn start() -> Node {
-        let directory = tempfile::tempdir().expect("a directory");
-        let address = format!("127.0.0.1:{}", free_ports(1));
-        let log = File::create(directory.path().join("log")).expect("a log");
-        let errors = log.try_clone().expect("a log");
-        let mut command = ringfort(&["start", "--addr", &address, "--shards", "2", "--data-dir"]);
-        command.arg(directory.path().join("data")).stdin(Stdio::null()).stdout(log).stderr(errors);
-        let node = Node { address, child: command.spawn().expect("starts"), directory };
-        eventually("it serves", || node.said().contains("serves on"));
-        node
-    }
-
-    fn said(&self) -> String {
-        std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
-    }
-
-    fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(&self.address).expect("it listens");
-        stream.set_read_timeout(Some(SOON)).expect("a time-out");
-        stream
-    }
-
-    /// All that it says to this before it closes, in good order.
-    fn told(&self, said: &[u8]) -> String {
-        let mut stream = self.connect();
-        stream.write_all(said).expect("sent");
-        let mut told = Vec::new();
-        stream.read_to_end(&mut told).expect("closed, and not reset");
-        String::from_utf8(told).expect("text")
-    }
-
-    /// Its memory, in bytes.
-    fn resident(&self) -> u64 {
-        let path = format!("/proc/{}/statm", self.child.id());
-        let statm = std::fs::read_to_string(path).expect("it runs");
-        statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("a number") * 4096
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        self.child.kill().expect("it runs");
-        self.child.wait().expect("it ends");
-    }
-}
 
 #[test]
 fn http_1_is_told_in_one_line_what_is_spoken_here() {
@@ -143,7 +86,7 @@ impl Told {
     }
 }
 
-async fn connect(address: &str) -> SendRequest<Bytes> {
+pub(crate) async fn connect(address: &str) -> SendRequest<Bytes> {
     let stream = tokio::net::TcpStream::connect(address).await.expect("it listens");
     let (sender, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
     tokio::spawn(connection);
@@ -170,7 +113,7 @@ async fn ask(sender: &mut SendRequest<Bytes>, request: http::request::Builder, b
     Told { status: head.status, headers: head.headers, body, trailers }
 }
 
-fn post(address: &str, path: &str, content_type: &str) -> http::request::Builder {
+pub(crate) fn post(address: &str, path: &str, content_type: &str) -> http::request::Builder {
     let request = Request::post(format!("http://{address}{path}"));
     if content_type.is_empty() { request } else { request.header("content-type", content_type) }
 }
@@ -226,7 +169,7 @@ async fn what_there_is_not_is_answered_with_what_there_is() {
         ),
         (
             "/ringfort.v1.KV/",
-            "ringfort.v1.KV has no method  on this node: it may run another version".to_owned(),
+            "the path names no method of ringfort.v1.KV: it is /ringfort.v1.KV/METHOD".to_owned(),
         ),
         (
             "/metrics",
@@ -250,6 +193,27 @@ async fn what_there_is_not_is_answered_with_what_there_is() {
         assert_eq!(decoded(raw), message);
         assert_eq!(told.header("ringfort-outcome"), "rejected");
     }
+}
+
+#[tokio::test]
+async fn what_the_transport_refuses_has_an_outcome_too() {
+    let node = Node::start();
+    let mut sender = connect(&node.address).await;
+    let too_large = [&[0][..], &(17_u32 << 20).to_be_bytes()].concat();
+    for (what, message, status) in [
+        ("no message", &b""[..], "13"),
+        ("no protobuf", b"\0\0\0\0\x01\xff", "13"),
+        ("compressed", b"\x01\0\0\0\0", "13"),
+        ("too large", &too_large, "11"),
+    ] {
+        for path in ["/kv.KeyValue/Set", "/ringfort.v1.KV/Put", "/proto.KV/Get"] {
+            let told = ask(&mut sender, post(&node.address, path, "application/grpc"), message).await;
+            assert_eq!(told.header("grpc-status"), status, "{what}: {told:?}");
+            assert_eq!(told.header("ringfort-outcome"), "rejected", "{what}: {told:?}");
+        }
+    }
+    let told = ask(&mut sender, post(&node.address, GOOD, "application/grpc"), EMPTY).await;
+    assert!(!told.headers.contains_key("ringfort-outcome"), "{told:?}");
 }
 
 #[tokio::test]
@@ -279,46 +243,6 @@ async fn a_deadline_of_any_length_is_answered_with_an_outcome() {
             );
         }
     }
-}
-
-/// Clients that ask for much, and take nothing of it.
-#[tokio::test]
-async fn answers_that_nobody_takes_have_bounded_memory_and_cost_small_ones_nothing() {
-    let node = Node::start();
-    let rows = format!("big\t{}\nsmall\tvalue\n", "x".repeat(8_000_000));
-    let import = run(&mut ringfort(&["--addr", &node.address, "import", "-"]), rows.as_bytes());
-    assert!(import.status.success());
-    let before = node.resident();
-    let stream = tokio::net::TcpStream::connect(&node.address).await.expect("it listens");
-    let closed = h2::client::Builder::new().initial_window_size(0).handshake(stream).await;
-    let (mut sender, connection) = closed.expect("HTTP/2");
-    tokio::spawn(connection);
-    let mut answers = Vec::new();
-    for _ in 0..100 {
-        let request =
-            post(&node.address, "/kv.KeyValue/Get", "application/grpc").header("grpc-timeout", "5S");
-        sender = sender.ready().await.expect("open");
-        let (answer, mut sending) =
-            sender.send_request(request.body(()).expect("it is one"), false).expect("sent");
-        sending.send_data(Bytes::from_static(b"\0\0\0\0\x05\x0a\x03big"), true).expect("sent");
-        answers.push(answer);
-    }
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    let more_mb = (node.resident() - before.min(node.resident())) / (1024 * 1024);
-    println!("100 answers of 8 MB that nobody takes: {more_mb} MB more");
-    assert!(more_mb < 300, "{more_mb} MB");
-    for _ in 0..20 {
-        let begun = Instant::now();
-        let get = run(&mut ringfort(&["--addr", &node.address, "get", "--raw", "small"]), b"");
-        assert!(get.status.success() && begun.elapsed() < Duration::from_secs(2));
-    }
-    // Those for which there was no room have been told so.
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    drop((answers, sender));
-    eventually("a large answer has room again", || {
-        let get = run(&mut ringfort(&["--addr", &node.address, "get", "--raw", "big"]), b"");
-        get.stdout.len() == 8_000_000
-    });
 }
 
 /// Percent-decoded, as gRPC's specification has it.

@@ -8,7 +8,7 @@ use ringfort_proto::health::health_client::HealthClient;
 use ringfort_proto::health::{HealthCheckRequest, HealthListRequest};
 use tonic::transport::Endpoint;
 
-use crate::support::{eventually, free_ports, objects, refusal, ringfort, run, stdout};
+use crate::support::{ask_to_stop, eventually, free_ports, objects, refusal, ringfort, run, stdout};
 use crate::trio::Trio;
 
 /// A node by `start`, ended when it is dropped.
@@ -97,12 +97,7 @@ fn who_watches_is_told_before_a_node_stops_and_of_names_that_there_are_not() {
         let mut watch = health.watch(asked("ringfort.v1.KV")).await.expect("a stream").into_inner();
         let mut next = async || watch.message().await.expect("a good end").map(|said| said.status());
         assert_eq!(next().await, Some(ServingStatus::Serving));
-        let node = trio.nodes[0].as_ref().expect("runs").id();
-        rustix::process::kill_process(
-            rustix::process::Pid::from_raw(node as i32).expect("a process"),
-            rustix::process::Signal::TERM,
-        )
-        .expect("it runs");
+        ask_to_stop(trio.nodes[0].as_ref().expect("runs"));
         assert_eq!(next().await, Some(ServingStatus::NotServing));
         assert_eq!(next().await, None);
         let mut node = trio.nodes[0].take().expect("runs");

@@ -3,9 +3,7 @@
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
-
-use crate::support::{eventually, free_ports, preloadable, refusal, ringfort, run};
+use crate::support::{ask_to_stop, eventually, free_ports, preloadable, refusal, ringfort, run};
 
 #[test]
 fn a_clock_that_was_never_set_is_refused_at_the_start() {
@@ -49,8 +47,7 @@ fn serves_and_stops(mut node: Child, address: &str) {
     for number in 0..100 {
         assert!(put(&number.to_string()), "write {number}");
     }
-    let process = Pid::from_raw(node.id() as i32).expect("a process");
-    kill_process(process, Signal::TERM).expect("it runs");
+    ask_to_stop(&node);
     let until = Instant::now() + Duration::from_secs(10);
     let status = loop {
         match node.try_wait().expect("a child") {

@@ -12,6 +12,8 @@ mod health;
 mod json;
 mod lists;
 mod machine;
+mod memory;
+mod node;
 mod reads;
 mod rolling;
 mod settings;

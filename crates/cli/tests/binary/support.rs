@@ -7,6 +7,8 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 /// The binary under test, in an environment without settings of its own.
 pub(crate) fn ringfort(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringfort"));
@@ -55,6 +57,11 @@ pub(crate) fn refusal(output: &Output) -> (Option<i32>, String) {
     let line = line.strip_suffix('\n').unwrap_or_else(|| panic!("no end: {text:?}"));
     assert!(!line.contains('\n'), "more than one line: {text:?}");
     (output.status.code(), line.to_owned())
+}
+
+/// SIGTERM: asks it to stop.
+pub(crate) fn ask_to_stop(child: &Child) {
+    kill_process(Pid::from_child(child), Signal::TERM).expect("it runs");
 }
 
 /// Compiles `NAME.c` beside this file into a library for `LD_PRELOAD`.

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::{eventually, free_ports};
+use ringfort_proto::family::family_service_client::FamilyServiceClient;
+use ringfort_proto::family::{StoreResult, StoredMessage};
+
+use crate::support::{eventually, free_ports, refusal, ringfort, run};
 use crate::trio::Trio;
 
 /// One connection.
@@ -237,6 +240,8 @@ fn a_message_is_ok_once_as_many_have_it_as_the_file_says() {
         client.ask("SET 3 too many").starts_with("ERROR rejected: TOLERANCE=3 wants 4 copies")
     });
     assert!(client.ask("SET 4 too many").starts_with("ERROR rejected: TOLERANCE=3 wants 4 copies"));
+    let told = family_store(&trio.address(0));
+    assert!(!told.success && told.error.starts_with("TOLERANCE=3 wants 4 copies"), "{told:?}");
     assert_eq!(client.ask("GET 4"), "NOT_FOUND", "nothing was written");
     std::fs::write(&file, "TOLERANCE=many").expect("written");
     eventually("it is said that the file makes no sense", || {
@@ -246,6 +251,16 @@ fn a_message_is_ok_once_as_many_have_it_as_the_file_says() {
     assert!(client.ask("SET 3 too many").starts_with("ERROR rejected: TOLERANCE=3"));
     std::fs::write(&file, "TOLERANCE=1").expect("written");
     eventually("the new number is in force", || client.ask("SET 3 on two") == "OK");
+}
+
+/// The same over gRPC.
+fn family_store(address: &str) -> StoreResult {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let mut client = FamilyServiceClient::connect(format!("http://{address}")).await.expect("connects");
+        let message = StoredMessage { id: 4, text: "too many".into() };
+        client.store(message).await.expect("answered").into_inner()
+    })
 }
 
 #[test]
@@ -378,6 +393,25 @@ fn long_lines_of_many_clients_all_come_to_their_ends() {
         let told = client.join().expect("is answered");
         assert!(told.starts_with("ERROR rejected: the message is not UTF-8"), "{told}");
     }
+}
+
+/// Before a cluster is born nobody says that it is empty.
+#[test]
+fn a_node_without_a_cluster_says_whom_it_waits_for() {
+    let mut trio = Trio::idle(tempfile::tempdir().expect("a directory"));
+    let text = free_ports(1);
+    trio.more[0] = vec!["--text-addr".into(), format!("127.0.0.1:{text}")];
+    trio.start_node(0);
+    eventually("it listens", || TcpStream::connect(("127.0.0.1", text)).is_ok());
+    let mut client = Client::new(text);
+    for command in ["NODES", "STATS", "GET 1", "SET 1 x"] {
+        let told = client.ask(command);
+        let waits = "ERROR rejected: this cluster is not born yet: it waits for ";
+        assert!(told.starts_with(waits) && told.contains("node3"), "{command}: {told}");
+    }
+    let status = ["status", "--timeout", "1s", "--addr", &trio.address(0)];
+    let (code, told) = refusal(&run(&mut ringfort(&status), b""));
+    assert!(code == Some(3) && told.contains("not born yet: it waits for "), "{code:?} {told}");
 }
 
 #[test]

@@ -4,9 +4,7 @@ use std::fs::File;
 use std::path::Path;
 use std::process::{Child, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
-
-use crate::support::{eventually, free_ports, ringfort};
+use crate::support::{ask_to_stop, eventually, free_ports, ringfort};
 
 /// Three nodes by `ringfort start`, each with a directory of its own.
 pub(crate) struct Trio {
@@ -14,7 +12,7 @@ pub(crate) struct Trio {
     pub(crate) directory: tempfile::TempDir,
     pub(crate) nodes: [Option<Child>; 3],
     /// Flags besides those that every node has.
-    more: [Vec<String>; 3],
+    pub(crate) more: [Vec<String>; 3],
 }
 
 impl Trio {
@@ -86,7 +84,7 @@ impl Trio {
     /// SIGTERM: it hands over, answers what it has taken, and ends.
     pub(crate) fn terminate(&mut self, node: usize) {
         let mut child = self.nodes[node].take().expect("it runs");
-        kill_process(Pid::from_raw(child.id() as i32).expect("a process"), Signal::TERM).expect("it runs");
+        ask_to_stop(&child);
         assert!(child.wait().expect("it ends").success());
     }
 

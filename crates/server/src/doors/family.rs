@@ -35,6 +35,9 @@ impl Service {
         let StoredMessage { id, text } = call.into_inner();
         let part = Part::new(id.to_string(), Change::put(text));
         let tolerance = self.tolerance.now();
+        if let Some(error) = tolerance.impossible_for(&part.key, &self.gate) {
+            return Ok(Response::new(StoreResult { success: false, error }));
+        }
         let written = self.gate.write(part, tolerance.durability(timeout_ms), timeout_ms).await;
         let receipt = written.map_err(from_failure)?.unwrap_or_default();
         let error = tolerance.judge(&receipt).err().unwrap_or_default();

@@ -22,6 +22,7 @@ use tonic::transport::Server;
 use tonic_reflection::server::{Builder, Error};
 use tower_service::Service;
 
+use crate::doors::arriving::Arriving;
 use crate::doors::deadline::Deadlines;
 use crate::doors::health;
 use crate::doors::held::HeldAnswers;
@@ -31,9 +32,10 @@ use crate::doors::strangers::Strangers;
 use crate::gate::Gate;
 
 /// HTTP/2 flow control: bytes under way on one stream, and on one connection. Fixed, so that one stream's
-/// throughput does not depend on a probe; wide, so that a frame of requests does not wait for an update.
-pub(crate) const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
-pub(crate) const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+/// throughput does not depend on a probe; wide, so that a frame of requests does not wait for an update; and no wider, since so
+/// much of a connection's that nobody reads from now is in memory. One stream that is not read from leaves room for others.
+pub(crate) const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
+pub(crate) const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 /// Resets that a connection may have unprocessed, and cause by its own errors, before it is closed.
 const RESETS_MAX: usize = 256;
 
@@ -77,13 +79,24 @@ pub(crate) struct Services {
 }
 
 impl Services {
-    /// Adds one for clients: they are told of it. One that needs a quorum is healthy only while there is one.
-    pub(crate) fn add<S>(&mut self, service: S, needs_quorum: bool) -> &mut Services
+    /// Adds one for clients: they are told of it.
+    pub(crate) fn add<S>(&mut self, service: S) -> &mut Services
     where
         S: GrpcService,
         S::Future: Send + 'static,
     {
-        self.names.push((S::NAME, needs_quorum));
+        self.names.push((S::NAME, false));
+        self.routes.add_service(service);
+        self
+    }
+
+    /// Adds one for clients that is healthy only while there is a quorum.
+    pub(crate) fn add_of_quorum<S>(&mut self, service: S) -> &mut Services
+    where
+        S: GrpcService,
+        S::Future: Send + 'static,
+    {
+        self.names.push((S::NAME, true));
         self.routes.add_service(service);
         self
     }
@@ -109,13 +122,13 @@ impl Services {
     /// that are there already.
     fn complete(&mut self, gate: Gate) -> Result<(), Error> {
         let health = health::Service::new(gate, self.names.clone());
-        self.add(HealthServer::new(health), false);
+        self.add(HealthServer::new(health));
         let builder = || {
             let all = self.descriptors.iter();
             all.fold(Builder::configure(), |builder, set| builder.register_encoded_file_descriptor_set(set))
         };
         let (current, alpha) = (builder().build_v1()?, builder().build_v1alpha()?);
-        self.add(current, false).add_hidden(alpha);
+        self.add(current).add_hidden(alpha);
         Ok(())
     }
 
@@ -145,8 +158,8 @@ pub(crate) async fn serve(mut services: Services, incoming: Incoming, gate: Gate
         greeted => Some(greeted),
     });
     let names = services.names.into_iter().map(|(name, _)| name).chain(services.hidden).collect();
-    let calls =
-        Deadlines(HeldAnswers(Refusals::before(services.routes.routes().prepare(), names, &packages)));
+    let routes = services.routes.routes().prepare();
+    let calls = Deadlines(HeldAnswers(Arriving::before(Refusals::before(routes, names, &packages))));
     let served = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)

@@ -3,7 +3,7 @@
 //! A door puts the [`Room`] of its answer into the response ([`response`]). Here the response's body keeps it until the HTTP/2 library has
 //! taken all of it, which it is given in pieces of [`PIECE_BYTES`], so that the library itself never holds much more than a client
 //! takes. Of an answer that nobody takes anything of for [`ANSWER_IDLE_MS`] the bytes are dropped, and its stream is reset when the
-//! library next asks.
+//! library next asks. The same holds for a session's stream of answers ([`stream`]), which holds its room itself.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,6 +35,13 @@ pub(super) fn response<M>(message: M, room: Room) -> tonic::Response<M> {
     response
 }
 
+/// A stream whose client is to take what there is in it.
+pub(super) fn stream<S>(answers: S) -> tonic::Response<S> {
+    let mut response = tonic::Response::new(answers);
+    response.extensions_mut().insert(Room::default());
+    response
+}
+
 /// Answers of `S`, held as long as they are in memory.
 #[derive(Clone)]
 pub(crate) struct HeldAnswers<S>(pub(crate) S);
@@ -57,7 +64,7 @@ where
     }
 }
 
-/// An answer that is to be held, if it is large.
+/// An answer that is to be held, if it is a large one or a stream.
 pub(crate) struct Held<F>(F);
 
 impl<F, E> Future for Held<F>
@@ -75,7 +82,7 @@ where
     }
 }
 
-/// The body of a large answer.
+/// The body of such an answer.
 struct HeldBody {
     state: Arc<Mutex<State>>,
     watch: AbortHandle,
@@ -84,21 +91,23 @@ struct HeldBody {
 /// What is left of it; nothing once nobody has taken any for too long.
 struct State {
     rest: Option<Rest>,
-    /// When some of it was taken last.
-    taken: Instant,
+    /// Since when there is something to take; `None` while the client waits for more.
+    waits: Option<Instant>,
 }
 
 struct Rest {
     body: Body,
     /// Of the body's last frame.
     piece: Bytes,
+    /// Whether that is not all of it.
+    is_cut: bool,
     _room: Room,
 }
 
 impl HeldBody {
     fn new(body: Body, room: Room) -> HeldBody {
-        let rest = Some(Rest { body, piece: Bytes::new(), _room: room });
-        let state = Arc::new(Mutex::new(State { rest, taken: Instant::now() }));
+        let rest = Some(Rest { body, piece: Bytes::new(), is_cut: false, _room: room });
+        let state = Arc::new(Mutex::new(State { rest, waits: Some(Instant::now()) }));
         let watch = tokio::spawn(watch(state.clone())).abort_handle();
         HeldBody { state, watch }
     }
@@ -113,7 +122,8 @@ impl Drop for HeldBody {
 /// Drops what nobody takes: the library may never ask for it again.
 async fn watch(state: Arc<Mutex<State>>) {
     loop {
-        let left = IDLE_MAX.saturating_sub(lock(&state).taken.elapsed());
+        let waits = lock(&state).waits;
+        let left = waits.map_or(IDLE_MAX, |since| IDLE_MAX.saturating_sub(since.elapsed()));
         if left.is_zero() {
             lock(&state).rest = None;
             return;
@@ -132,11 +142,11 @@ impl http_body::Body for HeldBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let mut state = lock(&self.state);
-        state.taken = Instant::now();
-        let Some(rest) = &mut state.rest else {
-            return Poll::Ready(Some(Err(Status::cancelled(
-                "the client has taken nothing of the answer for 30 s",
-            ))));
+        let State { rest, waits } = &mut *state;
+        *waits = None;
+        let Some(rest) = rest else {
+            let why = "the client has taken nothing of the answer for 30 s";
+            return Poll::Ready(Some(Err(Status::cancelled(why))));
         };
         if rest.piece.is_empty() {
             match ready!(Pin::new(&mut rest.body).poll_frame(cx)) {
@@ -147,9 +157,14 @@ impl http_body::Body for HeldBody {
                 other => return Poll::Ready(other),
             }
         }
+        *waits = Some(Instant::now());
+        if rest.piece.len() <= PIECE_BYTES && !rest.is_cut {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut rest.piece)))));
+        }
         // A copy, since the last piece that waits for the client would keep all of the answer in memory, and the room is gone then.
         let piece = Bytes::copy_from_slice(&rest.piece[..rest.piece.len().min(PIECE_BYTES)]);
         rest.piece.advance(piece.len());
+        rest.is_cut = !rest.piece.is_empty();
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 }

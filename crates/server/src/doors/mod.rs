@@ -5,6 +5,7 @@
 //! their services there: `v1`, which is Ringfort's own, and `family`, `proto`, `kvstore` and `kv`, which other systems'
 //! clients know, each named after its package. A door with another protocol has a port to itself: `text`.
 
+mod arriving;
 mod deadline;
 mod family;
 pub(crate) mod grpc;
@@ -61,6 +62,8 @@ pub(crate) struct Ports {
 pub(crate) async fn serve(shared: Arc<Shared>, links: Arc<Links>, ports: Ports, tolerance: Tolerance) {
     let places = Places::default();
     let gate = |door| Gate::new(shared.clone(), door);
+    let reads_fall_back = ports.text.as_ref().is_some_and(|(_, settings)| settings.stale_after.is_some());
+    let advising = tokio::spawn(tolerance::advise(gate(Door::Text), tolerance.clone(), reads_fall_back));
     let text = async {
         if let Some((listener, settings)) = ports.text {
             let incoming = Incoming::new("text", listener, text::LIMITS, &places);
@@ -77,35 +80,33 @@ pub(crate) async fn serve(shared: Arc<Shared>, links: Arc<Links>, ports: Ports, 
     );
     let incoming = Incoming::new("gRPC", ports.grpc, grpc::LIMITS, &places);
     let (grpc, ()) = tokio::join!(grpc::serve(services, incoming, gate(Door::V1)), text);
+    advising.abort();
     grpc.expect("the descriptors were compiled with this binary");
 }
 
 /// The services that clients know.
 fn add_services(services: &mut Services, gate: &impl Fn(Door) -> Gate, tolerance: &Tolerance) {
-    /// Adds a service with the same bounds as all have.
-    macro_rules! add {
-        ($server:ident, $service:expr, needs_quorum: $needs_quorum:literal) => {
-            services.add(
-                $server::new($service)
-                    .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
-                    .max_encoding_message_size(GRPC_MESSAGE_BYTES_MAX),
-                $needs_quorum,
-            )
+    /// A service with the same bounds as all have.
+    macro_rules! bounded {
+        ($server:ident, $service:expr) => {
+            $server::new($service)
+                .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
+                .max_encoding_message_size(GRPC_MESSAGE_BYTES_MAX)
         };
     }
     let v1 = v1::Service { gate: gate(Door::V1) };
-    add!(KvServer, v1.clone(), needs_quorum: true);
-    add!(ClusterServer, v1, needs_quorum: false);
+    services.add_of_quorum(bounded!(KvServer, v1.clone())).add(bounded!(ClusterServer, v1));
     let family = family::Service { gate: gate(Door::Family), tolerance: tolerance.clone() };
-    add!(FamilyServiceServer, family.clone(), needs_quorum: true);
-    add!(StorageServiceServer, family, needs_quorum: true);
-    add!(ProtoKvServer, proto::Service { gate: gate(Door::Proto) }, needs_quorum: true);
+    services
+        .add_of_quorum(bounded!(FamilyServiceServer, family.clone()))
+        .add_of_quorum(bounded!(StorageServiceServer, family));
+    services.add_of_quorum(bounded!(ProtoKvServer, proto::Service { gate: gate(Door::Proto) }));
     let kvstore = kvstore::Service { gate: gate(Door::KvStore) };
-    add!(KvStoreServer, kvstore.clone(), needs_quorum: true);
-    add!(ReplicatorServer, kvstore, needs_quorum: true);
+    services
+        .add_of_quorum(bounded!(KvStoreServer, kvstore.clone()))
+        .add_of_quorum(bounded!(ReplicatorServer, kvstore));
     let kv = kv::Service { gate: gate(Door::Kv) };
-    add!(KeyValueServer, kv.clone(), needs_quorum: true);
-    add!(KvClusterServer, kv, needs_quorum: false);
+    services.add_of_quorum(bounded!(KeyValueServer, kv.clone())).add(bounded!(KvClusterServer, kv));
 }
 
 /// What is said to a node that wants to join.

@@ -5,6 +5,9 @@
 //! 405, as from other gRPC servers. An unknown service or method is UNIMPLEMENTED, with a message that says what there is: most
 //! often a client is older or newer than the node, or means another port.
 //!
+//! What `tonic` itself refuses (a message that can't be decoded, is compressed, or too large) has not reached the node, and gets that
+//! outcome here: every status that a service here makes has one already.
+//!
 //! A good call pays for two comparisons of short strings, one count of a reference, and one look into the answer's headers.
 
 use std::convert::Infallible;
@@ -14,8 +17,8 @@ use std::task::{Context, Poll, ready};
 
 use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use http::uri::PathAndQuery;
-use http::{Method, Request, Response, StatusCode};
-use ringfort_proto::status::refused;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use ringfort_proto::status::{self, refused};
 use tonic::body::Body;
 use tonic::service::Routes;
 use tonic::{Code, Status};
@@ -86,10 +89,14 @@ impl Future for Answer {
                 Poll::Ready(Ok(response.take().expect("not polled after it was ready")))
             }
             Answer::Asked { answer, path, served } => {
-                let Ok(response) = ready!(Pin::new(answer).poll(cx));
+                let Ok(mut response) = ready!(Pin::new(answer).poll(cx));
                 if is_unexplained(&response) {
                     let path = path.as_ref().map_or("", PathAndQuery::path);
                     return Poll::Ready(Ok(refused(Code::Unimplemented, served.explain(path)).into_http()));
+                }
+                if !is_ok(response.headers()) {
+                    let outcome = HeaderValue::from_static("rejected");
+                    response.headers_mut().entry(status::OUTCOME).or_insert(outcome);
                 }
                 Poll::Ready(Ok(response))
             }
@@ -108,6 +115,9 @@ impl Served {
             );
         };
         if self.services.contains(&service) {
+            if method.is_empty() {
+                return format!("the path names no method of {service}: it is /{service}/METHOD");
+            }
             let method = shortened(method);
             return format!("{service} has no method {method} on this node: it may run another version");
         }
@@ -121,6 +131,11 @@ fn is_grpc(content_type: &HeaderValue) -> bool {
     given.len() >= GRPC.len()
         && given[..GRPC.len()].eq_ignore_ascii_case(GRPC)
         && matches!(given.get(GRPC.len()), None | Some(b'+' | b';'))
+}
+
+/// Whether a call has, or may still have, an answer: only one that fails without any has its status in the headers.
+fn is_ok(headers: &HeaderMap) -> bool {
+    headers.get(Status::GRPC_STATUS).is_none_or(|status| status == "0")
 }
 
 /// UNIMPLEMENTED, and no word why: said by the router, or by the service's generated code.

@@ -4,8 +4,10 @@
 
 use std::sync::Arc;
 
-use ringfort_types::{Copies, Durability, Receipt};
+use ringfort_types::{Copies, Durability, Receipt, slot_of};
 use tokio::sync::watch;
+
+use crate::gate::Gate;
 
 /// What stays of a call's time for the answer, in milliseconds, when it waits for copies.
 const MARGIN_MS: u32 = 250;
@@ -61,18 +63,26 @@ impl Wanted {
         ))
     }
 
+    /// The same of the shard of this key, once the cluster is born.
+    pub(crate) fn impossible_for(self, key: &[u8], gate: &Gate) -> Option<String> {
+        let layout = gate.layout()?;
+        let shard = layout.shard(layout.shard_of_slot(slot_of(key)))?;
+        self.impossible(shard.replicas.len() as u32)
+    }
+
     /// What its operator should know of a cluster that keeps so many replicas of a key.
     pub(crate) fn advice(self, replicas: u32, reads_fall_back: bool) -> Option<String> {
         let besides = self.besides_leader?;
         if let Some(impossible) = self.impossible(replicas) {
             return Some(format!("no message can be stored: {impossible}"));
         }
-        let survives = (replicas.max(1) - 1) / 2;
-        (survives < besides && !reads_fall_back).then(|| {
+        let read_with = (replicas.max(1) - 1) / 2;
+        let stored_with = (replicas - 1 - besides).min(read_with);
+        (read_with < besides && !reads_fall_back).then(|| {
             format!(
-                "TOLERANCE={besides}: with {replicas} replicas, messages can be read and stored while {survives} of them \
-                 are down, and no more; for {besides}, start a cluster with --replicas {}, or let reads fall back to what \
-                 any replica has, which may be old (--text-stale-after)",
+                "TOLERANCE={besides}: with {replicas} replicas, messages can be stored while {stored_with} of them are down, and \
+                 read while {read_with} are, and no more; to read while {besides} are, start a cluster with --replicas {}, or let \
+                 reads fall back to what any replica has, which may be old (--text-stale-after)",
                 2 * besides + 1
             )
         })
@@ -87,6 +97,24 @@ impl Wanted {
                  replicas"
             )),
             _ => Ok(()),
+        }
+    }
+}
+
+/// Says so if the cluster can't keep what the tolerance promises, whenever that changes.
+pub(super) async fn advise(gate: Gate, tolerance: Tolerance, reads_fall_back: bool) {
+    gate.serving().await;
+    let mut changes = tolerance.changes();
+    loop {
+        let wanted = *changes.borrow_and_update();
+        let replicas = gate
+            .layout()
+            .map_or(0, |layout| layout.shards.iter().map(|shard| shard.replicas.len()).min().unwrap_or(0));
+        if let Some(advice) = wanted.advice(replicas as u32, reads_fall_back) {
+            gate.notice(advice);
+        }
+        if changes.changed().await.is_err() {
+            return;
         }
     }
 }
@@ -120,7 +148,11 @@ mod tests {
         let wanted = |number| Wanted { besides_leader: Some(number) };
         assert_eq!(Wanted::default().advice(1, false), None);
         assert_eq!((wanted(1).advice(3, false), wanted(2).advice(5, false)), (None, None));
-        assert!(wanted(2).advice(3, false).unwrap().contains("--replicas 5"));
+        let told = wanted(2).advice(3, false).unwrap();
+        assert!(told.contains("stored while 0 of them are down, and read while 1 are"), "{told}");
+        assert!(told.contains("--replicas 5"), "{told}");
+        let told = wanted(2).advice(4, false).unwrap();
+        assert!(told.contains("stored while 1 of them are down, and read while 1 are"), "{told}");
         assert_eq!(wanted(2).advice(3, true), None);
         assert!(wanted(3).advice(3, true).unwrap().contains("no message can be stored"));
     }

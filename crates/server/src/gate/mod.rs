@@ -180,16 +180,13 @@ async fn ask_for(shared: &Arc<Shared>, call: Call) -> Answer {
         let left = deadline.saturating_duration_since(Instant::now());
         let answer = ask(shared, call.clone().within((left.as_millis() as u32).max(1))).await;
         let bytes = answer.reply.weight();
-        if let Some(enough) = shared.large_answers.enough(bytes, room) {
+        if let Some(enough) = shared.answers.large.enough(bytes, room) {
             return Answer { room: enough, ..answer };
         }
         // Not to be held while it waits.
         drop(answer);
-        let waiting = tokio::time::timeout_at(deadline.into(), shared.large_answers.wait(bytes));
-        let Ok(waited) = waiting.await else {
-            let why = "this node's large answers wait for their clients to take them: try again later, or ask another node";
-            return Answer::failed(Failure::rejected(Code::ResourceExhausted, why));
-        };
+        let waiting = tokio::time::timeout_at(deadline.into(), shared.answers.large.wait(bytes));
+        let Ok(waited) = waiting.await else { return Answer::failed(no_room()) };
         room = waited;
     }
 }
@@ -203,7 +200,7 @@ async fn ask(shared: &Arc<Shared>, call: Call) -> Answer {
         return Answer::failed(not_taken(shared));
     }
     match receiver.await {
-        Ok(Delivery::Reply { reply, leader }) => Answer { leader, ..reply.into() },
+        Ok(Delivery::Reply { reply, leader, room }) => Answer { reply, leader, room },
         Ok(Delivery::Read(read)) if Readers::is_long(&read.request) => {
             let shared = shared.clone();
             let reply = tokio::task::spawn_blocking(move || shared.readers.query(&read)).await;
@@ -220,6 +217,13 @@ fn not_taken(shared: &Shared) -> Failure {
         return stopping();
     }
     Failure::rejected(Code::ResourceExhausted, "the node has too many requests waiting: send fewer at a time")
+}
+
+/// Others' answers take all the room that there is for large ones.
+pub(crate) fn no_room() -> Failure {
+    let why =
+        "this node's large answers wait for their clients to take them: try again later, or ask another node";
+    Failure::rejected(Code::ResourceExhausted, why)
 }
 
 /// Nothing more is taken.

@@ -10,23 +10,28 @@
 //! reads 2. A read is done when its turn comes to be handed over, and holds up later writes until then: its index may be gone
 //! by that time, and a later one would show them.
 //!
+//! **Memory.** A read's value is fetched when it is handed over, if there is room for it ([`Handed`]); what a connection was handed
+//! it has taken when it asks for more. Who finds no room for [`ROOM_WAIT_MAX`] is told so.
+//!
 //! Invariants: each call is answered once; its place is free for another only then. At most [`CONNECTION_REQUESTS_MAX`]
 //! calls and [`CONNECTION_BYTES_MAX`] bytes of them are under way before [`Pipeline::has_room`] says no; what is pushed
 //! beyond twice the number is refused.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use ringfort_node::Incoming;
 use ringfort_node::order::ProgramOrder;
-use ringfort_types::limits::{CONNECTION_BYTES_MAX, CONNECTION_REQUESTS_MAX};
+use ringfort_types::limits::{CALL_TIMEOUT_DEFAULT_MS, CONNECTION_BYTES_MAX, CONNECTION_REQUESTS_MAX};
 use ringfort_types::{Call, Code, Failure, Reply};
 use tokio::task::JoinSet;
 
 use super::retry::{self, Once};
-use super::{Answer, Gate, not_taken, stopped};
+use super::room::{Handed, Room};
+use super::{Answer, Gate, no_room, not_taken, stopped};
 use crate::answers::{Over, Sink};
 use crate::delivery::{Delivery, ReadAt};
 
@@ -36,6 +41,11 @@ const ANSWERS_BYTES_SOFT: usize = 1024 * 1024;
 /// thread.
 const READING_MAX: Duration = Duration::from_millis(1);
 const READS_PER_LOOK: usize = 16;
+/// How long an answer waits for room.
+const ROOM_WAIT_MAX: Duration = Duration::from_millis(CALL_TIMEOUT_DEFAULT_MS as u64);
+
+/// What waits for room; none has come of it if there was none in time.
+type Waiting = Pin<Box<dyn Future<Output = Option<Room>> + Send>>;
 
 /// In which order a connection's calls take effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +103,9 @@ pub(crate) struct Pipeline<T> {
     collected: Vec<(u32, Delivery)>,
     /// Those that are being tried again.
     tries: JoinSet<(u32, Answer)>,
+    handed: Handed,
+    /// For the next answer that is due.
+    waiting: Option<Waiting>,
 }
 
 impl<T: Send + 'static> Pipeline<T> {
@@ -112,6 +125,8 @@ impl<T: Send + 'static> Pipeline<T> {
             incoming_bytes: 0,
             collected: Vec::new(),
             tries: JoinSet::new(),
+            handed: Handed::default(),
+            waiting: None,
         }
     }
 
@@ -123,6 +138,11 @@ impl<T: Send + 'static> Pipeline<T> {
     /// Calls that are not answered yet, or whose answers are not handed over.
     pub(crate) fn under_way(&self) -> usize {
         self.places.len() - self.free.len()
+    }
+
+    /// Whether the answers that were handed over last take room from others until they are gone.
+    pub(crate) fn has_room_taken(&self) -> bool {
+        self.handed.is_large()
     }
 
     /// Takes in a call. It goes to the node with the next [`submit`](Pipeline::submit), or once those before it allow it.
@@ -177,31 +197,46 @@ impl<T: Send + 'static> Pipeline<T> {
     }
 
     /// Hands over answers as they are there, in pieces; `each` returns the size of what it made of one. Pending if there is
-    /// none.
+    /// none. Whoever asks has let go of the answers before.
     pub(crate) fn poll_answers(
         &mut self,
         cx: &mut Context<'_>,
         mut each: impl FnMut(T, Answer) -> usize,
     ) -> Poll<Result<(), Over>> {
+        self.handed.taken();
         match self.collect(cx) {
             Ok(()) => {}
             // What is under way is told that nobody knows any more, and only then is it over.
             Err(Over::Closed) if self.under_way() > 0 => self.give_up(),
             Err(over) => return Poll::Ready(Err(over)),
         }
+        let mut room = match self.poll_room(cx) {
+            Poll::Ready(room) => room,
+            Poll::Pending => return Poll::Pending,
+        };
         let (mut bytes, mut count, started) = (0, 0_usize, Instant::now());
         while let Some(&at) = self.due.front()
             && let Some(come) = self.places[at as usize].come.take()
         {
-            self.due.pop_front();
             let answer = match come {
                 Come::Answer(answer) => answer,
                 Come::Read(read) => {
                     let reply = self.gate.shared.readers.query(&read);
+                    let wanted = reply.weight();
+                    let large = &self.gate.shared.answers.large;
+                    if !self.handed.has_room(wanted, large, std::mem::take(&mut room)) {
+                        // Not to be held while it waits.
+                        drop(reply);
+                        self.places[at as usize].come = Some(Come::Read(read));
+                        self.wait_for_room(wanted);
+                        break;
+                    }
                     self.leave(at);
                     Answer::from(reply)
                 }
             };
+            self.due.pop_front();
+            self.handed.hold(answer.room.clone());
             bytes += each(self.release(at), answer);
             count += 1;
             let is_long = || count.is_multiple_of(READS_PER_LOOK) && started.elapsed() >= READING_MAX;
@@ -216,10 +251,32 @@ impl<T: Send + 'static> Pipeline<T> {
         }
         // The core may have had no room for what was submitted.
         self.collect_tries(cx);
-        if self.due.front().is_some_and(|at| self.places[*at as usize].come.is_some()) {
+        if self.waiting.is_some()
+            || self.due.front().is_some_and(|at| self.places[*at as usize].come.is_some())
+        {
             cx.waker().wake_by_ref();
         }
         Poll::Pending
+    }
+
+    fn wait_for_room(&mut self, bytes: usize) {
+        let large = self.gate.shared.answers.large.clone();
+        let waiting = async move { tokio::time::timeout(ROOM_WAIT_MAX, large.wait(bytes)).await.ok() };
+        self.waiting = Some(Box::pin(waiting));
+    }
+
+    /// The room that was waited for; none if none was wanted, or if there was none in time, which the answer says then.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Room> {
+        let Some(waiting) = &mut self.waiting else { return Poll::Ready(Room::default()) };
+        let Poll::Ready(room) = waiting.as_mut().poll(cx) else { return Poll::Pending };
+        self.waiting = None;
+        if room.is_none()
+            && let Some(&at) = self.due.front()
+        {
+            self.places[at as usize].come = Some(Come::Answer(Answer::failed(no_room())));
+            self.leave(at);
+        }
+        Poll::Ready(room.unwrap_or_default())
     }
 
     /// Takes in what has come of calls, until there is no more: then what comes later wakes.
@@ -232,7 +289,9 @@ impl<T: Send + 'static> Pipeline<T> {
             }
             for (at, delivery) in collected.drain(..) {
                 match delivery {
-                    Delivery::Reply { reply, leader } => self.settle(at, Answer { leader, ..reply.into() }),
+                    Delivery::Reply { reply, leader, room } => {
+                        self.settle(at, Answer { reply, leader, room });
+                    }
                     Delivery::Read(read) => self.come(at, Come::Read(read)),
                 }
             }

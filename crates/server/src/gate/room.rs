@@ -2,16 +2,26 @@
 //!
 //! An answer of more than [`LARGE_ANSWER_BYTES`] takes as much of [`LARGE_ANSWERS_BYTES`] as it has, and keeps it until its door
 //! has given it away. How large it is shows only when it is there: if there is no room it is dropped again, and asked for anew once
-//! there is.
+//! there is. A connection with calls in a pipeline may hold so much of answers to all of them, and takes room for what is beyond.
 
 use std::sync::Arc;
 
 use ringfort_types::limits::{LARGE_ANSWER_BYTES, LARGE_ANSWERS_BYTES};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+/// A connection takes room for so many bytes of small answers at once.
+const HANDED_BYTES: usize = 1024 * 1024;
+
 /// What a node has for them.
 #[derive(Clone, Debug)]
 pub(crate) struct LargeAnswers(Arc<Semaphore>);
+
+/// What a connection may hold of answers that it has been handed and not taken yet.
+#[derive(Debug, Default)]
+pub(super) struct Handed {
+    free: usize,
+    rooms: Vec<Room>,
+}
 
 /// What one of them has. Whoever gives the answer away keeps this until it is gone.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +41,10 @@ impl LargeAnswers {
         }
         // What it has is given back first, so that two which want more do not wait for each other.
         drop(room);
+        self.try_take(bytes)
+    }
+
+    pub(crate) fn try_take(&self, bytes: usize) -> Option<Room> {
         self.0.clone().try_acquire_many_owned(bytes as u32).ok().map(Room::from)
     }
 
@@ -38,6 +52,43 @@ impl LargeAnswers {
     pub(crate) async fn wait(&self, bytes: usize) -> Room {
         let permit = self.0.clone().acquire_many_owned(bytes as u32).await;
         permit.expect("the semaphore is never closed").into()
+    }
+}
+
+impl Handed {
+    /// The connection has taken all that it was handed.
+    pub(super) fn taken(&mut self) {
+        self.rooms.clear();
+        self.free = LARGE_ANSWER_BYTES;
+    }
+
+    /// Whether an answer of this size may be handed over now, for which that room was waited. Room is taken for many small
+    /// ones at a time, if there is so much.
+    pub(super) fn has_room(&mut self, bytes: usize, of: &LargeAnswers, waited: Room) -> bool {
+        if bytes > self.free {
+            let enough = if waited.is_some() {
+                of.enough(bytes, waited)
+            } else {
+                of.try_take(bytes.max(HANDED_BYTES)).or_else(|| of.try_take(bytes))
+            };
+            let Some(room) = enough else { return false };
+            self.free += room.bytes();
+            self.rooms.push(room);
+        }
+        self.free = self.free.saturating_sub(bytes);
+        true
+    }
+
+    /// Holds an answer's own room.
+    pub(super) fn hold(&mut self, room: Room) {
+        if room.is_some() {
+            self.rooms.push(room);
+        }
+    }
+
+    /// Whether there are large ones, or many, among them.
+    pub(super) fn is_large(&self) -> bool {
+        !self.rooms.is_empty()
     }
 }
 

@@ -23,18 +23,19 @@ impl Drop for Nodes {
     /// The directory goes with them, so they have to let go of it first.
     fn drop(&mut self) {
         self.running.clear();
-        let until = Instant::now() + Duration::from_secs(5);
         for config in &self.configs {
-            while !is_free(&config.data_dir) && Instant::now() < until {
-                std::thread::sleep(Duration::from_millis(10));
-            }
+            wait_until_free(&config.data_dir);
         }
     }
 }
 
-/// Whether no node has this directory open.
-fn is_free(directory: &Path) -> bool {
-    FileDisk::open(directory).is_ok_and(|disk| matches!(disk.lock("lock"), Ok(Ok(_))))
+/// Waits until no node has this directory open.
+fn wait_until_free(directory: &Path) {
+    let is_free = || FileDisk::open(directory).is_ok_and(|disk| matches!(disk.lock("lock"), Ok(Ok(_))));
+    let until = Instant::now() + Duration::from_secs(5);
+    while !is_free() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 impl Nodes {
@@ -81,6 +82,13 @@ impl Nodes {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// Ends one and removes all that it had stored.
+    pub(crate) fn wipe(&mut self, at: usize) {
+        self.drop(at);
+        wait_until_free(&self.configs[at].data_dir);
+        std::fs::remove_dir_all(self.dir(at)).unwrap();
     }
 
     /// Waits for those that are started.

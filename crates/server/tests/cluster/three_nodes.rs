@@ -85,8 +85,7 @@ async fn without_a_majority_nothing_is_promised() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wiped_directory_is_refused_and_the_others_serve_on() {
     let mut nodes = Nodes::serving(3, 4).await;
-    nodes.drop(2);
-    std::fs::remove_dir_all(nodes.dir(2)).unwrap();
+    nodes.wipe(2);
     let mut wiped = start(nodes.configs[2].clone()).await.unwrap();
     let error = tokio::time::timeout(Duration::from_secs(5), wiped.serving()).await.unwrap().unwrap_err();
     assert_eq!(error.exit_code(), 2);

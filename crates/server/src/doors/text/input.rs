@@ -1,13 +1,13 @@
 //! Lines out of a connection, in bounded memory.
 //!
-//! Every connection may hold [`LINE_BYTES_FREE`] of a line that is not complete. Beyond that it takes from what all text
-//! connections of the node share ([`LineMemory`]), as much as its line has grown to, and gives it back when the line is
-//! complete. Who finds nothing there waits, and is not read from meanwhile. What the longest line needs is kept apart, for one
-//! of those that wait: it can be read to its end, and what it held comes back, so lines never wait for each other in a circle.
+//! Every connection may hold [`LINE_BYTES_FREE`] of a line that is not complete. Beyond that it needs a place among those that all
+//! text connections of the node share ([`LineMemory`]): a long line's, and, once that is full, a longest line's in its stead. A place
+//! is given back when the line is complete. Who finds none free waits, and is not read from meanwhile.
 //!
-//! Who holds some has [`LINE_TIME`] for the whole line, and [`CROWDED_TIME`] while others wait, not counting the time that it
-//! waited itself. So lines that never end cost others a wait at most.
+//! Who has a place has [`LINE_TIME`] for what fits there, and [`CROWDED_TIME`] while others wait for such a place; waiting for the
+//! larger one counts. So lines that never end cost others a wait at most, and nobody with a place waits for one of its own kind.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -20,32 +20,38 @@ use tokio::time::{Instant, timeout};
 
 /// Bytes of an unfinished line that every connection may hold.
 const LINE_BYTES_FREE: usize = 16 * 1024;
-/// So many more are taken at a time.
+/// Of a long line: a message of a million bytes fits.
+const LONG_BYTES: usize = 1024 * 1024 + 64 * 1024;
+/// How many longest lines may be under way. All other places are for long ones.
+const LONGEST_PLACES: usize = 3;
+const LONG_PLACES: usize = (TEXT_LINES_BYTES - LONGEST_PLACES * TEXT_LINE_BYTES_MAX) / LONG_BYTES;
+/// A buffer grows by so much at least.
 const STEP_BYTES: usize = 256 * 1024;
-/// How long the client may take for a line, once it is larger than that.
+/// How long the client may take for what fits into a place.
 const LINE_TIME: Duration = Duration::from_secs(10);
-/// The same, while others wait for memory.
+/// The same, while others wait for one.
 const CROWDED_TIME: Duration = Duration::from_secs(2);
 /// How often it is looked whether others wait.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// Memory for long lines, of all text connections.
 #[derive(Clone, Debug)]
-pub(super) struct LineMemory(Arc<Parts>);
+pub(super) struct LineMemory(Arc<[Places; 2]>);
 
+/// Places of one size.
 #[derive(Debug)]
-struct Parts {
-    /// Bytes.
-    shared: Arc<Semaphore>,
-    /// For one line, all that it may need.
-    whole: Arc<Semaphore>,
+struct Places {
+    bytes: usize,
+    free: Arc<Semaphore>,
     waiting: AtomicUsize,
 }
 
-/// What a long line holds.
-enum Taken {
-    Steps(OwnedSemaphorePermit),
-    Whole(OwnedSemaphorePermit),
+/// A place that a line has.
+struct Place {
+    /// Its size, as a number among them.
+    size: usize,
+    since: Instant,
+    _permit: OwnedSemaphorePermit,
 }
 
 /// One that waits.
@@ -53,30 +59,43 @@ struct Waiting<'a>(&'a AtomicUsize);
 
 impl Default for LineMemory {
     fn default() -> LineMemory {
-        LineMemory(Arc::new(Parts {
-            shared: Arc::new(Semaphore::new(TEXT_LINES_BYTES - TEXT_LINE_BYTES_MAX)),
-            whole: Arc::new(Semaphore::new(1)),
+        let places = |bytes, count| Places {
+            bytes,
+            free: Arc::new(Semaphore::new(count)),
             waiting: AtomicUsize::new(0),
-        }))
+        };
+        // One byte more shows that a line is too long.
+        LineMemory(Arc::new([
+            places(LONG_BYTES, LONG_PLACES),
+            places(TEXT_LINE_BYTES_MAX + 1, LONGEST_PLACES),
+        ]))
     }
 }
 
 impl LineMemory {
-    /// Waits for more.
-    async fn take(&self) -> Taken {
-        let Parts { shared, whole, waiting } = &*self.0;
-        let _waiting = Waiting::one_of(waiting);
-        let taken = tokio::select! {
-            biased;
-            more = shared.clone().acquire_many_owned(STEP_BYTES as u32) => more.map(Taken::Steps),
-            whole = whole.clone().acquire_owned() => whole.map(Taken::Whole),
-        };
-        taken.expect("the semaphores are never closed")
+    /// How long a client with this place may still take.
+    fn time_left(&self, place: &Place) -> Duration {
+        let is_crowded = self.0[place.size].waiting.load(Ordering::Relaxed) > 0;
+        let time = if is_crowded { CROWDED_TIME } else { LINE_TIME };
+        time.saturating_sub(place.since.elapsed())
     }
 
-    /// How long a client may take for a line that holds some.
-    fn time(&self) -> Duration {
-        if self.0.waiting.load(Ordering::Relaxed) == 0 { LINE_TIME } else { CROWDED_TIME }
+    /// Waits for a place that is larger than this one, which it has meanwhile.
+    async fn larger(&self, place: Option<&Place>) -> Result<Place, End> {
+        let size = place.map_or(0, |place| place.size + 1);
+        let Places { free, waiting, .. } = &self.0[size];
+        let _waiting = Waiting::one_of(waiting);
+        let mut permit = pin!(free.clone().acquire_owned());
+        let permit = loop {
+            let Some(place) = place else { break permit.await };
+            let left = self.time_left(place);
+            match timeout(left.min(LOOK), &mut permit).await {
+                Ok(permit) => break permit,
+                Err(_) if left > LOOK => {}
+                Err(_) => return Err(End::TooMany),
+            }
+        };
+        Ok(Place { size, since: Instant::now(), _permit: permit.expect("the semaphores are never closed") })
     }
 }
 
@@ -102,6 +121,8 @@ pub(super) enum End {
     TooLong,
     /// A long line took too long.
     TooSlow,
+    /// There is no place for a line as long as this one, nor was there for a while.
+    TooMany,
 }
 
 /// Lines of one connection.
@@ -111,26 +132,13 @@ pub(super) struct Lines<R> {
     /// So much of the buffer has no end of line in it.
     looked_at: usize,
     memory: LineMemory,
-    steps: Option<OwnedSemaphorePermit>,
-    whole: Option<OwnedSemaphorePermit>,
-    /// The time that the client has had for the long line under way.
-    time: Duration,
-    /// Since when it has had more.
-    since: Option<Instant>,
+    /// The long line's that is under way.
+    place: Option<Place>,
 }
 
 impl<R: AsyncRead + Unpin> Lines<R> {
     pub(super) fn new(reader: R, memory: LineMemory) -> Lines<R> {
-        Lines {
-            reader,
-            buffer: BytesMut::new(),
-            looked_at: 0,
-            memory,
-            steps: None,
-            whole: None,
-            time: Duration::ZERO,
-            since: None,
-        }
+        Lines { reader, buffer: BytesMut::new(), looked_at: 0, memory, place: None }
     }
 
     /// A line that is there already.
@@ -141,11 +149,14 @@ impl<R: AsyncRead + Unpin> Lines<R> {
             return None;
         };
         let end = self.looked_at + end;
+        if end > TEXT_LINE_BYTES_MAX {
+            // To be refused.
+            return None;
+        }
         let mut line = self.buffer.split_to(end + 1);
         line.truncate(end);
         self.looked_at = 0;
-        (self.steps, self.whole) = (None, None);
-        (self.time, self.since) = (Duration::ZERO, None);
+        self.place = None;
         if self.buffer.is_empty() {
             // A large buffer is not kept for the next, small line.
             self.buffer = BytesMut::new();
@@ -159,26 +170,18 @@ impl<R: AsyncRead + Unpin> Lines<R> {
             return Err(End::TooLong);
         }
         if self.room() == 0 {
-            self.time += self.since.take().map_or(Duration::ZERO, |since| since.elapsed());
-            match self.memory.take().await {
-                Taken::Whole(permit) => self.whole = Some(permit),
-                Taken::Steps(more) => match &mut self.steps {
-                    Some(steps) => steps.merge(more),
-                    steps => *steps = Some(more),
-                },
-            }
-            self.since = Some(Instant::now());
+            self.place = Some(self.memory.larger(self.place.as_ref()).await?);
         }
         let room = self.room();
         self.buffer.reserve(room.min(STEP_BYTES));
         loop {
             let mut limited = (&mut self.reader).take(room as u64);
             let reading = limited.read_buf(&mut self.buffer);
-            let read = match self.since {
+            let read = match &self.place {
                 None => reading.await,
-                Some(since) => {
+                Some(place) => {
                     // What is there already is read however late it is: that it waits is not the client's doing.
-                    let left = self.memory.time().saturating_sub(self.time + since.elapsed());
+                    let left = self.memory.time_left(place);
                     match timeout(left.min(LOOK), reading).await {
                         Ok(read) => read,
                         Err(_) if left > LOOK => continue,
@@ -204,13 +207,9 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         }
     }
 
-    /// Bytes that may be read without taking more memory.
+    /// Bytes that may be read without a larger place.
     fn room(&self) -> usize {
-        let held = match (&self.whole, &self.steps) {
-            (Some(_), _) => TEXT_LINE_BYTES_MAX + 1,
-            (None, Some(steps)) => LINE_BYTES_FREE + steps.num_permits(),
-            (None, None) => LINE_BYTES_FREE,
-        };
+        let held = self.place.as_ref().map_or(LINE_BYTES_FREE, |place| self.memory.0[place.size].bytes);
         held.saturating_sub(self.buffer.len())
     }
 }
@@ -222,8 +221,8 @@ mod tests {
     use super::*;
 
     impl LineMemory {
-        fn left(&self) -> (usize, usize) {
-            (self.0.shared.available_permits(), self.0.whole.available_permits())
+        fn left(&self) -> [usize; 2] {
+            [0, 1].map(|size| self.0[size].free.available_permits())
         }
     }
 
@@ -250,9 +249,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_line_that_is_too_long_ends_the_reading() {
-        let endless = vec![b'x'; TEXT_LINE_BYTES_MAX + STEP_BYTES];
-        let (found, end) = all(Lines::new(&endless[..], LineMemory::default())).await;
-        assert_eq!((found, end), (vec![], End::TooLong));
+        for (bytes, found, end) in [
+            (TEXT_LINE_BYTES_MAX, vec![TEXT_LINE_BYTES_MAX], End::Closed),
+            (TEXT_LINE_BYTES_MAX + 1, vec![], End::TooLong),
+            (TEXT_LINE_BYTES_MAX + STEP_BYTES, vec![], End::TooLong),
+        ] {
+            let line = [&vec![b'x'; bytes][..], b"\n"].concat();
+            assert_eq!(all(Lines::new(&line[..], LineMemory::default())).await, (found, end), "{bytes}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -308,9 +312,10 @@ mod tests {
         let memory = LineMemory::default();
         let mut clients = Vec::new();
         let mut stalled = Vec::new();
-        for _ in 0..600 {
-            let (mut client, server) = tokio::io::duplex(1024 * 1024);
-            client.write_all(&vec![b'x'; 300_000]).await.unwrap();
+        // Half of them have a place and want a larger one.
+        for at in 0..300 {
+            let (mut client, server) = tokio::io::duplex(2 * LONG_BYTES);
+            client.write_all(&vec![b'x'; if at % 2 == 0 { 300_000 } else { LONG_BYTES + 1 }]).await.unwrap();
             clients.push(client);
             let mut lines = Lines::new(server, memory.clone());
             stalled.push(tokio::spawn(async move {
@@ -329,7 +334,9 @@ mod tests {
         assert_eq!((found, end), (vec![1_000_000], End::Closed));
         assert!(begun.elapsed() < LINE_TIME, "{:?}", begun.elapsed());
         for stalled in stalled {
-            assert_eq!(stalled.await.unwrap(), End::TooSlow);
+            let end = stalled.await.unwrap();
+            assert!(matches!(end, End::TooSlow | End::TooMany), "{end:?}");
         }
+        assert_eq!(memory.left(), LineMemory::default().left());
     }
 }

@@ -26,7 +26,7 @@ use tokio_stream::StreamExt;
 use self::answer::Asked;
 use self::input::{End, LineMemory, Lines};
 use self::line::{HELP, Order};
-use super::tolerance::{Tolerance, Wanted};
+use super::tolerance::Tolerance;
 use crate::doors::listener::{Connection, DoorLimits, Greeting, Incoming};
 use crate::gate::{self, Gate, Pipeline};
 
@@ -82,7 +82,6 @@ impl Default for TextSettings {
 pub(super) async fn serve(gate: Gate, mut incoming: Incoming, settings: TextSettings, tolerance: Tolerance) {
     let memory = LineMemory::default();
     let mut stopping = gate.stopping();
-    let advising = tokio::spawn(advise(gate.clone(), settings, tolerance.clone()));
     let mut talks = JoinSet::new();
     loop {
         let arrived = tokio::select! {
@@ -94,26 +93,7 @@ pub(super) async fn serve(gate: Gate, mut incoming: Incoming, settings: TextSett
         let talk = Talk::new(gate.clone(), settings, tolerance.clone());
         talks.spawn(talk.run(connection, memory.clone()));
     }
-    advising.abort();
     while talks.join_next().await.is_some() {}
-}
-
-/// Says so if the cluster can't keep what the tolerance promises, whenever that changes.
-async fn advise(gate: Gate, settings: TextSettings, tolerance: Tolerance) {
-    gate.serving().await;
-    let mut changes = tolerance.changes();
-    loop {
-        let wanted = *changes.borrow_and_update();
-        let replicas = gate
-            .layout()
-            .map_or(0, |layout| layout.shards.iter().map(|shard| shard.replicas.len()).min().unwrap_or(0));
-        if let Some(advice) = wanted.advice(replicas as u32, settings.stale_after.is_some()) {
-            gate.notice(advice);
-        }
-        if changes.changed().await.is_err() {
-            return;
-        }
-    }
 }
 
 /// One connection.
@@ -152,7 +132,7 @@ impl Talk {
             if self.is_leaving && under_way == 0 && !must_write {
                 let _gone = writer.shutdown().await;
                 // What was sent and not read would have the system reset the connection, and the last answers with it.
-                let _longer = timeout_at(Instant::now() + LINGER, lines.pass_over(LINGER_BYTES_MAX)).await;
+                let _longer = tokio::time::timeout(LINGER, lines.pass_over(LINGER_BYTES_MAX)).await;
                 return;
             }
             if !must_write {
@@ -160,7 +140,9 @@ impl Talk {
             }
             let is_leaving = self.is_leaving;
             let Talk { calls, out, settings, .. } = &mut self;
-            let may_answer = under_way > 0 && out.len() < OUT_BYTES_SOFT;
+            // Large answers are in memory until all of them is written.
+            let has_taken = out.is_empty() || out.len() < OUT_BYTES_SOFT && !calls.has_room_taken();
+            let may_answer = under_way > 0 && has_taken;
             let mut made = BytesMut::new();
             let answers = poll_fn(|cx| {
                 calls.poll_answers(cx, |asked, answer| {
@@ -198,7 +180,10 @@ impl Talk {
     fn refuse_line(&mut self, end: &End) {
         let why = match end {
             End::TooLong => format!("a line of more than {TEXT_LINE_BYTES_MAX} bytes: send shorter messages"),
-            _ => "a long line that took too long, or there are too many of them: send it again".to_owned(),
+            End::TooMany => "too many lines of a megabyte and more are under way on this node: send it again".to_owned(),
+            End::TooSlow | End::Closed => {
+                "a line of more than 16 KiB took too long (10 s at most, 2 s while others wait): send it again".to_owned()
+            }
         };
         self.say_error(why);
         self.is_leaving = true;
@@ -244,19 +229,12 @@ impl Talk {
 
     fn set(&mut self, id: Bytes, message: Bytes, timeout_ms: u32) {
         let wanted = self.tolerance.now();
-        let request = Request::put(id, message);
-        if let Some(impossible) = self.impossible(&request, wanted) {
+        if let Some(impossible) = wanted.impossible_for(&id, &self.gate) {
             return self.say_error(impossible);
         }
+        let request = Request::put(id, message);
         let durability = wanted.durability(timeout_ms);
         self.calls.push(Asked::Set(wanted), Call { durability, ..Call::from(request).within(timeout_ms) });
-    }
-
-    /// Whether the key's shard has too few replicas, which no time would mend.
-    fn impossible(&self, request: &Request, wanted: Wanted) -> Option<String> {
-        let layout = self.gate.layout()?;
-        let shard = layout.shard(layout.shard_of_slot(request.slot()?))?;
-        wanted.impossible(shard.replicas.len() as u32)
     }
 
     fn get(&mut self, key: &Bytes, timeout_ms: u32) {

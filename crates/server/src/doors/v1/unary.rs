@@ -9,7 +9,7 @@ use tonic::{Response, Status, Streaming};
 
 use super::list;
 use super::session::Session;
-use crate::doors::held::response;
+use crate::doors::held::{self, response};
 use crate::doors::stream::Messages;
 use crate::gate::{Answer, Gate};
 
@@ -103,7 +103,7 @@ impl Kv for Service {
         &self,
         call: tonic::Request<Streaming<v1::SessionRequest>>,
     ) -> Result<Response<Session>, Status> {
-        Ok(Response::new(Session::new(&self.gate, call.into_inner())))
+        Ok(held::stream(Session::new(&self.gate, call.into_inner())))
     }
 }
 

@@ -1,0 +1,171 @@
+//! Memory that clients may not take, though they try: those who ask for much and take nothing of it, and those who send half of
+//! much.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::ops::Deref;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+
+use crate::grpc_port::{connect, post};
+use crate::node::Node;
+use crate::support::{eventually, free_ports, ringfort, run, stderr};
+
+/// A node that holds a large value, `big`, and a small one, `small`.
+struct Full {
+    node: Node,
+    text: u16,
+    /// Its memory then, in bytes.
+    before: u64,
+}
+
+impl Deref for Full {
+    type Target = Node;
+
+    fn deref(&self) -> &Node {
+        &self.node
+    }
+}
+
+impl Full {
+    fn start() -> Full {
+        let text = free_ports(1);
+        let node = Node::start_with(&["--text-addr", &format!("127.0.0.1:{text}")]);
+        let rows = format!("big\t{}\nsmall\tvalue\n", "x".repeat(8_000_000));
+        let import = run(&mut ringfort(&["--addr", &node.address, "import", "-"]), rows.as_bytes());
+        assert!(import.status.success());
+        let before = node.resident();
+        Full { node, text, before }
+    }
+
+    fn has_grown_by_less_than(&self, limit_mb: u64) {
+        let more_mb = self.resident().saturating_sub(self.before) / (1024 * 1024);
+        println!("{more_mb} MB more");
+        assert!(more_mb < limit_mb, "{more_mb} MB");
+    }
+
+    fn serves_small_ones(&self) {
+        for _ in 0..20 {
+            let begun = Instant::now();
+            let get = run(&mut ringfort(&["--addr", &self.address, "get", "--raw", "small"]), b"");
+            assert!(get.status.success() && begun.elapsed() < Duration::from_secs(2));
+        }
+    }
+
+    fn serves_large_ones(&self) {
+        eventually("a large answer has room again", || {
+            let get = run(&mut ringfort(&["--addr", &self.address, "get", "--raw", "big"]), b"");
+            get.stdout.len() == 8_000_000
+        });
+    }
+}
+
+/// A connection that takes no bytes of any answer.
+async fn connect_closed(address: &str) -> SendRequest<Bytes> {
+    let stream = tokio::net::TcpStream::connect(address).await.expect("it listens");
+    let closed = h2::client::Builder::new().initial_window_size(0).handshake(stream).await;
+    let (sender, connection) = closed.expect("HTTP/2");
+    tokio::spawn(connection);
+    sender
+}
+
+#[tokio::test]
+async fn answers_to_calls_that_nobody_takes_have_bounded_memory() {
+    let node = Full::start();
+    let mut sender = connect_closed(&node.address).await;
+    let mut answers = Vec::new();
+    for _ in 0..100 {
+        let request =
+            post(&node.address, "/kv.KeyValue/Get", "application/grpc").header("grpc-timeout", "5S");
+        sender = sender.ready().await.expect("open");
+        let (answer, mut sending) =
+            sender.send_request(request.body(()).expect("it is one"), false).expect("sent");
+        sending.send_data(Bytes::from_static(b"\0\0\0\0\x05\x0a\x03big"), true).expect("sent");
+        answers.push(answer);
+    }
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    node.has_grown_by_less_than(300);
+    node.serves_small_ones();
+    // Those for which there was no room have been told so.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    drop((answers, sender));
+    // For this client's own connection to be closed.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    node.serves_large_ones();
+}
+
+#[tokio::test]
+async fn answers_to_sessions_that_nobody_takes_have_bounded_memory() {
+    let node = Full::start();
+    let mut sessions = Vec::new();
+    for _ in 0..40 {
+        let mut sender = connect_closed(&node.address).await.ready().await.expect("open");
+        let request = post(&node.address, "/ringfort.v1.KV/Session", "application/grpc");
+        let (answers, mut sending) =
+            sender.send_request(request.body(()).expect("it is one"), false).expect("sent");
+        // Sixteen gets of "big", each with five seconds.
+        let op = |id| [&b"\x0a\x0c\x08"[..], &[id], b"\x10\x88\x27\x1a\x05\x0a\x03big"].concat();
+        let ops: Vec<u8> = (0..16).flat_map(op).collect();
+        let frame = [&[0][..], &(ops.len() as u32).to_be_bytes(), &ops].concat();
+        sending.send_data(frame.into(), false).expect("sent");
+        sessions.push((sender, answers, sending));
+    }
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    node.has_grown_by_less_than(300);
+    node.serves_small_ones();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    drop(sessions);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    node.serves_large_ones();
+}
+
+#[test]
+fn answers_to_text_clients_that_nobody_takes_have_bounded_memory() {
+    let node = Full::start();
+    let clients: Vec<TcpStream> = (0..40)
+        .map(|_| {
+            let mut client = TcpStream::connect(("127.0.0.1", node.text)).expect("it listens");
+            client.write_all("GET big\n".repeat(16).as_bytes()).expect("sent");
+            client
+        })
+        .collect();
+    std::thread::sleep(Duration::from_secs(3));
+    node.has_grown_by_less_than(350);
+    node.serves_small_ones();
+    std::thread::sleep(Duration::from_secs(3));
+    drop(clients);
+    node.serves_large_ones();
+}
+
+/// Clients that say how much they send, and send half of it.
+#[tokio::test]
+async fn half_messages_have_bounded_memory_and_an_end() {
+    let node = Full::start();
+    let mut sender = connect(&node.address).await;
+    let mut halves = Vec::new();
+    for at in 0..200 {
+        let path = if at % 2 == 0 { "/ringfort.v1.KV/Session" } else { "/kv.KeyValue/Set" };
+        sender = sender.ready().await.expect("open");
+        let request = post(&node.address, path, "application/grpc").body(()).expect("it is one");
+        let (answer, mut sending) = sender.send_request(request, false).expect("sent");
+        let half = [&[0][..], &15_000_000_u32.to_be_bytes(), &vec![b'x'; 2_000_000]].concat();
+        sending.send_data(half.into(), false).expect("sent");
+        halves.push((answer, sending));
+    }
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    node.has_grown_by_less_than(300);
+    node.serves_small_ones();
+    // One of another client waits until those have been ended, and is taken.
+    let row = format!("other\t{}\n", "y".repeat(1_000_000));
+    let import = ["--addr", &node.address, "--timeout", "30s", "import", "-"];
+    let import = run(&mut ringfort(&import), row.as_bytes());
+    assert!(import.status.success(), "{}", stderr(&import));
+    for (answer, _sending) in halves.into_iter().filter(|half| half.1.stream_id().as_u32() % 4 == 3) {
+        let answer = tokio::time::timeout(Duration::from_mins(1), answer).await.expect("it ends");
+        let headers = answer.expect("told").headers().clone();
+        assert!(["4", "8"].contains(&headers["grpc-status"].to_str().expect("ASCII")), "{headers:?}");
+        assert_eq!(headers["ringfort-outcome"], "rejected");
+    }
+}
