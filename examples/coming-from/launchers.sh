@@ -9,12 +9,14 @@ trap 'rm -rf "$work"' EXIT
 cd "$work"
 export RINGFORT=echo
 checked=0
+# How long a launcher may take.
+LAUNCH_S_MAX=20
 
 # becomes WANTED LAUNCHER WORDS…
 becomes() {
     local wanted=$1 got
     shift
-    got=$("$examples/$1" "${@:2}" 2>stderr) || got="ended with $?: $(cat stderr)"
+    got=$(timeout "$LAUNCH_S_MAX" "$examples/$1" "${@:2}" 2>stderr) || got="ended with $?: $(cat stderr)"
     if [ "$got" != "$wanted" ]; then
         printf 'launchers.sh: line %s: %s\nwanted: %s\n   got: %s\n' "${BASH_LINENO[0]}" "$*" "$wanted" "$got" >&2
         exit 1
@@ -26,7 +28,7 @@ becomes() {
 refused() {
     local wanted=$1 code=0
     shift
-    "$examples/$1" "${@:2}" >stdout 2>stderr </dev/null || code=$?
+    timeout "$LAUNCH_S_MAX" "$examples/$1" "${@:2}" >stdout 2>stderr </dev/null || code=$?
     if [ $code -ne 2 ] || [ -s stdout ] || [ "$(wc -l <stderr)" -ne 1 ] || ! grep -Eq -- "$wanted" stderr; then
         printf 'launchers.sh: line %s: %s\nwanted: %s\n   got: code %s, %s\n' "${BASH_LINENO[0]}" "$*" "$wanted" "$code" "$(cat stderr stdout)" >&2
         exit 1
@@ -69,7 +71,7 @@ for member in "disk-register/member --members 2 -tolerance=other.conf" "disk-reg
     becomes "start --id member1 --addr 127.0.0.1:5556 --peers leader=127.0.0.1:5555,member2=127.0.0.1:5557 \
 --data-dir disk-register-data/member1 --text-addr 127.0.0.1:6667 --report-every 10s --tolerance-file other.conf --replicas 3" $member
 done
-refused 'no member 5.*1 to 4' disk-register/member 5
+refused 'no member 5: the family has 4 members' disk-register/member 5
 refused '-members x: give a number' disk-register/leader -members x
 refused 'a port is a number' disk-register/leader -port 65533
 refused 'there is no flag -nosuch' disk-register/leader -nosuch 1
@@ -90,8 +92,60 @@ refused 'member 1 runs already' disk-register/member 1
 becomes "$("$examples/disk-register/member" 2)" disk-register/member
 becomes "$("$examples/disk-register/member" 2) --shards 8" disk-register/member -- --shards 8
 becomes "$("$examples/disk-register/member" 2) --foo 3" disk-register/member 2 -- --foo 3
-refused 'all 1 members run already' disk-register/member -members 1
+refused 'no place is free: the family has 1 member,' disk-register/member -members 1
 exec 9>&-
+refused 'no member 1: the family has no members' disk-register/member -members 0 1
+
+# Its tolerance file, read as Ringfort reads it, and what is refused before anything is started.
+reads() {
+    # shellcheck disable=SC2059
+    printf "$1" >other.conf
+    becomes "start --id leader --addr 127.0.0.1:5555 --peers member1=127.0.0.1:5556 --data-dir disk-register-data/leader \
+--text-addr 127.0.0.1:6666 --report-every 10s --tolerance-file other.conf --replicas $2" disk-register/leader -members 1 -tolerance other.conf
+}
+unreadable() {
+    # shellcheck disable=SC2059
+    printf "$1" >other.conf
+    refused "other.conf.* $2" disk-register/leader -tolerance other.conf
+}
+reads '\357\273\277TOLERANCE=2' 5
+reads 'TOLERANCE=+2\r\n' 5
+reads '\n# how many\n\tTolerance = 03 # besides\n' 7
+unreadable 'TOLERANCE=99\n' 'line 1 is not TOLERANCE=N with N from 1 to 7'
+unreadable '# x\nTOLERANCE=0' 'line 2 is not TOLERANCE=N'
+unreadable 'TOLERANCE=2 or 3' 'line 1 is not TOLERANCE=N'
+unreadable 'TOLERANCE=1\nTOLERANCE=1' 'line 2 says TOLERANCE a second time'
+unreadable 'TOLERANCE=1\nLEVEL=2' 'line 2 is not TOLERANCE=N'
+unreadable '# TOLERANCE=1' 'does not say TOLERANCE=N'
+mkfifo pipe.conf
+refused 'pipe.conf is no regular file' disk-register/leader -tolerance pipe.conf
+refused 'pipe.conf is no regular file' disk-register/member -tolerance pipe.conf 1
+refused 'is no regular file' disk-register/leader -tolerance .
+mv tolerance.conf good.conf
+ln -s nowhere tolerance.conf
+refused 'tolerance.conf is no regular file' disk-register/leader
+mv good.conf tolerance.conf
+becomes "$leader --tolerance-file tolerance.conf --replicas 3" disk-register/leader -- --replicas 3
+
+# Its members, ports and hosts.
+refused '-members 70: give a number from 0 to 63' disk-register/leader -members 70
+refused '-members 64: give a number from 0 to 63' disk-register/member -members 64
+[ "$("$examples/disk-register/leader" -members 08)" = "$("$examples/disk-register/leader" -members 8)" ]
+"$examples/disk-register/leader" -members 63 >stdout
+refused 'gRPC takes ports 6663 to 6667 and text 6666 to 6670, which overlap' disk-register/leader -port 6663
+refused 'which overlap: choose two that are more than 0 apart' disk-register/leader -members 0 -port 6666
+refused 'text 5551 to 5555, which overlap' disk-register/member -text 5551
+rm tolerance.conf
+for host in ::1 '[::1]'; do
+    becomes "start --id leader --addr [::1]:5555 --peers member1=[::1]:5556 --data-dir disk-register-data/leader \
+--text-addr [::1]:6666 --report-every 10s" disk-register/leader -host "$host" -members 1
+done
+refused '-host 127.0.0.1:5555: give an address or a name, without a port' disk-register/leader -host 127.0.0.1:5555
+refused 'without a port' disk-register/leader -host=
+for host in 0.0.0.0 ::; do
+    refused 'every address of this machine' disk-register/leader -host $host
+done
+refused 'from 1 to 65535' disk-register/client 127.0.0.1:70000
 
 # CRUD over gRPC.
 becomes "start" grpc-crud/server
@@ -117,6 +171,7 @@ refused '--peers NAME=localhost:50052,node1=127.0.0.1:50051,' raft-kv/node --joi
 refused 'a word too many: node2;' raft-kv/node --bootstrap node2
 becomes "start --id node1 --addr 127.0.0.1:50051 --peers  --shards 8" raft-kv/node --bootstrap -- --shards 8
 becomes "start --id b --addr 10.0.0.2:1 --peers a=10.0.0.1:1 --insecure" raft-kv/node -node_id b -port 1 -peers a=10.0.0.1:1,b=10.0.0.2:1
+becomes "start --id b --addr [::1]:2 --peers a=[::1]:1" raft-kv/node -node_id b -port 2 -peers 'a=[::1]:1,b=[::1]:2'
 refused 'have to be the same' raft-kv/node -node_id b -peers a=10.0.0.1:1,b=10.0.0.2:1
 refused 'write NAME=HOST:PORT' raft-kv/node -peers 10.0.0.1:1
 refused 'start a new cluster with --bootstrap' raft-kv/node
@@ -150,7 +205,14 @@ becomes "start --id node1 --addr 0.0.0.0:50051 --advertise node1:50051 --peers n
 becomes "start --id node1 --addr 127.0.0.1:50051 --peers  --replicas 2 --data-dir d" kv-cluster/node -- --data-dir d
 refused 'a word too many: node2;' kv-cluster/node node2
 refused 'write HOST:PORT' kv-cluster/node -addr 50051
+becomes "start --id node1 --addr [::1]:50051 --peers  --replicas 2" kv-cluster/node -addr '[::1]:50051'
+refused 'IPv6 is written in brackets' kv-cluster/node -addr ::1:50051
+for loopback in '[::1]' localhost; do
+    becomes "start --id node1 --addr [::]:50051 --advertise $loopback:50051 --peers $loopback:50052 --replicas 2 --insecure" \
+        kv-cluster/node -addr '[::]:50051' -peers "$loopback:50052"
+done
 refused 'give a number' kv-cluster/node -replicas 0
+refused 'give a number from 1 to 64' kv-cluster/node -replicas 65
 becomes "--addr localhost:50051 get -- name" kv-cluster/client get name
 becomes "--addr 127.0.0.1:50052 get --raw -- name" kv-cluster/client -addr 127.0.0.1:50052 get -raw name
 becomes "ok" kv-cluster/client set name -5

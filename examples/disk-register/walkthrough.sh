@@ -31,7 +31,8 @@ family() {
     local tolerance=$1 members=$2 count=$3 member client connection loads=()
     step "TOLERANCE=$tolerance, a leader and $members members"
     rm -rf disk-register-data
-    echo "TOLERANCE=$tolerance" >tolerance.conf
+    # As some editors write it; launchers and nodes read the same number.
+    printf '\357\273\277# besides the leader\r\ntolerance = +%s\r\n' "$tolerance" >tolerance.conf
     start leader "$launchers/leader" -members "$members" -report 1s
     for ((member = 1; member <= members; member++)); do
         start "member$member" "$launchers/member" -members "$members" -report 1s "$member"
@@ -61,6 +62,16 @@ family() {
         says OK text go_client 0 <<<"SET 1 message 1 of many"
     done
 }
+
+step "what can't be right is refused before anything is made"
+mkfifo pipe.conf
+fails 'no regular file' timeout 20 "$launchers/leader" -tolerance pipe.conf
+echo 'TOLERANCE=99' >tolerance.conf
+fails 'line 1 is not TOLERANCE=N' "$launchers/leader"
+rm pipe.conf tolerance.conf
+fails '0 to 63' "$launchers/member" -members 70
+fails 'overlap' "$launchers/member" -port 6665
+[ ! -e disk-register-data ] || wrong "a launcher that refused has made disk-register-data"
 
 family 2 4 1000
 

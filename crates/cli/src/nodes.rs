@@ -154,7 +154,8 @@ impl Nodes {
             }
             if !told && begun.elapsed() > Duration::from_secs(1) {
                 told = true;
-                let _ = writeln!(std::io::stderr(), "starting {} nodes …", self.all.len());
+                let nodes = show::count(self.all.len() as u64, "node", "nodes");
+                let _ = writeln!(std::io::stderr(), "starting {nodes} …");
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -163,10 +164,15 @@ impl Nodes {
     /// Says on stderr where they are.
     pub(crate) fn welcome(&self) {
         let first = &self.all[0].address;
+        let others = match self.all.len() {
+            1 => "",
+            2 => " and the next port",
+            _ => " and the next ports",
+        };
         let kept = if self.temporary { "data, until you leave," } else { "data" };
         let _ = writeln!(
             std::io::stderr(),
-            "{} on {first} and the next ports; {kept} and logs in {}. Type help.",
+            "{} on {first}{others}; {kept} and logs in {}. Type help.",
             show::count(self.all.len() as u64, "node", "nodes"),
             self.directory.display()
         );
@@ -202,7 +208,8 @@ impl Nodes {
     fn find(&self, name: &str) -> Result<usize, Stop> {
         self.all.iter().position(|node| node.name == name).ok_or_else(|| {
             let names: Vec<_> = self.all.iter().map(|node| node.name.as_str()).collect();
-            Stop::usage(format!("there is no {name}: the nodes are {}", names.join(", ")))
+            let are = if names.len() == 1 { "node is" } else { "nodes are" };
+            Stop::usage(format!("there is no {name}: the {are} {}", names.join(", ")))
         })
     }
 

@@ -29,7 +29,8 @@ impl Progress {
         if let Some(bar) = &self.0 {
             bar.set_position(bytes);
             let rate = show::rate(rows, bar.elapsed());
-            bar.set_message(format!("{} rows, {}, {rate} rows/s", show::grouped(rows), show::bytes(bytes)));
+            let rows = show::grouped_count(rows, "row", "rows");
+            bar.set_message(format!("{rows}, {}, {rate} rows/s", show::bytes(bytes)));
         }
     }
 

@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+pub(crate) use ringfort_types::count;
+
 use crate::json::Object;
 
 /// 52000 → `52,000`.
@@ -75,9 +77,9 @@ impl Transfer {
     }
 }
 
-/// `1 row`, `2 rows`.
-pub(crate) fn count(number: u64, one: &str, many: &str) -> String {
-    format!("{number} {}", if number == 1 { one } else { many })
+/// `1 key`, `100,000 keys`.
+pub(crate) fn grouped_count(number: u64, one: &str, many: &str) -> String {
+    format!("{} {}", grouped(number), if number == 1 { one } else { many })
 }
 
 /// Columns under their heads, two spaces apart; heads that begin with `>` are set flush right.
@@ -130,7 +132,9 @@ mod tests {
         assert_eq!(span(Duration::from_millis(1234)), "1.2 s");
         assert_eq!(span(Duration::from_millis(34)), "34 ms");
         assert_eq!(span(Duration::from_secs(123)), "2 min 3 s");
-        assert_eq!(count(1, "row", "rows"), "1 row");
+        assert_eq!((count(1, "row", "rows"), count(0, "row", "rows")), ("1 row".into(), "0 rows".into()));
+        assert_eq!(grouped_count(1, "key", "keys"), "1 key");
+        assert_eq!(grouped_count(100_000, "key", "keys"), "100,000 keys");
     }
 
     #[test]

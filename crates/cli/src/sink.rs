@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::show;
+
 /// Lines that wait to be written.
 const LINES_MAX: usize = 1024;
 /// Bytes of a line that are kept.
@@ -70,7 +72,7 @@ fn write(mut to: impl Write, lines: &Receiver<Vec<u8>>, counts: &Counts) {
         let count = if dropped == 0 {
             String::new()
         } else {
-            format!("({dropped} lines could not be written here)\n")
+            format!("({} could not be written here)\n", show::count(dropped, "line", "lines"))
         };
         let written = to.write_all(count.as_bytes()).and_then(|()| to.write_all(&line));
         if written.and_then(|()| to.flush()).is_err() {
@@ -168,6 +170,9 @@ mod tests {
             lines.iter().find_map(|line| line.strip_prefix('(')?.split(' ').next()?.parse::<usize>().ok());
         assert!(dropped.is_some_and(|dropped| (499..=501).contains(&dropped)), "{dropped:?}");
         assert_eq!(lines[lines.len() - 1], "the last");
-        assert!(taken.contains("lines could not be written here)\nthe last\n"), "a failed write counts, too");
+        assert!(
+            taken.contains("\n(1 line could not be written here)\nthe last\n"),
+            "a failed write counts, too"
+        );
     }
 }

@@ -2,7 +2,7 @@
 
 use ringfort_ring::Layout;
 use ringfort_types::limits::{NODE_PENDING_BYTES_MAX, NODE_PENDING_REQUESTS_MAX};
-use ringfort_types::{Call, Code, Copies, Failure, shown, slot_of};
+use ringfort_types::{Call, Code, Copies, Failure, count, shown, slot_of};
 
 /// Whether the cluster as it is could do what a valid call asks for.
 pub(crate) fn fits(call: &Call, layout: &Layout) -> Result<(), Failure> {
@@ -27,8 +27,9 @@ pub(crate) fn fits(call: &Call, layout: &Layout) -> Result<(), Failure> {
         Copies::AtLeast(copies) if copies as usize > replicas => Err(Failure::rejected(
             Code::InvalidArgument,
             format!(
-                "{copies} copies were asked for, and shard {shard} has {replicas} replicas: nothing was written; ask for \
-                 {replicas} at most, or for a cluster with more replicas"
+                "{copies} copies were asked for, and shard {shard} has {}: nothing was written; ask for {replicas} at most, or \
+                 for a cluster with more replicas",
+                count(replicas as u64, "replica", "replicas")
             ),
         )),
         _ => Ok(()),
@@ -42,7 +43,10 @@ pub(crate) fn has_room(call: &Call, pending: usize, pending_bytes: usize) -> Res
     }
     Err(Failure::rejected(
         Code::ResourceExhausted,
-        format!("this node has {pending} requests with {pending_bytes} bytes waiting: send fewer at a time"),
+        format!(
+            "this node has {} with {pending_bytes} bytes waiting: send fewer at a time",
+            count(pending as u64, "request", "requests")
+        ),
     ))
 }
 

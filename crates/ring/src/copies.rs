@@ -1,5 +1,6 @@
 //! How many copies a shard gets, when so many were asked for and there are so many nodes.
 
+use ringfort_types::count;
 /// The number of voters for each shard, and a warning for people if it isn't what was asked for or is a poor
 /// choice.
 ///
@@ -26,9 +27,12 @@ pub fn effective_copies(asked: u32, nodes: u32) -> (u32, Option<String>) {
     } else if asked > nodes {
         Some(format!(
             "{asked} copies were asked for, but there {}: each shard gets {copies}, \
-             and survives the loss of {} nodes",
+             and survives the loss of {}",
             if nodes == 1 { "is one node".to_owned() } else { format!("are {nodes} nodes") },
-            (copies - 1) / 2,
+            match (copies - 1) / 2 {
+                0 => "none".to_owned(),
+                lost => count(lost.into(), "node", "nodes"),
+            },
         ))
     } else {
         Some(format!(

@@ -57,6 +57,17 @@ pub enum StartError {
         /// Why not.
         source: std::io::Error,
     },
+    /// The operating system lets the process open too few files and sockets.
+    #[error(
+        "only {limit} files may be open, and a node needs {least} for itself and a few clients: raise the limit (ulimit -n, \
+         LimitNOFILE), to 65536 if you can"
+    )]
+    FewDescriptors {
+        /// How many.
+        limit: usize,
+        /// How many it takes.
+        least: usize,
+    },
     /// Flags that can't be right.
     #[error("{0}")]
     Usage(String),
@@ -94,6 +105,7 @@ impl StartError {
             | StartError::Exposed { .. }
             | StartError::PortInUse { .. }
             | StartError::Listen { .. }
+            | StartError::FewDescriptors { .. }
             | StartError::Usage(_)
             | StartError::Node(_)
             | StartError::Refused(_) => 2,

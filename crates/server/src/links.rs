@@ -18,12 +18,13 @@ use std::time::{Duration, Instant};
 use ringfort_node::Event;
 use ringfort_proto::internal::Frame;
 use ringfort_proto::internal::peer_client::PeerClient;
-use ringfort_proto::internal::peer_server::Peer;
+use ringfort_proto::internal::peer_server::{Peer, PeerServer};
 use ringfort_proto::reason::reason;
 use ringfort_types::{Answer, NodeId, PeerFrame, PeerMessage, Refusal};
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::server::NamedService;
 use tonic::transport::Endpoint;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -228,6 +229,11 @@ impl Links {
     fn hear(&self, link: u64, from: NodeId) -> bool {
         self.open().get_mut(&link).map(|link| link.from = from).is_some()
     }
+}
+
+/// Whether another node asks this, or somebody who speaks as one.
+pub(crate) fn is_of_a_node<B>(request: &http::Request<B>) -> bool {
+    request.uri().path().split('/').nth(1) == Some(PeerServer::<PeerService>::NAME)
 }
 
 /// The service that other nodes connect to.

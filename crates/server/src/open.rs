@@ -20,7 +20,7 @@ use ringfort_node::Event;
 use ringfort_node::recovery::{Begun, Progress, Ready, Replay, Step, begin};
 use ringfort_shard::SessionLimits;
 use ringfort_storage::{DataDir, Log, LogOptions, Tables};
-use ringfort_types::ShardId;
+use ringfort_types::{ShardId, count};
 
 use crate::StartError;
 use crate::apply::{Applier, Task};
@@ -80,7 +80,8 @@ impl Opening {
         self.hand_over(ready);
         let is_done = self.bring_up_to_date(replay, started)?;
         if is_done && started.elapsed() > PATIENCE {
-            tracing::info!("opened {} shards in {:.1} s", wanted.len(), started.elapsed().as_secs_f64());
+            let shards = count(wanted.len() as u64, "shard", "shards");
+            tracing::info!("opened {shards} in {:.1} s", started.elapsed().as_secs_f64());
         }
         Ok(())
     }

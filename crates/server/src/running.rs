@@ -16,7 +16,9 @@ use crate::answers::Answers;
 use crate::clock::Clock;
 use crate::config::TextConfig;
 use crate::core::{Core, Helpers};
+use crate::descriptors::Shares;
 use crate::doors::Ports;
+use crate::doors::places::Places;
 use crate::doors::tolerance::Tolerance;
 use crate::gate::Gate;
 use crate::links::{self, Links};
@@ -24,8 +26,6 @@ use crate::outbox::Outbox;
 use crate::shared::{Header, NOTICES_MAX, Report, Shared};
 use crate::{Config, StartError, descriptors, doors};
 
-/// Of the files and sockets that may be open, tables get one in so many.
-const TABLES_SHARE: usize = 4;
 /// How long to wait for leaderships to be handed over.
 const HAND_OVER_MAX: Duration = Duration::from_millis(3_600);
 /// How long to wait for answers to leave once nothing new is taken.
@@ -69,29 +69,29 @@ fn has_port(address: &str, port: u16) -> bool {
     address.rsplit(':').next().is_some_and(|given| given.parse() == Ok(port))
 }
 
+/// Binds the addresses that clients use: the ports, and where they are.
+async fn bind(config: &Config) -> Result<(Ports, SocketAddr, Option<SocketAddr>), StartError> {
+    let (grpc, bound) = doors::listener::bind("--addr", &config.listen, config.insecure).await?;
+    let Some(TextConfig { listen, settings }) = &config.text else {
+        return Ok((Ports { grpc, text: None }, bound, None));
+    };
+    let binding = doors::listener::bind("--text-addr", listen, config.insecure).await;
+    let (text, text_bound) = binding.map_err(|error| match error {
+        StartError::PortInUse { address } if has_port(&address, bound.port()) => StartError::Usage(format!(
+            "--text-addr {address} is where gRPC is spoken (--addr): give the text protocol a port of its own"
+        )),
+        other => other,
+    })?;
+    Ok((Ports { grpc, text: Some((text, *settings)) }, bound, Some(text_bound)))
+}
+
 /// Checks the flags, binds the port, locks the directory, and starts the node. It serves once
 /// [`Running::serving`] says so, which is after its peers have been met if it is new.
 pub async fn start(config: Config) -> Result<Running, StartError> {
     let started = Instant::now();
     Clock::check()?;
     config.validate()?;
-    let (listener, bound) = doors::listener::bind("--addr", &config.listen, config.insecure).await?;
-    let (text, text_address) = match &config.text {
-        None => (None, None),
-        Some(TextConfig { listen, settings }) => {
-            let binding = doors::listener::bind("--text-addr", listen, config.insecure).await;
-            let (listener, text_bound) = binding.map_err(|error| match error {
-                StartError::PortInUse { address } if has_port(&address, bound.port()) => {
-                    StartError::Usage(format!(
-                        "--text-addr {address} is where gRPC is spoken (--addr): give the text protocol a port of its own"
-                    ))
-                }
-                other => other,
-            })?;
-            (Some((listener, *settings)), Some(text_bound))
-        }
-    };
-    let ports = Ports { grpc: listener, text };
+    let (ports, bound, text_address) = bind(&config).await?;
     let address = config.advertised(bound)?;
     let nodes = config.nodes(&address, config.name.as_deref().unwrap_or_default())?;
     let fresh_incarnation = getrandom::u64().map_err(|error| StartError::System {
@@ -103,9 +103,13 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let who = Who { name: config.name.clone(), address: address.clone(), fresh_incarnation };
     let (data, stored) = DataDir::open(disk.clone(), &who)?;
     let options = TableOptions::default();
-    let open_files = options.open_files.min(descriptors::raise_limit() / TABLES_SHARE);
-    let tables =
-        LsmTables::new(disk, TableOptions { cache_bytes: config.cache_bytes, open_files, ..options });
+    let limit = descriptors::raise_limit();
+    let files = Shares::of(limit, nodes.len() - 1, options.open_files)
+        .map_err(|least| StartError::FewDescriptors { limit, least })?;
+    let tables = LsmTables::new(
+        disk,
+        TableOptions { cache_bytes: config.cache_bytes, open_files: files.tables, ..options },
+    );
 
     let name = node_name(&stored.name);
     let nodes: Vec<(String, String)> = nodes
@@ -149,7 +153,15 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         }
     }
     let tolerance = Tolerance::default();
-    tasks.spawn(doors::serve(shared.clone(), links.clone(), ports, tolerance.clone()));
+    let places = Places::new(files.connections, if text_address.is_some() { 2 } else { 1 });
+    tasks.spawn(doors::serve(shared.clone(), links.clone(), ports, places, tolerance.clone()));
+    if files.is_short() {
+        let Shares { tables, connections } = files;
+        shared.notice(format!(
+            "{limit} files may be open: {tables} of tables, {connections} connections of clients, the rest for the node itself; for more \
+             connections raise the limit (ulimit -n, LimitNOFILE)"
+        ));
+    }
 
     let core = Core {
         node,

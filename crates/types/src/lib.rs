@@ -31,6 +31,7 @@ mod request;
 mod slot;
 mod stamp;
 pub mod wire;
+mod words;
 mod write;
 
 pub use address::{check_address, split_address};
@@ -52,4 +53,5 @@ pub use reply::{ClusterState, NodeState, Page, Receipt, Reply, Row, ShardState};
 pub use request::{Consistency, Request, Scan, Token};
 pub use slot::{SLOTS, slot_of};
 pub use stamp::Stamp;
+pub use words::count;
 pub use write::{Change, Condition, NewValue, Part};

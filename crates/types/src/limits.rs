@@ -124,6 +124,10 @@ pub const NODE_CONNECTIONS_MAX: usize = 6 * 1024;
 /// Most connections at once at one door, unless it has a bound of its own: fewer than at all doors, so that the others
 /// have room left when one is full.
 pub const DOOR_CONNECTIONS_MAX: usize = 4 * 1024;
+/// How long a connection is without a call before it may be closed to make room for a new one, in milliseconds.
+pub const CONNECTION_IDLE_MS: u64 = 120_000;
+/// Connections of other nodes that are taken when there is no place left for clients.
+pub const PEER_PLACES: usize = BIRTH_NODES_MAX;
 /// A client must say what its protocol begins with within this time, in milliseconds.
 pub const GREETING_MS: u64 = 5_000;
 /// Most calls at once on one gRPC connection.

@@ -139,7 +139,8 @@ fn judge(state: &ClusterState, shards: &[Hashed], json: bool) -> Result<(), Stop
     }
     if differing > 0 {
         return Err(Stop::unavailable(format!(
-            "the replicas of {differing} of {total} shards DIFFER: keep all data directories as they are, and find out which is right"
+            "the replicas of {differing} of {} DIFFER: keep all data directories as they are, and find out which is right",
+            show::count(total as u64, "shard", "shards")
         )));
     }
     if !silent.is_empty() {
@@ -211,7 +212,7 @@ mod tests {
         let state = ClusterState { nodes: vec![node(1), node(2)], ..ClusterState::default() };
         assert_eq!(judge(&state, &[hashed(1, &[(1, Some(9)), (2, Some(9))])], false), Ok(()));
         let differ = judge(&state, &[hashed(1, &[(1, Some(9)), (2, Some(8))])], false).unwrap_err();
-        assert!(differ.code == 3 && differ.message.contains("1 of 1 shards DIFFER"), "{differ:?}");
+        assert!(differ.code == 3 && differ.message.contains("1 of 1 shard DIFFER"), "{differ:?}");
         let silent = judge(&state, &[hashed(1, &[(1, Some(9)), (2, None)])], false).unwrap_err();
         assert!(silent.code == 3 && silent.message.contains("n2 (1 replica: gone)"), "{silent:?}");
     }

@@ -12,7 +12,7 @@ use crate::format::{Format, Place};
 use crate::out::{self, Out, Output};
 use crate::part::Part;
 use crate::progress::Progress;
-use crate::show::Transfer;
+use crate::show::{self, Transfer};
 use crate::signals::Signals;
 use crate::stop::Stop;
 
@@ -97,8 +97,8 @@ async fn copy(
     let (mut count, mut bytes, mut looked) = (0, 0, 0);
     while let Some(row) = rows.next().await {
         let (key, row) = row.map_err(|failure| {
-            let stop = Stop::from(failure);
-            Stop { message: format!("export stopped after {count} rows: {}", stop.message), ..stop }
+            let (stop, rows) = (Stop::from(failure), show::count(count, "row", "rows"));
+            Stop { message: format!("export stopped after {rows}: {}", stop.message), ..stop }
         })?;
         line.clear();
         format.row_into(&mut line, &key, &row, false);

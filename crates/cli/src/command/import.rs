@@ -148,7 +148,8 @@ fn read(mut rows: RowReader<BufReader<impl Read>>, skip: u64, batches: &mpsc::Se
             return;
         }
         Ok(lines) if lines < skip => {
-            let why = format!("--skip {skip} is more than the {lines} lines that there are");
+            let lines_text = show::count(lines, "line", "lines");
+            let why = format!("--skip {skip} is more than the input has: {lines_text}");
             let _ = batches.blocking_send(Batch::Bad(BadInput::Line(lines, why)));
             return;
         }

@@ -72,7 +72,7 @@ fn clients_that_try_tls_are_closed_and_one_line_is_logged() {
 
 /// An answer to a request over HTTP/2.
 #[derive(Debug)]
-struct Told {
+pub(crate) struct Told {
     status: StatusCode,
     headers: HeaderMap,
     body: Vec<u8>,
@@ -80,7 +80,7 @@ struct Told {
 }
 
 impl Told {
-    fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         let value = self.headers.get(name).or_else(|| self.trailers.get(name));
         value.map_or("", |value| value.to_str().expect("ASCII"))
     }
@@ -94,7 +94,11 @@ pub(crate) async fn connect(address: &str) -> SendRequest<Bytes> {
 }
 
 /// Sends one request and this much of a body.
-async fn ask(sender: &mut SendRequest<Bytes>, request: http::request::Builder, body: &[u8]) -> Told {
+pub(crate) async fn ask(
+    sender: &mut SendRequest<Bytes>,
+    request: http::request::Builder,
+    body: &[u8],
+) -> Told {
     let ready = sender.clone().ready().await.expect("open");
     *sender = ready;
     let (answer, mut sending) =
@@ -170,6 +174,12 @@ async fn what_there_is_not_is_answered_with_what_there_is() {
         (
             "/ringfort.v1.KV/",
             "the path names no method of ringfort.v1.KV: it is /ringfort.v1.KV/METHOD".to_owned(),
+        ),
+        (
+            "//Get",
+            format!(
+                "//Get is not the path of a method, which is /PACKAGE.SERVICE/METHOD; packages served here: {PACKAGES}"
+            ),
         ),
         (
             "/metrics",

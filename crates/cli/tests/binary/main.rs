@@ -2,6 +2,7 @@
 
 mod book;
 mod cluster;
+mod connections;
 mod copies;
 mod counter;
 mod disks;

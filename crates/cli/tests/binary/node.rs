@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::support::{eventually, free_ports, ringfort};
@@ -24,17 +24,19 @@ impl Node {
     }
 
     pub(crate) fn start_with(flags: &[&str]) -> Node {
+        Node::start_as(flags, |command| command)
+    }
+
+    /// The command changed before it is run.
+    pub(crate) fn start_as(flags: &[&str], change: impl FnOnce(Command) -> Command) -> Node {
         let directory = tempfile::tempdir().expect("a directory");
         let address = format!("127.0.0.1:{}", free_ports(1));
         let log = File::create(directory.path().join("log")).expect("a log");
         let errors = log.try_clone().expect("a log");
         let mut command = ringfort(&["start", "--addr", &address, "--shards", "2", "--data-dir"]);
-        command
-            .arg(directory.path().join("data"))
-            .args(flags)
-            .stdin(Stdio::null())
-            .stdout(log)
-            .stderr(errors);
+        command.arg(directory.path().join("data")).args(flags);
+        let mut command = change(command);
+        command.stdin(Stdio::null()).stdout(log).stderr(errors);
         let node = Node { address, child: command.spawn().expect("starts"), directory };
         eventually("it serves", || node.said().contains("serves on"));
         node

@@ -59,6 +59,14 @@ pub(crate) fn refusal(output: &Output) -> (Option<i32>, String) {
     (output.status.code(), line.to_owned())
 }
 
+/// The same command, in a process that may have so many files open, and can't have that raised.
+pub(crate) fn with_open_files(limit: u32, command: &Command) -> Command {
+    let mut limited = Command::new("sh");
+    limited.args(["-c", &format!("ulimit -n {limit}; exec \"$0\" \"$@\"")]);
+    limited.arg(command.get_program()).args(command.get_args()).env_remove("HOME");
+    limited
+}
+
 /// SIGTERM: asks it to stop.
 pub(crate) fn ask_to_stop(child: &Child) {
     kill_process(Pid::from_child(child), Signal::TERM).expect("it runs");

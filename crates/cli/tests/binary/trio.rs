@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 use std::process::{Child, Stdio};
 
-use crate::support::{ask_to_stop, eventually, free_ports, ringfort};
+use crate::support::{ask_to_stop, eventually, free_ports, ringfort, with_open_files};
 
 /// Three nodes by `ringfort start`, each with a directory of its own.
 pub(crate) struct Trio {
@@ -13,6 +13,8 @@ pub(crate) struct Trio {
     pub(crate) nodes: [Option<Child>; 3],
     /// Flags besides those that every node has.
     pub(crate) more: [Vec<String>; 3],
+    /// How many files a node may have open, if that is few.
+    pub(crate) open_files: Option<u32>,
 }
 
 impl Trio {
@@ -24,16 +26,26 @@ impl Trio {
     pub(crate) fn start_with(more: impl FnMut(usize) -> Vec<String>) -> Trio {
         let mut trio = Trio::idle(tempfile::tempdir().expect("a directory"));
         trio.more = [0, 1, 2].map(more);
-        for node in 0..3 {
-            trio.start_node(node);
-        }
-        eventually("all serve", || (0..3).all(|node| trio.said(node).contains("serves on")));
+        trio.start_all();
         trio
+    }
+
+    pub(crate) fn start_all(&mut self) {
+        for node in 0..3 {
+            self.start_node(node);
+        }
+        eventually("all serve", || (0..3).all(|node| self.said(node).contains("serves on")));
     }
 
     /// None of them started yet.
     pub(crate) fn idle(directory: tempfile::TempDir) -> Trio {
-        Trio { base: free_ports(3), directory, nodes: [None, None, None], more: Default::default() }
+        Trio {
+            base: free_ports(3),
+            directory,
+            nodes: [None, None, None],
+            more: Default::default(),
+            open_files: None,
+        }
     }
 
     pub(crate) fn address(&self, node: usize) -> String {
@@ -69,6 +81,9 @@ impl Trio {
         let errors = log.try_clone().expect("a log");
         let mut command = self.flags(node, &data, 16);
         command.args(&self.more[node]);
+        if let Some(limit) = self.open_files {
+            command = with_open_files(limit, &command);
+        }
         let child = command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn().expect("starts");
         self.nodes[node] = Some(child);
     }

@@ -14,7 +14,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Frame, SizeHint};
-use ringfort_proto::internal::peer_server::PeerServer;
 use ringfort_proto::status;
 use ringfort_types::limits::{ARRIVING_BYTES, GRPC_MESSAGE_BYTES_MAX, LARGE_MESSAGE_BYTES};
 use ringfort_types::{Code, Failure};
@@ -22,10 +21,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tonic::Status;
 use tonic::body::Body;
-use tonic::server::NamedService;
 use tower_service::Service;
 
-use crate::links::PeerService;
+use crate::links;
 
 /// How long a message may take to come whole, once it has room.
 const MESSAGE_TIME: Duration = Duration::from_secs(30);
@@ -125,16 +123,11 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> S::Future {
-        if is_of_a_node(&request) {
+        if links::is_of_a_node(&request) {
             return self.calls.call(request);
         }
         self.calls.call(request.map(|body| Body::new(ArrivingBody::new(body, self.room.clone()))))
     }
-}
-
-fn is_of_a_node(request: &Request<Body>) -> bool {
-    let service = request.uri().path().split('/').nth(1);
-    service == Some(PeerServer::<PeerService>::NAME)
 }
 
 /// A call's messages, in the pieces in which they come.

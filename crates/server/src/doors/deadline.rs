@@ -65,7 +65,7 @@ where
         }
         let Some(timer) = timer else { return Poll::Pending };
         ready!(timer.as_mut().poll(cx));
-        let why = "the call's time is over, and whether it took effect is not known";
+        let why = "the call's time is over; if it was a write, it may have taken effect, or may still";
         let failure = Failure::unknown(Code::DeadlineExceeded, why);
         Poll::Ready(Ok(status::from_failure(failure).into_http()))
     }

@@ -26,6 +26,7 @@ use crate::doors::arriving::Arriving;
 use crate::doors::deadline::Deadlines;
 use crate::doors::health;
 use crate::doors::held::HeldAnswers;
+use crate::doors::in_use::Calls;
 use crate::doors::listener::{DoorLimits, Greeting, Incoming};
 use crate::doors::refusals::Refusals;
 use crate::doors::strangers::Strangers;
@@ -159,7 +160,8 @@ pub(crate) async fn serve(mut services: Services, incoming: Incoming, gate: Gate
     });
     let names = services.names.into_iter().map(|(name, _)| name).chain(services.hidden).collect();
     let routes = services.routes.routes().prepare();
-    let calls = Deadlines(HeldAnswers(Arriving::before(Refusals::before(routes, names, &packages))));
+    let known = Refusals::before(routes, names, &packages);
+    let calls = Calls(Deadlines(HeldAnswers(Arriving::before(known))));
     let served = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)

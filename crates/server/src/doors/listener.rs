@@ -6,8 +6,8 @@
 //! door's business.
 //!
 //! Bounds: so many connections at a door, and so many at all doors of the node together ([`Places`]), fewer than all
-//! doors' own bounds sum up to and more than any of them: one door at its limit leaves room at the others, peers' links
-//! among them. Who comes later is told so, if the door's protocol has words for it, closed at once, and nobody else notices.
+//! doors' own bounds sum up to and more than any of them: one door at its limit leaves room at the others. Who comes later is told so,
+//! if the door's protocol has words for it, closed at once, and nobody else notices.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,15 +16,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ringfort_types::limits::NODE_CONNECTIONS_MAX;
+use ringfort_types::limits::GREETING_MS;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::Sleep;
 use tokio_stream::Stream;
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::server::Connected;
 
+use crate::doors::places::{DoorPlaces, Entered, Places, Standing};
 use crate::doors::throttle::Throttle;
 use crate::{StartError, exposure};
 
@@ -87,28 +87,6 @@ pub(crate) struct DoorLimits {
     pub(crate) full_answer: &'static [u8],
 }
 
-/// Places for connections at all doors together. A clone counts the same places.
-#[derive(Clone, Debug)]
-pub(crate) struct Places {
-    free: Arc<Semaphore>,
-    max: usize,
-}
-
-impl Places {
-    pub(crate) fn new(max: usize) -> Places {
-        Places { free: Arc::new(Semaphore::new(max)), max }
-    }
-}
-
-impl Default for Places {
-    fn default() -> Places {
-        Places::new(NODE_CONNECTIONS_MAX)
-    }
-}
-
-/// What a connection holds as long as it lives: a place at its door, and one among all.
-type Place = (OwnedSemaphorePermit, OwnedSemaphorePermit);
-
 /// One door's connections as they come in and have greeted. It never ends, and its items are never errors: those are
 /// logged here, and whoever listens goes on.
 pub(crate) struct Incoming {
@@ -116,8 +94,7 @@ pub(crate) struct Incoming {
     door: &'static str,
     listener: TcpListener,
     limits: DoorLimits,
-    at_door: Places,
-    at_node: Places,
+    places: DoorPlaces,
     /// Those that have not greeted yet; they hold their places.
     greeting: JoinSet<Option<Connection>>,
     pause: Option<Pin<Box<Sleep>>>,
@@ -136,8 +113,7 @@ impl Incoming {
             door,
             listener,
             limits,
-            at_door: Places::new(limits.connections_max),
-            at_node: at_node.clone(),
+            places: at_node.at_door(door, limits.connections_max),
             greeting: JoinSet::new(),
             pause: None,
             turned_away: Throttle::new(format!("connections were turned away from the {door} port")),
@@ -145,21 +121,11 @@ impl Incoming {
         }
     }
 
-    /// A place, or what there are too many of.
-    fn place(&self) -> Result<Place, String> {
-        let at_door = self.at_door.free.clone().try_acquire_owned().map_err(|_full| {
-            format!("{} connections are open on the {} port", self.at_door.max, self.door)
-        })?;
-        let at_node = self.at_node.free.clone().try_acquire_owned().map_err(|_full| {
-            format!("{} connections are open on all ports of this node", self.at_node.max)
-        })?;
-        Ok((at_door, at_node))
-    }
-
     /// Takes one in, or turns it away.
     fn admit(&mut self, stream: TcpStream, peer: SocketAddr) {
-        let place = match self.place() {
-            Ok(place) => place,
+        let nodes_come_here = self.limits.greeting == Greeting::Http2;
+        let ticket = match self.places.ticket(nodes_come_here) {
+            Ok(ticket) => ticket,
             Err(full) => {
                 self.turned_away.warn(|| format!("{peer} is turned away: {full}"));
                 // A socket this new has room for it. Who does not get it sees the end of the connection all the same.
@@ -168,12 +134,16 @@ impl Incoming {
             }
         };
         let _slower_without = stream.set_nodelay(true);
-        let connection = Connection::new(stream, peer, place);
-        let greeted = connection.greeted(self.limits.greeting);
-        let (door, max) = (self.door, self.limits.greeting_max);
+        let (door, expected, max) = (self.door, self.limits.greeting, self.limits.greeting_max);
+        let places = self.places.clone();
         self.greeting.spawn(async move {
+            let entered = places.enter(ticket).await?;
+            let greeted = Connection::new(stream, peer, entered, expected).greeted(expected);
             match tokio::time::timeout(max, greeted).await {
-                Ok(Ok(connection)) => Some(connection),
+                Ok(Ok(connection)) => {
+                    end_of_trial(connection.standing());
+                    Some(connection)
+                }
                 Ok(Err(error)) => {
                     tracing::debug!("{peer} left the {door} port before it had greeted: {error}");
                     None
@@ -182,6 +152,19 @@ impl Incoming {
                     tracing::debug!("{peer} did not greet on the {door} port within {max:?}: closed");
                     None
                 }
+            }
+        });
+    }
+}
+
+/// Closes a connection on trial that does not make a call for as long as one may take to greet.
+fn end_of_trial(standing: &Arc<Standing>) {
+    if standing.is_on_trial() {
+        let standing = standing.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(GREETING_MS)).await;
+            if standing.is_on_trial() {
+                standing.close();
             }
         });
     }
@@ -222,11 +205,13 @@ pub(crate) struct Connection {
     greeting_len: usize,
     greeting_read: usize,
     understood: bool,
-    _place: Place,
+    /// Whether it is in use as long as something is said; else by its calls.
+    bytes_count: bool,
+    entered: Entered,
 }
 
 impl Connection {
-    fn new(stream: TcpStream, peer: SocketAddr, place: Place) -> Connection {
+    fn new(stream: TcpStream, peer: SocketAddr, entered: Entered, expected: Greeting) -> Connection {
         Connection {
             stream,
             peer,
@@ -234,8 +219,18 @@ impl Connection {
             greeting_len: 0,
             greeting_read: 0,
             understood: true,
-            _place: place,
+            bytes_count: expected != Greeting::Http2,
+            entered,
         }
+    }
+
+    fn standing(&self) -> &Arc<Standing> {
+        self.entered.standing()
+    }
+
+    /// Where it was made to.
+    pub(crate) fn local(&self) -> Option<SocketAddr> {
+        self.stream.local_addr().ok()
     }
 
     /// Whose it is.
@@ -274,10 +269,10 @@ impl Connection {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+    type ConnectInfo = Arc<Standing>;
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        TcpConnectInfo { local_addr: self.stream.local_addr().ok(), remote_addr: Some(self.peer) }
+    fn connect_info(&self) -> Arc<Standing> {
+        self.standing().clone()
     }
 }
 
@@ -294,7 +289,15 @@ impl AsyncRead for Connection {
             self.greeting_read += taken;
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if read.is_pending() {
+            // As if the client had closed it.
+            return if self.standing().poll_closed(cx) { Poll::Ready(Ok(())) } else { Poll::Pending };
+        }
+        if self.bytes_count {
+            self.standing().touch();
+        }
+        read
     }
 }
 

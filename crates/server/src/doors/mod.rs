@@ -11,9 +11,11 @@ mod family;
 pub(crate) mod grpc;
 mod health;
 mod held;
+mod in_use;
 mod kv;
 mod kvstore;
 pub(crate) mod listener;
+pub(crate) mod places;
 mod proto;
 mod refusals;
 mod strangers;
@@ -43,7 +45,8 @@ use tokio::net::TcpListener;
 use tonic::{Code, Status};
 
 use self::grpc::Services;
-use self::listener::{Incoming, Places};
+use self::listener::Incoming;
+use self::places::Places;
 use self::text::TextSettings;
 use self::tolerance::Tolerance;
 use crate::gate::Gate;
@@ -59,8 +62,13 @@ pub(crate) struct Ports {
 }
 
 /// Opens all doors, until the node stops.
-pub(crate) async fn serve(shared: Arc<Shared>, links: Arc<Links>, ports: Ports, tolerance: Tolerance) {
-    let places = Places::default();
+pub(crate) async fn serve(
+    shared: Arc<Shared>,
+    links: Arc<Links>,
+    ports: Ports,
+    places: Places,
+    tolerance: Tolerance,
+) {
     let gate = |door| Gate::new(shared.clone(), door);
     let reads_fall_back = ports.text.as_ref().is_some_and(|(_, settings)| settings.stale_after.is_some());
     let advising = tokio::spawn(tolerance::advise(gate(Door::Text), tolerance.clone(), reads_fall_back));

@@ -108,7 +108,8 @@ impl Served {
     /// Why there is no such method.
     fn explain(&self, path: &str) -> String {
         let packages = &self.packages;
-        let Some((service, method)) = path.strip_prefix('/').and_then(|path| path.split_once('/')) else {
+        let parts = path.strip_prefix('/').and_then(|path| path.split_once('/'));
+        let Some((service, method)) = parts.filter(|(service, _)| !service.is_empty()) else {
             return format!(
                 "{} is not the path of a method, which is /PACKAGE.SERVICE/METHOD; packages served here: {packages}",
                 shortened(path)

@@ -17,7 +17,6 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
-use tonic::transport::server::Connected;
 
 use crate::doors::listener::Connection;
 use crate::doors::throttle::Throttle;
@@ -70,7 +69,7 @@ impl Strangers {
 }
 
 async fn answer(mut connection: Connection, packages: &str) -> io::Result<()> {
-    let here = connection.connect_info().local_addr.map_or_else(|| "HOST:PORT".into(), |at| at.to_string());
+    let here = connection.local().map_or_else(|| "HOST:PORT".into(), |at| at.to_string());
     let wants_no_body = connection.greeting().starts_with(b"HEAD ");
     connection.write_all(response(packages, &here, wants_no_body).as_bytes()).await?;
     connection.shutdown().await?;

@@ -78,12 +78,22 @@ impl Wanted {
         }
         let read_with = (replicas.max(1) - 1) / 2;
         let stored_with = (replicas - 1 - besides).min(read_with);
+        let less = match read_with {
+            read_with if read_with == stored_with => String::new(),
+            read_with => format!(
+                "with {read_with} down it is kept by a majority but answered ERROR, and reads go on; "
+            ),
+        };
+        let wanted = 2 * besides + 1;
         (read_with < besides && !reads_fall_back).then(|| {
             format!(
-                "TOLERANCE={besides}: with {replicas} replicas, messages can be stored while {stored_with} of them are down, and \
-                 read while {read_with} are, and no more; to read while {besides} are, start a cluster with --replicas {}, or let \
-                 reads fall back to what any replica has, which may be old (--text-stale-after)",
-                2 * besides + 1
+                "TOLERANCE={besides}: with {replicas} replicas, a SET is OK while {} up; {less}with more down nothing is read or \
+                 written. To read and write with {besides} down, start a cluster of {wanted} nodes with --replicas {wanted}, or, for \
+                 reads alone, let them fall back to what any replica has, which may be old (--text-stale-after)",
+                match stored_with {
+                    0 => "all of them are".to_owned(),
+                    down => format!("{} of them are", replicas - down),
+                }
             )
         })
     }
@@ -149,10 +159,13 @@ mod tests {
         assert_eq!(Wanted::default().advice(1, false), None);
         assert_eq!((wanted(1).advice(3, false), wanted(2).advice(5, false)), (None, None));
         let told = wanted(2).advice(3, false).unwrap();
-        assert!(told.contains("stored while 0 of them are down, and read while 1 are"), "{told}");
-        assert!(told.contains("--replicas 5"), "{told}");
+        assert!(
+            told.contains("a SET is OK while all of them are up; with 1 down it is kept by a majority"),
+            "{told}"
+        );
+        assert!(told.contains("of 5 nodes with --replicas 5"), "{told}");
         let told = wanted(2).advice(4, false).unwrap();
-        assert!(told.contains("stored while 1 of them are down, and read while 1 are"), "{told}");
+        assert!(told.contains("a SET is OK while 3 of them are up; with more down nothing"), "{told}");
         assert_eq!(wanted(2).advice(3, true), None);
         assert!(wanted(3).advice(3, true).unwrap().contains("no message can be stored"));
     }

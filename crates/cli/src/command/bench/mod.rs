@@ -83,8 +83,8 @@ async fn watch(tally: &Tally, begun: Instant, seconds: u64) {
         let done = tally.done.load(Ordering::Relaxed);
         if live {
             let rate = show::grouped(done - last);
-            let errors = tally.errors.load(Ordering::Relaxed);
-            let _ = write!(std::io::stderr(), "\r\x1b[K{second:>4} s  {rate:>9} ops/s  {errors} errors");
+            let errors = show::count(tally.errors.load(Ordering::Relaxed), "error", "errors");
+            let _ = write!(std::io::stderr(), "\r\x1b[K{second:>4} s  {rate:>9} ops/s  {errors}");
         }
         last = done;
     }

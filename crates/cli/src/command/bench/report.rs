@@ -37,13 +37,13 @@ pub(super) fn report(bench: &Bench, measured: &Measured) -> Result<(), Stop> {
         let latency = |us: u64| format!("{:.2} ms", us as f64 / 1000.0);
         let unusual = unusual.into_iter().fold(String::new(), |all, one| all + ", " + &one.words);
         format!(
-            "{} over {}{unusual}: {}, {} in flight, {} keys, values of {} B, {:.1} s\n\
+            "{} over {}{unusual}: {}, {} in flight, {}, values of {} B, {:.1} s\n\
              {} ops/s   p50 {}   p99 {}   p99.9 {}   max {}   errors {}",
             name(&bench.workload),
             name(&bench.transport),
             show::count(bench.clients.min(bench.in_flight).into(), "client", "clients"),
             bench.in_flight,
-            show::grouped(bench.keys),
+            show::grouped_count(bench.keys, "key", "keys"),
             bench.value_size,
             measured.time.as_secs_f64(),
             show::grouped(rate as u64),

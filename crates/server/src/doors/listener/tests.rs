@@ -43,7 +43,7 @@ async fn greets(address: SocketAddr) -> TcpStream {
 
 #[tokio::test]
 async fn one_too_many_is_told_so_and_the_others_go_on() {
-    let (mut incoming, address) = door(2, Greeting::FirstByte, &Places::new(100)).await;
+    let (mut incoming, address) = door(2, Greeting::FirstByte, &Places::new(100, 2)).await;
     let (mut first, _second) = (greets(address).await, greets(address).await);
     let (mut served, other) = (next(&mut incoming).await, next(&mut incoming).await);
 
@@ -64,7 +64,7 @@ async fn one_too_many_is_told_so_and_the_others_go_on() {
 
 #[tokio::test]
 async fn all_doors_share_the_nodes_places() {
-    let places = Places::new(3);
+    let places = Places::new(3, 2);
     let (mut text, text_address) = door(2, Greeting::FirstByte, &places).await;
     let (mut grpc, grpc_address) = door(2, Greeting::FirstByte, &places).await;
     let _clients = (greets(text_address).await, greets(text_address).await, greets(grpc_address).await);
@@ -80,7 +80,7 @@ async fn all_doors_share_the_nodes_places() {
 
 #[tokio::test]
 async fn who_does_not_greet_in_time_is_closed_and_gives_its_place_back() {
-    let (mut incoming, address) = door(1, Greeting::Http2, &Places::new(100)).await;
+    let (mut incoming, address) = door(1, Greeting::Http2, &Places::new(100, 2)).await;
     let mut silent = TcpStream::connect(address).await.unwrap();
     silent.write_all(&HTTP2_PREFACE[..20]).await.unwrap();
     let begun = std::time::Instant::now();
@@ -96,7 +96,7 @@ async fn who_does_not_greet_in_time_is_closed_and_gives_its_place_back() {
 
 #[tokio::test]
 async fn a_greeting_may_come_byte_by_byte_and_is_read_again_by_the_door() {
-    let (mut incoming, address) = door(1, Greeting::Http2, &Places::new(100)).await;
+    let (mut incoming, address) = door(1, Greeting::Http2, &Places::new(100, 2)).await;
     let mut client = TcpStream::connect(address).await.unwrap();
     client.set_nodelay(true).unwrap();
     let said = [&HTTP2_PREFACE[..], &[7; HTTP2_FRAME_HEADER_BYTES], b"more"].concat();
@@ -122,7 +122,7 @@ async fn a_greeting_may_come_byte_by_byte_and_is_read_again_by_the_door() {
 
 #[tokio::test]
 async fn another_protocol_is_handed_over_as_soon_as_it_differs() {
-    let (mut incoming, address) = door(3, Greeting::Http2, &Places::new(100)).await;
+    let (mut incoming, address) = door(3, Greeting::Http2, &Places::new(100, 2)).await;
     for said in [&b"G"[..], b"PRI * HTTP/1.1\r\n\r\n", b"\x16\x03\x01"] {
         let mut client = TcpStream::connect(address).await.unwrap();
         client.write_all(said).await.unwrap();
@@ -134,7 +134,7 @@ async fn another_protocol_is_handed_over_as_soon_as_it_differs() {
 
 #[tokio::test]
 async fn one_byte_is_greeting_enough_for_a_door_that_says_so() {
-    let (mut incoming, address) = door(1, Greeting::FirstByte, &Places::new(100)).await;
+    let (mut incoming, address) = door(1, Greeting::FirstByte, &Places::new(100, 2)).await;
     let mut client = TcpStream::connect(address).await.unwrap();
     assert!(nobody(&mut incoming, Duration::from_millis(50)).await);
     client.write_all(b"\n").await.unwrap();
@@ -145,7 +145,7 @@ async fn one_byte_is_greeting_enough_for_a_door_that_says_so() {
 
 #[tokio::test]
 async fn many_silent_connections_keep_nobody_waiting() {
-    let (mut incoming, address) = door(200, Greeting::FirstByte, &Places::new(1_000)).await;
+    let (mut incoming, address) = door(200, Greeting::FirstByte, &Places::new(1_000, 2)).await;
     let mut silent = Vec::new();
     let connecting = async {
         for _ in 0..150 {
@@ -161,7 +161,7 @@ async fn many_silent_connections_keep_nobody_waiting() {
 
 #[tokio::test]
 async fn many_may_come_at_once() {
-    let (mut incoming, address) = door(300, Greeting::FirstByte, &Places::new(1_000)).await;
+    let (mut incoming, address) = door(300, Greeting::FirstByte, &Places::new(1_000, 2)).await;
     let begun = std::time::Instant::now();
     let mut clients = Vec::new();
     // Nobody accepts meanwhile.

@@ -1,0 +1,93 @@
+//! Connections beyond what a node has room for.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::time::Duration;
+
+use crate::grpc_port::{ask, connect, post};
+use crate::node::Node;
+use crate::support::{eventually, refusal, ringfort, run, stderr, stdout, with_open_files};
+use crate::trio::Trio;
+
+/// A client that greets, and then says nothing.
+fn idle(address: &str) -> Option<TcpStream> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    // HTTP/2's preface and an empty SETTINGS frame.
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").ok()?;
+    Some(stream)
+}
+
+#[test]
+fn clients_get_the_files_that_the_node_itself_does_not_need() {
+    let node = Node::start_as(&["--memtable-mb", "1"], |command| with_open_files(512, &command));
+    assert!(
+        node.said().contains("512 files may be open: 128 of tables, 224 connections of clients"),
+        "{}",
+        node.said()
+    );
+    let clients: Vec<_> = (0..700).map(|_| idle(&node.address)).collect();
+    assert_eq!(clients.len(), 700);
+    eventually("some are turned away", || node.said().contains("is turned away"));
+    drop(clients);
+    // Once more, with tables that are written meanwhile.
+    let put = |number: u32| {
+        let row = format!("row-{number}\t{}\n", "x".repeat(100_000));
+        run(&mut ringfort(&["--addr", &node.address, "import", "-"]), row.as_bytes())
+    };
+    eventually("there is room again", || put(0).status.success());
+    let mut clients = Vec::new();
+    for number in 1..50 {
+        let said = put(number);
+        assert!(said.status.success(), "{}", stderr(&said));
+        if number % 10 == 0 {
+            clients.clear();
+            clients.extend((0..200).map(|_| idle(&node.address)));
+        }
+    }
+    assert!(!node.said().contains("can't"), "{}", node.said());
+    drop(clients);
+    let listed = run(&mut ringfort(&["--addr", &node.address, "list", "--keys-only"]), b"");
+    assert_eq!(stdout(&listed).lines().count(), 50);
+}
+
+#[test]
+fn a_limit_that_leaves_no_room_for_clients_is_refused() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut start = ringfort(&["start", "--addr", "127.0.0.1:0", "--data-dir"]);
+    start.arg(directory.path().join("data"));
+    let (code, told) = refusal(&run(&mut with_open_files(100, &start), b""));
+    assert!(
+        code == Some(2) && told.starts_with("only 100 files may be open, and a node needs "),
+        "{code:?} {told}"
+    );
+}
+
+/// Idle clients take all places, and the nodes find each other all the same.
+#[tokio::test]
+async fn idle_clients_do_not_keep_nodes_apart() {
+    let mut trio = Trio::idle(tempfile::tempdir().expect("a directory"));
+    trio.open_files = Some(400);
+    trio.start_all();
+    let address = trio.address(0);
+    let mut early = connect(&address).await;
+    let set = |key: &str| [b"\0\0\0\0\x06\x0a\x01", key.as_bytes(), b"\x12\x01w"].concat();
+    let told = ask(&mut early, post(&address, "/kv.KeyValue/Set", "application/grpc"), &set("a")).await;
+    assert_eq!(told.header("grpc-status"), "0");
+    let clients: Vec<_> = (0..300).filter_map(|_| idle(&address)).collect();
+    eventually("the node is full", || trio.said(0).contains("is turned away"));
+    trio.kill(2);
+    trio.start_node(2);
+    eventually("it is back", || trio.said(2).contains("serves on"));
+    trio.kill(1);
+    // A majority is there only if the first node has let the third one in.
+    let until = std::time::Instant::now() + Duration::from_secs(15);
+    loop {
+        let request = post(&address, "/kv.KeyValue/Set", "application/grpc").header("grpc-timeout", "2S");
+        let told = ask(&mut early, request, &set("b")).await;
+        if told.header("grpc-status") == "0" {
+            break;
+        }
+        assert!(std::time::Instant::now() < until, "{told:?}");
+    }
+    drop(clients);
+}

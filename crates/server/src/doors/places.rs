@@ -1,0 +1,335 @@
+//! Places for connections: how many there may be, who has one, and who has not used it for long.
+//!
+//! A connection has a place at its door and one at the node. When there is none, one that has been without a call for
+//! [`CONNECTION_IDLE_MS`] is closed, the longest idle first, and the newcomer gets its place. When there is no such connection, a
+//! newcomer may still be another node, without which no shard could be led: at a port that nodes use too it is let in *on trial*, in
+//! one of [`PEER_PLACES`]. Its first call has to be a node's, or to find a place by then.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use ringfort_types::limits::{CONNECTION_IDLE_MS, NODE_CONNECTIONS_MAX, PEER_PLACES};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout};
+
+/// How long after one was asked to close its place may take to come free.
+const CLOSING_MAX: Duration = Duration::from_secs(1);
+const IDLE_MIN: Duration = Duration::from_millis(CONNECTION_IDLE_MS);
+
+/// Those of a node. A clone counts the same places.
+#[derive(Clone, Debug)]
+pub(crate) struct Places(Arc<Node>);
+
+#[derive(Debug)]
+struct Node {
+    free: Arc<Semaphore>,
+    max: usize,
+    /// How many of them one door may have.
+    door_max: usize,
+    for_peers: Arc<Semaphore>,
+    open: Mutex<Open>,
+}
+
+/// All connections that have a place, by a number of their own.
+#[derive(Debug, Default)]
+struct Open {
+    last: u64,
+    standings: BTreeMap<u64, Arc<Standing>>,
+}
+
+impl Default for Places {
+    fn default() -> Places {
+        Places::new(NODE_CONNECTIONS_MAX, 2)
+    }
+}
+
+impl Places {
+    /// So many, for so many doors. Where there are several, none can have all.
+    pub(crate) fn new(max: usize, doors: usize) -> Places {
+        Places(Arc::new(Node {
+            free: Arc::new(Semaphore::new(max)),
+            max,
+            door_max: if doors == 1 { max } else { (max * 2 / 3).max(1) },
+            for_peers: Arc::new(Semaphore::new(PEER_PLACES)),
+            open: Mutex::default(),
+        }))
+    }
+
+    /// Those of one door, so many at most.
+    pub(crate) fn at_door(&self, door: &'static str, max: usize) -> DoorPlaces {
+        let max = max.min(self.0.door_max);
+        DoorPlaces { node: self.clone(), door, free: Arc::new(Semaphore::new(max)), max }
+    }
+
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks the one to close that has been idle for the longest time, if that is long enough; of this door, or of any.
+    fn close_idle(&self, door: Option<&'static str>) -> bool {
+        let open = self.open();
+        let here = open.standings.values().filter(|standing| door.is_none_or(|door| standing.door == door));
+        let longest = here
+            .filter_map(|standing| Some((standing.idle_since()?, standing)))
+            .min_by_key(|(since, _)| *since);
+        match longest {
+            Some((since, standing)) if since.elapsed() >= IDLE_MIN => {
+                standing.close();
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn enter(&self, standing: Standing) -> Entered {
+        let mut open = self.open();
+        open.last += 1;
+        let (number, standing) = (open.last, Arc::new(standing));
+        open.standings.insert(number, standing.clone());
+        Entered { places: self.clone(), number, standing }
+    }
+}
+
+/// Those of one door.
+#[derive(Clone, Debug)]
+pub(crate) struct DoorPlaces {
+    node: Places,
+    door: &'static str,
+    free: Arc<Semaphore>,
+    max: usize,
+}
+
+/// What a connection holds as long as it lives.
+#[derive(Debug)]
+#[expect(dead_code, reason = "they are held, and given back when dropped")]
+enum Place {
+    /// At its door, and at the node.
+    Own(OwnedSemaphorePermit, OwnedSemaphorePermit),
+    /// On trial, or a node's.
+    Peer(OwnedSemaphorePermit),
+}
+
+/// What a newcomer gets.
+#[derive(Debug)]
+pub(crate) struct Ticket(Got);
+
+#[derive(Debug)]
+enum Got {
+    Place(Place),
+    /// Somebody is closing.
+    Soon,
+}
+
+/// What there are too many of.
+struct Full {
+    is_door: bool,
+    what: String,
+}
+
+impl DoorPlaces {
+    /// A ticket for a newcomer, or what there are too many of.
+    pub(crate) fn ticket(&self, nodes_come_here: bool) -> Result<Ticket, String> {
+        let full = match self.place() {
+            Ok(place) => return Ok(Ticket(Got::Place(place))),
+            Err(full) => full,
+        };
+        if self.node.close_idle(full.is_door.then_some(self.door)) {
+            return Ok(Ticket(Got::Soon));
+        }
+        let trial =
+            if nodes_come_here { self.node.0.for_peers.clone().try_acquire_owned().ok() } else { None };
+        trial.map(|place| Ticket(Got::Place(Place::Peer(place)))).ok_or(full.what)
+    }
+
+    fn place(&self) -> Result<Place, Full> {
+        let at_door = self.free.clone().try_acquire_owned().map_err(|_full| Full {
+            is_door: true,
+            what: format!("{} connections are open on the {} port", self.max, self.door),
+        })?;
+        let at_node = self.node.0.free.clone().try_acquire_owned().map_err(|_full| Full {
+            is_door: false,
+            what: format!("{} connections are open on all ports of this node", self.node.0.max),
+        })?;
+        Ok(Place::Own(at_door, at_node))
+    }
+
+    /// Lets a newcomer in, as soon as the place is free that it has a ticket for; `None` if that takes too long.
+    pub(crate) async fn enter(&self, ticket: Ticket) -> Option<Entered> {
+        let place = match ticket.0 {
+            Got::Place(place) => place,
+            Got::Soon => {
+                let waiting = async {
+                    let at_door = self.free.clone().acquire_owned().await.ok()?;
+                    Some(Place::Own(at_door, self.node.0.free.clone().acquire_owned().await.ok()?))
+                };
+                timeout(CLOSING_MAX, waiting).await.ok()??
+            }
+        };
+        let is_on_trial = matches!(place, Place::Peer(_));
+        let state = State {
+            place: Some(place),
+            is_on_trial,
+            calls: 0,
+            idle_since: Instant::now(),
+            is_closed: false,
+            reader: None,
+        };
+        Some(self.node.enter(Standing { door: self.door, at: self.clone(), state: Mutex::new(state) }))
+    }
+}
+
+/// A connection that has a place; leaves when dropped.
+#[derive(Debug)]
+pub(crate) struct Entered {
+    places: Places,
+    number: u64,
+    standing: Arc<Standing>,
+}
+
+impl Entered {
+    pub(crate) fn standing(&self) -> &Arc<Standing> {
+        &self.standing
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.places.open().standings.remove(&self.number);
+        self.standing.state().place = None;
+    }
+}
+
+/// How a connection stands.
+#[derive(Debug)]
+pub(crate) struct Standing {
+    door: &'static str,
+    at: DoorPlaces,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    place: Option<Place>,
+    is_on_trial: bool,
+    /// Under way.
+    calls: usize,
+    /// When the last one ended, or something was said.
+    idle_since: Instant,
+    is_closed: bool,
+    /// To be woken when it is closed.
+    reader: Option<Waker>,
+}
+
+impl Standing {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn idle_since(&self) -> Option<Instant> {
+        let state = self.state();
+        (state.calls == 0 && !state.is_closed).then_some(state.idle_since)
+    }
+
+    /// Whether its first call is still to come, and has to be a node's.
+    pub(crate) fn is_on_trial(&self) -> bool {
+        self.state().is_on_trial
+    }
+
+    /// A call begins; not if the connection was on trial, and this is nobody's call who may stay.
+    pub(crate) fn begin(self: &Arc<Self>, is_of_a_node: bool) -> Option<InUse> {
+        let mut state = self.state();
+        if state.is_on_trial && !is_of_a_node {
+            state.place = Some(self.at.place().ok()?);
+        }
+        state.is_on_trial = false;
+        state.calls += 1;
+        drop(state);
+        Some(InUse(self.clone()))
+    }
+
+    /// Something was said.
+    pub(crate) fn touch(&self) {
+        self.state().idle_since = Instant::now();
+    }
+
+    /// Ends it, when it is next read from.
+    pub(crate) fn close(&self) {
+        let mut state = self.state();
+        state.is_closed = true;
+        let reader = state.reader.take();
+        drop(state);
+        reader.into_iter().for_each(Waker::wake);
+    }
+
+    /// Whether it is to end; if not, its reader is woken when it is.
+    pub(crate) fn poll_closed(&self, cx: &Context<'_>) -> bool {
+        let mut state = self.state();
+        match &mut state.reader {
+            Some(reader) => reader.clone_from(cx.waker()),
+            reader => *reader = Some(cx.waker().clone()),
+        }
+        state.is_closed
+    }
+}
+
+/// A call under way.
+#[derive(Debug)]
+pub(crate) struct InUse(Arc<Standing>);
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.calls -= 1;
+        state.idle_since = Instant::now();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn enter(places: &DoorPlaces) -> Entered {
+        places.enter(places.ticket(false).unwrap()).await.unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_longest_idle_one_makes_room_and_nobody_who_is_in_use() {
+        let door = Places::new(3, 2).at_door("test", 2);
+        let (first, second) = (enter(&door).await, enter(&door).await);
+        let call = first.standing().begin(false).unwrap();
+        let nearly = IDLE_MIN.mul_f32(0.9);
+        tokio::time::advance(nearly).await;
+        assert!(door.ticket(false).unwrap_err().starts_with("2 connections are open on the test port"));
+        second.standing().touch();
+        drop(call);
+        tokio::time::advance(nearly).await;
+        assert!(door.ticket(false).is_err(), "none is idle for long enough");
+        let _call = second.standing().begin(false).unwrap();
+        tokio::time::advance(IDLE_MIN).await;
+        let ticket = door.ticket(false).unwrap();
+        assert!(first.standing().poll_closed(&Context::from_waker(Waker::noop())));
+        assert!(!second.standing().poll_closed(&Context::from_waker(Waker::noop())));
+        assert!(door.ticket(false).is_err(), "one is closing already, and the other is in use");
+        let (entered, ()) = tokio::join!(door.enter(ticket), async { drop(first) });
+        assert!(entered.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_comes_in_when_all_places_are_taken() {
+        let door = Places::new(3, 2).at_door("test", 9);
+        let held = (enter(&door).await, enter(&door).await);
+        assert!(door.ticket(false).is_err());
+        let trial = || async { door.enter(door.ticket(true).unwrap()).await.unwrap() };
+        let (node, stranger, lucky) = (trial().await, trial().await, trial().await);
+        assert!(node.standing().is_on_trial());
+        assert!(node.standing().begin(true).is_some() && !node.standing().is_on_trial());
+        assert!(stranger.standing().begin(false).is_none());
+        drop(held);
+        assert!(lucky.standing().begin(false).is_some(), "there is a place by now");
+        let others: Vec<_> =
+            (0..PEER_PLACES - 2).map(|_| door.node.0.for_peers.clone().try_acquire_owned()).collect();
+        assert!(others.iter().all(Result::is_ok), "it has given back the one that it was on trial in");
+    }
+}
