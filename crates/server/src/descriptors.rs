@@ -48,7 +48,7 @@ impl Shares {
             connections @ CONNECTIONS_MIN.. => {
                 Ok(Shares { tables, connections: connections.min(NODE_CONNECTIONS_MAX) })
             }
-            _ => Err((own + CONNECTIONS_MIN) * TABLES_SHARE / (TABLES_SHARE - 1) + 1),
+            _ => Err((own + CONNECTIONS_MIN - 1) * TABLES_SHARE / (TABLES_SHARE - 1) + 1),
         }
     }
 
@@ -69,7 +69,7 @@ mod tests {
         assert_eq!(Shares::of(512, 2, 1024), shares(128, 512 - 128 - OWN - 4 - PEER_PLACES));
         for peers in [0, 2, 63] {
             let least = Shares::of(0, peers, 1024).unwrap_err();
-            assert!(Shares::of(least, peers, 1024).is_ok() && Shares::of(least - 2, peers, 1024).is_err());
+            assert!(Shares::of(least, peers, 1024).is_ok() && Shares::of(least - 1, peers, 1024).is_err());
         }
     }
 
