@@ -5,6 +5,8 @@
 //!
 //! **The log.** What keeps its oldest segment from going is sealed and handed over first.
 //!
+//! **Removals.** A memtable with so many that scans would feel it is sealed and handed over, for its table to be merged.
+//!
 //! **Memory.** When the active memtables' sum passes the budget, the largest is sealed and handed to the flush
 //! thread, one after the other. If flushing falls so far behind that twice the budget is not yet on disk, applying
 //! waits; then entries pile up in the node, which refuses new writes at its own bounds. Flushed memtables that old
@@ -24,7 +26,7 @@ use ringfort_types::{Base, Index, ShardId, Token};
 
 use crate::delivery::Delivery;
 use crate::error::die;
-use crate::flush::Flusher;
+use crate::flush::{DEAD_MANY, Flusher};
 use crate::queue::{Queue, Taken};
 use crate::shared::Shared;
 use crate::snapshots::{self, Snapshots};
@@ -249,6 +251,9 @@ impl Applier {
                 self.hand_over(shard);
             }
         }
+        for shard in self.full_of_removals() {
+            self.hand_over(shard);
+        }
         let expected = self.flusher.expected_bytes();
         let budget = self.memtable_bytes.saturating_sub(expected).max(self.memtable_bytes / SHARE_LEAST);
         let mut pressed: Option<Instant> = None;
@@ -287,6 +292,14 @@ impl Applier {
                 return;
             }
         }
+    }
+
+    fn full_of_removals(&self) -> Vec<ShardId> {
+        let open = self.shards.iter().flatten().map(|open| &open.shard);
+        let full = open.filter(|shard| {
+            shard.table().active_removals() >= DEAD_MANY && !self.flusher.is_busy_with(shard.id())
+        });
+        full.map(Shard::id).collect()
     }
 
     fn hand_over(&mut self, id: ShardId) {

@@ -7,6 +7,9 @@
 //! It is also where the log learns how far each table is durable, and says whose table keeps it from letting go of what
 //! is old: that one is flushed next.
 //!
+//! A second thread merges tables in which many rows are gone ([`is_worth_merging`]), one at a time, with pauses: scans would meet
+//! each removal, and what it hides takes room. A table of more than [`MERGE_BYTES_MAX`] is left to ordinary compaction.
+//!
 //! A failed flush ends the process, because a failed sync can't be repaired; a full disk is waited out, as the log
 //! still has everything.
 
@@ -16,8 +19,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ringfort_storage::{Durable, StorageError, Table};
-use ringfort_types::ShardId;
+use ringfort_storage::{Dead, Durable, StorageError, Table};
+use ringfort_types::{Index, ShardId};
 
 use crate::error::die;
 use crate::horizon::{HELD, RECENT};
@@ -32,6 +35,19 @@ const VISITS: [Duration; 2] =
     [RECENT.saturating_add(Duration::from_millis(200)), HELD.saturating_add(Duration::from_secs(2))];
 /// Most compactions of one table in a row.
 const COMPACTIONS_MAX: usize = 64;
+
+/// So many removals are felt by scans.
+pub(crate) const DEAD_MANY: u64 = 16 * 1024;
+/// A table is merged if one in so many of its items is a removal, which hides another one.
+const DEAD_SHARE: u64 = 8;
+/// A merge holds up the end of a node, and reads and writes all of the table.
+const MERGE_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// How often it is looked for tables to merge.
+const MERGE_EVERY: Duration = Duration::from_secs(1);
+/// When to try again after it has failed.
+const MERGE_AGAIN: Duration = Duration::from_mins(1);
+/// Between two looks at whether the node ends.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// When to visit which table.
 type Visit = (Instant, ShardId, Arc<dyn Table>);
@@ -154,9 +170,49 @@ impl Flusher {
         }
     }
 
+    /// Merges tables, until the node ends.
+    pub(crate) fn run_merges(&self, shared: &Shared) {
+        let mut next = Instant::now() + MERGE_EVERY;
+        while !shared.is_stopping() && !self.ended.load(Ordering::Acquire) {
+            thread::sleep(PAUSE);
+            let now = Instant::now();
+            if now < next {
+                continue;
+            }
+            let found = self.to_merge(shared);
+            if let Some((shard, table, keep_from)) = found {
+                match table.merge(keep_from) {
+                    Ok(_) => tracing::debug!("shard {shard}: merged for its removals in {:?}", now.elapsed()),
+                    // It is as it was, and goes on as it is.
+                    Err(error) => {
+                        tracing::warn!("the table of shard {shard} can't be merged: {error}");
+                        next = Instant::now() + MERGE_AGAIN;
+                        continue;
+                    }
+                }
+            }
+            // As long as it took, so that other work gets its share of the disk.
+            next = Instant::now() + now.elapsed().max(MERGE_EVERY);
+        }
+    }
+
+    /// A table that is to be merged, and for which it is no use to wait: all that is on disk is older than any read asks for.
+    fn to_merge(&self, shared: &Shared) -> Option<(ShardId, Arc<dyn Table>, Index)> {
+        let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        tables.iter().find_map(|(shard, table)| {
+            let is_wanted = is_worth_merging(table.dead()) && table.bytes_estimate() <= MERGE_BYTES_MAX;
+            let keep_from = is_wanted.then(|| shared.readers.horizon.keep_from(*shard))?;
+            (table.durable() <= keep_from).then(|| (*shard, table.clone(), keep_from))
+        })
+    }
+
     fn busy(&self) -> MutexGuard<'_, BTreeMap<ShardId, u64>> {
         self.busy.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn is_worth_merging(dead: Dead) -> bool {
+    dead.removals >= DEAD_MANY && dead.removals * DEAD_SHARE >= dead.items
 }
 
 /// Visits the tables whose time has come.
@@ -213,7 +269,6 @@ fn retry<T>(
 #[cfg(test)]
 mod tests {
     use ringfort_storage::{MemoryTables, Tables};
-    use ringfort_types::Index;
 
     use super::*;
 

@@ -99,6 +99,8 @@ impl Opening {
         })?);
         let (shared, flusher) = (self.shared.clone(), self.flusher.clone());
         threads.push(spawn("flush", move || flusher.run(&shared))?);
+        let (shared, flusher) = (self.shared.clone(), self.flusher.clone());
+        threads.push(spawn("merge", move || flusher.run_merges(&shared))?);
         let (shared, flusher, tables) = (self.shared.clone(), self.flusher.clone(), self.tables.clone());
         let (tasks, snapshots) = (self.tasks.clone(), self.snapshots.clone());
         let applier = Applier::new(shared, flusher, tables, snapshots, memtable_bytes);

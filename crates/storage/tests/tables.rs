@@ -122,6 +122,7 @@ enum Op {
     /// Readers go back by so much at most.
     Flush(u64),
     Compact(u64),
+    Merge(u64),
     Crash,
 }
 
@@ -132,6 +133,7 @@ fn op() -> impl Strategy<Value = Op> {
         3 => Just(Op::Seal),
         3 => (0u64..8).prop_map(Op::Flush),
         3 => (0u64..8).prop_map(Op::Compact),
+        1 => (0u64..8).prop_map(Op::Merge),
         1 => Just(Op::Crash),
     ]
 }
@@ -170,6 +172,10 @@ fn run(engine: &dyn Engine, ops: &[Op]) {
             Op::Compact(back) => {
                 keep = keep.max(index.saturating_sub(*back));
                 table.compact(Index(keep)).unwrap();
+            }
+            Op::Merge(back) => {
+                keep = keep.max(index.saturating_sub(*back));
+                table.merge(Index(keep)).unwrap();
             }
             Op::Crash => {
                 let durable = table.durable();
@@ -293,6 +299,31 @@ fn compaction_catches_up() {
     };
     table.scan(b"", None, Index(200), count).unwrap();
     assert_eq!(rows, 400);
+}
+
+/// Rows that are gone leave nothing once the table is merged, though little of it was ever due for compaction.
+#[test]
+fn a_merge_leaves_nothing_of_what_is_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Arc::new(FileDisk::open(directory.path()).unwrap());
+    let table = LsmTables::new(disk, TableOptions::default()).open(SHARD).unwrap();
+    let key = |row: u64| Bytes::from(format!("{row:06}"));
+    let rows = |value: Option<Bytes>| (0..20_000).map(|row| (key(row), value.clone())).collect::<Vec<_>>();
+    table.write(Index(1), &rows(Some(Bytes::from(vec![b'v'; 100]))));
+    table.rotate();
+    table.flush(Index(1)).unwrap();
+    let full = table.bytes_estimate();
+    table.write(Index(2), &rows(None)[..19_000]);
+    assert_eq!((table.active_removals(), table.rows_estimate()), (19_000, 1_000), "as far as it is known");
+    table.rotate();
+    assert_eq!((table.active_removals(), table.rows_estimate()), (0, 1_000));
+    table.flush(Index(2)).unwrap();
+    assert_eq!((table.dead().removals, table.rows_estimate()), (19_000, 1_000));
+    while table.compact(Index(2)).unwrap() {}
+    assert!(table.merge(Index(2)).unwrap());
+    assert_eq!((table.dead().removals, table.dead().items, table.rows_estimate()), (0, 1_000, 1_000));
+    assert!(table.bytes_estimate() < full / 10, "{} of {full}", table.bytes_estimate());
+    assert_eq!(scan(&*table, b"", None, 2).len(), 1_000);
 }
 
 /// Readers that hold an old index for long see it unchanged, whatever happens meanwhile.

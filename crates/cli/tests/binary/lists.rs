@@ -7,7 +7,8 @@ use ringfort_proto::v1;
 use ringfort_proto::v1::kv_client::KvClient;
 use tonic::transport::Endpoint;
 
-use crate::support::{eventually, run, stdout};
+use crate::node::Node;
+use crate::support::{eventually, objects, ringfort, run, stderr, stdout};
 use crate::trio::Trio;
 
 /// Lists at once.
@@ -66,4 +67,40 @@ fn a_thousand_lists_that_nobody_reads_stay_within_their_memory() {
     eventually("it serves on", || {
         trio.command(&["get", "row000001"]).output().expect("runs").status.success()
     });
+}
+
+/// What `status` says a node has: keys and bytes.
+fn told(node: &Node) -> (u64, u64) {
+    let status = run(&mut ringfort(&["--addr", &node.address, "status", "--json"]), b"");
+    let state = &objects(&status)[0];
+    let of = |name: &str| state["nodes"][0][name].as_u64().expect("a number");
+    (of("keys_estimate"), of("bytes_estimate"))
+}
+
+/// Rows that were deleted stop costing whoever lists where they were.
+#[test]
+fn deleted_rows_go_from_disk_and_from_what_is_told() {
+    const ROWS: usize = 20_000;
+    let node = Node::start();
+    let lines = |from: usize, count: usize, line: &dyn Fn(usize) -> String| -> String {
+        (from..from + count).map(line).collect()
+    };
+    let rows = lines(0, ROWS, &|row| format!("{{q}}{row:06}\t{}\n", "v".repeat(200)));
+    assert!(run(&mut ringfort(&["--addr", &node.address, "import", "-"]), rows.as_bytes()).status.success());
+    eventually("they are counted", || told(&node).0 >= ROWS as u64);
+    let full = told(&node).1;
+    for from in (0..ROWS).step_by(1_000) {
+        let deletes = lines(from, 1_000, &|row| format!("delete\t{{q}}{row:06}\n"));
+        let deleted = run(&mut ringfort(&["--addr", &node.address, "write"]), deletes.as_bytes());
+        assert!(deleted.status.success(), "{}", stderr(&deleted));
+    }
+    let mut last = (0, 0);
+    let is_gone = (0..300).any(|_| {
+        std::thread::sleep(Duration::from_millis(100));
+        last = told(&node);
+        last.0 < 4_000 && last.1 < full / 4
+    });
+    assert!(is_gone, "keys and bytes {last:?}, {full} bytes before");
+    let listed = run(&mut ringfort(&["--addr", &node.address, "list", "--keys-only"]), b"");
+    assert_eq!(stdout(&listed), "");
 }

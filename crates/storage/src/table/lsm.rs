@@ -39,7 +39,7 @@ use lsm_tree::{
 };
 use ringfort_types::{Index, ShardId};
 
-use super::{Rows, Table, Tables};
+use super::{Dead, Rows, Table, Tables};
 use crate::disk::Disk;
 use crate::{FileDisk, SHARDS_DIR, StorageError};
 
@@ -207,6 +207,7 @@ struct LsmTable {
     path: PathBuf,
     tree: Tree,
     strategy: Arc<Leveled>,
+    file_bytes: u64,
     /// `Table::collected`. Read-locked while a read takes its super version, so that the one it needs is not
     /// dropped before it has it.
     collected: RwLock<Index>,
@@ -217,8 +218,12 @@ struct LsmTable {
     written: AtomicU64,
     durable: AtomicU64,
     active_bytes: AtomicU64,
+    /// Removals in the active memtable.
+    active_removed: AtomicU64,
     /// Sealed memtables with their sizes, for as long as anybody holds them.
     sealed_bytes: Mutex<Vec<(Weak<Memtable>, u64)>>,
+    /// Removals in memtables that are sealed and not on disk.
+    sealed_removed: AtomicU64,
     /// Another generation has taken its place.
     is_doomed: AtomicBool,
     removal: OnceLock<Removal>,
@@ -260,13 +265,16 @@ impl LsmTable {
             path: path.to_owned(),
             tree,
             strategy: Arc::new(strategy),
+            file_bytes: tables.options.file_bytes,
             collected: RwLock::new(Index(durable)),
             seal: Mutex::new(Seal { counter, sealed: durable }),
             compacting: Mutex::new(()),
             written: AtomicU64::new(durable),
             durable: AtomicU64::new(durable),
             active_bytes: AtomicU64::new(0),
+            active_removed: AtomicU64::new(0),
             sealed_bytes: Mutex::new(Vec::new()),
+            sealed_removed: AtomicU64::new(0),
             is_doomed: AtomicBool::new(false),
             removal: OnceLock::new(),
         })
@@ -340,8 +348,9 @@ impl Table for LsmTable {
         }
         // Fetched once: only this thread rotates.
         let memtable = self.tree.active_memtable();
-        let mut bytes = 0;
+        let (mut bytes, mut removed) = (0, 0);
         for (key, value) in rows {
+            removed += u64::from(value.is_none());
             let row = match value {
                 Some(value) => {
                     InternalValue::from_components(key.clone(), value.clone(), index.0, ValueType::Value)
@@ -351,6 +360,7 @@ impl Table for LsmTable {
             bytes += memtable.insert(row).0 + ROW_OVERHEAD_BYTES;
         }
         self.active_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.active_removed.fetch_add(removed, Ordering::Relaxed);
     }
 
     fn get(&self, key: &[u8], at: Index) -> Result<Option<Bytes>, StorageError> {
@@ -395,6 +405,8 @@ impl Table for LsmTable {
         let mut seal = self.seal.lock().unwrap_or_else(PoisonError::into_inner);
         seal.sealed = self.written.load(Ordering::Acquire);
         let bytes = self.active_bytes.swap(0, Ordering::Relaxed);
+        let removed = self.active_removed.swap(0, Ordering::Relaxed);
+        self.sealed_removed.fetch_add(removed, Ordering::Relaxed);
         if let Some(memtable) = self.tree.rotate_memtable() {
             let mut sealed = self.sealed_bytes.lock().unwrap_or_else(PoisonError::into_inner);
             sealed.push((Arc::downgrade(&memtable), bytes));
@@ -406,17 +418,23 @@ impl Table for LsmTable {
         let watermark = self.collect(keep_from);
         let lock = self.tree.get_flush_lock();
         self.set_counter();
+        let removed = self.sealed_removed.load(Ordering::Relaxed);
         let flushed = self.tree.flush(&lock, watermark).map_err(self.failed())?;
         drop(lock);
         if flushed.is_some() {
             let durable = self.tree.get_highest_persisted_seqno().unwrap_or(0);
             self.durable.fetch_max(durable, Ordering::AcqRel);
+            self.sealed_removed.fetch_sub(removed, Ordering::Relaxed);
         }
         self.drop_old_versions(watermark)
     }
 
     fn compact(&self, keep_from: Index) -> Result<bool, StorageError> {
         self.compact_by(keep_from, |watermark| self.tree.compact(self.strategy.clone(), watermark))
+    }
+
+    fn merge(&self, keep_from: Index) -> Result<bool, StorageError> {
+        self.compact_by(keep_from, |watermark| self.tree.major_compact(self.file_bytes, watermark))
     }
 
     fn release(&self, keep_from: Index) -> Result<(), StorageError> {
@@ -439,9 +457,19 @@ impl Table for LsmTable {
         sealed + self.active_bytes.load(Ordering::Relaxed)
     }
 
+    fn dead(&self) -> Dead {
+        Dead { removals: self.tree.tombstone_count(), items: self.tree.approximate_len() as u64 }
+    }
+
+    fn active_removals(&self) -> u64 {
+        self.active_removed.load(Ordering::Relaxed)
+    }
+
     fn rows_estimate(&self) -> u64 {
         // A removal is counted as an item, and cancels another.
-        let removed = 2 * self.tree.tombstone_count();
+        let in_memory =
+            self.active_removed.load(Ordering::Relaxed) + self.sealed_removed.load(Ordering::Relaxed);
+        let removed = 2 * (self.tree.tombstone_count() + in_memory);
         (self.tree.approximate_len() as u64).saturating_sub(removed)
     }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use bytes::Bytes;
 use ringfort_types::{Index, ShardId};
 
-use super::{Rows, Table, Tables};
+use super::{Dead, Rows, Table, Tables};
 use crate::StorageError;
 
 /// All tables, by shard and generation.
@@ -220,6 +220,10 @@ impl Table for MemoryTable {
         Ok(false)
     }
 
+    fn merge(&self, keep_from: Index) -> Result<bool, StorageError> {
+        self.compact(keep_from)
+    }
+
     fn release(&self, keep_from: Index) -> Result<(), StorageError> {
         self.state.write().expect(POISONED).collect(keep_from);
         Ok(())
@@ -236,6 +240,14 @@ impl Table for MemoryTable {
     fn memory_bytes(&self) -> u64 {
         let state = self.state.read().expect(POISONED);
         state.active_bytes + state.sealed_bytes
+    }
+
+    fn dead(&self) -> Dead {
+        Dead::default()
+    }
+
+    fn active_removals(&self) -> u64 {
+        0
     }
 
     fn rows_estimate(&self) -> u64 {

@@ -29,6 +29,15 @@ pub use memory::MemoryTables;
 /// Rows in key order: keys and values.
 pub type Rows = Box<dyn Iterator<Item = Result<(Bytes, Bytes), StorageError>> + Send>;
 
+/// What a table has on disk of rows that are gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dead {
+    /// Removals, each of which hides what is below it, and costs a scan that meets it as much as a row.
+    pub removals: u64,
+    /// All versions of all rows, and removals, also those in memory.
+    pub items: u64,
+}
+
 /// One shard's rows. One writer, many readers.
 pub trait Table: Send + Sync + Debug {
     /// Writes an entry's final values; `None` removes. Indexes never fall from one call to the next; of each
@@ -64,6 +73,10 @@ pub trait Table: Send + Sync + Debug {
     /// `keep_from` as in `flush`.
     fn compact(&self, keep_from: Index) -> Result<bool, StorageError>;
 
+    /// Merges all that is on disk, so that nothing is left of rows which are gone. For a background thread, and for when
+    /// [`Table::dead`] says that it is worth it. Says whether it was done: not while another compaction runs. `keep_from` as in `flush`.
+    fn merge(&self, keep_from: Index) -> Result<bool, StorageError>;
+
     /// Lets go of the memtables and files that only reads below `keep_from` need. Quick. `keep_from` as in `flush`.
     fn release(&self, keep_from: Index) -> Result<(), StorageError>;
 
@@ -75,6 +88,12 @@ pub trait Table: Send + Sync + Debug {
 
     /// Bytes held in memtables: active, sealed, and flushed ones that a reader still holds.
     fn memory_bytes(&self) -> u64;
+
+    /// What is on disk of rows that are gone.
+    fn dead(&self) -> Dead;
+
+    /// Removals in the active memtable. Quick.
+    fn active_removals(&self) -> u64;
 
     /// About how many rows there are. Counts a key that was written several times more than once until
     /// compaction has merged its versions.
