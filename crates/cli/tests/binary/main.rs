@@ -13,6 +13,7 @@ mod json;
 mod lists;
 mod machine;
 mod memory;
+mod messages;
 mod node;
 mod reads;
 mod rolling;

@@ -67,6 +67,7 @@ where
         ready!(timer.as_mut().poll(cx));
         let why = "the call's time is over, and whether it took effect is not known";
         let failure = Failure::unknown(Code::DeadlineExceeded, why);
-        Poll::Ready(Ok(status::from_failure(failure).into_http()))
+        // Whatever the call was: its time is over.
+        Poll::Ready(Ok(status::from_write_failure(failure).into_http()))
     }
 }
