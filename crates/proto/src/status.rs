@@ -59,7 +59,7 @@ pub fn from_write_failure(failure: Failure) -> Status {
 }
 
 /// What the transport says of a message that it can't take, with an outcome, and with the code that gRPC's documents name for it
-/// (`doc/statuscodes.md`): RESOURCE_EXHAUSTED for one that is too large, UNIMPLEMENTED where there is none.
+/// (`doc/statuscodes.md`): `RESOURCE_EXHAUSTED` for one that is too large, UNIMPLEMENTED where there is none.
 /// A status that has an outcome was made here, and stays as it is.
 pub fn from_transport(status: Status) -> Status {
     if status.metadata().contains_key(OUTCOME) {

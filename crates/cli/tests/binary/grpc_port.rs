@@ -217,6 +217,24 @@ async fn what_the_transport_refuses_has_an_outcome_too() {
 }
 
 #[tokio::test]
+async fn a_symbol_that_is_not_there_does_not_end_reflection() {
+    let node = Node::start();
+    let mut sender = connect(&node.address).await;
+    // `file_containing_symbol`, and `list_services`, framed.
+    let asked = [&b"\0\0\0\0\x09\x22\x07no.such"[..], b"\0\0\0\0\x02\x3a\0"].concat();
+    for version in ["v1", "v1alpha"] {
+        let path = format!("/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo");
+        let told = ask(&mut sender, post(&node.address, &path, "application/grpc"), &asked).await;
+        assert_eq!(told.header("grpc-status"), "0", "{told:?}");
+        let text = String::from_utf8_lossy(&told.body);
+        let (error, services) =
+            text.split_once("there is no symbol \"no.such\" here").expect("an error of its own");
+        assert!(!error.contains("ringfort.v1.KV") && services.contains("ringfort.v1.KV"), "{told:?}");
+        assert!(services.contains("grpc.reflection.v1.ServerReflection"), "{told:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_deadline_of_any_length_is_answered_with_an_outcome() {
     let mut trio = Trio::start();
     let put = trio.command(&["put", "k", "v"]).output().expect("runs");

@@ -266,8 +266,8 @@ async fn the_last_frame_of_a_list_and_no_other_says_that_it_is_the_last() {
     for (asked, rows) in [(list("row", 0), 30), (list("", 7), 7), (list("row3", 0), 0), (list("row29", 0), 1)]
     {
         let frames = frames(&mut client, asked).await.expect("a list");
-        let (last, others) = frames.split_last().expect("one at least");
-        assert!(last.last && others.iter().all(|frame| !frame.last && !frame.rows.is_empty()), "{rows} rows");
+        let (end, others) = frames.split_last().expect("one at least");
+        assert!(end.last && others.iter().all(|frame| !frame.last && !frame.rows.is_empty()), "{rows} rows");
         assert_eq!(frames.iter().map(|frame| frame.rows.len()).sum::<usize>(), rows);
     }
 }

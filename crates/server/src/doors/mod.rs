@@ -15,6 +15,7 @@ mod kv;
 mod kvstore;
 pub(crate) mod listener;
 mod proto;
+mod reflection;
 mod refusals;
 mod strangers;
 mod stream;
