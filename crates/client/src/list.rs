@@ -7,13 +7,14 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use ringfort_proto::status::refused;
 use ringfort_proto::v1::{ListRequest, ListResponse, ListRow};
 use ringfort_retry::Retry;
 use ringfort_types::limits::KEY_BYTES_MAX;
 use ringfort_types::{Code, Failure, Request, Revision, Row};
 use tokio::time::Sleep;
 use tokio_stream::Stream;
-use tonic::{Status, Streaming};
+use tonic::Streaming;
 
 use crate::call::Inner;
 use crate::cluster::{REFRESH, REFRESH_AGAIN};
@@ -69,7 +70,8 @@ impl Inner {
                     let opened = tokio::time::timeout_at(deadline.into(), async {
                         let mut pages =
                             client.list(tonic::Request::new(list.clone().into())).await?.into_inner();
-                        let first = pages.message().await?.ok_or_else(|| Status::unavailable(CUT))?;
+                        let first =
+                            pages.message().await?.ok_or_else(|| refused(tonic::Code::Unavailable, CUT))?;
                         Ok((pages, first))
                     });
                     match opened.await {

@@ -216,7 +216,7 @@ mod tests {
         let frame = SessionRequest::from(vec![SessionOp { id: 7, ..SessionOp::default() }; 3]);
         let mut bytes = frame.encode_to_vec();
         assert_eq!(bytes.len(), frame.encoded_len());
-        bytes.extend([0x12, 0x01, 0xff]);
+        bytes.extend([0x7a, 0x01, 0xff]);
         assert_eq!(SessionRequest::decode(Bytes::from(bytes)).unwrap(), frame);
     }
 

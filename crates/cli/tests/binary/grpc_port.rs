@@ -212,6 +212,10 @@ async fn what_the_transport_refuses_has_an_outcome_too() {
             assert_eq!(told.header("ringfort-outcome"), "rejected", "{what}: {told:?}");
         }
     }
+    let compressed = post(&node.address, GOOD, "application/grpc").header("grpc-encoding", "gzip");
+    let told = ask(&mut sender, compressed, b"\x01\0\0\0\0").await;
+    assert_eq!((told.header("grpc-status"), told.header("ringfort-outcome")), ("12", "rejected"), "{told:?}");
+    assert!(told.headers.contains_key("grpc-accept-encoding"), "as gRPC wants it: {told:?}");
     let told = ask(&mut sender, post(&node.address, GOOD, "application/grpc"), EMPTY).await;
     assert!(!told.headers.contains_key("ringfort-outcome"), "{told:?}");
 }
