@@ -19,5 +19,5 @@ for example in example-rust lock counter unique_id work_queue; do
     echo "== $example.rs"
     "${CARGO_TARGET_DIR:-target}/debug/$example" "127.0.0.1:$port"
 done
-PYTHON_EXAMPLE_DIR="$work/python" examples/python/run.sh "127.0.0.1:$port"
+PYTHON_EXAMPLE_DIR="$work/python" examples/python/run.sh "127.0.0.1:$port,127.0.0.1:$((port + 1)),127.0.0.1:$((port + 2))"
 echo "all examples ran"

@@ -1,9 +1,10 @@
-"""A client in Python, over stubs made from Ringfort's protos: `./run.sh [ADDRESS]` makes them and runs it."""
+"""A client in Python, over stubs made from Ringfort's protos: `./run.sh [ADDRESSES]` makes them and runs it."""
 
 import sys
 
 import grpc
 
+from nodes import NODES, connect
 from ringfort.v1 import cluster_pb2, cluster_pb2_grpc, kv_pb2, kv_pb2_grpc
 
 
@@ -14,8 +15,8 @@ def outcome(error: grpc.RpcError) -> str:
 
 
 def main() -> None:
-    address = sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1:50051"
-    with grpc.insecure_channel(address) as channel:
+    addresses = sys.argv[1] if len(sys.argv) > 1 else NODES
+    with connect(addresses) as channel:
         kv = kv_pb2_grpc.KVStub(channel)
 
         receipt = kv.Put(kv_pb2.PutRequest(key=b"capital/is", value=b"Reykjavik"), timeout=3).receipt
@@ -27,11 +28,9 @@ def main() -> None:
 
         for number in range(10):
             kv.Put(kv_pb2.PutRequest(key=b"fjord/%02d" % number, value=b"no. %d" % number), timeout=3)
-        listed = [
-            row.key
-            for frame in kv.List(kv_pb2.ListRequest(prefix=b"fjord/"))
-            for row in frame.rows
-        ]
+        frames = list(kv.List(kv_pb2.ListRequest(prefix=b"fjord/"), timeout=10))
+        assert frames[-1].last, "the stream was cut on its way"
+        listed = [row.key for frame in frames for row in frame.rows]
         print("listed in order:", b" ".join(listed).decode())
         assert listed == sorted(listed) and len(listed) == 10
 

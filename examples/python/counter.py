@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 
+from nodes import NODES, connect
 from ringfort.v1 import kv_pb2, kv_pb2_grpc
 
 VISITS = b"visitors"
@@ -12,11 +13,11 @@ CLIENTS = 4
 EACH = 100
 
 
-def count(address):
+def count(addresses):
     """How many increments were acknowledged, and of how many it is not known whether they were done."""
     added = unknown = 0
     # A connection of its own.
-    with grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+    with connect(addresses, ("grpc.use_local_subchannel_pool", 1)) as channel:
         kv = kv_pb2_grpc.KVStub(channel)
         for _ in range(EACH):
             try:
@@ -31,12 +32,12 @@ def count(address):
 
 
 def main():
-    address = sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1:50051"
-    with grpc.insecure_channel(address) as channel, ThreadPoolExecutor(CLIENTS) as clients:
+    addresses = sys.argv[1] if len(sys.argv) > 1 else NODES
+    with connect(addresses) as channel, ThreadPoolExecutor(CLIENTS) as clients:
         kv = kv_pb2_grpc.KVStub(channel)
         # A key that is not there counts as 0.
         kv.Delete(kv_pb2.DeleteRequest(key=VISITS), timeout=3)
-        counted = list(clients.map(count, [address] * CLIENTS))
+        counted = list(clients.map(count, [addresses] * CLIENTS))
         added, unknown = (sum(column) for column in zip(*counted))
 
         # The value is a decimal number, for everybody to read.

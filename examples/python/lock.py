@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 
+from nodes import NODES, connect
 from ringfort.v1 import kv_pb2, kv_pb2_grpc
 
 # The same part in braces: of one shard, so that a write to one can depend on the other.
@@ -51,8 +52,8 @@ def release(kv, token):
 
 
 def main():
-    address = sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1:50051"
-    with grpc.insecure_channel(address) as channel, ThreadPoolExecutor(10) as guests:
+    addresses = sys.argv[1] if len(sys.argv) > 1 else NODES
+    with connect(addresses) as channel, ThreadPoolExecutor(10) as guests:
         kv = kv_pb2_grpc.KVStub(channel)
         kv.Delete(kv_pb2.DeleteRequest(key=LOCK), timeout=3)
 

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 
+from nodes import NODES, connect
 from ringfort.v1 import kv_pb2, kv_pb2_grpc
 
 CLIENTS = 4
@@ -47,8 +48,8 @@ def claim(kv, name, owner):
 
 
 def main():
-    address = sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1:50051"
-    with grpc.insecure_channel(address) as channel, ThreadPoolExecutor(10) as clients:
+    addresses = sys.argv[1] if len(sys.argv) > 1 else NODES
+    with connect(addresses) as channel, ThreadPoolExecutor(10) as clients:
         kv = kv_pb2_grpc.KVStub(channel)
 
         drawing = clients.map(lambda _: [number for _ in range(BLOCKS) for number in block(kv)], range(CLIENTS))

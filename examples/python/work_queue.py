@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 
+from nodes import NODES, connect
 from ringfort.v1 import kv_pb2, kv_pb2_grpc
 
 # The same part in braces: of one shard, so that an item can move in one write.
@@ -35,7 +36,8 @@ def move(kv, source, target, value):
 
 def rows(kv, prefix, limit=0):
     """What is there, in order: the part of the key after the prefix, and the value."""
-    pages = kv.List(kv_pb2.ListRequest(prefix=prefix, limit=limit), timeout=10)
+    pages = list(kv.List(kv_pb2.ListRequest(prefix=prefix, limit=limit), timeout=10))
+    assert pages[-1].last, "the stream was cut on its way"
     return [(row.key[len(prefix):], row.value) for page in pages for row in page.rows]
 
 
@@ -57,8 +59,8 @@ def work(kv, me):
 
 
 def main():
-    address = sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1:50051"
-    with grpc.insecure_channel(address) as channel, ThreadPoolExecutor(WORKERS) as workers:
+    addresses = sys.argv[1] if len(sys.argv) > 1 else NODES
+    with connect(addresses) as channel, ThreadPoolExecutor(WORKERS) as workers:
         kv = kv_pb2_grpc.KVStub(channel)
         for key, _ in rows(kv, b"{tasks}"):
             kv.Delete(kv_pb2.DeleteRequest(key=b"{tasks}" + key), timeout=3)

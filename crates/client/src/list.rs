@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use ringfort_proto::status::refused;
 use ringfort_proto::v1::{ListRequest, ListResponse, ListRow};
 use ringfort_retry::Retry;
 use ringfort_types::limits::KEY_BYTES_MAX;
@@ -20,6 +21,9 @@ use crate::cluster::{REFRESH, REFRESH_AGAIN};
 use crate::link::Link;
 use crate::pending::NO_ANSWER;
 use crate::unary;
+
+/// Why a stream that has ended did not end well: some libraries between here and the node take a cut stream for a whole one.
+const CUT: &str = "it ended before its last rows";
 
 /// Which rows are wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,7 +40,9 @@ pub struct List {
 
 impl From<List> for ListRequest {
     fn from(list: List) -> ListRequest {
-        ListRequest { prefix: list.prefix, from: list.from, limit: list.limit, keys_only: list.keys_only }
+        let List { prefix, from, limit, keys_only } = list;
+        // All that a node sends fits: `max_message_bytes` says nothing.
+        ListRequest { prefix, from, limit, keys_only, ..ListRequest::default() }
     }
 }
 
@@ -64,7 +70,8 @@ impl Inner {
                     let opened = tokio::time::timeout_at(deadline.into(), async {
                         let mut pages =
                             client.list(tonic::Request::new(list.clone().into())).await?.into_inner();
-                        let first = pages.message().await?;
+                        let first =
+                            pages.message().await?.ok_or_else(|| refused(tonic::Code::Unavailable, CUT))?;
                         Ok((pages, first))
                     });
                     match opened.await {
@@ -101,20 +108,20 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// `first` is the page that has come already, if there was one.
-    fn new(
-        pages: Streaming<ListResponse>,
-        first: Option<ListResponse>,
-        address: String,
-        timeout: Duration,
-    ) -> Rows {
-        Rows {
-            pages: first.is_some().then_some(pages),
-            page: first.map(|page| page.rows.into()).unwrap_or_default(),
-            address,
-            timeout,
-            patience: Box::pin(tokio::time::sleep(timeout)),
-            waiting: false,
+    /// `first` is the page that has come already.
+    fn new(pages: Streaming<ListResponse>, first: ListResponse, address: String, timeout: Duration) -> Rows {
+        let patience = Box::pin(tokio::time::sleep(timeout));
+        let (pages, page) = (Some(pages), VecDeque::new());
+        let mut rows = Rows { pages, page, address, timeout, patience, waiting: false };
+        rows.take(first);
+        rows
+    }
+
+    fn take(&mut self, page: ListResponse) {
+        self.waiting = false;
+        self.page = page.rows.into();
+        if page.last {
+            self.pages = None;
         }
     }
 
@@ -130,20 +137,24 @@ impl Stream for Rows {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            if let Some(ListRow { key, value, revision }) = self.page.pop_front() {
-                return Poll::Ready(Some(Ok((key, Row { value, revision: Revision(revision) }))));
+            if let Some(ListRow { key, value, revision, error }) = self.page.pop_front() {
+                return match error {
+                    None => Poll::Ready(Some(Ok((key, Row { value, revision: Revision(revision) })))),
+                    Some(error) => {
+                        self.page.clear();
+                        let failure = Failure::from(error);
+                        self.end(failure.code, &failure.message)
+                    }
+                };
             }
             let Some(pages) = &mut self.pages else { return Poll::Ready(None) };
             match Pin::new(pages).poll_next(context) {
-                Poll::Ready(Some(Ok(page))) => {
-                    self.waiting = false;
-                    self.page = page.rows.into();
-                }
+                Poll::Ready(Some(Ok(page))) => self.take(page),
                 Poll::Ready(Some(Err(status))) => {
                     let failure = unary::failure(&status, false);
                     return self.end(failure.code, &failure.message);
                 }
-                Poll::Ready(None) => self.pages = None,
+                Poll::Ready(None) => return self.end(Code::Unavailable, CUT),
                 Poll::Pending => {
                     if !self.waiting {
                         self.waiting = true;

@@ -30,7 +30,8 @@ pub(crate) async fn call(connection: &Connection, call: Call, deadline: Instant)
         }
         Request::GetMany { keys, consistency } => {
             let consistency = ringfort_proto::unary::consistency(consistency);
-            answer(kv.get_many(timed(v1::GetManyRequest { keys, consistency }, deadline)).await)
+            let many = v1::GetManyRequest { keys, consistency, ..v1::GetManyRequest::default() };
+            answer(kv.get_many(timed(many, deadline)).await)
         }
         Request::Write { parts } => match message_of(parts, stamp, durability.copies) {
             Err(failure) => return Answer { leader: None, reply: Reply::Failed(failure) },

@@ -2,10 +2,13 @@
 
 use ringfort_ring::Layout;
 use ringfort_types::limits::{NODE_PENDING_BYTES_MAX, NODE_PENDING_REQUESTS_MAX};
-use ringfort_types::{Call, Code, Copies, Failure, count, shown, slot_of};
+use ringfort_types::{Call, Code, Copies, Failure, NodeId, Request, ShardId, count, shown, slot_of};
 
 /// Whether the cluster as it is could do what a valid call asks for.
 pub(crate) fn fits(call: &Call, layout: &Layout) -> Result<(), Failure> {
+    if let Request::DigestAt { node, shard, .. } = call.request {
+        return has_replica(node, shard, layout);
+    }
     let mut keys = call.request.keys();
     let Some(first) = keys.next() else { return Ok(()) };
     let shard = layout.shard_of_slot(slot_of(first));
@@ -34,6 +37,19 @@ pub(crate) fn fits(call: &Call, layout: &Layout) -> Result<(), Failure> {
         )),
         _ => Ok(()),
     }
+}
+
+/// Whether this node has a replica of this shard. If there is no such shard, that is said elsewhere.
+fn has_replica(node: NodeId, shard: ShardId, layout: &Layout) -> Result<(), Failure> {
+    let Some(places) = layout.shard(shard).map(|shard| &shard.replicas) else { return Ok(()) };
+    if places.iter().any(|place| place.node == node) {
+        return Ok(());
+    }
+    let nodes: Vec<String> = places.iter().map(|place| place.node.to_string()).collect();
+    Err(Failure::rejected(
+        Code::FailedPrecondition,
+        format!("node {node} has no replica of shard {shard}: ask one of the nodes {}", nodes.join(", ")),
+    ))
 }
 
 /// Whether there is room for another call beside so many with so many bytes.

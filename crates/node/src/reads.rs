@@ -191,7 +191,7 @@ impl Reads {
         let (settled_us, settled) = (self.rounds[last].began_us, self.rounds[last].term);
         for round in self.rounds.drain(..=last) {
             if leads && round.term == term {
-                self.confirmed.extend(round.asked.into_iter().map(|asked| (round.index, asked)));
+                self.confirmed.extend(round.asked.into_iter().map(|asked| read_at(round.index, asked)));
                 let told = |(node, number)| {
                     (node, ReadIndexReply { shard: self.shard, number, told: Some((term, round.index)) })
                 };
@@ -269,7 +269,7 @@ impl Reads {
         let Some(asking) = self.asking.take_if(is_it) else { return Vec::new() };
         match reply.told {
             Some((term, index)) if term == now => {
-                self.confirmed.extend(asking.asked.into_iter().map(|asked| (index, asked)));
+                self.confirmed.extend(asking.asked.into_iter().map(|asked| read_at(index, asked)));
                 Vec::new()
             }
             Some(_) => {
@@ -290,6 +290,15 @@ impl Reads {
         if let Some(asking) = self.asking.take() {
             self.fresh.extend(asking.asked);
         }
+    }
+}
+
+/// Where a read is done that has to see this index. A digest is of the index that it names, which is looked for there if it is a
+/// later one: then the log does not have it.
+fn read_at(index: Index, asked: Pending) -> (Index, Pending) {
+    match asked.call.request {
+        Request::DigestAt { index: named, .. } => (named.min(index), asked),
+        _ => (index, asked),
     }
 }
 

@@ -86,7 +86,7 @@ impl Node {
                     let failure = self.still_opening(shard, "");
                     self.fail(asked, failure);
                 } else if node == self.id {
-                    self.read_here(shard, index, asked);
+                    self.digest_here(shard, index, asked);
                 } else {
                     self.pass_on(shard, node, asked);
                 }
@@ -103,6 +103,17 @@ impl Node {
             }
             request if request.is_write() => self.route_write(shard, asked),
             _ => self.route_read(shard, asked),
+        }
+    }
+
+    /// A digest that this node's replica is asked for. An index that it has not reached may be one that there is not, which the
+    /// leader knows.
+    fn digest_here(&mut self, shard: ShardId, index: ringfort_types::Index, asked: Pending) {
+        let replica = self.slots[shard.0 as usize].replica.as_ref();
+        if replica.is_some_and(|replica| replica.applied() < index) {
+            self.route_read(shard, asked);
+        } else {
+            self.read_here(shard, index, asked);
         }
     }
 

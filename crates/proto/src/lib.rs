@@ -7,6 +7,7 @@
 //! - [`session`]: operations and results of the pipelined stream;
 //! - [`unary`]: the messages of single calls;
 //! - [`writes`]: conditions, atomic writes and stamps, for both;
+//! - [`sized`]: frames of answers that are no larger than their client takes;
 //! - [`state`]: the cluster's state;
 //! - [`reason`]: why a connection failed;
 //! - [`status`]: failures as gRPC statuses with an outcome, time-outs and the leader hint as metadata.
@@ -20,6 +21,7 @@
 mod frame;
 pub mod reason;
 pub mod session;
+pub mod sized;
 pub mod state;
 pub mod status;
 pub mod unary;
@@ -28,7 +30,7 @@ pub mod writes;
 /// The public services `KV` and `Cluster`, as generated from `proto/ringfort/v1`.
 #[expect(missing_docs, clippy::pedantic, reason = "generated from the protos, which document what needs it")]
 pub mod v1 {
-    pub use crate::frame::{FRAME_OPS_MAX, GetManyRequest, SessionRequest, WriteRequest};
+    pub use crate::frame::{FRAME_OPS_MAX, FRAME_SURPLUS_MAX, GetManyRequest, SessionRequest, WriteRequest};
 
     tonic::include_proto!("ringfort.v1");
 }

@@ -32,12 +32,12 @@ pub fn call_of(request: Option<Asked>, timeout_ms: u32) -> Result<(OpKind, Call)
     let timeout_ms =
         if timeout_ms == 0 { CALL_TIMEOUT_DEFAULT_MS } else { timeout_ms.min(CALL_TIMEOUT_MAX_MS) };
     let (kind, call): (_, Call) = match request {
-        Some(Asked::Get(get)) => (OpKind::Get, get.into()),
+        Some(Asked::Get(get)) => (OpKind::Get, get.try_into()?),
         Some(Asked::Put(put)) => (OpKind::Put, put.try_into()?),
         Some(Asked::Delete(delete)) => (OpKind::Delete, delete.try_into()?),
         Some(Asked::Write(write)) => (OpKind::Write, write.try_into()?),
         Some(Asked::Increment(increment)) => (OpKind::Increment, increment.into()),
-        Some(Asked::GetMany(many)) => (OpKind::GetMany, many.into()),
+        Some(Asked::GetMany(many)) => (OpKind::GetMany, many.try_into()?),
         Some(Asked::OpenSession(open)) => (OpKind::OpenSession, open.into()),
         None => {
             return Err(Failure::rejected(
@@ -64,9 +64,11 @@ pub fn op_of(id: u64, call: Call) -> Result<v1::SessionOp, Failure> {
         Request::Get { key, consistency } => {
             Asked::Get(v1::GetRequest { key, consistency: unary::consistency(consistency) })
         }
-        Request::GetMany { keys, consistency } => {
-            Asked::GetMany(v1::GetManyRequest { keys, consistency: unary::consistency(consistency) })
-        }
+        Request::GetMany { keys, consistency } => Asked::GetMany(v1::GetManyRequest {
+            keys,
+            consistency: unary::consistency(consistency),
+            surplus: 0,
+        }),
         Request::Write { parts } => match writes::message_of(parts, call.stamp, call.durability.copies)? {
             WriteMessage::Put(put) => Asked::Put(put),
             WriteMessage::Delete(delete) => Asked::Delete(delete),

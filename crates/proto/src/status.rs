@@ -16,8 +16,18 @@ use tonic::metadata::{MetadataMap, MetadataValue};
 
 /// Metadata entry of a failed call: `rejected` or `unknown`.
 pub const OUTCOME: &str = "ringfort-outcome";
+/// Metadata entry of a failed call that its client's own retry policy must not repeat, with [`NO_RETRY`] (gRPC's proposal A6, "server
+/// pushback").
+const PUSHBACK: &str = "grpc-retry-pushback-ms";
+/// A negative number means: not at all.
+const NO_RETRY: &str = "-1";
 /// Metadata entry of an answer that was relayed: the number of the node to ask next time.
 pub const LEADER: &str = "ringfort-leader";
+/// The outcome of what surely had no effect, and that of what may have had one.
+const REJECTED: &str = "rejected";
+const UNKNOWN: &str = "unknown";
+/// What `tonic` says of a call without a message.
+const NO_MESSAGE: &str = "Missing request message.";
 /// How much sooner than that a node answers: longer than its looks at deadlines are apart, and a turn takes.
 const MARGIN_MS: u32 = 200;
 
@@ -37,6 +47,34 @@ pub fn from_failure(failure: Failure) -> Status {
     with_outcome(Status::new(code, failure.message), failure.outcome)
 }
 
+/// The same for a call that could take effect twice if it were sent again: gRPC's own retry policy does not, if it may have had
+/// one already.
+pub fn from_write_failure(failure: Failure) -> Status {
+    let may_have_happened = failure.outcome == Outcome::Unknown;
+    let mut status = from_failure(failure);
+    if may_have_happened {
+        status.metadata_mut().insert(PUSHBACK, MetadataValue::from_static(NO_RETRY));
+    }
+    status
+}
+
+/// What the transport says of a message that it can't take, with an outcome, and with the code that gRPC's documents name for it
+/// (`doc/statuscodes.md`): `RESOURCE_EXHAUSTED` for one that is too large, UNIMPLEMENTED where there is none.
+/// A status that has an outcome was made here, and stays as it is.
+pub fn from_transport(status: Status) -> Status {
+    if status.metadata().contains_key(OUTCOME) {
+        return status;
+    }
+    let code = match status.code() {
+        tonic::Code::OutOfRange => tonic::Code::ResourceExhausted,
+        tonic::Code::Internal if status.message() == NO_MESSAGE => tonic::Code::Unimplemented,
+        code => code,
+    };
+    let mut named = Status::with_metadata(code, status.message(), status.metadata().clone());
+    named.metadata_mut().insert(OUTCOME, MetadataValue::from_static(REJECTED));
+    named
+}
+
 /// The status of a call that surely had no effect, with a code that no failure of a node has.
 pub fn refused(code: tonic::Code, message: impl Into<String>) -> Status {
     with_outcome(Status::new(code, message), Outcome::Rejected)
@@ -44,8 +82,8 @@ pub fn refused(code: tonic::Code, message: impl Into<String>) -> Status {
 
 fn with_outcome(mut status: Status, outcome: Outcome) -> Status {
     let outcome = match outcome {
-        Outcome::Rejected => "rejected",
-        Outcome::Unknown => "unknown",
+        Outcome::Rejected => REJECTED,
+        Outcome::Unknown => UNKNOWN,
     };
     status.metadata_mut().insert(OUTCOME, MetadataValue::from_static(outcome));
     status
@@ -172,6 +210,13 @@ mod tests {
     fn a_status_that_no_node_made_is_unknown() {
         let failure = to_failure(&Status::unavailable("connection reset"));
         assert_eq!((failure.outcome, failure.code), (Outcome::Unknown, Code::Unavailable));
+    }
+
+    #[test]
+    fn only_what_may_have_happened_must_not_be_repeated() {
+        let pushback = |failure| from_write_failure(failure).metadata().get(PUSHBACK).cloned();
+        assert_eq!(pushback(Failure::unknown(Code::Unavailable, "why")).unwrap(), "-1");
+        assert_eq!(pushback(Failure::rejected(Code::Unavailable, "why")), None);
     }
 
     #[test]

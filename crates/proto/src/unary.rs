@@ -1,21 +1,32 @@
 //! The messages of single calls, to requests and from replies, and the other way round.
 
+use ringfort_types::limits::GET_MANY_KEYS_MAX;
 use ringfort_types::{
-    Call, Consistency, Failure, HybridClock, Index, NodeId, Receipt, Reply, Request, Revision, Row, ShardId,
-    Term,
+    Call, Code, Consistency, Failure, HybridClock, Index, NodeId, Receipt, Reply, Request, Revision, Row,
+    ShardId, Term,
 };
 
 use crate::v1;
 
-impl From<v1::GetRequest> for Call {
-    fn from(get: v1::GetRequest) -> Call {
-        Request::Get { key: get.key, consistency: from_wire(get.consistency) }.into()
+impl TryFrom<v1::GetRequest> for Call {
+    type Error = Failure;
+
+    fn try_from(get: v1::GetRequest) -> Result<Call, Failure> {
+        Ok(Request::Get { key: get.key, consistency: from_wire(get.consistency)? }.into())
     }
 }
 
-impl From<v1::GetManyRequest> for Call {
-    fn from(many: v1::GetManyRequest) -> Call {
-        Request::GetMany { keys: many.keys, consistency: from_wire(many.consistency) }.into()
+impl TryFrom<v1::GetManyRequest> for Call {
+    type Error = Failure;
+
+    fn try_from(many: v1::GetManyRequest) -> Result<Call, Failure> {
+        let v1::GetManyRequest { keys, consistency, surplus } = many;
+        if surplus > 0 {
+            let count = keys.len() + surplus;
+            let why = format!("{count} keys to read at once: the limit is {GET_MANY_KEYS_MAX}");
+            return Err(Failure::rejected(Code::InvalidArgument, why));
+        }
+        Ok(Request::GetMany { keys, consistency: from_wire(consistency)? }.into())
     }
 }
 
@@ -38,12 +49,17 @@ impl From<v1::DigestAtRequest> for Call {
     }
 }
 
-fn from_wire(consistency: i32) -> Consistency {
+fn from_wire(consistency: i32) -> Result<Consistency, Failure> {
     match v1::Consistency::try_from(consistency) {
-        Ok(v1::Consistency::Stale) => Consistency::Stale,
-        Ok(v1::Consistency::Lease) => Consistency::Lease,
-        // What a later client may ask for is no less than this.
-        Ok(v1::Consistency::Linearizable) | Err(_) => Consistency::Linearizable,
+        Ok(v1::Consistency::Linearizable) => Ok(Consistency::Linearizable),
+        Ok(v1::Consistency::Stale) => Ok(Consistency::Stale),
+        Ok(v1::Consistency::Lease) => Ok(Consistency::Lease),
+        Err(_) => Err(Failure::rejected(
+            Code::InvalidArgument,
+            format!(
+                "there is no consistency {consistency} on this node: 0 is linearizable, 1 stale, 2 lease"
+            ),
+        )),
     }
 }
 
@@ -219,6 +235,17 @@ mod tests {
 
         let digest = Reply::Digest { at: Index(4), hash: u64::MAX, rows: 12 };
         assert_eq!(Reply::from(into_digest_at(digest.clone()).unwrap()), digest);
+    }
+
+    #[test]
+    fn a_consistency_that_is_not_known_is_refused() {
+        for consistency in [3, -1, i32::MAX] {
+            let get = v1::GetRequest { key: "k".into(), consistency };
+            let many = v1::GetManyRequest { keys: vec!["k".into()], consistency, surplus: 0 };
+            for refused in [Call::try_from(get), Call::try_from(many)] {
+                assert_eq!(refused.unwrap_err().code, Code::InvalidArgument);
+            }
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Conditions, parts of atomic writes, and stamps.
 
+use ringfort_types::limits::WRITE_PARTS_MAX;
 use ringfort_types::{
     Call, Change, Code, Condition, Copies, Failure, HybridClock, Index, NewValue, Part, Receipt, Reply,
     Request, Revision, Stamp,
@@ -130,6 +131,11 @@ impl TryFrom<v1::WriteRequest> for Call {
     type Error = Failure;
 
     fn try_from(write: v1::WriteRequest) -> Result<Call, Failure> {
+        if write.surplus > 0 {
+            let count = write.parts.len() + write.surplus;
+            let why = format!("{count} parts in one atomic write: the limit is {WRITE_PARTS_MAX}");
+            return Err(Failure::rejected(Code::InvalidArgument, why));
+        }
         let parts = write.parts.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?;
         Ok(call(parts, write.stamp, write.copies))
     }
@@ -178,7 +184,7 @@ pub fn message_of(
     };
     if parts.len() != 1 {
         let parts = parts.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?;
-        return Ok(WriteMessage::Write(v1::WriteRequest { parts, stamp, copies }));
+        return Ok(WriteMessage::Write(v1::WriteRequest { parts, stamp, copies, surplus: 0 }));
     }
     let v1::WritePart { key, condition, change } = parts.remove(0).try_into()?;
     Ok(match change {
@@ -191,7 +197,7 @@ pub fn message_of(
         }
         change => {
             let parts = vec![v1::WritePart { key, condition, change }];
-            WriteMessage::Write(v1::WriteRequest { parts, stamp, copies })
+            WriteMessage::Write(v1::WriteRequest { parts, stamp, copies, surplus: 0 })
         }
     })
 }
@@ -341,7 +347,7 @@ mod tests {
         let put = v1::PutRequest { condition: empty.clone(), ..v1::PutRequest::default() };
         assert_eq!(Call::try_from(put).unwrap_err().code, Code::InvalidArgument);
         let part = v1::WritePart { condition: empty, ..v1::WritePart::default() };
-        let write = v1::WriteRequest { parts: vec![part], stamp: None, copies: 0 };
+        let write = v1::WriteRequest { parts: vec![part], ..v1::WriteRequest::default() };
         assert_eq!(Call::try_from(write).unwrap_err().code, Code::InvalidArgument);
         let part = v1::WritePart { change: Some(Changes::Delete(false)), ..v1::WritePart::default() };
         assert_eq!(Part::try_from(part).unwrap_err().code, Code::InvalidArgument);

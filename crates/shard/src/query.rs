@@ -65,6 +65,13 @@ impl ShardReader {
             Request::Get { key, .. } => self.get(key, at),
             Request::GetMany { keys, .. } => self.get_many(keys, at),
             Request::Scan(scan) => self.scan(scan, at).map(Reply::Page),
+            Request::DigestAt { index, .. } if *index > at => Err(Failure::rejected(
+                Code::FailedPrecondition,
+                format!(
+                    "shard {} has no index {index}: its log ends at {at}; ask for a mark's index",
+                    self.shard
+                ),
+            )),
             Request::DigestAt { .. } => self.digest(at),
             // Whatever is proposed from now on has a later clock than any entry that is applied.
             Request::OpenSession { .. } => {

@@ -14,6 +14,8 @@ pub const TOMBSTONE_MS: u64 = 24 * 60 * 60 * 1_000;
 pub const VALUE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Largest gRPC message, either way, in bytes.
 pub const GRPC_MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The least that a client may say it takes in one gRPC message, in bytes: the longest key has room in it.
+pub const CLIENT_MESSAGE_BYTES_MIN: usize = 64 * 1024;
 /// Most keys in one atomic write.
 pub const WRITE_PARTS_MAX: usize = 1024;
 /// Most keys that one atomic write adds to: their sums are remembered with its outcome.
@@ -141,6 +143,9 @@ pub const PING_ANSWER_MS: u64 = 10_000;
 
 const _: () = {
     assert!(KEY_BYTES_MAX + VALUE_BYTES_MAX + 1024 < GRPC_MESSAGE_BYTES_MAX);
+    assert!(
+        CLIENT_MESSAGE_BYTES_MIN >= 2 * KEY_BYTES_MAX && CLIENT_MESSAGE_BYTES_MIN < GRPC_MESSAGE_BYTES_MAX
+    );
     assert!(WRITE_BYTES_MAX >= KEY_BYTES_MAX + VALUE_BYTES_MAX + 1024);
     assert!(WRITE_BYTES_MAX + 64 * WRITE_PARTS_MAX < GRPC_MESSAGE_BYTES_MAX);
     assert!(GET_MANY_BYTES_MAX + 64 * GET_MANY_KEYS_MAX < GRPC_MESSAGE_BYTES_MAX);

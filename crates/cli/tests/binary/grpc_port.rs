@@ -211,10 +211,10 @@ async fn what_the_transport_refuses_has_an_outcome_too() {
     let mut sender = connect(&node.address).await;
     let too_large = [&[0][..], &(17_u32 << 20).to_be_bytes()].concat();
     for (what, message, status) in [
-        ("no message", &b""[..], "13"),
+        ("no message", &b""[..], "12"),
         ("no protobuf", b"\0\0\0\0\x01\xff", "13"),
         ("compressed", b"\x01\0\0\0\0", "13"),
-        ("too large", &too_large, "11"),
+        ("too large", &too_large, "8"),
     ] {
         for path in ["/kv.KeyValue/Set", "/ringfort.v1.KV/Put", "/proto.KV/Get"] {
             let told = ask(&mut sender, post(&node.address, path, "application/grpc"), message).await;
@@ -222,8 +222,30 @@ async fn what_the_transport_refuses_has_an_outcome_too() {
             assert_eq!(told.header("ringfort-outcome"), "rejected", "{what}: {told:?}");
         }
     }
+    let compressed = post(&node.address, GOOD, "application/grpc").header("grpc-encoding", "gzip");
+    let told = ask(&mut sender, compressed, b"\x01\0\0\0\0").await;
+    assert_eq!((told.header("grpc-status"), told.header("ringfort-outcome")), ("12", "rejected"), "{told:?}");
+    assert!(told.headers.contains_key("grpc-accept-encoding"), "as gRPC wants it: {told:?}");
     let told = ask(&mut sender, post(&node.address, GOOD, "application/grpc"), EMPTY).await;
     assert!(!told.headers.contains_key("ringfort-outcome"), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_symbol_that_is_not_there_does_not_end_reflection() {
+    let node = Node::start();
+    let mut sender = connect(&node.address).await;
+    // `file_containing_symbol`, and `list_services`, framed.
+    let asked = [&b"\0\0\0\0\x09\x22\x07no.such"[..], b"\0\0\0\0\x02\x3a\0"].concat();
+    for version in ["v1", "v1alpha"] {
+        let path = format!("/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo");
+        let told = ask(&mut sender, post(&node.address, &path, "application/grpc"), &asked).await;
+        assert_eq!(told.header("grpc-status"), "0", "{told:?}");
+        let text = String::from_utf8_lossy(&told.body);
+        let (error, services) =
+            text.split_once("there is no symbol \"no.such\" here").expect("an error of its own");
+        assert!(!error.contains("ringfort.v1.KV") && services.contains("ringfort.v1.KV"), "{told:?}");
+        assert!(services.contains("grpc.reflection.v1.ServerReflection"), "{told:?}");
+    }
 }
 
 #[tokio::test]
@@ -246,6 +268,9 @@ async fn a_deadline_of_any_length_is_answered_with_an_outcome() {
             assert!(["4", "14"].contains(&told.header("grpc-status")), "{path} {timeout}: {told:?}");
             let outcome = told.header("ringfort-outcome");
             assert!(["rejected", "unknown"].contains(&outcome), "{path} {timeout}: {told:?}");
+            if outcome == "unknown" && path.ends_with("Set") {
+                assert_eq!(told.header("grpc-retry-pushback-ms"), "-1", "{path} {timeout}: {told:?}");
+            }
             assert!(
                 begun.elapsed() < Duration::from_millis(1_900),
                 "{path} {timeout}: {:?}",

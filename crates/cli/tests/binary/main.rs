@@ -14,6 +14,7 @@ mod json;
 mod lists;
 mod machine;
 mod memory;
+mod messages;
 mod node;
 mod reads;
 mod rolling;

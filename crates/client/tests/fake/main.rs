@@ -371,6 +371,14 @@ async fn a_list_comes_in_order_and_says_when_it_breaks_off() {
         assert_eq!(*row, expected);
     }
 
+    // A stream that ends well, as it seems.
+    node.shared.list_is_cut.store(true, std::sync::atomic::Ordering::Relaxed);
+    let cut: Vec<_> = client.list(List::default()).await.unwrap().collect().await;
+    assert_eq!((cut.len(), cut[..6].iter().all(Result::is_ok)), (7, true));
+    let failure = cut[6].as_ref().unwrap_err();
+    assert_eq!(failure.code, Code::Unavailable);
+    assert!(failure.message.contains("ended before its last rows"), "{failure}");
+
     *node.shared.list_breaks_after.lock().unwrap() = Some(4);
     let rows: Vec<_> = client.list(List::default()).await.unwrap().collect().await;
     assert_eq!(rows.len(), 5);

@@ -1,7 +1,7 @@
 //! Nodes that do as they are told: real sockets, no storage.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use ringfort_proto::session::{call_of, result_of};
@@ -51,6 +51,8 @@ pub(crate) struct Shared {
     stamps: Mutex<Vec<Stamp>>,
     /// Rows of a list before it breaks off, if it does.
     pub(crate) list_breaks_after: Mutex<Option<u32>>,
+    /// Whether a list that does not break off ends without saying that it is whole.
+    pub(crate) list_is_cut: AtomicBool,
 }
 
 /// A node; ends when it is dropped.
@@ -80,6 +82,7 @@ impl Node {
             unanswered: AtomicUsize::new(0),
             stamps: Mutex::default(),
             list_breaks_after: Mutex::new(None),
+            list_is_cut: AtomicBool::new(false),
         });
         let service = Service(shared.clone());
         let server = Server::builder()
@@ -255,8 +258,12 @@ impl Kv for Service {
             key: format!("key{n}").into(),
             value: format!("value{n}").into(),
             revision: u64::from(n) + 1,
+            error: None,
         };
-        let page = move |n: u32| Ok(v1::ListResponse { rows: vec![row(2 * n), row(2 * n + 1)] });
+        let is_cut = self.0.list_is_cut.load(Ordering::Relaxed);
+        let page = move |n: u32| {
+            Ok(v1::ListResponse { rows: vec![row(2 * n), row(2 * n + 1)], last: n == 2 && !is_cut })
+        };
         let breaks = *self.0.list_breaks_after.lock().unwrap();
         let pages: Vec<_> = match breaks {
             None => (0..3).map(page).collect(),

@@ -67,6 +67,7 @@ where
         ready!(timer.as_mut().poll(cx));
         let why = "the call's time is over; if it was a write, it may have taken effect, or may still";
         let failure = Failure::unknown(Code::DeadlineExceeded, why);
-        Poll::Ready(Ok(status::from_failure(failure).into_http()))
+        // Whatever the call was: its time is over.
+        Poll::Ready(Ok(status::from_write_failure(failure).into_http()))
     }
 }

@@ -5,7 +5,7 @@
 use ringfort_proto::family::family_service_server::FamilyService;
 use ringfort_proto::family::storage_service_server::StorageService;
 use ringfort_proto::family::{Empty, FamilyView, MessageId, NodeInfo, StoreResult, StoredMessage};
-use ringfort_proto::status::{from_failure, refused, timeout_ms};
+use ringfort_proto::status::{from_failure, from_write_failure, refused, timeout_ms};
 use ringfort_types::{Change, Part};
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Response, Status};
@@ -39,7 +39,7 @@ impl Service {
             return Ok(Response::new(StoreResult { success: false, error }));
         }
         let written = self.gate.write(part, tolerance.durability(timeout_ms), timeout_ms).await;
-        let receipt = written.map_err(from_failure)?.unwrap_or_default();
+        let receipt = written.map_err(from_write_failure)?.unwrap_or_default();
         let error = tolerance.judge(&receipt).err().unwrap_or_default();
         Ok(Response::new(StoreResult { success: error.is_empty(), error }))
     }

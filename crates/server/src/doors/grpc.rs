@@ -10,6 +10,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use prost::DecodeError;
 use ringfort_proto::health::health_server::HealthServer;
 use ringfort_types::limits::{
     CALL_HEADER_BYTES_MAX, CONNECTION_STREAMS_MAX, DOOR_CONNECTIONS_MAX, GREETING_MS, PING_ANSWER_MS, PING_MS,
@@ -19,7 +20,6 @@ use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::service::RoutesBuilder;
 use tonic::transport::Server;
-use tonic_reflection::server::{Builder, Error};
 use tower_service::Service;
 
 use crate::doors::arriving::Arriving;
@@ -28,6 +28,7 @@ use crate::doors::health;
 use crate::doors::held::HeldAnswers;
 use crate::doors::in_use::Calls;
 use crate::doors::listener::{DoorLimits, Greeting, Incoming};
+use crate::doors::reflection::{self, Alpha};
 use crate::doors::refusals::Refusals;
 use crate::doors::strangers::Strangers;
 use crate::gate::Gate;
@@ -121,15 +122,12 @@ impl Services {
 
     /// Adds what every port has: server reflection (last, for it tells of all others) and health checks of the services
     /// that are there already.
-    fn complete(&mut self, gate: Gate) -> Result<(), Error> {
+    fn complete(&mut self, gate: Gate) -> Result<(), DecodeError> {
         let health = health::Service::new(gate, self.names.clone());
         self.add(HealthServer::new(health));
-        let builder = || {
-            let all = self.descriptors.iter();
-            all.fold(Builder::configure(), |builder, set| builder.register_encoded_file_descriptor_set(set))
-        };
-        let (current, alpha) = (builder().build_v1()?, builder().build_v1alpha()?);
-        self.add(current).add_hidden(alpha);
+        let names = self.names.iter().map(|(name, _)| *name);
+        let reflection = reflection::service(names, &self.descriptors)?;
+        self.add(reflection.clone()).add_hidden(Alpha(reflection));
         Ok(())
     }
 
@@ -146,7 +144,7 @@ impl Services {
 }
 
 /// Serves until the node stops, then ends what is under way in good order.
-pub(crate) async fn serve(mut services: Services, incoming: Incoming, gate: Gate) -> Result<(), Error> {
+pub(crate) async fn serve(mut services: Services, incoming: Incoming, gate: Gate) -> Result<(), DecodeError> {
     let mut stopping = gate.stopping();
     services.complete(gate)?;
     let packages = services.packages();

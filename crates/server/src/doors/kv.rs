@@ -8,7 +8,7 @@ use ringfort_proto::kv::{
     HeartbeatRequest, HeartbeatResponse, ReplicateRequest, ReplicateResponse, RequestVoteRequest,
     RequestVoteResponse, SetRequest, SetResponse,
 };
-use ringfort_proto::status::{from_failure, refused, timeout_ms};
+use ringfort_proto::status::{from_failure, from_write_failure, refused, timeout_ms};
 use ringfort_types::{Change, ClusterState, Condition, Copies, NewValue, Part, ShardId, Version};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
@@ -47,7 +47,7 @@ impl Service {
     ) -> Result<bool, Status> {
         let part = Part { condition: version.map(Condition::NotNewerThan), ..Part::new(key, change) };
         let written = self.gate.write(part, Copies::Majority, timeout_ms).await;
-        Ok(written.map_err(from_failure)?.is_some())
+        Ok(written.map_err(from_write_failure)?.is_some())
     }
 
     /// The term of the group that keeps the layout, and its leader's name.

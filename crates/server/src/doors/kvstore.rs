@@ -7,7 +7,7 @@ use bytes::Bytes;
 use ringfort_proto::kvstore::kv_store_server::KvStore;
 use ringfort_proto::kvstore::replicator_server::Replicator;
 use ringfort_proto::kvstore::{Ack, Key, KeyValue, Value};
-use ringfort_proto::status::{from_failure, stream_timeout_ms, timeout_ms};
+use ringfort_proto::status::{from_failure, from_write_failure, stream_timeout_ms, timeout_ms};
 use ringfort_types::{Change, Copies, Durability, Failure, Part, Receipt, Row};
 use tonic::{Request, Response, Status};
 
@@ -35,7 +35,7 @@ impl Service {
         }
         let part = Part::new(key, Change::put(value));
         let durability = Durability { copies: Copies::All, patience_ms: PATIENCE_MS };
-        let receipt = self.gate.write(part, durability, timeout_ms).await.map_err(from_failure)?;
+        let receipt = self.gate.write(part, durability, timeout_ms).await.map_err(from_write_failure)?;
         let message = receipt.map_or_else(String::new, |receipt| self.message(&receipt));
         Ok(Response::new(Ack { ok: true, message }))
     }
@@ -77,7 +77,7 @@ impl KvStore for Service {
     async fn list(&self, call: Request<()>) -> Result<Response<Self::ListStream>, Status> {
         let listing = Listing { within_ms: stream_timeout_ms(call.metadata()), ..Listing::default() };
         let rows = self.gate.rows(listing).map_err(from_failure)?;
-        Ok(Response::new(stream_rows(&self.gate, rows, |rows| rows.into_iter().map(message_of))))
+        Ok(Response::new(stream_rows(&self.gate, rows, |rows, _| rows.into_iter().map(message_of))))
     }
 }
 

@@ -17,6 +17,7 @@ mod kvstore;
 pub(crate) mod listener;
 pub(crate) mod places;
 mod proto;
+mod reflection;
 mod refusals;
 mod strangers;
 mod stream;

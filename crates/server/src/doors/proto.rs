@@ -2,7 +2,7 @@
 
 use ringfort_proto::proto_kv::kv_server::Kv;
 use ringfort_proto::proto_kv::{GetRequest, GetResponse, JoinRequest, JoinResponse, PutRequest, PutResponse};
-use ringfort_proto::status::{from_failure, refused, timeout_ms};
+use ringfort_proto::status::{from_failure, from_write_failure, refused, timeout_ms};
 use ringfort_types::{Change, Copies, Part};
 use tonic::{Code, Request, Response, Status};
 
@@ -32,7 +32,7 @@ impl Kv for Service {
         let timeout_ms = timeout_ms(call.metadata());
         let PutRequest { key, value } = call.into_inner();
         let part = Part::new(key, Change::put(value));
-        self.gate.write(part, Copies::Majority, timeout_ms).await.map_err(from_failure)?;
+        self.gate.write(part, Copies::Majority, timeout_ms).await.map_err(from_write_failure)?;
         Ok(Response::new(PutResponse {}))
     }
 

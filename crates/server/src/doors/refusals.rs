@@ -5,8 +5,9 @@
 //! 405, as from other gRPC servers. An unknown service or method is UNIMPLEMENTED, with a message that says what there is: most
 //! often a client is older or newer than the node, or means another port.
 //!
-//! What `tonic` itself refuses (a message that can't be decoded, is compressed, or too large) has not reached the node, and gets that
-//! outcome here: every status that a service here makes has one already.
+//! What `tonic` itself refuses (a message that can't be decoded, is compressed, too large, or missing) has not reached the node. It gets
+//! that outcome here, and the code that gRPC's documents name, where `tonic` has another: every status that a service here makes has an
+//! outcome already.
 //!
 //! A good call pays for two comparisons of short strings, one count of a reference, and one look into the answer's headers.
 
@@ -89,14 +90,17 @@ impl Future for Answer {
                 Poll::Ready(Ok(response.take().expect("not polled after it was ready")))
             }
             Answer::Asked { answer, path, served } => {
-                let Ok(mut response) = ready!(Pin::new(answer).poll(cx));
+                let Ok(response) = ready!(Pin::new(answer).poll(cx));
                 if is_unexplained(&response) {
                     let path = path.as_ref().map_or("", PathAndQuery::path);
                     return Poll::Ready(Ok(refused(Code::Unimplemented, served.explain(path)).into_http()));
                 }
-                if !is_ok(response.headers()) {
-                    let outcome = HeaderValue::from_static("rejected");
-                    response.headers_mut().entry(status::OUTCOME).or_insert(outcome);
+                let headers = response.headers();
+                if !is_ok(headers)
+                    && !headers.contains_key(status::OUTCOME)
+                    && let Some(refused) = Status::from_header_map(headers)
+                {
+                    return Poll::Ready(Ok(status::from_transport(refused).into_http()));
                 }
                 Poll::Ready(Ok(response))
             }

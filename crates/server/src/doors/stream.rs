@@ -43,11 +43,11 @@ impl<M> Stream for Messages<M> {
     }
 }
 
-/// Makes messages of rows, some at a time, and sends them until there are no more, or the node stops.
+/// Makes messages of rows, some at a time, and whether they are the last, and sends them until there are no more, or the node stops.
 pub(super) fn stream_rows<M, I>(
     gate: &Gate,
     mut rows: Rows,
-    messages: impl Fn(Vec<(Bytes, Row)>) -> I + Send + Sync + 'static,
+    messages: impl Fn(Vec<(Bytes, Row)>, bool) -> I + Send + Sync + 'static,
 ) -> Messages<M>
 where
     M: Send + 'static,
@@ -57,9 +57,9 @@ where
     let mut stopping = gate.stopping();
     tokio::spawn(async move {
         let sending = async {
-            while let Some(Batch { rows: some, mut large }) = rows.next().await? {
+            while let Some(Batch { rows: some, is_last, mut large }) = rows.next().await? {
                 // A large row comes alone, so that it makes one message.
-                for message in messages(some) {
+                for message in messages(some, is_last) {
                     send(&mut rows, &sender, (Ok(message?), large.take())).await?;
                 }
             }

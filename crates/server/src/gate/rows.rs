@@ -91,12 +91,15 @@ pub(crate) struct Rows {
     /// The smallest key of each shard that has one.
     heads: BinaryHeap<Reverse<(Bytes, usize)>>,
     has_begun: bool,
+    has_ended: bool,
 }
 
 /// Some of the rows.
 pub(crate) struct Batch {
-    /// At least one.
+    /// At least one, unless it is the last.
     pub(crate) rows: Vec<(Bytes, Row)>,
+    /// Whether there are no more.
+    pub(crate) is_last: bool,
     /// If it is a large row, what is to be held for as long as the row is in memory.
     pub(crate) large: Option<OwnedSemaphorePermit>,
 }
@@ -136,11 +139,15 @@ impl Rows {
             cursors,
             heads: BinaryHeap::new(),
             has_begun: false,
+            has_ended: false,
         })
     }
 
     /// The next rows; `None` after the last.
     pub(crate) async fn next(&mut self) -> Result<Option<Batch>, Failure> {
+        if self.has_ended {
+            return Ok(None);
+        }
         if !self.has_begun {
             self.has_begun = true;
             for at in 0..self.cursors.len() {
@@ -180,7 +187,9 @@ impl Rows {
                 None => {}
             }
         }
-        Ok((!rows.is_empty()).then_some(Batch { rows, large }))
+        // Each shard that has more stands in the heap.
+        self.has_ended = self.left == 0 || self.heads.is_empty();
+        Ok(Some(Batch { rows, is_last: self.has_ended, large }))
     }
 
     /// Takes the shard's next page with something in it, if there is one.

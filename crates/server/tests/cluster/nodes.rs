@@ -160,8 +160,10 @@ pub(crate) fn list(prefix: impl Into<String>) -> v1::ListRequest {
 pub(crate) async fn rows(kv: &mut KvClient<Channel>, asked: v1::ListRequest) -> Vec<(String, String)> {
     let mut stream = kv.list(asked).await.unwrap().into_inner();
     let mut rows = Vec::new();
+    let mut is_whole = false;
     while let Some(frame) = stream.message().await.unwrap() {
-        assert!(!frame.rows.is_empty());
+        assert!(!is_whole && (frame.last || !frame.rows.is_empty()));
+        is_whole = frame.last;
         for row in frame.rows {
             rows.push((
                 String::from_utf8(row.key.to_vec()).unwrap(),
@@ -169,6 +171,7 @@ pub(crate) async fn rows(kv: &mut KvClient<Channel>, asked: v1::ListRequest) -> 
             ));
         }
     }
+    assert!(is_whole);
     rows
 }
 

@@ -63,8 +63,7 @@ async fn keys_of_one_shard_are_written_and_read_at_once_through_any_node() {
                 part(&key("mail"), None, change("ada@example.org")),
                 part(&key("old"), None, Some(Change::Delete(true))),
             ],
-            stamp: None,
-            copies: 0,
+            ..v1::WriteRequest::default()
         };
         let done = kv.write(write.clone()).await.unwrap().into_inner();
         let revision = done.receipt.unwrap().revision;
@@ -72,7 +71,11 @@ async fn keys_of_one_shard_are_written_and_read_at_once_through_any_node() {
         assert_eq!((unmet.part, unmet.revision), (0, Some(revision)));
         let mut kv = nodes.kv((n + 1) % 3).await;
         let keys = ["mail", "old", "name"].map(|name| key(name).into()).to_vec();
-        let many = kv.get_many(v1::GetManyRequest { keys, consistency: 0 }).await.unwrap().into_inner();
+        let many = kv
+            .get_many(v1::GetManyRequest { keys, ..v1::GetManyRequest::default() })
+            .await
+            .unwrap()
+            .into_inner();
         let rows: Vec<_> = many.rows.iter().map(|row| (row.found, &row.value[..], row.revision)).collect();
         assert_eq!(
             rows,
@@ -82,11 +85,11 @@ async fn keys_of_one_shard_are_written_and_read_at_once_through_any_node() {
     let mut kv = nodes.kv(0).await;
     let apart = ["a", "b", "c", "d", "e"];
     let parts = apart.map(|key| part(key, None, Some(Change::Delete(true)))).to_vec();
-    let status = kv.write(v1::WriteRequest { parts, stamp: None, copies: 0 }).await.unwrap_err();
+    let status = kv.write(v1::WriteRequest { parts, ..v1::WriteRequest::default() }).await.unwrap_err();
     assert_eq!((status.code(), outcome(&status)), (Code::InvalidArgument, &b"rejected"[..]));
     assert!(status.message().contains("{user1}"), "{status:?}");
     let keys = apart.map(Into::into).to_vec();
-    let status = kv.get_many(v1::GetManyRequest { keys, consistency: 1 }).await.unwrap_err();
+    let status = kv.get_many(v1::GetManyRequest { keys, consistency: 1, surplus: 0 }).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
     replicas_agree(&nodes).await;
 }
@@ -183,12 +186,12 @@ async fn a_session_carries_all_of_it() {
             part("{s}n", must(Must::Value("5".into())), None),
             part("{s}m", must(Must::Present(true)), Some(Change::Delete(true))),
         ],
-        stamp: None,
-        copies: 0,
+        ..v1::WriteRequest::default()
     };
     let session_result::Result::Write(told) = ask(session_op::Request::Write(write)).await else { panic!() };
     assert_eq!(told.not_met.unwrap().part, 1);
-    let many = v1::GetManyRequest { keys: vec!["{s}m".into(), "{s}n".into()], consistency: 0 };
+    let many =
+        v1::GetManyRequest { keys: vec!["{s}m".into(), "{s}n".into()], ..v1::GetManyRequest::default() };
     let session_result::Result::GetMany(told) = ask(session_op::Request::GetMany(many)).await else {
         panic!()
     };

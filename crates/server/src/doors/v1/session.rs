@@ -3,13 +3,18 @@
 //! One object is both directions. Whenever HTTP/2 has room for more answers, it takes the frames that have come
 //! in, puts all their requests into the [`Pipeline`], and makes one frame of all answers that have collected. So a client
 //! that does not take its answers is not read from either.
+//!
+//! A frame that can't be read ends the session, but not before all that came before it is answered.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use ringfort_proto::session::{self, OpKind};
-use ringfort_proto::v1;
+use ringfort_proto::v1::FRAME_OPS_MAX;
+use ringfort_proto::{sized, status, v1};
 use ringfort_types::limits::{GET_MANY_BYTES_MAX, GRPC_MESSAGE_BYTES_MAX};
+use ringfort_types::{Code, Failure};
 use tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
@@ -27,43 +32,79 @@ pub(crate) struct Session {
     input: Option<Streaming<v1::SessionRequest>>,
     /// Each call with the client's number for it, and the kind of answer that it wants.
     calls: Pipeline<(u64, OpKind)>,
+    /// The largest frame of answers that the client takes.
+    bytes_max: usize,
+    /// Frames of answers that the client has not taken yet.
+    frames: VecDeque<v1::SessionResponse>,
+    /// Why nothing more is read. The client is told once all else is answered.
+    broken: Option<Status>,
 }
 
 impl Session {
     pub(crate) fn new(gate: &Gate, input: Streaming<v1::SessionRequest>) -> Session {
-        Session { input: Some(input), calls: gate.pipeline(Order::AsAnswered) }
+        Session {
+            input: Some(input),
+            calls: gate.pipeline(Order::AsAnswered),
+            bytes_max: GRPC_MESSAGE_BYTES_MAX,
+            frames: VecDeque::new(),
+            broken: None,
+        }
     }
 
-    /// Reads what has come in. `Err` if the stream broke; whoever broke it waits for nothing.
-    fn read(&mut self, cx: &mut Context<'_>) -> Result<(), Status> {
+    /// Reads what has come in.
+    fn read(&mut self, cx: &mut Context<'_>) {
         for _ in 0..FRAMES_PER_POLL {
             if !self.calls.has_room() {
                 // An answer wakes us.
-                return Ok(());
+                return;
             }
-            let Some(input) = &mut self.input else { return Ok(()) };
+            let Some(input) = &mut self.input else { return };
             match Pin::new(input).poll_next(cx) {
-                Poll::Pending => return Ok(()),
-                Poll::Ready(Some(frame)) => self.submit(frame?),
-                Poll::Ready(None) => {
-                    self.input = None;
-                    return Ok(());
-                }
+                Poll::Pending => return,
+                Poll::Ready(Some(Ok(frame))) => self.submit(frame),
+                Poll::Ready(Some(Err(status))) => self.stop_reading(Some(status::from_transport(status))),
+                Poll::Ready(None) => self.stop_reading(None),
             }
         }
         cx.waker().wake_by_ref();
-        Ok(())
+    }
+
+    fn stop_reading(&mut self, broken: Option<Status>) {
+        self.input = None;
+        self.broken = broken;
     }
 
     fn submit(&mut self, frame: v1::SessionRequest) {
+        let asked = Some(frame.max_message_bytes).filter(|bytes| *bytes != 0);
+        let sized = asked.map(sized::bytes_max).transpose();
+        if let Ok(Some(bytes_max)) = sized {
+            self.bytes_max = bytes_max;
+        }
         for op in frame.ops {
-            match session::call_of(op.request, op.timeout_ms) {
+            let call = session::call_of(op.request, op.timeout_ms);
+            match sized.clone().and(call) {
                 Ok((kind, call)) => self.calls.push((op.id, kind), call),
                 Err(failure) => self.calls.refuse((op.id, OpKind::Get), failure),
             }
         }
+        let surplus = frame.surplus.len();
+        for id in frame.surplus {
+            self.calls.refuse((id, OpKind::Get), too_many());
+        }
+        if frame.surplus_count > surplus {
+            self.stop_reading(Some(status::from_failure(too_many())));
+        }
         self.calls.submit();
     }
+}
+
+/// Said to each request of a frame that is beyond the bound.
+fn too_many() -> Failure {
+    let why = format!(
+        "a frame has at most {FRAME_OPS_MAX} requests, each part of an atomic write and each key of several that are read at once \
+         counted as one more: send this one in another frame"
+    );
+    Failure::rejected(Code::InvalidArgument, why)
 }
 
 impl Stream for Session {
@@ -71,10 +112,10 @@ impl Stream for Session {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
-        if let Err(status) = this.read(cx) {
-            this.input = None;
-            return Poll::Ready(Some(Err(status)));
+        if let Some(frame) = this.frames.pop_front() {
+            return Poll::Ready(Some(Ok(frame)));
         }
+        this.read(cx);
         let mut results = Vec::new();
         let answered = this.calls.poll_answers(cx, |(id, kind), answer| {
             let bytes = answer.reply.weight();
@@ -86,8 +127,13 @@ impl Stream for Session {
             Poll::Ready(Err(Over::TooSlow)) => Poll::Ready(Some(Err(Status::resource_exhausted(
                 "the session leaves too many answers unread: read them as they come",
             )))),
-            Poll::Ready(Ok(())) => Poll::Ready(Some(Ok(v1::SessionResponse { results }))),
-            Poll::Pending if this.input.is_none() && this.calls.under_way() == 0 => Poll::Ready(None),
+            Poll::Ready(Ok(())) => {
+                this.frames = sized::session_frames(results, this.bytes_max);
+                Poll::Ready(this.frames.pop_front().map(Ok))
+            }
+            Poll::Pending if this.input.is_none() && this.calls.under_way() == 0 => {
+                Poll::Ready(this.broken.take().map(Err))
+            }
             Poll::Pending => Poll::Pending,
         }
     }

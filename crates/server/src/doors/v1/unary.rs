@@ -33,8 +33,10 @@ impl Service {
         let timeout_ms = status::timeout_ms(call.metadata());
         let call =
             Call::try_from(call.into_inner()).map_err(|failure| status::from_failure(failure.into()))?;
+        let may_come_twice = call.request.is_write() && call.stamp.is_none();
+        let failed = if may_come_twice { status::from_write_failure } else { status::from_failure };
         let Answer { reply, leader, room } = self.gate.ask(call.within(timeout_ms)).await;
-        let mut response = response(told(reply).map_err(status::from_failure)?, room);
+        let mut response = response(told(reply).map_err(failed)?, room);
         if let Some(leader) = leader {
             status::insert_leader(response.metadata_mut(), leader);
         }
