@@ -90,9 +90,9 @@ fn deleted_rows_go_from_disk_and_from_what_is_told() {
     eventually("they are counted", || told(&node).0 >= ROWS as u64);
     let full = told(&node).1;
     for from in (0..ROWS).step_by(1_000) {
-        let deletes = lines(from, 1_000, &|row| format!("delete\t{{q}}{row:06}\n"));
-        let deleted = run(&mut ringfort(&["--addr", &node.address, "write"]), deletes.as_bytes());
-        assert!(deleted.status.success(), "{}", stderr(&deleted));
+        let changes = lines(from, 1_000, &|row| format!("delete\t{{q}}{row:06}\n"));
+        let written = run(&mut ringfort(&["--addr", &node.address, "write"]), changes.as_bytes());
+        assert!(written.status.success(), "{}", stderr(&written));
     }
     let mut last = (0, 0);
     let is_gone = (0..300).any(|_| {
