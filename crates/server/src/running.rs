@@ -94,14 +94,15 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let ports = Ports { grpc: listener, text };
     let address = config.advertised(bound)?;
     let nodes = config.nodes(&address, config.name.as_deref().unwrap_or_default())?;
-    let fresh_incarnation = getrandom::u64().map_err(|error| StartError::System {
+    let fresh = getrandom::u64().map_err(|error| StartError::System {
         action: "draw a random number",
         source: std::io::Error::other(error),
     })?;
 
     let disk = Arc::new(FileDisk::open(&config.data_dir)?);
-    let who = Who { name: config.name.clone(), address: address.clone(), fresh_incarnation };
+    let who = Who { name: config.name.clone(), address: address.clone(), fresh };
     let (data, stored) = DataDir::open(disk.clone(), &who)?;
+    let is_counted = stored.is_counted();
     let options = TableOptions::default();
     let open_files = options.open_files.min(descriptors::raise_limit() / TABLES_SHARE);
     let tables =
@@ -140,6 +141,12 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         reporting,
         noticing,
     ));
+    if !is_counted {
+        shared.notice(format!(
+            "no room to count this start in {}/identity: the node serves all the same, and reads go on; make room there",
+            config.data_dir.display()
+        ));
+    }
     let links = Arc::<Links>::default();
 
     let mut tasks = JoinSet::new();

@@ -176,6 +176,35 @@ fn data_is_its_owners_alone() {
     assert!(seen > 5, "only {seen} files");
 }
 
+#[test]
+fn a_node_starts_on_a_full_disk_and_reads() {
+    let mut solo = Solo::new();
+    solo.start();
+    solo.fill();
+    solo.stop(Signal::TERM);
+    let identity = fs::read(solo.data().join("identity")).expect("an identity");
+    let full = solo.directory.path().join("full");
+    fs::write(&full, "").expect("written");
+    let mut command = solo.command();
+    command.env("LD_PRELOAD", preloadable("full_disk", solo.directory.path()));
+    command.env("DISK_FULL_FILE", &full).env("DISK_FULL_DIR", solo.data());
+    solo.spawn(command);
+    assert_eq!(solo.ask(&["get", "key299"], b"").trim_end().len(), 3000);
+    let place = format!("no room to count this start in {}/identity", solo.data().display());
+    eventually("it says so", || solo.said().contains(&place));
+    assert_eq!(fs::read(solo.data().join("identity")).expect("an identity"), identity);
+    // There is room again.
+    fs::remove_file(&full).expect("it is there");
+    eventually("it takes writes", || {
+        let mut put = ringfort(&["--timeout", "1s", "put", "key299", "new"]);
+        put.env("RINGFORT_ADDR", &solo.address).output().expect("runs").status.success()
+    });
+    solo.stop(Signal::TERM);
+    solo.start();
+    assert_eq!(solo.ask(&["get", "key299"], b"").trim_end(), "new");
+    assert!(!solo.said().contains("no room"), "{}", solo.said());
+}
+
 /// How long each sync of each node takes, by files.
 struct Syncs {
     library: PathBuf,

@@ -28,7 +28,7 @@ fn committed(shard: u32, commit: u64) -> Record {
 
 /// A directory whose log has these records, and tables in which nothing is applied.
 fn with_log(records: &[Record]) -> (DataDir, MemoryTables) {
-    let who = Who { name: None, address: "10.0.0.1:1".into(), fresh_incarnation: 7 };
+    let who = Who { name: None, address: "10.0.0.1:1".into(), fresh: 7 };
     let (data, _) = DataDir::open(Arc::new(SimDisk::new()), &who).unwrap();
     let (mut log, _) = data.open_log(1, OPTIONS).unwrap();
     for record in records {
