@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use ringfort_shard::{SessionLimits, Shard, ShardError};
-use ringfort_storage::{DataDir, Log, LogOptions, LogReader, StorageError, Tables};
+use ringfort_storage::{DataDir, Log, LogOptions, LogReader, NEXT_STEP, StorageError, Tables};
 use ringfort_types::planted::{self, Bug};
 use ringfort_types::{Index, LogEntry, PeerId, ShardId};
 
@@ -75,10 +75,15 @@ pub enum RecoveryError {
     Shard(#[from] ShardError),
     /// A table is ahead of the log that made it.
     #[error(
-        "the log ends at index {last} of shard {shard}, but its table is at {applied}: part of the log is \
-         missing; restore the files, or remove this node from its cluster and start it with a new data directory"
+        "the log in {log} ends at index {last} of shard {shard}, but its table in {table} is at {applied}: the log has lost \
+         its end, and with it what this node has acknowledged; put the directory back as it was. {}",
+        NEXT_STEP
     )]
     LogBehind {
+        /// The log's directory.
+        log: String,
+        /// The table's.
+        table: String,
         /// Whose.
         shard: ShardId,
         /// The log's last index.
@@ -88,10 +93,15 @@ pub enum RecoveryError {
     },
     /// A table lacks what the log has let go of.
     #[error(
-        "the log of shard {shard} begins after index {base}, but its table is at {applied} only: part of the table is \
-         missing; restore the files, or remove this node from its cluster and start it with a new data directory"
+        "the table of shard {shard} in {table} is at index {applied}, but the log in {log} begins after index {base}: part \
+         of the table is missing; put its directory back as it was. {}",
+        NEXT_STEP
     )]
     TableBehind {
+        /// The log's directory.
+        log: String,
+        /// The table's.
+        table: String,
         /// Whose.
         shard: ShardId,
         /// The last index that the log has let go of.
@@ -101,11 +111,13 @@ pub enum RecoveryError {
     },
     /// The log lacks committed entries.
     #[error(
-        "shard {shard} is known to be committed up to index {commit}, but the log brings it to {applied} only: part of \
-         the log is missing; restore the files, or remove this node from its cluster and start it with a new data \
-         directory"
+        "shard {shard} is known to be committed up to index {commit}, but the log in {log} brings it to {applied} only: the \
+         log has lost its end, and with it what this node has acknowledged; put the directory back as it was. {}",
+        NEXT_STEP
     )]
     LogShort {
+        /// The log's directory.
+        log: String,
         /// Whose.
         shard: ShardId,
         /// What is known to be committed.
@@ -138,16 +150,18 @@ pub fn begin(
         tables.keep_generation(*id, generation)?;
         let shard = Shard::open(*id, tables.open_generation(*id, generation)?, sessions)?;
         let applied = shard.applied();
+        let (at, table) = (data.log_place(), shard.table().place());
         if applied < found.base.index {
-            return Err(RecoveryError::TableBehind { shard: *id, base: found.base.index, applied });
+            let base = found.base.index;
+            return Err(RecoveryError::TableBehind { log: at, table, shard: *id, base, applied });
         }
         if applied > found.last {
-            return Err(RecoveryError::LogBehind { shard: *id, last: found.last, applied });
+            return Err(RecoveryError::LogBehind { log: at, table, shard: *id, last: found.last, applied });
         }
         found.hard_state.commit = found.hard_state.commit.max(applied);
         if found.hard_state.commit > found.last {
             let (commit, applied) = (found.hard_state.commit, found.last);
-            return Err(RecoveryError::LogShort { shard: *id, commit, applied });
+            return Err(RecoveryError::LogShort { log: at, shard: *id, commit, applied });
         }
         if planted::is(Bug::VoteNotPersisted) {
             found.hard_state.vote = PeerId(0);

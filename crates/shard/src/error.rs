@@ -1,6 +1,6 @@
 //! Why a shard's table can't be used.
 
-use ringfort_storage::StorageError;
+use ringfort_storage::{NEXT_STEP, StorageError};
 use ringfort_types::{Index, ShardId};
 
 /// A shard could not be opened.
@@ -17,23 +17,29 @@ pub enum ShardError {
     },
     /// The state row is missing or is not what this version writes.
     #[error(
-        "the table of shard {shard} is damaged: {reason}. Its node can't serve it; start the Ringfort version \
-         that wrote it, or remove this node from its cluster and start it with a new data directory"
+        "the table of shard {shard} in {path} is damaged: {reason}. Start the Ringfort version that wrote it, or put the \
+         directory back as it was. {}",
+        NEXT_STEP
     )]
     State {
         /// Whose.
         shard: ShardId,
+        /// Its table's directory.
+        path: String,
         /// What is wrong.
         reason: &'static str,
     },
     /// The state row stands for another index than the table.
     #[error(
-        "the table of shard {shard} is damaged: it is durable up to index {durable}, but its state row is for \
-         index {applied}; remove this node from its cluster and start it with a new data directory"
+        "the table of shard {shard} in {path} is damaged: it is durable up to index {durable}, but its state row is for index \
+         {applied}; put the directory back as it was. {}",
+        NEXT_STEP
     )]
     Torn {
         /// Whose.
         shard: ShardId,
+        /// Its table's directory.
+        path: String,
         /// What the table says.
         durable: Index,
         /// What the state row says.

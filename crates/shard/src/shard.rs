@@ -51,20 +51,20 @@ impl Shard {
     /// Goes on from what the table holds durably. The caller replays the entries after [`Shard::applied`].
     pub fn open(id: ShardId, table: Arc<dyn Table>, limits: SessionLimits) -> Result<Shard, ShardError> {
         let durable = table.durable();
+        let unusable = |reason| ShardError::State { shard: id, path: table.place(), reason };
         let row =
             table.get(&STATE_KEY, durable).map_err(|source| ShardError::Storage { shard: id, source })?;
         let state = match row {
-            Some(row) => State::decode(row)
-                .map_err(|malformed| ShardError::State { shard: id, reason: malformed.0 })?,
+            Some(row) => State::decode(row).map_err(|malformed| unusable(malformed.0))?,
             None if durable == Index(0) => State::default(),
-            None => return Err(ShardError::State { shard: id, reason: "it has no state row" }),
+            None => return Err(unusable("it has no state row")),
         };
         if state.applied != durable && !planted::is(Bug::AppliedApartFromData) {
-            return Err(ShardError::Torn { shard: id, durable, applied: state.applied });
+            return Err(ShardError::Torn { shard: id, path: table.place(), durable, applied: state.applied });
         }
         let sessions = Sessions::open(&*table, durable, limits).map_err(|unread| match unread {
             Unread::Storage(source) => ShardError::Storage { shard: id, source },
-            Unread::Malformed(malformed) => ShardError::State { shard: id, reason: malformed.0 },
+            Unread::Malformed(malformed) => unusable(malformed.0),
         })?;
         let newest = Arc::<Newest>::default();
         newest.set(state.revision, state.clock);

@@ -135,6 +135,11 @@ impl DataDir {
         Log::open(self.disk.clone(), LOG_DIR, Owner { cluster, incarnation, lane: LANE }, options)
     }
 
+    /// Where the log is, for messages.
+    pub fn log_place(&self) -> String {
+        path_of(&*self.disk, LOG_DIR)
+    }
+
     /// The disk that it is on.
     pub fn disk(&self) -> &Arc<dyn Disk> {
         &self.disk
