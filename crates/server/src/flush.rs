@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ringfort_storage::{Durable, StorageError, Table};
-use ringfort_types::ShardId;
+use ringfort_types::{Index, ShardId};
 
 use crate::error::die;
 use crate::horizon::{HELD, RECENT};
@@ -33,6 +33,9 @@ const VISITS: [Duration; 2] =
 /// Most compactions of one table in a row.
 const COMPACTIONS_MAX: usize = 64;
 
+/// Beyond every entry.
+const EVERYTHING: Index = Index(u64::MAX - 1);
+
 /// When to visit which table.
 type Visit = (Instant, ShardId, Arc<dyn Table>);
 
@@ -46,6 +49,8 @@ pub(crate) struct Flusher {
     tables: Mutex<BTreeMap<ShardId, Arc<dyn Table>>>,
     /// The tables of shards that are still replayed.
     expected: Mutex<BTreeMap<ShardId, Arc<dyn Table>>>,
+    /// Shards that nothing more is applied to: the log keeps nothing for them.
+    given_up: Mutex<BTreeSet<ShardId>>,
     /// Those that the log waits for.
     wanted: Mutex<Vec<ShardId>>,
     ended: AtomicBool,
@@ -96,7 +101,18 @@ impl Flusher {
     /// How far each table is durable. Of a shard that is not named here, the log has to keep all that it has.
     pub(crate) fn durable(&self) -> Durable {
         let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        tables.iter().map(|(shard, table)| (*shard, table.durable())).collect()
+        let mut durable: Durable = tables.iter().map(|(shard, table)| (*shard, table.durable())).collect();
+        drop(tables);
+        let given_up = self.given_up.lock().unwrap_or_else(PoisonError::into_inner);
+        durable.extend(given_up.iter().map(|shard| (*shard, EVERYTHING)));
+        durable
+    }
+
+    /// This shard's table is damaged, and no entry will ever be applied to it. A log that kept what it lacks could grow
+    /// without a bound, as nothing ever makes it durable.
+    pub(crate) fn give_up(&self, shard: ShardId) {
+        self.has_come(shard);
+        self.given_up.lock().unwrap_or_else(PoisonError::into_inner).insert(shard);
     }
 
     /// The log waits for these tables.
@@ -144,7 +160,15 @@ impl Flusher {
                 for _ in 0..COMPACTIONS_MAX {
                     release(&mut visits, shared);
                     let keep_from = shared.readers.horizon.keep_from(shard);
-                    let more = retry("compact", shard, shared, || table.compact(keep_from)).unwrap_or(false);
+                    let compact = || match table.compact(keep_from) {
+                        Err(error) if error.is_damage() => {
+                            shared
+                                .notice(format!("the table of shard {shard} is compacted no more: {error}"));
+                            Ok(false)
+                        }
+                        compacted => compacted,
+                    };
+                    let more = retry("compact", shard, shared, compact).unwrap_or(false);
                     if !more || shared.is_stopping() {
                         break;
                     }
@@ -212,10 +236,8 @@ fn retry<T>(
 
 #[cfg(test)]
 mod tests {
-    use ringfort_storage::{MemoryTables, Tables};
-    use ringfort_types::Index;
-
     use super::*;
+    use ringfort_storage::{MemoryTables, Tables};
 
     #[test]
     fn the_log_hears_of_a_table_once_it_is_kept_and_of_the_latest_one() {

@@ -11,10 +11,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use ringfort_client::{Client, Condition, Options};
+use ringfort_client::{Client, Condition, Consistency, Decision, Options, ReadsFrom};
 use rustix::process::Signal;
 
 use crate::solo::Solo;
+use crate::support::{eventually, run, stderr};
+use crate::trio::Trio;
 
 const DAMAGES: u64 = 20;
 const KEYS: usize = 240;
@@ -275,4 +277,118 @@ fn damage_is_said_and_never_served() {
         println!("{kind}: {outcome:?} {count}");
     }
     assert_eq!(figures.values().sum::<u64>(), damages);
+}
+
+/// The tables of a node's shards, by shard.
+fn tables(data: &Path) -> BTreeMap<String, Vec<PathBuf>> {
+    let mut found = BTreeMap::new();
+    files(data, &mut found);
+    let mut shards: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    for path in found.remove("table").unwrap_or_default() {
+        let shard = path
+            .ancestors()
+            .nth(2)
+            .and_then(Path::file_name)
+            .expect("a shard")
+            .to_string_lossy()
+            .into_owned();
+        shards.entry(shard).or_default().push(path);
+    }
+    shards
+}
+
+fn flip(path: &Path, at: usize) {
+    let mut bytes = fs::read(path).expect("a file");
+    bytes[at] ^= 1;
+    fs::write(path, bytes).expect("written");
+}
+
+#[test]
+fn a_cluster_goes_on_without_the_replicas_whose_tables_are_damaged() {
+    let mut trio = Trio::start_with(|_| ["--memtable-mb", "1", "--log-mb", "1"].map(str::to_owned).into());
+    let import = |trio: &Trio, round: usize| {
+        let rows: Vec<_> = (0..KEYS).map(|n| format!("{}\t{}\n", key(n), value(n, round))).collect();
+        let output = run(&mut trio.command(&["import", "-"]), rows.concat().as_bytes());
+        assert!(output.status.success(), "{}", stderr(&output));
+    };
+    for round in 0..6 {
+        import(&trio, round);
+    }
+    let data = trio.directory.path().join("node1");
+    eventually("tables are written", || tables(&data).len() >= 4);
+    trio.terminate(0);
+    let shards = tables(&data);
+    let mut shards = shards.values();
+    let (read, missing) = (shards.next().expect("a shard"), shards.next().expect("another"));
+    // All blocks of one shard's rows, so that whatever is read of it meets damage; and one table of another is gone.
+    for path in read {
+        flip(path, 50);
+    }
+    fs::remove_file(&missing[0]).expect("it is there");
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    for life in 0..2 {
+        trio.start_node(0);
+        eventually("it serves", || trio.said(0).contains("serves on"));
+        eventually("what is missing is named", || {
+            trio.said(0)
+                .contains(&format!("{} is damaged at byte 0: the file is missing", missing[0].display()))
+        });
+        let client = |node: usize| {
+            let addresses = vec![trio.address(node)];
+            let options =
+                Options { timeout: PATIENCE, reads_from: ReadsFrom::Replicas, ..Options::new(addresses) };
+            Client::connect(options)
+        };
+        runtime.block_on(async {
+            let client = client(0).await.expect("connects");
+            for number in 0..KEYS {
+                let row =
+                    client.get(key(number)).await.expect("another replica has it").expect("it is there");
+                assert_eq!(row.value, value(number, 5), "{}", key(number));
+                // Whatever it is asked for, this node says nothing wrong; how far it is behind is another matter.
+                let stale = client.get_with(key(number), Consistency::Stale).await;
+                let stale = stale.expect("another replica has it").row.expect("it is there").value;
+                assert!((0..6).any(|round| stale == value(number, round)), "{}", key(number));
+            }
+            for number in (0..KEYS).step_by(7) {
+                let decision = client.put_if(key(number), value(number, 5), Condition::Present).await;
+                assert!(matches!(decision, Ok(Decision::Done(_))), "{decision:?}");
+            }
+        });
+        eventually("what was read is named", || {
+            read.iter().any(|path| trio.said(0).contains(&format!("{} is damaged at byte 0", path.display())))
+        });
+        assert!(!trio.said(0).contains("panicked"), "{}", trio.said(0));
+        assert_eq!(
+            trio.said(0).matches("its other replicas go on").count(),
+            2,
+            "life {life}: {}",
+            trio.said(0)
+        );
+        trio.kill(0);
+    }
+}
+
+#[test]
+fn a_cluster_goes_on_without_the_node_whose_log_is_damaged() {
+    let mut trio = Trio::start();
+    let put = |trio: &Trio, value: &str| run(&mut trio.command(&["put", "key", value]), b"").status.success();
+    for number in 0..20 {
+        assert!(put(&trio, &number.to_string()));
+    }
+    trio.terminate(0);
+    let mut found = BTreeMap::new();
+    files(&trio.directory.path().join("node1"), &mut found);
+    let segment = found["log segment"][0].clone();
+    flip(&segment, 100);
+    for _ in 0..2 {
+        trio.start_node(0);
+        let mut node = trio.nodes[0].take().expect("it was started");
+        assert_eq!(node.wait().expect("it ends").code(), Some(3));
+        let said = trio.said(0);
+        assert!(said.contains(&format!("{} is damaged at byte 64", segment.display())), "{said}");
+        assert!(!said.contains("panicked") && said.lines().count() == 1, "{said}");
+        assert!(put(&trio, "new"));
+    }
 }

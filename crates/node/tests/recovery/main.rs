@@ -46,7 +46,7 @@ fn apply(tables: &MemoryTables, shard: u32, records: &[Record]) {
         if let Record::Entry(of, entry) = record
             && *of == id
         {
-            shard.apply(entry, 0);
+            shard.apply(entry, 0).unwrap();
         }
     }
     shard.seal();
@@ -74,6 +74,7 @@ fn told(
                     ready.push(*found);
                     line
                 }
+                Step::Damaged(shard, error) => format!("{shard} is damaged: {error}"),
             };
             let flow = until(log, &line);
             lines.push(line);
