@@ -184,13 +184,12 @@ impl StorageError {
     /// Whether stored bytes are not what they were, or can't be read at all. Trying again is of no use.
     pub fn is_damage(&self) -> bool {
         match self {
-            StorageError::Corrupt { .. } => true,
             StorageError::Io { source, .. }
             | StorageError::Table { source: lsm_tree::Error::Io(source), .. } => {
                 source.raw_os_error() == Some(EIO)
                     || matches!(source.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound)
             }
-            StorageError::Table { .. } => true,
+            StorageError::Corrupt { .. } | StorageError::Table { .. } => true,
             _ => false,
         }
     }

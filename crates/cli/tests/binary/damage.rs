@@ -53,7 +53,7 @@ fn kind(path: &Path) -> &'static str {
         (_, "identity") => "identity",
         (_, "lock") => "lock",
         (_, "reached") => "reached",
-        ("log", name) if name.ends_with(".log") => "log segment",
+        ("log", _) if path.extension().is_some_and(|found| found == "log") => "log segment",
         ("log", _) => "spare segment",
         ("tables", _) => "table",
         (_, "current") => "current",
@@ -78,7 +78,7 @@ fn copy(from: &Path, to: &Path) {
         let entry = entry.expect("an entry");
         let target = to.join(entry.file_name());
         if entry.path().is_dir() {
-            copy(&entry.path(), &target)
+            copy(&entry.path(), &target);
         } else {
             fs::copy(entry.path(), target).expect("copied");
         }
@@ -93,11 +93,11 @@ fn damage(path: &Path, random: &mut Random) -> String {
     match random.below(8) {
         _ if used == 0 => {
             fs::remove_file(path).expect("removed");
-            return "removed (it was empty)".into();
+            "removed (it was empty)".into()
         }
         0 => {
             fs::remove_file(path).expect("removed");
-            return "removed".into();
+            "removed".into()
         }
         1 | 2 => {
             let at = random.below(used);

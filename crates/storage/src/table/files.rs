@@ -81,10 +81,10 @@ fn tables(disk: &dyn Disk, dir: &str) -> Result<Vec<String>, StorageError> {
     let current = format!("{dir}/{CURRENT}");
     let Some(bytes) = read(disk, &current)? else {
         // Without it a tree would be taken for a new one, and its rows would be gone without a word.
-        return match stored.is_empty() {
-            true => Ok(Vec::new()),
-            false => corrupt(&current, 0, "the file is missing, and there are tables"),
-        };
+        if stored.is_empty() {
+            return Ok(Vec::new());
+        }
+        return corrupt(&current, 0, "the file is missing, and there are tables");
     };
     if bytes.len() != CURRENT_BYTES || bytes[CURRENT_BYTES - 1] != 0 {
         let at = bytes.len().min(CURRENT_BYTES - 1) as u64;
