@@ -139,6 +139,16 @@ pub enum Event {
     /// There is no room on the disk, a sync takes seconds, or all is well again. A batch or a table that could not be
     /// written for lack of room is tried again until it can; a sync that hangs is waited for.
     Disk(DiskState),
+    /// This shard's table is damaged: it could not be opened, or an entry could not be applied, or a read has met a place that
+    /// is not what was written. Nothing more is to be expected of it, except that reads go on if they can.
+    Damaged {
+        /// Which shard.
+        shard: ShardId,
+        /// What is wrong, with the file, and what to do.
+        reason: String,
+        /// Entries can still be applied, and other places read.
+        is_readable: bool,
+    },
     /// The log has let go of these shards' entries up to here.
     LetGo(Vec<(ShardId, Base)>),
     /// A table's state at this index is being held for [`Effect::ReadChunk`].
@@ -335,7 +345,7 @@ pub enum Effect {
     },
     /// A line for the operator.
     Notice(String),
-    /// All local shards are open. Comes once. (Requests are taken from birth on.)
+    /// All local shards are open, or known to be damaged. Comes once. (Requests are taken from birth on.)
     Serving,
     /// This node must not go on, for this reason: end the process with exit code 2.
     Refused(String),

@@ -29,6 +29,12 @@ impl Held {
     }
 }
 
+impl Held {
+    pub(crate) fn into_waiter(self) -> Waiter {
+        self.waiter
+    }
+}
+
 impl Node {
     /// What came of writes that are held.
     pub(crate) fn handle_replied(&mut self, replies: Vec<(ShardId, Token, Reply)>) {

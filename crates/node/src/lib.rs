@@ -30,6 +30,7 @@
 mod admission;
 mod api;
 mod birth;
+mod damage;
 mod error;
 mod forwards;
 mod held;

@@ -40,6 +40,8 @@ pub(crate) struct Slot {
     pub(crate) replica: Option<Replica>,
     /// The leader of the latest term that was reported, for nodes without a replica.
     pub(crate) reported: Option<(Term, NodeId)>,
+    /// Why the replica on this node takes no part, if it does not: then there is none.
+    pub(crate) damage: Option<String>,
     /// Requests that nobody can take now.
     pub(crate) waiting: Vec<Pending>,
     /// Has something to say in this turn.
@@ -193,6 +195,7 @@ impl Node {
                 self.handle_applied(&[(shard, index)]);
             }
             Event::Disk(disk) => self.handle_disk(disk),
+            Event::Damaged { shard, reason, is_readable } => self.handle_damaged(shard, reason, is_readable),
             Event::Stop => self.stop(),
         }
     }
@@ -272,7 +275,7 @@ impl Node {
         self.slots = layout
             .shards
             .iter()
-            .map(|_| Slot { replica: None, reported: None, waiting: Vec::new(), dirty: false })
+            .map(|_| Slot { replica: None, reported: None, damage: None, waiting: Vec::new(), dirty: false })
             .collect();
         self.out.first.push(Effect::Open { cluster: layout.cluster, shards });
         self.layout = Some(layout);
@@ -317,10 +320,15 @@ impl Node {
             self.mark(shard);
         }
         self.set_abstaining();
+        self.serve_if_all_open();
+    }
+
+    pub(crate) fn serve_if_all_open(&mut self) {
         let all_open = self.layout.as_ref().is_some_and(|layout| {
             layout.shards.iter().all(|shard| {
                 shard.replicas.iter().all(|place| place.node != self.id)
                     || self.slots[shard.shard.0 as usize].replica.is_some()
+                    || self.slots[shard.shard.0 as usize].damage.is_some()
             })
         });
         if all_open && !self.serving {

@@ -15,7 +15,9 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use ringfort_shard::{SessionLimits, Shard, ShardError};
-use ringfort_storage::{DataDir, Log, LogOptions, LogReader, StorageError, Tables};
+use ringfort_storage::{
+    DataDir, Log, LogOptions, LogReader, NEXT_STEP, RecoveredShard, StorageError, Tables,
+};
 use ringfort_types::planted::{self, Bug};
 use ringfort_types::{Index, LogEntry, PeerId, ShardId};
 
@@ -30,6 +32,8 @@ pub struct Begun {
     pub ready: Vec<Ready>,
     /// The others.
     pub replay: Replay,
+    /// Those whose tables are damaged, each with what is wrong. Nothing of them is opened.
+    pub damaged: Vec<(ShardId, RecoveryError)>,
 }
 
 /// A shard with everything applied that is known to be committed.
@@ -48,6 +52,8 @@ pub enum Step<'a> {
     Applied(Progress<'a>),
     /// A shard is up to date. It is the driver's from now on.
     Ready(Box<Ready>),
+    /// A shard can't be brought up to date: its table is damaged. It is not open, and the others go on.
+    Damaged(ShardId, RecoveryError),
 }
 
 /// How far a replay is.
@@ -75,10 +81,15 @@ pub enum RecoveryError {
     Shard(#[from] ShardError),
     /// A table is ahead of the log that made it.
     #[error(
-        "the log ends at index {last} of shard {shard}, but its table is at {applied}: part of the log is \
-         missing; restore the files, or remove this node from its cluster and start it with a new data directory"
+        "the log in {log} ends at index {last} of shard {shard}, but its table in {table} is at {applied}: the log has lost \
+         its end, and with it what this node has acknowledged; put the directory back as it was. {}",
+        NEXT_STEP
     )]
     LogBehind {
+        /// The log's directory.
+        log: String,
+        /// The table's.
+        table: String,
         /// Whose.
         shard: ShardId,
         /// The log's last index.
@@ -88,10 +99,15 @@ pub enum RecoveryError {
     },
     /// A table lacks what the log has let go of.
     #[error(
-        "the log of shard {shard} begins after index {base}, but its table is at {applied} only: part of the table is \
-         missing; restore the files, or remove this node from its cluster and start it with a new data directory"
+        "the table of shard {shard} in {table} is at index {applied}, but the log in {log} begins after index {base}: part \
+         of the table is missing; put its directory back as it was. {}",
+        NEXT_STEP
     )]
     TableBehind {
+        /// The log's directory.
+        log: String,
+        /// The table's.
+        table: String,
         /// Whose.
         shard: ShardId,
         /// The last index that the log has let go of.
@@ -101,11 +117,13 @@ pub enum RecoveryError {
     },
     /// The log lacks committed entries.
     #[error(
-        "shard {shard} is known to be committed up to index {commit}, but the log brings it to {applied} only: part of \
-         the log is missing; restore the files, or remove this node from its cluster and start it with a new data \
-         directory"
+        "shard {shard} is known to be committed up to index {commit}, but the log in {log} brings it to {applied} only: the \
+         log has lost its end, and with it what this node has acknowledged; put the directory back as it was. {}",
+        NEXT_STEP
     )]
     LogShort {
+        /// The log's directory.
+        log: String,
         /// Whose.
         shard: ShardId,
         /// What is known to be committed.
@@ -113,6 +131,19 @@ pub enum RecoveryError {
         /// How far the entries go.
         applied: Index,
     },
+}
+
+impl RecoveryError {
+    /// Whether only the table of one shard is damaged. A log that has lost its end is no such case: what is lost may be of
+    /// every shard.
+    fn is_of_one_table(&self) -> bool {
+        match self {
+            RecoveryError::Storage(error) => error.is_damage(),
+            RecoveryError::Shard(error) => error.is_damage(),
+            RecoveryError::TableBehind { .. } => true,
+            RecoveryError::LogBehind { .. } | RecoveryError::LogShort { .. } => false,
+        }
+    }
 }
 
 /// Opens the log and these shards. `sessions` is the same on all nodes of a cluster.
@@ -126,41 +157,59 @@ pub fn begin(
 ) -> Result<Begun, RecoveryError> {
     let (log, mut stored) = data.open_log(cluster, options)?;
     let reader = log.reader();
-    let mut ready = Vec::new();
-    let mut behind = BTreeMap::new();
+    let (mut ready, mut behind, mut damaged) = (Vec::new(), BTreeMap::new(), Vec::new());
     for id in wanted {
-        let mut found = Opened::default();
-        if let Some(stored) = stored.remove(id) {
-            (found.hard_state, found.base) = (stored.hard_state, stored.base);
-            (found.terms, found.last) = (stored.terms, stored.last);
-        }
-        let generation = found.base.generation;
-        tables.keep_generation(*id, generation)?;
-        let shard = Shard::open(*id, tables.open_generation(*id, generation)?, sessions)?;
-        let applied = shard.applied();
-        if applied < found.base.index {
-            return Err(RecoveryError::TableBehind { shard: *id, base: found.base.index, applied });
-        }
-        if applied > found.last {
-            return Err(RecoveryError::LogBehind { shard: *id, last: found.last, applied });
-        }
-        found.hard_state.commit = found.hard_state.commit.max(applied);
-        if found.hard_state.commit > found.last {
-            let (commit, applied) = (found.hard_state.commit, found.last);
-            return Err(RecoveryError::LogShort { shard: *id, commit, applied });
-        }
-        if planted::is(Bug::VoteNotPersisted) {
-            found.hard_state.vote = PeerId(0);
-        }
-        let found = Ready { shard, opened: found };
-        if found.opened.hard_state.commit > applied {
+        let found = match open_shard(data, tables, *id, stored.remove(id), sessions) {
+            Ok(found) => found,
+            Err(error) if error.is_of_one_table() => {
+                damaged.push((*id, error));
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        if found.left() > 0 {
             behind.insert(*id, found);
         } else {
             ready.push(found.finish(&reader)?);
         }
     }
     let total = behind.values().map(Ready::left).sum();
-    Ok(Begun { log, ready, replay: Replay { reader, behind, done: 0, total } })
+    Ok(Begun { log, ready, replay: Replay { reader, behind, done: 0, total }, damaged })
+}
+
+/// Opens a shard's table, which may be behind what is known to be committed.
+fn open_shard(
+    data: &DataDir,
+    tables: &dyn Tables,
+    id: ShardId,
+    stored: Option<RecoveredShard>,
+    sessions: SessionLimits,
+) -> Result<Ready, RecoveryError> {
+    let mut found = Opened::default();
+    if let Some(stored) = stored {
+        (found.hard_state, found.base) = (stored.hard_state, stored.base);
+        (found.terms, found.last) = (stored.terms, stored.last);
+    }
+    let generation = found.base.generation;
+    tables.keep_generation(id, generation)?;
+    let shard = Shard::open(id, tables.open_generation(id, generation)?, sessions)?;
+    let applied = shard.applied();
+    let (log, table) = (data.log_place(), shard.table().place());
+    if applied < found.base.index {
+        return Err(RecoveryError::TableBehind { log, table, shard: id, base: found.base.index, applied });
+    }
+    if applied > found.last {
+        return Err(RecoveryError::LogBehind { log, table, shard: id, last: found.last, applied });
+    }
+    found.hard_state.commit = found.hard_state.commit.max(applied);
+    if found.hard_state.commit > found.last {
+        let (commit, applied) = (found.hard_state.commit, found.last);
+        return Err(RecoveryError::LogShort { log, shard: id, commit, applied });
+    }
+    if planted::is(Bug::VoteNotPersisted) {
+        found.hard_state.vote = PeerId(0);
+    }
+    Ok(Ready { shard, opened: found })
 }
 
 /// Shards that are being brought up to date.
@@ -189,13 +238,24 @@ impl Replay {
         let Replay { reader, behind, done, total } = self;
         let range = |behind: &Ready| (behind.shard.applied(), behind.opened.hard_state.commit);
         let wanted = behind.iter().map(|(id, behind)| (*id, range(behind))).collect();
-        let mut failed = None;
+        let mut failed: Option<RecoveryError> = None;
         reader.replay(&wanted, &mut |id, mut entry| {
             if planted::is(Bug::TableNotReplayed) {
                 entry.payload.clear();
             }
-            let found = behind.get_mut(&id).expect("a shard that is ready is not replayed");
-            found.shard.apply(&entry, 0);
+            let Some(found) = behind.get_mut(&id) else {
+                // It has turned out to be damaged.
+                return ControlFlow::Continue(());
+            };
+            if let Err(error) = found.shard.apply(&entry, 0) {
+                if !error.is_damage() {
+                    failed = Some(error.into());
+                    return ControlFlow::Break(());
+                }
+                *total -= found.left();
+                behind.remove(&id);
+                return each(Step::Damaged(id, error.into()));
+            }
             let is_ready = found.left() == 0;
             *done += 1;
             let mut flow =
@@ -208,14 +268,14 @@ impl Replay {
                         }
                     }
                     Err(error) => {
-                        failed = Some(error);
+                        failed = Some(error.into());
                         flow = ControlFlow::Break(());
                     }
                 }
             }
             flow
         })?;
-        failed.map_or(Ok(()), |error| Err(error.into()))
+        failed.map_or(Ok(()), Err)
     }
 }
 

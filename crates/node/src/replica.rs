@@ -337,6 +337,14 @@ impl Replica {
         (writes, self.reads.expire(now_us))
     }
 
+    /// Takes out all that waits here, because there will be no more answers: writes that were not proposed, writes in
+    /// doubt, and reads.
+    pub(crate) fn dissolve(&mut self) -> (Vec<(Waiter, Stamped)>, Vec<Waiter>, Vec<Pending>) {
+        let proposed = std::mem::take(&mut self.proposed).into_iter().flat_map(|proposed| proposed.waiters);
+        let held = std::mem::take(&mut self.held).into_iter().map(Held::into_waiter);
+        (std::mem::take(&mut self.proposals), proposed.chain(held).collect(), self.reads.expire(u64::MAX))
+    }
+
     pub(crate) fn report(&self) -> ringfort_types::ReplicaReport {
         ringfort_types::ReplicaReport {
             shard: self.shard,

@@ -81,7 +81,11 @@ impl Node {
         match &asked.call.request {
             Request::DigestAt { node, index, .. } => {
                 let (node, index) = (*node, *index);
-                if node == self.id && self.is_opening(shard) {
+                if node == self.id
+                    && let Some(failure) = self.damage_of(shard)
+                {
+                    self.fail(asked, failure);
+                } else if node == self.id && self.is_opening(shard) {
                     // Nobody else can answer. Whoever asks decides whether to wait.
                     let failure = self.still_opening(shard, "");
                     self.fail(asked, failure);
@@ -232,6 +236,11 @@ impl Node {
     /// Keeps a request until somebody leads its shard. What another node passed on goes back to it instead,
     /// unless this node leads and is only not ready yet: no request goes round in circles (PITFALLS 19).
     pub(crate) fn wait(&mut self, shard: ShardId, mut asked: Pending, retry_ms: u64) {
+        if self.is_lost(shard)
+            && let Some(failure) = self.damage_of(shard)
+        {
+            return self.fail(asked, failure);
+        }
         let forwarded = self.is_forwarded(&asked);
         let slot = &mut self.slots[shard.0 as usize];
         if forwarded && !slot.replica.as_ref().is_some_and(crate::replica::Replica::leads) {
@@ -322,7 +331,9 @@ impl Node {
 
     /// Whether this shard has a replica on this node that is not open yet.
     pub(crate) fn is_opening(&self, shard: ShardId) -> bool {
-        self.slots[shard.0 as usize].replica.is_none()
+        let slot = &self.slots[shard.0 as usize];
+        slot.replica.is_none()
+            && slot.damage.is_none()
             && self
                 .layout
                 .as_ref()

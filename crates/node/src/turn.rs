@@ -180,7 +180,7 @@ impl Node {
 }
 
 /// Back to the request that it was made from.
-fn from_command(shard: ShardId, waiter: Waiter, stamped: Stamped, now: Now) -> Pending {
+pub(crate) fn from_command(shard: ShardId, waiter: Waiter, stamped: Stamped, now: Now) -> Pending {
     let request = match stamped.command {
         Command::Write { parts } => Request::Write { parts },
         Command::Digest => Request::Digest { shard },

@@ -20,6 +20,8 @@ const PAUSE_MAX: Duration = Duration::from_millis(100);
 /// No further attempt is made with less time than this left, or than a fifth of the whole: a node that is asked so late
 /// could not say in time what became of it, and a write that surely did not happen would end as unknown.
 const ATTEMPT_MIN: Duration = Duration::from_millis(300);
+/// A read asks so many replicas that can't read their tables.
+const LOSSES_MAX: u32 = 4;
 
 /// The attempts at one request.
 #[derive(Debug)]
@@ -78,6 +80,8 @@ struct Troubles {
     /// Whether an attempt may have had an effect.
     unknown: bool,
     kind: Kind,
+    /// Replicas that could not read it: another one may be well.
+    losses: u32,
     /// It ended for a reason that no other attempt would mend.
     is_final: bool,
     /// The last failure that said more than that there was no time, or else the last one.
@@ -91,7 +95,7 @@ impl Troubles {
             request if request.takes_stamp() => Kind::OnceOnly,
             _ => Kind::Harmless,
         };
-        Troubles { unknown: false, kind, is_final: false, said: None }
+        Troubles { unknown: false, kind, losses: 0, is_final: false, said: None }
     }
 
     /// Takes note of a failed attempt; an error ends the request.
@@ -104,7 +108,9 @@ impl Troubles {
             self.is_final = true;
             return Err(failure);
         }
+        self.losses += u32::from(failure.code == Code::DataLoss);
         let transient = match failure.code {
+            Code::DataLoss => self.kind == Kind::Harmless && self.losses < LOSSES_MAX,
             Code::Unavailable
             | Code::NotLeader
             | Code::Stopping

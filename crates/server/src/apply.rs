@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use ringfort_node::{ApplyJob, Event, TableStats};
 use ringfort_shard::{SessionLimits, Shard};
 use ringfort_storage::{SnapshotReader, Tables};
-use ringfort_types::{Base, Index, ShardId, Token};
+use ringfort_types::{Base, Code, Failure, Index, Reply, ShardId, Token};
 
 use crate::delivery::Delivery;
 use crate::error::die;
@@ -180,8 +180,20 @@ impl Applier {
         self.next_remembered.get_or_insert_with(|| Instant::now() + REMEMBERED);
         for job in jobs {
             let open = self.shards.get_mut(job.shard.0 as usize).and_then(Option::as_mut);
-            let open = open.expect("the node applies only to shards that it had opened");
-            let replies = open.shard.apply(&job.entry, job.copies).replies;
+            let Some(open) = open else {
+                // What it was to do with its damaged table is done elsewhere.
+                answers.extend(without_answer(job));
+                continue;
+            };
+            let replies = match open.shard.apply(&job.entry, job.copies) {
+                Ok(outcome) => outcome.replies,
+                Err(error) if error.is_damage() => {
+                    self.lose(job.shard, &error);
+                    answers.extend(without_answer(job));
+                    continue;
+                }
+                Err(error) => die("an entry can't be applied", &error),
+            };
             if open.shard.marked() == job.entry.index {
                 self.shared.readers.horizon.hold(job.shard, job.entry.index);
             }
@@ -215,20 +227,35 @@ impl Applier {
         let index = open.shard.applied();
         match SnapshotReader::new(id, &**open.shard.table(), index) {
             Ok(reader) => self.snapshots.hold(transfer, reader),
+            // Whoever asks for its first chunk is told that there is none.
+            Err(error) if error.is_damage() => self.shared.damaged(id, error.to_string(), true),
             Err(error) => die("a table can't be read for a snapshot", &error),
         }
         self.shared.inbox.push(Event::SnapshotTaken { transfer, index });
     }
 
+    /// Nothing more can be applied to this shard.
+    fn lose(&mut self, id: ShardId, error: &dyn std::fmt::Display) {
+        self.shards[id.0 as usize] = None;
+        self.flusher.give_up(id);
+        self.shared.damaged(id, error.to_string(), false);
+    }
+
     /// Puts another table in place.
     fn install(&mut self, id: ShardId, base: Base) {
+        if self.shard(id).is_none() {
+            // Its old table has turned out to be damaged, and the node has no replica any more. A start finds the new one.
+            return;
+        }
         let table = match self.tables.open_generation(id, base.generation) {
             Ok(table) => table,
+            Err(error) if error.is_damage() => return self.lose(id, &error),
             Err(error) => die("a snapshot's table can't be opened", &error),
         };
         self.flusher.keep(id, table.clone());
         let shard = match Shard::open(id, table, SessionLimits::default()) {
             Ok(shard) => shard,
+            Err(error) if error.is_damage() => return self.lose(id, &error),
             Err(error) => die("a snapshot's table can't be used", &error),
         };
         assert_eq!(shard.applied(), base.index, "shard {id}: a table is put in place whole, or not at all");
@@ -331,4 +358,13 @@ impl Applier {
         };
         self.shared.inbox.push(Event::Stats(self.shards.iter().flatten().map(stats).collect()));
     }
+}
+
+/// Answers to who waits for an entry that is committed and not applied here. Those that are held are the node's.
+fn without_answer(job: ApplyJob) -> impl Iterator<Item = (Token, Delivery)> {
+    let waiters = job.waiters.into_iter().filter(move |token| !job.held.contains(token));
+    waiters.map(|token| {
+        let message = "the replica that took this is damaged; the write may have taken effect";
+        (token, Delivery::reply(Reply::Failed(Failure::unknown(Code::Unavailable, message))))
+    })
 }

@@ -241,7 +241,7 @@ impl Core {
             let shared = self.shared.clone();
             self.runtime.spawn_blocking(move || {
                 if let (token, Delivery::Read(read)) = delivery::read(job) {
-                    let reply = shared.readers.query(&read);
+                    let reply = shared.query(&read);
                     shared.answers.deliver([(token, Delivery::reply(reply))]);
                 }
             });

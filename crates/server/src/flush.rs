@@ -14,6 +14,7 @@
 //! still has everything.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -48,6 +49,8 @@ const MERGE_EVERY: Duration = Duration::from_secs(1);
 const MERGE_AGAIN: Duration = Duration::from_mins(1);
 /// Between two looks at whether the node ends.
 const PAUSE: Duration = Duration::from_millis(50);
+/// Beyond every entry.
+const EVERYTHING: Index = Index(u64::MAX - 1);
 
 /// When to visit which table.
 type Visit = (Instant, ShardId, Arc<dyn Table>);
@@ -62,6 +65,8 @@ pub(crate) struct Flusher {
     tables: Mutex<BTreeMap<ShardId, Arc<dyn Table>>>,
     /// The tables of shards that are still replayed.
     expected: Mutex<BTreeMap<ShardId, Arc<dyn Table>>>,
+    /// Shards that nothing more is applied to: the log keeps nothing for them.
+    given_up: Mutex<BTreeSet<ShardId>>,
     /// Those that the log waits for.
     wanted: Mutex<Vec<ShardId>>,
     ended: AtomicBool,
@@ -112,7 +117,18 @@ impl Flusher {
     /// How far each table is durable. Of a shard that is not named here, the log has to keep all that it has.
     pub(crate) fn durable(&self) -> Durable {
         let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        tables.iter().map(|(shard, table)| (*shard, table.durable())).collect()
+        let mut durable: Durable = tables.iter().map(|(shard, table)| (*shard, table.durable())).collect();
+        drop(tables);
+        let given_up = self.given_up.lock().unwrap_or_else(PoisonError::into_inner);
+        durable.extend(given_up.iter().map(|shard| (*shard, EVERYTHING)));
+        durable
+    }
+
+    /// This shard's table is damaged, and no entry will ever be applied to it. A log that kept what it lacks could grow
+    /// without a bound, as nothing ever makes it durable.
+    pub(crate) fn give_up(&self, shard: ShardId) {
+        self.has_come(shard);
+        self.given_up.lock().unwrap_or_else(PoisonError::into_inner).insert(shard);
     }
 
     /// The log waits for these tables.
@@ -160,7 +176,15 @@ impl Flusher {
                 for _ in 0..COMPACTIONS_MAX {
                     release(&mut visits, shared);
                     let keep_from = shared.readers.horizon.keep_from(shard);
-                    let more = retry("compact", shard, shared, || table.compact(keep_from)).unwrap_or(false);
+                    let compact = || match table.compact(keep_from) {
+                        Err(error) if error.is_damage() => {
+                            shared
+                                .notice(format!("the table of shard {shard} is compacted no more: {error}"));
+                            Ok(false)
+                        }
+                        compacted => compacted,
+                    };
+                    let more = retry("compact", shard, shared, compact).unwrap_or(false);
                     if !more || shared.is_stopping() {
                         break;
                     }
@@ -172,15 +196,15 @@ impl Flusher {
 
     /// Merges tables, until the node ends.
     pub(crate) fn run_merges(&self, shared: &Shared) {
-        let mut next = Instant::now() + MERGE_EVERY;
+        let (mut next, mut last) = (Instant::now() + MERGE_EVERY, ShardId::META);
         while !shared.is_stopping() && !self.ended.load(Ordering::Acquire) {
             thread::sleep(PAUSE);
             let now = Instant::now();
             if now < next {
                 continue;
             }
-            let found = self.to_merge(shared);
-            if let Some((shard, table, keep_from)) = found {
+            if let Some((shard, table, keep_from)) = self.to_merge(shared, last) {
+                last = shard;
                 match table.merge(keep_from) {
                     Ok(_) => tracing::debug!("shard {shard}: merged for its removals in {:?}", now.elapsed()),
                     // It is as it was, and goes on as it is.
@@ -196,10 +220,12 @@ impl Flusher {
         }
     }
 
-    /// A table that is to be merged, and for which it is no use to wait: all that is on disk is older than any read asks for.
-    fn to_merge(&self, shared: &Shared) -> Option<(ShardId, Arc<dyn Table>, Index)> {
+    /// The next table after this one that is to be merged, and for which it is no use to wait: all that is on disk is older than any read
+    /// asks for.
+    fn to_merge(&self, shared: &Shared, last: ShardId) -> Option<(ShardId, Arc<dyn Table>, Index)> {
         let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        tables.iter().find_map(|(shard, table)| {
+        let after = tables.range((Bound::Excluded(last), Bound::Unbounded));
+        after.chain(tables.range(..=last)).find_map(|(shard, table)| {
             let is_wanted = is_worth_merging(table.dead()) && table.bytes_estimate() <= MERGE_BYTES_MAX;
             let keep_from = is_wanted.then(|| shared.readers.horizon.keep_from(*shard))?;
             (table.durable() <= keep_from).then(|| (*shard, table.clone(), keep_from))
@@ -268,9 +294,8 @@ fn retry<T>(
 
 #[cfg(test)]
 mod tests {
-    use ringfort_storage::{MemoryTables, Tables};
-
     use super::*;
+    use ringfort_storage::{MemoryTables, Tables};
 
     #[test]
     fn the_log_hears_of_a_table_once_it_is_kept_and_of_the_latest_one() {

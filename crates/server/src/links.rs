@@ -182,7 +182,7 @@ impl Outgoing {
     fn message(&self, item: Item) -> PeerMessage {
         match item {
             Item::Message(message) => message,
-            Item::Read { id, read } => Answer { id, reply: self.shared.readers.query(&read) }.into(),
+            Item::Read { id, read } => Answer { id, reply: self.shared.query(&read) }.into(),
         }
     }
 }

@@ -17,7 +17,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ringfort_node::Event;
-use ringfort_node::recovery::{Begun, Progress, Ready, Replay, Step, begin};
+use ringfort_node::recovery::{Begun, Progress, Ready, RecoveryError, Replay, Step, begin};
 use ringfort_shard::SessionLimits;
 use ringfort_storage::{DataDir, Log, LogOptions, Tables};
 use ringfort_types::{ShardId, count};
@@ -68,10 +68,13 @@ impl Opening {
     ) -> Result<(), StartError> {
         let started = Instant::now();
         let sessions = SessionLimits::default();
-        let Begun { log, ready, replay } =
+        let Begun { log, ready, replay, damaged } =
             begin(&self.data, &*self.tables, cluster, wanted, self.log_options, sessions)?;
         for note in log.notes() {
             self.shared.notice(note.to_string());
+        }
+        for (shard, error) in damaged {
+            self.damaged(shard, &error);
         }
         for shard in replay.shards() {
             self.flusher.expect(shard.id(), shard.table().clone());
@@ -123,6 +126,10 @@ impl Opening {
                 self.hand_over(vec![*ready]);
                 ControlFlow::Continue(())
             }
+            Step::Damaged(shard, error) => {
+                self.damaged(shard, &error);
+                ControlFlow::Continue(())
+            }
             Step::Applied(_) if self.shared.is_stopping() => ControlFlow::Break(()),
             Step::Applied(Progress { done, total, .. }) => {
                 if said.elapsed() > PATIENCE {
@@ -133,6 +140,12 @@ impl Opening {
             }
         })?;
         Ok(replay.is_done())
+    }
+
+    /// A shard is not opened: its table is damaged.
+    fn damaged(&self, shard: ShardId, error: &RecoveryError) {
+        self.flusher.give_up(shard);
+        self.shared.damaged(shard, error.to_string(), false);
     }
 
     /// These shards are the other threads' from now on.

@@ -1,6 +1,7 @@
 //! Starting a node, and the handle on one that runs.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -94,14 +95,12 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let (ports, bound, text_address) = bind(&config).await?;
     let address = config.advertised(bound)?;
     let nodes = config.nodes(&address, config.name.as_deref().unwrap_or_default())?;
-    let fresh_incarnation = getrandom::u64().map_err(|error| StartError::System {
-        action: "draw a random number",
-        source: std::io::Error::other(error),
-    })?;
+    let fresh = draw()?;
 
     let disk = Arc::new(FileDisk::open(&config.data_dir)?);
-    let who = Who { name: config.name.clone(), address: address.clone(), fresh_incarnation };
+    let who = Who { name: config.name.clone(), address: address.clone(), fresh };
     let (data, stored) = DataDir::open(disk.clone(), &who)?;
+    let is_counted = stored.is_counted();
     let options = TableOptions::default();
     let limit = descriptors::raise_limit();
     let files = Shares::of(limit, nodes.len() - 1, options.open_files)
@@ -112,10 +111,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     );
 
     let name = node_name(&stored.name);
-    let nodes: Vec<(String, String)> = nodes
-        .into_iter()
-        .map(|(at, known)| if at == address { (at, name.clone()) } else { (at, known) })
-        .collect();
+    let with_own = |(at, known)| if at == address { (at, name.clone()) } else { (at, known) };
+    let nodes: Vec<(String, String)> = nodes.into_iter().map(with_own).collect();
     let (addresses, names): (Vec<_>, Vec<_>) = nodes.into_iter().unzip();
     let clock = Clock::new();
     let node = Node::new(
@@ -144,6 +141,9 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         reporting,
         noticing,
     ));
+    if !is_counted {
+        shared.notice(uncounted(&config.data_dir));
+    }
     let links = Arc::<Links>::default();
 
     let mut tasks = JoinSet::new();
@@ -187,6 +187,22 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         took: Duration::ZERO,
     };
     Ok(Running { tolerance, shared, reports, notices: Some(notices), core, sockets: tasks, summary, started })
+}
+
+/// A number that nobody else draws.
+fn draw() -> Result<u64, StartError> {
+    getrandom::u64().map_err(|error| StartError::System {
+        action: "draw a random number",
+        source: std::io::Error::other(error),
+    })
+}
+
+/// What is said of a start on a full disk.
+fn uncounted(data_dir: &Path) -> String {
+    format!(
+        "no room to count this start in {}/identity: the node serves all the same, and reads go on; make room there",
+        data_dir.display()
+    )
 }
 
 /// A stored name, or what an address makes for one: others accept letters, digits, `-`, `_` and `.` only.

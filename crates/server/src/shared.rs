@@ -1,17 +1,19 @@
 //! What all of a node's threads and tasks hold in common.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use ringfort_node::{Event, Node};
 use ringfort_retry::Sessions;
 use ringfort_ring::Layout;
-use ringfort_types::{DiskState, Epoch, Incarnation, NodeId};
+use ringfort_types::{Code, DiskState, Epoch, Incarnation, NodeId, Reply, ShardId};
 use tokio::sync::{mpsc, watch};
 
 use crate::StartError;
 use crate::answers::Answers;
 use crate::budget::Budget;
+use crate::delivery::ReadAt;
 use crate::disk_watch::DiskWatch;
 use crate::queue::Inbox;
 use crate::readers::Readers;
@@ -91,6 +93,8 @@ pub(crate) struct Shared {
     next_link: AtomicU64,
     pub(crate) disk_watch: DiskWatch,
     disk: Mutex<Disk>,
+    /// Shards whose damage the node has been told of, with whether they are readable.
+    damaged: Mutex<BTreeSet<(ShardId, bool)>>,
 }
 
 /// What keeps the node from writing.
@@ -144,6 +148,7 @@ impl Shared {
             next_link: AtomicU64::new(1),
             disk_watch: DiskWatch::new(),
             disk: Mutex::default(),
+            damaged: Mutex::default(),
         }
     }
 
@@ -199,6 +204,25 @@ impl Shared {
         if disk.state() != before {
             // Under the lock, so that the node hears of changes in their order.
             self.inbox.push(Event::Disk(disk.state()));
+        }
+    }
+
+    /// Reads a table, if it can be read.
+    pub(crate) fn query(&self, read: &ReadAt) -> Reply {
+        let reply = self.readers.query(read);
+        if let Reply::Failed(failure) = &reply
+            && failure.code == Code::DataLoss
+        {
+            self.damaged(read.shard, failure.message.clone(), true);
+        }
+        reply
+    }
+
+    /// A shard's table is damaged. The node is told once.
+    pub(crate) fn damaged(&self, shard: ShardId, reason: String, is_readable: bool) {
+        let mut damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
+        if damaged.insert((shard, is_readable)) {
+            self.inbox.push(Event::Damaged { shard, reason, is_readable });
         }
     }
 

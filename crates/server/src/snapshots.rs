@@ -106,6 +106,11 @@ impl Snapshots {
         };
         let chunk = match reader.next_chunk(SNAPSHOT_CHUNK_BYTES) {
             Ok(chunk) => chunk,
+            Err(error) if error.is_damage() => {
+                shared.damaged(reader.shard(), error.to_string(), true);
+                shared.inbox.push(Event::ChunkRead { transfer, number, chunk: None });
+                return 0;
+            }
             Err(error) => die("a table can't be read for a snapshot", &error),
         };
         let bytes = chunk.bytes.len();

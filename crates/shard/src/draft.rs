@@ -11,6 +11,7 @@ use ringfort_types::limits::TOMBSTONE_MS;
 use ringfort_types::planted::{self, Bug};
 use ringfort_types::{HybridClock, Index, NewValue, Revision, ShardId, Version, shown};
 
+use crate::ShardError;
 use crate::row::{LookupKey, Stored, bytes_max, put_key};
 
 /// What becomes of a key: a row, a tombstone, or nothing at all.
@@ -81,12 +82,9 @@ impl<'a> Draft<'a> {
         self.changes.push(Changed { key, revision: self.revision, stored });
     }
 
-    /// What is stored of a key now, and still counts.
-    ///
-    /// # Panics
-    /// If the table can't be read: what is committed has to be applied, and a guess would part this replica from the
-    /// others.
-    pub(crate) fn read(&mut self, key: &[u8]) -> Option<Stored> {
+    /// What is stored of a key now, and still counts. Fails if the table can't be read: a guess would part this replica
+    /// from the others.
+    pub(crate) fn read(&mut self, key: &[u8]) -> Result<Option<Stored>, ShardError> {
         let changes = &self.changes;
         let last = self.last.get_or_insert_with(|| {
             changes.iter().enumerate().map(|(at, changed)| (changed.key.clone(), at)).collect()
@@ -94,18 +92,16 @@ impl<'a> Draft<'a> {
         if let Some(at) = last.get(key)
             && !planted::is(Bug::ConditionBeforeEntry)
         {
-            return changes[*at].stored.clone();
+            return Ok(changes[*at].stored.clone());
         }
-        let row = self.table.get(&LookupKey::new(key), self.before).unwrap_or_else(|error| {
-            panic!("shard {}: entry {} needs a row: {error}", self.shard, self.before.next())
-        });
-        let stored = row.map(|row| {
-            Stored::decode(row).unwrap_or_else(|malformed| {
-                let key = shown(key);
-                panic!("shard {}: entry {} needs key \"{key}\": {malformed}", self.shard, self.before.next())
-            })
-        });
-        stored.filter(|stored| stored.counts_at(self.clock))
+        let (shard, index) = (self.shard, self.before.next());
+        let row = self.table.get(&LookupKey::new(key), self.before);
+        let row = row.map_err(|source| ShardError::Unapplied { shard, index, source })?;
+        let stored = row.map(Stored::decode).transpose().map_err(|malformed| {
+            let (key, path) = (shown(key).to_string(), self.table.place());
+            ShardError::UnappliedRow { shard, index, key, path, reason: malformed.0 }
+        })?;
+        Ok(stored.filter(|stored| stored.counts_at(self.clock)))
     }
 
     /// What each key is after all commands, in key order. All rows share one buffer: they are written together, and

@@ -1,9 +1,9 @@
 //! Why a shard's table can't be used.
 
-use ringfort_storage::StorageError;
+use ringfort_storage::{NEXT_STEP, StorageError};
 use ringfort_types::{Index, ShardId};
 
-/// A shard could not be opened.
+/// A shard could not be opened, or can't go on.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ShardError {
@@ -17,26 +17,70 @@ pub enum ShardError {
     },
     /// The state row is missing or is not what this version writes.
     #[error(
-        "the table of shard {shard} is damaged: {reason}. Its node can't serve it; start the Ringfort version \
-         that wrote it, or remove this node from its cluster and start it with a new data directory"
+        "the table of shard {shard} in {path} is damaged: {reason}. Start the Ringfort version that wrote it, or put the \
+         directory back as it was. {}",
+        NEXT_STEP
     )]
     State {
         /// Whose.
         shard: ShardId,
+        /// Its table's directory.
+        path: String,
         /// What is wrong.
         reason: &'static str,
     },
     /// The state row stands for another index than the table.
     #[error(
-        "the table of shard {shard} is damaged: it is durable up to index {durable}, but its state row is for \
-         index {applied}; remove this node from its cluster and start it with a new data directory"
+        "the table of shard {shard} in {path} is damaged: it is durable up to index {durable}, but its state row is for index \
+         {applied}; put the directory back as it was. {}",
+        NEXT_STEP
     )]
     Torn {
         /// Whose.
         shard: ShardId,
+        /// Its table's directory.
+        path: String,
         /// What the table says.
         durable: Index,
         /// What the state row says.
         applied: Index,
     },
+    /// A committed entry needs a row that can't be read. The other replicas apply it all the same, so this one can't go on.
+    #[error("shard {shard}: entry {index} needs a row that can't be read: {source}")]
+    Unapplied {
+        /// Whose.
+        shard: ShardId,
+        /// The entry's.
+        index: Index,
+        /// Why.
+        source: StorageError,
+    },
+    /// It can be read, and is not what this version writes.
+    #[error(
+        "shard {shard}: entry {index} needs the row of key \"{key}\" in {path}, which can't be read ({reason}): start the \
+         Ringfort version that wrote it, or put the directory back as it was. {}",
+        NEXT_STEP
+    )]
+    UnappliedRow {
+        /// Whose.
+        shard: ShardId,
+        /// The entry's.
+        index: Index,
+        /// The row's, as it is shown to people.
+        key: String,
+        /// The table's directory.
+        path: String,
+        /// What is wrong.
+        reason: &'static str,
+    },
+}
+
+impl ShardError {
+    /// Whether stored bytes are not what they were: no other try helps, and other replicas may be well.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            ShardError::Storage { source, .. } | ShardError::Unapplied { source, .. } => source.is_damage(),
+            ShardError::State { .. } | ShardError::Torn { .. } | ShardError::UnappliedRow { .. } => true,
+        }
+    }
 }

@@ -24,16 +24,16 @@
 //!
 //! Invariants:
 //! - indexes rise by one from entry to entry; the revision never falls; so does the clock within a shard;
-//! - applying can't fail: a domain failure would be a reply, a disk failure ends the process elsewhere, and an
-//!   entry that can't be understood is a broken invariant and panics with what was found;
+//! - applying fails only if a row that a condition or an addition needs can't be read: the entry is committed, and what
+//!   the other replicas make of it this one can't know, so it ends. A domain failure is a reply, and an entry that can't be
+//!   understood is a broken invariant and panics with what was found;
 //! - a row or state row of an unknown version is refused, never guessed at.
 //!
 //! Deliberately absent, for now: expiry of rows, and the removal of tombstones that have ended. The places in the formats
 //! are kept: a kind of table keys, a flag on rows.
 //!
 //! Caveats: a delete of a key that is not there raises the revision too (knowing would take a read), and so
-//! does each of several puts of one key in one entry, although only the last leaves a row. A table that can't be read
-//! while a condition is judged panics: the entry is committed, and this replica can't know what the others do.
+//! does each of several puts of one key in one entry, although only the last leaves a row.
 //! A digest is of the rows; sessions have a hash of their own ([`Shard::sessions_hash`]).
 //!
 //! [`Stamp`]: ringfort_types::Stamp

@@ -14,6 +14,7 @@ use ringfort_types::{
     Change, Code, Command, Condition, Failure, Index, Part, Receipt, Reply, Revision, ShardId, Term, shown,
 };
 
+use crate::ShardError;
 use crate::draft::Draft;
 use crate::row::Stored;
 
@@ -44,12 +45,17 @@ enum What {
 
 impl Outcome {
     /// Does a command of the entry with this term and index.
-    pub(crate) fn of(command: &Command, draft: &mut Draft<'_>, term: Term, index: Index) -> Outcome {
+    pub(crate) fn of(
+        command: &Command,
+        draft: &mut Draft<'_>,
+        term: Term,
+        index: Index,
+    ) -> Result<Outcome, ShardError> {
         let what = match command {
-            Command::Write { parts } => write(parts, draft),
+            Command::Write { parts } => write(parts, draft)?,
             Command::Digest => What::Written(Vec::new()),
         };
-        Outcome { term, index, revision: draft.revision(), what }
+        Ok(Outcome { term, index, revision: draft.revision(), what })
     }
 
     /// What the client is told, the first time and each time that the command comes again. Whoever sends one
@@ -152,22 +158,22 @@ impl Outcome {
 }
 
 /// Conditions first, then sums, then changes: so that nothing is changed if any of them does not go.
-fn write(parts: &[Part], draft: &mut Draft<'_>) -> What {
+fn write(parts: &[Part], draft: &mut Draft<'_>) -> Result<What, ShardError> {
     for (number, part) in (0..).zip(parts) {
         let Some(condition) = &part.condition else { continue };
-        let stored = draft.read(&part.key);
+        let stored = draft.read(&part.key)?;
         if !is_met(condition, stored.as_ref()) {
             let row = stored.and_then(Stored::into_row);
-            return What::NotMet { part: number, revision: row.map(|row| row.revision) };
+            return Ok(What::NotMet { part: number, revision: row.map(|row| row.revision) });
         }
     }
     let mut sums = Vec::new();
     for (number, part) in (0..).zip(parts) {
         let Change::Add(by) = part.change else { continue };
-        let row = draft.read(&part.key).and_then(Stored::into_row);
+        let row = draft.read(&part.key)?.and_then(Stored::into_row);
         let before = row.map_or(Some(0), |row| self::number(&row.value));
-        let Some(before) = before else { return What::NotANumber(number) };
-        let Some(sum) = before.checked_add(by) else { return What::TooLarge(number) };
+        let Some(before) = before else { return Ok(What::NotANumber(number)) };
+        let Some(sum) = before.checked_add(by) else { return Ok(What::TooLarge(number)) };
         sums.push(sum);
     }
     // A write of conditions alone changes nothing, and so has no revision of its own.
@@ -189,7 +195,7 @@ fn write(parts: &[Part], draft: &mut Draft<'_>) -> What {
             break;
         }
     }
-    What::Written(sums)
+    Ok(What::Written(sums))
 }
 
 fn is_met(condition: &Condition, stored: Option<&Stored>) -> bool {

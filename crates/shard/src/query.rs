@@ -202,10 +202,11 @@ impl ShardReader {
         Failure::rejected(
             Code::DataLoss,
             format!(
-                "shard {}: the row of key \"{}\" can't be read on this node ({malformed}); start it with the \
-                 Ringfort version that wrote the row, or replace the node",
+                "shard {}: the row of key \"{}\" in {} can't be read on this node ({malformed}); start it with the Ringfort \
+                 version that wrote the row, or ask another replica",
                 self.shard,
-                shown(key)
+                shown(key),
+                self.table.place()
             ),
         )
     }

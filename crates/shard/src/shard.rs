@@ -51,20 +51,20 @@ impl Shard {
     /// Goes on from what the table holds durably. The caller replays the entries after [`Shard::applied`].
     pub fn open(id: ShardId, table: Arc<dyn Table>, limits: SessionLimits) -> Result<Shard, ShardError> {
         let durable = table.durable();
+        let unusable = |reason| ShardError::State { shard: id, path: table.place(), reason };
         let row =
             table.get(&STATE_KEY, durable).map_err(|source| ShardError::Storage { shard: id, source })?;
         let state = match row {
-            Some(row) => State::decode(row)
-                .map_err(|malformed| ShardError::State { shard: id, reason: malformed.0 })?,
+            Some(row) => State::decode(row).map_err(|malformed| unusable(malformed.0))?,
             None if durable == Index(0) => State::default(),
-            None => return Err(ShardError::State { shard: id, reason: "it has no state row" }),
+            None => return Err(unusable("it has no state row")),
         };
         if state.applied != durable && !planted::is(Bug::AppliedApartFromData) {
-            return Err(ShardError::Torn { shard: id, durable, applied: state.applied });
+            return Err(ShardError::Torn { shard: id, path: table.place(), durable, applied: state.applied });
         }
         let sessions = Sessions::open(&*table, durable, limits).map_err(|unread| match unread {
             Unread::Storage(source) => ShardError::Storage { shard: id, source },
-            Unread::Malformed(malformed) => ShardError::State { shard: id, reason: malformed.0 },
+            Unread::Malformed(malformed) => unusable(malformed.0),
         })?;
         let newest = Arc::<Newest>::default();
         newest.set(state.revision, state.clock);
@@ -112,15 +112,16 @@ impl Shard {
         self.sessions.hash()
     }
 
-    /// Applies one committed entry whole. `copies` is what the receipts say.
+    /// Applies one committed entry whole. `copies` is what the receipts say. After an error, which says that a row can't be
+    /// read, the table is as it was, and nothing more can be applied.
     ///
     /// # Panics
     /// If the entry is not the next one, or not one that Ringfort makes: what is committed can't be refused.
-    pub fn apply(&mut self, entry: &LogEntry, copies: u32) -> Applied {
+    pub fn apply(&mut self, entry: &LogEntry, copies: u32) -> Result<Applied, ShardError> {
         assert_eq!(entry.index, self.state.applied.next(), "shard {}: entries are applied in order", self.id);
-        self.state.applied = entry.index;
         if entry.kind != EntryKind::Normal || entry.payload.is_empty() {
-            return Applied::default();
+            self.state.applied = entry.index;
+            return Ok(Applied::default());
         }
         let Entry { clock, commands } = Entry::decode(entry.payload.clone()).unwrap_or_else(|malformed| {
             panic!("shard {}: committed entry {}: {malformed}", self.id, entry.index)
@@ -129,43 +130,50 @@ impl Shard {
         // all replicas for good, so outside of tests it is taken for what it should have been.
         debug_assert!(clock > self.state.clock, "shard {}: stamp of entry {}", self.id, entry.index);
         let clock = clock.max(self.state.clock);
-        self.state.clock = clock;
-
         let before = Index(entry.index.0 - 1);
         let table = Arc::clone(&self.table);
         let mut draft = Draft::new(self.id, &*table, before, clock, self.state.revision, commands.len());
-        let replies =
-            commands.iter().map(|stamped| self.execute(stamped, entry, copies, &mut draft)).collect();
-        self.state.revision = draft.revision();
+        let replies = commands
+            .iter()
+            .map(|stamped| self.execute(stamped, entry, clock, copies, &mut draft))
+            .collect::<Result<_, _>>()?;
+        (self.state.applied, self.state.clock, self.state.revision) = (entry.index, clock, draft.revision());
         let rows = draft.into_rows();
         if !rows.is_empty() {
             self.table.write(entry.index, &rows);
         }
         self.newest.set(self.state.revision, clock);
-        Applied { replies, rows }
+        Ok(Applied { replies, rows })
     }
 
     /// Does a command, unless its session says that it was done before or must not be.
-    fn execute(&mut self, stamped: &Stamped, entry: &LogEntry, copies: u32, draft: &mut Draft<'_>) -> Reply {
+    fn execute(
+        &mut self,
+        stamped: &Stamped,
+        entry: &LogEntry,
+        clock: HybridClock,
+        copies: u32,
+        draft: &mut Draft<'_>,
+    ) -> Result<Reply, ShardError> {
         let Stamped { stamp, command } = stamped;
         if *command == Command::Digest {
             self.marked = entry.index;
         }
         let mut run = || Outcome::of(command, draft, entry.term, entry.index);
-        let Some(stamp) = stamp else { return run().reply(self.id, command, copies) };
-        match self.sessions.judge(stamp, self.state.clock) {
+        let Some(stamp) = stamp else { return Ok(run()?.reply(self.id, command, copies)) };
+        Ok(match self.sessions.judge(stamp, clock) {
             Err(failure) => Reply::Failed(failure),
             Ok(Some(outcome)) => {
-                self.sessions.touch(stamp, self.state.clock);
+                self.sessions.touch(stamp, clock);
                 outcome.reply(self.id, command, copies)
             }
             Ok(None) => {
-                let outcome = run();
+                let outcome = run()?;
                 let reply = outcome.reply(self.id, command, copies);
-                self.sessions.remember(stamp, self.state.clock, outcome);
+                self.sessions.remember(stamp, clock, outcome);
                 reply
             }
-        }
+        })
     }
 
     /// Makes what has been applied so far ready to be flushed, together with the index that it stands for.

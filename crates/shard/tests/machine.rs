@@ -40,7 +40,7 @@ fn entry(index: u64, commands: Vec<Command>) -> LogEntry {
 
 /// What came of the commands of an entry.
 fn apply(shard: &mut Shard, entry: &LogEntry, copies: u32) -> Vec<Reply> {
-    shard.apply(entry, copies).replies
+    shard.apply(entry, copies).unwrap().replies
 }
 
 fn fresh() -> Shard {
@@ -104,7 +104,7 @@ fn every_command_that_changes_something_counts_and_has_a_receipt() {
 #[test]
 fn later_commands_of_an_entry_win() {
     let mut shard = fresh();
-    shard.apply(&entry(1, vec![put("a", "old"), put("b", "old"), delete("c")]), 1);
+    shard.apply(&entry(1, vec![put("a", "old"), put("b", "old"), delete("c")]), 1).unwrap();
     let replies = apply(
         &mut shard,
         &entry(
@@ -122,9 +122,9 @@ fn later_commands_of_an_entry_win() {
 #[test]
 fn a_read_names_its_index_whatever_comes_after() {
     let mut shard = fresh();
-    shard.apply(&entry(1, vec![put("a", "1")]), 1);
-    shard.apply(&entry(2, vec![put("a", "2")]), 1);
-    shard.apply(&entry(3, vec![delete("a")]), 1);
+    shard.apply(&entry(1, vec![put("a", "1")]), 1).unwrap();
+    shard.apply(&entry(2, vec![put("a", "2")]), 1).unwrap();
+    shard.apply(&entry(3, vec![delete("a")]), 1).unwrap();
     assert_eq!(get(&shard, "a", 0), None);
     assert_eq!(get(&shard, "a", 1).unwrap().0, "1");
     assert_eq!(get(&shard, "a", 2).unwrap().0, "2");
@@ -149,21 +149,21 @@ fn entries_without_commands_only_advance_the_index() {
 #[test]
 #[should_panic(expected = "entries are applied in order")]
 fn an_entry_out_of_order_is_a_broken_invariant() {
-    fresh().apply(&entry(2, vec![]), 1);
+    fresh().apply(&entry(2, vec![]), 1).unwrap();
 }
 
 #[test]
 #[should_panic(expected = "shard 7: committed entry 1: malformed bytes: unknown version of an entry")]
 fn a_committed_entry_that_cannot_be_read_is_a_broken_invariant() {
     let garbage = LogEntry { payload: key("garbage"), ..entry(1, vec![]) };
-    fresh().apply(&garbage, 1);
+    fresh().apply(&garbage, 1).unwrap();
 }
 
 #[test]
 fn pages_are_bounded_by_rows_and_bytes_and_go_on_where_they_ended() {
     let mut shard = fresh();
     let rows: Vec<Command> = ["a", "b", "ba", "bb", "c"].iter().map(|name| put(name, "0123456789")).collect();
-    shard.apply(&entry(1, rows), 1);
+    shard.apply(&entry(1, rows), 1).unwrap();
 
     let first = page(&shard, &scan("", "", 2, 1 << 20));
     assert_eq!((names(&first), first.at), (vec!["a", "b"], Index(1)));
@@ -188,7 +188,9 @@ fn pages_are_bounded_by_rows_and_bytes_and_go_on_where_they_ended() {
 fn a_row_too_large_for_a_page_is_asked_for_by_itself() {
     let mut shard = fresh();
     let large = "x".repeat(SCAN_PAGE_BYTES);
-    shard.apply(&entry(1, vec![put("a", "1"), put("b", &large), put("c", &large), put("d", "1")]), 1);
+    shard
+        .apply(&entry(1, vec![put("a", "1"), put("b", &large), put("c", &large), put("d", "1")]), 1)
+        .unwrap();
 
     let before = page(&shard, &scan("", "", 100, 1_000));
     assert_eq!((names(&before), before.next.as_deref()), (vec!["a"], Some(&b"a\0"[..])));
@@ -214,10 +216,10 @@ fn a_page_looks_at_so_many_rows_only() {
     let gone = |n| write(&name(n), Change::Delete { version: Some(Version(1)) });
     let deletes = SCAN_PAGE_LOOKS_MAX + 10;
     for (index, from) in (1..).zip((0..deletes).step_by(2_000)) {
-        shard.apply(&entry(index, (from..deletes.min(from + 2_000)).map(gone).collect()), 1);
+        shard.apply(&entry(index, (from..deletes.min(from + 2_000)).map(gone).collect()), 1).unwrap();
     }
     let last = shard.applied().0 + 1;
-    shard.apply(&entry(last, vec![put("a", "1"), put("z", "2")]), 1);
+    shard.apply(&entry(last, vec![put("a", "1"), put("z", "2")]), 1).unwrap();
 
     let first = page(&shard, &scan("", "", 100, u32::MAX));
     assert_eq!(names(&first), ["a"]);
@@ -236,7 +238,7 @@ fn prefixes_of_the_highest_bytes_have_an_end() {
     let mut shard = fresh();
     let keys: [&'static [u8]; 4] = [b"\xfe", b"\xff", b"\xff\xff", b"\xff\xff\xff"];
     let puts = keys.iter().map(|key| Command::Write { parts: vec![Part::new(*key, Change::put(""))] });
-    shard.apply(&entry(1, puts.collect()), 1);
+    shard.apply(&entry(1, puts.collect()), 1).unwrap();
     shard.seal();
     let with = |prefix: &'static [u8]| {
         let scan = Scan { prefix: Bytes::from_static(prefix), ..scan("", "", 100, 1000) };
@@ -249,7 +251,7 @@ fn prefixes_of_the_highest_bytes_have_an_end() {
 fn a_row_of_a_later_version_is_refused_by_name() {
     let tables = MemoryTables::default();
     let mut shard = Shard::open(ID, tables.open(ID).unwrap(), SessionLimits::default()).unwrap();
-    shard.apply(&entry(1, vec![put("a", "1")]), 1);
+    shard.apply(&entry(1, vec![put("a", "1")]), 1).unwrap();
     let later = (Bytes::from_static(b"\x01\x00new"), Some(Bytes::from_static(b"\x02\x00something")));
     shard.table().write(Index(2), &[later]);
     for request in [
@@ -281,12 +283,12 @@ fn readers_answer_questions_only() {
 fn digests_agree_exactly_if_the_rows_do() {
     let (mut one, mut other) = (fresh(), fresh());
     for shard in [&mut one, &mut other] {
-        shard.apply(&entry(1, vec![put("a", "1"), put("b", "2")]), 1);
+        shard.apply(&entry(1, vec![put("a", "1"), put("b", "2")]), 1).unwrap();
     }
     other.seal();
     assert_eq!(digest(&one, Index(1)), digest(&other, Index(1)), "the state row is no row");
-    one.apply(&entry(2, vec![put("c", "3")]), 1);
-    other.apply(&entry(2, vec![put("c", "4")]), 1);
+    one.apply(&entry(2, vec![put("c", "3")]), 1).unwrap();
+    other.apply(&entry(2, vec![put("c", "4")]), 1).unwrap();
     assert_ne!(digest(&one, Index(2)), digest(&other, Index(2)));
     assert_eq!(digest(&one, Index(1)), digest(&other, Index(1)));
     let Reply::Digest { rows, .. } = digest(&one, Index(2)) else { panic!() };
@@ -297,10 +299,10 @@ fn digests_agree_exactly_if_the_rows_do() {
 fn what_becomes_durable_names_its_own_index() {
     let tables = MemoryTables::default();
     let mut shard = Shard::open(ID, tables.open(ID).unwrap(), SessionLimits::default()).unwrap();
-    shard.apply(&entry(1, vec![put("a", "1")]), 1);
-    shard.apply(&entry(2, vec![put("a", "2")]), 1);
+    shard.apply(&entry(1, vec![put("a", "1")]), 1).unwrap();
+    shard.apply(&entry(2, vec![put("a", "2")]), 1).unwrap();
     shard.seal();
-    shard.apply(&entry(3, vec![put("a", "3")]), 1);
+    shard.apply(&entry(3, vec![put("a", "3")]), 1).unwrap();
     shard.table().flush(Index(0)).unwrap();
     drop(shard);
     tables.fall_back(ID, Index(2));
@@ -409,8 +411,8 @@ proptest! {
         let mut shard = Shard::open(ID, tables.open(ID).unwrap(), SessionLimits::default()).unwrap();
         let entries: Vec<LogEntry> = (1..).zip(&log).map(|(i, (commands, ..))| entry(i, commands.clone())).collect();
         for (entry, (_, seal, flush)) in entries.iter().zip(&log) {
-            whole.apply(entry, 1);
-            shard.apply(entry, 1);
+            whole.apply(entry, 1).unwrap();
+            shard.apply(entry, 1).unwrap();
             if *seal {
                 shard.seal();
                 if *flush {
@@ -432,7 +434,7 @@ proptest! {
         let mut again = Shard::open(ID, tables.open(ID).unwrap(), SessionLimits::default()).unwrap();
         prop_assert!(again.applied() >= durable && again.applied() <= applied);
         for entry in &entries[again.applied().0 as usize..] {
-            again.apply(entry, 1);
+            again.apply(entry, 1).unwrap();
         }
         prop_assert_eq!((again.revision(), again.clock()), (whole.revision(), whole.clock()));
         prop_assert_eq!(digest(&again, applied), digest(&whole, applied));
@@ -443,9 +445,9 @@ proptest! {
 fn readers_go_on_while_the_writer_writes() {
     let mut shard = fresh();
     let reader = Arc::new(shard.reader());
-    shard.apply(&entry(1, vec![put("a", "1")]), 1);
+    shard.apply(&entry(1, vec![put("a", "1")]), 1).unwrap();
     let other = Arc::clone(&reader);
-    shard.apply(&entry(2, vec![put("a", "2")]), 1);
+    shard.apply(&entry(2, vec![put("a", "2")]), 1).unwrap();
     let request = Request::Get { key: key("a"), consistency: Consistency::Linearizable };
     let Reply::Value { row: Some(row), revision, .. } = other.query(&request, Index(1)) else { panic!() };
     assert_eq!((&row.value[..], revision), (&b"1"[..], Revision(2)));

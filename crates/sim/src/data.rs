@@ -14,6 +14,7 @@ use crate::judges::{NODE_GOES_ON, digests};
 use crate::network::node;
 use crate::world::{Next, World};
 
+const UNDAMAGED: &str = "no table in memory is damaged";
 /// Until a batch is tried again for which there was no room, in microseconds; as in the server.
 const FULL_RETRY_US: u64 = 1_000_000;
 /// How long a sync may take before the node is told that the disk hangs, in microseconds; as in the server.
@@ -132,10 +133,10 @@ impl World {
             applied.insert(id, entry.index);
             let loses = planted::is(Bug::RowsLost) && at == 1 && entry.index.0.is_multiple_of(32);
             if loses && waiters.is_empty() {
-                shard.apply(&LogEntry { payload: Bytes::new(), ..entry }, copies);
+                shard.apply(&LogEntry { payload: Bytes::new(), ..entry }, copies).expect(UNDAMAGED);
                 continue;
             }
-            let replies = shard.apply(&entry, copies).replies;
+            let replies = shard.apply(&entry, copies).expect(UNDAMAGED).replies;
             let broken = self.judges.reads.replied(at, id, index, &replies);
             if digests::is_due(index) {
                 let request = Request::DigestAt { node: node(at), shard: id, index };

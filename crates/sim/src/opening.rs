@@ -32,7 +32,10 @@ impl World {
         let found = begin(&process.dir, &host.tables, cluster, wanted, options, LIMITS);
         let rot = host.rot.take();
         match (found, rot) {
-            (Ok(Begun { log, ready, replay }), None) => {
+            (Ok(Begun { log, ready, replay, damaged }), None) => {
+                for (shard, error) in damaged {
+                    self.find(NODE_GOES_ON, format_args!("n{}: shard {shard} is damaged: {error}", at + 1));
+                }
                 self.hosts[at].process.as_mut().expect("just looked at").log = Some(log);
                 let until_us = self.now_us + self.random.pick(&DAWDLES_US);
                 let opening = Opening { replay, until_us, replayed: Vec::new() };
@@ -125,6 +128,9 @@ fn replay(
                 replayed.push((progress.shard, progress.entry.clone()));
             }
             Step::Ready(shard) => ready.push(*shard),
+            Step::Damaged(shard, error) => {
+                unreachable!("no table in memory is damaged: shard {shard}: {error}")
+            }
         }
         if count < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })

@@ -30,7 +30,7 @@ const START_AGAIN_US: u64 = 500_000;
 impl World {
     /// A process begins.
     pub(crate) fn start(&mut self, at: usize) {
-        let fresh_incarnation = self.random.next();
+        let fresh = self.random.next();
         let names: Vec<String> = (0..self.hosts.len())
             .map(|other| if other == at { format!("node{}", at + 1) } else { String::new() })
             .collect();
@@ -39,7 +39,7 @@ impl World {
         let host = &mut self.hosts[at];
         host.disk.unplug(false);
         host.disk.disk.fail_syncs(false);
-        let who = Who { name: Some(names[at].clone()), address: host.address.clone(), fresh_incarnation };
+        let who = Who { name: Some(names[at].clone()), address: host.address.clone(), fresh };
         let (dir, stored) = match DataDir::open(Arc::new(host.disk.clone()), &who) {
             Ok(opened) => opened,
             Err(error) => return self.can_not_start(at, &error),

@@ -12,7 +12,7 @@ use ringfort_types::{Index, ShardId};
 #[non_exhaustive]
 pub enum StorageError {
     /// The operating system refused.
-    #[error("can't {action} {path}: {source}")]
+    #[error("can't {action} {path}: {source}{}", remedy(source))]
     Io {
         /// What was tried, as a verb.
         action: &'static str,
@@ -45,8 +45,8 @@ pub enum StorageError {
     },
     /// The identity file can't be understood.
     #[error(
-        "{path} is damaged ({reason}): without it nobody can tell whose data this is; restore the file from \
-         a backup, or remove this node from its cluster and start it with a new data directory"
+        "{path} is damaged ({reason}): without it nobody can tell whose data this is; put the file back as it was. {}",
+        NEXT_STEP
     )]
     Identity {
         /// The file.
@@ -98,8 +98,9 @@ pub enum StorageError {
     },
     /// Bytes that were synced have changed since. Nothing was cut.
     #[error(
-        "{path} is damaged at byte {offset}: {reason}. Nothing was changed. These bytes had been synced, so \
-         the disk is at fault; restore the file, or remove this node from its cluster and start it anew"
+        "{path} is damaged at byte {offset}: {reason}. Nothing was changed. These bytes had been synced, so the disk is at \
+         fault; put the file back as it was. {}",
+        NEXT_STEP
     )]
     Corrupt {
         /// The file.
@@ -138,17 +139,61 @@ pub enum StorageError {
         /// The lowest one that can be read.
         collected: Index,
     },
-    /// A shard's tree failed.
-    #[error("the table of shard {shard} failed: {source}")]
+    /// A shard's tree failed, and none of its files is known to be damaged.
+    #[error("the table of shard {shard} in {path} failed: {}", of_tree(source))]
     Table {
         /// Whose.
         shard: ShardId,
+        /// Its directory.
+        path: String,
         /// What the tree says.
         source: lsm_tree::Error,
     },
 }
 
+/// For who can't put a damaged file back.
+pub const NEXT_STEP: &str = "If that can't be done, `ringfort export` from the nodes that are well, or take an earlier \
+                             export, and `ringfort import` it into a new cluster";
+
+/// What to do about a failure of the operating system, if that is known.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "; make room there",
+        io::ErrorKind::PermissionDenied => "; the user that runs the node must be able to read and write it",
+        io::ErrorKind::ReadOnlyFilesystem => "; mount the file system for writing",
+        io::ErrorKind::NotFound => "; put it back as it was",
+        _ if error.raw_os_error() == Some(EIO) => "; the disk can't read or write there: replace it",
+        _ => "",
+    }
+}
+
+/// A sector that can't be read or written.
+const EIO: i32 = 5;
+
+fn of_tree(error: &lsm_tree::Error) -> String {
+    match error {
+        lsm_tree::Error::Io(error) => format!("{error}{}", remedy(error)),
+        other => format!(
+            "{other:?}, though every file of it has the checksums that it was written with; start the node again, and if it \
+             comes back, test this machine's memory"
+        ),
+    }
+}
+
 impl StorageError {
+    /// Whether stored bytes are not what they were, or can't be read at all. Trying again is of no use.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            StorageError::Io { source, .. }
+            | StorageError::Table { source: lsm_tree::Error::Io(source), .. } => {
+                source.raw_os_error() == Some(EIO)
+                    || matches!(source.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound)
+            }
+            StorageError::Corrupt { .. } | StorageError::Table { .. } => true,
+            _ => false,
+        }
+    }
+
     /// Whether there was no room. Of a log's batch nothing is then stored, and it may be tried again.
     pub fn is_disk_full(&self) -> bool {
         let (StorageError::Io { source, .. }

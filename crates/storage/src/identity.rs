@@ -4,7 +4,9 @@
 //! A node is its data directory. The name and address that it was first started with are stored there, with
 //! an incarnation drawn at random, so that a wiped disk under an old name is somebody else; flags that say
 //! otherwise later are refused. The boot count rises, durably, before anything else happens in a life: what
-//! is made unique with it (a `ReadIndex` context, a session number) is not used twice.
+//! is made unique with it (a `ReadIndex` context, a session number) is not used twice. Nothing compares two boots for
+//! order, so a node that finds no room to count a start draws a number instead, far above any count; the file keeps
+//! the count that it has.
 //!
 //! The file is replaced whole: written beside, synced, renamed, directory synced.
 
@@ -28,6 +30,8 @@ const LOCK: &str = "lock";
 const HARMLESS: [&str; 3] = [LOCK, IDENTITY_NEW, "lost+found"];
 /// Name, address and birth record are far below.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
+/// Boots that are drawn, not counted: nobody counts so far, and what is made unique with a boot has 24 bits for it.
+const UNCOUNTED: std::ops::Range<u64> = 1 << 23..1 << 24;
 
 /// Who the operator says this node is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,8 +40,9 @@ pub struct Who {
     pub name: Option<String>,
     /// The address that others reach it at.
     pub address: String,
-    /// A number just drawn at random, for the case that the directory is new.
-    pub fresh_incarnation: u64,
+    /// A number just drawn at random: for the incarnation, if the directory is new, and for the boot, if there is no
+    /// room to count it.
+    pub fresh: u64,
 }
 
 /// Who the directory says this node is.
@@ -49,16 +54,25 @@ pub struct Stored {
     pub address: String,
     /// Drawn when the directory was made.
     pub incarnation: Incarnation,
-    /// How often it has been opened, this time included.
+    /// How often it has been opened, this time included; a number drawn at random, from 2^23 on and below 2^24, if there
+    /// was no room to count it.
     pub boot: u64,
     /// What [`DataDir::save_birth`] was given last.
     pub birth: Option<Bytes>,
+}
+
+impl Stored {
+    /// Whether this start is counted in the file.
+    pub fn is_counted(&self) -> bool {
+        !UNCOUNTED.contains(&self.boot)
+    }
 }
 
 /// One node's data directory, locked as long as this value lives.
 #[derive(Debug)]
 pub struct DataDir {
     disk: Arc<dyn Disk>,
+    /// As it stands in the file.
     stored: Mutex<Stored>,
     _lock: Box<dyn Lock>,
 }
@@ -67,7 +81,7 @@ impl DataDir {
     /// Takes the lock, creates or reads the identity, and counts the start, durably.
     ///
     /// Refuses a directory that another process has open, one that holds something but no identity, and one
-    /// whose identity is not `who`.
+    /// whose identity is not `who`. A full disk does not keep a node from coming up and reading: see [`Stored::boot`].
     pub fn open(disk: Arc<dyn Disk>, who: &Who) -> Result<(DataDir, Stored), StorageError> {
         // Before the lock is taken, because taking it writes into the directory.
         refuse_foreign(&*disk)?;
@@ -75,21 +89,29 @@ impl DataDir {
             Ok(lock) => lock,
             Err(holder) => return Err(StorageError::Locked { directory: disk.name(), holder }),
         };
-        let stored = match read(&*disk)? {
-            Some(stored) => {
-                refuse_conflict(&*disk, &stored, who)?;
-                Stored { boot: stored.boot + 1, ..stored }
-            }
+        let before = read(&*disk)?;
+        if let Some(stored) = &before {
+            refuse_conflict(&*disk, stored, who)?;
+        }
+        let counted = match &before {
+            Some(stored) => Stored { boot: stored.boot + 1, ..stored.clone() },
             None => Stored {
                 name: who.name.clone().unwrap_or_else(|| who.address.clone()),
                 address: who.address.clone(),
-                incarnation: Incarnation(who.fresh_incarnation),
+                incarnation: Incarnation(who.fresh),
                 boot: 1,
                 birth: None,
             },
         };
-        write(&*disk, &stored)?;
-        let dir = DataDir { disk, stored: Mutex::new(stored.clone()), _lock: lock };
+        let (in_file, stored) = match (write(&*disk, &counted), before) {
+            (Ok(()), _) => (counted.clone(), counted),
+            (Err(error), Some(before)) if error.is_disk_full() => {
+                let boot = UNCOUNTED.start + who.fresh % (UNCOUNTED.end - UNCOUNTED.start);
+                (before, Stored { boot, ..counted })
+            }
+            (Err(error), _) => return Err(error),
+        };
+        let dir = DataDir { disk, stored: Mutex::new(in_file), _lock: lock };
         Ok((dir, stored))
     }
 
@@ -111,6 +133,11 @@ impl DataDir {
         let incarnation =
             self.stored.lock().expect("no thread panics while it writes the identity").incarnation;
         Log::open(self.disk.clone(), LOG_DIR, Owner { cluster, incarnation, lane: LANE }, options)
+    }
+
+    /// Where the log is, for messages.
+    pub fn log_place(&self) -> String {
+        path_of(&*self.disk, LOG_DIR)
     }
 
     /// The disk that it is on.

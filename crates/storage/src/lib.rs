@@ -35,7 +35,7 @@ mod snapshot;
 mod table;
 
 pub use disk::{Disk, File, FileDisk, Lock, SimDisk};
-pub use error::StorageError;
+pub use error::{NEXT_STEP, StorageError};
 pub use identity::{DataDir, Stored, Who};
 pub use log::{Durable, Log, LogAhead, LogOptions, LogReader, Note, Owner, RecoveredShard};
 pub use snapshot::{Chunk, SnapshotReader, SnapshotWriter, Taken};

@@ -64,6 +64,11 @@ impl SnapshotReader {
         Ok(SnapshotReader { shard, index, number: 0, rows: table.rows(index)?.peekable() })
     }
 
+    /// Whose table it is.
+    pub fn shard(&self) -> ShardId {
+        self.shard
+    }
+
     /// The next chunk, of about so many bytes but at least one row. To be called until the last.
     pub fn next_chunk(&mut self, bytes_max: usize) -> Result<Chunk, StorageError> {
         let mut out = BytesMut::with_capacity(bytes_max + HEADER_BYTES + SUM_BYTES);

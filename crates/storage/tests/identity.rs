@@ -7,7 +7,7 @@ use ringfort_storage::{DataDir, Disk, FileDisk, SimDisk, StorageError, Who};
 use ringfort_types::Incarnation;
 
 fn who(name: Option<&str>, address: &str, fresh: u64) -> Who {
-    Who { name: name.map(str::to_owned), address: address.to_owned(), fresh_incarnation: fresh }
+    Who { name: name.map(str::to_owned), address: address.to_owned(), fresh }
 }
 
 fn node1() -> Who {
@@ -130,4 +130,39 @@ fn a_crash_at_any_sync_leaves_the_old_identity_or_the_new_one() {
         let (_, stored) = DataDir::open(Arc::new(disk), &node1()).unwrap();
         assert!(stored.boot > boot && (birth.is_none() || stored.birth.is_some()));
     }
+}
+
+#[test]
+fn a_full_disk_is_opened_with_a_boot_that_no_count_reaches() {
+    let disk = SimDisk::new();
+    // A new directory needs room.
+    disk.set_capacity(Some(0));
+    assert!(DataDir::open(Arc::new(disk.clone()), &node1()).unwrap_err().is_disk_full());
+    disk.set_capacity(None);
+    drop(DataDir::open(Arc::new(disk.clone()), &node1()).unwrap());
+    let before = disk.bytes("identity").unwrap();
+
+    disk.set_capacity(Some(0));
+    for fresh in [0, 77, u64::MAX] {
+        let who = who(Some("node1"), "127.0.0.1:50051", fresh);
+        let (dir, stored) = DataDir::open(Arc::new(disk.clone()), &who).unwrap();
+        assert!(!stored.is_counted() && (1 << 23..1 << 24).contains(&stored.boot), "{}", stored.boot);
+        assert_eq!(stored.incarnation, Incarnation(77));
+        assert_eq!(disk.bytes("identity").unwrap(), before);
+        // What is saved later, when there is room, keeps the count.
+        disk.set_capacity(None);
+        dir.save_birth(&Bytes::from_static(b"map")).unwrap();
+        disk.set_bytes("identity", &before);
+        disk.set_capacity(Some(0));
+    }
+    disk.set_capacity(None);
+    let (dir, stored) = DataDir::open(Arc::new(disk.clone()), &node1()).unwrap();
+    assert_eq!((stored.boot, stored.is_counted()), (2, true));
+    drop(dir);
+    disk.set_capacity(Some(0));
+    let (dir, _) = DataDir::open(Arc::new(disk.clone()), &node1()).unwrap();
+    disk.set_capacity(None);
+    dir.save_birth(&Bytes::from_static(b"map")).unwrap();
+    drop(dir);
+    assert_eq!(DataDir::open(Arc::new(disk), &node1()).unwrap().1.boot, 3);
 }

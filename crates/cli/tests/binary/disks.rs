@@ -3,92 +3,14 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
-use crate::support::{eventually, free_ports, preloadable, ringfort, run, stderr};
+use crate::solo::Solo;
+use crate::support::{eventually, preloadable, ringfort, run};
 use crate::trio::Trio;
-
-/// A node that is a cluster by itself.
-struct Solo {
-    address: String,
-    directory: tempfile::TempDir,
-    node: Option<Child>,
-}
-
-impl Solo {
-    fn new() -> Solo {
-        let address = format!("127.0.0.1:{}", free_ports(1));
-        Solo { address, directory: tempfile::tempdir().expect("a directory"), node: None }
-    }
-
-    fn data(&self) -> PathBuf {
-        self.directory.path().join("data")
-    }
-
-    fn said(&self) -> String {
-        fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
-    }
-
-    fn command(&self) -> Command {
-        let mut command = ringfort(&["start", "--addr", &self.address, "--shards", "4", "--data-dir"]);
-        command.arg(self.data());
-        command
-    }
-
-    fn spawn(&mut self, mut command: Command) {
-        let log = fs::File::create(self.directory.path().join("log")).expect("a log");
-        let errors = log.try_clone().expect("a log");
-        self.node = Some(command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn().expect("starts"));
-        eventually("it serves", || self.said().contains("serves on"));
-    }
-
-    fn start(&mut self) {
-        self.spawn(self.command());
-    }
-
-    /// Starts it, which has to fail, and gives what it says.
-    fn refuses(&self) -> String {
-        let output = run(&mut self.command(), b"");
-        assert_ne!(output.status.code(), Some(0), "it came up: {}", stderr(&output));
-        stderr(&output)
-    }
-
-    fn ask(&self, arguments: &[&str], input: &[u8]) -> String {
-        let output = run(ringfort(arguments).env("RINGFORT_ADDR", &self.address), input);
-        assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
-        String::from_utf8(output.stdout).expect("text")
-    }
-
-    fn fill(&self) {
-        let rows: Vec<_> = (0..300).map(|n| format!("key{n}\t{}\n", "v".repeat(3000))).collect();
-        self.ask(&["import", "-"], rows.concat().as_bytes());
-    }
-
-    fn stop(&mut self, signal: Signal) {
-        let mut node = self.node.take().expect("it runs");
-        kill_process(Pid::from_child(&node), signal).expect("it runs");
-        node.wait().expect("it ends");
-    }
-
-    /// The log's last segment.
-    fn segment(&self) -> PathBuf {
-        let log = self.data().join("lane-0/log");
-        let names = fs::read_dir(&log).expect("a log").map(|entry| entry.expect("an entry").path());
-        names.filter(|path| path.extension().is_some_and(|found| found == "log")).max().expect("a segment")
-    }
-}
-
-impl Drop for Solo {
-    fn drop(&mut self) {
-        if let Some(node) = &mut self.node {
-            let _gone = node.kill();
-            let _gone = node.wait();
-        }
-    }
-}
 
 #[test]
 fn a_log_that_has_lost_its_end_is_refused_and_nothing_is_changed() {
@@ -174,6 +96,35 @@ fn data_is_its_owners_alone() {
         }
     }
     assert!(seen > 5, "only {seen} files");
+}
+
+#[test]
+fn a_node_starts_on_a_full_disk_and_reads() {
+    let mut solo = Solo::new();
+    solo.start();
+    solo.fill();
+    solo.stop(Signal::TERM);
+    let identity = fs::read(solo.data().join("identity")).expect("an identity");
+    let full = solo.directory.path().join("full");
+    fs::write(&full, "").expect("written");
+    let mut command = solo.command();
+    command.env("LD_PRELOAD", preloadable("full_disk", solo.directory.path()));
+    command.env("DISK_FULL_FILE", &full).env("DISK_FULL_DIR", solo.data());
+    solo.spawn(command);
+    assert_eq!(solo.ask(&["get", "key299"], b"").trim_end().len(), 3000);
+    let place = format!("no room to count this start in {}/identity", solo.data().display());
+    eventually("it says so", || solo.said().contains(&place));
+    assert_eq!(fs::read(solo.data().join("identity")).expect("an identity"), identity);
+    // There is room again.
+    fs::remove_file(&full).expect("it is there");
+    eventually("it takes writes", || {
+        let mut put = ringfort(&["--timeout", "1s", "put", "key299", "new"]);
+        put.env("RINGFORT_ADDR", &solo.address).output().expect("runs").status.success()
+    });
+    solo.stop(Signal::TERM);
+    solo.start();
+    assert_eq!(solo.ask(&["get", "key299"], b"").trim_end(), "new");
+    assert!(!solo.said().contains("no room"), "{}", solo.said());
 }
 
 /// How long each sync of each node takes, by files.

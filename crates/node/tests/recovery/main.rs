@@ -28,7 +28,7 @@ fn committed(shard: u32, commit: u64) -> Record {
 
 /// A directory whose log has these records, and tables in which nothing is applied.
 fn with_log(records: &[Record]) -> (DataDir, MemoryTables) {
-    let who = Who { name: None, address: "10.0.0.1:1".into(), fresh_incarnation: 7 };
+    let who = Who { name: None, address: "10.0.0.1:1".into(), fresh: 7 };
     let (data, _) = DataDir::open(Arc::new(SimDisk::new()), &who).unwrap();
     let (mut log, _) = data.open_log(1, OPTIONS).unwrap();
     for record in records {
@@ -46,7 +46,7 @@ fn apply(tables: &MemoryTables, shard: u32, records: &[Record]) {
         if let Record::Entry(of, entry) = record
             && *of == id
         {
-            shard.apply(entry, 0);
+            shard.apply(entry, 0).unwrap();
         }
     }
     shard.seal();
@@ -74,6 +74,7 @@ fn told(
                     ready.push(*found);
                     line
                 }
+                Step::Damaged(shard, error) => format!("{shard} is damaged: {error}"),
             };
             let flow = until(log, &line);
             lines.push(line);

@@ -203,10 +203,10 @@ async fn ask(shared: &Arc<Shared>, call: Call) -> Answer {
         Ok(Delivery::Reply { reply, leader, room }) => Answer { reply, leader, room },
         Ok(Delivery::Read(read)) if Readers::is_long(&read.request) => {
             let shared = shared.clone();
-            let reply = tokio::task::spawn_blocking(move || shared.readers.query(&read)).await;
+            let reply = tokio::task::spawn_blocking(move || shared.query(&read)).await;
             reply.unwrap_or_else(|_| Reply::Failed(stopped())).into()
         }
-        Ok(Delivery::Read(read)) => shared.readers.query(&read).into(),
+        Ok(Delivery::Read(read)) => shared.query(&read).into(),
         Err(_) => Answer::failed(stopped()),
     }
 }

@@ -221,7 +221,7 @@ impl<T: Send + 'static> Pipeline<T> {
             let answer = match come {
                 Come::Answer(answer) => answer,
                 Come::Read(read) => {
-                    let reply = self.gate.shared.readers.query(&read);
+                    let reply = self.gate.shared.query(&read);
                     let wanted = reply.weight();
                     let large = &self.gate.shared.answers.large;
                     if !self.handed.has_room(wanted, large, std::mem::take(&mut room)) {

@@ -57,7 +57,7 @@ pub(crate) fn versioned(key: &str, version: u64, value: Option<&str>) -> Command
 
 /// What came of the commands of an entry.
 pub(crate) fn apply(shard: &mut Shard, entry: &LogEntry) -> Vec<Reply> {
-    shard.apply(entry, 1).replies
+    shard.apply(entry, 1).unwrap().replies
 }
 
 /// The sums of a write that was done.

@@ -232,7 +232,7 @@ proptest! {
         tables.fall_back(ID, ends[back.index(ends.len())]);
         let mut again = open(&tables, SMALL);
         for entry in &entries[again.applied().0 as usize..] {
-            again.apply(entry, 1);
+            again.apply(entry, 1).unwrap();
         }
         prop_assert_eq!(again.sessions_hash(), whole.sessions_hash());
         // And once more, with everything sealed: what was forgotten has left no row behind.

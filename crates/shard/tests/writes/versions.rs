@@ -187,8 +187,8 @@ fn what_has_changed_is_told_with_the_keys() {
         versioned("c", 1, None),
         put_if("d", Condition::Present, "x"),
     ];
-    let applied = shard.apply(&plain(1, commands), 1);
+    let applied = shard.apply(&plain(1, commands), 1).unwrap();
     assert_eq!(applied.changed().collect::<Vec<_>>(), ["a", "b", "c"].map(text));
-    let nothing = shard.apply(&plain(2, vec![]), 1);
+    let nothing = shard.apply(&plain(2, vec![]), 1).unwrap();
     assert_eq!(nothing.changed().count(), 0);
 }

@@ -23,6 +23,7 @@ use crate::disk::{Disk, File};
 
 /// Segments kept open for reading.
 const OPEN_FILES_MAX: usize = 8;
+const GONE: &str = "batches that were here are gone";
 pub(super) const POISONED: &str = "no thread panics while it holds the log's index";
 
 /// What the writer and its readers share.
@@ -248,6 +249,8 @@ impl Pass {
         // The first checkpoint may point into the middle of a batch, to spare going through what is before it.
         let mut record = start.record;
         let mut window = shared.window(segment, piece)?;
+        // The number of the next batch, once one was seen, and where the segment before this one ended.
+        let (mut next, mut ended) = (None, None);
         while open > 0 && (End { segment, offset }) < self.end {
             let found = window.frame(offset).map_err(|source| StorageError::Io {
                 action: "read",
@@ -256,7 +259,11 @@ impl Pass {
             })?;
             let (header, bytes) = match found {
                 Found::Frame(header, bytes) => (header, bytes),
+                Found::Nothing if segment >= self.end.segment => {
+                    return Err(shared.corrupt(segment, offset, GONE));
+                }
                 Found::Nothing => {
+                    ended = Some((segment, offset));
                     segment += 1;
                     (offset, record) = (SEGMENT_HEADER_BYTES as u64, 0);
                     window = shared.window(segment, piece)?;
@@ -264,6 +271,11 @@ impl Pass {
                 }
                 Found::Bad(reason) => return Err(shared.corrupt(segment, offset, reason)),
             };
+            if next.is_some_and(|next| next != header.number) {
+                let (segment, offset) = ended.unwrap_or((segment, offset));
+                return Err(shared.corrupt(segment, offset, GONE));
+            }
+            (next, ended) = (Some(header.number + 1), None);
             let mut records = Records::from(bytes, record);
             let malformed = |_| shared.corrupt(segment, offset, "a record is malformed");
             while let Some((record, stored)) = records.next().map_err(malformed)? {

@@ -300,11 +300,21 @@ impl Scan<'_> {
         if is_first {
             (self.found.next, self.found.chain) = (header.first, header.chain);
         }
+        if header.first > self.found.next
+            && let Some((before, _, end)) = self.tail
+        {
+            // The segments leave none out, so it is the one before that has lost its end.
+            return Err(self.corrupt(
+                before,
+                end,
+                "batches that were here are gone: the next segment goes on with later ones",
+            ));
+        }
         if header.first != self.found.next || header.chain != self.found.chain {
             return Err(self.corrupt(
                 segment,
                 0,
-                "batches are missing between this segment and the one before it",
+                "its first batch does not follow the last one of the segment before it",
             ));
         }
         Ok(Ok(()))

@@ -25,9 +25,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io;
+use std::io::ErrorKind;
 use std::ops::{Bound, ControlFlow};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 
@@ -39,7 +39,7 @@ use lsm_tree::{
 };
 use ringfort_types::{Index, ShardId};
 
-use super::{Dead, Rows, Table, Tables};
+use super::{Dead, Rows, Table, Tables, files};
 use crate::disk::Disk;
 use crate::{FileDisk, SHARDS_DIR, StorageError};
 
@@ -96,20 +96,6 @@ impl LsmTables {
     }
 }
 
-impl LsmTables {
-    /// Without the file that names its current version, a tree would be taken for a new one, and its rows
-    /// would be gone without a word.
-    fn refuse_headless(&self, dir: &str) -> Result<(), StorageError> {
-        let names = self.disk.list(dir).unwrap_or_default();
-        let files = self.disk.list(&format!("{dir}/tables")).unwrap_or_default();
-        if files.is_empty() || names.iter().any(|name| name == "current") {
-            return Ok(());
-        }
-        let path = format!("{}/{dir}/current", self.disk.name());
-        Err(StorageError::Corrupt { path, offset: 0, reason: "the file is missing, and there are tables" })
-    }
-}
-
 impl fmt::Debug for LsmTables {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LsmTables")
@@ -131,10 +117,7 @@ impl Tables for LsmTables {
             path: format!("{}/{dir}", self.disk.name()),
             source,
         })?;
-        self.refuse_headless(&dir)?;
-        let table = Arc::new(LsmTable::open(self, shard, &self.disk.root().join(&dir))?);
-        let removal = Removal { disk: self.disk.clone(), dir };
-        table.removal.set(removal).unwrap_or_else(|_| unreachable!("the table was just made"));
+        let table = Arc::new(LsmTable::open(self, shard, dir)?);
         open.insert((shard, generation), Arc::downgrade(&table));
         Ok(table)
     }
@@ -157,7 +140,7 @@ impl Tables for LsmTables {
         let names = match self.disk.list(SHARDS_DIR) {
             Ok(names) => names,
             // No table has been made yet.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             Err(source) => {
                 let path = format!("{}/{SHARDS_DIR}", self.disk.name());
                 return Err(StorageError::Io { action: "read the directory", path, source });
@@ -196,15 +179,43 @@ fn remove_dir(disk: &FileDisk, dir: &str) -> Result<(), StorageError> {
     })
 }
 
-/// What removes a table's directory when nobody uses the table any more.
-struct Removal {
+/// A tree's directory, and what is known to be wrong with it.
+struct Place {
+    shard: ShardId,
     disk: Arc<FileDisk>,
     dir: String,
+    /// The first damage, once something could not be read. Looked for once: that takes reading everything.
+    damage: OnceLock<Option<(String, u64, &'static str)>>,
+}
+
+impl Place {
+    fn path(&self) -> String {
+        format!("{}/{}", self.disk.name(), self.dir)
+    }
+
+    /// What the library says, or better: which file is damaged, and where.
+    fn explain(&self, source: lsm_tree::Error) -> StorageError {
+        let table = |source| StorageError::Table { shard: self.shard, path: self.path(), source };
+        if let lsm_tree::Error::Io(error) = &source
+            && !matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::NotFound)
+        {
+            return table(source);
+        }
+        let damage = self.damage.get_or_init(|| match files::find(&*self.disk, &self.dir) {
+            Some(StorageError::Corrupt { path, offset, reason }) => Some((path, offset, reason)),
+            _ => None,
+        });
+        match damage.clone() {
+            Some((path, offset, reason)) => StorageError::Corrupt { path, offset, reason },
+            None => table(source),
+        }
+    }
 }
 
 struct LsmTable {
     shard: ShardId,
     path: PathBuf,
+    place: Arc<Place>,
     tree: Tree,
     strategy: Arc<Leveled>,
     file_bytes: u64,
@@ -226,17 +237,21 @@ struct LsmTable {
     sealed_removed: AtomicU64,
     /// Another generation has taken its place.
     is_doomed: AtomicBool,
-    removal: OnceLock<Removal>,
+    /// A compaction has met damage. Another one would meet it again, and each leaves files behind until the next start.
+    is_left_alone: AtomicBool,
 }
 
 impl Drop for LsmTable {
     fn drop(&mut self) {
         if self.is_doomed.load(Ordering::Acquire)
-            && let Some(Removal { disk, dir }) = self.removal.get()
-            && let Err(error) = disk.remove_dir(dir)
+            && let Err(error) = self.place.disk.remove_dir(&self.place.dir)
         {
             // The next start tries it again.
-            tracing::warn!("the old table of shard {} in {dir} stays for now: {error}", self.shard);
+            tracing::warn!(
+                "the old table of shard {} in {} stays for now: {error}",
+                self.shard,
+                self.place.path()
+            );
         }
     }
 }
@@ -247,12 +262,15 @@ struct Seal {
 }
 
 impl LsmTable {
-    fn open(tables: &LsmTables, shard: ShardId, path: &Path) -> Result<LsmTable, StorageError> {
+    fn open(tables: &LsmTables, shard: ShardId, dir: String) -> Result<LsmTable, StorageError> {
+        files::check(&*tables.disk, &dir)?;
+        let path = tables.disk.root().join(&dir);
+        let place = Place { shard, disk: tables.disk.clone(), dir, damage: OnceLock::new() };
         let counter = SequenceNumberCounter::default();
-        let config = Config::new(path, counter.clone(), SequenceNumberCounter::default())
+        let config = Config::new(&path, counter.clone(), SequenceNumberCounter::default())
             .use_cache(tables.cache.clone())
             .use_descriptor_table(Some(tables.descriptors.clone()));
-        let tree = match config.open().map_err(|source| StorageError::Table { shard, source })? {
+        let tree = match config.open().map_err(|source| place.explain(source))? {
             AnyTree::Standard(tree) => tree,
             AnyTree::Blob(_) => unreachable!("keys and values are not separated"),
         };
@@ -262,7 +280,8 @@ impl LsmTable {
             .with_l0_threshold(tables.options.flushes_merged);
         Ok(LsmTable {
             shard,
-            path: path.to_owned(),
+            path,
+            place: Arc::new(place),
             tree,
             strategy: Arc::new(strategy),
             file_bytes: tables.options.file_bytes,
@@ -276,13 +295,12 @@ impl LsmTable {
             sealed_bytes: Mutex::new(Vec::new()),
             sealed_removed: AtomicU64::new(0),
             is_doomed: AtomicBool::new(false),
-            removal: OnceLock::new(),
+            is_left_alone: AtomicBool::new(false),
         })
     }
 
-    fn failed(&self) -> impl FnOnce(lsm_tree::Error) -> StorageError + use<> {
-        let shard = self.shard;
-        move |source| StorageError::Table { shard, source }
+    fn failed(&self) -> impl FnOnce(lsm_tree::Error) -> StorageError + use<'_> {
+        |source| self.place.explain(source)
     }
 
     /// Runs `look` while the super versions that a read at `at` needs are sure to be there.
@@ -315,10 +333,17 @@ impl LsmTable {
         compact: impl FnOnce(u64) -> lsm_tree::Result<()>,
     ) -> Result<bool, StorageError> {
         let Ok(_lock) = self.compacting.try_lock() else { return Ok(false) };
+        if self.is_left_alone.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
         let before = self.tree.current_version().id();
         let watermark = self.collect(keep_from);
         self.set_counter();
-        compact(watermark).map_err(self.failed())?;
+        compact(watermark).map_err(|source| {
+            let error = self.place.explain(source);
+            self.is_left_alone.store(error.is_damage(), Ordering::Relaxed);
+            error
+        })?;
         self.drop_old_versions(watermark)?;
         Ok(self.tree.current_version().id() != before)
     }
@@ -393,9 +418,9 @@ impl Table for LsmTable {
     fn rows(&self, at: Index) -> Result<Rows, StorageError> {
         // The iterator holds its super version by itself, and that the files and memtables in it.
         let rows = self.reading(at, |sequence| self.tree.range::<&[u8], _>(.., sequence, None))?;
-        let shard = self.shard;
+        let place = self.place.clone();
         let row = move |row: lsm_tree::IterGuardImpl| {
-            let (key, value) = row.into_inner().map_err(|source| StorageError::Table { shard, source })?;
+            let (key, value) = row.into_inner().map_err(|source| place.explain(source))?;
             Ok((Bytes::from(key), Bytes::from(value)))
         };
         Ok(Box::new(rows.map(row)))
@@ -476,6 +501,10 @@ impl Table for LsmTable {
     fn bytes_estimate(&self) -> u64 {
         self.tree.disk_space() + self.memory_bytes()
     }
+
+    fn place(&self) -> String {
+        self.place.path()
+    }
 }
 
 #[cfg(test)]
@@ -489,7 +518,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let disk = Arc::new(FileDisk::open(root.path()).unwrap());
         let tables = LsmTables::new(disk, TableOptions::default());
-        let table = LsmTable::open(&tables, ShardId(1), &root.path().join("tree")).unwrap();
+        let table = LsmTable::open(&tables, ShardId(1), "tree".into()).unwrap();
         let key = Bytes::from_static(b"k");
         for index in 1..=40u64 {
             table.write(Index(index), &[(key.clone(), Some(Bytes::from(index.to_string())))]);

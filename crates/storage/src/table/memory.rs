@@ -257,4 +257,8 @@ impl Table for MemoryTable {
     fn bytes_estimate(&self) -> u64 {
         self.state.read().expect(POISONED).bytes
     }
+
+    fn place(&self) -> String {
+        format!("memory (shard {})", self.shard)
+    }
 }

@@ -11,6 +11,7 @@
 //! Two engines, one conformance suite (`tests/tables.rs`): [`LsmTables`] on disk, and [`MemoryTables`], which
 //! can fall back as a crash would, for the simulator.
 
+mod files;
 mod lsm;
 mod memory;
 
@@ -70,7 +71,7 @@ pub trait Table: Send + Sync + Debug {
     fn flush(&self, keep_from: Index) -> Result<(), StorageError>;
 
     /// Does one round of background compaction, and says whether there was one to be done: then there may be another.
-    /// `keep_from` as in `flush`.
+    /// `keep_from` as in `flush`. After it has met damage there are no more rounds: everything stays as it is.
     fn compact(&self, keep_from: Index) -> Result<bool, StorageError>;
 
     /// Merges all that is on disk, so that nothing is left of rows which are gone. For a background thread, and for when
@@ -101,6 +102,9 @@ pub trait Table: Send + Sync + Debug {
 
     /// About how many bytes they take, on disk and in memory.
     fn bytes_estimate(&self) -> u64;
+
+    /// Where it is, for messages: its directory's path.
+    fn place(&self) -> String;
 }
 
 /// Where tables come from.

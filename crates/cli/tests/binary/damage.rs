@@ -1,0 +1,394 @@
+//! Damage runs: something happens to one file of a stopped node, and the node is started. It serves right values, or says
+//! which file is damaged, in its log, as the reason why it does not start, or in answers; never a wrong value, a panic,
+//! or a start that hangs.
+//!
+//! `RINGFORT_DAMAGES=500 cargo test -p ringfort-cli --test binary damage -- --nocapture` does more of them than usual;
+//! `RINGFORT_DAMAGE_SEED` begins elsewhere. What came of 500 stands in `docs/testing.md`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use ringfort_client::{Client, Condition, Consistency, Decision, Options, ReadsFrom};
+use rustix::process::Signal;
+
+use crate::solo::Solo;
+use crate::support::{eventually, run, stderr};
+use crate::trio::Trio;
+
+const DAMAGES: u64 = 20;
+const KEYS: usize = 240;
+/// How long a start may take, and a call.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn key(number: usize) -> String {
+    format!("key{number}")
+}
+
+/// Larger than a page together with its neighbours, so that damage often hits one that is read.
+fn value(number: usize, round: usize) -> String {
+    format!("value {number} of round {round} ").repeat(60)
+}
+
+/// `SplitMix64`.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((z ^ (z >> 31)) % bound as u64) as usize
+    }
+}
+
+/// The kinds of files that a node has.
+fn kind(path: &Path) -> &'static str {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let parent = path.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
+    match (&*parent, &*name) {
+        (_, "identity") => "identity",
+        (_, "lock") => "lock",
+        (_, "reached") => "reached",
+        ("log", _) if path.extension().is_some_and(|found| found == "log") => "log segment",
+        ("log", _) => "spare segment",
+        ("tables", _) => "table",
+        (_, "current") => "current",
+        _ => "list of tables",
+    }
+}
+
+fn files(dir: &Path, found: &mut BTreeMap<&'static str, Vec<PathBuf>>) {
+    for entry in fs::read_dir(dir).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            files(&path, found);
+        } else {
+            found.entry(kind(&path)).or_default().push(path);
+        }
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("made");
+    for entry in fs::read_dir(from).expect("a directory") {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).expect("copied");
+        }
+    }
+}
+
+/// Does one thing to a file, and says what.
+fn damage(path: &Path, random: &mut Random) -> String {
+    let mut bytes = fs::read(path).expect("a file");
+    // Most of a segment was never written.
+    let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    match random.below(8) {
+        _ if used == 0 => {
+            fs::remove_file(path).expect("removed");
+            "removed (it was empty)".into()
+        }
+        0 => {
+            fs::remove_file(path).expect("removed");
+            "removed".into()
+        }
+        1 | 2 => {
+            let at = random.below(used);
+            bytes.truncate(at);
+            fs::write(path, bytes).expect("written");
+            format!("cut to {at} bytes")
+        }
+        3 | 4 => {
+            let at = random.below(used) / 4096 * 4096;
+            let end = (at + 4096).min(bytes.len());
+            bytes[at..end].fill(0);
+            fs::write(path, bytes).expect("written");
+            format!("zeroed from {at} to {end}")
+        }
+        _ => {
+            let bits: Vec<_> = (0..=random.below(3)).map(|_| (random.below(used), random.below(8))).collect();
+            for (at, bit) in &bits {
+                bytes[*at] ^= 1 << bit;
+            }
+            fs::write(path, bytes).expect("written");
+            format!("bits changed: {bits:?}")
+        }
+    }
+}
+
+/// A node's directory after a life: with tables, merged ones too, several segments, and rows that are only in the log.
+fn live(solo: &mut Solo, signal: Signal) {
+    let mut command = solo.command();
+    command.args(["--memtable-mb", "1", "--log-mb", "1"]);
+    solo.spawn(command);
+    for round in 0..6 {
+        let rows: Vec<_> = (0..KEYS)
+            .filter(|n| n % 6 >= round || round == 0)
+            .map(|n| format!("{}\t{}\n", key(n), value(n, round)))
+            .collect();
+        solo.ask(&["import", "-"], rows.concat().as_bytes());
+    }
+    // Quiet for a moment: the log is sealed.
+    std::thread::sleep(Duration::from_millis(400));
+    solo.stop(signal);
+}
+
+/// The round in which a key was written last.
+fn newest(number: usize) -> usize {
+    (1..6).rev().find(|round| number % 6 >= *round).unwrap_or(0)
+}
+
+/// What came of a damage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Outcome {
+    Harmless,
+    Said,
+    Refused,
+    ReadFailed,
+    CutAsTorn,
+}
+
+/// Starts a node; `None` if it ended, which it has to have done with a reason.
+fn start(solo: &mut Solo, what: &str) -> bool {
+    let log = fs::File::create(solo.directory.path().join("log")).expect("a log");
+    let errors = log.try_clone().expect("a log");
+    let mut command = solo.command();
+    command.args(["--memtable-mb", "1", "--log-mb", "1"]);
+    let mut node: Child = command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn().expect("starts");
+    let begun = Instant::now();
+    loop {
+        if solo.said().contains("serves on") {
+            solo.node = Some(node);
+            return true;
+        }
+        if let Some(status) = node.try_wait().expect("a child") {
+            assert!(matches!(status.code(), Some(2 | 3)), "{what}: {status}: {}", solo.said());
+            return false;
+        }
+        if begun.elapsed() > PATIENCE {
+            node.kill().expect("it runs");
+            node.wait().expect("it ends");
+            panic!("{what}: the start hangs: {}", solo.said());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Whether a text names the file, or the one beside it that says what it should be.
+fn names(text: &str, path: &Path) -> bool {
+    let beside = matches!(kind(path), "current" | "list of tables");
+    let path = if beside { path.parent().expect("a directory") } else { path };
+    // Who has lost the identity is told of the directory.
+    let is_identity = path.file_name().is_some_and(|name| name == "identity");
+    text.contains(&path.display().to_string()) || (is_identity && text.contains("has no `identity` file"))
+}
+
+/// Reads all keys, writes under a condition on some, and gives the errors.
+async fn use_it(solo: &Solo, what: &str, may_be_old: bool) -> (Vec<String>, bool) {
+    let options = Options { timeout: PATIENCE, ..Options::new(vec![solo.address.clone()]) };
+    let client = Client::connect(options).await.unwrap_or_else(|error| panic!("{what}: {error}"));
+    let (mut errors, mut is_old) = (Vec::new(), false);
+    for number in 0..KEYS {
+        match client.get(key(number)).await {
+            Err(error) => errors.push(error.to_string()),
+            Ok(row) => {
+                let found = row.map(|row| row.value);
+                if found.as_deref() == Some(value(number, newest(number)).as_bytes()) {
+                    continue;
+                }
+                let is_earlier = (0..newest(number))
+                    .any(|round| found.as_deref() == Some(value(number, round).as_bytes()));
+                assert!(
+                    may_be_old && (is_earlier || found.is_none()),
+                    "{what}: wrong value of {}: {found:?}",
+                    key(number)
+                );
+                is_old = true;
+            }
+        }
+    }
+    for number in (0..KEYS).step_by(40) {
+        if let Err(error) = client.put_if(key(number), "new", Condition::Present).await {
+            errors.push(error.to_string());
+        }
+    }
+    (errors, is_old)
+}
+
+#[test]
+fn damage_is_said_and_never_served() {
+    let number = |name: &str, default| {
+        std::env::var(name).ok().map_or(default, |text| text.parse().expect("a number"))
+    };
+    let (damages, first) = (number("RINGFORT_DAMAGES", DAMAGES), number("RINGFORT_DAMAGE_SEED", 1));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let mut lives = [Signal::TERM, Signal::KILL].map(|signal| {
+        let mut solo = Solo::new();
+        live(&mut solo, signal);
+        (signal, solo)
+    });
+    let mut figures: BTreeMap<(&str, Outcome), u64> = BTreeMap::new();
+    for seed in first..first + damages {
+        let mut random = Random(seed);
+        let (signal, solo) = &mut lives[random.below(2)];
+        let whole = solo.directory.path().join("whole");
+        if !whole.exists() {
+            fs::rename(solo.data(), &whole).expect("moved");
+        }
+        copy(&whole, &solo.data());
+        let mut found = BTreeMap::new();
+        files(&solo.data(), &mut found);
+        let kinds: Vec<_> = found.keys().copied().collect();
+        let kind = kinds[random.below(kinds.len())];
+        let path = found[kind][random.below(found[kind].len())].clone();
+        let done = damage(&path, &mut random);
+        let what = format!("seed {seed}, after {signal:?}: {} {done}", path.display());
+
+        let is_up = start(solo, &what);
+        let mut outcome = Outcome::Refused;
+        if is_up {
+            // Only a batch that no other one follows, of a node that was killed, can't be told from one never synced.
+            let was_cut = solo.said().contains("was not written whole") && names(&solo.said(), &path);
+            let (errors, is_old) = runtime.block_on(use_it(solo, &what, was_cut && *signal == Signal::KILL));
+            outcome = match (errors.first(), names(&solo.said(), &path)) {
+                (Some(_), _) => Outcome::ReadFailed,
+                (None, _) if is_old => Outcome::CutAsTorn,
+                (None, true) => Outcome::Said,
+                (None, false) => Outcome::Harmless,
+            };
+            let told = |error: &String| names(error, &path) || names(&solo.said(), &path);
+            assert!(errors.iter().all(told), "{what}: {errors:?}: {}", solo.said());
+            solo.stop(Signal::KILL);
+        } else {
+            assert!(names(&solo.said(), &path), "{what}: not named: {}", solo.said());
+        }
+        assert!(!solo.said().contains("panicked"), "{what}: {}", solo.said());
+        *figures.entry((kind, outcome)).or_default() += 1;
+        fs::remove_dir_all(solo.data()).expect("removed");
+    }
+    for ((kind, outcome), count) in &figures {
+        println!("{kind}: {outcome:?} {count}");
+    }
+    assert_eq!(figures.values().sum::<u64>(), damages);
+}
+
+/// The tables of a node's shards, by shard.
+fn tables(data: &Path) -> BTreeMap<String, Vec<PathBuf>> {
+    let mut found = BTreeMap::new();
+    files(data, &mut found);
+    let mut shards: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    for path in found.remove("table").unwrap_or_default() {
+        let shard = path
+            .ancestors()
+            .nth(2)
+            .and_then(Path::file_name)
+            .expect("a shard")
+            .to_string_lossy()
+            .into_owned();
+        shards.entry(shard).or_default().push(path);
+    }
+    shards
+}
+
+fn flip(path: &Path, at: usize) {
+    let mut bytes = fs::read(path).expect("a file");
+    bytes[at] ^= 1;
+    fs::write(path, bytes).expect("written");
+}
+
+#[test]
+fn a_cluster_goes_on_without_the_replicas_whose_tables_are_damaged() {
+    let mut trio = Trio::start_with(|_| ["--memtable-mb", "1", "--log-mb", "1"].map(str::to_owned).into());
+    let import = |trio: &Trio, round: usize| {
+        let rows: Vec<_> = (0..KEYS).map(|n| format!("{}\t{}\n", key(n), value(n, round))).collect();
+        let output = run(&mut trio.command(&["import", "-"]), rows.concat().as_bytes());
+        assert!(output.status.success(), "{}", stderr(&output));
+    };
+    for round in 0..6 {
+        import(&trio, round);
+    }
+    let data = trio.directory.path().join("node1");
+    eventually("tables are written", || tables(&data).len() >= 4);
+    trio.terminate(0);
+    let shards = tables(&data);
+    let mut shards = shards.values();
+    let (read, missing) = (shards.next().expect("a shard"), shards.next().expect("another"));
+    // All blocks of one shard's rows, so that whatever is read of it meets damage; and one table of another is gone.
+    for path in read {
+        flip(path, 50);
+    }
+    fs::remove_file(&missing[0]).expect("it is there");
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    for life in 0..2 {
+        trio.start_node(0);
+        eventually("it serves", || trio.said(0).contains("serves on"));
+        eventually("what is missing is named", || {
+            trio.said(0)
+                .contains(&format!("{} is damaged at byte 0: the file is missing", missing[0].display()))
+        });
+        let client = |node: usize| {
+            let addresses = vec![trio.address(node)];
+            let options =
+                Options { timeout: PATIENCE, reads_from: ReadsFrom::Replicas, ..Options::new(addresses) };
+            Client::connect(options)
+        };
+        runtime.block_on(async {
+            let client = client(0).await.expect("connects");
+            for number in 0..KEYS {
+                let row =
+                    client.get(key(number)).await.expect("another replica has it").expect("it is there");
+                assert_eq!(row.value, value(number, 5), "{}", key(number));
+                // Whatever it is asked for, this node says nothing wrong; how far it is behind is another matter.
+                let stale = client.get_with(key(number), Consistency::Stale).await;
+                let stale = stale.expect("another replica has it").row.expect("it is there").value;
+                assert!((0..6).any(|round| stale == value(number, round)), "{}", key(number));
+            }
+            for number in (0..KEYS).step_by(7) {
+                let decision = client.put_if(key(number), value(number, 5), Condition::Present).await;
+                assert!(matches!(decision, Ok(Decision::Done(_))), "{decision:?}");
+            }
+        });
+        eventually("what was read is named", || {
+            read.iter().any(|path| trio.said(0).contains(&format!("{} is damaged at byte 0", path.display())))
+        });
+        assert!(!trio.said(0).contains("panicked"), "{}", trio.said(0));
+        assert_eq!(
+            trio.said(0).matches("its other replicas go on").count(),
+            2,
+            "life {life}: {}",
+            trio.said(0)
+        );
+        trio.kill(0);
+    }
+}
+
+#[test]
+fn a_cluster_goes_on_without_the_node_whose_log_is_damaged() {
+    let mut trio = Trio::start();
+    let put = |trio: &Trio, value: &str| run(&mut trio.command(&["put", "key", value]), b"").status.success();
+    for number in 0..20 {
+        assert!(put(&trio, &number.to_string()));
+    }
+    trio.terminate(0);
+    let mut found = BTreeMap::new();
+    files(&trio.directory.path().join("node1"), &mut found);
+    let segment = found["log segment"][0].clone();
+    flip(&segment, 100);
+    for _ in 0..2 {
+        trio.start_node(0);
+        let mut node = trio.nodes[0].take().expect("it was started");
+        assert_eq!(node.wait().expect("it ends").code(), Some(3));
+        let said = trio.said(0);
+        assert!(said.contains(&format!("{} is damaged at byte 64", segment.display())), "{said}");
+        assert!(!said.contains("panicked") && said.lines().count() == 1, "{said}");
+        assert!(put(&trio, "new"));
+    }
+}

@@ -1,0 +1,74 @@
+//! A replica whose stored bytes are damaged takes no part any more: it leads nothing, votes for nobody, acknowledges nothing,
+//! and for whoever asks it is as if this node had none. The others go on without it, and the node with its other shards.
+//!
+//! What waited for it is asked elsewhere. Of a write that was proposed nobody here will hear what became of it, so it is in
+//! doubt; whoever has given it a place in a session may send it again. The log keeps the replica's term and vote.
+//!
+//! A shard that has its only replica here has nobody else: what can still be read of it is read, as long as it can be applied
+//! to; and once it can't, whoever asks is told what is damaged.
+//!
+//! Deliberately absent: a new table from another replica. That is membership's business.
+
+use ringfort_types::{Code, Failure, ShardId, Token};
+
+use crate::Effect;
+use crate::node::Node;
+
+impl Node {
+    pub(crate) fn handle_damaged(&mut self, shard: ShardId, reason: String, is_readable: bool) {
+        let Some(places) = self.layout.as_ref().and_then(|layout| layout.shard(shard)) else { return };
+        let is_alone = places.replicas.len() == 1;
+        let slot = &mut self.slots[shard.0 as usize];
+        if slot.damage.is_some() {
+            return;
+        }
+        if is_alone && is_readable {
+            let line = format!(
+                "damage in shard {shard}, of which there is no other replica: what can be read is served: {reason}"
+            );
+            return self.out.last.push(Effect::Notice(line));
+        }
+        let what_now =
+            if is_alone { "it can't be served" } else { "its other replicas go on without this node's" };
+        self.out.last.push(Effect::Notice(format!("damage in shard {shard}: {what_now}: {reason}")));
+        slot.damage = Some(reason);
+        let waiting = std::mem::take(&mut slot.waiting);
+        if let Some(mut replica) = slot.replica.take() {
+            let now = self.now;
+            let (unproposed, in_doubt, reads) = replica.dissolve();
+            for (waiter, stamped) in unproposed {
+                self.route(crate::turn::from_command(shard, waiter, stamped, now));
+            }
+            for waiter in in_doubt.into_iter().filter(|waiter| waiter.token != Token::NOBODY) {
+                let message = "this node's replica is damaged and takes no part any more; the write may have taken effect";
+                self.answer_waiter(
+                    waiter,
+                    ringfort_types::Reply::Failed(Failure::unknown(Code::Unavailable, message)),
+                );
+            }
+            for asked in reads {
+                self.route(asked);
+            }
+        }
+        for asked in waiting {
+            self.route(asked);
+        }
+        self.serve_if_all_open();
+        self.send_reports();
+    }
+
+    /// What is told of a shard if nobody else has a replica, or this node's is asked by name.
+    pub(crate) fn damage_of(&self, shard: ShardId) -> Option<Failure> {
+        let reason = self.slots[shard.0 as usize].damage.as_ref()?;
+        Some(Failure::rejected(
+            Code::DataLoss,
+            format!("the replica of shard {shard} on node {} takes no part: {reason}", self.id),
+        ))
+    }
+
+    /// Whether the only replica of this shard is damaged.
+    pub(crate) fn is_lost(&self, shard: ShardId) -> bool {
+        let layout = self.layout.as_ref().and_then(|layout| layout.shard(shard));
+        self.slots[shard.0 as usize].damage.is_some() && layout.is_some_and(|shard| shard.replicas.len() == 1)
+    }
+}
