@@ -25,7 +25,7 @@ use crate::gate::Gate;
 use crate::links::{self, Links};
 use crate::outbox::Outbox;
 use crate::shared::{Header, NOTICES_MAX, Report, Shared};
-use crate::{Config, StartError, descriptors, doors};
+use crate::{Config, StartError, descriptors, doors, exposure};
 
 /// How long to wait for leaderships to be handed over.
 const HAND_OVER_MAX: Duration = Duration::from_millis(3_600);
@@ -72,6 +72,10 @@ fn has_port(address: &str, port: u16) -> bool {
 
 /// Binds the addresses that clients use: the ports, and where they are.
 async fn bind(config: &Config) -> Result<(Ports, SocketAddr, Option<SocketAddr>), StartError> {
+    if let Some(text) = &config.text {
+        // What is wrong in itself is said first, whatever else listens here.
+        exposure::resolve("--text-addr", &text.listen, config.insecure).await?;
+    }
     let (grpc, bound) = doors::listener::bind("--addr", &config.listen, config.insecure).await?;
     let Some(TextConfig { listen, settings }) = &config.text else {
         return Ok((Ports { grpc, text: None }, bound, None));
