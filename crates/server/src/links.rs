@@ -21,7 +21,7 @@ use ringfort_proto::internal::peer_client::PeerClient;
 use ringfort_proto::internal::peer_server::{Peer, PeerServer};
 use ringfort_proto::reason::reason;
 use ringfort_types::{Answer, NodeId, PeerFrame, PeerMessage, Refusal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::server::NamedService;
@@ -36,6 +36,10 @@ use crate::shared::Shared;
 pub(crate) const FRAME_BYTES_MAX: usize = 80 * 1024 * 1024;
 /// Most incoming connections from peers (and strangers who speak their protocol).
 const LINKS_MAX: usize = 256;
+/// Most that say they are from one node. More than one is for when that has not noticed yet that an earlier one broke.
+const LINKS_OF_ONE_MAX: usize = 4;
+/// Within this time the first frame has to be there.
+const FIRST_FRAME_MAX: Duration = Duration::from_secs(5);
 /// The first pause before connecting again; it doubles up to [`BACKOFF_MAX`].
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
@@ -210,6 +214,8 @@ struct Link {
     answers: mpsc::Sender<Result<Frame, Status>>,
     /// Who its frames say they are from; 0 before the first.
     from: NodeId,
+    /// Ends it.
+    ended: oneshot::Sender<()>,
 }
 
 impl Links {
@@ -227,13 +233,42 @@ impl Links {
 
     /// Notes who speaks on it. False if the connection has been refused meanwhile.
     fn hear(&self, link: u64, from: NodeId) -> bool {
-        self.open().get_mut(&link).map(|link| link.from = from).is_some()
+        let mut open = self.open();
+        let Some(heard) = open.get_mut(&link) else { return false };
+        heard.from = from;
+        let of_this: Vec<u64> =
+            open.iter().filter(|(_, link)| link.from == from).map(|(number, _)| *number).collect();
+        if of_this.len() > LINKS_OF_ONE_MAX {
+            // They are numbered in the order in which they came.
+            end(open.remove(&of_this[0]));
+        }
+        true
+    }
+
+    /// A place for another one: if need be, that of the oldest which has not said yet who it is. False if there is none.
+    fn enter(&self, number: u64, link: Link) -> bool {
+        let mut open = self.open();
+        if open.len() >= LINKS_MAX {
+            let unknown = open.iter().find(|(_, link)| link.from == NodeId(0)).map(|(number, _)| *number);
+            let Some(unknown) = unknown else { return false };
+            end(open.remove(&unknown));
+        }
+        open.insert(number, link);
+        true
+    }
+}
+
+/// Its place has been given to another one.
+fn end(link: Option<Link>) {
+    if let Some(link) = link {
+        let _gone = link.ended.send(());
     }
 }
 
 /// Whether another node asks this, or somebody who speaks as one.
 pub(crate) fn is_of_a_node<B>(request: &http::Request<B>) -> bool {
-    request.uri().path().split('/').nth(1) == Some(PeerServer::<PeerService>::NAME)
+    let path = request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
+    path == Some((PeerServer::<PeerService>::NAME, "Link"))
 }
 
 /// The service that other nodes connect to.
@@ -250,18 +285,17 @@ impl Peer for PeerService {
     async fn link(&self, request: Request<Streaming<Frame>>) -> Result<Response<Self::LinkStream>, Status> {
         let number = self.shared.link_number();
         let (answers, stream) = mpsc::channel(1);
-        {
-            let mut open = self.links.open();
-            if open.len() >= LINKS_MAX {
-                return Err(Status::resource_exhausted("too many connections from peers"));
-            }
-            open.insert(number, Link { answers, from: NodeId(0) });
+        let (ended, is_ended) = oneshot::channel();
+        if !self.links.enter(number, Link { answers, from: NodeId(0), ended }) {
+            return Err(Status::resource_exhausted("too many connections from peers"));
         }
         let (service, frames) = (self.clone(), request.into_inner());
         tokio::spawn(async move {
             let mut stopping = service.shared.stopping.subscribe();
             tokio::select! {
                 () = service.read(number, frames) => {}
+                // Its place has been given to another one.
+                Ok(()) = is_ended => {}
                 _ = stopping.wait_for(|stopping| *stopping) => {}
             }
             service.links.open().remove(&number);
@@ -273,7 +307,13 @@ impl Peer for PeerService {
 impl PeerService {
     async fn read(&self, number: u64, mut frames: Streaming<Frame>) {
         let mut from = NodeId(0);
-        while let Ok(Some(frame)) = frames.message().await {
+        let mut first_until = Some(tokio::time::Instant::now() + FIRST_FRAME_MAX);
+        loop {
+            let next = match first_until.take() {
+                Some(until) => tokio::time::timeout_at(until, frames.message()).await.ok(),
+                None => Some(frames.message().await),
+            };
+            let Some(Ok(Some(frame))) = next else { return };
             let bytes = frame.payload.len();
             let frame = match PeerFrame::decode(frame.payload) {
                 Ok(frame) => frame,

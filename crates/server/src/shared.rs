@@ -1,7 +1,7 @@
 //! What all of a node's threads and tasks hold in common.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use ringfort_node::{Event, Node};
@@ -73,6 +73,8 @@ pub(crate) struct Shared {
     pub(crate) header: Header,
     /// The memory of all lists.
     pub(crate) lists: Arc<Budget>,
+    /// Bytes of requests in all pipelines.
+    pub(crate) pipelined: AtomicUsize,
     /// Sessions of this node, for writes of clients that have none.
     pub(crate) sessions: Sessions,
     /// How many shards hold keys; they count from 1.
@@ -136,6 +138,7 @@ impl Shared {
             readers: Readers::new(shards),
             header,
             lists: Arc::default(),
+            pipelined: AtomicUsize::new(0),
             sessions: Sessions::default(),
             shards,
             layout: RwLock::default(),

@@ -40,6 +40,8 @@ pub const ENTRY_BYTES_SOFT: usize = 1024 * 1024;
 pub const CONNECTION_REQUESTS_MAX: usize = 16 * 1024;
 /// Most bytes of unanswered requests that one connection may hold.
 pub const CONNECTION_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Most bytes of unanswered requests that all connections with pipelined requests hold; beyond it, each has one request under way.
+pub const PIPELINED_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// Most commands of one text connection that are under way; further ones wait.
 pub const TEXT_PIPELINE_MAX: usize = 64;
 /// Longest line of the text protocol, in bytes: a command with the largest value.

@@ -75,7 +75,20 @@ async fn idle_clients_do_not_keep_nodes_apart() {
     assert_eq!(told.header("grpc-status"), "0");
     let clients: Vec<_> = (0..300).filter_map(|_| idle(&address)).collect();
     eventually("the node is full", || trio.said(0).contains("is turned away"));
+    // And one speaks as nodes do, and says nothing.
+    let mut links = Vec::new();
+    let mut link = async || {
+        early = early.clone().ready().await.expect("open");
+        let request = post(&address, "/ringfort.internal.v1.Peer/Link", "application/grpc");
+        links.push(early.send_request(request.body(()).expect("it is one"), false).expect("sent"));
+    };
+    for _ in 0..300 {
+        link().await;
+    }
     trio.kill(2);
+    for _ in 0..20 {
+        link().await;
+    }
     trio.start_node(2);
     eventually("it is back", || trio.said(2).contains("serves on"));
     trio.kill(1);

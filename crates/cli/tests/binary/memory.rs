@@ -139,6 +139,31 @@ fn answers_to_text_clients_that_nobody_takes_have_bounded_memory() {
     node.serves_large_ones();
 }
 
+/// Commands that wait for earlier ones of their connection have not reached the node yet, and take memory all the same.
+#[test]
+fn commands_that_wait_for_each_other_have_bounded_memory() {
+    let node = Full::start();
+    let clients: Vec<TcpStream> =
+        (0..6).map(|_| TcpStream::connect(("127.0.0.1", node.text)).expect("it listens")).collect();
+    for (number, client) in clients.iter().enumerate() {
+        let mut sending = client.try_clone().expect("a socket");
+        sending.set_write_timeout(Some(Duration::from_secs(4))).expect("a socket");
+        std::thread::spawn(move || {
+            let set = format!("SET same{number} {}\n", "y".repeat(8_000_000));
+            // Until the node does not read any more, or the client is gone.
+            while sending.write_all(set.as_bytes()).is_ok() {}
+        });
+    }
+    for _ in 0..8 {
+        std::thread::sleep(Duration::from_millis(500));
+        node.has_grown_by_less_than(700);
+    }
+    for client in &clients {
+        let _it_may_have_gone = client.shutdown(std::net::Shutdown::Both);
+    }
+    node.serves_small_ones();
+}
+
 /// Clients that say how much they send, and send half of it.
 #[tokio::test]
 async fn half_messages_have_bounded_memory_and_an_end() {

@@ -2,12 +2,14 @@
 //!
 //! A message of more than [`LARGE_MESSAGE_BYTES`] that does not come at once takes as much of [`ARRIVING_BYTES`] as it has until it is
 //! whole, before any of it goes further: gRPC says a message's length in front of it. Who finds none there waits, and is not read from
-//! meanwhile. A message has [`MESSAGE_TIME`] to come whole, and [`CROWDED_TIME`] while others wait. Frames between nodes wait for no
-//! client, and are bounded by their senders.
+//! meanwhile. A message has [`MESSAGE_TIME`] to come whole, a large one only [`CROWDED_TIME`] while others wait, and none more than its
+//! call's deadline leaves. Who stands still gives its room back then, whether somebody reads from it or not.
+//!
+//! Frames between nodes are bounded by their senders and wait for no client, once the first has said who is there.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -18,6 +20,7 @@ use ringfort_proto::status;
 use ringfort_types::limits::{ARRIVING_BYTES, GRPC_MESSAGE_BYTES_MAX, LARGE_MESSAGE_BYTES};
 use ringfort_types::{Code, Failure};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tonic::Status;
 use tonic::body::Body;
@@ -31,6 +34,9 @@ const MESSAGE_TIME: Duration = Duration::from_secs(30);
 const CROWDED_TIME: Duration = Duration::from_secs(5);
 /// How long it may wait for room.
 const ROOM_WAIT_MAX: Duration = Duration::from_secs(10);
+/// So much earlier than its deadline, or a fifth of it, a call ends whose message has not come, before the transport's timer ends it
+/// without an outcome.
+const EARLIER: Duration = Duration::from_millis(100);
 /// How often it is looked whether others wait.
 const LOOK: Duration = Duration::from_millis(250);
 /// What stands in front of a message: whether it is compressed, and its length in four bytes (gRPC over HTTP/2,
@@ -47,10 +53,24 @@ struct Parts {
     waiting: AtomicUsize,
 }
 
-/// What a message has of it.
+type Permit = Arc<Mutex<Option<OwnedSemaphorePermit>>>;
+
+fn take(permit: &Permit) {
+    permit.lock().unwrap_or_else(PoisonError::into_inner).take();
+}
+
+/// What a message has of it, until its time is over.
 struct Place {
     since: Instant,
-    _permit: OwnedSemaphorePermit,
+    permit: Permit,
+    watch: AbortHandle,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.watch.abort();
+        take(&self.permit);
+    }
 }
 
 impl Default for Room {
@@ -68,13 +88,28 @@ impl Room {
         let Parts { bytes: all, waiting } = &*self.0;
         let _counted = Counted::among(waiting);
         let permit = timeout(ROOM_WAIT_MAX, all.clone().acquire_many_owned(bytes as u32)).await.ok()?;
-        Some(Place { since: Instant::now(), _permit: permit.expect("the semaphore is never closed") })
+        let permit = Arc::new(Mutex::new(Some(permit.expect("the semaphore is never closed"))));
+        let since = Instant::now();
+        let watch = tokio::spawn(self.clone().watch(since, permit.clone())).abort_handle();
+        Some(Place { since, permit, watch })
     }
 
-    fn time_left(&self, place: &Place) -> Duration {
+    fn time_left(&self, since: Instant) -> Duration {
         let is_crowded = self.0.waiting.load(Ordering::Relaxed) > 0;
         let time = if is_crowded { CROWDED_TIME } else { MESSAGE_TIME };
-        time.saturating_sub(place.since.elapsed())
+        time.saturating_sub(since.elapsed())
+    }
+
+    /// Takes it back when its time is over: nobody may read from the one that has it.
+    async fn watch(self, since: Instant, permit: Permit) {
+        loop {
+            let left = self.time_left(since);
+            if left.is_zero() {
+                take(&permit);
+                return;
+            }
+            sleep(left.min(LOOK)).await;
+        }
     }
 }
 
@@ -123,20 +158,35 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> S::Future {
-        if links::is_of_a_node(&request) {
-            return self.calls.call(request);
-        }
-        self.calls.call(request.map(|body| Body::new(ArrivingBody::new(body, self.room.clone()))))
+        let from = if links::is_of_a_node(&request) { From::Node } else { From::Client };
+        let until =
+            status::asked(request.headers()).map(|asked| Instant::now() + asked - (asked / 5).min(EARLIER));
+        let room = self.room.clone();
+        self.calls.call(request.map(|body| Body::new(ArrivingBody::new(body, room, from, until))))
     }
+}
+
+/// Who sends a call's messages.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum From {
+    Client,
+    Node,
 }
 
 /// A call's messages, in the pieces in which they come.
 struct ArrivingBody {
     body: Body,
     room: Room,
+    from: From,
+    /// The first message has to be whole then.
+    until: Option<Instant>,
+    /// One is.
+    is_known: bool,
     prefix: Prefix,
     /// Bytes of the message under way that have not come.
     missing: usize,
+    /// Since when it is under way.
+    since: Option<Instant>,
     /// Its place, if it needs one.
     place: Option<Place>,
     /// A piece that waits for a place.
@@ -169,12 +219,16 @@ impl Prefix {
 }
 
 impl ArrivingBody {
-    fn new(body: Body, room: Room) -> ArrivingBody {
+    fn new(body: Body, room: Room, from: From, until: Option<Instant>) -> ArrivingBody {
         ArrivingBody {
             body,
             room,
+            from,
+            until,
+            is_known: false,
             prefix: Prefix::default(),
             missing: 0,
+            since: None,
             place: None,
             held: None,
             look: None,
@@ -189,33 +243,69 @@ impl ArrivingBody {
         if self.missing > 0 {
             return None;
         }
-        self.place = None;
+        self.is_known |= passed > 0;
+        (self.place, self.since) = (None, None);
         loop {
-            let length = self.prefix.take(&mut piece)?;
+            let Some(length) = self.prefix.take(&mut piece) else {
+                self.since = (self.prefix.count > 0).then(Instant::now);
+                return None;
+            };
             if length > piece.len() {
                 self.missing = length - piece.len();
-                // What is longer than any may be is refused at once by its prefix.
-                let needs_room = (LARGE_MESSAGE_BYTES + 1..=GRPC_MESSAGE_BYTES_MAX).contains(&length);
-                return needs_room.then_some(length);
+                self.since = Some(Instant::now());
+                return self.needs_room(length).then(|| length.min(GRPC_MESSAGE_BYTES_MAX));
             }
+            self.is_known = true;
             piece = &piece[length..];
         }
     }
 
+    fn needs_room(&self, length: usize) -> bool {
+        match self.from {
+            // What is longer than any may be is refused at once by its prefix.
+            From::Client => (LARGE_MESSAGE_BYTES + 1..=GRPC_MESSAGE_BYTES_MAX).contains(&length),
+            From::Node => length > LARGE_MESSAGE_BYTES && !self.is_known,
+        }
+    }
+
+    /// How long it may be until more comes; `None` for as long as the client likes.
+    fn time_left(&self) -> Option<Duration> {
+        if self.is_known && self.from == From::Node {
+            return None;
+        }
+        let until = self.until.filter(|_| !self.is_known);
+        let deadline = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let whole = match (&self.place, self.since) {
+            (Some(place), _) => Some(self.room.time_left(place.since)),
+            (None, since) => since.map(|since| MESSAGE_TIME.saturating_sub(since.elapsed())),
+        };
+        deadline.into_iter().chain(whole).min()
+    }
+
     /// There is nothing to read now: an error once that has been so for too long.
     fn poll_time(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
-        let Some(place) = &self.place else { return Poll::Pending };
         loop {
-            let left = self.room.time_left(place);
+            let Some(left) = self.time_left() else { return Poll::Pending };
             if left.is_zero() {
-                let why = "the message has not come whole in its time (30 s, or 5 s while others wait): send it again";
-                return Poll::Ready(Failure::rejected(Code::DeadlineExceeded, why));
+                return Poll::Ready(late());
             }
             let look = self.look.get_or_insert_with(|| Box::pin(sleep(left.min(LOOK))));
             ready!(look.as_mut().poll(cx));
             self.look = None;
         }
     }
+
+    /// Whether its room has been taken back.
+    fn is_over(&self) -> bool {
+        let permit = |place: &Place| place.permit.lock().unwrap_or_else(PoisonError::into_inner).is_none();
+        self.place.as_ref().is_some_and(permit)
+    }
+}
+
+fn late() -> Failure {
+    let why = "the message has not come whole in its time (the call's deadline, or 30 s, or 5 s for a large one while others wait): \
+               send it again";
+    Failure::rejected(Code::DeadlineExceeded, why)
 }
 
 impl http_body::Body for ArrivingBody {
@@ -227,6 +317,9 @@ impl http_body::Body for ArrivingBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let failed = |failure| Poll::Ready(Some(Err(status::from_failure(failure))));
+        if self.is_over() {
+            return failed(late());
+        }
         if self.held.is_none() {
             let frame = match Pin::new(&mut self.body).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => frame,
@@ -279,7 +372,7 @@ mod tests {
         let (sender, receiver) = mpsc::unbounded_channel::<Bytes>();
         let frames = UnboundedReceiverStream::new(receiver).map(|piece| Ok::<_, Status>(Frame::data(piece)));
         let body = Body::new(http_body_util::StreamBody::new(frames));
-        (sender, ArrivingBody::new(body, room.clone()))
+        (sender, ArrivingBody::new(body, room.clone(), From::Client, None))
     }
 
     async fn next(body: &mut ArrivingBody) -> Option<Result<Bytes, Status>> {
@@ -342,5 +435,33 @@ mod tests {
         assert_eq!(status::to_failure(&status).outcome, ringfort_types::Outcome::Rejected);
         drop(body);
         assert_eq!(left(&room), ARRIVING_BYTES);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_not_read_from_gives_its_room_back_too_and_small_halves_have_an_end() {
+        let room = Room::default();
+        let (sender, mut large) = body(&room);
+        sender.send(message(ARRIVING_BYTES / 8).slice(..LARGE_MESSAGE_BYTES)).unwrap();
+        assert!(next(&mut large).await.unwrap().is_ok());
+        assert!(left(&room) < ARRIVING_BYTES);
+        sleep(MESSAGE_TIME + LOOK).await;
+        assert_eq!(left(&room), ARRIVING_BYTES);
+        sender.send(vec![7; 9].into()).unwrap();
+        assert!(next(&mut large).await.unwrap().is_err(), "its time is over, though more has come");
+
+        let (sender, mut small) = body(&room);
+        sender.send(message(100).slice(..3)).unwrap();
+        assert!(next(&mut small).await.unwrap().is_ok());
+        assert!(next(&mut small).await.unwrap().is_err());
+        let (_sender, frames) = (sender, body(&room));
+        let mut late = ArrivingBody { until: Some(Instant::now() + Duration::from_secs(2)), ..frames.1 };
+        let begun = Instant::now();
+        assert!(next(&mut late).await.unwrap().is_err());
+        assert!(begun.elapsed() <= Duration::from_secs(2) + LOOK);
+        let (sender, mut idle) = body(&room);
+        sender.send(message(100)).unwrap();
+        assert!(next(&mut idle).await.unwrap().is_ok());
+        let waiting = timeout(Duration::from_hours(1), next(&mut idle)).await;
+        assert!(waiting.is_err(), "a stream may be silent between messages");
     }
 }

@@ -16,7 +16,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ringfort_types::limits::GREETING_MS;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
@@ -24,7 +23,7 @@ use tokio::time::Sleep;
 use tokio_stream::Stream;
 use tonic::transport::server::Connected;
 
-use crate::doors::places::{DoorPlaces, Entered, Places, Standing};
+use crate::doors::places::{DoorPlaces, Entered, Places, Standing, TRIAL_MAX};
 use crate::doors::throttle::Throttle;
 use crate::{StartError, exposure};
 
@@ -134,10 +133,16 @@ impl Incoming {
             }
         };
         let _slower_without = stream.set_nodelay(true);
-        let (door, expected, max) = (self.door, self.limits.greeting, self.limits.greeting_max);
-        let places = self.places.clone();
+        let DoorLimits { greeting: expected, greeting_max: max, full_answer, .. } = self.limits;
+        let (door, places, turned_away) = (self.door, self.places.clone(), self.turned_away.clone());
         self.greeting.spawn(async move {
-            let entered = places.enter(ticket).await?;
+            let Some(entered) = places.enter(ticket).await else {
+                turned_away
+                    .warn(|| format!("{peer} is turned away: none of the idle connections closes in time"));
+                let _lost = stream.try_write(full_answer);
+                return None;
+            };
+            let max = if entered.standing().is_on_trial() { max.min(TRIAL_MAX) } else { max };
             let greeted = Connection::new(stream, peer, entered, expected).greeted(expected);
             match tokio::time::timeout(max, greeted).await {
                 Ok(Ok(connection)) => {
@@ -157,12 +162,12 @@ impl Incoming {
     }
 }
 
-/// Closes a connection on trial that does not make a call for as long as one may take to greet.
+/// Closes a connection on trial that does not make a call soon.
 fn end_of_trial(standing: &Arc<Standing>) {
     if standing.is_on_trial() {
         let standing = standing.clone();
         tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_millis(GREETING_MS)).await;
+            tokio::time::sleep(TRIAL_MAX).await;
             if standing.is_on_trial() {
                 standing.close();
             }
@@ -224,7 +229,8 @@ impl Connection {
         }
     }
 
-    fn standing(&self) -> &Arc<Standing> {
+    /// How it stands.
+    pub(crate) fn standing(&self) -> &Arc<Standing> {
         self.entered.standing()
     }
 

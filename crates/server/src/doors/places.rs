@@ -3,7 +3,8 @@
 //! A connection has a place at its door and one at the node. When there is none, one that has been without a call for
 //! [`CONNECTION_IDLE_MS`] is closed, the longest idle first, and the newcomer gets its place. When there is no such connection, a
 //! newcomer may still be another node, without which no shard could be led: at a port that nodes use too it is let in *on trial*, in
-//! one of [`PEER_PLACES`]. Its first call has to be a node's, or to find a place by then.
+//! one of [`PEER_PLACES`]. Its first call has to be a node's, or to find a place by then, and to come within [`TRIAL_MAX`]. When those
+//! places are taken too, the longest there without a call is closed for the newcomer.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +17,8 @@ use tokio::time::{Instant, timeout};
 
 /// How long after one was asked to close its place may take to come free.
 const CLOSING_MAX: Duration = Duration::from_secs(1);
+/// How long a newcomer on trial may take until its first call.
+pub(crate) const TRIAL_MAX: Duration = Duration::from_secs(2);
 const IDLE_MIN: Duration = Duration::from_millis(CONNECTION_IDLE_MS);
 
 /// Those of a node. A clone counts the same places.
@@ -83,6 +86,15 @@ impl Places {
         }
     }
 
+    /// Asks the one in a peer's place to close that has been without a call for the longest time.
+    fn close_trial(&self) -> bool {
+        let open = self.open();
+        let idle =
+            open.standings.values().filter_map(|standing| Some((standing.idle_peer_since()?, standing)));
+        let longest = idle.min_by_key(|(since, _)| *since);
+        longest.map(|(_, standing)| standing.close()).is_some()
+    }
+
     fn enter(&self, standing: Standing) -> Entered {
         let mut open = self.open();
         open.last += 1;
@@ -118,8 +130,10 @@ pub(crate) struct Ticket(Got);
 #[derive(Debug)]
 enum Got {
     Place(Place),
-    /// Somebody is closing.
-    Soon,
+    /// Somebody is closing, and leaves a place of its own, or a peer's.
+    Soon {
+        is_peers: bool,
+    },
 }
 
 /// What there are too many of.
@@ -136,11 +150,16 @@ impl DoorPlaces {
             Err(full) => full,
         };
         if self.node.close_idle(full.is_door.then_some(self.door)) {
-            return Ok(Ticket(Got::Soon));
+            return Ok(Ticket(Got::Soon { is_peers: false }));
         }
-        let trial =
-            if nodes_come_here { self.node.0.for_peers.clone().try_acquire_owned().ok() } else { None };
-        trial.map(|place| Ticket(Got::Place(Place::Peer(place)))).ok_or(full.what)
+        if !nodes_come_here {
+            return Err(full.what);
+        }
+        match self.node.0.for_peers.clone().try_acquire_owned() {
+            Ok(place) => Ok(Ticket(Got::Place(Place::Peer(place)))),
+            Err(_none) if self.node.close_trial() => Ok(Ticket(Got::Soon { is_peers: true })),
+            Err(_none) => Err(full.what),
+        }
     }
 
     fn place(&self) -> Result<Place, Full> {
@@ -159,7 +178,11 @@ impl DoorPlaces {
     pub(crate) async fn enter(&self, ticket: Ticket) -> Option<Entered> {
         let place = match ticket.0 {
             Got::Place(place) => place,
-            Got::Soon => {
+            Got::Soon { is_peers: true } => {
+                let waiting = self.node.0.for_peers.clone().acquire_owned();
+                Place::Peer(timeout(CLOSING_MAX, waiting).await.ok()?.ok()?)
+            }
+            Got::Soon { is_peers: false } => {
                 let waiting = async {
                     let at_door = self.free.clone().acquire_owned().await.ok()?;
                     Some(Place::Own(at_door, self.node.0.free.clone().acquire_owned().await.ok()?))
@@ -230,6 +253,12 @@ impl Standing {
     fn idle_since(&self) -> Option<Instant> {
         let state = self.state();
         (state.calls == 0 && !state.is_closed).then_some(state.idle_since)
+    }
+
+    /// The same, if it is in a peer's place.
+    fn idle_peer_since(&self) -> Option<Instant> {
+        let is_peers = matches!(self.state().place, Some(Place::Peer(_)));
+        if is_peers { self.idle_since() } else { None }
     }
 
     /// Whether its first call is still to come, and has to be a node's.
@@ -324,12 +353,20 @@ mod tests {
         let trial = || async { door.enter(door.ticket(true).unwrap()).await.unwrap() };
         let (node, stranger, lucky) = (trial().await, trial().await, trial().await);
         assert!(node.standing().is_on_trial());
-        assert!(node.standing().begin(true).is_some() && !node.standing().is_on_trial());
+        let link = node.standing().begin(true);
+        assert!(link.is_some() && !node.standing().is_on_trial());
         assert!(stranger.standing().begin(false).is_none());
         drop(held);
         assert!(lucky.standing().begin(false).is_some(), "there is a place by now");
         let others: Vec<_> =
             (0..PEER_PLACES - 2).map(|_| door.node.0.for_peers.clone().try_acquire_owned()).collect();
         assert!(others.iter().all(Result::is_ok), "it has given back the one that it was on trial in");
+
+        // All are taken again; who is longest without a call makes room.
+        let _held: Vec<_> = std::iter::from_fn(|| door.place().ok()).collect();
+        let ticket = door.ticket(true).unwrap();
+        assert!(stranger.standing().poll_closed(&Context::from_waker(Waker::noop())));
+        let (entered, ()) = tokio::join!(door.enter(ticket), async { drop(stranger) });
+        assert!(entered.is_some_and(|entered| entered.standing().is_on_trial()));
     }
 }

@@ -20,12 +20,15 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use ringfort_node::Incoming;
 use ringfort_node::order::ProgramOrder;
-use ringfort_types::limits::{CALL_TIMEOUT_DEFAULT_MS, CONNECTION_BYTES_MAX, CONNECTION_REQUESTS_MAX};
+use ringfort_types::limits::{
+    CALL_TIMEOUT_DEFAULT_MS, CONNECTION_BYTES_MAX, CONNECTION_REQUESTS_MAX, PIPELINED_BYTES_MAX,
+};
 use ringfort_types::{Call, Code, Failure, Reply};
 use tokio::task::JoinSet;
 
@@ -130,9 +133,13 @@ impl<T: Send + 'static> Pipeline<T> {
         }
     }
 
-    /// Whether more should be read from the connection. An answer makes room.
+    /// Whether more should be read from the connection. An answer makes room: also where others take all that there is, since
+    /// nobody needs to wait who has nothing under way.
     pub(crate) fn has_room(&self) -> bool {
-        self.under_way() < CONNECTION_REQUESTS_MAX && self.bytes < CONNECTION_BYTES_MAX
+        let node_has_room = || self.gate.shared.pipelined.load(Ordering::Relaxed) < PIPELINED_BYTES_MAX;
+        self.under_way() < CONNECTION_REQUESTS_MAX
+            && self.bytes < CONNECTION_BYTES_MAX
+            && (self.bytes == 0 || node_has_room())
     }
 
     /// Calls that are not answered yet, or whose answers are not handed over.
@@ -392,6 +399,7 @@ impl<T: Send + 'static> Pipeline<T> {
 
     fn hold(&mut self, tag: T, bytes: usize) -> u32 {
         self.bytes += bytes;
+        self.gate.shared.pipelined.fetch_add(bytes, Ordering::Relaxed);
         let place = Place { tag: Some(tag), bytes, is_ordered: false, once: None, instead: None, come: None };
         let at = if let Some(at) = self.free.pop() {
             self.places[at as usize] = place;
@@ -409,6 +417,7 @@ impl<T: Send + 'static> Pipeline<T> {
     fn release(&mut self, at: u32) -> T {
         let place = &mut self.places[at as usize];
         self.bytes -= place.bytes;
+        self.gate.shared.pipelined.fetch_sub(place.bytes, Ordering::Relaxed);
         self.free.push(at);
         place.tag.take().expect("a place in use has its tag")
     }
@@ -422,6 +431,7 @@ fn is_unanswered(answer: &Answer) -> bool {
 
 impl<T> Drop for Pipeline<T> {
     fn drop(&mut self) {
+        self.gate.shared.pipelined.fetch_sub(self.bytes, Ordering::Relaxed);
         self.gate.shared.answers.close_session(self.connection);
     }
 }

@@ -115,6 +115,8 @@ impl Talk {
 
     async fn run(mut self, connection: Connection, memory: LineMemory) {
         let mut stopping = self.gate.stopping();
+        let standing = connection.standing().clone();
+        let mut in_use = None;
         let (reader, mut writer) = tokio::io::split(connection);
         let mut lines = Lines::new(reader, memory);
         // When the client last took something, or there was nothing to take.
@@ -137,6 +139,11 @@ impl Talk {
             }
             if !must_write {
                 taken = Instant::now();
+            }
+            if under_way == 0 && !must_write {
+                in_use = None;
+            } else if in_use.is_none() {
+                in_use = standing.begin(false);
             }
             let is_leaving = self.is_leaving;
             let Talk { calls, out, settings, .. } = &mut self;
@@ -173,7 +180,9 @@ impl Talk {
     }
 
     fn has_room(&self) -> bool {
-        !self.is_leaving && self.calls.under_way() < TEXT_PIPELINE_MAX && self.out.len() < OUT_BYTES_SOFT
+        let calls = &self.calls;
+        let may_push = calls.has_room() && calls.under_way() < TEXT_PIPELINE_MAX;
+        !self.is_leaving && may_push && self.out.len() < OUT_BYTES_SOFT
     }
 
     /// A line that is none, or too long a one: nothing after it can be understood.

@@ -124,9 +124,11 @@ impl Stream for Session {
         });
         match answered {
             Poll::Ready(Err(Over::Closed)) => Poll::Ready(None),
-            Poll::Ready(Err(Over::TooSlow)) => Poll::Ready(Some(Err(Status::resource_exhausted(
-                "the session leaves too many answers unread: read them as they come",
-            )))),
+            Poll::Ready(Err(Over::TooSlow)) => {
+                let why = "the session leaves too many answers unread: read them as they come";
+                let failure = Failure::unknown(Code::ResourceExhausted, why);
+                Poll::Ready(Some(Err(status::from_failure(failure))))
+            }
             Poll::Ready(Ok(())) => {
                 this.frames = sized::session_frames(results, this.bytes_max);
                 Poll::Ready(this.frames.pop_front().map(Ok))
