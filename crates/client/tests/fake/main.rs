@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use node::{Act, Node, acquaint, failed, fine};
+use node::{Act, Listed, Node, acquaint, failed, fine};
 use ringfort_client::{Client, Condition, Decision, List, NotMet, Options, Outcome, Transport, Write};
 use ringfort_types::{Code, Failure, Index, NodeId, Reply, Request, Revision, Row, ShardId, Stamp, slot_of};
 use tokio_stream::StreamExt;
@@ -371,7 +371,7 @@ async fn a_list_comes_in_order_and_says_when_it_breaks_off() {
         assert_eq!(*row, expected);
     }
 
-    *node.shared.list_breaks_after.lock().unwrap() = Some(4);
+    node.shared.list.lock().unwrap().breaks_after = Some(4);
     let rows: Vec<_> = client.list(List::default()).await.unwrap().collect().await;
     assert_eq!(rows.len(), 5);
     assert!(rows[..4].iter().all(Result::is_ok));
@@ -379,8 +379,80 @@ async fn a_list_comes_in_order_and_says_when_it_breaks_off() {
     assert_eq!(failure.code, Code::Unavailable);
     assert!(failure.message.contains("broke off: stopping"), "{failure}");
 
-    *node.shared.list_breaks_after.lock().unwrap() = Some(0);
+    node.shared.list.lock().unwrap().breaks_after = Some(0);
     assert_eq!(client.list(List::default()).await.unwrap_err().message, "stopping");
+}
+
+#[tokio::test]
+async fn a_list_goes_on_at_another_node_at_the_same_indexes() {
+    let fails = Listed { breaks_after: Some(2), indexes: true, ..Listed::default() };
+    let hangs = Listed { silent_after: Some(4), indexes: true, ..Listed::default() };
+    for (listed, from) in [(fails, "key1\0"), (hangs, "key3\0")] {
+        let one = Node::start(|_, r| Act::Reply(fine(r))).await;
+        let two = Node::start(|_, r| Act::Reply(fine(r))).await;
+        acquaint(&[&one, &two]);
+        for node in [&one, &two] {
+            *node.shared.list.lock().unwrap() = listed;
+        }
+        let client = client(&[&one, &two], Transport::Session).await;
+        let mut rows = client.list(List { limit: 5, ..List::default() }).await.unwrap();
+        let mut keys = vec![rows.next().await.unwrap().unwrap().0];
+        // Whoever is asked next brings the rest.
+        for node in [&one, &two] {
+            *node.shared.list.lock().unwrap() = Listed { indexes: true, ..Listed::default() };
+        }
+        let begun = Instant::now();
+        while let Some(row) = rows.next().await {
+            keys.push(row.unwrap().0);
+        }
+        assert_eq!(keys, ["key0", "key1", "key2", "key3", "key4"], "{listed:?}");
+        assert!(begun.elapsed() < Duration::from_millis(1900), "{:?}", begun.elapsed());
+        let asked = |node: &Node| node.shared.lists.lock().unwrap().clone();
+        let (mut first, mut second) = (asked(&one), asked(&two));
+        if first.first().is_none_or(|asked| !asked.from.is_empty()) {
+            std::mem::swap(&mut first, &mut second);
+        }
+        assert_eq!((first.len(), second.len()), (1, 1), "each is asked once");
+        assert!(first[0].indexes.is_empty());
+        assert_eq!((&second[0].from[..], &second[0].indexes[..]), (from.as_bytes(), &[7, 9][..]));
+        assert_eq!(second[0].limit, 5 - (from.as_bytes()[3] - b'0' + 1) as u64);
+    }
+}
+
+#[tokio::test]
+async fn a_list_without_indexes_is_not_gone_on_with_at_another_moment() {
+    let silent = Listed { silent_after: Some(2), ..Listed::default() };
+    let nodes = [(); 2].map(|()| Node::start(|_, r| Act::Reply(fine(r))));
+    let [one, two] = nodes;
+    let (one, two) = (one.await, two.await);
+    acquaint(&[&one, &two]);
+    for node in [&one, &two] {
+        *node.shared.list.lock().unwrap() = silent;
+    }
+    let client = client(&[&one, &two], Transport::Session).await;
+    let rows: Vec<_> = client.list(List::default()).await.unwrap().collect().await;
+    assert_eq!(rows.len(), 3);
+    let failure = rows[2].as_ref().unwrap_err();
+    assert!(failure.message.contains("broke off: no answer in time"), "{failure}");
+    let asked = |node: &Node| node.shared.lists.lock().unwrap().len();
+    assert_eq!(asked(&one) + asked(&two), 1);
+}
+
+#[tokio::test]
+async fn a_list_that_is_slow_everywhere_is_not_begun_again_and_again() {
+    let one = Node::start(|_, r| Act::Reply(fine(r))).await;
+    let two = Node::start(|_, r| Act::Reply(fine(r))).await;
+    acquaint(&[&one, &two]);
+    for node in [&one, &two] {
+        node.shared.list.lock().unwrap().silent_after = Some(0);
+    }
+    let options = Options { timeout: Duration::from_secs(4), ..options(&[&one, &two], Transport::Session) };
+    let client = Client::connect(options).await.unwrap();
+    let begun = Instant::now();
+    assert_eq!(client.list(List::default()).await.unwrap_err().code, Code::DeadlineExceeded);
+    assert!(begun.elapsed() < Duration::from_millis(4200), "{:?}", begun.elapsed());
+    let asked = |node: &Node| node.shared.lists.lock().unwrap().len();
+    assert_eq!((asked(&one), asked(&two)), (1, 1));
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use ringfort_proto::status;
 use ringfort_types::limits::LIST_IDLE_MS;
-use ringfort_types::{Code, Failure, Row};
+use ringfort_types::{Code, Failure, Index, Row};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::Stream;
 use tonic::Status;
@@ -43,11 +43,11 @@ impl<M> Stream for Messages<M> {
     }
 }
 
-/// Makes messages of rows, some at a time, and sends them until there are no more, or the node stops.
+/// Makes messages of rows, some at a time (with the first ones: the index at which each shard is read), and sends them until there are no more, or the node stops.
 pub(super) fn stream_rows<M, I>(
     gate: &Gate,
     mut rows: Rows,
-    messages: impl Fn(Vec<(Bytes, Row)>) -> I + Send + Sync + 'static,
+    messages: impl Fn(Vec<(Bytes, Row)>, Vec<Index>) -> I + Send + Sync + 'static,
 ) -> Messages<M>
 where
     M: Send + 'static,
@@ -57,9 +57,9 @@ where
     let mut stopping = gate.stopping();
     tokio::spawn(async move {
         let sending = async {
-            while let Some(Batch { rows: some, mut large }) = rows.next().await? {
+            while let Some(Batch { rows: some, indexes, mut large }) = rows.next().await? {
                 // A large row comes alone, so that it makes one message.
-                for message in messages(some) {
+                for message in messages(some, indexes) {
                     send(&mut rows, &sender, (Ok(message?), large.take())).await?;
                 }
             }

@@ -14,10 +14,12 @@ pub(super) fn stream(
     asked: v1::ListRequest,
     within_ms: Option<u32>,
 ) -> Result<Messages<v1::ListResponse>, Failure> {
-    let v1::ListRequest { prefix, from, limit, keys_only } = asked;
-    let rows = gate.rows(Listing { prefix, from, limit, keys_only, within_ms })?;
-    Ok(stream_rows(gate, rows, |rows| {
+    let v1::ListRequest { prefix, from, limit, keys_only, indexes } = asked;
+    let rows = gate.rows(Listing { prefix, from, limit, keys_only, indexes, within_ms })?;
+    Ok(stream_rows(gate, rows, |rows, indexes| {
         let row = |(key, Row { value, revision })| v1::ListRow { key, value, revision: revision.0 };
-        iter::once(Ok(v1::ListResponse { rows: rows.into_iter().map(row).collect() }))
+        let rows = rows.into_iter().map(row).collect();
+        let indexes = indexes.into_iter().map(|index| index.0).collect();
+        iter::once(Ok(v1::ListResponse { rows, indexes }))
     }))
 }
