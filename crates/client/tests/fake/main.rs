@@ -3,7 +3,8 @@
 mod node;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use node::{Act, Listed, Node, acquaint, failed, fine};
@@ -221,6 +222,50 @@ async fn a_write_survives_a_hanging_node() {
 }
 
 #[tokio::test]
+async fn a_node_that_hangs_is_remembered_until_it_answers() {
+    for transport in TRANSPORTS {
+        let hangs = Arc::new(AtomicBool::new(false));
+        let heeded = hangs.clone();
+        let one =
+            Node::start(
+                move |_, r| {
+                    if heeded.load(Ordering::Relaxed) { Act::Silence } else { Act::Reply(fine(r)) }
+                },
+            )
+            .await;
+        let two = Node::start(|_, r| Act::Reply(fine(r))).await;
+        acquaint(&[&one, &two]);
+        let client = client(&[&one], transport).await;
+        let (first, _) = halves();
+        client.get(first.clone()).await.unwrap();
+        let hang = |whether| {
+            hangs.store(whether, Ordering::Relaxed);
+            one.shared.hangs.store(whether, Ordering::Relaxed);
+        };
+        hang(true);
+        client.get(first.clone()).await.unwrap();
+        let (begun, before) = (Instant::now(), one.seen());
+        for _ in 0..5 {
+            client.get(first.clone()).await.unwrap();
+            client.put(first.clone(), "v").await.unwrap();
+            client.cluster_state().await.unwrap();
+            client.list(List::default()).await.unwrap();
+        }
+        assert!(begun.elapsed() < Duration::from_millis(900), "{transport:?}: {:?}", begun.elapsed());
+        assert_eq!(one.seen(), before, "{transport:?}");
+        let digest = client.digest_at(NodeId(1), ShardId(1), Index(3)).await;
+        assert!(digest.is_ok(), "another node passes it on: {digest:?}");
+        hang(false);
+        let begun = Instant::now();
+        while one.seen() == before {
+            client.get(first.clone()).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            assert!(begun.elapsed() < Duration::from_secs(3), "{transport:?}: it is not asked again");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_read_survives_a_broken_stream_and_a_hanging_node() {
     for transport in TRANSPORTS {
         let one = Node::start(|before, _| if before == 0 { Act::Break } else { Act::Silence }).await;
@@ -415,7 +460,7 @@ async fn a_list_goes_on_at_another_node_at_the_same_indexes() {
         assert_eq!((first.len(), second.len()), (1, 1), "each is asked once");
         assert!(first[0].indexes.is_empty());
         assert_eq!((&second[0].from[..], &second[0].indexes[..]), (from.as_bytes(), &[7, 9][..]));
-        assert_eq!(second[0].limit, 5 - (from.as_bytes()[3] - b'0' + 1) as u64);
+        assert_eq!(second[0].limit, 5 - u64::from(from.as_bytes()[3] - b'0' + 1));
     }
 }
 

@@ -1,8 +1,9 @@
 //! Nodes that do as they are told: real sockets, no storage.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use ringfort_proto::session::{call_of, result_of};
 use ringfort_proto::status::{from_failure, insert_leader};
@@ -60,6 +61,8 @@ pub(crate) struct Shared {
     pub(crate) unanswered: AtomicUsize,
     /// Of the requests that had one.
     stamps: Mutex<Vec<Stamp>>,
+    /// Does not even say how the cluster looks.
+    pub(crate) hangs: AtomicBool,
     /// How a list goes.
     pub(crate) list: Mutex<Listed>,
     /// What lists were asked for.
@@ -92,6 +95,7 @@ impl Node {
             frames: AtomicUsize::new(0),
             unanswered: AtomicUsize::new(0),
             stamps: Mutex::default(),
+            hangs: AtomicBool::new(false),
             list: Mutex::default(),
             lists: Mutex::default(),
         });
@@ -277,7 +281,9 @@ impl Kv for Service {
             revision: u64::from(n) + 1,
         };
         let rows = (0..6).map(row).filter(|row| row.key >= asked.from);
-        let rows: Vec<_> = rows.take(breaks_after.or(silent_after).unwrap_or(6) as usize).collect();
+        let limit = if asked.limit == 0 { 6 } else { asked.limit as usize };
+        let rows: Vec<_> =
+            rows.take(limit.min(breaks_after.or(silent_after).unwrap_or(6) as usize)).collect();
         let mut pages: Vec<_> = rows
             .chunks(2)
             .map(|rows| Ok(v1::ListResponse { rows: rows.to_vec(), indexes: Vec::new() }))
@@ -336,6 +342,9 @@ impl Cluster for Service {
         &self,
         _: tonic::Request<v1::GetClusterStateRequest>,
     ) -> Result<Response<v1::GetClusterStateResponse>, Status> {
+        while self.0.hangs.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         Ok(Response::new(self.0.state.lock().unwrap().clone().into()))
     }
 
