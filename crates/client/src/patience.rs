@@ -70,8 +70,10 @@ async fn probe(link: Weak<Link>) {
 /// Returns once a node hangs: it is connected, and for as long as others have to answer does not say how the cluster looks.
 pub(crate) async fn until_hung(link: &Arc<Link>) {
     loop {
-        tokio::time::sleep(PATIENCE).await;
-        suspect(link);
+        if !link.is_slow() {
+            tokio::time::sleep(PATIENCE).await;
+            suspect(link);
+        }
         tokio::time::sleep(PATIENCE).await;
         if link.is_slow() && matches!(link.look(), Look::Up(_)) {
             return;
