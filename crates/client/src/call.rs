@@ -1,25 +1,23 @@
 //! One request, from asking to answer. Whom to ask, `cluster` says; when to ask again, `ringfort_retry`.
 //!
 //! It goes to its key's leader, or to another node if that one can't be reached: every node passes on what it does
-//! not lead. A read, or a write of a session, that gets no answer within a second is asked elsewhere; its node may be
-//! hanging.
+//! not lead. What may be repeated (all that does not change anything, and a write of a session) and gets no answer within a
+//! second is asked elsewhere; its node may hang (`patience`).
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ringfort_proto::session::carries;
 use ringfort_retry::{Retry, Sessions};
-use ringfort_types::{Call, Code, Copies, Failure, Outcome, Reply, Request, Stamp};
+use ringfort_types::{Call, Code, Copies, Failure, NodeId, Outcome, Reply, Request, Stamp};
 
 use crate::cluster::{Cluster, REFRESH, REFRESH_AGAIN};
 use crate::link::{Connection, Link};
 use crate::options::Options;
-use crate::pending::Answer;
+use crate::patience::{PATIENCE, suspect, until_hung};
+use crate::pending::{Answer, NO_ANSWER};
 use crate::room::Room;
 use crate::unary;
-
-/// How long one node may take before another one is asked, if it does no harm to ask twice.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What all clones of a client share.
 #[derive(Debug)]
@@ -41,10 +39,36 @@ impl Inner {
         self.call_with(request, 0).await
     }
 
+    /// The same for what only one node can answer: it fails when that is found to hang, since no other can help.
+    pub(crate) async fn call_of(&self, node: NodeId, request: Request) -> Result<Reply, Failure> {
+        let hung = async {
+            match self.cluster.link_of(node) {
+                Some(link) => until_hung(&link).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            told = self.call(request) => told,
+            () = hung => {
+                let why = "it hangs: it takes connections and answers nothing";
+                Err(Failure::rejected(Code::Unavailable, why))
+            }
+        }
+    }
+
     /// The same for a write that is to be on so many replicas.
     pub(crate) async fn call_with(&self, request: Request, copies: u32) -> Result<Reply, Failure> {
+        self.call_since(Instant::now(), request, copies).await
+    }
+
+    /// The same for a request whose time began then.
+    pub(crate) async fn call_since(
+        &self,
+        begun: Instant,
+        request: Request,
+        copies: u32,
+    ) -> Result<Reply, Failure> {
         request.validate()?;
-        let begun = Instant::now();
         let deadline = begun + self.options.timeout;
         let _room = self.room.admit(request.weight(), deadline).await?;
         let in_session = self.options.exactly_once && request.takes_stamp();
@@ -77,9 +101,17 @@ impl Inner {
         slow: &mut Option<Arc<Link>>,
         deadline: Instant,
     ) -> Result<Reply, Failure> {
-        let (link, connection) = self.cluster.pick(request, slow.as_ref(), deadline).await?;
+        let (link, connection) = self.cluster.pick(request, slow.as_slice(), deadline).await?;
         let call = Call { stamp, durability: Copies::from(copies).into(), ..request.clone().into() };
-        let answer = ask(&connection, call, deadline).await;
+        let answer = if copies > 0 && stamp.is_some() {
+            // Copies may take their time, as long as the node does not hang.
+            tokio::select! {
+                answer = ask(&connection, call, deadline) => answer,
+                () = until_hung(&link) => failed(Failure::unknown(Code::DeadlineExceeded, NO_ANSWER)),
+            }
+        } else {
+            ask(&connection, call, deadline).await
+        };
         if let Some(leader) = answer.leader
             && !self.cluster.routes().heard(request, leader)
         {
@@ -88,6 +120,9 @@ impl Inner {
         match answer.reply {
             Reply::Failed(failure) => {
                 *slow = (failure.code == Code::DeadlineExceeded).then_some(link);
+                if let Some(slow) = slow {
+                    suspect(slow);
+                }
                 Err(failure)
             }
             reply => Ok(reply),
@@ -127,8 +162,11 @@ impl Inner {
 async fn ask(connection: &Connection, call: Call, deadline: Instant) -> Answer {
     let now = Instant::now();
     let is_repeatable = match call.request {
-        Request::Get { .. } | Request::GetMany { .. } | Request::OpenSession { .. } => true,
-        // Copies may take their time.
+        Request::Get { .. }
+        | Request::GetMany { .. }
+        | Request::OpenSession { .. }
+        | Request::ClusterState
+        | Request::Digest { .. } => true,
         _ => call.stamp.is_some() && call.durability.copies == Copies::Majority,
     };
     // A last attempt that would be very short is given the rest at once.
@@ -137,11 +175,14 @@ async fn ask(connection: &Connection, call: Call, deadline: Instant) -> Answer {
     let Some(session) = connection.session.as_ref().filter(|_| carries(&call.request)) else {
         return unary::call(connection, call, deadline).await;
     };
-    let failed = |failure| Answer { leader: None, reply: Reply::Failed(failure) };
     match session.submit(call, deadline) {
         Err(failure) => failed(Failure { outcome: Outcome::Rejected, ..failure }),
         Ok(answer) => answer
             .await
             .unwrap_or_else(|_| failed(Failure::unknown(Code::Unavailable, "the connection was closed"))),
     }
+}
+
+fn failed(failure: Failure) -> Answer {
+    Answer { leader: None, reply: Reply::Failed(failure) }
 }

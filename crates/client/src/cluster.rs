@@ -1,41 +1,56 @@
 //! Whom to ask: the cluster as this client knows it, with a link to each of its nodes.
 //!
-//! What `routes` says of it is asked for anew in the background: every few seconds while requests are made, soon after a
-//! failure, and when an answer names a node that is not known. Only one refresh is under way at a time. The addresses that the
-//! client was made with stay, whatever the nodes say: they are where it begins again if all others are gone.
+//! What `routes` says of it is asked for anew in the background: when the client is made, every few seconds while requests are
+//! made, soon after a failure, and when an answer names a node that is not known. Only one refresh is under way at a time. The
+//! addresses that the client was made with stay, whatever the nodes say: they are where it begins again if all others are
+//! gone. As long as nothing is known, requests wait for the refresh within their own time.
+//!
+//! Nodes that seem to hang (`patience`) are asked last.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
-use ringfort_types::{ClusterState, Code, Consistency, Failure, Reply, Request, ShardId};
+use ringfort_types::{ClusterState, Code, Consistency, Failure, NodeId, Request, ShardId};
+use tokio::sync::watch;
 
 use crate::link::{Connection, Link, Look};
+use crate::names::{addresses_of, is_name};
 use crate::options::{Options, ReadsFrom, Transport};
 use crate::parse_address;
+use crate::patience::{Trouble, state_of};
 use crate::pending::NO_ANSWER;
+use crate::race::staggered;
 use crate::routes::Routes;
-use crate::unary;
 
-/// How long the best node may take to be connected while another one is. That one's detour costs a hop.
-const DETOUR: Duration = Duration::from_millis(200);
+/// How long the best node may take to be connected while another one is. That one's detour costs a hop. Also how long one
+/// is waited for before another is asked as well, where that costs next to nothing.
+pub(crate) const DETOUR: Duration = Duration::from_millis(200);
 /// How old the map may get while it is in use.
 pub(crate) const REFRESH: Duration = Duration::from_secs(3);
 /// How soon after a refresh a failure may cause another.
 pub(crate) const REFRESH_AGAIN: Duration = Duration::from_millis(100);
-/// How long a node may take to say how the cluster looks.
+/// How long a node may take to say how the cluster looks, and a name to be resolved.
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The refresh that is under way, or the last one.
+#[derive(Debug, Default)]
+struct Refresh {
+    under_way: bool,
+    /// Why the last one that ended brought nothing.
+    failed: Option<Failure>,
+}
 
 /// The nodes, and who leads what.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     transport: Transport,
     reads_from: ReadsFrom,
-    /// How long the first refresh may take, if that is less than others may.
-    timeout: Duration,
-    /// Links to the addresses that were given.
-    seeds: Vec<Arc<Link>>,
+    /// The addresses that were given.
+    given: Vec<String>,
+    /// Links to what they stand for.
+    seeds: RwLock<Arc<Vec<Arc<Link>>>>,
     /// All links by address, those of `seeds` included.
     links: Mutex<BTreeMap<String, Arc<Link>>>,
     routes: RwLock<Arc<Routes>>,
@@ -45,7 +60,7 @@ pub(crate) struct Cluster {
     born: Instant,
     /// When the last refresh began.
     refreshed_us: AtomicU64,
-    refreshing: AtomicBool,
+    refresh: watch::Sender<Refresh>,
 }
 
 impl Cluster {
@@ -55,23 +70,24 @@ impl Cluster {
             return Err(Failure::rejected(Code::InvalidArgument, why));
         }
         let mut links = BTreeMap::new();
-        let mut seeds = Vec::new();
+        let (mut given, mut seeds) = (Vec::new(), Vec::new());
         for address in &options.addresses {
             let address = parse_address(address)?;
             let link = Arc::new(Link::new(address.clone(), options.transport)?);
-            seeds.push(links.entry(address).or_insert(link).clone());
+            seeds.push(links.entry(address.clone()).or_insert(link).clone());
+            given.push(address);
         }
         Ok(Cluster {
             transport: options.transport,
             reads_from: options.reads_from,
-            timeout: options.timeout,
-            seeds,
+            given,
+            seeds: RwLock::new(Arc::new(seeds)),
             links: Mutex::new(links),
             routes: RwLock::default(),
             turn: AtomicUsize::new(0),
             born: Instant::now(),
             refreshed_us: AtomicU64::new(0),
-            refreshing: AtomicBool::new(false),
+            refresh: watch::Sender::new(Refresh::default()),
         })
     }
 
@@ -80,14 +96,31 @@ impl Cluster {
         self.routes.read().expect("no code under this lock panics").clone()
     }
 
-    /// A node to ask, connected: the one that leads the key if it can be reached, else any.
+    fn seeds(&self) -> Arc<Vec<Arc<Link>>> {
+        self.seeds.read().expect("no code under this lock panics").clone()
+    }
+
+    /// The link to a node, if that is known.
+    pub(crate) fn link_of(&self, node: NodeId) -> Option<Arc<Link>> {
+        self.routes().link_of(node).cloned()
+    }
+
+    /// A node to ask, connected: the one that leads the key if it can be reached, else any. Those in `avoid` come last.
     pub(crate) async fn pick(
         self: &Arc<Cluster>,
         request: &Request,
-        slow: Option<&Arc<Link>>,
+        avoid: &[Arc<Link>],
         deadline: Instant,
     ) -> Result<(Arc<Link>, Arc<Connection>), Failure> {
-        let routes = self.routes();
+        let mut routes = self.routes();
+        if routes.is_empty() {
+            // If that fails, what follows says why.
+            let _ = self.look(deadline).await;
+            if Instant::now() >= deadline {
+                return Err(self.silence());
+            }
+            routes = self.routes();
+        }
         let best = match self.reads_from {
             ReadsFrom::Replicas if is_any_replicas(request) => {
                 routes.replica(request, self.turn.fetch_add(1, Ordering::Relaxed))
@@ -95,44 +128,61 @@ impl Cluster {
             _ => routes.best(request),
         };
         if let Some(best) = best
-            && slow.is_none()
+            && avoid.is_empty()
+            && !best.is_slow()
             && let Look::Up(connection) = best.look()
         {
             return Ok((best.clone(), connection));
         }
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let known: Vec<_> = if routes.is_empty() { Vec::new() } else { routes.links().collect() };
-        let rotated = (0..known.len()).map(|at| known[(turn + at) % known.len()]);
-        let mut tried: Vec<&Arc<Link>> = Vec::new();
-        let mut whys: Vec<String> = Vec::new();
-        let is_slow = |link: &&Arc<Link>| slow.is_some_and(|slow| Arc::ptr_eq(slow, link));
-        let order = best.into_iter().chain(rotated).chain(&self.seeds);
+        let rank = |link: &Arc<Link>| match link {
+            link if is_among(avoid, link) => 3,
+            link if link.is_slow() => 2,
+            link if !link.is_heard() && best.is_none_or(|best| !Arc::ptr_eq(best, link)) => 1,
+            _ => 0,
+        };
+        let is_good = |link: &Arc<Link>| rank(link) < 2;
+        let mut order = self.order(&routes, best);
+        order.sort_by_key(rank);
         // Any node that is connected passes the request on. So the best one is not waited for until it is certain that it
         // can't be reached from here: it may have the name of another network, which nobody here resolves in time.
-        let connected = order.clone().filter(|link| !is_slow(link)).find_map(|link| match link.look() {
+        let connected = order.iter().filter(|link| is_good(link)).find_map(|link| match link.look() {
             Look::Up(connection) => Some((link.clone(), connection)),
             Look::Wait | Look::Down(_) => None,
         });
         if let Some(other) = connected {
-            if let Some(best) = best.filter(|link| !is_slow(link))
+            if let Some(best) = best.filter(|best| is_good(best))
                 && let Ok(connection) = best.ready(deadline.min(Instant::now() + DETOUR)).await
             {
                 return Ok((best.clone(), connection));
             }
             return Ok(other);
         }
-        // A slow node comes last.
-        for link in order.clone().filter(|link| !is_slow(link)).chain(order.filter(is_slow)) {
-            if tried.iter().any(|tried| Arc::ptr_eq(tried, link)) {
-                continue;
+        let (good, last): (Vec<_>, Vec<_>) = order.iter().cloned().partition(is_good);
+        let mut whys = Vec::new();
+        for links in [good, last] {
+            let connecting = links
+                .into_iter()
+                .map(|link| async move { link.ready(deadline).await.map(|connection| (link, connection)) });
+            match staggered(connecting, DETOUR).await {
+                Ok(first) => return Ok(first),
+                Err(failed) => whys.extend(failed),
             }
-            match link.ready(deadline).await {
-                Ok(connection) => return Ok((link.clone(), connection)),
-                Err(why) => whys.push(why),
-            }
-            tried.push(link);
         }
-        Err(unreachable(&tried, &whys))
+        Err(unreachable(&order, &whys))
+    }
+
+    /// All nodes: the best one, then those of the cluster, another one first each turn, then those that were given.
+    fn order(&self, routes: &Routes, best: Option<&Arc<Link>>) -> Vec<Arc<Link>> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let known: Vec<_> = routes.links().collect();
+        let rotated = (0..known.len()).map(|at| known[(turn + at) % known.len()]);
+        let mut order: Vec<Arc<Link>> = Vec::new();
+        for link in best.into_iter().chain(rotated).chain(self.seeds().iter()) {
+            if !is_among(&order, link) {
+                order.push(link.clone());
+            }
+        }
+        order
     }
 
     /// The shard of the request's key. Sessions are a shard's, so the map of the cluster is needed.
@@ -144,20 +194,22 @@ impl Cluster {
         if let Some(shard) = self.routes().shard_of(request) {
             return Ok(shard);
         }
-        match tokio::time::timeout_at(deadline.into(), self.refresh()).await {
-            Ok(refreshed) => refreshed?,
-            Err(_) => return Err(Failure::rejected(Code::DeadlineExceeded, NO_ANSWER)),
-        }
+        self.look(deadline).await?;
         self.routes().shard_of(request).ok_or_else(|| {
             let why = "the nodes do not say yet which shard has this key: the cluster may still be starting";
             Failure::rejected(Code::Unavailable, why)
         })
     }
 
-    /// The first refresh, waited for; that it may fail is the first request's business.
-    pub(crate) async fn look_around(self: &Arc<Cluster>) {
-        let patience = self.timeout.min(REFRESH_TIMEOUT);
-        let _ = tokio::time::timeout(patience, self.refresh()).await;
+    /// Waits for a look at the cluster, unless the last one was just now. It is the same for all who wait.
+    pub(crate) async fn look(self: &Arc<Cluster>, deadline: Instant) -> Result<(), Failure> {
+        self.refresh_if_older(REFRESH_AGAIN);
+        let mut refresh = self.refresh.subscribe();
+        let ended = refresh.wait_for(|refresh| !refresh.under_way);
+        match tokio::time::timeout_at(deadline.into(), ended).await {
+            Ok(Ok(refresh)) => refresh.failed.clone().map_or(Ok(()), Err),
+            Ok(Err(_)) | Err(_) => Err(self.silence()),
+        }
     }
 
     /// Refreshes the map in the background if the last time was longer ago than that.
@@ -169,34 +221,81 @@ impl Cluster {
     pub(crate) fn refresh_if_older_at(self: &Arc<Cluster>, age: Duration, now: Instant) {
         let now_us = now.saturating_duration_since(self.born).as_micros() as u64;
         let last_us = self.refreshed_us.load(Ordering::Relaxed);
-        if now_us < last_us + age.as_micros() as u64 || self.refreshing.swap(true, Ordering::AcqRel) {
+        if now_us < last_us + age.as_micros() as u64
+            || !self.refresh.send_if_modified(|refresh| !std::mem::replace(&mut refresh.under_way, true))
+        {
             return;
         }
         self.refreshed_us.store(now_us, Ordering::Relaxed);
         let cluster = Arc::downgrade(self);
         tokio::spawn(async move {
             if let Some(cluster) = cluster.upgrade() {
-                let _ = cluster.refresh().await;
-                cluster.refreshing.store(false, Ordering::Release);
+                let failed = cluster.refresh().await.err();
+                cluster.refresh.send_replace(Refresh { under_way: false, failed });
             }
         });
     }
 
-    /// Asks one node after another how the cluster looks, until one says so.
-    async fn refresh(self: &Arc<Cluster>) -> Result<(), Failure> {
-        let request = Request::ClusterState;
-        let mut slow = None;
-        for _ in 0..3 {
-            let deadline = Instant::now() + REFRESH_TIMEOUT;
-            let (link, connection) = self.pick(&request, slow.as_ref(), deadline).await?;
-            let answer = unary::call(&connection, request.clone().into(), deadline).await;
-            if let Reply::Cluster(state) = answer.reply {
+    /// Asks one node after another how the cluster looks, until one says so. A silent one is not waited for long.
+    async fn refresh(&self) -> Result<(), Failure> {
+        let routes = self.routes();
+        if routes.is_empty() || self.refresh.borrow().failed.is_some() {
+            self.resolve().await;
+        }
+        let order = self.order(&routes, None);
+        let asking = order
+            .iter()
+            .cloned()
+            .map(|link| async move { state_of(&link, Instant::now() + REFRESH_TIMEOUT).await });
+        let troubles = match staggered(asking, DETOUR).await {
+            Ok(state) => {
                 self.learn(&state);
                 return Ok(());
             }
-            slow = Some(link);
+            Err(troubles) => troubles,
+        };
+        let mut whys = Vec::new();
+        for trouble in troubles {
+            match trouble {
+                Trouble::Unreached(why) => whys.push(why),
+                Trouble::Said(Failure { message, .. }) => {
+                    let why = format!("no node says how the cluster looks: {message}");
+                    return Err(Failure::rejected(Code::Unavailable, why));
+                }
+            }
         }
-        Err(Failure::rejected(Code::Unavailable, "no node says how the cluster looks"))
+        Err(unreachable(&order, &whys))
+    }
+
+    /// Finds out what names stand for.
+    async fn resolve(&self) {
+        if !self.given.iter().any(|address| is_name(address)) {
+            return;
+        }
+        let mut addresses = Vec::new();
+        for address in &self.given {
+            addresses.extend(addresses_of(address, REFRESH_TIMEOUT).await);
+        }
+        let mut links = self.links.lock().expect("no code under this lock panics");
+        let mut seeds = Vec::new();
+        for address in addresses {
+            if let Some(link) = self.link_to(&mut links, &address)
+                && !is_among(&seeds, &link)
+            {
+                seeds.push(link);
+            }
+        }
+        *self.seeds.write().expect("no code under this lock panics") = Arc::new(seeds);
+    }
+
+    /// The link to an address, made if there is none.
+    fn link_to(&self, links: &mut BTreeMap<String, Arc<Link>>, address: &str) -> Option<Arc<Link>> {
+        if let Some(link) = links.get(address) {
+            return Some(link.clone());
+        }
+        let link = Arc::new(Link::new(parse_address(address).ok()?, self.transport).ok()?);
+        links.insert(address.to_owned(), link.clone());
+        Some(link)
     }
 
     fn learn(&self, state: &ClusterState) {
@@ -204,20 +303,34 @@ impl Cluster {
             return;
         }
         let mut links = self.links.lock().expect("no code under this lock panics");
-        let routes = self.routes().updated(state, |address| {
-            if let Some(link) = links.get(address) {
-                return Some(link.clone());
-            }
-            let link = Arc::new(Link::new(parse_address(address).ok()?, self.transport).ok()?);
-            links.insert(address.to_owned(), link.clone());
-            Some(link)
-        });
+        let routes = self.routes().updated(state, |address| self.link_to(&mut links, address));
+        let seeds = self.seeds();
         links.retain(|address, link| {
-            state.nodes.iter().any(|node| node.address == *address)
-                || self.seeds.iter().any(|seed| Arc::ptr_eq(seed, link))
+            state.nodes.iter().any(|node| node.address == *address) || is_among(&seeds, link)
         });
         *self.routes.write().expect("no code under this lock panics") = Arc::new(routes);
     }
+
+    /// Why there is no answer to whoever could not even ask.
+    fn silence(&self) -> Failure {
+        let seeds = self.seeds();
+        let whys: Vec<String> = seeds
+            .iter()
+            .filter_map(|link| match link.look() {
+                Look::Up(_) => None,
+                Look::Wait => Some("it does not answer".to_owned()),
+                Look::Down(why) => Some(why),
+            })
+            .collect();
+        if whys.len() == seeds.len() {
+            return unreachable(&seeds, &whys);
+        }
+        Failure::rejected(Code::DeadlineExceeded, NO_ANSWER)
+    }
+}
+
+fn is_among(links: &[Arc<Link>], link: &Arc<Link>) -> bool {
+    links.iter().any(|one| Arc::ptr_eq(one, link))
 }
 
 /// Whether any replica can answer it as well as the leader.
@@ -231,7 +344,7 @@ fn is_any_replicas(request: &Request) -> bool {
 }
 
 /// Why none of these nodes can be asked, and what to do.
-fn unreachable(links: &[&Arc<Link>], whys: &[String]) -> Failure {
+fn unreachable(links: &[Arc<Link>], whys: &[String]) -> Failure {
     let addresses: Vec<&str> = links.iter().map(|link| link.address.as_str()).collect();
     let message = if whys.iter().all(|why| *why == whys[0]) {
         format!("can't reach {}: {}", addresses.join(", "), whys[0])

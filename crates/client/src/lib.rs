@@ -19,19 +19,23 @@
 //!   sessions that the numbers are of, and judges what came back, and whether to ask again, until the deadline;
 //! - `cluster` picks the node to ask. Its map is `routes`: slot → shard → leader, refreshed every few seconds while in use,
 //!   at every failure, and by the hints on answers that had to be passed on;
-//! - `link` is one node: connected in the background, made anew when it breaks, for a `reason`;
-//! - `session` and `pending` are the pipelined stream; `unary` the single calls; `list` the stream of rows;
+//! - `link` is one node: connected in the background, made anew when it breaks, for a `reason`; `names` finds the nodes
+//!   behind a name;
+//! - `patience` is how a node that hangs is noticed, and asked last until it answers; `race` is for asking several at once;
+//! - `session` and `pending` are the pipelined stream; `unary` the single calls; `list` the stream of rows, made of `pages`
+//!   of one node after another if need be;
 //! - `health` asks one node whether it serves, and nothing else;
 //! - `write` is what an atomic write is made of; `many` reads many keys, of several shards side by side.
 //!
 //! Invariants:
 //! - a write takes effect once, however often it has to be sent: it has a number in a session that its shard
 //!   remembers. If the time ends in doubt, it fails as [`Outcome::Unknown`], never as if it had not happened;
-//! - a request ends at its deadline, give or take a few milliseconds;
+//! - a request ends at its deadline, give or take a few milliseconds, whatever hangs;
 //! - requests in flight, and their bytes, are bounded: further ones wait for room.
 //!
-//! Caveats: the order of two writes that are under way at once is not kept; wait for the first if it matters. A [list](Client::list) that breaks off is not resumed, since the rest would be of another moment.
-//! There is no TLS yet.
+//! Caveats: the order of two writes that are under way at once is not kept; wait for the first if it matters. A
+//! [list](Client::list) goes on at another node as of the same moments, and breaks off where that is not possible any
+//! more. There is no TLS yet.
 
 mod address;
 mod call;
@@ -40,8 +44,12 @@ mod health;
 mod link;
 mod list;
 mod many;
+mod names;
 mod options;
+mod pages;
+mod patience;
 mod pending;
+mod race;
 mod room;
 mod routes;
 mod session;
@@ -49,6 +57,7 @@ mod unary;
 mod write;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use ringfort_types::{ClusterState, Failure, Index, NodeId, Receipt, Reply, Request, Revision, Row, ShardId};
@@ -99,12 +108,13 @@ pub struct Client {
 }
 
 impl Client {
-    /// Makes a client and has a first look at the cluster. Fails only if an address is not one: nodes that do not
-    /// answer yet may do so when they are asked for something.
+    /// Makes a client, which begins to look at the cluster; the first requests wait for that within their own time. Fails only if
+    /// an address is not one: nodes that do not answer yet may do so when they are asked for something.
+    #[expect(clippy::unused_async, reason = "connecting goes on in the runtime that it is called in")]
     pub async fn connect(options: Options) -> Result<Client, Failure> {
         let (consistency, copies) = (options.consistency, options.copies);
         let inner = Arc::new(call::Inner::new(options)?);
-        inner.cluster.look_around().await;
+        inner.cluster.refresh_if_older(Duration::ZERO);
         Ok(Client { inner, consistency, copies })
     }
 
@@ -215,7 +225,7 @@ impl Client {
 
     /// The hash of one node's replica of a shard at a mark's index.
     pub async fn digest_at(&self, node: NodeId, shard: ShardId, index: Index) -> Result<Digest, Failure> {
-        match self.inner.call(Request::DigestAt { node, shard, index }).await? {
+        match self.inner.call_of(node, Request::DigestAt { node, shard, index }).await? {
             Reply::Digest { hash, rows, .. } => Ok(Digest { hash, rows }),
             other => Err(other.into_failure()),
         }

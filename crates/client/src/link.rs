@@ -89,6 +89,10 @@ pub(crate) struct Link {
     /// Whether to open a session on each connection.
     sessions: bool,
     state: Mutex<State>,
+    /// It was silent for longer than it is waited for, and has not answered since (`patience`).
+    slow: AtomicBool,
+    /// It has said at least once how the cluster looks.
+    heard: AtomicBool,
     /// Counts changes of `state` that waiters care about.
     changes: watch::Sender<u64>,
 }
@@ -115,12 +119,35 @@ impl Link {
             endpoint,
             sessions: transport == Transport::Session,
             state: Mutex::new(State::New),
+            slow: AtomicBool::new(false),
+            heard: AtomicBool::new(false),
             changes: watch::Sender::new(0),
         })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no code under this lock panics")
+    }
+
+    /// Whether it seems to hang: then it is asked last.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.slow.load(Ordering::Relaxed)
+    }
+
+    /// Says that it seems to hang. False if that was known.
+    pub(crate) fn set_slow(&self) -> bool {
+        !self.slow.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether it has ever answered.
+    pub(crate) fn is_heard(&self) -> bool {
+        self.heard.load(Ordering::Relaxed)
+    }
+
+    /// Says that it has answered just now.
+    pub(crate) fn set_heard(&self) {
+        self.heard.store(true, Ordering::Relaxed);
+        self.slow.store(false, Ordering::Relaxed);
     }
 
     /// What is known now; sees to it that a connection is being made if there is none.

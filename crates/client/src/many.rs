@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use ringfort_types::limits::GET_MANY_KEYS_MAX;
@@ -29,11 +30,14 @@ impl Inner {
         keys: Vec<Bytes>,
         consistency: Consistency,
     ) -> Result<Vec<Option<Row>>, Failure> {
+        let begun = Instant::now();
         let mut rows = vec![None; keys.len()];
         let mut asked = JoinSet::new();
-        for Group { keys, places, .. } in self.grouped(keys).await {
+        for Group { keys, places, .. } in self.grouped(keys, begun + self.options.timeout).await {
             let inner = self.clone();
-            asked.spawn(async move { (places, inner.call(Request::GetMany { keys, consistency }).await) });
+            asked.spawn(async move {
+                (places, inner.call_since(begun, Request::GetMany { keys, consistency }, 0).await)
+            });
         }
         // What fails ends it: the rest is dropped, and with it no longer waited for.
         while let Some(answer) = asked.join_next().await {
@@ -52,9 +56,9 @@ impl Inner {
     }
 
     /// The keys by shard; by slot, as long as it is not known which shard has which: what has one slot has one shard.
-    async fn grouped(&self, keys: Vec<Bytes>) -> Vec<Group> {
+    async fn grouped(&self, keys: Vec<Bytes>, deadline: Instant) -> Vec<Group> {
         if self.cluster.routes().is_empty() {
-            self.cluster.look_around().await;
+            let _ = self.cluster.look(deadline).await;
         }
         let routes = self.cluster.routes();
         let mut full = Vec::new();

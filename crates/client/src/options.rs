@@ -29,7 +29,7 @@ pub enum ReadsFrom {
 /// Settings of a [`Client`](crate::Client).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// `host:port` of some nodes; the others are learnt from them.
+    /// `host:port` of some nodes; the others are learnt from them. A name that has several addresses is that many nodes.
     pub addresses: Vec<String>,
     /// How long a request may take, retries included. For a list: until its first row, and from row to row.
     pub timeout: Duration,

@@ -98,6 +98,11 @@ impl Routes {
         self.nodes.values()
     }
 
+    /// The link to a node.
+    pub(crate) fn link_of(&self, node: NodeId) -> Option<&Arc<Link>> {
+        self.nodes.get(&node)
+    }
+
     /// Remembers who leads the shard of a request; false if that node is not known.
     pub(crate) fn heard(&self, request: &Request, leader: NodeId) -> bool {
         if let Some(shard) = self.shard(request) {

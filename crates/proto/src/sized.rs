@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 
+use prost::Message;
 use prost::encoding::message;
 use ringfort_types::limits::{CLIENT_MESSAGE_BYTES_MIN, GRPC_MESSAGE_BYTES_MAX};
 use ringfort_types::{Code, Failure};
@@ -37,14 +38,16 @@ fn too_large(what: &str, bytes: usize, bytes_max: usize) -> v1::Error {
     Failure::rejected(Code::FailedPrecondition, why).into()
 }
 
-/// Rows in frames of at most so many bytes. One that does not fit into any comes without its value. There is one frame at least if
-/// these are the last rows.
+/// Rows in frames of at most so many bytes, the first of which names these indexes. A row that does not fit into any comes without its
+/// value. There is one frame at least if these are the last rows.
 pub fn list_frames(
     rows: impl IntoIterator<Item = v1::ListRow>,
+    indexes: Vec<u64>,
     is_last: bool,
     bytes_max: usize,
 ) -> Vec<v1::ListResponse> {
-    let (mut frames, mut frame, mut bytes) = (Vec::new(), v1::ListResponse::default(), LAST_BYTES);
+    let mut frame = v1::ListResponse { indexes, ..v1::ListResponse::default() };
+    let (mut frames, mut bytes) = (Vec::new(), LAST_BYTES + frame.encoded_len());
     for mut row in rows {
         let mut row_bytes = message::encoded_len(ITEMS, &row);
         if LAST_BYTES + row_bytes > bytes_max {
@@ -95,7 +98,6 @@ pub fn session_frames(results: Vec<v1::SessionResult>, bytes_max: usize) -> VecD
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use prost::Message;
 
     use super::*;
 
@@ -112,7 +114,7 @@ mod tests {
             .find(|bytes| LAST_BYTES + message::encoded_len(ITEMS, &row(*bytes)) == MAX)
             .unwrap();
         let sizes = [10, full, full + 1, 10, 30_000, 30_000, 30_000, MAX * 100];
-        let frames = list_frames(sizes.map(row), true, MAX);
+        let frames = list_frames(sizes.map(row), Vec::new(), true, MAX);
         assert!(frames.iter().all(|frame| frame.encoded_len() <= MAX));
         assert!(frames.iter().any(|frame| frame.encoded_len() > MAX - LAST_BYTES - 1));
         let came: Vec<_> = frames.iter().flat_map(|frame| &frame.rows).collect();
@@ -124,8 +126,11 @@ mod tests {
         }
         let last: Vec<_> = frames.iter().map(|frame| frame.last).collect();
         assert!(last.iter().rev().skip(1).all(|last| !last) && *last.last().unwrap(), "{last:?}");
-        assert_eq!(list_frames([], true, MAX), [v1::ListResponse { rows: Vec::new(), last: true }]);
-        assert!(list_frames([], false, MAX).is_empty());
+        assert_eq!(
+            list_frames([], Vec::new(), true, MAX),
+            [v1::ListResponse { rows: Vec::new(), last: true, indexes: Vec::new() }]
+        );
+        assert!(list_frames([], Vec::new(), false, MAX).is_empty());
     }
 
     #[test]

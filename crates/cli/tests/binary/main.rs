@@ -11,6 +11,7 @@ mod doors;
 mod files;
 mod grpc_port;
 mod health;
+mod hung;
 mod json;
 mod lists;
 mod machine;

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::path::Path;
 use std::process::{Child, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::support::{ask_to_stop, eventually, free_ports, ringfort, with_open_files};
 
 /// Three nodes by `ringfort start`, each with a directory of its own.
@@ -94,6 +96,18 @@ impl Trio {
             child.kill().expect("it runs");
             child.wait().expect("it ends");
         }
+    }
+
+    /// SIGSTOP: it hangs. Its connections stay, and the system takes new ones for it.
+    pub(crate) fn stop(&self, node: usize) {
+        let child = self.nodes[node].as_ref().expect("it runs");
+        kill_process(Pid::from_child(child), Signal::STOP).expect("it runs");
+    }
+
+    /// SIGCONT: it goes on where it was stopped.
+    pub(crate) fn go_on(&self, node: usize) {
+        let child = self.nodes[node].as_ref().expect("it is stopped");
+        kill_process(Pid::from_child(child), Signal::CONT).expect("it is stopped");
     }
 
     /// SIGTERM: it hands over, answers what it has taken, and ends.

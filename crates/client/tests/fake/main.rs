@@ -3,10 +3,11 @@
 mod node;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use node::{Act, Node, acquaint, failed, fine};
+use node::{Act, Listed, Node, acquaint, failed, fine};
 use ringfort_client::{Client, Condition, Decision, List, NotMet, Options, Outcome, Transport, Write};
 use ringfort_types::{Code, Failure, Index, NodeId, Reply, Request, Revision, Row, ShardId, Stamp, slot_of};
 use tokio_stream::StreamExt;
@@ -221,6 +222,50 @@ async fn a_write_survives_a_hanging_node() {
 }
 
 #[tokio::test]
+async fn a_node_that_hangs_is_remembered_until_it_answers() {
+    for transport in TRANSPORTS {
+        let hangs = Arc::new(AtomicBool::new(false));
+        let heeded = hangs.clone();
+        let one =
+            Node::start(
+                move |_, r| {
+                    if heeded.load(Ordering::Relaxed) { Act::Silence } else { Act::Reply(fine(r)) }
+                },
+            )
+            .await;
+        let two = Node::start(|_, r| Act::Reply(fine(r))).await;
+        acquaint(&[&one, &two]);
+        let client = client(&[&one], transport).await;
+        let (first, _) = halves();
+        client.get(first.clone()).await.unwrap();
+        let hang = |whether| {
+            hangs.store(whether, Ordering::Relaxed);
+            one.shared.hangs.store(whether, Ordering::Relaxed);
+        };
+        hang(true);
+        client.get(first.clone()).await.unwrap();
+        let (begun, before) = (Instant::now(), one.seen());
+        for _ in 0..5 {
+            client.get(first.clone()).await.unwrap();
+            client.put(first.clone(), "v").await.unwrap();
+            client.cluster_state().await.unwrap();
+            client.list(List::default()).await.unwrap();
+        }
+        assert!(begun.elapsed() < Duration::from_millis(900), "{transport:?}: {:?}", begun.elapsed());
+        assert_eq!(one.seen(), before, "{transport:?}");
+        let digest = client.digest_at(NodeId(1), ShardId(1), Index(3)).await;
+        assert!(digest.is_ok(), "another node passes it on: {digest:?}");
+        hang(false);
+        let begun = Instant::now();
+        while one.seen() == before {
+            client.get(first.clone()).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            assert!(begun.elapsed() < Duration::from_secs(3), "{transport:?}: it is not asked again");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_read_survives_a_broken_stream_and_a_hanging_node() {
     for transport in TRANSPORTS {
         let one = Node::start(|before, _| if before == 0 { Act::Break } else { Act::Silence }).await;
@@ -379,7 +424,8 @@ async fn a_list_comes_in_order_and_says_when_it_breaks_off() {
     assert_eq!(failure.code, Code::Unavailable);
     assert!(failure.message.contains("ended before its last rows"), "{failure}");
 
-    *node.shared.list_breaks_after.lock().unwrap() = Some(4);
+    node.shared.list_is_cut.store(false, std::sync::atomic::Ordering::Relaxed);
+    node.shared.list.lock().unwrap().breaks_after = Some(4);
     let rows: Vec<_> = client.list(List::default()).await.unwrap().collect().await;
     assert_eq!(rows.len(), 5);
     assert!(rows[..4].iter().all(Result::is_ok));
@@ -387,8 +433,80 @@ async fn a_list_comes_in_order_and_says_when_it_breaks_off() {
     assert_eq!(failure.code, Code::Unavailable);
     assert!(failure.message.contains("broke off: stopping"), "{failure}");
 
-    *node.shared.list_breaks_after.lock().unwrap() = Some(0);
+    node.shared.list.lock().unwrap().breaks_after = Some(0);
     assert_eq!(client.list(List::default()).await.unwrap_err().message, "stopping");
+}
+
+#[tokio::test]
+async fn a_list_goes_on_at_another_node_at_the_same_indexes() {
+    let fails = Listed { breaks_after: Some(2), indexes: true, ..Listed::default() };
+    let hangs = Listed { silent_after: Some(4), indexes: true, ..Listed::default() };
+    for (listed, from) in [(fails, "key1\0"), (hangs, "key3\0")] {
+        let one = Node::start(|_, r| Act::Reply(fine(r))).await;
+        let two = Node::start(|_, r| Act::Reply(fine(r))).await;
+        acquaint(&[&one, &two]);
+        for node in [&one, &two] {
+            *node.shared.list.lock().unwrap() = listed;
+        }
+        let client = client(&[&one, &two], Transport::Session).await;
+        let mut rows = client.list(List { limit: 5, ..List::default() }).await.unwrap();
+        let mut keys = vec![rows.next().await.unwrap().unwrap().0];
+        // Whoever is asked next brings the rest.
+        for node in [&one, &two] {
+            *node.shared.list.lock().unwrap() = Listed { indexes: true, ..Listed::default() };
+        }
+        let begun = Instant::now();
+        while let Some(row) = rows.next().await {
+            keys.push(row.unwrap().0);
+        }
+        assert_eq!(keys, ["key0", "key1", "key2", "key3", "key4"], "{listed:?}");
+        assert!(begun.elapsed() < Duration::from_millis(1900), "{:?}", begun.elapsed());
+        let asked = |node: &Node| node.shared.lists.lock().unwrap().clone();
+        let (mut first, mut second) = (asked(&one), asked(&two));
+        if first.first().is_none_or(|asked| !asked.from.is_empty()) {
+            std::mem::swap(&mut first, &mut second);
+        }
+        assert_eq!((first.len(), second.len()), (1, 1), "each is asked once");
+        assert!(first[0].indexes.is_empty());
+        assert_eq!((&second[0].from[..], &second[0].indexes[..]), (from.as_bytes(), &[7, 9][..]));
+        assert_eq!(second[0].limit, 5 - u64::from(from.as_bytes()[3] - b'0' + 1));
+    }
+}
+
+#[tokio::test]
+async fn a_list_without_indexes_is_not_gone_on_with_at_another_moment() {
+    let silent = Listed { silent_after: Some(2), ..Listed::default() };
+    let nodes = [(); 2].map(|()| Node::start(|_, r| Act::Reply(fine(r))));
+    let [one, two] = nodes;
+    let (one, two) = (one.await, two.await);
+    acquaint(&[&one, &two]);
+    for node in [&one, &two] {
+        *node.shared.list.lock().unwrap() = silent;
+    }
+    let client = client(&[&one, &two], Transport::Session).await;
+    let rows: Vec<_> = client.list(List::default()).await.unwrap().collect().await;
+    assert_eq!(rows.len(), 3);
+    let failure = rows[2].as_ref().unwrap_err();
+    assert!(failure.message.contains("broke off: no answer in time"), "{failure}");
+    let asked = |node: &Node| node.shared.lists.lock().unwrap().len();
+    assert_eq!(asked(&one) + asked(&two), 1);
+}
+
+#[tokio::test]
+async fn a_list_that_is_slow_everywhere_is_not_begun_again_and_again() {
+    let one = Node::start(|_, r| Act::Reply(fine(r))).await;
+    let two = Node::start(|_, r| Act::Reply(fine(r))).await;
+    acquaint(&[&one, &two]);
+    for node in [&one, &two] {
+        node.shared.list.lock().unwrap().silent_after = Some(0);
+    }
+    let options = Options { timeout: Duration::from_secs(4), ..options(&[&one, &two], Transport::Session) };
+    let client = Client::connect(options).await.unwrap();
+    let begun = Instant::now();
+    assert_eq!(client.list(List::default()).await.unwrap_err().code, Code::DeadlineExceeded);
+    assert!(begun.elapsed() < Duration::from_millis(4200), "{:?}", begun.elapsed());
+    let asked = |node: &Node| node.shared.lists.lock().unwrap().len();
+    assert_eq!((asked(&one), asked(&two)), (1, 1));
 }
 
 #[tokio::test]

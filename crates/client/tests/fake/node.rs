@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use ringfort_proto::session::{call_of, result_of};
 use ringfort_proto::status::{from_failure, insert_leader};
@@ -35,6 +36,17 @@ pub(crate) enum Act {
     Break,
 }
 
+/// How a node sends a list of six rows.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Listed {
+    /// Rows before it breaks off, if it does.
+    pub(crate) breaks_after: Option<u32>,
+    /// Rows before it falls silent, if it does.
+    pub(crate) silent_after: Option<u32>,
+    /// Whether the first message names the indexes.
+    pub(crate) indexes: bool,
+}
+
 /// How a node behaves; gets the number of earlier requests for the same node.
 type Behave = Box<dyn Fn(usize, &Request) -> Act + Send + Sync>;
 
@@ -49,10 +61,14 @@ pub(crate) struct Shared {
     pub(crate) unanswered: AtomicUsize,
     /// Of the requests that had one.
     stamps: Mutex<Vec<Stamp>>,
-    /// Rows of a list before it breaks off, if it does.
-    pub(crate) list_breaks_after: Mutex<Option<u32>>,
     /// Whether a list that does not break off ends without saying that it is whole.
     pub(crate) list_is_cut: AtomicBool,
+    /// Does not even say how the cluster looks.
+    pub(crate) hangs: AtomicBool,
+    /// How a list goes.
+    pub(crate) list: Mutex<Listed>,
+    /// What lists were asked for.
+    pub(crate) lists: Mutex<Vec<v1::ListRequest>>,
 }
 
 /// A node; ends when it is dropped.
@@ -81,8 +97,10 @@ impl Node {
             frames: AtomicUsize::new(0),
             unanswered: AtomicUsize::new(0),
             stamps: Mutex::default(),
-            list_breaks_after: Mutex::new(None),
             list_is_cut: AtomicBool::new(false),
+            hangs: AtomicBool::new(false),
+            list: Mutex::default(),
+            lists: Mutex::default(),
         });
         let service = Service(shared.clone());
         let server = Server::builder()
@@ -253,23 +271,44 @@ impl Kv for Service {
 
     type ListStream = Responses<v1::ListResponse>;
 
-    async fn list(&self, _: tonic::Request<v1::ListRequest>) -> Result<Response<Self::ListStream>, Status> {
+    async fn list(
+        &self,
+        request: tonic::Request<v1::ListRequest>,
+    ) -> Result<Response<Self::ListStream>, Status> {
+        let asked = request.into_inner();
+        self.0.lists.lock().unwrap().push(asked.clone());
+        let Listed { breaks_after, silent_after, indexes } = *self.0.list.lock().unwrap();
         let row = |n: u32| v1::ListRow {
             key: format!("key{n}").into(),
             value: format!("value{n}").into(),
             revision: u64::from(n) + 1,
             error: None,
         };
-        let is_cut = self.0.list_is_cut.load(Ordering::Relaxed);
-        let page = move |n: u32| {
-            Ok(v1::ListResponse { rows: vec![row(2 * n), row(2 * n + 1)], last: n == 2 && !is_cut })
-        };
-        let breaks = *self.0.list_breaks_after.lock().unwrap();
-        let pages: Vec<_> = match breaks {
-            None => (0..3).map(page).collect(),
-            Some(rows) => (0..rows / 2).map(page).chain([Err(Status::unavailable("stopping"))]).collect(),
-        };
-        Ok(Response::new(Box::pin(tokio_stream::iter(pages))))
+        let rows = (0..6).map(row).filter(|row| row.key >= asked.from);
+        let limit = if asked.limit == 0 { 6 } else { asked.limit as usize };
+        let rows: Vec<_> =
+            rows.take(limit.min(breaks_after.or(silent_after).unwrap_or(6) as usize)).collect();
+        let mut pages: Vec<_> = rows
+            .chunks(2)
+            .map(|rows| Ok(v1::ListResponse { rows: rows.to_vec(), ..v1::ListResponse::default() }))
+            .collect();
+        if let Some(Ok(first)) = pages.first_mut().filter(|_| indexes) {
+            first.indexes = vec![7, 9];
+        }
+        if let Some(Ok(last)) = pages.last_mut() {
+            last.last = breaks_after.is_none()
+                && silent_after.is_none()
+                && !self.0.list_is_cut.load(Ordering::Relaxed);
+        }
+        if breaks_after.is_some() {
+            pages.push(Err(Status::unavailable("stopping")));
+        }
+        let pages = tokio_stream::iter(pages);
+        Ok(Response::new(if silent_after.is_some() {
+            Box::pin(pages.chain(tokio_stream::pending()))
+        } else {
+            Box::pin(pages)
+        }))
     }
 
     type SessionStream = Responses<SessionResponse>;
@@ -312,6 +351,9 @@ impl Cluster for Service {
         &self,
         _: tonic::Request<v1::GetClusterStateRequest>,
     ) -> Result<Response<v1::GetClusterStateResponse>, Status> {
+        while self.0.hangs.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         Ok(Response::new(self.0.state.lock().unwrap().clone().into()))
     }
 

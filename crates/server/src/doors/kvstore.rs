@@ -77,7 +77,7 @@ impl KvStore for Service {
     async fn list(&self, call: Request<()>) -> Result<Response<Self::ListStream>, Status> {
         let listing = Listing { within_ms: stream_timeout_ms(call.metadata()), ..Listing::default() };
         let rows = self.gate.rows(listing).map_err(from_failure)?;
-        Ok(Response::new(stream_rows(&self.gate, rows, |rows, _| rows.into_iter().map(message_of))))
+        Ok(Response::new(stream_rows(&self.gate, rows, |batch| batch.rows.into_iter().map(message_of))))
     }
 }
 

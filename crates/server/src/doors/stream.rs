@@ -8,10 +8,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use ringfort_proto::status;
 use ringfort_types::limits::LIST_IDLE_MS;
-use ringfort_types::{Code, Failure, Row};
+use ringfort_types::{Code, Failure};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::Stream;
 use tonic::Status;
@@ -43,11 +42,11 @@ impl<M> Stream for Messages<M> {
     }
 }
 
-/// Makes messages of rows, some at a time, and whether they are the last, and sends them until there are no more, or the node stops.
+/// Makes messages of rows, some at a time, and sends them until there are no more, or the node stops.
 pub(super) fn stream_rows<M, I>(
     gate: &Gate,
     mut rows: Rows,
-    messages: impl Fn(Vec<(Bytes, Row)>, bool) -> I + Send + Sync + 'static,
+    messages: impl Fn(Batch) -> I + Send + Sync + 'static,
 ) -> Messages<M>
 where
     M: Send + 'static,
@@ -57,9 +56,10 @@ where
     let mut stopping = gate.stopping();
     tokio::spawn(async move {
         let sending = async {
-            while let Some(Batch { rows: some, is_last, mut large }) = rows.next().await? {
+            while let Some(mut batch) = rows.next().await? {
+                let mut large = batch.large.take();
                 // A large row comes alone, so that it makes one message.
-                for message in messages(some, is_last) {
+                for message in messages(batch) {
                     send(&mut rows, &sender, (Ok(message?), large.take())).await?;
                 }
             }

@@ -52,6 +52,8 @@ pub(crate) struct Listing {
     pub(crate) limit: u64,
     /// Leave the values out.
     pub(crate) keys_only: bool,
+    /// The index at which each shard is to be read, from shard 1 on; empty for the newest.
+    pub(crate) indexes: Vec<u64>,
     /// How long it may take in all, in milliseconds; without it, as long as its reader does.
     pub(crate) within_ms: Option<u32>,
 }
@@ -100,6 +102,8 @@ pub(crate) struct Batch {
     pub(crate) rows: Vec<(Bytes, Row)>,
     /// Whether there are no more.
     pub(crate) is_last: bool,
+    /// With the first ones: the index at which each shard is read.
+    pub(crate) indexes: Vec<Index>,
     /// If it is a large row, what is to be held for as long as the row is in memory.
     pub(crate) large: Option<OwnedSemaphorePermit>,
 }
@@ -114,13 +118,19 @@ impl Rows {
                 ));
             }
         }
+        let (indexes, shards) = (&listing.indexes, gate.shared.shards);
+        if !indexes.is_empty() && indexes.len() != shards as usize {
+            let why =
+                format!("{} indexes for {shards} shards: name one for each shard, or none", indexes.len());
+            return Err(Failure::rejected(Code::InvalidArgument, why));
+        }
         let budget = gate.shared.lists.clone();
         budget.opened();
         let left = if listing.limit == 0 { u64::MAX } else { listing.limit };
-        let cursors = (1..=gate.shared.shards)
+        let cursors = (1..=shards)
             .map(|shard| Cursor {
                 shard: ShardId(shard),
-                at: None,
+                at: indexes.get(shard as usize - 1).copied().map(Index),
                 rows: Vec::new(),
                 room: None,
                 large: false,
@@ -148,14 +158,16 @@ impl Rows {
         if self.has_ended {
             return Ok(None);
         }
+        let mut indexes = Vec::new();
         if !self.has_begun {
             self.has_begun = true;
             for at in 0..self.cursors.len() {
-                self.ask_ahead(at);
+                self.ask(at);
             }
             for at in 0..self.cursors.len() {
                 self.turn_page(at).await?;
             }
+            indexes = self.cursors.iter().filter_map(|cursor| cursor.at).collect();
         }
         let (mut rows, mut bytes, mut large) = (Vec::new(), 0, None);
         let frame_bytes = LIST_FRAME_BYTES.min(self.budget.share() / 4).max(PAGE_BYTES_MIN);
@@ -189,7 +201,7 @@ impl Rows {
         }
         // Each shard that has more stands in the heap.
         self.has_ended = self.left == 0 || self.heads.is_empty();
-        Ok(Some(Batch { rows, is_last: self.has_ended, large }))
+        Ok(Some(Batch { rows, is_last: self.has_ended, indexes, large }))
     }
 
     /// Takes the shard's next page with something in it, if there is one.

@@ -33,6 +33,28 @@ async fn keys_are_put_got_deleted_and_listed_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_list_is_gone_on_with_at_the_indexes_that_its_first_message_names() {
+    let nodes = Nodes::serving(1, 4).await;
+    let mut kv = nodes.kv(0).await;
+    for n in 0..9 {
+        kv.put(put(format!("key{n}"), "old")).await.unwrap();
+    }
+    let mut stream = kv.list(v1::ListRequest { limit: 3, ..list("") }).await.unwrap().into_inner();
+    let first = stream.message().await.unwrap().unwrap();
+    assert_eq!((first.rows.len(), first.indexes.len()), (3, 4));
+    for n in 0..9 {
+        kv.put(put(format!("key{n}"), "new")).await.unwrap();
+    }
+    let rest = v1::ListRequest { from: "key2\0".into(), indexes: first.indexes.clone(), ..list("") };
+    let rest = rows(&mut kv, rest).await;
+    assert_eq!(rest, (3..9).map(|n| (format!("key{n}"), "old".to_owned())).collect::<Vec<_>>());
+    let few = v1::ListRequest { indexes: first.indexes[1..].to_vec(), ..list("") };
+    let refused = kv.list(few).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+    assert!(refused.message().contains("3 indexes for 4 shards"), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn rows_larger_than_a_page_are_listed_among_others() {
     let nodes = Nodes::serving(1, 2).await;
     let mut kv = nodes.kv(0).await;
