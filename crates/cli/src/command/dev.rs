@@ -21,7 +21,7 @@ use crate::writing::Writing;
 /// Run a cluster on this machine, with a shell in front; it ends with the shell
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  ringfort dev\n  printf 'put name Ada\\nget name\\n' | ringfort dev\n  \
-    ringfort dev --data-dir ./data        keeps its data from time to time\n\n\
+    ringfort dev --data-dir ./data        keeps its data for the next time\n\n\
     Meanwhile, in another terminal, every other command finds it without --addr. `kill node2` and `start node2` \
     in its shell end a node as kill -9 does, and start it again.")]
 pub(crate) struct Dev {

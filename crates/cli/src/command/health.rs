@@ -15,7 +15,8 @@ use crate::stop::Stop;
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  ringfort health\n  ringfort health --addr 10.0.0.1:50051 --timeout 1s\n  \
-    ringfort health --service ringfort.v1.KV\n  until ringfort health; do sleep 1; done\n\n\
+    ringfort health --service ringfort.v1.KV      whether it knows a quorum, too\n  \
+    until ringfort health --addr 127.0.0.1:50051; do sleep 1; done\n\n\
     It asks once, and prints SERVING, NOT_SERVING (the node starts or stops) or SERVICE_UNKNOWN.\n\
     Exit codes: 0 serving; 1 not serving, or no such service; 3 no answer within --timeout.\n\n\
     JSON: address, service (empty: all of them), status."

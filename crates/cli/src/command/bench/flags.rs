@@ -17,7 +17,8 @@ const IN_FLIGHT_MAX: u32 = 64 * 1024;
     ringfort bench --workload get --transport unary --clients 8 --in-flight 64 --seconds 30\n  \
     ringfort bench --workload get --consistency stale --reads-from replicas\n  \
     ringfort bench --workload put --clients 1 --in-flight 1 --json\n\n\
-    Keys are 16 bytes, chosen evenly; gets and conditions find all of them, since they are loaded first. The report names \
+    Its rows stay in the cluster: use one that holds nothing else. Keys are 16 bytes (key- and a number), chosen evenly; gets and \
+    conditions find all of them, since they are loaded first (not with --skip-load). The report names \
     --consistency and --reads-from (of gets) and --at-most-once (of puts), if they are not the defaults.")]
 pub(crate) struct Bench {
     /// What to do

@@ -141,14 +141,24 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         Lines { reader, buffer: BytesMut::new(), looked_at: 0, memory, place: None }
     }
 
+    /// Looks for the end of the next line.
+    fn has_line(&mut self) -> bool {
+        let found = self.buffer[self.looked_at..].iter().position(|&byte| byte == b'\n');
+        self.looked_at = found.map_or(self.buffer.len(), |at| self.looked_at + at);
+        found.is_some()
+    }
+
+    /// Whether a line has a place and is not complete: it is read to its end, whatever else has to wait.
+    pub(super) fn is_half(&mut self) -> bool {
+        self.place.is_some() && !self.has_line()
+    }
+
     /// A line that is there already.
     pub(super) fn ready(&mut self) -> Option<Bytes> {
-        let found = self.buffer[self.looked_at..].iter().position(|&byte| byte == b'\n');
-        let Some(end) = found else {
-            self.looked_at = self.buffer.len();
+        if !self.has_line() {
             return None;
-        };
-        let end = self.looked_at + end;
+        }
+        let end = self.looked_at;
         if end > TEXT_LINE_BYTES_MAX {
             // To be refused.
             return None;

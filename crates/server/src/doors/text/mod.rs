@@ -129,8 +129,8 @@ impl Talk {
                 self.take_line(&line);
             }
             self.calls.submit();
-            let (has_room, under_way, must_write) =
-                (self.has_room(), self.calls.under_way(), !self.out.is_empty());
+            let may_read = !self.is_leaving && (self.has_room() || lines.is_half());
+            let (under_way, must_write) = (self.calls.under_way(), !self.out.is_empty());
             if self.is_leaving && under_way == 0 && !must_write {
                 let _gone = writer.shutdown().await;
                 // What was sent and not read would have the system reset the connection, and the last answers with it.
@@ -168,7 +168,7 @@ impl Talk {
                         _ => return,
                     }
                 }
-                read = lines.read(), if has_room => match read {
+                read = lines.read(), if may_read => match read {
                     Ok(()) => {}
                     Err(End::Closed) => self.is_leaving = true,
                     Err(end) => self.refuse_line(&end),
