@@ -132,6 +132,9 @@ impl Incoming {
                 return;
             }
         };
+        if let Some(full) = ticket.displaces() {
+            self.turned_away.warn(|| format!("an earlier newcomer is turned away for {peer}: {full}"));
+        }
         let _slower_without = stream.set_nodelay(true);
         let DoorLimits { greeting: expected, greeting_max: max, full_answer, .. } = self.limits;
         let (door, places, turned_away) = (self.door, self.places.clone(), self.turned_away.clone());

@@ -130,10 +130,20 @@ pub(crate) struct Ticket(Got);
 #[derive(Debug)]
 enum Got {
     Place(Place),
-    /// Somebody is closing, and leaves a place of its own, or a peer's.
-    Soon {
-        is_peers: bool,
-    },
+    /// An idle one is closing.
+    Soon,
+    /// One on trial is closing, since there are too many of these.
+    SoonOnTrial(String),
+}
+
+impl Ticket {
+    /// What there are too many of, if somebody else is turned away for its owner.
+    pub(crate) fn displaces(&self) -> Option<&str> {
+        match &self.0 {
+            Got::SoonOnTrial(full) => Some(full),
+            _ => None,
+        }
+    }
 }
 
 /// What there are too many of.
@@ -150,14 +160,14 @@ impl DoorPlaces {
             Err(full) => full,
         };
         if self.node.close_idle(full.is_door.then_some(self.door)) {
-            return Ok(Ticket(Got::Soon { is_peers: false }));
+            return Ok(Ticket(Got::Soon));
         }
         if !nodes_come_here {
             return Err(full.what);
         }
         match self.node.0.for_peers.clone().try_acquire_owned() {
             Ok(place) => Ok(Ticket(Got::Place(Place::Peer(place)))),
-            Err(_none) if self.node.close_trial() => Ok(Ticket(Got::Soon { is_peers: true })),
+            Err(_none) if self.node.close_trial() => Ok(Ticket(Got::SoonOnTrial(full.what))),
             Err(_none) => Err(full.what),
         }
     }
@@ -178,11 +188,11 @@ impl DoorPlaces {
     pub(crate) async fn enter(&self, ticket: Ticket) -> Option<Entered> {
         let place = match ticket.0 {
             Got::Place(place) => place,
-            Got::Soon { is_peers: true } => {
+            Got::SoonOnTrial(_) => {
                 let waiting = self.node.0.for_peers.clone().acquire_owned();
                 Place::Peer(timeout(CLOSING_MAX, waiting).await.ok()?.ok()?)
             }
-            Got::Soon { is_peers: false } => {
+            Got::Soon => {
                 let waiting = async {
                     let at_door = self.free.clone().acquire_owned().await.ok()?;
                     Some(Place::Own(at_door, self.node.0.free.clone().acquire_owned().await.ok()?))
