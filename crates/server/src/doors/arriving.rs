@@ -8,7 +8,6 @@
 //! Frames between nodes are bounded by their senders and wait for no client, once the first has said who is there.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -26,6 +25,7 @@ use tonic::Status;
 use tonic::body::Body;
 use tower_service::Service;
 
+use crate::doors::crowd::Crowd;
 use crate::links;
 
 /// How long a message may take to come whole, once it has room.
@@ -50,7 +50,7 @@ struct Room(Arc<Parts>);
 #[derive(Debug)]
 struct Parts {
     bytes: Arc<Semaphore>,
-    waiting: AtomicUsize,
+    waiting: Crowd,
 }
 
 type Permit = Arc<Mutex<Option<OwnedSemaphorePermit>>>;
@@ -75,10 +75,7 @@ impl Drop for Place {
 
 impl Default for Room {
     fn default() -> Room {
-        Room(Arc::new(Parts {
-            bytes: Arc::new(Semaphore::new(ARRIVING_BYTES)),
-            waiting: AtomicUsize::new(0),
-        }))
+        Room(Arc::new(Parts { bytes: Arc::new(Semaphore::new(ARRIVING_BYTES)), waiting: Crowd::default() }))
     }
 }
 
@@ -86,7 +83,7 @@ impl Room {
     /// Waits for so much; `None` if there is none in time.
     async fn wait(self, bytes: usize) -> Option<Place> {
         let Parts { bytes: all, waiting } = &*self.0;
-        let _counted = Counted::among(waiting);
+        let _waiting = waiting.join();
         let permit = timeout(ROOM_WAIT_MAX, all.clone().acquire_many_owned(bytes as u32)).await.ok()?;
         let permit = Arc::new(Mutex::new(Some(permit.expect("the semaphore is never closed"))));
         let since = Instant::now();
@@ -95,8 +92,7 @@ impl Room {
     }
 
     fn time_left(&self, since: Instant) -> Duration {
-        let is_crowded = self.0.waiting.load(Ordering::Relaxed) > 0;
-        let time = if is_crowded { CROWDED_TIME } else { MESSAGE_TIME };
+        let time = if self.0.waiting.is_there() { CROWDED_TIME } else { MESSAGE_TIME };
         time.saturating_sub(since.elapsed())
     }
 
@@ -115,22 +111,6 @@ impl Room {
 
 /// Waits for a place; there is none if none was free in time.
 type Waiting = Pin<Box<dyn Future<Output = Option<Place>> + Send>>;
-
-/// One that waits, as others see it.
-struct Counted<'a>(&'a AtomicUsize);
-
-impl Counted<'_> {
-    fn among(waiting: &AtomicUsize) -> Counted<'_> {
-        waiting.fetch_add(1, Ordering::Relaxed);
-        Counted(waiting)
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 /// Calls of `S`, whose messages come in bounded memory.
 #[derive(Clone)]

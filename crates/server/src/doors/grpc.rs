@@ -88,8 +88,7 @@ impl Services {
         S::Future: Send + 'static,
     {
         self.names.push((S::NAME, false));
-        self.routes.add_service(service);
-        self
+        self.route(service)
     }
 
     /// Adds one for clients that is healthy only while there is a quorum.
@@ -99,8 +98,7 @@ impl Services {
         S::Future: Send + 'static,
     {
         self.names.push((S::NAME, true));
-        self.routes.add_service(service);
-        self
+        self.route(service)
     }
 
     /// Adds one that clients need not know of.
@@ -110,6 +108,14 @@ impl Services {
         S::Future: Send + 'static,
     {
         self.hidden.push(S::NAME);
+        self.route(service)
+    }
+
+    fn route<S>(&mut self, service: S) -> &mut Services
+    where
+        S: GrpcService,
+        S::Future: Send + 'static,
+    {
         self.routes.add_service(service);
         self
     }

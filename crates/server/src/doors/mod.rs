@@ -6,6 +6,7 @@
 //! clients know, each named after its package. A door with another protocol has a port to itself: `text`.
 
 mod arriving;
+mod crowd;
 mod deadline;
 mod family;
 pub(crate) mod grpc;

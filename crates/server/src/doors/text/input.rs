@@ -9,7 +9,6 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -17,6 +16,8 @@ use ringfort_types::limits::{TEXT_LINE_BYTES_MAX, TEXT_LINES_BYTES};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
+
+use crate::doors::crowd::Crowd;
 
 /// Bytes of an unfinished line that every connection may hold.
 const LINE_BYTES_FREE: usize = 16 * 1024;
@@ -43,7 +44,7 @@ pub(super) struct LineMemory(Arc<[Places; 2]>);
 struct Places {
     bytes: usize,
     free: Arc<Semaphore>,
-    waiting: AtomicUsize,
+    waiting: Crowd,
 }
 
 /// A place that a line has.
@@ -54,16 +55,10 @@ struct Place {
     _permit: OwnedSemaphorePermit,
 }
 
-/// One that waits.
-struct Waiting<'a>(&'a AtomicUsize);
-
 impl Default for LineMemory {
     fn default() -> LineMemory {
-        let places = |bytes, count| Places {
-            bytes,
-            free: Arc::new(Semaphore::new(count)),
-            waiting: AtomicUsize::new(0),
-        };
+        let places =
+            |bytes, count| Places { bytes, free: Arc::new(Semaphore::new(count)), waiting: Crowd::default() };
         // One byte more shows that a line is too long.
         LineMemory(Arc::new([
             places(LONG_BYTES, LONG_PLACES),
@@ -75,8 +70,7 @@ impl Default for LineMemory {
 impl LineMemory {
     /// How long a client with this place may still take.
     fn time_left(&self, place: &Place) -> Duration {
-        let is_crowded = self.0[place.size].waiting.load(Ordering::Relaxed) > 0;
-        let time = if is_crowded { CROWDED_TIME } else { LINE_TIME };
+        let time = if self.0[place.size].waiting.is_there() { CROWDED_TIME } else { LINE_TIME };
         time.saturating_sub(place.since.elapsed())
     }
 
@@ -84,7 +78,7 @@ impl LineMemory {
     async fn larger(&self, place: Option<&Place>) -> Result<Place, End> {
         let size = place.map_or(0, |place| place.size + 1);
         let Places { free, waiting, .. } = &self.0[size];
-        let _waiting = Waiting::one_of(waiting);
+        let _waiting = waiting.join();
         let mut permit = pin!(free.clone().acquire_owned());
         let permit = loop {
             let Some(place) = place else { break permit.await };
@@ -96,19 +90,6 @@ impl LineMemory {
             }
         };
         Ok(Place { size, since: Instant::now(), _permit: permit.expect("the semaphores are never closed") })
-    }
-}
-
-impl Waiting<'_> {
-    fn one_of(waiting: &AtomicUsize) -> Waiting<'_> {
-        waiting.fetch_add(1, Ordering::Relaxed);
-        Waiting(waiting)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
