@@ -2,7 +2,8 @@
 //!
 //! Each page of a list takes [`Room`]: the list's share of [`LISTS_BYTES`] as long as that lasts, else [`PAGE_BYTES_MIN`],
 //! which is always there. So pages take `LISTS_BYTES` and as many of the smallest as there are lists and shards, whatever
-//! readers do. Rows that are larger than a page take turns in [`LARGE_ROWS_BYTES`].
+//! readers do. Rows that are larger than a page take turns in [`LARGE_ROWS_BYTES`]. [`PAGES_UNDER_WAY_MAX`] requests for pages are
+//! under way at a time: each takes some kB besides its page, and a thousand lists begin with one for each shard.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,6 +19,12 @@ pub(crate) const LARGE_ROW_BYTES: usize = VALUE_BYTES_MAX + KEY_BYTES_MAX;
 
 const _: () = assert!(LARGE_ROWS_BYTES >= 2 * LARGE_ROW_BYTES);
 
+/// Pages that are being asked for; enough for eight lists that read ahead.
+const PAGES_UNDER_WAY_MAX: usize = 1_024;
+
+/// To ask for one page.
+pub(crate) type Turn = OwnedSemaphorePermit;
+
 /// What all lists of a node share.
 #[derive(Debug)]
 pub(crate) struct Budget {
@@ -27,12 +34,18 @@ pub(crate) struct Budget {
     taken: AtomicUsize,
     /// Bytes for rows that are larger than their pages.
     large: Arc<Semaphore>,
+    /// Requests that may begin now.
+    turns: Arc<Semaphore>,
 }
 
 impl Default for Budget {
     fn default() -> Budget {
-        let large = Arc::new(Semaphore::new(LARGE_ROWS_BYTES));
-        Budget { open: AtomicUsize::new(0), taken: AtomicUsize::new(0), large }
+        Budget {
+            open: AtomicUsize::new(0),
+            taken: AtomicUsize::new(0),
+            large: Arc::new(Semaphore::new(LARGE_ROWS_BYTES)),
+            turns: Arc::new(Semaphore::new(PAGES_UNDER_WAY_MAX)),
+        }
     }
 }
 
@@ -61,6 +74,16 @@ impl Budget {
         }
         self.taken.fetch_sub(wanted - PAGE_BYTES_MIN, Ordering::Relaxed);
         Room { budget: self.clone(), bytes: PAGE_BYTES_MIN }
+    }
+
+    /// A turn, once it is there.
+    pub(crate) async fn turn(&self) -> Turn {
+        self.turns.clone().acquire_owned().await.expect("the semaphore is never closed")
+    }
+
+    /// A turn, if there is one now.
+    pub(crate) fn try_turn(&self) -> Option<Turn> {
+        self.turns.clone().try_acquire_owned().ok()
     }
 
     /// Room for a row that is larger than a page, once there is.
@@ -101,6 +124,10 @@ mod tests {
         assert_eq!((bytes[0], bytes[999]), (LIST_PAGES_BYTES, 128 * PAGE_BYTES_MIN));
         assert!(bytes.iter().sum::<usize>() <= LISTS_BYTES + 1_000 * 128 * PAGE_BYTES_MIN);
         drop(rooms);
+        let turns: Vec<_> = std::iter::from_fn(|| budget.try_turn()).collect();
+        assert_eq!(turns.len(), PAGES_UNDER_WAY_MAX);
+        drop(turns);
+        assert!(budget.try_turn().is_some());
         (0..999).for_each(|_| budget.closed());
         assert_eq!(budget.take(128).bytes, LIST_PAGES_BYTES / 128);
     }

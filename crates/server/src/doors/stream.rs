@@ -90,7 +90,7 @@ async fn send<M>(
     let started = Instant::now();
     let idle_max = Duration::from_millis(LIST_IDLE_MS);
     loop {
-        rows.touch();
+        rows.touch().await;
         let left = idle_max.saturating_sub(started.elapsed());
         match sender.send_timeout(message, left.min(TOUCH_AFTER)).await {
             Ok(()) => return Ok(()),

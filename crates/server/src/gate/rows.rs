@@ -8,7 +8,8 @@
 //! **Memory.** All lists of a node share a [`Budget`] for their pages: the more there are, the smaller their pages. When it
 //! is used up a page has [`PAGE_BYTES_MIN`] and is not asked for ahead. A row that is larger than its page is left where it is
 //! until it is the next one; then it is read by itself, once there is room for it. Rows are copied out of the frames and
-//! blocks that they came in, which a list may outlive.
+//! blocks that they came in, which a list may outlive. Requests for pages that are under way are bounded for the node, too; a list
+//! waits for its turn before it makes one.
 //!
 //! An index stays readable for a while only (`readers`), so shards that a slow reader has not asked for some time are asked
 //! for a row now and then ([`Rows::touch`]).
@@ -25,7 +26,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
 use super::{Gate, stopped};
-use crate::budget::{Budget, LARGE_ROW_BYTES, Room};
+use crate::budget::{Budget, LARGE_ROW_BYTES, Room, Turn};
 use crate::horizon::HELD;
 
 /// Pages of a shard that a list may hold: one being merged, one under way.
@@ -162,7 +163,7 @@ impl Rows {
         if !self.has_begun {
             self.has_begun = true;
             for at in 0..self.cursors.len() {
-                self.ask(at);
+                self.ask(at).await?;
             }
             for at in 0..self.cursors.len() {
                 self.turn_page(at).await?;
@@ -209,7 +210,7 @@ impl Rows {
         self.cursors[at].room = None;
         loop {
             if self.cursors[at].ahead.is_none() {
-                self.ask(at);
+                self.ask(at).await?;
             }
             let Some(Ahead { page, from, room }) = self.cursors[at].ahead.take() else { return Ok(()) };
             let page = page.await.map_err(|_| stopped())??;
@@ -247,7 +248,8 @@ impl Rows {
         let cursor = &self.cursors[at];
         let from = cursor.rest.clone().unwrap_or_default();
         let scan = Scan { rows_max: 1, bytes_max: u32::MAX, ..self.scan_of(cursor, from) };
-        let page = self.scanned(scan).await?;
+        let turn = self.turn().await?;
+        let page = self.scanned(scan, turn).await?;
         let cursor = &mut self.cursors[at];
         (cursor.large, cursor.rest, cursor.asked) = (false, page.next, Instant::now());
         let (key, row) = page.rows.into_iter().next().ok_or_else(|| {
@@ -264,12 +266,33 @@ impl Rows {
     /// Asks for the shard's next page before it is needed, if there is memory for it.
     fn ask_ahead(&mut self, at: usize) {
         let share = self.budget.share() / (PAGES_PER_SHARD * self.cursors.len());
-        if self.cursors[at].at.is_none() || share >= AHEAD_BYTES_MIN {
-            self.ask(at);
+        if share >= AHEAD_BYTES_MIN
+            && let Some(turn) = self.budget.try_turn()
+        {
+            self.ask_in(turn, at);
         }
     }
 
-    fn ask(&mut self, at: usize) {
+    async fn ask(&mut self, at: usize) -> Result<(), Failure> {
+        if self.cursors[at].rest.is_some() {
+            let turn = self.turn().await?;
+            self.ask_in(turn, at);
+        }
+        Ok(())
+    }
+
+    /// Waits for a turn, within the time that is left.
+    async fn turn(&self) -> Result<Turn, Failure> {
+        match self.deadline {
+            None => Ok(self.budget.turn().await),
+            Some(deadline) => {
+                let waited = tokio::time::timeout_at(deadline.into(), self.budget.turn()).await;
+                waited.map_err(|_| time_is_over())
+            }
+        }
+    }
+
+    fn ask_in(&mut self, turn: Turn, at: usize) {
         let cursor = &self.cursors[at];
         let Some(from) = cursor.rest.clone() else { return };
         let room = self.budget.take(PAGES_PER_SHARD * self.cursors.len());
@@ -278,24 +301,26 @@ impl Rows {
             bytes_max: room.bytes as u32,
             ..self.scan_of(cursor, from.clone())
         };
-        let page = tokio::spawn(self.scanned(scan));
+        let page = tokio::spawn(self.scanned(scan, turn));
         let cursor = &mut self.cursors[at];
         (cursor.ahead, cursor.asked) = (Some(Ahead { page, from, room }), Instant::now());
     }
 
     /// Asks for a page, within the time that is left.
-    fn scanned(&self, scan: Scan) -> impl Future<Output = Result<Page, Failure>> + Send + 'static {
+    fn scanned(
+        &self,
+        scan: Scan,
+        turn: Turn,
+    ) -> impl Future<Output = Result<Page, Failure>> + Send + 'static {
         let (gate, deadline) = (self.gate.clone(), self.deadline);
         async move {
             let left =
                 deadline.map_or(PAGE_TIME, |deadline| deadline.saturating_duration_since(Instant::now()));
             if left.is_zero() {
-                return Err(Failure::rejected(
-                    Code::DeadlineExceeded,
-                    "the list's time is over: go on from the last key",
-                ));
+                return Err(time_is_over());
             }
             let timeout_ms = (left.min(PAGE_TIME).as_millis() as u32).max(1);
+            let _turn = turn;
             match gate.ask(Call::from(Request::Scan(scan)).within(timeout_ms)).await.reply {
                 Reply::Page(page) => Ok(Page { rows: compacted(&page.rows), ..page }),
                 other => Err(other.into_failure()),
@@ -316,7 +341,7 @@ impl Rows {
     }
 
     /// Keeps readable what this list still needs, while its reader takes its time.
-    pub(crate) fn touch(&mut self) {
+    pub(crate) async fn touch(&mut self) {
         for at in 0..self.cursors.len() {
             let cursor = &self.cursors[at];
             if let Some(rest) = &cursor.rest
@@ -324,8 +349,9 @@ impl Rows {
                 && cursor.asked.elapsed() > TOUCH_AFTER
             {
                 let scan = Scan { keys_only: true, ..self.scan_of(cursor, rest.clone()) };
+                let turn = self.budget.turn().await;
                 // Whatever comes of it shows when the shard's next page is asked for.
-                tokio::spawn(self.scanned(scan));
+                tokio::spawn(self.scanned(scan, turn));
                 self.cursors[at].asked = Instant::now();
             }
         }
@@ -339,6 +365,10 @@ impl Drop for Rows {
             ahead.page.abort();
         }
     }
+}
+
+fn time_is_over() -> Failure {
+    Failure::rejected(Code::DeadlineExceeded, "the list's time is over: go on from the last key")
 }
 
 /// The same rows in a buffer of their own.
