@@ -8,10 +8,12 @@ use raft::{Config, ProgressState, RawNode, SnapshotStatus, StateRole};
 use ringfort_types::limits::{APPEND_BYTES_MAX, APPENDS_IN_FLIGHT_MAX, HEARTBEAT_MS, TICK_MS};
 use ringfort_types::planted::{self, Bug};
 use ringfort_types::wire::Malformed;
-use ringfort_types::{Base, HardState, Index, LogEntry, PeerId, Record, Role, ShardId, Term};
+use ringfort_types::{
+    Base, Configuration, HardState, Index, LogEntry, PeerId, Record, Replica, Role, ShardId, Term,
+};
 
 use crate::codec;
-use crate::election::{ELECTION_TICKS, ticks_bound, timeout_ticks};
+use crate::election::{ELECTION_TICKS, TICKS_BOUND, timeout_ticks};
 use crate::log::{MemoryLog, Wanted};
 
 /// A message for another replica of the group, in [`codec`]'s encoding.
@@ -24,8 +26,8 @@ pub struct GroupConfig {
     pub shard: ShardId,
     /// This replica.
     pub me: PeerId,
-    /// All voters, this replica among them, the one first in line to lead first.
-    pub voters: Vec<PeerId>,
+    /// All replicas, this one among them. Somebody decides.
+    pub configuration: Configuration,
 }
 
 /// What this replica left on disk.
@@ -98,7 +100,6 @@ pub struct Turn {
 pub struct Group {
     raw: RawNode<MemoryLog>,
     config: GroupConfig,
-    rank: u32,
     /// How often this replica has stood for election; parts the ways of two that collide.
     attempt: u64,
     /// Readies whose records are not synced yet.
@@ -128,16 +129,14 @@ struct UnsyncedReady {
 impl Group {
     /// Brings a replica up from what it left on disk.
     pub fn new(config: GroupConfig, restored: &Restored) -> Group {
-        let voters: Vec<u64> = config.voters.iter().map(|peer| peer.0).collect();
-        let rank =
-            config.voters.iter().position(|peer| *peer == config.me).expect("a voter of its own group");
+        assert!(!config.configuration.voters.is_empty(), "a group has a voter");
         let mut hard_state = RaftHardState::default();
         hard_state.term = restored.hard_state.term.0;
         hard_state.vote = restored.hard_state.vote.0;
         hard_state.commit = restored.hard_state.commit.max(restored.applied).0;
         let store = MemoryLog::new(
             hard_state,
-            ConfState::from((voters, Vec::new())),
+            conf_state(&config.configuration),
             (restored.base.index, restored.base.term),
             &restored.terms,
             restored.last,
@@ -148,7 +147,7 @@ impl Group {
             election_tick: ELECTION_TICKS,
             heartbeat_tick: (HEARTBEAT_MS / TICK_MS) as usize,
             min_election_tick: ELECTION_TICKS,
-            max_election_tick: ticks_bound(config.voters.len()),
+            max_election_tick: TICKS_BOUND,
             applied: restored.applied.0,
             max_size_per_msg: APPEND_BYTES_MAX as u64,
             max_inflight_msgs: APPENDS_IN_FLIGHT_MAX,
@@ -167,7 +166,6 @@ impl Group {
         let mut group = Group {
             raw,
             config,
-            rank: rank as u32,
             attempt: 0,
             unsynced: VecDeque::new(),
             recorded: (restored.hard_state.term, restored.hard_state.vote),
@@ -219,9 +217,11 @@ impl Group {
     fn set_timeout(&mut self) {
         let (shard, me) = (self.config.shard, self.config.me);
         // Whoever leads does not stand against its followers, so those behind it in line move up by one.
-        let ahead = |leader| self.config.voters.iter().take(self.rank as usize).any(|peer| *peer == leader);
-        let rank = self.rank - u32::from(self.leader().is_some_and(ahead));
-        let ticks = timeout_ticks(shard, me, rank, self.term(), self.attempt);
+        let line = || self.config.configuration.deciding().map(|replica| replica.peer);
+        let rank = line().take_while(|peer| *peer != me).count();
+        let ahead = |leader| line().take(rank).any(|peer| peer == leader);
+        let rank = rank - usize::from(self.leader().is_some_and(ahead));
+        let ticks = timeout_ticks(shard, me, rank as u32, self.term(), self.attempt);
         self.raw.raft.set_randomized_election_timeout(ticks);
     }
 
@@ -229,8 +229,8 @@ impl Group {
     pub fn step(&mut self, message: Bytes) -> Result<(), Malformed> {
         let mut message = codec::decode(message)?;
         if message.get_msg_type() == MessageType::MsgSnapshot {
-            let voters: Vec<u64> = self.config.voters.iter().map(|peer| peer.0).collect();
-            message.mut_snapshot().mut_metadata().set_conf_state(ConfState::from((voters, Vec::new())));
+            let state = conf_state(&self.config.configuration);
+            message.mut_snapshot().mut_metadata().set_conf_state(state);
         }
         if message.to != self.config.me.0 {
             return Ok(());
@@ -520,12 +520,13 @@ impl Group {
         (self.raw.raft.state == StateRole::Leader && may_know).then(|| self.committed())
     }
 
-    /// How many replicas are known to have synced this index.
+    /// How many of those that decide are known to have synced this index. A learner's copy may go without a trace.
     pub fn copies(&self, index: Index) -> u32 {
-        if self.raw.raft.state != StateRole::Leader {
+        if self.role() != Role::Leader {
             return 0;
         }
-        self.raw.raft.prs().iter().filter(|(_, progress)| progress.matched >= index.0).count() as u32
+        let has = |peer| self.matched(peer).is_some_and(|matched| matched >= index);
+        self.config.configuration.deciding().filter(|replica| has(replica.peer)).count() as u32
     }
 
     /// For a leader: the last index known to be on this peer.
@@ -537,6 +538,17 @@ impl Group {
         let state = self.raw.raft.hard_state();
         HardState { term: Term(state.term), vote: PeerId(state.vote), commit: Index(state.commit) }
     }
+}
+
+/// A configuration in the crate's words.
+fn conf_state(configuration: &Configuration) -> ConfState {
+    let peers = |of: &[Replica]| of.iter().map(|replica| replica.peer.0).collect();
+    let mut state = ConfState::default();
+    state.voters = peers(&configuration.voters);
+    state.voters_outgoing = peers(&configuration.outgoing);
+    state.learners = peers(&configuration.learners);
+    state.learners_next = peers(&configuration.learners_next);
+    state
 }
 
 /// What the crate writes into a request for a vote if the leader itself has asked its sender to stand.

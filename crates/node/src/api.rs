@@ -27,8 +27,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use ringfort_types::{
-    Base, Call, DiskState, HardState, HybridClock, Incarnation, Index, LogEntry, NodeId, PeerFrame,
-    PeerMessage, Record, Reply, Request, Revision, ShardId, Term, Token,
+    Base, Call, Configuration, DiskState, HardState, HybridClock, Incarnation, Index, LogEntry, NodeId,
+    PeerFrame, PeerMessage, Record, Reply, Request, Revision, ShardId, Term, Token,
 };
 
 /// How a node was told to be born. All listed nodes must agree on everything but `me`.
@@ -84,6 +84,8 @@ pub struct Opened {
     pub revision: Revision,
     /// The stamp of the last entry up to `applied` that had one.
     pub clock: HybridClock,
+    /// Who belonged to its group at `applied`.
+    pub configuration: Configuration,
     /// The entries after `applied`, up to `last`.
     pub tail: Vec<LogEntry>,
 }
@@ -256,8 +258,9 @@ pub enum Effect {
     Open {
         /// The cluster's number, for file headers and peer frames.
         cluster: u64,
-        /// The shards that have a replica here, the meta group among them if it has.
-        shards: Vec<ShardId>,
+        /// The shards that have a replica here, the meta group among them if it has, each with the configuration that it was born
+        /// with.
+        shards: BTreeMap<ShardId, Configuration>,
     },
     /// Append to the log as one batch, sync, then report [`Event::Persisted`].
     Persist {

@@ -54,20 +54,23 @@ impl Node {
         if replica.held.is_empty() {
             return;
         }
-        let (leads, group, places) = (replica.leads(), &replica.group, &replica.places);
+        let (leads, group, configuration) = (replica.leads(), &replica.group, &replica.configuration);
         let is_over = |held: &mut Held| {
             let is_late = held.until_us <= now_us || !leads;
             let Some(reply) = held.reply.as_mut() else { return false };
             // Whatever changed nothing has no copies.
             let Some(receipt) = reply.receipt_mut() else { return true };
             receipt.copies = receipt.copies.max(group.copies(receipt.index));
-            if receipt.copies >= held.waiter.durability.copies.of(places.len() as u32) {
+            if receipt.copies >= held.waiter.durability.copies.of(configuration) {
                 return true;
             }
             if is_late && leads {
                 let lacks = |peer| group.matched(peer).is_none_or(|index| index < receipt.index);
-                receipt.lacking =
-                    places.iter().filter(|place| lacks(place.peer)).map(|place| place.node).collect();
+                receipt.lacking = configuration
+                    .deciding()
+                    .filter(|place| lacks(place.peer))
+                    .map(|place| place.node)
+                    .collect();
             }
             is_late
         };

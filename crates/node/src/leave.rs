@@ -7,7 +7,6 @@
 //! waits for an answer waits for the new leader's. If there is none, a node that ends ends, and a node whose disk takes
 //! nothing goes on leading for the readers' sake and refuses writes (PITFALLS 5).
 
-use ringfort_ring::Replica as Place;
 use ringfort_types::limits::TICK_MS;
 use ringfort_types::{Code, DiskState, Failure, PeerId, ShardId};
 
@@ -94,11 +93,10 @@ impl Node {
     /// Who could lead this shard instead.
     pub(crate) fn heir(&self, replica: &Replica) -> Option<PeerId> {
         let able = |node| node != self.id && self.peers.is_up(node) && self.peers.can_write(node);
-        let places = replica.places.iter().filter(|place| able(place.node));
+        let able = replica.configuration.voters.iter().filter(|voter| able(voter.node));
         // Who is still opening its replica would not take it.
-        let is_open = |place: &Place| self.peers.has_open(place.node, replica.shard);
-        places
-            .filter_map(|place| Some((is_open(place), replica.group.matched(place.peer)?, place.peer)))
+        let is_open = |node| self.peers.has_open(node, replica.shard);
+        able.filter_map(|voter| Some((is_open(voter.node), replica.group.matched(voter.peer)?, voter.peer)))
             .max()
             .map(|(_, _, peer)| peer)
     }

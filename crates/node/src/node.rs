@@ -269,9 +269,8 @@ impl Node {
 
     fn be_born(&mut self) -> Result<(), NodeError> {
         let layout = self.birth.layout()?;
-        let here = |replicas: &[ringfort_ring::Replica]| replicas.iter().any(|place| place.node == self.id);
-        let shards =
-            layout.shards.iter().filter(|shard| here(&shard.replicas)).map(|shard| shard.shard).collect();
+        let born = layout.shards.iter().map(|shard| (shard.shard, shard.born()));
+        let shards = born.filter(|(_, born)| born.peer_on(self.id).is_some()).collect();
         self.slots = layout
             .shards
             .iter()
@@ -295,11 +294,9 @@ impl Node {
     fn handle_opened(&mut self, shards: BTreeMap<ShardId, Opened>) {
         self.opened_us.get_or_insert(self.now.monotonic_us);
         for (shard, opened) in shards {
-            let layout = self.layout.as_ref().expect("tables are opened after birth");
-            let places = layout.shard(shard).expect("only shards of the layout are opened").replicas.clone();
-            let me = places.iter().find(|place| place.node == self.id).expect("only local shards are opened");
-            let config =
-                GroupConfig { shard, me: me.peer, voters: places.iter().map(|place| place.peer).collect() };
+            let configuration = opened.configuration;
+            let me = configuration.peer_on(self.id).expect("only local shards are opened");
+            let config = GroupConfig { shard, me, configuration: configuration.clone() };
             let restored = Restored {
                 hard_state: opened.hard_state,
                 base: opened.base,
@@ -308,14 +305,15 @@ impl Node {
                 applied: opened.applied,
                 tail: opened.tail,
             };
-            let first_in_line = places[0].node == self.id;
+            let first_in_line = configuration.voters[0].peer == me;
             let mut group = Group::new(config, &restored);
-            if places.len() == 1 || (first_in_line && restored.hard_state.term == Term(0)) {
+            if configuration.deciding().count() == 1 || (first_in_line && restored.hard_state.term == Term(0))
+            {
                 group.campaign();
             }
             let (applied, revision, clock) = (opened.applied, opened.revision, opened.clock);
             let generation = opened.base.generation;
-            let replica = Replica::new(shard, places, group, generation, applied, revision, clock);
+            let replica = Replica::new(shard, me, configuration, group, generation, applied, revision, clock);
             self.slots[shard.0 as usize].replica = Some(replica);
             self.mark(shard);
         }

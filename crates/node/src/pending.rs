@@ -1,7 +1,10 @@
 //! A call on its way through a node.
 
 use ringfort_types::planted::{self, Bug};
-use ringfort_types::{Call, Code, Copies, Door, Durability, Failure, Outcome, Principal, Reply, Token};
+use ringfort_types::{
+    Call, Code, Configuration, Copies, Door, Durability, Failure, NodeId, Outcome, Principal, Replica, Reply,
+    Token,
+};
 
 /// A call that has been admitted and must be answered exactly once.
 #[derive(Clone, Debug)]
@@ -74,16 +77,20 @@ pub(crate) fn told(reply: Reply, in_doubt: bool) -> Reply {
 }
 
 /// What a client is told when nobody could take its request in time. Nothing has happened.
-pub(crate) fn no_leader(shard: &str, reachable: usize, replicas: usize) -> Failure {
-    let message = if reachable * 2 > replicas {
-        format!(
-            "{shard} has no leader yet ({reachable} of its {replicas} replicas can be reached): try again"
-        )
+pub(crate) fn no_leader(
+    shard: &str,
+    group: &Configuration,
+    is_reachable: impl Fn(NodeId) -> bool,
+) -> Failure {
+    let deciding: Vec<Replica> = group.deciding().collect();
+    let reached = deciding.iter().filter(|replica| is_reachable(replica.node)).count();
+    let (replicas, needed) = (deciding.len(), group.least_quorum());
+    let message = if group.is_quorum(|peer| group.node_of(peer).is_some_and(&is_reachable)) {
+        format!("{shard} has no leader yet ({reached} of its {replicas} replicas can be reached): try again")
     } else {
         format!(
-            "no quorum: {reachable} of {shard}'s {replicas} replicas can be reached, {} are needed: start the missing \
-             nodes",
-            replicas / 2 + 1
+            "no quorum: {reached} of {shard}'s {replicas} replicas can be reached, {needed} are needed: start the missing \
+             nodes"
         )
     };
     Failure::rejected(Code::Unavailable, message)

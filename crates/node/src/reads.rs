@@ -11,7 +11,7 @@
 //! for the rest of the term. The index is taken first, then the lease is looked at, and the value is read at that
 //! index or later: whatever time passes after that does no harm.
 //!
-//! Invariants: a round counts only while this replica leads at the term at which it began, and an index from the leader
+//! Invariants: a round counts only while this replica leads at the term, and in the configuration, at which it began, and an index from the leader
 //! only at the term at which it was told (PITFALLS 11); a question covers the reads that were there when it was sent,
 //! and no later ones.
 
@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use ringfort_types::limits::LEASE_MS;
 use ringfort_types::planted::{self, Bug};
-use ringfort_types::{Index, NodeId, ReadIndexReply, Request, ShardId, Term};
+use ringfort_types::{Configuration, Index, NodeId, PeerId, ReadIndexReply, Request, ShardId, Term};
 
 use crate::ReadJob;
 use crate::pending::Pending;
@@ -32,9 +32,11 @@ struct Round {
     number: u64,
     began_us: u64,
     term: Term,
+    /// The configuration in force when it began.
+    configured: Index,
     index: Index,
-    /// Other nodes with a replica that have confirmed the term.
-    confirmed_by: Vec<NodeId>,
+    /// Other replicas that have confirmed the term.
+    confirmed_by: Vec<PeerId>,
     asked: Vec<Pending>,
     questions: BTreeMap<NodeId, u64>,
 }
@@ -50,13 +52,15 @@ struct Asking {
 
 /// What its replica is, while reads are settled.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Standing {
+pub(crate) struct Standing<'a> {
+    /// Which replica it is.
+    pub(crate) me: PeerId,
     /// Whether it leads.
     pub(crate) leads: bool,
     /// Its term.
     pub(crate) term: Term,
-    /// Replicas that make a majority.
-    pub(crate) quorum: usize,
+    /// Its group.
+    pub(crate) configuration: &'a Configuration,
 }
 
 /// One replica's reads.
@@ -151,25 +155,24 @@ impl Reads {
 /// Where the replica leads.
 impl Reads {
     /// Begins a round for all that is fresh: this index is what they have to see, if this is still the leader.
-    pub(crate) fn begin_round(&mut self, number: u64, now_us: u64, index: Index, standing: Standing) {
+    pub(crate) fn begin_round(&mut self, number: u64, now_us: u64, index: Index, standing: Standing<'_>) {
         let (asked, questions) = (std::mem::take(&mut self.fresh), std::mem::take(&mut self.questions));
-        let confirmed_by = Vec::new();
-        let term = standing.term;
         self.rounds.push_back(Round {
             number,
             began_us: now_us,
-            term,
+            term: standing.term,
+            configured: standing.configuration.at,
             index,
-            confirmed_by,
+            confirmed_by: Vec::new(),
             asked,
             questions,
         });
         self.settle_rounds(now_us, standing);
     }
 
-    /// Another replica's node has confirmed the term that it was asked about in this round. Its word counts once, however
-    /// often it arrives.
-    pub(crate) fn confirm(&mut self, number: u64, by: NodeId, now_us: u64, standing: Standing) {
+    /// Another replica has confirmed the term that it was asked about in this round. Its word counts once, however often it
+    /// arrives.
+    pub(crate) fn confirm(&mut self, number: u64, by: PeerId, now_us: u64, standing: Standing<'_>) {
         let Some(round) = self.rounds.iter_mut().find(|round| round.number == number) else { return };
         if !round.confirmed_by.contains(&by) {
             round.confirmed_by.push(by);
@@ -182,15 +185,17 @@ impl Reads {
         self.rounds.iter().any(|round| round.number == number)
     }
 
-    fn settle_rounds(&mut self, now_us: u64, standing: Standing) {
-        let Standing { leads, term, quorum } = standing;
-        let quorum = if planted::is(Bug::ReadWithoutQuorum) { 1 } else { quorum };
-        let Some(last) = self.rounds.iter().rposition(|round| 1 + round.confirmed_by.len() >= quorum) else {
-            return;
+    fn settle_rounds(&mut self, now_us: u64, standing: Standing<'_>) {
+        let Standing { me, leads, term, configuration } = standing;
+        let is_confirmed = |round: &Round| {
+            configuration.is_quorum(|peer| peer == me || round.confirmed_by.contains(&peer))
+                || planted::is(Bug::ReadWithoutQuorum)
         };
-        let (settled_us, settled) = (self.rounds[last].began_us, self.rounds[last].term);
+        let counts = |round: &Round| leads && round.term == term && round.configured == configuration.at;
+        let Some(last) = self.rounds.iter().rposition(is_confirmed) else { return };
+        let (settled_us, is_settled) = (self.rounds[last].began_us, counts(&self.rounds[last]));
         for round in self.rounds.drain(..=last) {
-            if leads && round.term == term {
+            if counts(&round) {
                 self.confirmed.extend(round.asked.into_iter().map(|asked| read_at(round.index, asked)));
                 let told = |(node, number)| {
                     (node, ReadIndexReply { shard: self.shard, number, told: Some((term, round.index)) })
@@ -201,10 +206,7 @@ impl Reads {
                 self.questions.extend(round.questions);
             }
         }
-        if leads
-            && settled == term
-            && (self.handed_over != Some(term) || planted::is(Bug::LeaseSurvivesTransfer))
-        {
+        if is_settled && (self.handed_over != Some(term) || planted::is(Bug::LeaseSurvivesTransfer)) {
             let since_us = if planted::is(Bug::LeaseFromAnswer) { now_us } else { settled_us };
             self.lease = self.lease.max(Some((term, since_us + LEASE_US)));
         }
@@ -314,12 +316,22 @@ fn read_job(shard: ShardId, at: Index, applied: Index, asked: Pending) -> ReadJo
 
 #[cfg(test)]
 mod tests {
-    use ringfort_types::{Consistency, Token};
+    use ringfort_types::{Consistency, Replica, Token};
 
     use super::*;
 
-    const LEADS: Standing = Standing { leads: true, term: Term(5), quorum: 2 };
-    const PEER: NodeId = NodeId(2);
+    const NODE: NodeId = NodeId(2);
+    const PEER: PeerId = PeerId(12);
+
+    /// The first of so many replicas, on nodes 1, 2 and so on, whose peers are 11, 12 and so on.
+    fn group(replicas: u64) -> Configuration {
+        let replica = |node| Replica { node: NodeId(node), peer: PeerId(10 + node) };
+        Configuration::born((1..=replicas).map(replica).collect())
+    }
+
+    fn leads(group: &Configuration) -> Standing<'_> {
+        Standing { me: PeerId(11), leads: true, term: Term(5), configuration: group }
+    }
 
     fn asked(id: u64) -> Pending {
         let request = Request::Get { key: "k".into(), consistency: Consistency::Lease };
@@ -336,10 +348,10 @@ mod tests {
 
     #[test]
     fn a_lease_runs_from_the_question_that_a_majority_confirms() {
-        let mut reads = Reads::new(ShardId(1));
-        reads.begin_round(1, 1_000, Index(7), LEADS);
+        let (group, mut reads) = (group(3), Reads::new(ShardId(1)));
+        reads.begin_round(1, 1_000, Index(7), leads(&group));
         assert!(!reads.lease_holds(Term(5), 1_000));
-        reads.confirm(1, PEER, 151_000, LEADS);
+        reads.confirm(1, PEER, 151_000, leads(&group));
         assert!(reads.lease_holds(Term(5), 1_000 + LEASE_US - 1));
         assert!(!reads.lease_holds(Term(5), 1_000 + LEASE_US));
         assert!(!reads.lease_holds(Term(6), 1_001));
@@ -347,15 +359,15 @@ mod tests {
 
     #[test]
     fn who_hands_over_has_no_lease_for_the_rest_of_the_term() {
-        let mut reads = Reads::new(ShardId(1));
-        reads.begin_round(1, 0, Index(7), LEADS);
-        reads.confirm(1, PEER, 1, LEADS);
+        let (group, mut reads) = (group(3), Reads::new(ShardId(1)));
+        reads.begin_round(1, 0, Index(7), leads(&group));
+        reads.confirm(1, PEER, 1, leads(&group));
         reads.end_lease(Term(5));
         assert!(!reads.lease_holds(Term(5), 2));
-        reads.begin_round(2, 3, Index(7), LEADS);
-        reads.confirm(2, PEER, 4, LEADS);
+        reads.begin_round(2, 3, Index(7), leads(&group));
+        reads.confirm(2, PEER, 4, leads(&group));
         assert!(!reads.lease_holds(Term(5), 5));
-        let later = Standing { term: Term(8), ..LEADS };
+        let later = Standing { term: Term(8), ..leads(&group) };
         reads.begin_round(3, 6, Index(9), later);
         reads.confirm(3, PEER, 7, later);
         assert!(reads.lease_holds(Term(8), 8));
@@ -363,29 +375,51 @@ mod tests {
 
     #[test]
     fn a_round_of_an_earlier_term_confirms_nothing() {
-        let mut reads = Reads::new(ShardId(1));
+        let (group, mut reads) = (group(3), Reads::new(ShardId(1)));
         reads.add(asked(1));
-        reads.add_question(PEER, 9);
-        reads.begin_round(1, 0, Index(7), LEADS);
-        reads.confirm(1, PEER, 1, Standing { term: Term(6), ..LEADS });
+        reads.add_question(NODE, 9);
+        reads.begin_round(1, 0, Index(7), leads(&group));
+        reads.confirm(1, PEER, 1, Standing { term: Term(6), ..leads(&group) });
         assert!(reads.are_fresh() && reads.take_told().is_empty() && !reads.lease_holds(Term(6), 2));
         assert_eq!(released(&mut reads, 100), Vec::<u64>::new());
         reads.step_down();
         let refused = ReadIndexReply { shard: ShardId(1), number: 9, told: None };
-        assert_eq!(reads.take_told(), [(PEER, refused)]);
+        assert_eq!(reads.take_told(), [(NODE, refused)]);
+    }
+
+    #[test]
+    fn a_round_counts_in_the_configuration_in_which_it_began_and_with_a_majority_of_both_sets() {
+        let (old, mut reads) = (group(3), Reads::new(ShardId(1)));
+        reads.add(asked(1));
+        reads.begin_round(1, 0, Index(7), leads(&old));
+        let next = group(5);
+        let joint =
+            Configuration { at: Index(8), voters: next.voters[2..].to_vec(), outgoing: old.voters, ..next };
+        reads.confirm(1, PEER, 1, leads(&joint));
+        reads.confirm(1, PeerId(13), 1, leads(&joint));
+        reads.confirm(1, PeerId(14), 2, leads(&joint));
+        assert!(reads.are_fresh() && !reads.lease_holds(Term(5), 3), "it began before");
+        reads.begin_round(2, 3, Index(9), leads(&joint));
+        for peer in [14, 15] {
+            reads.confirm(2, PeerId(peer), 4, leads(&joint));
+            assert!(!reads.lease_holds(Term(5), 5), "a majority of the incoming voters alone");
+        }
+        reads.confirm(2, PEER, 6, leads(&joint));
+        assert_eq!(released(&mut reads, 9), [1]);
+        assert!(reads.lease_holds(Term(5), 7));
     }
 
     #[test]
     fn a_follower_reads_at_the_index_that_it_was_told_and_not_before() {
         let mut reads = Reads::new(ShardId(1));
         reads.add(asked(1));
-        reads.begin_asking(3, PEER, 0);
+        reads.begin_asking(3, NODE, 0);
         reads.add(asked(2));
         let told = |number, told| ReadIndexReply { shard: ShardId(1), number, told };
-        assert!(reads.hear(PEER, &told(2, Some((Term(5), Index(1)))), Term(5)).is_empty());
+        assert!(reads.hear(NODE, &told(2, Some((Term(5), Index(1)))), Term(5)).is_empty());
         assert!(reads.hear(NodeId(3), &told(3, Some((Term(5), Index(1)))), Term(5)).is_empty());
         assert!(!reads.await_table());
-        reads.hear(PEER, &told(3, Some((Term(5), Index(7)))), Term(5));
+        reads.hear(NODE, &told(3, Some((Term(5), Index(7)))), Term(5));
         assert_eq!(released(&mut reads, 6), Vec::<u64>::new());
         assert_eq!(released(&mut reads, 7), [1]);
         assert!(reads.are_fresh() && reads.may_ask());
@@ -395,12 +429,12 @@ mod tests {
     fn an_index_of_another_term_is_thrown_away_and_a_refusal_gives_the_reads_back() {
         let mut reads = Reads::new(ShardId(1));
         reads.add(asked(1));
-        reads.begin_asking(1, PEER, 0);
+        reads.begin_asking(1, NODE, 0);
         let told = |number, told| ReadIndexReply { shard: ShardId(1), number, told };
-        reads.hear(PEER, &told(1, Some((Term(5), Index(7)))), Term(6));
+        reads.hear(NODE, &told(1, Some((Term(5), Index(7)))), Term(6));
         assert!(reads.are_fresh() && !reads.await_table());
-        reads.begin_asking(2, PEER, 0);
+        reads.begin_asking(2, NODE, 0);
         assert!(reads.asked_in_vain(1));
-        assert_eq!(reads.hear(PEER, &told(2, None), Term(6)).len(), 1);
+        assert_eq!(reads.hear(NODE, &told(2, None), Term(6)).len(), 1);
     }
 }

@@ -19,7 +19,7 @@ use ringfort_storage::{
     DataDir, Log, LogOptions, LogReader, NEXT_STEP, RecoveredShard, StorageError, Tables,
 };
 use ringfort_types::planted::{self, Bug};
-use ringfort_types::{Index, LogEntry, PeerId, ShardId};
+use ringfort_types::{Configuration, Index, LogEntry, PeerId, ShardId};
 
 use crate::Opened;
 
@@ -146,20 +146,20 @@ impl RecoveryError {
     }
 }
 
-/// Opens the log and these shards. `sessions` is the same on all nodes of a cluster.
+/// Opens the log and these shards, each with the configuration that it was born with. `sessions` is the same on all nodes of a cluster.
 pub fn begin(
     data: &DataDir,
     tables: &dyn Tables,
     cluster: u64,
-    wanted: &[ShardId],
+    wanted: &BTreeMap<ShardId, Configuration>,
     options: LogOptions,
     sessions: SessionLimits,
 ) -> Result<Begun, RecoveryError> {
     let (log, mut stored) = data.open_log(cluster, options)?;
     let reader = log.reader();
     let (mut ready, mut behind, mut damaged) = (Vec::new(), BTreeMap::new(), Vec::new());
-    for id in wanted {
-        let found = match open_shard(data, tables, *id, stored.remove(id), sessions) {
+    for (id, born) in wanted {
+        let found = match open_shard(data, tables, *id, stored.remove(id), born, sessions) {
             Ok(found) => found,
             Err(error) if error.is_of_one_table() => {
                 damaged.push((*id, error));
@@ -183,6 +183,7 @@ fn open_shard(
     tables: &dyn Tables,
     id: ShardId,
     stored: Option<RecoveredShard>,
+    born: &Configuration,
     sessions: SessionLimits,
 ) -> Result<Ready, RecoveryError> {
     let mut found = Opened::default();
@@ -192,7 +193,7 @@ fn open_shard(
     }
     let generation = found.base.generation;
     tables.keep_generation(id, generation)?;
-    let shard = Shard::open(id, tables.open_generation(id, generation)?, sessions)?;
+    let shard = Shard::open(id, tables.open_generation(id, generation)?, born, sessions)?;
     let applied = shard.applied();
     let (log, table) = (data.log_place(), shard.table().place());
     if applied < found.base.index {
@@ -289,6 +290,7 @@ impl Ready {
     fn finish(mut self, reader: &LogReader) -> Result<Ready, StorageError> {
         let Ready { shard, opened } = &mut self;
         (opened.applied, opened.revision, opened.clock) = (shard.applied(), shard.revision(), shard.clock());
+        opened.configuration = shard.configuration().clone();
         opened.tail = tail(reader, shard.id(), opened.applied.next(), opened.last.next())?;
         Ok(self)
     }

@@ -13,12 +13,11 @@
 use std::collections::VecDeque;
 
 use ringfort_consensus::Group;
-use ringfort_ring::Replica as Place;
 use ringfort_types::limits::{ENTRY_BYTES_SOFT, ENTRY_COMMANDS_MAX};
 use ringfort_types::planted::{self, Bug};
 use ringfort_types::{
-    Call, Command, Copies, Entry, HybridClock, Index, LogEntry, NodeId, Now, PeerId, Request, Revision, Role,
-    ShardId, Stamped, Term, Token,
+    Call, Command, Configuration, Copies, Entry, HybridClock, Index, LogEntry, NodeId, Now, PeerId, Request,
+    Revision, Role, ShardId, Stamped, Term, Token,
 };
 
 use crate::held::Held;
@@ -47,7 +46,9 @@ pub(crate) struct Outcome {
 
 pub(crate) struct Replica {
     pub(crate) shard: ShardId,
-    pub(crate) places: Vec<Place>,
+    /// Which one it is.
+    pub(crate) me: PeerId,
+    pub(crate) configuration: Configuration,
     pub(crate) group: Group,
     /// The batch that holds this group's latest records.
     pub(crate) last_batch: u64,
@@ -80,7 +81,8 @@ pub(crate) struct Replica {
 impl Replica {
     pub(crate) fn new(
         shard: ShardId,
-        places: Vec<Place>,
+        me: PeerId,
+        configuration: Configuration,
         group: Group,
         generation: u64,
         applied: Index,
@@ -89,7 +91,8 @@ impl Replica {
     ) -> Replica {
         Replica {
             shard,
-            places,
+            me,
+            configuration,
             group,
             last_batch: 0,
             stats: TableStats { shard, revision, ..TableStats::default() },
@@ -115,11 +118,11 @@ impl Replica {
     }
 
     pub(crate) fn node_of(&self, peer: PeerId) -> Option<NodeId> {
-        self.places.iter().find(|place| place.peer == peer).map(|place| place.node)
+        self.configuration.node_of(peer)
     }
 
     pub(crate) fn peer_on(&self, node: NodeId) -> Option<PeerId> {
-        self.places.iter().find(|place| place.node == node).map(|place| place.peer)
+        self.configuration.peer_on(node)
     }
 
     pub(crate) fn leader_node(&self) -> Option<NodeId> {
@@ -205,8 +208,7 @@ impl Replica {
             }
             let (mut waiters, mut held) = (Vec::new(), Vec::new());
             // What is committed is on a majority; who has just lost the lead can't say more.
-            let replicas = self.places.len() as u32;
-            let majority = Copies::Majority.of(replicas);
+            let majority = Copies::Majority.of(&self.configuration);
             let is_decided =
                 |proposed: &mut Proposed| proposed.index <= entry.index || proposed.term < entry.term;
             while let Some(proposed) = self.proposed.pop_front_if(is_decided) {
@@ -223,7 +225,7 @@ impl Replica {
             let copies = if waiters.is_empty() { 0 } else { self.group.copies(entry.index).max(majority) };
             for waiter in waiters.iter().filter(|waiter| waiter.token != Token::NOBODY) {
                 // What is said of a write in doubt is weighed by the node, not by whoever applies it.
-                if waiter.durability.copies.of(replicas) > copies || waiter.in_doubt {
+                if waiter.durability.copies.of(&self.configuration) > copies || waiter.in_doubt {
                     held.push(waiter.token);
                     self.held.push(Held::new(*waiter, now_us));
                 } else {
@@ -285,15 +287,15 @@ impl Replica {
     /// Begins a round for all fresh reads. `None` if this replica may not answer reads now.
     pub(crate) fn begin_round(&mut self, number: u64, now_us: u64) -> Option<Term> {
         let index = self.group.read_index()?;
-        self.reads.begin_round(number, now_us, index, self.standing());
+        self.reads.begin_round(number, now_us, index, standing(self.me, &self.group, &self.configuration));
         Some(self.group.term())
     }
 
     /// A node has confirmed the terms that it was asked about in this round. A round is one question for many shards,
     /// and not every node is asked about each: only one with a replica of this shard speaks for it.
     pub(crate) fn confirm(&mut self, number: u64, by: NodeId, now_us: u64) {
-        if self.peer_on(by).is_some() {
-            self.reads.confirm(number, by, now_us, self.standing());
+        if let Some(peer) = self.peer_on(by) {
+            self.reads.confirm(number, peer, now_us, standing(self.me, &self.group, &self.configuration));
         }
     }
 
@@ -308,10 +310,6 @@ impl Replica {
     pub(crate) fn hand_over_to(&mut self, heir: PeerId) {
         self.reads.end_lease(self.group.term());
         self.group.transfer_to(heir);
-    }
-
-    fn standing(&self) -> Standing {
-        Standing { leads: self.leads(), term: self.group.term(), quorum: self.places.len() / 2 + 1 }
     }
 
     /// Whether the leader has changed since the last look; what that means for the requests here.
@@ -358,4 +356,8 @@ impl Replica {
             bytes_estimate: self.stats.bytes_estimate,
         }
     }
+}
+
+fn standing<'a>(me: PeerId, group: &Group, configuration: &'a Configuration) -> Standing<'a> {
+    Standing { me, leads: group.role() == Role::Leader, term: group.term(), configuration }
 }

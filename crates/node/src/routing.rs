@@ -361,12 +361,10 @@ impl Node {
 
     pub(crate) fn no_leader(&self, shard: ShardId) -> Failure {
         let layout = self.layout.as_ref().expect("shards exist after birth");
-        let places = &layout.shard(shard).expect("a known shard").replicas;
-        let reachable =
-            places.iter().filter(|place| place.node == self.id || self.peers.is_up(place.node)).count();
+        let group = layout.shard(shard).expect("a known shard").born();
         let name =
             if shard == ShardId::META { "the meta group".to_owned() } else { format!("shard {shard}") };
-        no_leader(&name, reachable, places.len())
+        no_leader(&name, &group, |node| node == self.id || self.peers.is_up(node))
     }
 
     fn is_forwarded(&self, asked: &Pending) -> bool {

@@ -61,7 +61,7 @@ impl Node {
             let Some(replica) = slot.replica.as_mut().filter(|replica| replica.takes_writes()) else {
                 continue;
             };
-            let preferred = replica.places[0];
+            let preferred = replica.configuration.voters[0];
             // Not the crate's own mark of who was heard of: it is wiped at each check of the quorum, and may be so just
             // before every look.
             let able = self.peers.is_lively(preferred.node, now_us)

@@ -14,9 +14,9 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use ringfort_types::limits::{NAME_BYTES_MAX, SHARDS_MAX};
 use ringfort_types::wire::{Malformed, Reader, put_bytes, put_varint};
-use ringfort_types::{Epoch, Incarnation, NodeId, PeerId, SLOTS, ShardId, Slot};
+use ringfort_types::{Epoch, Incarnation, NodeId, PeerId, Replica, SLOTS, ShardId, Slot};
 
-use crate::layout::{Layout, Member, Owners, Replica, ShardLayout};
+use crate::layout::{Layout, Member, Owners, ShardLayout};
 
 const VERSION: u8 = 1;
 /// Longest address, in bytes: a DNS name and a port.

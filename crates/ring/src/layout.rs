@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use ringfort_types::limits::{BIRTH_NODES_MAX, SHARDS_MAX};
-use ringfort_types::{Epoch, Incarnation, NodeId, PeerId, SLOTS, ShardId, Slot};
+use ringfort_types::{Configuration, Epoch, Incarnation, NodeId, PeerId, Replica, SLOTS, ShardId, Slot};
 
 use crate::place::{place, place_one};
 use crate::{META_NODES_MAX, WEIGHT_MAX, effective_copies};
@@ -26,15 +26,6 @@ pub struct Member {
     pub zone: String,
 }
 
-/// One copy of a shard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Replica {
-    /// Where it is.
-    pub node: NodeId,
-    /// Who it is in Raft. Never used twice.
-    pub peer: PeerId,
-}
-
 /// What one shard owns and where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardLayout {
@@ -44,6 +35,13 @@ pub struct ShardLayout {
     pub slots: Vec<(Slot, Slot)>,
     /// Its replicas, on distinct nodes; the preferred leader first.
     pub replicas: Vec<Replica>,
+}
+
+impl ShardLayout {
+    /// The group that it is born with.
+    pub fn born(&self) -> Configuration {
+        Configuration::born(self.replicas.clone())
+    }
 }
 
 /// The cluster's map. Every slot belongs to exactly one shard.

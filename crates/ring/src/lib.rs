@@ -38,7 +38,7 @@ mod place;
 mod walk;
 
 pub use copies::effective_copies;
-pub use layout::{Layout, Member, Replica, RingError, ShardLayout};
+pub use layout::{Layout, Member, RingError, ShardLayout};
 pub use place::{place, place_from};
 
 /// Heaviest node. The lightest has 1; weights say how much of the load a node takes compared to others.

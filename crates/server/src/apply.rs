@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use ringfort_node::{ApplyJob, Event, TableStats};
 use ringfort_shard::{SessionLimits, Shard};
 use ringfort_storage::{SnapshotReader, Tables};
-use ringfort_types::{Base, Code, Failure, Index, Reply, ShardId, Token};
+use ringfort_types::{Base, Code, Configuration, Failure, Index, Reply, ShardId, Token};
 
 use crate::delivery::Delivery;
 use crate::error::die;
@@ -253,7 +253,7 @@ impl Applier {
             Err(error) => die("a snapshot's table can't be opened", &error),
         };
         self.flusher.keep(id, table.clone());
-        let shard = match Shard::open(id, table, SessionLimits::default()) {
+        let shard = match Shard::open(id, table, &Configuration::default(), SessionLimits::default()) {
             Ok(shard) => shard,
             Err(error) if error.is_damage() => return self.lose(id, &error),
             Err(error) => die("a snapshot's table can't be used", &error),

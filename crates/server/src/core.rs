@@ -15,6 +15,7 @@
 //! that was held up does not take its own lateness for its peers' silence; ticks that were missed are dropped.
 //! Effects are carried out in order. A turn waits for no disk and no socket.
 
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -26,7 +27,7 @@ use std::time::Duration;
 use ringfort_node::{Effect, Event, Incoming, Node, ReadJob};
 use ringfort_storage::{DataDir, LogOptions, Tables};
 use ringfort_types::limits::TICK_MS;
-use ringfort_types::{Reply, ShardId};
+use ringfort_types::{Configuration, Reply, ShardId};
 use tokio::runtime::{self, Handle};
 use tokio::sync::oneshot;
 use tokio::task::{spawn_blocking, yield_now};
@@ -249,7 +250,7 @@ impl Core {
     }
 
     /// Opens what is on disk in a thread of its own: that can take seconds, and peers are to be heard meanwhile.
-    fn open(&mut self, cluster: u64, wanted: Vec<ShardId>) {
+    fn open(&mut self, cluster: u64, wanted: BTreeMap<ShardId, Configuration>) {
         let Helpers { batches, tasks, flusher, snapshots, fetches, .. } = &self.helpers;
         let opening = Opening {
             shared: self.shared.clone(),

@@ -11,6 +11,7 @@
 //! Memory: what is replayed was in memtables when the node ended, so it fits where it was. Until it is handed over the
 //! apply thread counts it, and leaves it room (`Applier::balance`).
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -20,7 +21,7 @@ use ringfort_node::Event;
 use ringfort_node::recovery::{Begun, Progress, Ready, RecoveryError, Replay, Step, begin};
 use ringfort_shard::SessionLimits;
 use ringfort_storage::{DataDir, Log, LogOptions, Tables};
-use ringfort_types::{ShardId, count};
+use ringfort_types::{Configuration, ShardId, count};
 
 use crate::StartError;
 use crate::apply::{Applier, Task};
@@ -52,7 +53,7 @@ pub(crate) struct Opening {
 
 impl Opening {
     /// Opens the log and these shards, and brings the shards up to date. The threads that it has started.
-    pub(crate) fn run(self, cluster: u64, wanted: &[ShardId]) -> Vec<JoinHandle<()>> {
+    pub(crate) fn run(self, cluster: u64, wanted: &BTreeMap<ShardId, Configuration>) -> Vec<JoinHandle<()>> {
         let mut threads = Vec::new();
         if let Err(error) = self.open(cluster, wanted, &mut threads) {
             self.shared.report(Report::Failed(error));
@@ -63,7 +64,7 @@ impl Opening {
     fn open(
         &self,
         cluster: u64,
-        wanted: &[ShardId],
+        wanted: &BTreeMap<ShardId, Configuration>,
         threads: &mut Vec<JoinHandle<()>>,
     ) -> Result<(), StartError> {
         let started = Instant::now();

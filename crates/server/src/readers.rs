@@ -84,7 +84,7 @@ mod tests {
     use bytes::Bytes;
     use ringfort_shard::{SessionLimits, Shard};
     use ringfort_storage::{MemoryTables, Tables};
-    use ringfort_types::{Consistency, Index, Scan};
+    use ringfort_types::{Configuration, Consistency, Index, Scan};
 
     use super::*;
 
@@ -93,7 +93,11 @@ mod tests {
         let shard = ShardId(1);
         let table = MemoryTables::new().open(shard).unwrap();
         let readers = Readers::new(1);
-        readers.open(Shard::open(shard, table.clone(), SessionLimits::default()).unwrap().reader());
+        readers.open(
+            Shard::open(shard, table.clone(), &Configuration::default(), SessionLimits::default())
+                .unwrap()
+                .reader(),
+        );
         for index in 1..=9 {
             table.write(Index(index), &[("row".into(), Some("value".into()))]);
         }

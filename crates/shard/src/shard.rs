@@ -6,7 +6,7 @@ use bytes::Bytes;
 use ringfort_storage::Table;
 use ringfort_types::planted::{self, Bug};
 use ringfort_types::{
-    Command, Entry, EntryKind, HybridClock, Index, LogEntry, Reply, Revision, ShardId, Stamped,
+    Command, Configuration, Entry, EntryKind, HybridClock, Index, LogEntry, Reply, Revision, ShardId, Stamped,
 };
 
 use crate::draft::Draft;
@@ -48,15 +48,21 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Goes on from what the table holds durably. The caller replays the entries after [`Shard::applied`].
-    pub fn open(id: ShardId, table: Arc<dyn Table>, limits: SessionLimits) -> Result<Shard, ShardError> {
+    /// Goes on from what the table holds durably; a table without anything has this configuration. The caller replays the entries
+    /// after [`Shard::applied`].
+    pub fn open(
+        id: ShardId,
+        table: Arc<dyn Table>,
+        born: &Configuration,
+        limits: SessionLimits,
+    ) -> Result<Shard, ShardError> {
         let durable = table.durable();
         let unusable = |reason| ShardError::State { shard: id, path: table.place(), reason };
         let row =
             table.get(&STATE_KEY, durable).map_err(|source| ShardError::Storage { shard: id, source })?;
         let state = match row {
             Some(row) => State::decode(row).map_err(|malformed| unusable(malformed.0))?,
-            None if durable == Index(0) => State::default(),
+            None if durable == Index(0) => State { configuration: born.clone(), ..State::default() },
             None => return Err(unusable("it has no state row")),
         };
         if state.applied != durable && !planted::is(Bug::AppliedApartFromData) {
@@ -68,7 +74,8 @@ impl Shard {
         })?;
         let newest = Arc::<Newest>::default();
         newest.set(state.revision, state.clock);
-        Ok(Shard { id, table, state, sessions, sealed: state.applied, marked: Index(0), newest })
+        let sealed = state.applied;
+        Ok(Shard { id, table, state, sessions, sealed, marked: Index(0), newest })
     }
 
     /// Its number.
@@ -89,6 +96,11 @@ impl Shard {
     /// The stamp of the last applied entry that had one.
     pub fn clock(&self) -> HybridClock {
         self.state.clock
+    }
+
+    /// Who belongs to its group, as of the last entry applied.
+    pub fn configuration(&self) -> &Configuration {
+        &self.state.configuration
     }
 
     /// The last applied entry that held a digest mark; 0 if there was none since this was opened. Somebody will
@@ -179,7 +191,7 @@ impl Shard {
     /// Makes what has been applied so far ready to be flushed, together with the index that it stands for.
     pub fn seal(&mut self) {
         if self.state.applied > self.sealed {
-            let mut state = self.state;
+            let mut state = self.state.clone();
             if planted::is(Bug::AppliedApartFromData) {
                 state.applied.0 -= 1;
             }

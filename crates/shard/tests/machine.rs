@@ -10,8 +10,8 @@ use ringfort_storage::{MemoryTables, Tables};
 use ringfort_types::limits::{SCAN_PAGE_BYTES, SCAN_PAGE_LOOKS_MAX};
 use ringfort_types::wire::put_varint;
 use ringfort_types::{
-    Change, Code, Command, Consistency, Entry, EntryKind, HybridClock, Index, LogEntry, NodeId, Page, Part,
-    Reply, Request, Revision, Scan, ShardId, Term, Version,
+    Change, Code, Command, Configuration, Consistency, Entry, EntryKind, HybridClock, Index, LogEntry,
+    NodeId, Page, Part, Reply, Request, Revision, Scan, ShardId, Term, Version,
 };
 
 const ID: ShardId = ShardId(7);
@@ -44,7 +44,13 @@ fn apply(shard: &mut Shard, entry: &LogEntry, copies: u32) -> Vec<Reply> {
 }
 
 fn fresh() -> Shard {
-    Shard::open(ID, MemoryTables::default().open(ID).unwrap(), SessionLimits::default()).unwrap()
+    Shard::open(
+        ID,
+        MemoryTables::default().open(ID).unwrap(),
+        &Configuration::default(),
+        SessionLimits::default(),
+    )
+    .unwrap()
 }
 
 fn revisions(replies: &[Reply]) -> Vec<u64> {
@@ -250,7 +256,9 @@ fn prefixes_of_the_highest_bytes_have_an_end() {
 #[test]
 fn a_row_of_a_later_version_is_refused_by_name() {
     let tables = MemoryTables::default();
-    let mut shard = Shard::open(ID, tables.open(ID).unwrap(), SessionLimits::default()).unwrap();
+    let mut shard =
+        Shard::open(ID, tables.open(ID).unwrap(), &Configuration::default(), SessionLimits::default())
+            .unwrap();
     shard.apply(&entry(1, vec![put("a", "1")]), 1).unwrap();
     let later = (Bytes::from_static(b"\x01\x00new"), Some(Bytes::from_static(b"\x02\x00something")));
     shard.table().write(Index(2), &[later]);
@@ -298,7 +306,9 @@ fn digests_agree_exactly_if_the_rows_do() {
 #[test]
 fn what_becomes_durable_names_its_own_index() {
     let tables = MemoryTables::default();
-    let mut shard = Shard::open(ID, tables.open(ID).unwrap(), SessionLimits::default()).unwrap();
+    let mut shard =
+        Shard::open(ID, tables.open(ID).unwrap(), &Configuration::default(), SessionLimits::default())
+            .unwrap();
     shard.apply(&entry(1, vec![put("a", "1")]), 1).unwrap();
     shard.apply(&entry(2, vec![put("a", "2")]), 1).unwrap();
     shard.seal();
@@ -306,7 +316,9 @@ fn what_becomes_durable_names_its_own_index() {
     shard.table().flush(Index(0)).unwrap();
     drop(shard);
     tables.fall_back(ID, Index(2));
-    let shard = Shard::open(ID, tables.open(ID).unwrap(), SessionLimits::default()).unwrap();
+    let shard =
+        Shard::open(ID, tables.open(ID).unwrap(), &Configuration::default(), SessionLimits::default())
+            .unwrap();
     assert_eq!((shard.applied(), shard.revision(), shard.clock()), (Index(2), Revision(2), HybridClock(20)));
     assert_eq!(get(&shard, "a", 2).unwrap().0, "2");
 }
@@ -318,7 +330,7 @@ fn a_damaged_state_row_is_refused_with_what_to_do() {
         table.write(Index(5), &[(Bytes::from_static(&[3, 0]), Some(Bytes::copy_from_slice(bytes)))]);
         table.rotate();
         table.flush(Index(0)).unwrap();
-        Shard::open(ID, table, SessionLimits::default()).unwrap_err()
+        Shard::open(ID, table, &Configuration::default(), SessionLimits::default()).unwrap_err()
     };
     let mut good = BytesMut::from(&[1u8, 0][..]);
     put_varint(&mut good, 4);
@@ -408,7 +420,7 @@ proptest! {
     ) {
         let mut whole = fresh();
         let tables = MemoryTables::default();
-        let mut shard = Shard::open(ID, tables.open(ID).unwrap(), SessionLimits::default()).unwrap();
+        let mut shard = Shard::open(ID, tables.open(ID).unwrap(), &Configuration::default(), SessionLimits::default()).unwrap();
         let entries: Vec<LogEntry> = (1..).zip(&log).map(|(i, (commands, ..))| entry(i, commands.clone())).collect();
         for (entry, (_, seal, flush)) in entries.iter().zip(&log) {
             whole.apply(entry, 1).unwrap();
@@ -431,7 +443,7 @@ proptest! {
             .collect();
         tables.fall_back(ID, ends[back.index(ends.len())]);
 
-        let mut again = Shard::open(ID, tables.open(ID).unwrap(), SessionLimits::default()).unwrap();
+        let mut again = Shard::open(ID, tables.open(ID).unwrap(), &Configuration::default(), SessionLimits::default()).unwrap();
         prop_assert!(again.applied() >= durable && again.applied() <= applied);
         for entry in &entries[again.applied().0 as usize..] {
             again.apply(entry, 1).unwrap();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use ringfort_node::{Event, Incoming};
+use ringfort_ring::ShardLayout;
 use ringfort_types::{
     Call, Change, Durability, Index, NodeId, Outcome, Reply, Request, Scan, ShardId, Stamp, Token, slot_of,
 };
@@ -12,7 +13,7 @@ use crate::Plan;
 use crate::host::Work;
 use crate::judges::{ANSWERED_IN_TIME, ANSWERED_ONCE, NODE_GOES_ON};
 use crate::keys::Keys;
-use crate::network::node;
+use crate::network::{host_of, node};
 use crate::requests::{show, show_reply};
 use crate::world::{Next, World};
 
@@ -272,8 +273,9 @@ impl World {
             }
         }
         if let Reply::Written(receipt) = reply {
-            let hosts = self.hosts_of(receipt.shard);
-            let broken = self.judges.acknowledged(&hosts, receipt, is_new);
+            let layout = self.layout.as_ref().and_then(|layout| layout.shard(receipt.shard));
+            let group = layout.map(ShardLayout::born).unwrap_or_default();
+            let broken = self.judges.acknowledged(&group, receipt, is_new);
             self.find_all(broken);
         }
     }
@@ -397,6 +399,6 @@ impl World {
     pub(crate) fn hosts_of(&self, shard: ShardId) -> Vec<usize> {
         let shard = self.layout.as_ref().and_then(|layout| layout.shard(shard));
         let replicas = shard.map(|shard| &shard.replicas[..]).unwrap_or_default();
-        replicas.iter().map(|replica| replica.node.0 as usize - 1).collect()
+        replicas.iter().map(|replica| host_of(replica.node)).collect()
     }
 }

@@ -7,7 +7,7 @@ use ringfort_node::recovery::Replay;
 use ringfort_node::{ApplyJob, Event, Node, ReadJob};
 use ringfort_shard::Shard;
 use ringfort_storage::{DataDir, Log, MemoryTables, SnapshotReader, SnapshotWriter};
-use ringfort_types::{Base, Incarnation, Index, LogEntry, Record, ShardId};
+use ringfort_types::{Base, Configuration, Incarnation, Index, LogEntry, Record, ShardId};
 
 use crate::clock::Clock;
 use crate::power::PluggedDisk;
@@ -59,7 +59,7 @@ pub(crate) enum Work {
     SaveBirth(Bytes),
     Open {
         cluster: u64,
-        shards: Vec<ShardId>,
+        shards: BTreeMap<ShardId, Configuration>,
     },
     /// Goes on with bringing shards up to date.
     Replay,

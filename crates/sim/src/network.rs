@@ -195,6 +195,11 @@ pub(crate) fn node(host: usize) -> NodeId {
     NodeId(host as u64 + 1)
 }
 
+/// The host of a node.
+pub(crate) fn host_of(node: NodeId) -> usize {
+    node.0 as usize - 1
+}
+
 /// A message in a few words.
 fn show(message: &PeerMessage) -> String {
     match message {

@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use ringfort_node::Event;
 use ringfort_node::recovery::{Begun, Ready, RecoveryError, Replay, Step, begin};
 use ringfort_storage::LogOptions;
-use ringfort_types::{LogEntry, ShardId};
+use ringfort_types::{Configuration, LogEntry, ShardId};
 
 use crate::host::{Opening, Rot, Work};
 use crate::judges::{NODE_GOES_ON, ROT_IS_REFUSED};
@@ -25,7 +25,7 @@ const DAWDLES_US: [u64; 4] = [0, 50_000, 500_000, 4_000_000];
 const STEP_ENTRIES_MAX: u64 = 12;
 
 impl World {
-    pub(crate) fn open(&mut self, at: usize, cluster: u64, wanted: &[ShardId]) {
+    pub(crate) fn open(&mut self, at: usize, cluster: u64, wanted: &BTreeMap<ShardId, Configuration>) {
         let host = &mut self.hosts[at];
         let process = host.process.as_mut().expect("only processes open");
         let options = LogOptions { segment_bytes: SEGMENT_BYTES, budget_bytes: self.plan.log_bytes };

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use ringfort_node::{Event, Stored};
 use ringfort_shard::Shard;
 use ringfort_storage::{Durable, SnapshotReader, SnapshotWriter, Table, Tables, Taken};
-use ringfort_types::{Base, Index, ShardId};
+use ringfort_types::{Base, Configuration, Index, ShardId};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::host::Trap;
@@ -155,7 +155,7 @@ impl World {
         let process = host.process.as_mut().expect("only processes install");
         let table = host.tables.open_generation(id, base.generation).expect("memory opens");
         let found = digest(&*table, base.index);
-        let shard = match Shard::open(id, table, LIMITS) {
+        let shard = match Shard::open(id, table, &Configuration::default(), LIMITS) {
             Ok(shard) if shard.applied() == base.index => shard,
             other => {
                 let what = format_args!("n{}: the table for {base:?} of shard {id} is {other:?}", at + 1);

@@ -12,7 +12,7 @@ use bytes::{BufMut, BytesMut};
 
 use crate::limits::{CALL_TIMEOUT_DEFAULT_MS, CALL_TIMEOUT_MAX_MS};
 use crate::wire::{Malformed, Reader, put_varint};
-use crate::{Code, Failure, Request, Stamp};
+use crate::{Code, Configuration, Failure, Request, Stamp};
 
 /// The flag of a call that has a stamp.
 const STAMPED: u8 = 1;
@@ -72,13 +72,13 @@ pub enum Copies {
 }
 
 impl Copies {
-    /// The number that it comes to in a shard of so many replicas.
-    pub fn of(self, replicas: u32) -> u32 {
-        let majority = replicas / 2 + 1;
+    /// The number that it comes to in this group.
+    pub fn of(self, group: &Configuration) -> u32 {
+        let fewest = group.least_quorum();
         match self {
-            Copies::Majority => majority,
-            Copies::AtLeast(copies) => copies.max(majority),
-            Copies::All => replicas,
+            Copies::Majority => fewest,
+            Copies::AtLeast(copies) => copies.max(fewest),
+            Copies::All => group.deciding().count() as u32,
         }
     }
 }

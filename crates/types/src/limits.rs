@@ -102,6 +102,8 @@ pub const SNAPSHOT_WINDOW_BYTES: usize = 2 * 1024 * 1024;
 pub const SNAPSHOT_WINDOW_CHUNKS: usize = 16;
 /// Most nodes in the list that a cluster is born from.
 pub const BIRTH_NODES_MAX: usize = 64;
+/// Most replicas of one part (voters, learners) in a shard's group.
+pub const GROUP_REPLICAS_MAX: usize = BIRTH_NODES_MAX;
 /// Most shards of a cluster.
 pub const SHARDS_MAX: u32 = 4096;
 /// Most bytes in a node's name.

@@ -6,9 +6,10 @@ use ringfort_types::limits::{
 };
 use ringfort_types::wire::Reader;
 use ringfort_types::{
-    Answer, Call, Change, Code, Command, Condition, Consistency, Copies, Door, Durability, Entry, Epoch,
-    Failure, Forward, HybridClock, Incarnation, Index, NewValue, NodeId, Page, Part, PeerFrame, PeerMessage,
-    Principal, Receipt, Reply, Request, Revision, Row, Scan, ShardId, Stamp, Stamped, Term, Version,
+    Answer, Call, Change, Code, Command, Condition, Configuration, Consistency, Copies, Door, Durability,
+    Entry, Epoch, Failure, Forward, HybridClock, Incarnation, Index, NewValue, NodeId, Page, Part, PeerFrame,
+    PeerId, PeerMessage, Principal, Receipt, Replica, Reply, Request, Revision, Row, Scan, ShardId, Stamp,
+    Stamped, Term, Version,
 };
 
 fn text(text: &'static str) -> Bytes {
@@ -39,6 +40,10 @@ fn parts() -> Vec<Part> {
 
 const STAMP: Stamp =
     Stamp { client: 1 << 120 | 2, sequence: 300, prev: 299, floor: 5, opened: HybridClock(7) };
+
+fn replica(number: u64) -> Replica {
+    Replica { node: NodeId(number), peer: PeerId(100 + number) }
+}
 
 #[test]
 fn entries_round_trip_and_every_cut_is_noticed() {
@@ -299,9 +304,15 @@ fn stamps_and_copies_are_for_writes_only() {
 
 #[test]
 fn copies_are_never_fewer_than_a_majority() {
-    assert_eq!([1, 2, 3, 5].map(|replicas| Copies::Majority.of(replicas)), [1, 2, 2, 3]);
-    assert_eq!([1, 2, 3].map(|asked| Copies::AtLeast(asked).of(3)), [2, 2, 3]);
-    assert_eq!(Copies::All.of(5), 5);
+    let group = |replicas| Configuration::born((1..=replicas).map(replica).collect());
+    assert_eq!([1, 2, 3, 5].map(|replicas| Copies::Majority.of(&group(replicas))), [1, 2, 2, 3]);
+    assert_eq!([1, 2, 3].map(|asked| Copies::AtLeast(asked).of(&group(3))), [2, 2, 3]);
+    let joint = Configuration { outgoing: group(3).voters, learners: vec![replica(9)], ..group(5) };
+    assert_eq!(
+        [Copies::Majority, Copies::All].map(|copies| copies.of(&joint)),
+        [3, 5],
+        "a learner is no copy"
+    );
     assert_eq!((Copies::from(0), Copies::from(3)), (Copies::Majority, Copies::AtLeast(3)));
 }
 
@@ -312,4 +323,88 @@ fn a_count_larger_than_any_write_is_not_believed() {
     out.extend_from_slice(&[0; 4096]);
     let error = Request::decode(&mut Reader::new(out.freeze())).unwrap_err();
     assert!(error.to_string().contains("too many parts"), "{error}");
+}
+
+fn peers(numbers: &[u64]) -> Vec<Replica> {
+    numbers.iter().copied().map(replica).collect()
+}
+
+#[test]
+fn configurations_come_back_as_they_were_and_senseless_ones_are_refused() {
+    let joint = Configuration {
+        at: Index(300),
+        voters: peers(&[3, 4, 5]),
+        outgoing: peers(&[1, 2, 3]),
+        learners: peers(&[6]),
+        learners_next: peers(&[1]),
+    };
+    let encode = |configuration: &Configuration| {
+        let mut bytes = BytesMut::new();
+        configuration.put(&mut bytes);
+        bytes.freeze()
+    };
+    let decode = |bytes: Bytes| {
+        let mut reader = Reader::new(bytes);
+        let configuration = Configuration::read(&mut reader, Index(300))?;
+        reader.finish().map(|()| configuration)
+    };
+    let bytes = encode(&joint);
+    assert_eq!(decode(bytes.clone()), Ok(joint.clone()));
+    for length in 0..bytes.len() {
+        assert!(decode(bytes.slice(..length)).is_err(), "{length}");
+    }
+    let none = Configuration { at: Index(300), ..Configuration::default() };
+    assert_eq!(decode(encode(&none)), Ok(none));
+    let twice = Replica { node: NodeId(3), peer: PeerId(9) };
+    let senseless = [
+        Configuration { voters: Vec::new(), ..joint.clone() },
+        Configuration { voters: peers(&[3, 3, 4]), ..joint.clone() },
+        Configuration { outgoing: peers(&[1, 1, 3]), ..joint.clone() },
+        Configuration { learners: peers(&[3]), ..joint.clone() },
+        Configuration { learners: vec![twice], ..joint.clone() },
+        Configuration { learners_next: peers(&[3]), ..joint.clone() },
+        Configuration { learners_next: peers(&[6]), ..joint.clone() },
+        Configuration { voters: vec![Replica { node: NodeId(0), ..twice }], ..Configuration::default() },
+        Configuration { voters: peers(&(1..=65).collect::<Vec<_>>()), ..Configuration::default() },
+    ];
+    for configuration in senseless {
+        assert!(decode(encode(&configuration)).is_err(), "{configuration:?}");
+    }
+}
+
+/// By trying all sets: what is said of a group's majorities agrees, and no two of them pass each other by.
+#[test]
+fn majorities_meet_and_the_fewest_that_decide_are_as_many_as_is_said() {
+    let sets: [(&[u64], &[u64]); 6] = [
+        (&[1], &[]),
+        (&[1, 2], &[]),
+        (&[1, 2, 3], &[]),
+        (&[1, 2, 3], &[3, 4, 5]),
+        (&[1], &[2, 3]),
+        (&[1, 2, 3, 4, 5], &[1, 6, 7]),
+    ];
+    for (voters, outgoing) in sets {
+        let group = Configuration {
+            voters: peers(voters),
+            outgoing: peers(outgoing),
+            learners: peers(&[8]),
+            ..Configuration::default()
+        };
+        let quorums: Vec<u32> =
+            (0..1 << 8).filter(|set| group.is_quorum(|peer| set & 1 << (peer.0 - 101) != 0)).collect();
+        let of_voters = |set: u32| set & !(1 << 7);
+        let fewest = quorums.iter().map(|set| of_voters(*set).count_ones()).min();
+        assert_eq!(fewest, Some(group.least_quorum()), "{voters:?} {outgoing:?}");
+        for one in &quorums {
+            for other in &quorums {
+                for set in [&group.voters, &group.outgoing].into_iter().filter(|set| !set.is_empty()) {
+                    let meet = |replica: &Replica| one & other & 1 << (replica.peer.0 - 101) != 0;
+                    assert!(set.iter().any(meet), "{one:b} and {other:b} of {voters:?} {outgoing:?}");
+                }
+            }
+        }
+        assert!(group.decides(PeerId(101)) && !group.decides(PeerId(108)));
+        assert_eq!(group.node_of(PeerId(108)), Some(NodeId(8)));
+        assert_eq!(group.peer_on(NodeId(8)), Some(PeerId(108)));
+    }
 }

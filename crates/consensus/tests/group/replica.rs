@@ -1,7 +1,9 @@
 //! A replica and its disk: it writes, and syncs at once or when told to.
 
 use ringfort_consensus::{Group, GroupConfig, Outgoing, Restored, Synced, Turn, Unsynced};
-use ringfort_types::{HardState, Index, LogEntry, PeerId, Record, ShardId, Term};
+use ringfort_types::{
+    Configuration, HardState, Index, LogEntry, NodeId, PeerId, Record, Replica as Place, ShardId, Term,
+};
 
 pub(crate) struct Replica {
     pub(crate) group: Group,
@@ -18,8 +20,9 @@ pub(crate) struct Replica {
 impl Replica {
     /// One of so many, counted from 1, as its disk has it.
     pub(crate) fn new(me: u64, voters: u64, restored: &Restored) -> Replica {
-        let voters = (1..=voters).map(PeerId).collect();
-        let config = GroupConfig { shard: ShardId(1), me: PeerId(me), voters };
+        let voters = (1..=voters).map(|me| Place { node: NodeId(me), peer: PeerId(me) }).collect();
+        let config =
+            GroupConfig { shard: ShardId(1), me: PeerId(me), configuration: Configuration::born(voters) };
         Replica {
             group: Group::new(config, restored),
             tickets: Vec::new(),

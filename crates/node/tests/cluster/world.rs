@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use ringfort_node::{ApplyJob, Config, Effect, Event, Identity, Incoming, Node, Opened, ReadJob};
 use ringfort_types::{
-    Answer, Call, Change, Command, Consistency, DiskState, Durability, Entry, Epoch, Failure, Incarnation,
-    Index, NodeId, Now, Part, PeerFrame, PeerMessage, Receipt, Record, Refusal, Reply, Request, Revision,
-    Row, ShardId, Stamp, Token,
+    Answer, Call, Change, Command, Configuration, Consistency, DiskState, Durability, Entry, Epoch, Failure,
+    Incarnation, Index, NodeId, Now, Part, PeerFrame, PeerMessage, Receipt, Record, Refusal, Reply, Request,
+    Revision, Row, ShardId, Stamp, Token,
 };
 
 use crate::trace::Trace;
@@ -49,6 +49,8 @@ pub(crate) struct World {
     pub(crate) verdict: Option<Failure>,
     /// Shards that a node does not come to while it opens what it has.
     pub(crate) withheld: BTreeSet<(usize, ShardId)>,
+    /// The configurations that shards were born with.
+    born: BTreeMap<ShardId, Configuration>,
     /// What they write and have not synced.
     pub(crate) held: BTreeMap<usize, (u64, Vec<Record>)>,
     pub(crate) persists: Vec<Vec<Record>>,
@@ -95,6 +97,7 @@ impl World {
             stuck: BTreeSet::new(),
             verdict: None,
             withheld: BTreeSet::new(),
+            born: BTreeMap::new(),
             held: BTreeMap::new(),
             persists: Vec::new(),
             notices: Vec::new(),
@@ -245,8 +248,10 @@ impl World {
             }
             Effect::Open { shards, .. } => {
                 self.tables[n].clear();
-                let now = shards.into_iter().filter(|shard| !self.withheld.contains(&(n, *shard)));
-                let opened = now.collect::<Vec<_>>().into_iter().map(|shard| (shard, self.open(n, shard)));
+                let now = shards.keys().copied().filter(|shard| !self.withheld.contains(&(n, *shard)));
+                let now = now.collect::<Vec<_>>();
+                self.born.extend(shards);
+                let opened = now.into_iter().map(|shard| (shard, self.open(n, shard)));
                 let opened = opened.collect();
                 self.queue.push((n, Event::Opened(opened)));
             }
@@ -335,7 +340,7 @@ impl World {
     /// Tables are in memory and lost with the process: everything committed is replayed.
     pub(crate) fn open(&mut self, n: usize, shard: ShardId) -> Opened {
         let entries = entries_of(&self.disks[n].synced, shard);
-        let mut opened = Opened::default();
+        let mut opened = Opened { configuration: self.born[&shard].clone(), ..Opened::default() };
         for record in &self.disks[n].synced {
             if let Record::HardState(of, state) = record
                 && *of == shard

@@ -7,8 +7,8 @@ use ringfort_node::recovery::{Begun, Ready, RecoveryError, Step, begin};
 use ringfort_shard::{SessionLimits, Shard};
 use ringfort_storage::{DataDir, Log, LogOptions, MemoryTables, SimDisk, Tables, Who};
 use ringfort_types::{
-    Change, Command, Entry, EntryKind, HardState, HybridClock, Index, LogEntry, Part, PeerId, Record,
-    ShardId, Term,
+    Change, Command, Configuration, Entry, EntryKind, HardState, HybridClock, Index, LogEntry, Part, PeerId,
+    Record, ShardId, Term,
 };
 
 /// Small segments, so that there are many.
@@ -40,8 +40,13 @@ fn with_log(records: &[Record]) -> (DataDir, MemoryTables) {
 /// Applies these entries to a shard's table, which then has them durably.
 fn apply(tables: &MemoryTables, shard: u32, records: &[Record]) {
     let id = ShardId(shard);
-    let mut shard =
-        Shard::open(id, tables.open_generation(id, 0).unwrap(), SessionLimits::default()).unwrap();
+    let mut shard = Shard::open(
+        id,
+        tables.open_generation(id, 0).unwrap(),
+        &Configuration::default(),
+        SessionLimits::default(),
+    )
+    .unwrap();
     for record in records {
         if let Record::Entry(of, entry) = record
             && *of == id
@@ -54,7 +59,7 @@ fn apply(tables: &MemoryTables, shard: u32, records: &[Record]) {
 }
 
 fn open(data: &DataDir, tables: &MemoryTables, shards: u32) -> Result<Begun, RecoveryError> {
-    let wanted: Vec<_> = (1..=shards).map(ShardId).collect();
+    let wanted = (1..=shards).map(|shard| (ShardId(shard), Configuration::default())).collect();
     begin(data, tables, 1, &wanted, OPTIONS, SessionLimits::default())
 }
 

@@ -5,8 +5,8 @@ use bytes::Bytes;
 use ringfort_shard::{SessionLimits, Shard};
 use ringfort_storage::{MemoryTables, Tables};
 use ringfort_types::{
-    Change, Command, Condition, Consistency, Entry, EntryKind, HybridClock, Index, LogEntry, NewValue, Part,
-    Reply, Request, Row, ShardId, Stamped, Term, Version,
+    Change, Command, Condition, Configuration, Consistency, Entry, EntryKind, HybridClock, Index, LogEntry,
+    NewValue, Part, Reply, Request, Row, ShardId, Stamped, Term, Version,
 };
 
 mod conditions;
@@ -80,7 +80,7 @@ pub(crate) fn fresh() -> Shard {
 }
 
 pub(crate) fn open(tables: &MemoryTables, limits: SessionLimits) -> Shard {
-    Shard::open(ID, tables.open(ID).unwrap(), limits).unwrap()
+    Shard::open(ID, tables.open(ID).unwrap(), &Configuration::default(), limits).unwrap()
 }
 
 pub(crate) fn get(shard: &Shard, key: &str) -> Option<Row> {

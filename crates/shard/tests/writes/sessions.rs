@@ -6,7 +6,8 @@ use proptest::prelude::*;
 use ringfort_shard::SessionLimits;
 use ringfort_storage::{MemoryTables, Table, Tables};
 use ringfort_types::{
-    Code, Command, Condition, Consistency, HybridClock, Index, LogEntry, Reply, Request, Stamp, Stamped,
+    Code, Command, Condition, Configuration, Consistency, HybridClock, Index, LogEntry, Reply, Request,
+    Stamp, Stamped,
 };
 
 use crate::conditions::commands;
@@ -153,7 +154,8 @@ fn sessions_are_no_rows_and_a_damaged_one_is_refused() {
     let table = tables.open(ID).unwrap();
     for row in [&[2, 0][..], &[1, 1], &[1, 0, 1], &[1, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 9]] {
         damage(&*table, row);
-        let error = ringfort_shard::Shard::open(ID, table.clone(), SMALL).unwrap_err();
+        let error =
+            ringfort_shard::Shard::open(ID, table.clone(), &Configuration::default(), SMALL).unwrap_err();
         assert!(error.to_string().contains("shard 7"), "{error}");
     }
 }

@@ -4,44 +4,45 @@
 
 use std::collections::BTreeSet;
 
-use ringfort_types::{NodeId, Receipt};
+use ringfort_types::{Configuration, NodeId, Receipt};
 
 use super::{Broken, Logs, broken};
-use crate::network::node;
+use crate::network::host_of;
 
 const NAME: &str = "what is acknowledged is synced on a majority";
 
-/// A client has been given this receipt; `hosts` have a replica of its shard.
-pub(crate) fn given(logs: &Logs, hosts: &[usize], receipt: &Receipt) -> Option<Broken> {
-    let has = |host: &&usize| logs.replica(**host, receipt.shard).synced.has(receipt.index, receipt.term);
-    let copies = hosts.iter().filter(has).count();
-    let majority = hosts.len() / 2 + 1;
-    if copies < majority {
+/// A client has been given this receipt of a shard with this group.
+pub(crate) fn given(logs: &Logs, group: &Configuration, receipt: &Receipt) -> Option<Broken> {
+    let has = |node| logs.replica(host_of(node), receipt.shard).synced.has(receipt.index, receipt.term);
+    let deciding: Vec<NodeId> = group.deciding().map(|replica| replica.node).collect();
+    let copies = deciding.iter().filter(|node| has(**node)).count();
+    if !group.is_quorum(|peer| group.node_of(peer).is_some_and(has)) {
         return Some(broken!(
             NAME,
             "{receipt:?} is acknowledged, and synced on {copies} of {} replicas",
-            hosts.len()
+            deciding.len()
         ));
     }
-    if (receipt.copies as usize) < majority || receipt.copies as usize > copies {
+    if receipt.copies < group.least_quorum() || receipt.copies as usize > copies {
         return Some(broken!(NAME, "{receipt:?} speaks of {} copies; there are {copies}", receipt.copies));
     }
-    let nodes: BTreeSet<NodeId> = hosts.iter().map(|host| node(*host)).collect();
     let lacking: BTreeSet<NodeId> = receipt.lacking.iter().copied().collect();
     let is_wrong = lacking.len() != receipt.lacking.len()
-        || !lacking.is_subset(&nodes)
-        || !lacking.is_empty() && lacking.len() + receipt.copies as usize != hosts.len();
-    is_wrong.then(|| broken!(NAME, "{receipt:?} does not name those of {nodes:?} that lack a copy"))
+        || !lacking.iter().all(|node| deciding.contains(node))
+        || !lacking.is_empty() && lacking.len() + receipt.copies as usize != deciding.len();
+    is_wrong.then(|| broken!(NAME, "{receipt:?} does not name those of {deciding:?} that lack a copy"))
 }
 
 #[cfg(test)]
 mod tests {
-    use ringfort_types::{EntryKind, Index, LogEntry, Record, Revision, ShardId, Term};
+    use ringfort_types::{EntryKind, Index, LogEntry, PeerId, Record, Replica, Revision, ShardId, Term};
 
     use super::*;
 
     #[test]
     fn too_few_copies_are_found() {
+        let replica = |number| Replica { node: NodeId(number), peer: PeerId(number) };
+        let group = Configuration::born((1..=3).map(replica).collect());
         let mut logs = Logs::default();
         let entry = LogEntry {
             index: Index(1),
@@ -59,14 +60,14 @@ mod tests {
             ..Receipt::default()
         };
         logs.synced(0, &record);
-        assert!(given(&logs, &[0, 1, 2], &receipt(2)).is_some());
+        assert!(given(&logs, &group, &receipt(2)).is_some());
         logs.synced(2, &record);
-        assert_eq!(given(&logs, &[0, 1, 2], &receipt(2)), None);
-        assert!(given(&logs, &[0, 1, 2], &receipt(3)).is_some());
-        assert!(given(&logs, &[0, 1, 2], &receipt(1)).is_some());
+        assert_eq!(given(&logs, &group, &receipt(2)), None);
+        assert!(given(&logs, &group, &receipt(3)).is_some());
+        assert!(given(&logs, &group, &receipt(1)).is_some());
         let lacking = |nodes: &[u64]| {
             let lacking = nodes.iter().map(|node| NodeId(*node)).collect();
-            given(&logs, &[0, 1, 2], &Receipt { lacking, ..receipt(2) })
+            given(&logs, &group, &Receipt { lacking, ..receipt(2) })
         };
         assert_eq!(lacking(&[2]), None);
         for wrong in [&[4][..], &[2, 2], &[1, 2]] {

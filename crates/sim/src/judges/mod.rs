@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use ringfort_consensus::inspect::Seen;
 use ringfort_node::Opened;
 use ringfort_storage::Durable;
-use ringfort_types::{Base, ClusterState, Index, LogEntry, Record, ShardId};
+use ringfort_types::{Base, ClusterState, Configuration, Index, LogEntry, Record, ShardId};
 
 mod acknowledged;
 mod apply_order;
@@ -206,12 +206,12 @@ impl Judges {
     /// A client has an acknowledgement; `is_new` if it is of a change that nobody has been told of before.
     pub(crate) fn acknowledged(
         &mut self,
-        hosts: &[usize],
+        group: &Configuration,
         receipt: &ringfort_types::Receipt,
         is_new: bool,
     ) -> Vec<Broken> {
         let mut broken = if is_new { self.receipts.given(receipt) } else { Vec::new() };
-        broken.extend(acknowledged::given(&self.logs, hosts, receipt));
+        broken.extend(acknowledged::given(&self.logs, group, receipt));
         broken
     }
 }
