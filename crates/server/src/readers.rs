@@ -97,7 +97,7 @@ mod tests {
         for index in 1..=9 {
             table.write(Index(index), &[("row".into(), Some("value".into()))]);
         }
-        table.release(Index(7)).unwrap();
+        table.compact(Index(7)).unwrap();
         readers.horizon.remember(vec![Index(0), Index(9)]);
 
         let page = |at: Option<u64>| {
