@@ -3,10 +3,10 @@
 use std::sync::{OnceLock, PoisonError, RwLock};
 
 use ringfort_shard::ShardReader;
-use ringfort_types::{Code, Failure, Reply, Request, ShardId};
+use ringfort_types::{Code, Failure, Index, Reply, Request, ShardId};
 
 use crate::delivery::ReadAt;
-use crate::horizon::Horizon;
+use crate::horizon::{Horizon, Reason};
 
 /// All local shards' tables, each once it is open.
 #[derive(Debug)]
@@ -55,20 +55,19 @@ impl Readers {
 
     /// Does the read.
     pub(crate) fn query(&self, read: &ReadAt) -> Reply {
-        if Self::is_long(&read.request) {
-            self.horizon.hold(read.shard, read.at);
-        }
         let reader = self.place(read.shard).map(|place| {
             let reader = place.read().unwrap_or_else(PoisonError::into_inner);
             reader.clone()
         });
         match reader {
-            Some(reader) => match reader.query(&read.request, read.at) {
+            Some(reader) => match self.query_at(&reader, read, read.at) {
                 // Whoever asked has let so much time pass that its index is gone.
                 Reply::Failed(gone)
                     if gone.code == Code::FailedPrecondition && Self::may_read_later(&read.request) =>
                 {
-                    reader.query(&read.request, self.horizon.newest(read.shard).max(read.at))
+                    // All three are applied.
+                    let at = self.horizon.newest(read.shard).max(read.at).max(reader.collected());
+                    self.query_at(&reader, read, at)
                 }
                 reply => reply,
             },
@@ -77,6 +76,24 @@ impl Readers {
             }
         }
     }
+
+    /// Does it at this index, which is held if the read is long.
+    fn query_at(&self, reader: &ShardReader, read: &ReadAt, at: Index) -> Reply {
+        let held = if Self::is_long(&read.request) { self.horizon.hold(read.shard, at) } else { Ok(()) };
+        match held {
+            Ok(()) => reader.query(&read.request, at),
+            Err(reason) => Reply::Failed(given_up(read.shard, at, reason)),
+        }
+    }
+}
+
+fn given_up(shard: ShardId, at: Index, reason: Reason) -> Failure {
+    Failure::rejected(
+        Code::FailedPrecondition,
+        format!(
+            "shard {shard} can't be read at index {at} any more: {reason}; go on from the last key at a new index, or begin anew"
+        ),
+    )
 }
 
 #[cfg(test)]
@@ -84,7 +101,7 @@ mod tests {
     use bytes::Bytes;
     use ringfort_shard::{SessionLimits, Shard};
     use ringfort_storage::{MemoryTables, Tables};
-    use ringfort_types::{Consistency, Index, Scan};
+    use ringfort_types::{Consistency, Scan};
 
     use super::*;
 

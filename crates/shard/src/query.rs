@@ -54,6 +54,11 @@ impl ShardReader {
         self.shard
     }
 
+    /// The lowest index at which it can be read.
+    pub fn collected(&self) -> Index {
+        self.table.collected()
+    }
+
     /// How many commands have changed something so far.
     pub fn revision(&self) -> Revision {
         Revision(self.newest.revision.load(Ordering::Acquire))
@@ -189,7 +194,7 @@ impl ShardReader {
     fn unreadable(&self, error: &StorageError) -> Failure {
         match error {
             StorageError::Collected { .. } => {
-                Failure::rejected(Code::FailedPrecondition, format!("{error}; begin the read anew"))
+                Failure::rejected(Code::FailedPrecondition, format!("{error}; go on from the last key at a new index, or begin anew"))
             }
             _ => Failure::rejected(
                 Code::DataLoss,

@@ -550,8 +550,8 @@ impl Table for LsmTable {
         self.tree.level_table_count(0).is_some_and(|files| files >= CROWD * merged)
     }
 
-    fn retained_bytes(&self) -> u64 {
-        self.retained().since_readable()
+    fn written_since(&self, index: Index) -> u64 {
+        self.retained().written_since(index)
     }
 
     fn durable(&self) -> Index {

@@ -228,7 +228,7 @@ impl Table for MemoryTable {
         false
     }
 
-    fn retained_bytes(&self) -> u64 {
+    fn written_since(&self, _: Index) -> u64 {
         0
     }
 

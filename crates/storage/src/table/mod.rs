@@ -87,9 +87,8 @@ pub trait Table: Send + Sync + Debug {
     /// Whether so many flushes are yet to be compacted that reads feel it.
     fn is_crowded(&self) -> bool;
 
-    /// Bytes that have been written to disk since the lowest index that is readable. What readers cost who are held there is at
-    /// most that.
-    fn retained_bytes(&self) -> u64;
+    /// Bytes that flushes have written since this index, which is readable. At most that is what it costs to keep it so.
+    fn written_since(&self, index: Index) -> u64;
 
     /// The highest index that survives a crash, with everything before it.
     fn durable(&self) -> Index;

@@ -48,7 +48,7 @@ impl Retained {
 
     /// A compaction has kept all versions.
     pub(super) fn merged_all(&mut self) {
-        self.undropped = self.undropped.max(self.since_readable());
+        self.undropped = self.undropped.max(self.written_since(Index(0)));
     }
 
     /// No reader is below this index any more.
@@ -61,9 +61,9 @@ impl Retained {
         self.undropped = 0;
     }
 
-    /// Bytes written to disk since the oldest index that was readable at the last look.
-    pub(super) fn since_readable(&self) -> u64 {
-        self.flushes.iter().map(|(_, bytes)| bytes).sum()
+    /// Bytes written to disk since this index, if it is readable.
+    pub(super) fn written_since(&self, index: Index) -> u64 {
+        self.flushes.iter().filter(|(last, _)| *last > index).map(|(_, bytes)| bytes).sum()
     }
 
     pub(super) fn undropped(&self) -> u64 {
@@ -103,10 +103,11 @@ mod tests {
             retained.flushed(Index(index), 10, Index(0));
         }
         assert!(retained.flushes.len() <= FLUSHES_MAX);
-        assert_eq!((retained.since_readable(), retained.undropped()), (10_000, 0));
+        assert_eq!((retained.written_since(Index(0)), retained.undropped()), (10_000, 0));
         retained.merged_all();
         retained.forget(Index(990));
-        assert_eq!((retained.since_readable(), retained.undropped()), (100, 10_000));
+        assert_eq!((retained.written_since(Index(0)), retained.undropped()), (100, 10_000));
+        assert_eq!(retained.written_since(Index(995)), 50);
         retained.dropped_all();
         assert_eq!(retained.undropped(), 0);
     }
