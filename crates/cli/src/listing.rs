@@ -34,7 +34,11 @@ pub(crate) struct Listing<'a> {
 }
 
 impl<'a> Listing<'a> {
-    pub(crate) async fn new(client: &'a Client, wanted: List, resume: Resume) -> Result<Listing<'a>, Failure> {
+    pub(crate) async fn new(
+        client: &'a Client,
+        wanted: List,
+        resume: Resume,
+    ) -> Result<Listing<'a>, Failure> {
         let rows = client.list(wanted.clone()).await?;
         let left = (wanted.limit > 0).then_some(wanted.limit);
         let Resume { resume } = resume;

@@ -195,18 +195,18 @@ impl Flusher {
         for (shard, index) in horizon.give_up_old() {
             shared.notice(format!("a read of shard {shard} at index {index} is given up: {}", Reason::Time));
         }
-        let cost = |(shard, table): (&ShardId, &Arc<dyn Table>)| {
-            Some((table.written_since(horizon.held(*shard)?), *shard))
-        };
         let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            let costs: Vec<_> = tables.iter().filter_map(cost).collect();
-            let total: u64 = costs.iter().map(|(bytes, _)| bytes).sum();
-            let Some((_, shard)) = costs.into_iter().max().filter(|_| total > bytes_max) else { return };
+        let cost =
+            |shard, table: &Arc<dyn Table>| horizon.held(shard).map_or(0, |held| table.written_since(held));
+        let mut costs: BTreeMap<_, _> =
+            tables.iter().map(|(shard, table)| (*shard, cost(*shard, table))).collect();
+        while costs.values().sum::<u64>() > bytes_max {
+            let Some((shard, most)) = costs.iter_mut().max_by_key(|(_, bytes)| **bytes) else { return };
             let reason = Reason::Disk(bytes_max);
-            if let Some(index) = horizon.give_up(shard, reason) {
+            if let Some(index) = horizon.give_up(*shard, reason) {
                 shared.notice(format!("a read of shard {shard} at index {index} is given up: {reason}"));
             }
+            *most = tables.get(shard).map_or(0, |table| cost(*shard, table));
         }
     }
 

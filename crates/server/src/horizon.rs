@@ -85,9 +85,9 @@ impl State {
     }
 
     /// The lowest index of this shard that is held.
-    fn oldest(&self, shard: ShardId) -> Option<Index> {
+    fn oldest(&self, shard: ShardId, now: Instant) -> Option<Index> {
         let mut held = self.held.range((shard, Index(0))..=(shard, Index(u64::MAX)));
-        held.next().map(|((_, index), _)| *index)
+        held.find(|(_, held)| now - held.last < HELD).map(|((_, index), _)| *index)
     }
 
     fn give_up(&mut self, shard: ShardId, index: Index, reason: Reason) {
@@ -126,15 +126,13 @@ impl Horizon {
 
     /// The lowest index of this shard that is held.
     pub(crate) fn held(&self, shard: ShardId) -> Option<Index> {
-        let mut state = self.state();
-        state.forget(Instant::now());
-        state.oldest(shard)
+        self.state().oldest(shard, Instant::now())
     }
 
     /// Gives up the lowest index of this shard that is held, and says which that is.
     pub(crate) fn give_up(&self, shard: ShardId, reason: Reason) -> Option<Index> {
         let mut state = self.state();
-        let index = state.oldest(shard)?;
+        let index = state.oldest(shard, Instant::now())?;
         state.give_up(shard, index, reason);
         Some(index)
     }
@@ -161,11 +159,12 @@ impl Horizon {
 
     /// The lowest index at which this shard has to be readable.
     pub(crate) fn keep_from(&self, shard: ShardId) -> Index {
+        let now = Instant::now();
         let mut state = self.state();
-        state.forget(Instant::now());
+        state.forget(now);
         let aged = state.applied.front().and_then(|(_, applied)| applied.get(shard.0 as usize));
         let aged = aged.copied().unwrap_or_default();
-        state.oldest(shard).map_or(aged, |held| aged.min(held))
+        state.oldest(shard, now).map_or(aged, |held| aged.min(held))
     }
 
     /// An applied index of this shard not long ago.

@@ -193,9 +193,10 @@ impl ShardReader {
 
     fn unreadable(&self, error: &StorageError) -> Failure {
         match error {
-            StorageError::Collected { .. } => {
-                Failure::rejected(Code::FailedPrecondition, format!("{error}; go on from the last key at a new index, or begin anew"))
-            }
+            StorageError::Collected { .. } => Failure::rejected(
+                Code::FailedPrecondition,
+                format!("{error}; go on from the last key at a new index, or begin anew"),
+            ),
             _ => Failure::rejected(
                 Code::DataLoss,
                 format!("shard {} can't be read on this node: {error}; ask another replica", self.shard),

@@ -513,8 +513,7 @@ impl Table for LsmTable {
     fn flush(&self, keep_from: Index) -> Result<(), StorageError> {
         let keep_from = self.collect(keep_from);
         let _lock = self.tree.get_flush_lock();
-        let memtables: Vec<_> =
-            self.sealed().waiting.iter().map(|(memtable, ..)| memtable.clone()).collect();
+        let memtables: Vec<_> = self.sealed().waiting.iter().map(|(memtable, ..)| memtable.clone()).collect();
         if memtables.is_empty() {
             return Ok(());
         }
