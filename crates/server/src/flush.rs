@@ -11,7 +11,8 @@
 //! is old: that one is flushed next.
 //!
 //! A second thread merges tables in which many rows are gone, or were kept for a read that has ended
-//! ([`is_worth_merging`]), one at a time, with pauses: scans would meet each removal, and what is out of date takes room. A table of more than [`MERGE_BYTES_MAX`] is left to ordinary compaction.
+//! ([`is_worth_merging`]), one at a time, with pauses: scans would meet each removal, and what is out of date takes room.
+//! A table of more than [`MERGE_BYTES_MAX`] is left to ordinary compaction.
 //!
 //! A failed flush ends the process, because a failed sync can't be repaired; a full disk is waited out, as the log
 //! still has everything.
@@ -345,6 +346,17 @@ fn retry<T>(
 mod tests {
     use super::*;
     use ringfort_storage::{MemoryTables, Tables};
+
+    #[test]
+    fn a_table_is_merged_for_removals_or_for_what_long_reads_have_left() {
+        let dead = |removals, undropped_bytes| Dead { removals, items: 8 * DEAD_MANY, undropped_bytes };
+        assert!(!is_worth_merging(dead(DEAD_MANY - 1, 0), 0));
+        assert!(is_worth_merging(dead(DEAD_MANY, 0), 0));
+        let mib = UNDROPPED_BYTES_MANY;
+        assert!(is_worth_merging(dead(0, mib), 4 * mib));
+        assert!(!is_worth_merging(dead(0, mib), 5 * mib), "it is a small part of it");
+        assert!(!is_worth_merging(dead(0, mib - 1), mib), "it is little");
+    }
 
     #[test]
     fn the_log_hears_of_a_table_once_it_is_kept_and_of_the_latest_one() {

@@ -124,6 +124,11 @@ impl Horizon {
         Ok(())
     }
 
+    /// This index is gone already.
+    pub(crate) fn release(&self, shard: ShardId, at: Index) {
+        self.state().held.remove(&(shard, at));
+    }
+
     /// The lowest index of this shard that is held.
     pub(crate) fn held(&self, shard: ShardId) -> Option<Index> {
         self.state().oldest(shard, Instant::now())
@@ -215,6 +220,8 @@ mod tests {
         assert_eq!(horizon.held(shard), Some(Index(7)));
         assert_eq!(horizon.hold(shard, Index(5)), Err(Reason::Disk(8 << 20)));
         assert_eq!(horizon.hold(shard, Index(7)), Ok(()));
+        horizon.release(shard, Index(7));
+        assert_eq!(horizon.held(shard), Some(Index(9)));
         assert_eq!(horizon.hold(ShardId(2), Index(5)), Ok(()), "another shard's index is another one");
         assert!(Reason::Disk(8 << 20).to_string().contains("8 MiB"));
     }

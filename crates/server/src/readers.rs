@@ -79,11 +79,17 @@ impl Readers {
 
     /// Does it at this index, which is held if the read is long.
     fn query_at(&self, reader: &ShardReader, read: &ReadAt, at: Index) -> Reply {
-        let held = if Self::is_long(&read.request) { self.horizon.hold(read.shard, at) } else { Ok(()) };
-        match held {
-            Ok(()) => reader.query(&read.request, at),
-            Err(reason) => Reply::Failed(given_up(read.shard, at, reason)),
+        if !Self::is_long(&read.request) {
+            return reader.query(&read.request, at);
         }
+        if let Err(reason) = self.horizon.hold(read.shard, at) {
+            return Reply::Failed(given_up(read.shard, at, reason));
+        }
+        let reply = reader.query(&read.request, at);
+        if at < reader.collected() {
+            self.horizon.release(read.shard, at);
+        }
+        reply
     }
 }
 
@@ -117,8 +123,8 @@ mod tests {
         table.compact(Index(7)).unwrap();
         readers.horizon.remember(vec![Index(0), Index(9)]);
 
-        let page = |at: Option<u64>| {
-            let scan = Scan {
+        let scan = |at: Option<u64>| {
+            Request::Scan(Scan {
                 shard,
                 at: at.map(Index),
                 from: Bytes::new(),
@@ -126,15 +132,18 @@ mod tests {
                 rows_max: 1,
                 bytes_max: 1,
                 keys_only: false,
-            };
-            let read = ReadAt { shard, at: Index(3), request: Request::Scan(scan) };
-            readers.query(&read)
+            })
         };
+        let page = |at: Option<u64>| readers.query(&ReadAt { shard, at: Index(3), request: scan(at) });
         assert!(
             matches!(page(None), Reply::Page(page) if page.at == Index(9)),
             "a first page names its index"
         );
+        assert_eq!(readers.horizon.held(shard), Some(Index(9)), "what is gone is not held");
         assert!(matches!(page(Some(3)), Reply::Failed(gone) if gone.code == Code::FailedPrecondition));
+        assert_eq!(readers.horizon.give_up(shard, Reason::DiskFull), Some(Index(9)));
+        let gone = readers.query(&ReadAt { shard, at: Index(9), request: scan(Some(9)) });
+        assert!(matches!(gone, Reply::Failed(gone) if gone.message.contains("the disk is full")));
         let get = Request::GetMany { keys: vec!["key".into()], consistency: Consistency::default() };
         let Reply::Values { at, .. } = readers.query(&ReadAt { shard, at: Index(3), request: get }) else {
             panic!("a get of several keys sees them at a later index");

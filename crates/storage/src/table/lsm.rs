@@ -1,4 +1,4 @@
-//! Tables on disk: one `lsm-tree` a shard, with one block cache and one table of open files for all.
+//! A table on disk: one `lsm-tree`.
 //!
 //! # What a read sees
 //! A tree keeps a history of *super versions* (memtables plus files). Here every read takes the newest, which therefore has all
@@ -23,13 +23,11 @@
 //! leaves the memtables sealed, and the next flush takes them again. Readers' indexes one by one: a compaction knows the oldest
 //! only, and keeps all versions since.
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::io::ErrorKind;
 use std::ops::{Bound, ControlFlow};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
 use std::time::Duration;
 
@@ -37,15 +35,16 @@ use bytes::Bytes;
 use lsm_tree::compaction::Leveled;
 use lsm_tree::merge::Merger;
 use lsm_tree::{
-    AbstractTree, AnyTree, Cache, Config, DescriptorTable, Guard, InternalValue, Memtable,
-    SequenceNumberCounter, Tree, ValueType,
+    AbstractTree, AnyTree, Config, Guard, InternalValue, Memtable, SequenceNumberCounter, Tree, ValueType,
 };
 use ringfort_types::{Index, ShardId};
 
+use super::generations::{LsmTables, TableOptions};
+use super::place::Place;
+use super::sealed::Sealed;
 use super::versions::{Retained, needed};
-use super::{Dead, Rows, Table, Tables, files};
-use crate::disk::Disk;
-use crate::{FileDisk, SHARDS_DIR, StorageError};
+use super::{Dead, Rows, Table, files};
+use crate::StorageError;
 
 /// What a row in a memtable takes beside what `lsm-tree` counts for it (key, value and their two headers): the
 /// skip list's node and the allocator's share. Measured: 128,562 rows of 116 B, counted as 32 MB, were 32 MB
@@ -56,171 +55,8 @@ const CROWD: usize = 2;
 /// Between two looks at whether a compaction has chosen its files, which takes it microseconds.
 const CHOICE_PAUSE: Duration = Duration::from_micros(100);
 
-/// How tables are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TableOptions {
-    /// Memory for blocks read from disk, for all tables together, in bytes.
-    pub cache_bytes: u64,
-    /// Files kept open, for all tables together.
-    pub open_files: usize,
-    /// Size at which compaction begins another file, in bytes. The level that flushed files are merged into has `flushes_merged`
-    /// times as much, the ones below it ten times the one above: large files make every merge rewrite much.
-    pub file_bytes: u64,
-    /// Flushed files that a table gathers before they are merged into the levels below.
-    pub flushes_merged: u8,
-}
-
-impl Default for TableOptions {
-    fn default() -> TableOptions {
-        TableOptions {
-            cache_bytes: 64 * 1024 * 1024,
-            open_files: 1024,
-            file_bytes: 8 * 1024 * 1024,
-            flushes_merged: 4,
-        }
-    }
-}
-
-/// Tables on disk.
-pub struct LsmTables {
-    disk: Arc<FileDisk>,
-    options: TableOptions,
-    cache: Arc<Cache>,
-    descriptors: Arc<DescriptorTable>,
-    /// Two trees in one directory would destroy it.
-    open: Mutex<BTreeMap<(ShardId, u64), Weak<LsmTable>>>,
-}
-
-impl LsmTables {
-    /// Tables in the data directory on this disk, whose lock the caller holds.
-    pub fn new(disk: Arc<FileDisk>, options: TableOptions) -> LsmTables {
-        LsmTables {
-            disk,
-            options,
-            cache: Arc::new(Cache::with_capacity_bytes(options.cache_bytes)),
-            descriptors: Arc::new(DescriptorTable::new(options.open_files)),
-            open: Mutex::new(BTreeMap::new()),
-        }
-    }
-}
-
-impl fmt::Debug for LsmTables {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LsmTables")
-            .field("disk", &self.disk)
-            .field("options", &self.options)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Tables for LsmTables {
-    fn open_generation(&self, shard: ShardId, generation: u64) -> Result<Arc<dyn Table>, StorageError> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(table) = open.get(&(shard, generation)).and_then(Weak::upgrade) {
-            return Ok(table);
-        }
-        let dir = dir_of(shard, generation);
-        self.disk.create_dir(&dir).map_err(|source| StorageError::Io {
-            action: "make the directory",
-            path: format!("{}/{dir}", self.disk.name()),
-            source,
-        })?;
-        let table = Arc::new(LsmTable::open(self, shard, dir)?);
-        open.insert((shard, generation), Arc::downgrade(&table));
-        Ok(table)
-    }
-
-    fn remove_generation(&self, shard: ShardId, generation: u64) -> Result<(), StorageError> {
-        let table = {
-            let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-            open.remove(&(shard, generation)).and_then(|table| table.upgrade())
-        };
-        match table {
-            Some(table) => {
-                table.is_doomed.store(true, Ordering::Release);
-                Ok(())
-            }
-            None => remove_dir(&self.disk, &dir_of(shard, generation)),
-        }
-    }
-
-    fn keep_generation(&self, shard: ShardId, generation: u64) -> Result<(), StorageError> {
-        let names = match self.disk.list(SHARDS_DIR) {
-            Ok(names) => names,
-            // No table has been made yet.
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            Err(source) => {
-                let path = format!("{}/{SHARDS_DIR}", self.disk.name());
-                return Err(StorageError::Io { action: "read the directory", path, source });
-            }
-        };
-        for name in names {
-            if let Some((of, which)) = generation_of(&name)
-                && of == shard
-                && which != generation
-            {
-                remove_dir(&self.disk, &format!("{SHARDS_DIR}/{name}"))?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A table's directory: its shard's number, and its generation if it is not the first.
-fn dir_of(shard: ShardId, generation: u64) -> String {
-    match generation {
-        0 => format!("{SHARDS_DIR}/{shard}"),
-        _ => format!("{SHARDS_DIR}/{shard}.{generation}"),
-    }
-}
-
-fn generation_of(name: &str) -> Option<(ShardId, u64)> {
-    let (shard, generation) = name.split_once('.').unwrap_or((name, "0"));
-    Some((ShardId(shard.parse().ok()?), generation.parse().ok()?))
-}
-
-fn remove_dir(disk: &FileDisk, dir: &str) -> Result<(), StorageError> {
-    disk.remove_dir(dir).map_err(|source| StorageError::Io {
-        action: "remove the directory",
-        path: format!("{}/{dir}", disk.name()),
-        source,
-    })
-}
-
-/// A tree's directory, and what is known to be wrong with it.
-struct Place {
-    shard: ShardId,
-    disk: Arc<FileDisk>,
-    dir: String,
-    /// The first damage, once something could not be read. Looked for once: that takes reading everything.
-    damage: OnceLock<Option<(String, u64, &'static str)>>,
-}
-
-impl Place {
-    fn path(&self) -> String {
-        format!("{}/{}", self.disk.name(), self.dir)
-    }
-
-    /// What the library says, or better: which file is damaged, and where.
-    fn explain(&self, source: lsm_tree::Error) -> StorageError {
-        let table = |source| StorageError::Table { shard: self.shard, path: self.path(), source };
-        if let lsm_tree::Error::Io(error) = &source
-            && !matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::NotFound)
-        {
-            return table(source);
-        }
-        let damage = self.damage.get_or_init(|| match files::find(&*self.disk, &self.dir) {
-            Some(StorageError::Corrupt { path, offset, reason }) => Some((path, offset, reason)),
-            _ => None,
-        });
-        match damage.clone() {
-            Some((path, offset, reason)) => StorageError::Corrupt { path, offset, reason },
-            None => table(source),
-        }
-    }
-}
-
-struct LsmTable {
+/// A tree.
+pub(super) struct LsmTable {
     shard: ShardId,
     path: PathBuf,
     place: Arc<Place>,
@@ -265,33 +101,6 @@ impl Drop for LsmTable {
     }
 }
 
-/// Memtables that take no more rows.
-#[derive(Default)]
-struct Sealed {
-    /// Not on disk, oldest first, each with its size and its removals.
-    waiting: Vec<(Arc<Memtable>, u64, u64)>,
-    /// On disk, for as long as anybody iterates over them.
-    flushed: Vec<(Weak<Memtable>, u64)>,
-}
-
-impl Sealed {
-    fn bytes(&mut self) -> u64 {
-        self.flushed.retain(|(memtable, _)| memtable.strong_count() > 0);
-        let waiting = self.waiting.iter().map(|(_, bytes, _)| bytes);
-        waiting.chain(self.flushed.iter().map(|(_, bytes)| bytes)).sum()
-    }
-
-    fn removed(&self) -> u64 {
-        self.waiting.iter().map(|(_, _, removed)| removed).sum()
-    }
-
-    /// The oldest so many are on disk.
-    fn flushed(&mut self, count: usize) {
-        let flushed = self.waiting.drain(..count);
-        self.flushed.extend(flushed.map(|(memtable, bytes, _)| (Arc::downgrade(&memtable), bytes)));
-    }
-}
-
 /// As long as this is there, a flush may not put its files in place, unless the compaction has chosen its own.
 struct Choosing<'a>(&'a AtomicBool);
 
@@ -302,10 +111,10 @@ impl Drop for Choosing<'_> {
 }
 
 impl LsmTable {
-    fn open(tables: &LsmTables, shard: ShardId, dir: String) -> Result<LsmTable, StorageError> {
+    pub(super) fn open(tables: &LsmTables, shard: ShardId, dir: String) -> Result<LsmTable, StorageError> {
         files::check(&*tables.disk, &dir)?;
         let path = tables.disk.root().join(&dir);
-        let place = Place { shard, disk: tables.disk.clone(), dir, damage: OnceLock::new() };
+        let place = Place::new(shard, tables.disk.clone(), dir);
         let counter = SequenceNumberCounter::default();
         let config = Config::new(&path, counter.clone(), SequenceNumberCounter::default())
             .use_cache(tables.cache.clone())
@@ -339,6 +148,11 @@ impl LsmTable {
             is_doomed: AtomicBool::new(false),
             is_left_alone: AtomicBool::new(false),
         })
+    }
+
+    /// Another generation takes its place: its directory goes with its last user.
+    pub(super) fn doom(&self) {
+        self.is_doomed.store(true, Ordering::Release);
     }
 
     fn failed(&self) -> impl FnOnce(lsm_tree::Error) -> StorageError + use<'_> {
@@ -506,14 +320,14 @@ impl Table for LsmTable {
         // Under the lock: a flush takes what is in the list.
         let mut sealed = self.sealed();
         if let Some(memtable) = self.tree.rotate_memtable() {
-            sealed.waiting.push((memtable, bytes, removed));
+            sealed.push(memtable, bytes, removed);
         }
     }
 
     fn flush(&self, keep_from: Index) -> Result<(), StorageError> {
         let keep_from = self.collect(keep_from);
         let _lock = self.tree.get_flush_lock();
-        let memtables: Vec<_> = self.sealed().waiting.iter().map(|(memtable, ..)| memtable.clone()).collect();
+        let memtables = self.sealed().waiting();
         if memtables.is_empty() {
             return Ok(());
         }
@@ -596,6 +410,7 @@ impl Table for LsmTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::FileDisk;
 
     /// Whatever super versions are made, side by side or in a row, reads find the newest.
     #[test]

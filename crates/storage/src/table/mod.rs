@@ -12,8 +12,11 @@
 //! can fall back as a crash would, for the simulator.
 
 mod files;
+mod generations;
 mod lsm;
 mod memory;
+mod place;
+mod sealed;
 mod versions;
 
 use std::fmt::Debug;
@@ -25,7 +28,7 @@ use ringfort_types::{Index, ShardId};
 
 use crate::StorageError;
 
-pub use lsm::{LsmTables, TableOptions};
+pub use generations::{LsmTables, TableOptions};
 pub use memory::MemoryTables;
 
 /// Rows in key order: keys and values.
