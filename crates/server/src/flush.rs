@@ -191,10 +191,10 @@ impl Flusher {
     }
 
     /// Gives up held reads, while what was written since costs more than this many bytes.
-    fn bound_held_reads(&self, shared: &Shared, bytes_max: u64) {
-        let horizon = &shared.readers.horizon;
+    fn bound_held_reads(&self, node: &Shared, bytes_max: u64) {
+        let horizon = &node.readers.horizon;
         for (shard, index) in horizon.give_up_old() {
-            shared.notice(format!("a read of shard {shard} at index {index} is given up: {}", Reason::Time));
+            node.notice(format!("a read of shard {shard} at index {index} is given up: {}", Reason::Time));
         }
         let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         let cost =
@@ -205,7 +205,7 @@ impl Flusher {
             let Some((shard, most)) = costs.iter_mut().max_by_key(|(_, bytes)| **bytes) else { return };
             let reason = Reason::Disk(bytes_max);
             if let Some(index) = horizon.give_up(*shard, reason) {
-                shared.notice(format!("a read of shard {shard} at index {index} is given up: {reason}"));
+                node.notice(format!("a read of shard {shard} at index {index} is given up: {reason}"));
             }
             *most = tables.get(shard).map_or(0, |table| cost(*shard, table));
         }
@@ -262,8 +262,8 @@ fn is_worth_merging(dead: Dead, bytes: u64) -> bool {
 }
 
 /// From where on a table has to be readable after its next compaction. `None` if it had better be compacted later.
-fn horizon_of(shard: ShardId, table: &dyn Table, shared: &Shared) -> Option<Index> {
-    let horizon = &shared.readers.horizon;
+fn horizon_of(shard: ShardId, table: &dyn Table, node: &Shared) -> Option<Index> {
+    let horizon = &node.readers.horizon;
     let (keep_from, durable) = (horizon.keep_from(shard), table.durable());
     if durable <= keep_from {
         return Some(keep_from);
@@ -277,18 +277,18 @@ fn horizon_of(shard: ShardId, table: &dyn Table, shared: &Shared) -> Option<Inde
     }
 }
 
-fn compact(shard: ShardId, table: &dyn Table, shared: &Shared) {
+fn compact(shard: ShardId, table: &dyn Table, node: &Shared) {
     for _ in 0..COMPACTIONS_MAX {
-        let Some(keep_from) = horizon_of(shard, table, shared) else { return };
+        let Some(keep_from) = horizon_of(shard, table, node) else { return };
         let compact = || match table.compact(keep_from) {
             Err(error) if error.is_damage() => {
-                shared.notice(format!("the table of shard {shard} is compacted no more: {error}"));
+                node.notice(format!("the table of shard {shard} is compacted no more: {error}"));
                 Ok(false)
             }
             compacted => compacted,
         };
-        let more = retry("compact", shard, shared, compact).unwrap_or(false);
-        if !more || shared.is_stopping() {
+        let more = retry("compact", shard, node, compact).unwrap_or(false);
+        if !more || node.is_stopping() {
             return;
         }
     }

@@ -146,7 +146,9 @@ impl Horizon {
     pub(crate) fn give_up_all(&self, reason: Reason) -> usize {
         let mut state = self.state();
         let held: Vec<_> = state.held.keys().copied().collect();
-        held.iter().for_each(|(shard, index)| state.give_up(*shard, *index, reason));
+        for (shard, index) in &held {
+            state.give_up(*shard, *index, reason);
+        }
         held.len()
     }
 
@@ -158,7 +160,9 @@ impl Horizon {
         let held = state.held.iter();
         let old: Vec<_> =
             held.filter(|(_, held)| now - held.since >= HELD_LONG).map(|(place, _)| *place).collect();
-        old.iter().for_each(|(shard, index)| state.give_up(*shard, *index, Reason::Time));
+        for (shard, index) in &old {
+            state.give_up(*shard, *index, Reason::Time);
+        }
         old
     }
 

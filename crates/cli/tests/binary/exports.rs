@@ -1,5 +1,6 @@
 //! Exports and lists that are read slowly while everything is overwritten, against a real process.
 
+use std::fmt::Write;
 use std::io::Read;
 use std::process::{Child, Stdio};
 
@@ -10,7 +11,11 @@ const ROWS: usize = 30_000;
 
 /// All rows, as written for the so-manieth time.
 fn rows(turn: usize) -> String {
-    (0..ROWS).map(|row| format!("row{row:06}\t{turn}{}\n", "v".repeat(300))).collect()
+    let (mut rows, value) = (String::new(), "v".repeat(300));
+    for row in 0..ROWS {
+        writeln!(rows, "row{row:06}\t{turn}{value}").expect("memory");
+    }
+    rows
 }
 
 fn write(node: &Node, turn: usize) {
