@@ -27,6 +27,7 @@ mod format;
 mod json;
 mod ledger;
 mod lines;
+mod listing;
 mod nodes;
 mod out;
 mod part;

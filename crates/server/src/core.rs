@@ -63,6 +63,7 @@ pub(crate) struct Core {
     pub(crate) data: Arc<DataDir>,
     pub(crate) tables: Arc<dyn Tables>,
     pub(crate) memtable_bytes: u64,
+    pub(crate) held_reads_bytes: u64,
     pub(crate) log_options: LogOptions,
     pub(crate) snapshot_bytes_per_s: u64,
     pub(crate) runtime: Handle,
@@ -261,6 +262,7 @@ impl Core {
             snapshots: snapshots.clone(),
             fetches: fetches.clone(),
             memtable_bytes: self.memtable_bytes,
+            held_reads_bytes: self.held_reads_bytes,
             log_options: self.log_options,
             snapshot_bytes_per_s: self.snapshot_bytes_per_s,
         };

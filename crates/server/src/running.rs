@@ -175,6 +175,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         data: Arc::new(data),
         tables: Arc::new(tables),
         memtable_bytes: config.memtable_bytes,
+        held_reads_bytes: config.held_reads_bytes,
         log_options: LogOptions::with_budget(config.log_bytes),
         snapshot_bytes_per_s: config.snapshot_bytes_per_s,
         runtime: Handle::current(),

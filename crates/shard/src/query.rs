@@ -54,6 +54,11 @@ impl ShardReader {
         self.shard
     }
 
+    /// The lowest index at which it can be read.
+    pub fn collected(&self) -> Index {
+        self.table.collected()
+    }
+
     /// How many commands have changed something so far.
     pub fn revision(&self) -> Revision {
         Revision(self.newest.revision.load(Ordering::Acquire))
@@ -188,9 +193,10 @@ impl ShardReader {
 
     fn unreadable(&self, error: &StorageError) -> Failure {
         match error {
-            StorageError::Collected { .. } => {
-                Failure::rejected(Code::FailedPrecondition, format!("{error}; begin the read anew"))
-            }
+            StorageError::Collected { .. } => Failure::rejected(
+                Code::FailedPrecondition,
+                format!("{error}; go on from the last key at a new index, or begin anew"),
+            ),
             _ => Failure::rejected(
                 Code::DataLoss,
                 format!("shard {} can't be read on this node: {error}; ask another replica", self.shard),

@@ -110,7 +110,7 @@ pub(crate) fn run(import: &Import) -> Result<(), Stop> {
         tokio::spawn(sender.run()).await.map_err(|_| Stop::unavailable("the import broke down"))?
     })?;
     let moved = Transfer { rows: ledger.acknowledged, bytes: ledger.bytes, time: begun.elapsed() };
-    out::line(if import.output.json { moved.json() } else { moved.text("imported").into_bytes() })
+    out::line(if import.output.json { moved.object().finish() } else { moved.text("imported").into_bytes() })
 }
 
 /// The input, uncompressed, and its length, if that is known.

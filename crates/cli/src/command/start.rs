@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use ringfort_server::{Config, StartError, Summary};
+use ringfort_types::limits::HELD_READS_BYTES;
 use rustix::fs::Mode;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -71,6 +72,9 @@ pub(crate) struct Start {
     /// Cache of table blocks, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     cache_mb: u64,
+    /// Disk that long reads may hold for the older rows that they read, in MiB; beyond it, those that hold most are ended
+    #[arg(long, value_name = "MIB", default_value_t = HELD_READS_BYTES / MIB, value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
+    held_reads_mb: u64,
     /// Log kept for nodes that come back, in MiB; it takes up to half as much again on disk
     #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     log_mb: u64,
@@ -169,6 +173,7 @@ fn config(start: Start) -> Result<Config, Stop> {
         shards: start.shards,
         replicas: start.replicas,
         memtable_bytes: start.memtable_mb * MIB,
+        held_reads_bytes: start.held_reads_mb * MIB,
         cache_bytes: start.cache_mb * MIB,
         log_bytes: start.log_mb * MIB,
         snapshot_bytes_per_s: start.snapshot_mb_per_s * MIB,

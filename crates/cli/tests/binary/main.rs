@@ -8,6 +8,7 @@ mod counter;
 mod damage;
 mod disks;
 mod doors;
+mod exports;
 mod files;
 mod grpc_port;
 mod health;
