@@ -14,6 +14,7 @@ mod health;
 mod hung;
 mod json;
 mod lists;
+mod log;
 mod machine;
 mod memory;
 mod messages;
