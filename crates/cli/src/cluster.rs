@@ -8,6 +8,7 @@ use ringfort_types::{ClusterState, DiskState, NodeId, Presence, ShardId, ShardSt
 use serde_json::json;
 
 use crate::show;
+use crate::stop::Stop;
 
 /// Most shards that are named in one line.
 const NAMED_MAX: usize = 8;
@@ -24,6 +25,44 @@ pub(crate) fn name(state: &ClusterState, node: NodeId) -> String {
         || format!("node number {node}"),
         |known| if known.name.is_empty() { known.address.clone() } else { known.name.clone() },
     )
+}
+
+/// The shards that nobody leads, as far as the asked node knows: of keys, and whether the meta group is one of them.
+fn unled(state: &ClusterState) -> (Vec<ShardId>, bool) {
+    let nobody = |shard: &&ShardState| shard.leader.is_none();
+    let shards = key_shards(state).filter(nobody).map(|shard| shard.shard).collect();
+    (shards, state.shards.iter().filter(nobody).any(|shard| shard.shard == ShardId::META))
+}
+
+/// Fails if a shard has no leader: its keys can't be written, nor read but stale.
+pub(crate) fn judge(state: &ClusterState) -> Result<(), Stop> {
+    let (shards, meta) = unled(state);
+    let all = key_shards(state).count() as u64;
+    if shards.is_empty() && !meta {
+        return Ok(());
+    }
+    let what = match shards.len() as u64 {
+        0 => "the meta group has no leader".to_owned(),
+        count if count == all => {
+            "no shard has a leader: nothing can be written, nor read but stale".to_owned()
+        }
+        count => format!(
+            "{count} of {} no leader: their keys can't be written, nor read but stale",
+            show::count(all, "shard has", "shards have")
+        ),
+    };
+    let down: Vec<String> = state
+        .nodes
+        .iter()
+        .filter(|node| node.presence == Presence::Down)
+        .map(|node| name(state, node.id))
+        .collect();
+    let what_to_do = if down.is_empty() {
+        "an election takes a second or so, look again".to_owned()
+    } else {
+        format!("it takes a majority of each shard's replicas, so start what is down: {}", down.join(", "))
+    };
+    Err(Stop::unavailable(format!("{what}; {what_to_do}")))
 }
 
 /// By how many log entries the slowest replica is behind the shard's leader, as they last reported.
@@ -64,24 +103,30 @@ pub(crate) fn render(state: &ClusterState) -> String {
     }
     let heads = ["node", "address", "state", ">leads", ">replicas", ">keys", ">bytes", "reported"];
     let mut text = show::table(&heads, &rows);
-    let shards = key_shards(state).count() as u64;
-    let unled: Vec<_> =
-        key_shards(state).filter(|shard| shard.leader.is_none()).map(|shard| shard.shard).collect();
-    let _ = write!(text, "{}, ", show::count(shards, "shard", "shards"));
+    let shards = key_shards(state).count();
+    let (unled, meta) = unled(state);
+    let _ = write!(text, "{}, ", show::count(shards as u64, "shard", "shards"));
     if unled.is_empty() {
         text.push_str("all led");
+    } else if unled.len() == shards {
+        text.push_str("NONE HAS A LEADER");
     } else {
         let mut names: Vec<_> = unled.iter().take(NAMED_MAX).map(ToString::to_string).collect();
         if unled.len() > NAMED_MAX {
             names.push("…".to_owned());
         }
-        let _ = write!(text, "{} without a leader ({})", unled.len(), names.join(", "));
+        let _ = write!(text, "{} WITHOUT A LEADER ({})", unled.len(), names.join(", "));
     }
-    if state.shards.iter().any(|shard| shard.shard == ShardId::META && shard.leader.is_none()) {
-        text.push_str(", the meta group without a leader");
+    if meta {
+        text.push_str(", the meta group WITHOUT A LEADER");
     }
-    let lag = key_shards(state).map(lag).max().unwrap_or(0);
-    let _ = writeln!(text, "; largest lag {}", show::count(lag, "entry", "entries"));
+    // What nobody leads, nobody can lag behind.
+    match key_shards(state).filter(|shard| shard.leader.is_some()).map(lag).max() {
+        Some(lag) => {
+            let _ = writeln!(text, "; largest lag {}", show::count(lag, "entry", "entries"));
+        }
+        None => text.push_str("; lag not known\n"),
+    }
     text
 }
 
@@ -103,7 +148,7 @@ pub(crate) fn shard_table(state: &ClusterState) -> String {
             shard.leader.map_or_else(|| "none".to_owned(), |leader| name(state, leader)),
             shard.term.to_string(),
             format!("~{}", show::grouped(keys)),
-            lag(shard).to_string(),
+            shard.leader.map_or_else(|| "?".to_owned(), |_| lag(shard).to_string()),
             replicas.join(" "),
         ]);
     }
@@ -157,7 +202,7 @@ pub(crate) fn json(state: &ClusterState) -> serde_json::Value {
                 "slots": shard.slots.iter().map(|(first, last)| [first.0, last.0]).collect::<Vec<_>>(),
                 "leader": shard.leader.map(|leader| leader.0),
                 "term": shard.term.0,
-                "lag": lag(shard),
+                "lag": shard.leader.is_some().then(|| lag(shard)),
                 "replicas": replicas,
             })
         })
@@ -219,9 +264,38 @@ mod tests {
 node   address          state  leads  replicas     keys    bytes  reported
 node1  127.0.0.1:50051  up         1         2  ~63,436  ~5.2 MB  400 ms ago
 node2  127.0.0.1:50052  down       0         2  ~63,436  ~5.2 MB  never
-2 shards, 1 without a leader (2); largest lag 4 entries
+2 shards, 1 WITHOUT A LEADER (2); largest lag 4 entries
 ";
         assert_eq!(render(&state()), expected);
+    }
+
+    #[test]
+    fn shards_without_a_leader_are_a_failure_and_have_no_lag() {
+        let mut state = state();
+        let some = judge(&state).expect_err("one is not led");
+        assert_eq!(
+            (some.code, some.message.as_str()),
+            (
+                3,
+                "1 of 2 shards have no leader: their keys can't be written, nor read but stale; it takes a majority of each \
+                 shard's replicas, so start what is down: node2"
+            )
+        );
+        for shard in &mut state.shards {
+            shard.leader = None;
+        }
+        let text = render(&state);
+        assert!(
+            text.ends_with("2 shards, NONE HAS A LEADER, the meta group WITHOUT A LEADER; lag not known\n"),
+            "{text}"
+        );
+        assert!(
+            judge(&state).is_err_and(|stop| stop.message.starts_with("no shard has a leader: nothing can"))
+        );
+        for shard in &mut state.shards {
+            shard.leader = Some(NodeId(1));
+        }
+        assert_eq!(judge(&state), Ok(()));
     }
 
     #[test]

@@ -62,7 +62,7 @@ impl Node {
         let reason = self.slots[shard.0 as usize].damage.as_ref()?;
         Some(Failure::rejected(
             Code::DataLoss,
-            format!("the replica of shard {shard} on node {} takes no part: {reason}", self.id),
+            format!("the replica of shard {shard} on {} takes no part: {reason}", self.called(self.id)),
         ))
     }
 

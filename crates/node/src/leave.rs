@@ -45,7 +45,10 @@ impl Node {
     /// What a client's request is told that comes too late.
     pub(crate) fn refusal_by_stop(&self) -> Option<Failure> {
         matches!(self.stay, Stay::DrainingSince(_) | Stay::Gone).then(|| {
-            Failure::rejected(Code::Stopping, format!("node {} is stopping: ask another one", self.id))
+            Failure::rejected(
+                Code::Stopping,
+                format!("{} is stopping: ask another one", self.called(self.id)),
+            )
         })
     }
 
@@ -76,16 +79,16 @@ impl Node {
             DiskState::Full => Some(Failure::rejected(
                 Code::ResourceExhausted,
                 format!(
-                    "the disk of node {} is full: make room there, writes are taken again within a second; reads go on",
-                    self.id
+                    "the disk of {} is full: make room there, writes are taken again within a second; reads go on",
+                    self.called(self.id)
                 ),
             )),
             DiskState::Hung => Some(Failure::rejected(
                 Code::Unavailable,
                 format!(
-                    "the disk of node {} does not finish its syncs, and no other node can lead: look at that disk; reads \
+                    "the disk of {} does not finish its syncs, and no other node can lead: look at that disk; reads \
                      go on",
-                    self.id
+                    self.called(self.id)
                 ),
             )),
         }

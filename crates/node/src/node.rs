@@ -86,9 +86,19 @@ pub struct Node {
     pub(crate) stay: Stay,
     /// Whether anything can be written.
     pub(crate) disk: DiskState,
-    /// Since which tick it is known that this node can't be born, and why.
-    pub(crate) doomed: Option<(u64, String)>,
+    /// That this node can't be born.
+    pub(crate) doomed: Option<Doomed>,
     pub(crate) out: Out,
+}
+
+/// Why this node can't be born.
+#[derive(Debug)]
+pub(crate) struct Doomed {
+    /// The tick at which that became known.
+    pub(crate) since: u64,
+    pub(crate) reason: String,
+    /// Whether a node of a cluster that is born says so.
+    pub(crate) by_born: bool,
 }
 
 impl Node {
@@ -125,6 +135,11 @@ impl Node {
             node.step_birth();
         }
         Ok(node)
+    }
+
+    /// What people call a node.
+    pub(crate) fn called(&self, node: NodeId) -> String {
+        self.birth.called(node)
     }
 
     /// This node's number.
@@ -212,8 +227,11 @@ impl Node {
                     "waiting for {missing}: a new cluster forms once all of its nodes have reached each other"
                 )));
             }
-            if let Some((_, reason)) = self.doomed.take_if(|(since, _)| self.ticks - *since >= DOOMED_TICKS) {
-                self.out.last.push(Effect::Refused(reason));
+            if let Some(doomed) = self.doomed.take_if(|doomed| self.ticks - doomed.since >= DOOMED_TICKS) {
+                if doomed.by_born && self.birth.is_dispensable() {
+                    self.out.last.push(Effect::Discard);
+                }
+                self.out.last.push(Effect::Refused(doomed.reason));
             }
         }
         for number in 0..self.slots.len() {

@@ -226,6 +226,7 @@ impl Core {
                     self.shared.serving.send_replace(true);
                     self.shared.report(Report::Serving);
                 }
+                Effect::Discard => self.data.discard(),
                 Effect::Refused(reason) => self.shared.report(Report::Failed(StartError::Refused(reason))),
                 Effect::Stopped => self.shared.report(Report::Stopped),
             }

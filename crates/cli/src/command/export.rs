@@ -54,7 +54,7 @@ pub(crate) fn run(export: &Export) -> Result<(), Stop> {
     let format = if to_stdout {
         export.place.format_or(Format::of_output(export.output.json))
     } else {
-        export.place.format()
+        export.place.format()?
     };
     let Copied { rows, bytes, resumed } = if to_stdout {
         with_client(&export.connect, async |client| {

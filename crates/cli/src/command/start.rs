@@ -86,7 +86,7 @@ pub(crate) struct Start {
     /// Print this node's state on stdout as often as this: its address, the time, the members, keys held
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     report_every: Option<Duration>,
-    /// What to tell on stderr
+    /// What to tell on stderr: this and all that is more severe
     #[arg(long, value_name = "LEVEL", default_value = "warn", value_parser = ["error", "warn", "info", "debug", "trace"])]
     log_level: String,
     /// Stop when stdin ends: whoever holds its other end decides how long this node lives.
@@ -122,6 +122,8 @@ pub(crate) fn run(start: Start) -> Result<(), Stop> {
         .with_env_filter(tracing_subscriber::EnvFilter::new(&start.log_level))
         .with_writer(errors.clone())
         .with_ansi(std::io::stderr().is_terminal())
+        // Where in the code it comes from is for those who look into that.
+        .with_target(["debug", "trace"].contains(&start.log_level.as_str()))
         .init();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = (cores / 2).clamp(1, SOCKET_THREADS_MAX);
@@ -136,7 +138,6 @@ pub(crate) fn run(start: Start) -> Result<(), Stop> {
         report_every: start.report_every,
         tolerance,
         out: out.clone(),
-        errors: errors.clone(),
     };
     let ended = runtime.block_on(serve(config(start)?, how));
     runtime.shutdown_background();
@@ -154,8 +155,6 @@ struct How {
     tolerance: Option<(u32, PathBuf)>,
     /// For programs.
     out: Sink,
-    /// For people.
-    errors: Sink,
 }
 
 fn config(start: Start) -> Result<Config, Stop> {
@@ -189,7 +188,7 @@ fn default_directory(name: &str) -> PathBuf {
 }
 
 async fn serve(config: Config, how: How) -> Result<(), Stop> {
-    let How { until_eof, json, report_every, tolerance, out, errors } = how;
+    let How { until_eof, json, report_every, tolerance, out } = how;
     let mut signals = Signals::new()?;
     let eof = stdin_eof(until_eof);
     tokio::pin!(eof);
@@ -197,17 +196,9 @@ async fn serve(config: Config, how: How) -> Result<(), Stop> {
     if let Some((number, path)) = tolerance {
         let set = running.tolerance_setter();
         set(number);
-        let errors = errors.clone();
         tokio::spawn(async move {
-            let complain = |why: &str| say(&errors, &format!("{why}; the last good number stays in force"));
+            let complain = |why: &str| tracing::warn!("{why}; the last good number stays in force");
             tolerance::follow(&path, number, set, complain).await;
-        });
-    }
-    if let Some(mut notices) = running.notices() {
-        tokio::spawn(async move {
-            while let Some(line) = notices.recv().await {
-                say(&errors, &line);
-            }
         });
     }
     let served = tokio::select! {
@@ -228,16 +219,12 @@ async fn serve(config: Config, how: How) -> Result<(), Stop> {
             () = &mut eof => {}
         }
     }
+    tracing::warn!("stopping: what this node leads goes to others; asked again, it ends at once");
     tokio::select! {
         stopped = running.stop() => Ok(stopped?),
         // Whoever asks twice wants it now. That is safe: it is what a crash does.
         _ = signals.next() => Err(Stop::unavailable("ended at once, without handing leaderships over")),
     }
-}
-
-/// A line for the operator.
-fn say(errors: &Sink, line: &str) {
-    errors.line(format!("ringfort: {line}"));
 }
 
 /// The one line that says it serves.

@@ -9,7 +9,7 @@ use super::switch;
 use crate::refusal::one_line;
 
 /// Flags that say what to do this once.
-const OF_ONE_CALL: [(&str, &str); 21] = [
+const OF_ONE_CALL: [(&str, &str); 22] = [
     ("put", "if-absent"),
     ("put", "if-present"),
     ("put", "if-revision"),
@@ -31,6 +31,7 @@ const OF_ONE_CALL: [(&str, &str); 21] = [
     ("import", "skip"),
     ("export", "file"),
     ("export", "format"),
+    ("bench", "clean"),
     ("man", "out"),
 ];
 /// Commands that have nothing to set but what all have.

@@ -15,6 +15,7 @@ mod health;
 mod hung;
 mod json;
 mod lists;
+mod log;
 mod machine;
 mod memory;
 mod messages;
