@@ -463,7 +463,10 @@ mod tests {
         thread::scope(|scope| {
             let merge = |watermark| {
                 scope.spawn(|| table.flush(Index(1)).unwrap());
-                thread::sleep(Duration::from_millis(50));
+                // Until its files are written.
+                while table.installing.try_lock().is_ok() && table.durable() == Index(1) {
+                    thread::sleep(CHOICE_PAUSE);
+                }
                 assert_eq!(table.durable(), Index(1), "it waits");
                 table.tree.major_compact(u64::MAX, watermark)
             };
