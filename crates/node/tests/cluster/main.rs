@@ -2,6 +2,7 @@
 //! step by step.
 
 mod copies;
+mod damaged;
 mod doubt;
 mod opening;
 mod scripts;
