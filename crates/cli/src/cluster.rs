@@ -27,10 +27,26 @@ pub(crate) fn name(state: &ClusterState, node: NodeId) -> String {
 }
 
 /// By how many log entries the slowest replica is behind the shard's leader, as they last reported.
-fn lag(shard: &ShardState) -> u64 {
-    let committed = shard.replicas.iter().map(|(_, report)| report.committed.0).max().unwrap_or(0);
-    let applied = shard.replicas.iter().map(|(_, report)| report.applied.0).min().unwrap_or(0);
+fn lag(state: &ClusterState, shard: &ShardState) -> u64 {
+    let takes_part = |node| !is_damaged(state, node, shard.shard);
+    let reports = || shard.replicas.iter().filter(|(node, _)| takes_part(*node)).map(|(_, report)| report);
+    let committed = reports().map(|report| report.committed.0).max().unwrap_or(0);
+    let applied = reports().map(|report| report.applied.0).min().unwrap_or(0);
     committed.saturating_sub(applied)
+}
+
+/// Whether this shard's replica on this node takes no part.
+fn is_damaged(state: &ClusterState, node: NodeId, shard: ShardId) -> bool {
+    state.nodes.iter().any(|known| known.id == node && known.damaged.contains(&shard))
+}
+
+/// The first few of these shards.
+fn named(shards: &[ShardId]) -> String {
+    let mut names: Vec<_> = shards.iter().take(NAMED_MAX).map(ToString::to_string).collect();
+    if shards.len() > NAMED_MAX {
+        names.push("…".to_owned());
+    }
+    names.join(", ")
 }
 
 /// The nodes, and a line about the shards.
@@ -52,6 +68,7 @@ pub(crate) fn render(state: &ClusterState) -> String {
             match (node.presence, node.disk) {
                 (Presence::Up, DiskState::Full) => "disk full",
                 (Presence::Up, DiskState::Hung) => "disk hangs",
+                (Presence::Up, DiskState::Working) if !node.damaged.is_empty() => "damaged",
                 (presence, _) => presence.name(),
             }
             .to_owned(),
@@ -71,17 +88,24 @@ pub(crate) fn render(state: &ClusterState) -> String {
     if unled.is_empty() {
         text.push_str("all led");
     } else {
-        let mut names: Vec<_> = unled.iter().take(NAMED_MAX).map(ToString::to_string).collect();
-        if unled.len() > NAMED_MAX {
-            names.push("…".to_owned());
-        }
-        let _ = write!(text, "{} without a leader ({})", unled.len(), names.join(", "));
+        let _ = write!(text, "{} without a leader ({})", unled.len(), named(&unled));
     }
     if state.shards.iter().any(|shard| shard.shard == ShardId::META && shard.leader.is_none()) {
         text.push_str(", the meta group without a leader");
     }
-    let lag = key_shards(state).map(lag).max().unwrap_or(0);
+    let lag = key_shards(state).map(|shard| lag(state, shard)).max().unwrap_or(0);
     let _ = writeln!(text, "; largest lag {}", show::count(lag, "entry", "entries"));
+    for node in state.nodes.iter().filter(|node| !node.damaged.is_empty()) {
+        let _ = writeln!(
+            text,
+            "{} has {} that {} no part ({}): {} damaged, its log names the files",
+            name(state, node.id),
+            show::count(node.damaged.len() as u64, "replica", "replicas"),
+            if node.damaged.len() == 1 { "takes" } else { "take" },
+            named(&node.damaged),
+            if node.damaged.len() == 1 { "its table is" } else { "their tables are" },
+        );
+    }
     text
 }
 
@@ -93,7 +117,10 @@ pub(crate) fn shard_table(state: &ClusterState) -> String {
         let replicas: Vec<_> = shard
             .replicas
             .iter()
-            .map(|(node, report)| format!("{}@{}", name(state, *node), report.applied))
+            .map(|(node, report)| match is_damaged(state, *node, shard.shard) {
+                true => format!("{}@damaged", name(state, *node)),
+                false => format!("{}@{}", name(state, *node), report.applied),
+            })
             .collect();
         let keys = shard.replicas.iter().map(|(_, report)| report.keys_estimate).max().unwrap_or(0);
         let slots = if shard.shard == ShardId::META { "(layout)".to_owned() } else { slots.join(",") };
@@ -103,7 +130,7 @@ pub(crate) fn shard_table(state: &ClusterState) -> String {
             shard.leader.map_or_else(|| "none".to_owned(), |leader| name(state, leader)),
             shard.term.to_string(),
             format!("~{}", show::grouped(keys)),
-            lag(shard).to_string(),
+            lag(state, shard).to_string(),
             replicas.join(" "),
         ]);
     }
@@ -124,6 +151,7 @@ pub(crate) fn json(state: &ClusterState) -> serde_json::Value {
                 "state": node.presence.name(),
                 "disk_full": node.disk == DiskState::Full,
                 "disk_hung": node.disk == DiskState::Hung,
+                "damaged_shards": node.damaged.iter().map(|shard| shard.0).collect::<Vec<_>>(),
                 "leads": key_shards(state).filter(|shard| shard.leader == Some(node.id)).count(),
                 "keys_estimate": node.keys_estimate,
                 "bytes_estimate": node.bytes_estimate,
@@ -141,6 +169,7 @@ pub(crate) fn json(state: &ClusterState) -> serde_json::Value {
                 .map(|(node, report)| {
                     json!({
                         "node": node.0,
+                        "damaged": is_damaged(state, *node, shard.shard),
                         "role": report.role.to_string(),
                         "term": report.term.0,
                         "last": report.last.0,
@@ -157,7 +186,7 @@ pub(crate) fn json(state: &ClusterState) -> serde_json::Value {
                 "slots": shard.slots.iter().map(|(first, last)| [first.0, last.0]).collect::<Vec<_>>(),
                 "leader": shard.leader.map(|leader| leader.0),
                 "term": shard.term.0,
-                "lag": lag(shard),
+                "lag": lag(state, shard),
                 "replicas": replicas,
             })
         })
@@ -222,6 +251,24 @@ node2  127.0.0.1:50052  down       0         2  ~63,436  ~5.2 MB  never
 2 shards, 1 without a leader (2); largest lag 4 entries
 ";
         assert_eq!(render(&state()), expected);
+    }
+
+    #[test]
+    fn a_replica_that_takes_no_part_is_shown_and_does_not_lag() {
+        let mut state = state();
+        state.nodes[0].presence = Presence::Up;
+        state.nodes[0].damaged = vec![ShardId(1), ShardId(2)];
+        let text = render(&state);
+        assert!(text.contains("127.0.0.1:50052  damaged"), "{text}");
+        assert!(
+            text.contains("largest lag 0 entries\nnode2 has 2 replicas that take no part (1, 2): "),
+            "{text}"
+        );
+        assert!(shard_table(&state).contains("node1@9 node2@damaged"), "{}", shard_table(&state));
+        let json = json(&state);
+        assert_eq!(json["nodes"][0]["damaged_shards"], json!([1, 2]));
+        assert_eq!(json["shards"][1]["replicas"][1]["damaged"], true);
+        assert_eq!(json["shards"][1]["replicas"][0]["damaged"], false);
     }
 
     #[test]

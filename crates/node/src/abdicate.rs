@@ -11,6 +11,7 @@ use bytes::Bytes;
 use ringfort_consensus::{Group, Synced, Unsynced};
 use ringfort_ring::Replica as Place;
 use ringfort_types::limits::TICK_MS;
+use ringfort_types::planted::{self, Bug};
 use ringfort_types::{Base, LogEntry, NodeId, PeerId, Role, ShardId};
 
 use crate::Effect;
@@ -49,7 +50,7 @@ impl Node {
     pub(crate) fn abdicate(&mut self, replica: Replica) {
         let Replica { shard, mut group, places, last_batch, .. } = replica;
         let heir = (group.role() == Role::Leader).then(|| self.heir(shard, &group, &places)).flatten();
-        let Some(heir) = heir else { return };
+        let Some(heir) = heir.filter(|_| !planted::is(Bug::DamagedLeaderFallsSilent)) else { return };
         group.abstain(true);
         group.transfer_to(heir);
         let until_tick = self.ticks + ABDICATION_TICKS;

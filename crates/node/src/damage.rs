@@ -10,6 +10,7 @@
 //!
 //! Deliberately absent: a new table from another replica. That is membership's business.
 
+use ringfort_types::planted::{self, Bug};
 use ringfort_types::{Code, Failure, Reply, ShardId, Token};
 
 use crate::Effect;
@@ -20,7 +21,7 @@ impl Node {
         let Some(places) = self.layout.as_ref().and_then(|layout| layout.shard(shard)) else { return };
         let is_alone = places.replicas.len() == 1;
         let slot = &mut self.slots[shard.0 as usize];
-        if slot.damage.is_some() {
+        if slot.damage.is_some() || planted::is(Bug::DamagedReplicaGoesOn) {
             return;
         }
         if is_alone && is_readable {

@@ -10,6 +10,7 @@
 use ringfort_consensus::Group;
 use ringfort_ring::Replica as Place;
 use ringfort_types::limits::TICK_MS;
+use ringfort_types::planted::{self, Bug};
 use ringfort_types::{Code, DiskState, Failure, PeerId, ShardId};
 
 use crate::Effect;
@@ -105,6 +106,9 @@ impl Node {
 
     /// Tries to give all leaderships away: whether some may still go.
     pub(crate) fn hand_over(&mut self) -> bool {
+        if self.disk == DiskState::Hung && planted::is(Bug::HungDiskLeads) {
+            return false;
+        }
         let mut leading = false;
         for number in 0..self.slots.len() {
             let Some(replica) = self.slots[number].replica.as_ref().filter(|replica| replica.leads()) else {

@@ -394,14 +394,11 @@ impl Node {
         if let Some((index, _)) = ringfort_consensus::codec::snapshot(&message) {
             return self.step_snapshot(shard, message, index);
         }
-        if ringfort_consensus::codec::is_append(&message)
-            && replica.applying_bytes() > crate::turn::APPLYING_BYTES_MAX
+        let is_behind =
+            || replica.applying_bytes() > crate::turn::APPLYING_BYTES_MAX || self.commit.is_full();
+        if self.commit.has_no_ticket_left() || (ringfort_consensus::codec::is_append(&message) && is_behind())
         {
-            // The leader sends it again; until then the table catches up.
-            return;
-        }
-        if self.commit.is_full() {
-            // As if it had been lost on the way: a disk that hangs must not cost memory for as long as others go on.
+            // As if it had been lost on the way: the leader sends it again, and meanwhile table and disk catch up.
             return;
         }
         if replica.group.step(message).is_ok() {

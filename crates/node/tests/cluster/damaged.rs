@@ -50,6 +50,20 @@ fn a_leader_whose_table_is_damaged_hands_over() {
 }
 
 #[test]
+fn every_node_shows_which_replicas_are_damaged() {
+    let (mut world, shard, leader, _) = with_leader();
+    damage(&mut world, leader, shard);
+    world.run(HANDED_OVER_MS);
+    for asked in 0..3 {
+        let Reply::Cluster(state) = world.ask_and_wait(asked, Request::ClusterState) else { panic!() };
+        for (n, node) in state.nodes.iter().enumerate() {
+            let expected = if n == leader { vec![shard] } else { Vec::new() };
+            assert_eq!(node.damaged, expected, "node {n} as node {asked} knows it");
+        }
+    }
+}
+
+#[test]
 fn what_waits_for_a_leader_whose_table_is_damaged_is_asked_of_the_next_or_is_unknown() {
     let (mut world, shard, leader, key) = with_leader();
     let other = (leader + 1) % 3;

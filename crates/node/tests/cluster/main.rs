@@ -4,6 +4,7 @@
 mod copies;
 mod damaged;
 mod doubt;
+mod hung;
 mod opening;
 mod scripts;
 mod trace;
