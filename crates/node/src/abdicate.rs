@@ -52,7 +52,10 @@ impl Node {
         let heir = (group.role() == Role::Leader).then(|| self.heir(shard, &group, &places)).flatten();
         let Some(heir) = heir.filter(|_| !planted::is(Bug::DamagedLeaderFallsSilent)) else { return };
         group.abstain(true);
-        group.transfer_to(heir);
+        // Whoever was just asked to take over may be about to stand: a second one would stand against it.
+        if group.can_propose() {
+            group.transfer_to(heir);
+        }
         let until_tick = self.ticks + ABDICATION_TICKS;
         self.slots[shard.0 as usize].abdicating = Some(Abdicating { group, places, last_batch, until_tick });
         self.mark(shard);

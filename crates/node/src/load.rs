@@ -49,7 +49,7 @@ impl Node {
                 APPLYING_BYTES_MAX + 16 * APPEND_BYTES_MAX + VALUE_BYTES_MAX,
             ),
             (
-                "bytes that wait for the disk",
+                "bytes of entries that wait for the disk",
                 self.commit.bytes(),
                 UNPERSISTED_BYTES_MAX + NODE_PENDING_BYTES_MAX + WRITE_BYTES_MAX,
             ),

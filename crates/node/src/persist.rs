@@ -10,7 +10,7 @@ use ringfort_types::{Record, ShardId};
 
 use crate::Effect;
 
-/// Bytes of records that may wait to be durable, and are in memory until then. Beyond it a node takes no appends, and
+/// Bytes of entries that may wait to be durable, and are in memory until then. Beyond it a node takes no appends, and
 /// proposes nothing: a disk that hangs must not cost memory for as long as others go on.
 pub(crate) const UNPERSISTED_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Tickets that may wait.
@@ -38,7 +38,8 @@ impl GroupCommit {
         last_batch: &mut u64,
     ) {
         if !records.is_empty() {
-            self.pending_bytes += records.iter().map(Record::weight).sum::<usize>();
+            let entries = records.iter().filter(|record| matches!(record, Record::Entry(..)));
+            self.pending_bytes += entries.map(Record::weight).sum::<usize>();
             self.pending.extend(records);
             *last_batch = self.last + 1;
         }
@@ -71,7 +72,7 @@ impl GroupCommit {
         released
     }
 
-    /// Bytes that wait for the disk.
+    /// Bytes of entries that wait for the disk.
     pub(crate) fn bytes(&self) -> usize {
         self.pending_bytes + self.under_way_bytes
     }

@@ -7,7 +7,7 @@ use crate::world::World;
 const VALUE_BYTES: usize = 1024 * 1024;
 /// Their values together are well above what may wait for a disk.
 const WRITES: usize = 90;
-const WAITING: &str = "bytes that wait for the disk";
+const WAITING: &str = "bytes of entries that wait for the disk";
 
 /// Bytes that wait for a node's disk, and how many may.
 fn waiting(world: &World, n: usize) -> (usize, usize) {
