@@ -42,7 +42,9 @@ fn is_damaged(state: &ClusterState, node: NodeId, shard: ShardId) -> bool {
 
 /// The first few of these shards.
 fn named(shards: &[ShardId]) -> String {
-    let mut names: Vec<_> = shards.iter().take(NAMED_MAX).map(ToString::to_string).collect();
+    let name =
+        |shard: &ShardId| if *shard == ShardId::META { "meta group".to_owned() } else { shard.to_string() };
+    let mut names: Vec<_> = shards.iter().take(NAMED_MAX).map(name).collect();
     if shards.len() > NAMED_MAX {
         names.push("…".to_owned());
     }
@@ -117,9 +119,13 @@ pub(crate) fn shard_table(state: &ClusterState) -> String {
         let replicas: Vec<_> = shard
             .replicas
             .iter()
-            .map(|(node, report)| match is_damaged(state, *node, shard.shard) {
-                true => format!("{}@damaged", name(state, *node)),
-                false => format!("{}@{}", name(state, *node), report.applied),
+            .map(|(node, report)| {
+                let at = if is_damaged(state, *node, shard.shard) {
+                    "damaged"
+                } else {
+                    &report.applied.to_string()
+                };
+                format!("{}@{at}", name(state, *node))
             })
             .collect();
         let keys = shard.replicas.iter().map(|(_, report)| report.keys_estimate).max().unwrap_or(0);
@@ -257,16 +263,16 @@ node2  127.0.0.1:50052  down       0         2  ~63,436  ~5.2 MB  never
     fn a_replica_that_takes_no_part_is_shown_and_does_not_lag() {
         let mut state = state();
         state.nodes[0].presence = Presence::Up;
-        state.nodes[0].damaged = vec![ShardId(1), ShardId(2)];
+        state.nodes[0].damaged = vec![ShardId::META, ShardId(1)];
         let text = render(&state);
         assert!(text.contains("127.0.0.1:50052  damaged"), "{text}");
         assert!(
-            text.contains("largest lag 0 entries\nnode2 has 2 replicas that take no part (1, 2): "),
+            text.contains("largest lag 0 entries\nnode2 has 2 replicas that take no part (meta group, 1): "),
             "{text}"
         );
         assert!(shard_table(&state).contains("node1@9 node2@damaged"), "{}", shard_table(&state));
         let json = json(&state);
-        assert_eq!(json["nodes"][0]["damaged_shards"], json!([1, 2]));
+        assert_eq!(json["nodes"][0]["damaged_shards"], json!([0, 1]));
         assert_eq!(json["shards"][1]["replicas"][1]["damaged"], true);
         assert_eq!(json["shards"][1]["replicas"][0]["damaged"], false);
     }

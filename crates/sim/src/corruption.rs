@@ -52,12 +52,12 @@ impl World {
         let files = self.segments(host);
         let last = files.last().filter(|(_, begins)| is_closed && !begins.is_empty());
         let Some((path, begins)) = last else { return self.restart_after(host, false, for_us) };
-        let lost = random.between(1, LOST_MAX.min(begins.len() as u64)) as usize;
-        let from = begins[begins.len() - lost];
+        let count = random.between(1, LOST_MAX.min(begins.len() as u64)) as usize;
+        let from = begins[begins.len() - count];
         let bytes = self.hosts[host].disk.disk.bytes(path).unwrap_or_default();
         let kept = (from..bytes.len()).filter(|at| bytes[*at] != 0);
         let changes = kept.map(|at| (at as u64, bytes[at])).collect();
-        self.log(format_args!("n{}: the last {lost} batches of {path} are lost", host + 1));
+        self.log(format_args!("n{}: the last {count} batches of {path} are lost", host + 1));
         self.change_log(host, Rot { path: path.clone(), changes }, for_us);
     }
 

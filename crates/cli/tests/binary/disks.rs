@@ -231,7 +231,7 @@ fn leaderships_leave_a_disk_that_hangs_and_come_back() {
 const WRITTEN_MB: usize = 240;
 const KEPT_MB: u64 = 160;
 /// How long a node may take to catch up with that.
-const CAUGHT_UP: Duration = Duration::from_secs(120);
+const CAUGHT_UP: Duration = Duration::from_mins(2);
 
 #[test]
 fn a_node_whose_disk_hangs_keeps_a_bounded_part_of_what_others_write() {
@@ -248,9 +248,9 @@ fn a_node_whose_disk_hangs_keeps_a_bounded_part_of_what_others_write() {
     let memory = |trio: &Trio| resident(trio.nodes[0].as_ref().expect("it runs"));
     let before = memory(&trio);
     let value = "v".repeat(256 * 1024);
-    let rows: String = (0..WRITTEN_MB * 4).map(|number| format!("row{number:06}\t{value}\n")).collect();
+    let rows: Vec<_> = (0..WRITTEN_MB * 4).map(|number| format!("row{number:06}\t{value}\n")).collect();
     let others = format!("{},{}", trio.address(1), trio.address(2));
-    let import = run(ringfort(&["import", "-"]).env("RINGFORT_ADDR", others), rows.as_bytes());
+    let import = run(ringfort(&["import", "-"]).env("RINGFORT_ADDR", others), rows.concat().as_bytes());
     assert!(import.status.success(), "{}", stderr(&import));
     let more_mb = memory(&trio).saturating_sub(before) / (1024 * 1024);
     println!("{WRITTEN_MB} MiB written, {more_mb} MiB more in memory");

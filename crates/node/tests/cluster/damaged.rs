@@ -108,7 +108,9 @@ fn a_leader_whose_table_is_damaged_falls_silent_if_nobody_takes_over() {
     assert!(speaks(&mut world), "it tries for a while");
     world.run(ABDICATES_MS);
     assert!(!speaks(&mut world), "and then leaves it to the others");
-    others.into_iter().for_each(|other| world.make_room(other));
+    for other in others {
+        world.make_room(other);
+    }
     world.run(ELECTED_MS);
     let next = leader_seen_beside(&mut world, leader, shard).expect("another one leads");
     assert_ne!(next.0 as usize - 1, leader);
