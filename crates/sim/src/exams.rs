@@ -3,13 +3,12 @@
 //! While everything goes wrong at once, nobody can say how soon is soon. So this comes after the healing.
 
 use bytes::Bytes;
-use ringfort_types::{ClusterState, Consistency, Reply, Request, ShardId};
+use ringfort_types::{Consistency, Request, ShardId};
 
 use crate::clients::Asker;
 use crate::data::HUNG_US;
 use crate::fragile::Damage;
 use crate::judges::{HANDS_OVER, HEALS};
-use crate::network::node;
 use crate::verdict::Question;
 use crate::world::World;
 
@@ -24,7 +23,7 @@ const ANSWERED_US: u64 = 5_000_000;
 impl World {
     pub(crate) fn examine(&mut self, questions: &[Question]) {
         // Of fewer nodes there is none that could take over, or too few to elect it.
-        if self.hosts.len() >= 3 {
+        if self.plan.examines && self.hosts.len() >= 3 {
             self.examine_hung_disk(questions);
             self.examine_damaged_leader(questions);
         }
@@ -40,16 +39,14 @@ impl World {
             |world: &World| world.hosts[host].process.as_ref().is_some_and(|process| process.is_hung);
         if self.run_while(2 * HUNG_US, |world| !is_hung(world)) {
             self.run_until(self.now_us + LEADS_NOTHING_US);
-            let state = self.state_at((host + 1) % self.hosts.len());
-            let shards = state.iter().flat_map(|state| &state.shards);
-            let led = shards.filter(|shard| shard.leader == Some(node(host))).map(|shard| shard.shard);
+            let shards = questions.iter().filter_map(|(_, question)| self.shard_of(question));
             // With a damaged replica, too, there may be too few that can vote.
-            let led: Vec<ShardId> = led.filter(|shard| self.is_whole(*shard)).collect();
+            let led =
+                shards.filter(|shard| self.is_whole(*shard) && self.judges.leader(*shard) == Some(host));
+            let led: Vec<ShardId> = led.collect();
             if !led.is_empty() {
-                self.find(
-                    HANDS_OVER,
-                    format_args!("the disk of n{} hangs, and it still leads {led:?}", host + 1),
-                );
+                let what = format_args!("the disk of n{} hangs, and it still leads {led:?}", host + 1);
+                self.find(HANDS_OVER, what);
             }
         }
         self.hosts[host].hangs_until_us = 0;
@@ -69,19 +66,11 @@ impl World {
             let process = world.hosts[host].process.as_ref();
             process.is_some_and(|process| process.met.iter().any(|(met, _)| *met == shard))
         };
-        if !self.run_while(ANSWERED_US, |world| !knows(world)) {
-            // It has handed over just before that.
-            return;
-        }
-        let until_us = self.now_us + HANDED_OVER_US;
-        self.run_until(until_us);
-        // Who has no replica hears of it later.
-        let other = self.hosts_of(shard).into_iter().find(|other| *other != host).expect("there are three");
-        let state = self.state_at(other);
-        let leader = state.and_then(|state| state.shards[shard.0 as usize].leader);
-        if leader.is_none_or(|leader| leader == node(host)) {
+        // Or it has handed over just before that, and another one has read.
+        let is_met = self.run_while(ANSWERED_US, |world| !knows(world));
+        if is_met && !self.run_while(HANDED_OVER_US, |world| world.judges.leader(shard) == Some(host)) {
             let what = format_args!(
-                "n{} led shard {shard}, its table is damaged, and then leads {leader:?}",
+                "n{} leads shard {shard}, its table is damaged, and nobody takes over",
                 host + 1
             );
             self.find(HANDS_OVER, what);
@@ -93,10 +82,9 @@ impl World {
     /// A shard that is led where tables may be damaged and its own is not; and a key of it.
     fn whole_leader(&mut self, questions: &[Question]) -> Option<(ShardId, usize, Bytes)> {
         let host = self.damaged_host.unwrap_or_else(|| self.random.below(self.hosts.len() as u64) as usize);
-        let state = self.state_at(host)?;
         questions.iter().find_map(|(_, question)| {
             let (shard, key) = (self.shard_of(question)?, question.keys().next()?);
-            let is_led = state.shards[shard.0 as usize].leader == Some(node(host));
+            let is_led = self.judges.leader(shard) == Some(host);
             (is_led && !self.hosts[host].tables.is_damaged(shard)).then(|| (shard, host, key.clone()))
         })
     }
@@ -104,14 +92,5 @@ impl World {
     /// Whether no replica's table is damaged.
     fn is_whole(&self, shard: ShardId) -> bool {
         !self.hosts.iter().any(|host| host.tables.is_damaged(shard))
-    }
-
-    /// The cluster as this node sees it.
-    fn state_at(&mut self, host: usize) -> Option<ClusterState> {
-        let answers = self.insist(&[(host, Request::ClusterState)], self.now_us + ANSWERED_US);
-        match answers.into_iter().next()?? {
-            Reply::Cluster(state) => Some(*state),
-            _ => None,
-        }
     }
 }

@@ -158,6 +158,8 @@ pub struct Plan {
     pub strikes: Vec<Strike>,
     /// What is wrong on purpose.
     pub plant: Option<Bug>,
+    /// Whether single faults come after the healing, each of which others must make up for soon.
+    pub examines: bool,
     /// Whether the trace's text is kept, besides its hash.
     pub keeps_trace: bool,
 }
@@ -184,6 +186,7 @@ impl Plan {
             message_us_max: random.pick(&[300, 2_000, 20_000]),
             strikes: Vec::new(),
             plant: None,
+            examines: true,
             keeps_trace: false,
         };
         let percent = random.pick(&[20, 50, 80, 100]);
@@ -234,6 +237,6 @@ impl Plan {
     /// A plan under which nothing goes wrong.
     pub fn calm(seed: u64, nodes: usize) -> Plan {
         let calm = Plan { nodes, chaos_ms: 3_000, length_ms: 6_000, shards: 4, ..Plan::from_seed(seed) };
-        Plan { strikes: Vec::new(), ..calm }
+        Plan { strikes: Vec::new(), examines: false, ..calm }
     }
 }

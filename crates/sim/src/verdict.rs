@@ -15,8 +15,9 @@ const TIMEOUT_MS: u32 = 3_000;
 const COMPARISONS: u64 = 3;
 /// Between two tries, in microseconds.
 const AGAIN_US: u64 = 10_000;
-/// How long a node has nothing to do before it is looked at whether it is at rest, in microseconds.
-const REST_US: u64 = 1_000_000;
+/// How long a node has nothing to do before it is looked at whether it is at rest, in microseconds: what was asked elsewhere,
+/// too, and has its answer, waits here until its time is over.
+const REST_US: u64 = 3_500_000;
 
 /// A question of the judge, and the first node to be asked.
 pub(crate) type Question = (usize, Request);

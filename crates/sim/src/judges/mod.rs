@@ -210,6 +210,11 @@ impl Judges {
         whole.into_iter().chain(self.committed.has(host, shard, base.index, base.term)).collect()
     }
 
+    /// Who spoke as this shard's leader in the latest term that had one.
+    pub(crate) fn leader(&self, shard: ShardId) -> Option<usize> {
+        self.one_leader.latest(shard)
+    }
+
     /// A node shows who leads.
     pub(crate) fn shown(&mut self, state: &ClusterState) -> Vec<Broken> {
         self.one_leader.shown(state)
