@@ -263,16 +263,18 @@ node2  127.0.0.1:50052  down       0         2  ~63,436  ~5.2 MB  never
     fn a_replica_that_takes_no_part_is_shown_and_does_not_lag() {
         let mut state = state();
         state.nodes[0].presence = Presence::Up;
-        state.nodes[0].damaged = vec![ShardId::META, ShardId(1)];
+        state.nodes[0].damaged = vec![ShardId::META, ShardId(1), ShardId(2)];
         let text = render(&state);
         assert!(text.contains("127.0.0.1:50052  damaged"), "{text}");
         assert!(
-            text.contains("largest lag 0 entries\nnode2 has 2 replicas that take no part (meta group, 1): "),
+            text.contains(
+                "largest lag 0 entries\nnode2 has 3 replicas that take no part (meta group, 1, 2): "
+            ),
             "{text}"
         );
         assert!(shard_table(&state).contains("node1@9 node2@damaged"), "{}", shard_table(&state));
         let json = json(&state);
-        assert_eq!(json["nodes"][0]["damaged_shards"], json!([0, 1]));
+        assert_eq!(json["nodes"][0]["damaged_shards"], json!([0, 1, 2]));
         assert_eq!(json["shards"][1]["replicas"][1]["damaged"], true);
         assert_eq!(json["shards"][1]["replicas"][0]["damaged"], false);
     }

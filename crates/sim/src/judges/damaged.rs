@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use ringfort_consensus::inspect::Seen;
+use ringfort_consensus::inspect::{Seen, SeenKind};
 use ringfort_types::{ShardId, Term};
 
 use super::one_leader::speaks_as_leader;
@@ -32,7 +32,9 @@ impl Damaged {
     pub(crate) fn said(&self, host: usize, shard: ShardId, seen: &Seen) -> Option<Broken> {
         let term = *self.known.get(&(host, shard))?;
         let hands_over = speaks_as_leader(seen) && seen.term <= term;
-        (!hands_over).then(|| broken!(NAME, "n{} says \"{seen}\" in shard {shard}", host + 1))
+        // Who still leads says so to who would stand against it. That binds nobody.
+        let refuses = seen.reject && matches!(seen.kind, SeenKind::PreVoteReply | SeenKind::VoteReply);
+        (!hands_over && !refuses).then(|| broken!(NAME, "n{} says \"{seen}\" in shard {shard}", host + 1))
     }
 
     /// Its table is to be used.
@@ -44,7 +46,6 @@ impl Damaged {
 
 #[cfg(test)]
 mod tests {
-    use ringfort_consensus::inspect::SeenKind;
     use ringfort_types::{Index, PeerId};
 
     use super::*;
@@ -69,6 +70,7 @@ mod tests {
         assert_eq!(judge.said(0, shard, &says(SeenKind::TimeoutNow, 3)), None);
         assert_eq!(judge.said(0, shard, &says(SeenKind::Heartbeat, 4)).unwrap().invariant, NAME);
         assert_eq!(judge.said(0, shard, &says(SeenKind::VoteReply, 4)).unwrap().invariant, NAME);
+        assert_eq!(judge.said(0, shard, &Seen { reject: true, ..says(SeenKind::PreVoteReply, 4) }), None);
         assert_eq!(judge.said(1, shard, &says(SeenKind::VoteReply, 4)), None);
         assert!(judge.used(0, shard, "reads").is_some() && judge.used(0, ShardId(2), "reads").is_none());
         judge.ended(0);
