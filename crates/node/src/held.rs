@@ -27,9 +27,7 @@ impl Held {
         let patience_us = u64::from(waiter.durability.patience_ms) * 1_000;
         Held { waiter, until_us: waiter.deadline_us.min(now_us + patience_us), reply: None }
     }
-}
 
-impl Held {
     pub(crate) fn into_waiter(self) -> Waiter {
         self.waiter
     }

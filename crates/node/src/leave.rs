@@ -7,13 +7,14 @@
 //! waits for an answer waits for the new leader's. If there is none, a node that ends ends, and a node whose disk takes
 //! nothing goes on leading for the readers' sake and refuses writes (PITFALLS 5).
 
+use ringfort_consensus::Group;
 use ringfort_ring::Replica as Place;
 use ringfort_types::limits::TICK_MS;
+use ringfort_types::planted::{self, Bug};
 use ringfort_types::{Code, DiskState, Failure, PeerId, ShardId};
 
 use crate::Effect;
 use crate::node::Node;
-use crate::replica::Replica;
 
 /// A node that stops waits for at most so many ticks for others to take over.
 const STOP_TICKS: u64 = 2_000 / TICK_MS;
@@ -95,25 +96,28 @@ impl Node {
     }
 
     /// Who could lead this shard instead.
-    pub(crate) fn heir(&self, replica: &Replica) -> Option<PeerId> {
+    pub(crate) fn heir(&self, shard: ShardId, group: &Group, places: &[Place]) -> Option<PeerId> {
         let able = |node| node != self.id && self.peers.is_up(node) && self.peers.can_write(node);
-        let places = replica.places.iter().filter(|place| able(place.node));
+        let places = places.iter().filter(|place| able(place.node));
         // Who is still opening its replica would not take it.
-        let is_open = |place: &Place| self.peers.has_open(place.node, replica.shard);
+        let is_open = |place: &Place| self.peers.has_open(place.node, shard);
         places
-            .filter_map(|place| Some((is_open(place), replica.group.matched(place.peer)?, place.peer)))
+            .filter_map(|place| Some((is_open(place), group.matched(place.peer)?, place.peer)))
             .max()
             .map(|(_, _, peer)| peer)
     }
 
     /// Tries to give all leaderships away: whether some may still go.
     pub(crate) fn hand_over(&mut self) -> bool {
+        if self.disk == DiskState::Hung && planted::is(Bug::HungDiskLeads) {
+            return false;
+        }
         let mut leading = false;
         for number in 0..self.slots.len() {
             let Some(replica) = self.slots[number].replica.as_ref().filter(|replica| replica.leads()) else {
                 continue;
             };
-            let Some(heir) = self.heir(replica) else {
+            let Some(heir) = self.heir(replica.shard, &replica.group, &replica.places) else {
                 leading |= replica.has_proposed();
                 continue;
             };

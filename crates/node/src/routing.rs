@@ -168,8 +168,8 @@ impl Node {
                     );
                     return self.fail(asked, failure);
                 }
-                if replica.applying_bytes() > APPLYING_BYTES_MAX {
-                    // What is committed already has to be in the table first.
+                if replica.applying_bytes() > APPLYING_BYTES_MAX || self.commit.is_full() {
+                    // What is committed already has to be in the table first, and what is proposed on the disk.
                     return self.wait(shard, asked, RETRY_MS);
                 }
                 replica.add_write(asked);
