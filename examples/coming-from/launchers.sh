@@ -215,6 +215,14 @@ refused 'give a number' kv-cluster/node -replicas 0
 refused 'give a number from 1 to 64' kv-cluster/node -replicas 65
 becomes "--addr localhost:50051 get -- name" kv-cluster/client get name
 becomes "--addr 127.0.0.1:50052 get --raw -- name" kv-cluster/client -addr 127.0.0.1:50052 get -raw name
+printf '#!/bin/sh\nexit 1\n' >absent
+chmod +x absent
+code=0
+got=$(RINGFORT=$work/absent timeout "$LAUNCH_S_MAX" "$examples/kv-cluster/client" get name) || code=$?
+if [ $code -ne 1 ] || [ "$got" != "(not found)" ]; then
+    echo "launchers.sh: a key that is not there: exit code $code, $got" >&2
+    exit 1
+fi
 becomes "ok" kv-cluster/client set name -5
 becomes "ok" kv-cluster/client --addr=localhost:50053 delete name
 refused 'usage' kv-cluster/client increment name

@@ -103,6 +103,13 @@ says() {
     [ "$got" = "$wanted" ] || wrong "$*"$'\n'"wanted: $wanted"$'\n'"     got: $got"
 }
 
+# says_not_found COMMAND…: its output says so, and it exits with 1.
+says_not_found() {
+    local code=0 got
+    got=$("$@" 2>"$work/stderr") || code=$?
+    [ $code -eq 1 ] && [ "$got" = "(not found)" ] || wrong "$* ended with $code: $got $(cat "$work/stderr")"
+}
+
 # says_like PATTERN COMMAND…: as `says`, for a regular expression.
 says_like() {
     local wanted=$1 code=0 got

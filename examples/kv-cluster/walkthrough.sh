@@ -26,12 +26,12 @@ node 3
 serving node1 node2 node3
 
 step "use any node"
-says "(not found)" "$launchers/client" get name
+says_not_found "$launchers/client" get name
 says ok "$launchers/client" set name Ada
 says Ada "$launchers/client" -addr=127.0.0.1:50053 get name
 says "Ada." sh -c "'$launchers/client' --raw get name && echo ."
 says ok "$launchers/client" delete name
-says "(not found)" "$launchers/client" get name
+says_not_found "$launchers/client" get name
 for client in go_client python_client; do
     for port in 50051 50052 50053; do
         says "(not found)" $client -addr 127.0.0.1:$port get name

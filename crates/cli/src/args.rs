@@ -30,6 +30,8 @@ Examples:
   ringfort --addr 10.0.0.1:50051,10.0.0.2:50051 status
   ringfort config                               what is set, and where
 
+`ringfort help COMMAND` tells more about a command, and so does `ringfort COMMAND --help`.
+
 Exit codes: 0 done; 1 not found, or a condition not met; 2 wrong usage, or over a limit; 3 not available, outcome unknown, or fewer copies than asked for.";
 
 /// A distributed key-value store that keeps every write it has acknowledged.
@@ -115,22 +117,41 @@ pub(crate) fn definition() -> clap::Command {
 
 /// Reads a command line twice: once for what it says, then with what the other layers say where it is silent.
 fn read(line: &[OsString]) -> Result<Command, Stop> {
-    let root = settings::with_twins(definition());
-    let said = root.clone().try_get_matches_from(line).map_err(|error| refused(&error))?;
-    let root = settings::applied(root, &said)?;
-    let whole = root.try_get_matches_from(line).map_err(|error| refused(&error))?;
-    Cli::from_arg_matches(&whole).map(|cli| cli.command).map_err(|error| refused(&error))
+    let line = &help_asked_in_words(line);
+    let known = settings::with_twins(definition());
+    let refused = |error: clap::Error| refused(&error, line, &known);
+    let said = known.clone().try_get_matches_from(line).map_err(refused)?;
+    let whole = settings::applied(known.clone(), &said)?.try_get_matches_from(line).map_err(refused)?;
+    Cli::from_arg_matches(&whole).map(|cli| cli.command).map_err(refused)
+}
+
+/// `ringfort help put` as `ringfort put --help`.
+fn help_asked_in_words(line: &[OsString]) -> Vec<OsString> {
+    let mut line = line.to_vec();
+    if line.get(1).is_some_and(|word| word == "help") {
+        line.remove(1);
+        line.push("--help".into());
+    }
+    line
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::refusal::one_line;
+    use crate::hints::{HINTS, Hint};
+    use crate::refusal::{meant, one_line};
+
+    fn error(line: &[&str]) -> clap::Error {
+        definition().try_get_matches_from(line).expect_err("should be refused")
+    }
 
     fn refusal(line: &[&str]) -> String {
-        one_line(
-            &definition().try_get_matches_from(line).expect_err("should be refused").render().to_string(),
-        )
+        one_line(&error(line).render().to_string())
+    }
+
+    fn hint(line: &[&str]) -> Option<String> {
+        let words: Vec<OsString> = line.iter().map(OsString::from).collect();
+        meant(&error(line), &words, &definition())
     }
 
     #[test]
@@ -180,5 +201,76 @@ mod tests {
             }
         }
         assert!(examples > 20, "{examples} examples found");
+    }
+
+    /// A command line in which this word of the table is refused.
+    fn refused_line<'a>(hint: &'a Hint, word: &'a str) -> Vec<&'a str> {
+        let mut line = vec!["ringfort"];
+        line.extend(hint.after.or(word.starts_with('-').then_some("version")));
+        // What comes before is there, so that it is this word that is one too many.
+        let keys: &[&str] = match (hint.after, word.starts_with('-')) {
+            (Some("put"), false) => &["k", "v"],
+            _ => &[],
+        };
+        line.extend(keys);
+        line.extend(word.split(' '));
+        line
+    }
+
+    #[test]
+    fn every_word_of_other_tools_is_refused_with_its_hint() {
+        for told in HINTS {
+            for word in told.words {
+                let line = refused_line(told, word);
+                assert_eq!(hint(&line).as_deref(), Some(told.says), "{line:?}");
+            }
+        }
+        for (line, says) in [
+            (&["ringfort", "SET", "k", "v"][..], "lower case: `ringfort put`"),
+            (&["ringfort", "INFO"], "`ringfort status`"),
+            (&["ringfort", "--json", "SNAPSHOT", "restore", "f"], "`ringfort import rows.tsv.gz` reads"),
+            (&["ringfort", "--json", "del", "--prefix", "k"], "one key at a time"),
+            (&["ringfort", "get", "k", "--write-out=json"], "`--json`"),
+            (&["ringfort", "put", "-a", "b"], "`ringfort put -- -a`"),
+            (&["ringfort", "put", "k", "v", "NX"], "--if-absent"),
+        ] {
+            assert!(hint(line).is_some_and(|hint| hint.contains(says)), "{line:?}: {:?}", hint(line));
+        }
+        assert_eq!(hint(&["ringfort", "fly"]), None);
+        assert_eq!(hint(&["ringfort", "status", "-x"]), None);
+    }
+
+    #[test]
+    fn a_hint_names_only_what_there_is() {
+        let root = settings::with_twins(definition());
+        let flags: Vec<String> = root
+            .get_subcommands()
+            .flat_map(clap::Command::get_arguments)
+            .filter_map(|arg| Some(format!("--{}", arg.get_long()?)))
+            .collect();
+        for says in HINTS.iter().map(|hint| hint.says) {
+            for named in says.split('`').skip(1).step_by(2) {
+                let words = words(named.split(" | ").next().expect("before the pipe"));
+                if words[0] == "ringfort" {
+                    // Without its arguments, a command's name stands for it.
+                    let found = words.len() == 2
+                        && root.get_subcommands().any(|command| words[1] == command.get_name());
+                    assert!(found || root.clone().try_get_matches_from(&words).is_ok(), "{named}");
+                } else if named.starts_with('-') {
+                    assert!(flags.iter().any(|flag| words[0] == flag.as_str()), "{named}");
+                } else {
+                    assert_eq!(named, "kill PID");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn help_can_be_asked_for_in_words() {
+        let line = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
+        let asked = |words: &[&str]| help_asked_in_words(&line(words));
+        assert_eq!(asked(&["ringfort", "help", "put"]), line(&["ringfort", "put", "--help"]));
+        assert_eq!(asked(&["ringfort", "help"]), line(&["ringfort", "--help"]));
+        assert_eq!(asked(&["ringfort", "get", "help"]), line(&["ringfort", "get", "help"]));
     }
 }

@@ -8,6 +8,7 @@ use ringfort_types::{ClusterState, DiskState, NodeId, Presence, ShardId, ShardSt
 use serde_json::json;
 
 use crate::show;
+use crate::stop::Stop;
 
 /// Most shards that are named in one line.
 const NAMED_MAX: usize = 8;
@@ -26,11 +27,67 @@ pub(crate) fn name(state: &ClusterState, node: NodeId) -> String {
     )
 }
 
+/// The shards that nobody leads, as far as the asked node knows: of keys, and whether the meta group is one of them.
+fn unled(state: &ClusterState) -> (Vec<ShardId>, bool) {
+    let nobody = |shard: &&ShardState| shard.leader.is_none();
+    let shards = key_shards(state).filter(nobody).map(|shard| shard.shard).collect();
+    (shards, state.shards.iter().filter(nobody).any(|shard| shard.shard == ShardId::META))
+}
+
+/// Fails if a shard has no leader: its keys can't be written, nor read but stale.
+pub(crate) fn judge(state: &ClusterState) -> Result<(), Stop> {
+    let (shards, meta) = unled(state);
+    let all = key_shards(state).count() as u64;
+    if shards.is_empty() && !meta {
+        return Ok(());
+    }
+    let what = match shards.len() as u64 {
+        0 => "the meta group has no leader".to_owned(),
+        count if count == all => {
+            "no shard has a leader: nothing can be written, nor read but stale".to_owned()
+        }
+        count => format!(
+            "{count} of {} no leader: their keys can't be written, nor read but stale",
+            show::count(all, "shard has", "shards have")
+        ),
+    };
+    let down: Vec<String> = state
+        .nodes
+        .iter()
+        .filter(|node| node.presence == Presence::Down)
+        .map(|node| name(state, node.id))
+        .collect();
+    let what_to_do = if down.is_empty() {
+        "an election takes a second or so, look again".to_owned()
+    } else {
+        format!("it takes a majority of each shard's replicas, so start what is down: {}", down.join(", "))
+    };
+    Err(Stop::unavailable(format!("{what}; {what_to_do}")))
+}
+
 /// By how many log entries the slowest replica is behind the shard's leader, as they last reported.
-fn lag(shard: &ShardState) -> u64 {
-    let committed = shard.replicas.iter().map(|(_, report)| report.committed.0).max().unwrap_or(0);
-    let applied = shard.replicas.iter().map(|(_, report)| report.applied.0).min().unwrap_or(0);
+fn lag(state: &ClusterState, shard: &ShardState) -> u64 {
+    let takes_part = |node| !is_damaged(state, node, shard.shard);
+    let reports = || shard.replicas.iter().filter(|(node, _)| takes_part(*node)).map(|(_, report)| report);
+    let committed = reports().map(|report| report.committed.0).max().unwrap_or(0);
+    let applied = reports().map(|report| report.applied.0).min().unwrap_or(0);
     committed.saturating_sub(applied)
+}
+
+/// Whether this shard's replica on this node takes no part.
+fn is_damaged(state: &ClusterState, node: NodeId, shard: ShardId) -> bool {
+    state.nodes.iter().any(|known| known.id == node && known.damaged.contains(&shard))
+}
+
+/// The first few of these shards.
+fn named(shards: &[ShardId]) -> String {
+    let name =
+        |shard: &ShardId| if *shard == ShardId::META { "meta group".to_owned() } else { shard.to_string() };
+    let mut names: Vec<_> = shards.iter().take(NAMED_MAX).map(name).collect();
+    if shards.len() > NAMED_MAX {
+        names.push("…".to_owned());
+    }
+    names.join(", ")
 }
 
 /// The nodes, and a line about the shards.
@@ -52,6 +109,7 @@ pub(crate) fn render(state: &ClusterState) -> String {
             match (node.presence, node.disk) {
                 (Presence::Up, DiskState::Full) => "disk full",
                 (Presence::Up, DiskState::Hung) => "disk hangs",
+                (Presence::Up, DiskState::Working) if !node.damaged.is_empty() => "damaged",
                 (presence, _) => presence.name(),
             }
             .to_owned(),
@@ -64,24 +122,37 @@ pub(crate) fn render(state: &ClusterState) -> String {
     }
     let heads = ["node", "address", "state", ">leads", ">replicas", ">keys", ">bytes", "reported"];
     let mut text = show::table(&heads, &rows);
-    let shards = key_shards(state).count() as u64;
-    let unled: Vec<_> =
-        key_shards(state).filter(|shard| shard.leader.is_none()).map(|shard| shard.shard).collect();
-    let _ = write!(text, "{}, ", show::count(shards, "shard", "shards"));
+    let shards = key_shards(state).count();
+    let (unled, meta) = unled(state);
+    let _ = write!(text, "{}, ", show::count(shards as u64, "shard", "shards"));
     if unled.is_empty() {
         text.push_str("all led");
+    } else if unled.len() == shards {
+        text.push_str("NONE HAS A LEADER");
     } else {
-        let mut names: Vec<_> = unled.iter().take(NAMED_MAX).map(ToString::to_string).collect();
-        if unled.len() > NAMED_MAX {
-            names.push("…".to_owned());
+        let _ = write!(text, "{} WITHOUT A LEADER ({})", unled.len(), named(&unled));
+    }
+    if meta {
+        text.push_str(", the meta group WITHOUT A LEADER");
+    }
+    // What nobody leads, nobody can lag behind.
+    match key_shards(state).filter(|shard| shard.leader.is_some()).map(|shard| lag(state, shard)).max() {
+        Some(lag) => {
+            let _ = writeln!(text, "; largest lag {}", show::count(lag, "entry", "entries"));
         }
-        let _ = write!(text, "{} without a leader ({})", unled.len(), names.join(", "));
+        None => text.push_str("; lag not known\n"),
     }
-    if state.shards.iter().any(|shard| shard.shard == ShardId::META && shard.leader.is_none()) {
-        text.push_str(", the meta group without a leader");
+    for node in state.nodes.iter().filter(|node| !node.damaged.is_empty()) {
+        let _ = writeln!(
+            text,
+            "{} has {} that {} no part ({}): {} damaged, its log names the files",
+            name(state, node.id),
+            show::count(node.damaged.len() as u64, "replica", "replicas"),
+            if node.damaged.len() == 1 { "takes" } else { "take" },
+            named(&node.damaged),
+            if node.damaged.len() == 1 { "its table is" } else { "their tables are" },
+        );
     }
-    let lag = key_shards(state).map(lag).max().unwrap_or(0);
-    let _ = writeln!(text, "; largest lag {}", show::count(lag, "entry", "entries"));
     text
 }
 
@@ -93,7 +164,14 @@ pub(crate) fn shard_table(state: &ClusterState) -> String {
         let replicas: Vec<_> = shard
             .replicas
             .iter()
-            .map(|(node, report)| format!("{}@{}", name(state, *node), report.applied))
+            .map(|(node, report)| {
+                let at = if is_damaged(state, *node, shard.shard) {
+                    "damaged"
+                } else {
+                    &report.applied.to_string()
+                };
+                format!("{}@{at}", name(state, *node))
+            })
             .collect();
         let keys = shard.replicas.iter().map(|(_, report)| report.keys_estimate).max().unwrap_or(0);
         let slots = if shard.shard == ShardId::META { "(layout)".to_owned() } else { slots.join(",") };
@@ -103,7 +181,7 @@ pub(crate) fn shard_table(state: &ClusterState) -> String {
             shard.leader.map_or_else(|| "none".to_owned(), |leader| name(state, leader)),
             shard.term.to_string(),
             format!("~{}", show::grouped(keys)),
-            lag(shard).to_string(),
+            shard.leader.map_or_else(|| "?".to_owned(), |_| lag(state, shard).to_string()),
             replicas.join(" "),
         ]);
     }
@@ -124,6 +202,7 @@ pub(crate) fn json(state: &ClusterState) -> serde_json::Value {
                 "state": node.presence.name(),
                 "disk_full": node.disk == DiskState::Full,
                 "disk_hung": node.disk == DiskState::Hung,
+                "damaged_shards": node.damaged.iter().map(|shard| shard.0).collect::<Vec<_>>(),
                 "leads": key_shards(state).filter(|shard| shard.leader == Some(node.id)).count(),
                 "keys_estimate": node.keys_estimate,
                 "bytes_estimate": node.bytes_estimate,
@@ -141,6 +220,7 @@ pub(crate) fn json(state: &ClusterState) -> serde_json::Value {
                 .map(|(node, report)| {
                     json!({
                         "node": node.0,
+                        "damaged": is_damaged(state, *node, shard.shard),
                         "role": report.role.to_string(),
                         "term": report.term.0,
                         "last": report.last.0,
@@ -157,7 +237,7 @@ pub(crate) fn json(state: &ClusterState) -> serde_json::Value {
                 "slots": shard.slots.iter().map(|(first, last)| [first.0, last.0]).collect::<Vec<_>>(),
                 "leader": shard.leader.map(|leader| leader.0),
                 "term": shard.term.0,
-                "lag": lag(shard),
+                "lag": shard.leader.is_some().then(|| lag(state, shard)),
                 "replicas": replicas,
             })
         })
@@ -219,9 +299,58 @@ mod tests {
 node   address          state  leads  replicas     keys    bytes  reported
 node1  127.0.0.1:50051  up         1         2  ~63,436  ~5.2 MB  400 ms ago
 node2  127.0.0.1:50052  down       0         2  ~63,436  ~5.2 MB  never
-2 shards, 1 without a leader (2); largest lag 4 entries
+2 shards, 1 WITHOUT A LEADER (2); largest lag 4 entries
 ";
         assert_eq!(render(&state()), expected);
+    }
+
+    #[test]
+    fn shards_without_a_leader_are_a_failure_and_have_no_lag() {
+        let mut state = state();
+        let some = judge(&state).expect_err("one is not led");
+        assert_eq!(
+            (some.code, some.message.as_str()),
+            (
+                3,
+                "1 of 2 shards have no leader: their keys can't be written, nor read but stale; it takes a majority of each \
+                 shard's replicas, so start what is down: node2"
+            )
+        );
+        for shard in &mut state.shards {
+            shard.leader = None;
+        }
+        let text = render(&state);
+        assert!(
+            text.ends_with("2 shards, NONE HAS A LEADER, the meta group WITHOUT A LEADER; lag not known\n"),
+            "{text}"
+        );
+        assert!(
+            judge(&state).is_err_and(|stop| stop.message.starts_with("no shard has a leader: nothing can"))
+        );
+        for shard in &mut state.shards {
+            shard.leader = Some(NodeId(1));
+        }
+        assert_eq!(judge(&state), Ok(()));
+    }
+
+    #[test]
+    fn a_replica_that_takes_no_part_is_shown_and_does_not_lag() {
+        let mut state = state();
+        state.nodes[0].presence = Presence::Up;
+        state.nodes[0].damaged = vec![ShardId::META, ShardId(1), ShardId(2)];
+        let text = render(&state);
+        assert!(text.contains("127.0.0.1:50052  damaged"), "{text}");
+        assert!(
+            text.contains(
+                "largest lag 0 entries\nnode2 has 3 replicas that take no part (meta group, 1, 2): "
+            ),
+            "{text}"
+        );
+        assert!(shard_table(&state).contains("node1@9 node2@damaged"), "{}", shard_table(&state));
+        let json = json(&state);
+        assert_eq!(json["nodes"][0]["damaged_shards"], json!([0, 1, 2]));
+        assert_eq!(json["shards"][1]["replicas"][1]["damaged"], true);
+        assert_eq!(json["shards"][1]["replicas"][0]["damaged"], false);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use ringfort_types::Row;
 use ringfort_types::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 
+use crate::stop::Stop;
 use crate::{escape, json};
 
 const ROW_BYTES_MAX: usize = KEY_BYTES_MAX + VALUE_BYTES_MAX;
@@ -26,12 +27,29 @@ impl Format {
         if json { Format::Jsonl } else { Format::Tsv }
     }
 
-    /// What a file's name says, `.gz` aside: `.jsonl` and `.ndjson` are JSON lines, all else is tab-separated.
-    pub(crate) fn of_file(name: &Path) -> Format {
+    /// What a file's name says, `.gz` aside: `.jsonl` and `.ndjson` are JSON lines, what says nothing is tab-separated. A name
+    /// that says something else is refused, rather than read as what it is not.
+    pub(crate) fn of_file(name: &Path) -> Result<Format, Stop> {
         let inner = if is_gzip(name) { Path::new(name.file_stem().unwrap_or_default()) } else { name };
-        match inner.extension() {
-            Some(extension) if extension == "jsonl" || extension == "ndjson" => Format::Jsonl,
-            _ => Format::Tsv,
+        let extension = inner.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+        let refused = |what: &str, remedy: &str| {
+            let name = name.display();
+            Err(Stop::usage(format!(
+                "{name} is {what} by its name, which import and export do not know: {remedy}"
+            )))
+        };
+        match &*extension {
+            "jsonl" | "ndjson" => Ok(Format::Jsonl),
+            "csv" => refused(
+                "comma-separated",
+                "make it a file of key, tab, value a line (.tsv), or of JSON objects with key and value (.jsonl); if it is one \
+                 of these already, say --format tsv or --format jsonl",
+            ),
+            "json" => refused(
+                "one JSON document",
+                "make it a file of an object a line with key and value (.jsonl); if it is that already, say --format jsonl",
+            ),
+            _ => Ok(Format::Tsv),
         }
     }
 
@@ -60,7 +78,8 @@ impl Format {
 pub(crate) struct Place {
     #[command(flatten)]
     named: Named,
-    /// Key, tab, value; or JSON objects [default: jsonl for .jsonl and .jsonl.gz, else tsv]
+    /// Key, tab, value; or JSON objects [default: jsonl if the name ends in .jsonl or .ndjson, before a .gz if there is one; else
+    /// tsv]
     #[arg(long, value_enum)]
     format: Option<Format>,
 }
@@ -90,8 +109,9 @@ impl Place {
     }
 
     /// What was asked for, or what its name says.
-    pub(crate) fn format(&self) -> Format {
-        self.format_or(Format::of_file(self.path()))
+    pub(crate) fn format(&self) -> Result<Format, Stop> {
+        compressed_as_we_do(self.path())?;
+        self.format.map_or_else(|| Format::of_file(self.path()), Ok)
     }
 
     /// What was asked for, or else this.
@@ -103,6 +123,30 @@ impl Place {
 /// Whether the file of this name is, or is to be, compressed.
 pub(crate) fn is_gzip(name: &Path) -> bool {
     name.extension().is_some_and(|extension| extension == "gz")
+}
+
+/// Refuses a file that is compressed, by its name, in a way that is none of ours.
+fn compressed_as_we_do(name: &Path) -> Result<(), Stop> {
+    let extension = name.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    let tool = match &*extension {
+        "zst" => "zstd",
+        "xz" => "xz",
+        "bz2" => "bzip2",
+        "lz4" => "lz4",
+        "zip" => "zip",
+        _ => return Ok(()),
+    };
+    let way = if tool == "zip" {
+        "unpack it first".to_owned()
+    } else {
+        format!(
+            "`{tool} -dc FILE | ringfort import -` reads it, `ringfort export - | {tool} > FILE` writes it"
+        )
+    };
+    Err(Stop::usage(format!(
+        "{} is compressed by {tool}, by its name; here only .gz is: {way}",
+        name.display()
+    )))
 }
 
 #[cfg(test)]
@@ -123,9 +167,28 @@ mod tests {
         ] {
             assert_eq!(
                 (Format::of_file(Path::new(name)), is_gzip(Path::new(name))),
-                (format, gzip),
+                (Ok(format), gzip),
                 "{name}"
             );
+            assert_eq!(compressed_as_we_do(Path::new(name)), Ok(()), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_says_something_else_is_refused_with_a_way() {
+        for (name, says) in [
+            ("rows.csv", "--format tsv"),
+            ("rows.CSV.gz", "comma-separated"),
+            ("rows.json", "--format jsonl"),
+        ] {
+            let stop = Format::of_file(Path::new(name)).expect_err(name);
+            assert!(stop.code == 2 && stop.message.contains(says), "{stop:?}");
+        }
+        for (name, says) in
+            [("rows.tsv.zst", "`zstd -dc FILE | ringfort import -`"), ("rows.zip", "unpack it")]
+        {
+            let stop = compressed_as_we_do(Path::new(name)).expect_err(name);
+            assert!(stop.code == 2 && stop.message.contains(says), "{stop:?}");
         }
     }
 }

@@ -2,14 +2,15 @@
 //!
 //! Arrows between its files point down only. `args` is the command line, and the one file that knows every command;
 //! each command has a file of its own under `command/`. Below them lie the pieces that several share:
-//! - of the command line: `settings` (what the environment and a file say where it is silent), `refusal`, `duration`,
-//!   `connection` (which cluster, a client of it, and the runtime under that), `reading` (how fresh reads are, and whom they
+//! - of the command line: `settings` (what the environment and a file say where it is silent), `refusal` and `hints` (words of other tools), `duration`,
+//!   `connection` (which cluster, a client of it, and the runtime under that), `waiting` (for its first answer), `reading` (how fresh reads are, and whom they
 //!   are asked of), `writing` (how many copies writes have), `condition` (flags of conditional writes, and their answers);
 //! - of what is read and printed: `escape`, `json`, `format`, `lines` and `rows` (the formats of list, import and
 //!   export), `changes` (the lines of an atomic write), `ledger` (what came of each imported line), `part` (a file that
 //!   appears when it is complete), `out` (stdout, which may be closed early), `progress` and `show` (numbers and tables for
 //!   people), `cluster` (how a cluster's state looks);
-//! - of what goes on meanwhile: `shell` (lines in, answers out), `nodes` (a cluster of processes on this machine),
+//! - of what goes on meanwhile: `shell` (lines in, answers out), `nodes` (a cluster of processes on this machine), `leftovers` (their
+//!   temporary directories),
 //!   `signals`, `sink` (lines of a node that runs), and `stop` (exit codes and error lines).
 //!
 //! What is for programs goes to stdout, what is for people (progress, summaries beside data, errors) to stderr. An
@@ -24,9 +25,12 @@ mod connection;
 mod duration;
 mod escape;
 mod format;
+mod hints;
 mod json;
 mod ledger;
+mod leftovers;
 mod lines;
+mod listing;
 mod nodes;
 mod out;
 mod part;
@@ -43,6 +47,7 @@ mod sink;
 mod stop;
 mod text_door;
 mod tolerance;
+mod waiting;
 mod writing;
 
 use std::process::ExitCode;

@@ -16,6 +16,7 @@ use ringfort_client::Client;
 use ringfort_types::Presence;
 
 use crate::cluster::key_shards;
+use crate::leftovers;
 use crate::settings;
 use crate::show;
 use crate::stop::Stop;
@@ -36,6 +37,8 @@ pub(crate) struct Nodes {
     directory: PathBuf,
     /// Whether the directory goes with us.
     temporary: bool,
+    /// Says that a temporary directory is somebody's.
+    _lock: Option<File>,
     shards: u32,
     replicas: u32,
 }
@@ -57,18 +60,22 @@ impl Nodes {
         shards: u32,
         replicas: u32,
     ) -> Result<Nodes, Stop> {
-        let (directory, temporary) = match directory {
-            Some(directory) => (directory.to_owned(), false),
-            None => (std::env::temp_dir().join(format!("ringfort-dev-{}", std::process::id())), true),
+        let failed = |at: &Path, error: std::io::Error| {
+            let at = at.display();
+            Stop::usage(format!("can't make a directory at {at}: {error}; choose one with --data-dir"))
         };
-        let made = if temporary { fs::create_dir(&directory) } else { fs::create_dir_all(&directory) };
-        made.map_err(|error| {
-            let directory = directory.display();
-            Stop::usage(format!("can't make the directory {directory}: {error}; choose one with --data-dir"))
-        })?;
+        let (directory, lock) = if let Some(directory) = directory {
+            fs::create_dir_all(directory).map_err(|error| failed(directory, error))?;
+            (directory.to_owned(), None)
+        } else {
+            let temporary = std::env::temp_dir();
+            let claimed = leftovers::claim_new(&temporary).map_err(|error| failed(&temporary, error))?;
+            (claimed.0, Some(claimed.1))
+        };
+        let temporary = lock.is_some();
         let node = |(at, address)| Node { name: format!("node{}", at + 1), address, child: None };
         let all = addresses.into_iter().enumerate().map(node).collect();
-        Ok(Nodes { all, directory, temporary, shards, replicas })
+        Ok(Nodes { all, directory, temporary, _lock: lock, shards, replicas })
     }
 
     /// Where they listen.
@@ -176,6 +183,12 @@ impl Nodes {
             show::count(self.all.len() as u64, "node", "nodes"),
             self.directory.display()
         );
+    }
+
+    /// Says on stderr that they are about to be ended.
+    pub(crate) fn say_stopping(&self) {
+        let nodes = show::count(self.all.len() as u64, "node", "nodes");
+        let _nobody_reads = writeln!(std::io::stderr(), "stopping {nodes} …");
     }
 
     /// The first process that has ended without being told to.

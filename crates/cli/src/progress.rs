@@ -1,6 +1,6 @@
 //! How far a long command has come: a line on stderr that is drawn over, on a terminal only.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -31,6 +31,16 @@ impl Progress {
             let rate = show::rate(rows, bar.elapsed());
             let rows = show::grouped_count(rows, "row", "rows");
             bar.set_message(format!("{rows}, {}, {rate} rows/s", show::bytes(bytes)));
+        }
+    }
+
+    /// Says something beside it, in a line that stays.
+    pub(crate) fn note(&self, line: &str) {
+        match &self.0 {
+            Some(bar) => bar.println(line),
+            None => {
+                let _nobody_reads = writeln!(std::io::stderr(), "{line}");
+            }
         }
     }
 

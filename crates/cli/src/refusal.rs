@@ -1,14 +1,19 @@
 //! How clap refuses a command line, said our way: one line on stderr, exit code 2. Help and version go to stdout and are no
 //! failure.
 
+use std::ffi::OsString;
 use std::io::Write;
 
 use clap::error::{ContextKind, ErrorKind};
 
+use crate::hints::hint;
 use crate::stop::Stop;
 
-/// Prints help, or makes one line of clap's many.
-pub(crate) fn refused(error: &clap::Error) -> Stop {
+/// Commands whose first word is a key, which may begin with a dash.
+const KEYED: [&str; 4] = ["put", "get", "delete", "incr"];
+
+/// Prints help, or makes one line of clap's many. `line` is what was refused, `root` what it was read by.
+pub(crate) fn refused(error: &clap::Error, line: &[OsString], root: &clap::Command) -> Stop {
     let text = error.render();
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
@@ -19,15 +24,9 @@ pub(crate) fn refused(error: &clap::Error) -> Stop {
             let _ = write!(std::io::stderr(), "{text}");
             Stop::silent(2)
         }
-        kind => {
+        _ => {
             let said = one_line(&text.to_string());
-            let word = match kind {
-                ErrorKind::UnknownArgument => error.get(ContextKind::InvalidArg),
-                ErrorKind::InvalidSubcommand => error.get(ContextKind::InvalidSubcommand),
-                _ => None,
-            };
-            let foreign = word.and_then(|word| foreign(&word.to_string()));
-            Stop::usage(match foreign {
+            Stop::usage(match meant(error, line, root) {
                 None => said,
                 Some(hint) => format!("{}: {hint}", first_part(&said)),
             })
@@ -35,19 +34,33 @@ pub(crate) fn refused(error: &clap::Error) -> Stop {
     }
 }
 
-/// What those mean here who know another store's words.
-fn foreign(word: &str) -> Option<&'static str> {
-    Some(match word {
-        "--prefix" | "--range-end" | "range" | "scan" | "keys" => {
-            "`ringfort list --prefix P` prints all keys that begin with P"
+/// What does here what the refused word does elsewhere.
+pub(crate) fn meant(error: &clap::Error, line: &[OsString], root: &clap::Command) -> Option<String> {
+    let words: Vec<_> = line.iter().skip(1).map(|word| word.to_string_lossy()).collect();
+    let find = |word: &str| root.find_subcommand(word).map(|command| command.get_name().to_owned());
+    match error.kind() {
+        ErrorKind::InvalidSubcommand => {
+            let word = error.get(ContextKind::InvalidSubcommand)?.to_string();
+            if let Some(command) = find(&word.to_ascii_lowercase()) {
+                return Some(format!("commands are written in lower case: `ringfort {command}`"));
+            }
+            let at = words.iter().position(|other| *other == word);
+            let next = at.and_then(|at| words.get(at + 1));
+            hint(None, &word, next.map(AsRef::as_ref)).map(str::to_owned)
         }
-        "watch" => "there is no watch yet",
-        "--lease" | "--ttl" | "--ex" | "--px" | "lease" | "expire" | "ttl" => "keys have no time to live yet",
-        "member" | "members" | "endpoint" | "nodes" | "info" => "`ringfort status` lists the nodes",
-        "txn" | "multi" => "`ringfort write` changes several keys of a shard at once",
-        "ping" => "`ringfort health` asks whether a node serves",
-        _ => return None,
-    })
+        ErrorKind::UnknownArgument => {
+            let word = error.get(ContextKind::InvalidArg)?.to_string();
+            let command = words.iter().find_map(|word| find(word))?;
+            if let Some(hint) = hint(Some(&command), &word, None) {
+                return Some(hint.to_owned());
+            }
+            let is_key = word.starts_with('-') && !word.starts_with("--") && KEYED.contains(&&*command);
+            is_key.then(|| {
+                format!("a key that begins with a dash goes after --: `ringfort {command} -- {word}`")
+            })
+        }
+        _ => None,
+    }
 }
 
 fn first_part(said: &str) -> &str {

@@ -71,9 +71,9 @@ impl Transfer {
         format!("{done} {rows_text}, {} in {} ({rate} rows/s)", bytes(amount), span(time))
     }
 
-    pub(crate) fn json(self) -> Vec<u8> {
+    pub(crate) fn object(self) -> Object {
         let object = Object::new().field("rows", self.rows).field("bytes", self.bytes);
-        object.field("seconds", self.time.as_secs_f64()).finish()
+        object.field("seconds", self.time.as_secs_f64())
     }
 }
 

@@ -23,6 +23,7 @@ use crate::patience::{Trouble, state_of};
 use crate::pending::NO_ANSWER;
 use crate::race::staggered;
 use crate::routes::Routes;
+use ringfort_proto::reason::REFUSED;
 
 /// How long the best node may take to be connected while another one is. That one's detour costs a hop. Also how long one
 /// is waited for before another is asked as well, where that costs next to nothing.
@@ -40,6 +41,15 @@ struct Refresh {
     under_way: bool,
     /// Why the last one that ended brought nothing.
     failed: Option<Failure>,
+}
+
+/// What is known of a cluster of which no node has said yet how it looks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unheard {
+    /// Why not, as far as is known.
+    pub failure: Failure,
+    /// Whether nobody listens at any of the addresses: all have refused the connection.
+    pub nobody_listens: bool,
 }
 
 /// The nodes, and who leads what.
@@ -309,6 +319,18 @@ impl Cluster {
             state.nodes.iter().any(|node| node.address == *address) || is_among(&seeds, link)
         });
         *self.routes.write().expect("no code under this lock panics") = Arc::new(routes);
+    }
+
+    /// Why nobody has said yet how the cluster looks; none once somebody has.
+    pub(crate) fn unheard(&self) -> Option<Unheard> {
+        if !self.routes().is_empty() {
+            return None;
+        }
+        let seeds = self.seeds();
+        let refuses = |link: &Arc<Link>| matches!(link.look(), Look::Down(why) if why == REFUSED);
+        let nobody_listens = !seeds.is_empty() && seeds.iter().all(refuses);
+        let failed = self.refresh.borrow().failed.clone();
+        Some(Unheard { failure: failed.unwrap_or_else(|| self.silence()), nobody_listens })
     }
 
     /// Why there is no answer to whoever could not even ask.

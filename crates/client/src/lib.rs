@@ -63,6 +63,7 @@ use bytes::Bytes;
 use ringfort_types::{ClusterState, Failure, Index, NodeId, Receipt, Reply, Request, Revision, Row, ShardId};
 
 pub use address::{parse_address, parse_addresses};
+pub use cluster::Unheard;
 pub use health::{Health, health};
 pub use list::{List, Rows};
 pub use options::{Options, ReadsFrom, Transport};
@@ -216,6 +217,11 @@ impl Client {
             Reply::Cluster(state) => Ok(*state),
             other => Err(other.into_failure()),
         }
+    }
+
+    /// Why no node has said yet how the cluster looks; none once one has. To be asked while a first answer takes long.
+    pub fn unheard(&self) -> Option<Unheard> {
+        self.inner.cluster.unheard()
     }
 
     /// Puts a mark into a shard's log; its index is one that [`Client::digest_at`] can ask about.

@@ -478,6 +478,16 @@ impl Group {
         let _ = self.raw.step(message);
     }
 
+    /// Which replica this is.
+    pub fn me(&self) -> PeerId {
+        self.config.me
+    }
+
+    /// Who belongs to the group.
+    pub fn configuration(&self) -> &Configuration {
+        &self.config.configuration
+    }
+
     /// Raft's role.
     pub fn role(&self) -> Role {
         match self.raw.raft.state {

@@ -45,10 +45,13 @@ fn has_replica(node: NodeId, shard: ShardId, layout: &Layout) -> Result<(), Fail
     if places.iter().any(|place| place.node == node) {
         return Ok(());
     }
-    let nodes: Vec<String> = places.iter().map(|place| place.node.to_string()).collect();
+    let called = |node: NodeId| {
+        layout.member(node).map_or_else(|| format!("node {node}"), |member| member.name.clone())
+    };
+    let nodes: Vec<String> = places.iter().map(|place| called(place.node)).collect();
     Err(Failure::rejected(
         Code::FailedPrecondition,
-        format!("node {node} has no replica of shard {shard}: ask one of the nodes {}", nodes.join(", ")),
+        format!("{} has no replica of shard {shard}: ask one of {}", called(node), nodes.join(", ")),
     ))
 }
 

@@ -350,6 +350,9 @@ pub enum Effect {
     Notice(String),
     /// All local shards are open, or known to be damaged. Comes once. (Requests are taken from birth on.)
     Serving,
+    /// A cluster that is born has refused this node, whose directory was made by this very start and holds no log: it may be
+    /// removed, since nobody will ever ask for it. Comes before [`Effect::Refused`].
+    Discard,
     /// This node must not go on, for this reason: end the process with exit code 2.
     Refused(String),
     /// Leadership is handed over as far as it could be: the process may end.

@@ -120,6 +120,8 @@ pub(crate) struct Birth {
     stage: BirthStage,
     /// The stage that is being made durable.
     saving: Option<BirthStage>,
+    /// Whether this is its directory's first start.
+    is_first: bool,
 }
 
 impl Birth {
@@ -144,7 +146,8 @@ impl Birth {
             mapped[place] = true;
             (map, stage) = (Some(stored), at);
         }
-        Ok(Birth { config, me, seen, mapped, map, stage, saving: None })
+        let is_first = identity.boot == 1 && identity.birth.is_none();
+        Ok(Birth { config, me, seen, mapped, map, stage, saving: None, is_first })
     }
 
     pub(crate) fn id(&self) -> NodeId {
@@ -341,6 +344,21 @@ impl Birth {
             .collect()
     }
 
+    /// Whether its directory is new, and can be done without if a cluster that is born refuses it: all of that one's nodes have synced
+    /// the map, which has other directories, so no other cluster will ever be born with this one.
+    pub(crate) fn is_dispensable(&self) -> bool {
+        self.is_first && !self.is_born()
+    }
+
+    /// What people call a node: by its name if that is known, else by its address.
+    pub(crate) fn called(&self, node: NodeId) -> String {
+        let place = (node.0 as usize).wrapping_sub(1);
+        let mapped = self.map.as_ref().and_then(|map| map.nodes.get(place)).map(|node| &node.name);
+        let names = [mapped, self.config.names.get(place), self.config.addresses.get(place)];
+        let known = names.into_iter().flatten().find(|name| !name.is_empty());
+        known.cloned().unwrap_or_else(|| format!("node {node}"))
+    }
+
     /// Whether this is the data directory that the map knows under this number.
     pub(crate) fn knows(&self, id: NodeId, incarnation: Incarnation) -> bool {
         let place = (id.0 as usize).wrapping_sub(1);
@@ -375,21 +393,16 @@ fn member(id: u64, name: &str, address: &str, incarnation: Incarnation) -> Membe
 
 /// Stored identity beats flags; a conflict is refused.
 fn agree(stored: &Map, config: &Config) -> Result<(), NodeError> {
+    let conflict = |what, was: String, given: String| {
+        Err(NodeError::Conflict { what, stored: was, given, flags: flags(stored, &config.address) })
+    };
     let born: Vec<&str> = stored.nodes.iter().map(|node| node.address.as_str()).collect();
     if config.addresses != born {
-        return Err(NodeError::Conflict {
-            what: "list of nodes",
-            stored: born.join(","),
-            given: config.addresses.join(","),
-        });
+        return conflict("list of nodes", born.join(","), config.addresses.join(","));
     }
     for (node, given) in stored.nodes.iter().zip(&config.names) {
         if !given.is_empty() && *given != node.name {
-            return Err(NodeError::Conflict {
-                what: "node name",
-                stored: format!("{} at {}", node.name, node.address),
-                given: given.clone(),
-            });
+            return conflict("node name", format!("{} at {}", node.name, node.address), given.clone());
         }
     }
     for (what, stored, given) in [
@@ -397,8 +410,21 @@ fn agree(stored: &Map, config: &Config) -> Result<(), NodeError> {
         ("number of replicas", stored.replicas, config.replicas),
     ] {
         if stored != given {
-            return Err(NodeError::Conflict { what, stored: stored.to_string(), given: given.to_string() });
+            return conflict(what, stored.to_string(), given.to_string());
         }
     }
     Ok(())
+}
+
+/// The flags that say what the map says, for the node at this address.
+fn flags(map: &Map, address: &str) -> String {
+    let others: Vec<String> = map
+        .nodes
+        .iter()
+        .filter(|node| node.address != address)
+        .map(|node| format!("{}={}", node.name, node.address))
+        .collect();
+    let peers =
+        if others.is_empty() { "no --peers".to_owned() } else { format!("--peers {}", others.join(",")) };
+    format!("{peers} --shards {} --replicas {}", map.shards, map.replicas)
 }

@@ -1,5 +1,6 @@
 //! A replica whose stored bytes are damaged takes no part any more: it leads nothing, votes for nobody, acknowledges nothing,
-//! and for whoever asks it is as if this node had none. The others go on without it, and the node with its other shards.
+//! and for whoever asks it is as if this node had none. If it led, it hands over first (`abdicate`). The others go on without it,
+//! and the node with its other shards.
 //!
 //! What waited for it is asked elsewhere. Of a write that was proposed nobody here will hear what became of it, so it is in
 //! doubt; whoever has given it a place in a session may send it again. The log keeps the replica's term and vote.
@@ -9,7 +10,8 @@
 //!
 //! Deliberately absent: a new table from another replica. That is membership's business.
 
-use ringfort_types::{Code, Failure, ShardId, Token};
+use ringfort_types::planted::{self, Bug};
+use ringfort_types::{Code, Failure, Reply, ShardId, Token};
 
 use crate::Effect;
 use crate::node::Node;
@@ -19,7 +21,7 @@ impl Node {
         let Some(places) = self.layout.as_ref().and_then(|layout| layout.shard(shard)) else { return };
         let is_alone = places.replicas.len() == 1;
         let slot = &mut self.slots[shard.0 as usize];
-        if slot.damage.is_some() {
+        if slot.damage.is_some() || planted::is(Bug::DamagedReplicaGoesOn) {
             return;
         }
         if is_alone && is_readable {
@@ -41,11 +43,9 @@ impl Node {
             }
             for waiter in in_doubt.into_iter().filter(|waiter| waiter.token != Token::NOBODY) {
                 let message = "this node's replica is damaged and takes no part any more; the write may have taken effect";
-                self.answer_waiter(
-                    waiter,
-                    ringfort_types::Reply::Failed(Failure::unknown(Code::Unavailable, message)),
-                );
+                self.answer_waiter(waiter, Reply::Failed(Failure::unknown(Code::Unavailable, message)));
             }
+            self.abdicate(replica);
             for asked in reads {
                 self.route(asked);
             }
@@ -62,7 +62,7 @@ impl Node {
         let reason = self.slots[shard.0 as usize].damage.as_ref()?;
         Some(Failure::rejected(
             Code::DataLoss,
-            format!("the replica of shard {shard} on node {} takes no part: {reason}", self.id),
+            format!("the replica of shard {shard} on {} takes no part: {reason}", self.called(self.id)),
         ))
     }
 

@@ -11,7 +11,7 @@ pub enum NodeError {
     /// The flags disagree with what the directory was born with.
     #[error(
         "this data directory was born with the {what} {stored}, but the flags say {given}: \
-         start it with its old flags, or use another --data-dir"
+         start it with its old flags, {flags}, or use another --data-dir"
     )]
     Conflict {
         /// What they disagree on.
@@ -20,6 +20,8 @@ pub enum NodeError {
         stored: String,
         /// What the flags say.
         given: String,
+        /// The flags that say what the directory says.
+        flags: String,
     },
     /// The stored record can't be read or speaks of another directory.
     #[error(

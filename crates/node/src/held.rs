@@ -27,9 +27,7 @@ impl Held {
         let patience_us = u64::from(waiter.durability.patience_ms) * 1_000;
         Held { waiter, until_us: waiter.deadline_us.min(now_us + patience_us), reply: None }
     }
-}
 
-impl Held {
     pub(crate) fn into_waiter(self) -> Waiter {
         self.waiter
     }
@@ -54,7 +52,7 @@ impl Node {
         if replica.held.is_empty() {
             return;
         }
-        let (leads, group, configuration) = (replica.leads(), &replica.group, &replica.configuration);
+        let (leads, group, configuration) = (replica.leads(), &replica.group, replica.group.configuration());
         let is_over = |held: &mut Held| {
             let is_late = held.until_us <= now_us || !leads;
             let Some(reply) = held.reply.as_mut() else { return false };

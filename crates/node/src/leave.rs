@@ -7,12 +7,13 @@
 //! waits for an answer waits for the new leader's. If there is none, a node that ends ends, and a node whose disk takes
 //! nothing goes on leading for the readers' sake and refuses writes (PITFALLS 5).
 
+use ringfort_consensus::Group;
 use ringfort_types::limits::TICK_MS;
+use ringfort_types::planted::{self, Bug};
 use ringfort_types::{Code, DiskState, Failure, PeerId, ShardId};
 
 use crate::Effect;
 use crate::node::Node;
-use crate::replica::Replica;
 
 /// A node that stops waits for at most so many ticks for others to take over.
 const STOP_TICKS: u64 = 2_000 / TICK_MS;
@@ -44,7 +45,10 @@ impl Node {
     /// What a client's request is told that comes too late.
     pub(crate) fn refusal_by_stop(&self) -> Option<Failure> {
         matches!(self.stay, Stay::DrainingSince(_) | Stay::Gone).then(|| {
-            Failure::rejected(Code::Stopping, format!("node {} is stopping: ask another one", self.id))
+            Failure::rejected(
+                Code::Stopping,
+                format!("{} is stopping: ask another one", self.called(self.id)),
+            )
         })
     }
 
@@ -75,40 +79,43 @@ impl Node {
             DiskState::Full => Some(Failure::rejected(
                 Code::ResourceExhausted,
                 format!(
-                    "the disk of node {} is full: make room there, writes are taken again within a second; reads go on",
-                    self.id
+                    "the disk of {} is full: make room there, writes are taken again within a second; reads go on",
+                    self.called(self.id)
                 ),
             )),
             DiskState::Hung => Some(Failure::rejected(
                 Code::Unavailable,
                 format!(
-                    "the disk of node {} does not finish its syncs, and no other node can lead: look at that disk; reads \
+                    "the disk of {} does not finish its syncs, and no other node can lead: look at that disk; reads \
                      go on",
-                    self.id
+                    self.called(self.id)
                 ),
             )),
         }
     }
 
     /// Who could lead this shard instead.
-    pub(crate) fn heir(&self, replica: &Replica) -> Option<PeerId> {
+    pub(crate) fn heir(&self, shard: ShardId, group: &Group) -> Option<PeerId> {
         let able = |node| node != self.id && self.peers.is_up(node) && self.peers.can_write(node);
-        let able = replica.configuration.voters.iter().filter(|voter| able(voter.node));
+        let able = group.configuration().voters.iter().filter(|voter| able(voter.node));
         // Who is still opening its replica would not take it.
-        let is_open = |node| self.peers.has_open(node, replica.shard);
-        able.filter_map(|voter| Some((is_open(voter.node), replica.group.matched(voter.peer)?, voter.peer)))
+        let is_open = |node| self.peers.has_open(node, shard);
+        able.filter_map(|voter| Some((is_open(voter.node), group.matched(voter.peer)?, voter.peer)))
             .max()
             .map(|(_, _, peer)| peer)
     }
 
     /// Tries to give all leaderships away: whether some may still go.
     pub(crate) fn hand_over(&mut self) -> bool {
+        if self.disk == DiskState::Hung && planted::is(Bug::HungDiskLeads) {
+            return false;
+        }
         let mut leading = false;
         for number in 0..self.slots.len() {
             let Some(replica) = self.slots[number].replica.as_ref().filter(|replica| replica.leads()) else {
                 continue;
             };
-            let Some(heir) = self.heir(replica) else {
+            let Some(heir) = self.heir(replica.shard, &replica.group) else {
                 leading |= replica.has_proposed();
                 continue;
             };

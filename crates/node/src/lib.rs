@@ -27,6 +27,7 @@
 //! Caveats. Layouts do not change after birth yet. Every node reports to every other each second, which is
 //! meant for tens of nodes.
 
+mod abdicate;
 mod admission;
 mod api;
 mod birth;

@@ -3,10 +3,11 @@
 use ringfort_types::limits::{
     APPEND_BYTES_MAX, KEY_BYTES_MAX, NODE_PENDING_BYTES_MAX, NODE_PENDING_REQUESTS_MAX,
     SHARD_PENDING_REQUESTS_MAX, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_WINDOW_BYTES, SNAPSHOTS_SENT_MAX,
-    VALUE_BYTES_MAX,
+    VALUE_BYTES_MAX, WRITE_BYTES_MAX,
 };
 
 use crate::node::Node;
+use crate::persist::UNPERSISTED_BYTES_MAX;
 use crate::replica::Replica;
 use crate::turn::APPLYING_BYTES_MAX;
 
@@ -46,6 +47,11 @@ impl Node {
                 "bytes of one shard that are being applied",
                 replicas().map(Replica::applying_bytes).max().unwrap_or(0),
                 APPLYING_BYTES_MAX + 16 * APPEND_BYTES_MAX + VALUE_BYTES_MAX,
+            ),
+            (
+                "bytes of entries that wait for the disk",
+                self.commit.bytes(),
+                UNPERSISTED_BYTES_MAX + NODE_PENDING_BYTES_MAX + WRITE_BYTES_MAX,
             ),
             ("snapshots on their way", self.snapshots.sent(), SNAPSHOTS_SENT_MAX),
             (

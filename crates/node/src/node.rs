@@ -8,6 +8,7 @@ use ringfort_ring::Layout;
 use ringfort_types::limits::TICK_MS;
 use ringfort_types::{DiskState, Epoch, Index, NodeId, Now, PeerMessage, RaftMessage, ShardId, Term};
 
+use crate::abdicate::Abdicating;
 use crate::birth::{Birth, Step};
 use crate::forwards::Forwards;
 use crate::leave::Stay;
@@ -42,6 +43,8 @@ pub(crate) struct Slot {
     pub(crate) reported: Option<(Term, NodeId)>,
     /// Why the replica on this node takes no part, if it does not: then there is none.
     pub(crate) damage: Option<String>,
+    /// The group of a damaged replica that led, while it hands over.
+    pub(crate) abdicating: Option<Abdicating>,
     /// Requests that nobody can take now.
     pub(crate) waiting: Vec<Pending>,
     /// Has something to say in this turn.
@@ -86,9 +89,19 @@ pub struct Node {
     pub(crate) stay: Stay,
     /// Whether anything can be written.
     pub(crate) disk: DiskState,
-    /// Since which tick it is known that this node can't be born, and why.
-    pub(crate) doomed: Option<(u64, String)>,
+    /// That this node can't be born.
+    pub(crate) doomed: Option<Doomed>,
     pub(crate) out: Out,
+}
+
+/// Why this node can't be born.
+#[derive(Debug)]
+pub(crate) struct Doomed {
+    /// The tick at which that became known.
+    pub(crate) since: u64,
+    pub(crate) reason: String,
+    /// Whether a node of a cluster that is born says so.
+    pub(crate) by_born: bool,
 }
 
 impl Node {
@@ -125,6 +138,11 @@ impl Node {
             node.step_birth();
         }
         Ok(node)
+    }
+
+    /// What people call a node.
+    pub(crate) fn called(&self, node: NodeId) -> String {
+        self.birth.called(node)
     }
 
     /// This node's number.
@@ -173,6 +191,7 @@ impl Node {
             Event::Applied(indexes) => self.handle_applied(&indexes),
             Event::Fetched { shard, entries } => {
                 self.with_replica(shard, |replica| replica.group.fetched(&entries));
+                self.fetched_for_abdicating(shard, &entries);
             }
             Event::Stats(stats) => {
                 for stat in stats {
@@ -183,6 +202,7 @@ impl Node {
             Event::LetGo(bases) => {
                 for (shard, base) in bases {
                     self.with_replica(shard, |replica| replica.group.let_go(base));
+                    self.let_go_for_abdicating(shard, base);
                 }
             }
             Event::SnapshotTaken { transfer, index } => self.handle_snapshot_taken(transfer, index),
@@ -212,12 +232,18 @@ impl Node {
                     "waiting for {missing}: a new cluster forms once all of its nodes have reached each other"
                 )));
             }
-            if let Some((_, reason)) = self.doomed.take_if(|(since, _)| self.ticks - *since >= DOOMED_TICKS) {
-                self.out.last.push(Effect::Refused(reason));
+            if let Some(doomed) = self.doomed.take_if(|doomed| self.ticks - doomed.since >= DOOMED_TICKS) {
+                if doomed.by_born && self.birth.is_dispensable() {
+                    self.out.last.push(Effect::Discard);
+                }
+                self.out.last.push(Effect::Refused(doomed.reason));
             }
         }
         for number in 0..self.slots.len() {
-            let Some(replica) = self.slots[number].replica.as_mut() else { continue };
+            let Some(replica) = self.slots[number].replica.as_mut() else {
+                self.tick_abdicating(ShardId(number as u32));
+                continue;
+            };
             replica.group.tick();
             // An idle shard costs no turn. (A handing-over that came to nothing ends in a tick, and lets writes go on.)
             if replica.group.has_turn() || replica.pending_writes() > 0 {
@@ -274,7 +300,14 @@ impl Node {
         self.slots = layout
             .shards
             .iter()
-            .map(|_| Slot { replica: None, reported: None, damage: None, waiting: Vec::new(), dirty: false })
+            .map(|_| Slot {
+                replica: None,
+                reported: None,
+                damage: None,
+                abdicating: None,
+                waiting: Vec::new(),
+                dirty: false,
+            })
             .collect();
         self.out.first.push(Effect::Open { cluster: layout.cluster, shards });
         self.layout = Some(layout);
@@ -296,7 +329,6 @@ impl Node {
         for (shard, opened) in shards {
             let configuration = opened.configuration;
             let me = configuration.peer_on(self.id).expect("only local shards are opened");
-            let config = GroupConfig { shard, me, configuration: configuration.clone() };
             let restored = Restored {
                 hard_state: opened.hard_state,
                 base: opened.base,
@@ -305,15 +337,15 @@ impl Node {
                 applied: opened.applied,
                 tail: opened.tail,
             };
-            let first_in_line = configuration.voters[0].peer == me;
-            let mut group = Group::new(config, &restored);
-            if configuration.deciding().count() == 1 || (first_in_line && restored.hard_state.term == Term(0))
-            {
+            let is_alone = configuration.deciding().count() == 1;
+            let is_first = configuration.voters[0].peer == me;
+            let mut group = Group::new(GroupConfig { shard, me, configuration }, &restored);
+            if is_alone || (is_first && restored.hard_state.term == Term(0)) {
                 group.campaign();
             }
             let (applied, revision, clock) = (opened.applied, opened.revision, opened.clock);
             let generation = opened.base.generation;
-            let replica = Replica::new(shard, me, configuration, group, generation, applied, revision, clock);
+            let replica = Replica::new(shard, group, generation, applied, revision, clock);
             self.slots[shard.0 as usize].replica = Some(replica);
             self.mark(shard);
         }
@@ -338,7 +370,10 @@ impl Node {
     fn handle_persisted(&mut self, number: u64) {
         let proof = Synced::reported_by_driver();
         for (shard, ticket) in self.commit.persisted(number) {
-            let Some(replica) = self.slots[shard.0 as usize].replica.as_mut() else { continue };
+            let Some(replica) = self.slots[shard.0 as usize].replica.as_mut() else {
+                self.release_abdicating(shard, ticket, &proof);
+                continue;
+            };
             let outgoing = replica.group.release(ticket, &proof);
             if let Some(base) = replica.group.take_installed() {
                 self.install(shard, base);
@@ -370,18 +405,15 @@ impl Node {
 
     pub(crate) fn step_raft(&mut self, shard: ShardId, message: Bytes) {
         let Some(slot) = self.slots.get_mut(shard.0 as usize) else { return };
-        let Some(replica) = slot.replica.as_mut() else { return };
+        let Some(replica) = slot.replica.as_mut() else { return self.step_abdicating(shard, message) };
         if let Some((index, _)) = ringfort_consensus::codec::snapshot(&message) {
             return self.step_snapshot(shard, message, index);
         }
-        if ringfort_consensus::codec::is_append(&message)
-            && replica.applying_bytes() > crate::turn::APPLYING_BYTES_MAX
+        let is_behind =
+            || replica.applying_bytes() > crate::turn::APPLYING_BYTES_MAX || self.commit.is_full();
+        if self.commit.has_no_ticket_left() || (ringfort_consensus::codec::is_append(&message) && is_behind())
         {
-            // The leader sends it again; until then the table catches up.
-            return;
-        }
-        if self.commit.is_full() {
-            // As if it had been lost on the way: a disk that hangs must not cost memory for as long as others go on.
+            // As if it had been lost on the way: the leader sends it again, and meanwhile table and disk catch up.
             return;
         }
         if replica.group.step(message).is_ok() {

@@ -5,7 +5,7 @@ use ringfort_types::{
 };
 
 use crate::Effect;
-use crate::node::Node;
+use crate::node::{Doomed, Node};
 
 /// A report is due every second.
 const REPORT_LATE_US: u64 = 2_500_000;
@@ -107,15 +107,17 @@ impl Node {
         for message in frame.messages {
             match message {
                 PeerMessage::Hello(hello) => refused |= !self.handle_hello(link, frame.incarnation, &hello),
-                PeerMessage::Refused(Refusal { reason }) => self.handle_refused(&reason),
+                PeerMessage::Refused(Refusal { reason }) => self.handle_refused(reason, frame.cluster != 0),
                 // Before birth, and from those who are not known, nothing else counts.
                 _ if !speaks || refused => {}
                 message => self.handle_message(frame.from, message),
             }
         }
         if self.birth.is_born() && mine && !known && !refused && frame.cluster != 0 {
-            let reason =
-                format!("node {} has another data directory than the one it was born with", frame.from);
+            let reason = format!(
+                "{} has another data directory than the one it was born with",
+                self.called(frame.from)
+            );
             self.out.first.push(Effect::Refuse { link, reason });
         }
     }
@@ -134,7 +136,7 @@ impl Node {
             Err(reason) => {
                 if self.birth.awaits(&hello.address) {
                     // Neither can be born without the other.
-                    self.doomed.get_or_insert((self.ticks, reason.clone()));
+                    self.doom(reason.clone(), false);
                 }
                 self.out.last.push(Effect::Notice(format!("refused {}: {reason}", hello.address)));
                 self.out.first.push(Effect::Refuse { link, reason });
@@ -145,12 +147,17 @@ impl Node {
 
     /// A node that is not born yet can't go on if another one won't have it. A born one goes on with those who
     /// will: who refuses it may be the stranger.
-    fn handle_refused(&mut self, reason: &str) {
+    fn handle_refused(&mut self, reason: String, by_born: bool) {
         if self.birth.is_born() {
             self.out.last.push(Effect::Notice(format!("another node refuses this one: {reason}")));
         } else {
-            self.doomed.get_or_insert((self.ticks, reason.to_owned()));
+            self.doom(reason, by_born);
         }
+    }
+
+    fn doom(&mut self, reason: String, by_born: bool) {
+        let since = self.ticks;
+        self.doomed.get_or_insert(Doomed { since, reason, by_born });
     }
 
     fn handle_message(&mut self, from: NodeId, message: PeerMessage) {

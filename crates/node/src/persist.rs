@@ -10,8 +10,9 @@ use ringfort_types::{Record, ShardId};
 
 use crate::Effect;
 
-/// Bytes of entries that may wait to be durable, and are in memory until then, before others' are refused.
-const UNPERSISTED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of entries that may wait to be durable, and are in memory until then. Beyond it a node takes no appends, and
+/// proposes nothing: a disk that hangs must not cost memory for as long as others go on.
+pub(crate) const UNPERSISTED_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Tickets that may wait.
 const TICKETS_MAX: usize = 64 * 1024;
 
@@ -37,7 +38,8 @@ impl GroupCommit {
         last_batch: &mut u64,
     ) {
         if !records.is_empty() {
-            self.pending_bytes += records.iter().map(Record::weight).sum::<usize>();
+            let entries = records.iter().filter(|record| matches!(record, Record::Entry(..)));
+            self.pending_bytes += entries.map(Record::weight).sum::<usize>();
             self.pending.extend(records);
             *last_batch = self.last + 1;
         }
@@ -70,9 +72,19 @@ impl GroupCommit {
         released
     }
 
-    /// Whether so much waits for the disk that no more is to be taken.
+    /// Bytes of entries that wait for the disk.
+    pub(crate) fn bytes(&self) -> usize {
+        self.pending_bytes + self.under_way_bytes
+    }
+
+    /// Whether so much waits for the disk that no more entries are to be taken.
     pub(crate) fn is_full(&self) -> bool {
-        self.pending_bytes + self.under_way_bytes > UNPERSISTED_BYTES_MAX || self.tickets.len() > TICKETS_MAX
+        self.bytes() > UNPERSISTED_BYTES_MAX || self.has_no_ticket_left()
+    }
+
+    /// Whether nothing is to be taken that would have to wait for the disk, however small.
+    pub(crate) fn has_no_ticket_left(&self) -> bool {
+        self.tickets.len() > TICKETS_MAX
     }
 
     /// Whether everything handed over is durable.

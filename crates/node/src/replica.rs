@@ -16,8 +16,8 @@ use ringfort_consensus::Group;
 use ringfort_types::limits::{ENTRY_BYTES_SOFT, ENTRY_COMMANDS_MAX};
 use ringfort_types::planted::{self, Bug};
 use ringfort_types::{
-    Call, Command, Configuration, Copies, Entry, HybridClock, Index, LogEntry, NodeId, Now, PeerId, Request,
-    Revision, Role, ShardId, Stamped, Term, Token,
+    Call, Command, Copies, Entry, HybridClock, Index, LogEntry, NodeId, Now, PeerId, Request, Revision, Role,
+    ShardId, Stamped, Term, Token,
 };
 
 use crate::held::Held;
@@ -46,9 +46,6 @@ pub(crate) struct Outcome {
 
 pub(crate) struct Replica {
     pub(crate) shard: ShardId,
-    /// Which one it is.
-    pub(crate) me: PeerId,
-    pub(crate) configuration: Configuration,
     pub(crate) group: Group,
     /// The batch that holds this group's latest records.
     pub(crate) last_batch: u64,
@@ -81,8 +78,6 @@ pub(crate) struct Replica {
 impl Replica {
     pub(crate) fn new(
         shard: ShardId,
-        me: PeerId,
-        configuration: Configuration,
         group: Group,
         generation: u64,
         applied: Index,
@@ -91,8 +86,6 @@ impl Replica {
     ) -> Replica {
         Replica {
             shard,
-            me,
-            configuration,
             group,
             last_batch: 0,
             stats: TableStats { shard, revision, ..TableStats::default() },
@@ -118,11 +111,11 @@ impl Replica {
     }
 
     pub(crate) fn node_of(&self, peer: PeerId) -> Option<NodeId> {
-        self.configuration.node_of(peer)
+        self.group.configuration().node_of(peer)
     }
 
     pub(crate) fn peer_on(&self, node: NodeId) -> Option<PeerId> {
-        self.configuration.peer_on(node)
+        self.group.configuration().peer_on(node)
     }
 
     pub(crate) fn leader_node(&self) -> Option<NodeId> {
@@ -208,7 +201,7 @@ impl Replica {
             }
             let (mut waiters, mut held) = (Vec::new(), Vec::new());
             // What is committed is on a majority; who has just lost the lead can't say more.
-            let majority = Copies::Majority.of(&self.configuration);
+            let majority = Copies::Majority.of(self.group.configuration());
             let is_decided =
                 |proposed: &mut Proposed| proposed.index <= entry.index || proposed.term < entry.term;
             while let Some(proposed) = self.proposed.pop_front_if(is_decided) {
@@ -225,7 +218,7 @@ impl Replica {
             let copies = if waiters.is_empty() { 0 } else { self.group.copies(entry.index).max(majority) };
             for waiter in waiters.iter().filter(|waiter| waiter.token != Token::NOBODY) {
                 // What is said of a write in doubt is weighed by the node, not by whoever applies it.
-                if waiter.durability.copies.of(&self.configuration) > copies || waiter.in_doubt {
+                if waiter.durability.copies.of(self.group.configuration()) > copies || waiter.in_doubt {
                     held.push(waiter.token);
                     self.held.push(Held::new(*waiter, now_us));
                 } else {
@@ -287,7 +280,7 @@ impl Replica {
     /// Begins a round for all fresh reads. `None` if this replica may not answer reads now.
     pub(crate) fn begin_round(&mut self, number: u64, now_us: u64) -> Option<Term> {
         let index = self.group.read_index()?;
-        self.reads.begin_round(number, now_us, index, standing(self.me, &self.group, &self.configuration));
+        self.reads.begin_round(number, now_us, index, standing(&self.group));
         Some(self.group.term())
     }
 
@@ -295,7 +288,7 @@ impl Replica {
     /// and not every node is asked about each: only one with a replica of this shard speaks for it.
     pub(crate) fn confirm(&mut self, number: u64, by: NodeId, now_us: u64) {
         if let Some(peer) = self.peer_on(by) {
-            self.reads.confirm(number, peer, now_us, standing(self.me, &self.group, &self.configuration));
+            self.reads.confirm(number, peer, now_us, standing(&self.group));
         }
     }
 
@@ -358,6 +351,7 @@ impl Replica {
     }
 }
 
-fn standing<'a>(me: PeerId, group: &Group, configuration: &'a Configuration) -> Standing<'a> {
-    Standing { me, leads: group.role() == Role::Leader, term: group.term(), configuration }
+fn standing(group: &Group) -> Standing<'_> {
+    let leads = group.role() == Role::Leader;
+    Standing { me: group.me(), leads, term: group.term(), configuration: group.configuration() }
 }

@@ -128,7 +128,7 @@ impl Node {
             };
             if replica.reads.wait_for(number) {
                 shards.push(shard);
-                for place in replica.configuration.deciding() {
+                for place in replica.group.configuration().deciding() {
                     if place.node != self.id {
                         probes.entry(place.node).or_default().push((shard, term));
                     }

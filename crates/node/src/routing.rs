@@ -132,7 +132,7 @@ impl Node {
         if self.is_forwarded(&asked) && !self.is_opening(shard) {
             let failure = Failure::rejected(
                 Code::FailedPrecondition,
-                format!("node {} has no replica of shard {shard}", self.id),
+                format!("{} has no replica of shard {shard}", self.called(self.id)),
             );
             return self.fail(asked, failure);
         }
@@ -168,8 +168,8 @@ impl Node {
                     );
                     return self.fail(asked, failure);
                 }
-                if replica.applying_bytes() > APPLYING_BYTES_MAX {
-                    // What is committed already has to be in the table first.
+                if replica.applying_bytes() > APPLYING_BYTES_MAX || self.commit.is_full() {
+                    // What is committed already has to be in the table first, and what is proposed on the disk.
                     return self.wait(shard, asked, RETRY_MS);
                 }
                 replica.add_write(asked);
@@ -244,7 +244,7 @@ impl Node {
         let forwarded = self.is_forwarded(&asked);
         let slot = &mut self.slots[shard.0 as usize];
         if forwarded && !slot.replica.as_ref().is_some_and(crate::replica::Replica::leads) {
-            let message = format!("node {} does not lead shard {shard}", self.id);
+            let message = format!("{} does not lead shard {shard}", self.birth.called(self.id));
             return self.fail(asked, Failure::rejected(Code::NotLeader, message));
         }
         asked.retry_at_us = self.now.monotonic_us + retry_ms * 1_000;
@@ -343,9 +343,9 @@ impl Node {
 
     /// What is told of a shard whose replica here is not open yet, and what else there is to say.
     pub(crate) fn still_opening(&self, shard: ShardId, more: &str) -> Failure {
-        let id = self.id;
+        let me = self.called(self.id);
         let message = format!(
-            "node {id} is still reading its replica of shard {shard} from its disk{more}: try again in a moment"
+            "{me} is still reading its replica of shard {shard} from its disk{more}: try again in a moment"
         );
         Failure::rejected(Code::Unavailable, message)
     }

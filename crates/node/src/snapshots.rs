@@ -268,7 +268,7 @@ impl Node {
         let mut told = BTreeMap::new();
         let mut lost = Vec::new();
         for replica in self.slots.iter_mut().filter_map(|slot| slot.replica.as_mut()) {
-            for place in replica.configuration.replicas() {
+            for place in replica.group.configuration().replicas().collect::<Vec<_>>() {
                 if replica.group.awaits_snapshot(place.peer).is_none() {
                     continue;
                 }

@@ -2,7 +2,8 @@
 
 use ringfort_types::limits::TICK_MS;
 use ringfort_types::{
-    ClusterState, DiskState, NodeId, NodeReport, NodeState, PeerMessage, Presence, ReplicaReport, ShardState,
+    ClusterState, DiskState, NodeId, NodeReport, NodeState, PeerMessage, Presence, ReplicaReport, ShardId,
+    ShardState,
 };
 
 use crate::leave::Stay;
@@ -21,7 +22,12 @@ const SETTLE_TICKS: u64 = 2_000 / TICK_MS;
 impl Node {
     fn report(&self) -> NodeReport {
         let replicas = self.slots.iter().filter_map(|slot| slot.replica.as_ref());
-        NodeReport { disk: self.disk, replicas: replicas.map(crate::replica::Replica::report).collect() }
+        let damaged = (0..).zip(&self.slots).filter(|(_, slot)| slot.damage.is_some());
+        NodeReport {
+            disk: self.disk,
+            replicas: replicas.map(crate::replica::Replica::report).collect(),
+            damaged: damaged.map(|(number, _)| ShardId(number)).collect(),
+        }
     }
 
     /// Tells all other nodes what is open here, if anything is.
@@ -61,7 +67,7 @@ impl Node {
             let Some(replica) = slot.replica.as_mut().filter(|replica| replica.takes_writes()) else {
                 continue;
             };
-            let preferred = replica.configuration.voters[0];
+            let preferred = replica.group.configuration().voters[0];
             // Not the crate's own mark of who was heard of: it is wiped at each check of the quorum, and may be so just
             // before every look.
             let able = self.peers.is_lively(preferred.node, now_us)
@@ -109,6 +115,7 @@ impl Node {
                 address: member.address.clone(),
                 incarnation: member.incarnation,
                 disk: report.map_or(DiskState::Working, |(report, _)| report.disk),
+                damaged: report.map_or_else(Vec::new, |(report, _)| report.damaged.clone()),
                 presence: match age_us {
                     Some(age_us) if up && age_us < SUSPECT_US => Presence::Up,
                     None if self.open_for_us(now_us) < SUSPECT_US => Presence::Unknown,

@@ -42,7 +42,9 @@ impl Node {
     fn take_turn_of(&mut self, shard: ShardId) {
         let now = self.now;
         let mut outcome = Outcome::default();
-        let Some(replica) = self.slots[shard.0 as usize].replica.as_mut() else { return };
+        let Some(replica) = self.slots[shard.0 as usize].replica.as_mut() else {
+            return self.take_turn_of_abdicating(shard);
+        };
         let mut unproposed = replica.propose(now);
         let mut leader_changed = replica.notice_leader();
         loop {

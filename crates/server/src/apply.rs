@@ -9,10 +9,9 @@
 //!
 //! **Memory.** When the active memtables' sum passes the budget, the largest is sealed and handed to the flush
 //! thread, one after the other. If flushing falls so far behind that twice the budget is not yet on disk, applying
-//! waits; then entries pile up in the node, which refuses new writes at its own bounds. Flushed memtables that old
-//! indexes still need (`horizon`) come on top: at [`MEMORY_FACTOR`] times the budget, what is held is given up, and
-//! applying slows down until it has gone. While other shards are still replayed, what these have in memory is taken
-//! off the budget, down to a [`SHARE_LEAST`]th of it.
+//! waits; then entries pile up in the node, which refuses new writes at its own bounds. Flushed memtables that
+//! snapshots still go through come on top: at [`MEMORY_FACTOR`] times the budget, applying slows down. While other shards
+//! are still replayed, what these have in memory is taken off the budget, down to a [`SHARE_LEAST`]th of it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -195,7 +194,8 @@ impl Applier {
                 Err(error) => die("an entry can't be applied", &error),
             };
             if open.shard.marked() == job.entry.index {
-                self.shared.readers.horizon.hold(job.shard, job.entry.index);
+                // It is the newest; none that is given up is as high.
+                let _held = self.shared.readers.horizon.hold(job.shard, job.entry.index);
             }
             let bytes = job.entry.payload.len() as u64 + ROW_OVERHEAD_BYTES * replies.len() as u64;
             open.active_bytes += bytes;
@@ -270,7 +270,7 @@ impl Applier {
         self.shared.inbox.push(Event::Installed { shard: id, index, revision, clock });
     }
 
-    /// Keeps memory within its bounds: seals and hands over, waits, gives up.
+    /// Keeps memory within its bounds: seals and hands over, waits.
     fn balance(&mut self) {
         self.applied_bytes = 0;
         for shard in self.flusher.take_wanted() {
@@ -303,14 +303,7 @@ impl Applier {
             } else if sealed > 0 && active + sealed > 2 * self.memtable_bytes {
                 thread::sleep(PAUSE);
             } else if total > MEMORY_FACTOR * self.memtable_bytes {
-                if pressed.is_none() {
-                    self.remember();
-                }
                 let since = *pressed.get_or_insert_with(Instant::now);
-                let held = self.shared.readers.horizon.let_go();
-                if held > 0 {
-                    tracing::warn!("memory is short: {held} scans lose the past that they read");
-                }
                 if since.elapsed() > PRESSED_MAX {
                     return;
                 }

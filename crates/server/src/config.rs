@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ringfort_types::is_name;
-use ringfort_types::limits::{BIRTH_NODES_MAX, CALL_TIMEOUT_MAX_MS, SHARDS_MAX};
+use ringfort_types::limits::{BIRTH_NODES_MAX, CALL_TIMEOUT_MAX_MS, HELD_READS_BYTES, SHARDS_MAX};
 
 use crate::StartError;
 use crate::doors::text::TextSettings;
@@ -43,6 +43,8 @@ pub struct Config {
     pub replicas: u32,
     /// Bytes of rows in memory beyond which the largest table is flushed.
     pub memtable_bytes: u64,
+    /// Bytes that may be written while long reads need older versions of rows; beyond it, those that cost most are given up.
+    pub held_reads_bytes: u64,
     /// Bytes of cache for table blocks.
     pub cache_bytes: u64,
     /// Bytes of log that are kept for followers that come back; the log takes up to half as much again on disk.
@@ -73,6 +75,7 @@ impl Config {
             shards: 64,
             replicas: 3,
             memtable_bytes: 64 * 1024 * 1024,
+            held_reads_bytes: HELD_READS_BYTES,
             cache_bytes: 64 * 1024 * 1024,
             log_bytes: 256 * 1024 * 1024,
             snapshot_bytes_per_s: 64 * 1024 * 1024,

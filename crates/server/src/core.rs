@@ -64,6 +64,7 @@ pub(crate) struct Core {
     pub(crate) data: Arc<DataDir>,
     pub(crate) tables: Arc<dyn Tables>,
     pub(crate) memtable_bytes: u64,
+    pub(crate) held_reads_bytes: u64,
     pub(crate) log_options: LogOptions,
     pub(crate) snapshot_bytes_per_s: u64,
     pub(crate) runtime: Handle,
@@ -226,6 +227,7 @@ impl Core {
                     self.shared.serving.send_replace(true);
                     self.shared.report(Report::Serving);
                 }
+                Effect::Discard => self.data.discard(),
                 Effect::Refused(reason) => self.shared.report(Report::Failed(StartError::Refused(reason))),
                 Effect::Stopped => self.shared.report(Report::Stopped),
             }
@@ -262,6 +264,7 @@ impl Core {
             snapshots: snapshots.clone(),
             fetches: fetches.clone(),
             memtable_bytes: self.memtable_bytes,
+            held_reads_bytes: self.held_reads_bytes,
             log_options: self.log_options,
             snapshot_bytes_per_s: self.snapshot_bytes_per_s,
         };

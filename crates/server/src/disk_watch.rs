@@ -82,7 +82,7 @@ impl DiskLook {
         if self.hung && self.slow_at.is_none_or(|slow_at| now - slow_at > TRUST) {
             self.hung = false;
             shared.disk_hung(false);
-            shared.notice("the disk finishes what it is given again: this node may lead again".into());
+            shared.notice("the disk finishes what it is given again: this node may lead again");
         }
     }
 

@@ -1,14 +1,18 @@
 //! The one thread that writes sealed memtables to disk and compacts.
 //!
 //! One after the other, so that a burst of writes does not become a burst of disk traffic from as many threads
-//! as there are shards. A flushed memtable is still read at old indexes; once those are behind the horizon, the
-//! table is visited again, which lets go of it.
+//! as there are shards. A compaction can drop versions only if nobody reads below what is on disk. What has just been
+//! flushed is younger than that, so the table is visited again once the horizon has passed it. A table that is
+//! flushed so often that this never comes, or that somebody holds far back, is compacted anyway ([`horizon_of`]).
+//!
+//! Held reads cost disk. After each flush it is looked at how much; beyond the bound the one that costs most is given up.
 //!
 //! It is also where the log learns how far each table is durable, and says whose table keeps it from letting go of what
 //! is old: that one is flushed next.
 //!
-//! A second thread merges tables in which many rows are gone ([`is_worth_merging`]), one at a time, with pauses: scans would meet
-//! each removal, and what it hides takes room. A table of more than [`MERGE_BYTES_MAX`] is left to ordinary compaction.
+//! A second thread merges tables in which many rows are gone, or were kept for a read that has ended
+//! ([`is_worth_merging`]), one at a time, with pauses: scans would meet each removal, and what is out of date takes room.
+//! A table of more than [`MERGE_BYTES_MAX`] is left to ordinary compaction.
 //!
 //! A failed flush ends the process, because a failed sync can't be repaired; a full disk is waited out, as the log
 //! still has everything.
@@ -24,14 +28,14 @@ use ringfort_storage::{Dead, Durable, StorageError, Table};
 use ringfort_types::{Index, ShardId};
 
 use crate::error::die;
-use crate::horizon::{HELD, RECENT};
+use crate::horizon::{HELD, RECENT, Reason};
 use crate::queue::{Queue, Taken};
 use crate::shared::{Part, Shared};
 
 /// How often a flush is tried again while the disk is full.
 const FULL_RETRY: Duration = Duration::from_secs(1);
-/// When a flushed table is visited again: once what was newest then is behind the horizon, and once nothing can be
-/// held any more that was then.
+/// When a flushed table is visited again to be compacted: once what was newest then is behind the horizon, and once nothing
+/// can be held any more that was then.
 const VISITS: [Duration; 2] =
     [RECENT.saturating_add(Duration::from_millis(200)), HELD.saturating_add(Duration::from_secs(2))];
 /// Most compactions of one table in a row.
@@ -41,6 +45,9 @@ const COMPACTIONS_MAX: usize = 64;
 pub(crate) const DEAD_MANY: u64 = 16 * 1024;
 /// A table is merged if one in so many of its items is a removal, which hides another one.
 const DEAD_SHARE: u64 = 8;
+/// A table is merged if one in so many of its bytes was kept for reads that have ended, and these are so many.
+const UNDROPPED_SHARE: u64 = 4;
+const UNDROPPED_BYTES_MANY: u64 = 1024 * 1024;
 /// A merge holds up the end of a node, and reads and writes all of the table.
 const MERGE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// How often it is looked for tables to merge.
@@ -146,13 +153,13 @@ impl Flusher {
         self.queue.close();
     }
 
-    /// Runs until closed.
-    pub(crate) fn run(&self, shared: &Shared) {
-        self.write_what_comes(shared);
+    /// Runs until closed. Held reads may cost so many bytes on disk.
+    pub(crate) fn run(&self, shared: &Shared, held_reads_bytes: u64) {
+        self.write_what_comes(shared, held_reads_bytes);
         self.ended.store(true, Ordering::Release);
     }
 
-    fn write_what_comes(&self, shared: &Shared) {
+    fn write_what_comes(&self, shared: &Shared, held_reads_bytes: u64) {
         let mut waiting = Vec::new();
         let mut visits: [VecDeque<Visit>; VISITS.len()] = Default::default();
         loop {
@@ -169,28 +176,38 @@ impl Flusher {
                     shared.disk_watch.during(Part::Tables, || table.flush(keep_from))
                 });
                 self.busy().remove(&shard);
+                self.bound_held_reads(shared, held_reads_bytes);
                 let now = Instant::now();
                 for (visits, after) in visits.iter_mut().zip(VISITS) {
                     visits.push_back((now + after, shard, table.clone()));
                 }
-                for _ in 0..COMPACTIONS_MAX {
-                    release(&mut visits, shared);
-                    let keep_from = shared.readers.horizon.keep_from(shard);
-                    let compact = || match table.compact(keep_from) {
-                        Err(error) if error.is_damage() => {
-                            shared
-                                .notice(format!("the table of shard {shard} is compacted no more: {error}"));
-                            Ok(false)
-                        }
-                        compacted => compacted,
-                    };
-                    let more = retry("compact", shard, shared, compact).unwrap_or(false);
-                    if !more || shared.is_stopping() {
-                        break;
-                    }
-                }
+                compact(shard, &*table, shared);
             }
-            release(&mut visits, shared);
+            // One at a time: what is to be flushed comes first.
+            if let Some((shard, table)) = take_due(&mut visits) {
+                compact(shard, &*table, shared);
+            }
+        }
+    }
+
+    /// Gives up held reads, while what was written since costs more than this many bytes.
+    fn bound_held_reads(&self, node: &Shared, bytes_max: u64) {
+        let horizon = &node.readers.horizon;
+        for (shard, index) in horizon.give_up_old() {
+            node.notice(format!("a read of shard {shard} at index {index} is given up: {}", Reason::Time));
+        }
+        let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let cost =
+            |shard, table: &Arc<dyn Table>| horizon.held(shard).map_or(0, |held| table.written_since(held));
+        let mut costs: BTreeMap<_, _> =
+            tables.iter().map(|(shard, table)| (*shard, cost(*shard, table))).collect();
+        while costs.values().sum::<u64>() > bytes_max {
+            let Some((shard, most)) = costs.iter_mut().max_by_key(|(_, bytes)| **bytes) else { return };
+            let reason = Reason::Disk(bytes_max);
+            if let Some(index) = horizon.give_up(*shard, reason) {
+                node.notice(format!("a read of shard {shard} at index {index} is given up: {reason}"));
+            }
+            *most = tables.get(shard).map_or(0, |table| cost(*shard, table));
         }
     }
 
@@ -226,7 +243,8 @@ impl Flusher {
         let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         let after = tables.range((Bound::Excluded(last), Bound::Unbounded));
         after.chain(tables.range(..=last)).find_map(|(shard, table)| {
-            let is_wanted = is_worth_merging(table.dead()) && table.bytes_estimate() <= MERGE_BYTES_MAX;
+            let bytes = table.bytes_estimate();
+            let is_wanted = is_worth_merging(table.dead(), bytes) && bytes <= MERGE_BYTES_MAX;
             let keep_from = is_wanted.then(|| shared.readers.horizon.keep_from(*shard))?;
             (table.durable() <= keep_from).then(|| (*shard, table.clone(), keep_from))
         })
@@ -237,22 +255,50 @@ impl Flusher {
     }
 }
 
-fn is_worth_merging(dead: Dead) -> bool {
-    dead.removals >= DEAD_MANY && dead.removals * DEAD_SHARE >= dead.items
+fn is_worth_merging(dead: Dead, bytes: u64) -> bool {
+    let Dead { removals, items, undropped_bytes } = dead;
+    (removals >= DEAD_MANY && removals * DEAD_SHARE >= items)
+        || (undropped_bytes >= UNDROPPED_BYTES_MANY && undropped_bytes * UNDROPPED_SHARE >= bytes)
 }
 
-/// Visits the tables whose time has come.
-fn release(visits: &mut [VecDeque<Visit>; VISITS.len()], shared: &Shared) {
-    let now = Instant::now();
-    let mut visited = BTreeSet::new();
-    for visits in visits {
-        while let Some((_, shard, table)) = visits.pop_front_if(|(due, _, _)| *due <= now) {
-            if visited.insert(shard) && !shared.is_stopping() {
-                let keep_from = shared.readers.horizon.keep_from(shard);
-                retry("release", shard, shared, || table.release(keep_from));
+/// From where on a table has to be readable after its next compaction. `None` if it had better be compacted later.
+fn horizon_of(shard: ShardId, table: &dyn Table, node: &Shared) -> Option<Index> {
+    let horizon = &node.readers.horizon;
+    let (keep_from, durable) = (horizon.keep_from(shard), table.durable());
+    if durable <= keep_from {
+        return Some(keep_from);
+    }
+    match horizon.held(shard) {
+        // All versions are kept.
+        Some(held) if held < durable => Some(held),
+        // Reads that are on their way are given a later index.
+        _ if table.is_crowded() => Some(durable),
+        _ => None,
+    }
+}
+
+fn compact(shard: ShardId, table: &dyn Table, node: &Shared) {
+    for _ in 0..COMPACTIONS_MAX {
+        let Some(keep_from) = horizon_of(shard, table, node) else { return };
+        let compact = || match table.compact(keep_from) {
+            Err(error) if error.is_damage() => {
+                node.notice(format!("the table of shard {shard} is compacted no more: {error}"));
+                Ok(false)
             }
+            compacted => compacted,
+        };
+        let more = retry("compact", shard, node, compact).unwrap_or(false);
+        if !more || node.is_stopping() {
+            return;
         }
     }
+}
+
+/// A table whose time has come.
+fn take_due(visits: &mut [VecDeque<Visit>; VISITS.len()]) -> Option<(ShardId, Arc<dyn Table>)> {
+    let now = Instant::now();
+    let due = |visits: &mut VecDeque<Visit>| visits.pop_front_if(|(due, _, _)| *due <= now);
+    visits.iter_mut().find_map(due).map(|(_, shard, table)| (shard, table))
 }
 
 /// Does it, again and again while the disk is full. `None` if the node ends meanwhile.
@@ -280,6 +326,10 @@ fn retry<T>(
             node.notice(format!(
                 "no room to {what} the table of shard {shard} ({error}): trying again each second"
             ));
+            let held = node.readers.horizon.give_up_all(Reason::DiskFull);
+            if held > 0 {
+                node.notice(format!("{held} reads of older rows are given up: {}", Reason::DiskFull));
+            }
             node.disk_full(Part::Tables, true);
             full = true;
         }
@@ -296,6 +346,17 @@ fn retry<T>(
 mod tests {
     use super::*;
     use ringfort_storage::{MemoryTables, Tables};
+
+    #[test]
+    fn a_table_is_merged_for_removals_or_for_what_long_reads_have_left() {
+        let dead = |removals, undropped_bytes| Dead { removals, items: 8 * DEAD_MANY, undropped_bytes };
+        assert!(!is_worth_merging(dead(DEAD_MANY - 1, 0), 0));
+        assert!(is_worth_merging(dead(DEAD_MANY, 0), 0));
+        let mib = UNDROPPED_BYTES_MANY;
+        assert!(is_worth_merging(dead(0, mib), 4 * mib));
+        assert!(!is_worth_merging(dead(0, mib), 5 * mib), "it is a small part of it");
+        assert!(!is_worth_merging(dead(0, mib - 1), mib), "it is little");
+    }
 
     #[test]
     fn the_log_hears_of_a_table_once_it_is_kept_and_of_the_latest_one() {

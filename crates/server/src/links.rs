@@ -54,9 +54,13 @@ const PING_MAX: Duration = Duration::from_secs(3);
 /// How long a reader pauses while the inbox is full of frames.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// Keeps one node connected, for as long as this node lives.
-pub(crate) async fn keep_connected(shared: Arc<Shared>, outbox: Arc<Outbox>, address: String) {
+/// Keeps one node connected, for as long as this node lives. `given` is the name given for it, which may be none.
+pub(crate) async fn keep_connected(shared: Arc<Shared>, outbox: Arc<Outbox>, address: String, given: String) {
     let node = outbox.to();
+    let called = || match shared.name_of(node).unwrap_or_else(|| given.clone()) {
+        name if name.is_empty() => address.clone(),
+        name => format!("{name} ({address})"),
+    };
     let mut stopping = shared.stopping.subscribe();
     let mut backoff = BACKOFF_MIN;
     let mut trouble = Trouble::default();
@@ -66,18 +70,18 @@ pub(crate) async fn keep_connected(shared: Arc<Shared>, outbox: Arc<Outbox>, add
             let number = shared.link_number();
             match connect(&shared, &outbox, &address, number).await {
                 Ok(answers) => {
-                    tracing::debug!("connected with node {node} at {address}");
+                    tracing::debug!("connected with {}", called());
                     shared.inbox.push(Event::PeerUp(node));
                     trouble = Trouble::default();
                     let why = until_lost(&shared, number, answers).await;
-                    tracing::debug!("lost node {node} at {address}: {why}");
+                    tracing::debug!("lost {}: {why}", called());
                     true
                 }
                 Err(error) => {
                     let why = reason(&*error);
-                    tracing::trace!("can't connect with node {node} at {address}: {why}");
+                    tracing::trace!("can't connect with {}: {why}", called());
                     if trouble.is_to_be_said(Instant::now()) {
-                        tracing::warn!("can't reach node {node} at {address}: {why}");
+                        tracing::warn!("can't reach {}: {why}", called());
                     }
                     false
                 }

@@ -103,7 +103,7 @@ impl Ahead {
         };
         self.under_way = thread::Builder::new().name("log-ahead".into()).spawn(make).ok();
         if self.under_way.is_none() {
-            shared.notice("can't start a thread that prepares log segments: syncs take longer".into());
+            shared.notice("can't start a thread that prepares log segments: syncs take longer");
         }
     }
 
@@ -130,7 +130,7 @@ fn append(log: &mut Log, batch: &Batch, shared: &Shared) {
         thread::sleep(FULL_RETRY);
     }
     if full {
-        shared.notice("there is room for the log again".into());
+        shared.notice("there is room for the log again");
         shared.disk_full(Part::Log, false);
     }
 }

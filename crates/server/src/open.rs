@@ -47,6 +47,7 @@ pub(crate) struct Opening {
     pub(crate) snapshots: Arc<Snapshots>,
     pub(crate) fetches: Arc<Queue<Fetch>>,
     pub(crate) memtable_bytes: u64,
+    pub(crate) held_reads_bytes: u64,
     pub(crate) log_options: LogOptions,
     pub(crate) snapshot_bytes_per_s: u64,
 }
@@ -91,7 +92,7 @@ impl Opening {
     }
 
     fn start_threads(&self, log: Log, threads: &mut Vec<JoinHandle<()>>) -> Result<(), StartError> {
-        let Opening { memtable_bytes, snapshot_bytes_per_s, .. } = *self;
+        let Opening { memtable_bytes, held_reads_bytes, snapshot_bytes_per_s, .. } = *self;
         let (reader, fetches, shared) = (log.reader(), self.fetches.clone(), self.shared.clone());
         threads.push(spawn("log-reads", move || fetch::run(&fetches, &reader, &shared))?);
         let (batches, data) = (self.batches.clone(), self.data.clone());
@@ -102,7 +103,7 @@ impl Opening {
             drop(data);
         })?);
         let (shared, flusher) = (self.shared.clone(), self.flusher.clone());
-        threads.push(spawn("flush", move || flusher.run(&shared))?);
+        threads.push(spawn("flush", move || flusher.run(&shared, held_reads_bytes))?);
         let (shared, flusher) = (self.shared.clone(), self.flusher.clone());
         threads.push(spawn("merge", move || flusher.run_merges(&shared))?);
         let (shared, flusher, tables) = (self.shared.clone(), self.flusher.clone(), self.tables.clone());

@@ -3,10 +3,10 @@
 use std::sync::{OnceLock, PoisonError, RwLock};
 
 use ringfort_shard::ShardReader;
-use ringfort_types::{Code, Failure, Reply, Request, ShardId};
+use ringfort_types::{Code, Failure, Index, Reply, Request, ShardId};
 
 use crate::delivery::ReadAt;
-use crate::horizon::Horizon;
+use crate::horizon::{Horizon, Reason};
 
 /// All local shards' tables, each once it is open.
 #[derive(Debug)]
@@ -55,20 +55,19 @@ impl Readers {
 
     /// Does the read.
     pub(crate) fn query(&self, read: &ReadAt) -> Reply {
-        if Self::is_long(&read.request) {
-            self.horizon.hold(read.shard, read.at);
-        }
         let reader = self.place(read.shard).map(|place| {
             let reader = place.read().unwrap_or_else(PoisonError::into_inner);
             reader.clone()
         });
         match reader {
-            Some(reader) => match reader.query(&read.request, read.at) {
+            Some(reader) => match self.query_at(&reader, read, read.at) {
                 // Whoever asked has let so much time pass that its index is gone.
                 Reply::Failed(gone)
                     if gone.code == Code::FailedPrecondition && Self::may_read_later(&read.request) =>
                 {
-                    reader.query(&read.request, self.horizon.newest(read.shard).max(read.at))
+                    // All three are applied.
+                    let at = self.horizon.newest(read.shard).max(read.at).max(reader.collected());
+                    self.query_at(&reader, read, at)
                 }
                 reply => reply,
             },
@@ -77,6 +76,30 @@ impl Readers {
             }
         }
     }
+
+    /// Does it at this index, which is held if the read is long.
+    fn query_at(&self, reader: &ShardReader, read: &ReadAt, at: Index) -> Reply {
+        if !Self::is_long(&read.request) {
+            return reader.query(&read.request, at);
+        }
+        if let Err(reason) = self.horizon.hold(read.shard, at) {
+            return Reply::Failed(given_up(read.shard, at, reason));
+        }
+        let reply = reader.query(&read.request, at);
+        if at < reader.collected() {
+            self.horizon.release(read.shard, at);
+        }
+        reply
+    }
+}
+
+fn given_up(shard: ShardId, at: Index, reason: Reason) -> Failure {
+    Failure::rejected(
+        Code::FailedPrecondition,
+        format!(
+            "shard {shard} can't be read at index {at} any more: {reason}; go on from the last key at a new index, or begin anew"
+        ),
+    )
 }
 
 #[cfg(test)]
@@ -84,7 +107,7 @@ mod tests {
     use bytes::Bytes;
     use ringfort_shard::{SessionLimits, Shard};
     use ringfort_storage::{MemoryTables, Tables};
-    use ringfort_types::{Configuration, Consistency, Index, Scan};
+    use ringfort_types::{Configuration, Consistency, Scan};
 
     use super::*;
 
@@ -101,11 +124,11 @@ mod tests {
         for index in 1..=9 {
             table.write(Index(index), &[("row".into(), Some("value".into()))]);
         }
-        table.release(Index(7)).unwrap();
+        table.compact(Index(7)).unwrap();
         readers.horizon.remember(vec![Index(0), Index(9)]);
 
-        let page = |at: Option<u64>| {
-            let scan = Scan {
+        let scan = |at: Option<u64>| {
+            Request::Scan(Scan {
                 shard,
                 at: at.map(Index),
                 from: Bytes::new(),
@@ -113,15 +136,18 @@ mod tests {
                 rows_max: 1,
                 bytes_max: 1,
                 keys_only: false,
-            };
-            let read = ReadAt { shard, at: Index(3), request: Request::Scan(scan) };
-            readers.query(&read)
+            })
         };
+        let page = |at: Option<u64>| readers.query(&ReadAt { shard, at: Index(3), request: scan(at) });
         assert!(
             matches!(page(None), Reply::Page(page) if page.at == Index(9)),
             "a first page names its index"
         );
+        assert_eq!(readers.horizon.held(shard), Some(Index(9)), "what is gone is not held");
         assert!(matches!(page(Some(3)), Reply::Failed(gone) if gone.code == Code::FailedPrecondition));
+        assert_eq!(readers.horizon.give_up(shard, Reason::DiskFull), Some(Index(9)));
+        let gone = readers.query(&ReadAt { shard, at: Index(9), request: scan(Some(9)) });
+        assert!(matches!(gone, Reply::Failed(gone) if gone.message.contains("the disk is full")));
         let get = Request::GetMany { keys: vec!["key".into()], consistency: Consistency::default() };
         let Reply::Values { at, .. } = readers.query(&ReadAt { shard, at: Index(3), request: get }) else {
             panic!("a get of several keys sees them at a later index");

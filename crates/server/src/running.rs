@@ -24,7 +24,7 @@ use crate::doors::tolerance::Tolerance;
 use crate::gate::Gate;
 use crate::links::{self, Links};
 use crate::outbox::Outbox;
-use crate::shared::{Header, NOTICES_MAX, Report, Shared};
+use crate::shared::{Header, Report, Shared};
 use crate::{Config, StartError, descriptors, doors, exposure};
 
 /// How long to wait for leaderships to be handed over.
@@ -58,7 +58,6 @@ pub struct Running {
     tolerance: Tolerance,
     shared: Arc<Shared>,
     reports: mpsc::UnboundedReceiver<Report>,
-    notices: Option<mpsc::Receiver<String>>,
     /// Closes when the core has ended, and with it its threads.
     core: oneshot::Receiver<()>,
     sockets: JoinSet<()>,
@@ -123,7 +122,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         NodeConfig {
             address: address.clone(),
             addresses: addresses.clone(),
-            names,
+            names: names.clone(),
             shards: config.shards,
             replicas: config.replicas,
         },
@@ -137,23 +136,26 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         outboxes.push((number != me.0).then(|| Arc::new(Outbox::new(NodeId(number)))));
     }
     let (reporting, reports) = mpsc::unbounded_channel();
-    let (noticing, notices) = mpsc::channel(NOTICES_MAX);
     let shared = Arc::new(Shared::new(
         Answers::new(me, outboxes),
         Header::new(&node, stored.incarnation),
         config.shards,
         reporting,
-        noticing,
     ));
+    if addresses.len() == 1 && !config.peers.is_empty() {
+        shared.notice(format!(
+            "--peers lists this node alone, {address}: it is a cluster of one, without copies elsewhere"
+        ));
+    }
     if !is_counted {
         shared.notice(uncounted(&config.data_dir));
     }
     let links = Arc::<Links>::default();
 
     let mut tasks = JoinSet::new();
-    for (place, peer) in addresses.iter().enumerate() {
+    for (place, (peer, name)) in addresses.iter().zip(names).enumerate() {
         if let Some(outbox) = shared.answers.outbox(NodeId(place as u64 + 1)) {
-            tasks.spawn(links::keep_connected(shared.clone(), outbox.clone(), peer.clone()));
+            tasks.spawn(links::keep_connected(shared.clone(), outbox.clone(), peer.clone(), name));
         }
     }
     let tolerance = Tolerance::default();
@@ -175,6 +177,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         data: Arc::new(data),
         tables: Arc::new(tables),
         memtable_bytes: config.memtable_bytes,
+        held_reads_bytes: config.held_reads_bytes,
         log_options: LogOptions::with_budget(config.log_bytes),
         snapshot_bytes_per_s: config.snapshot_bytes_per_s,
         runtime: Handle::current(),
@@ -190,7 +193,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         text: text_address,
         took: Duration::ZERO,
     };
-    Ok(Running { tolerance, shared, reports, notices: Some(notices), core, sockets: tasks, summary, started })
+    Ok(Running { tolerance, shared, reports, core, sockets: tasks, summary, started })
 }
 
 /// A number that nobody else draws.
@@ -256,11 +259,6 @@ impl Running {
                 Some(Report::Stopped) | None => return StartError::Ended("its threads have ended"),
             }
         }
-    }
-
-    /// Lines for the operator, as they come. To be taken once; lines that nobody reads are dropped.
-    pub fn notices(&mut self) -> Option<mpsc::Receiver<String>> {
-        self.notices.take()
     }
 
     /// Where the others and the clients find it.

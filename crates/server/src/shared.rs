@@ -18,9 +18,6 @@ use crate::disk_watch::DiskWatch;
 use crate::queue::Inbox;
 use crate::readers::Readers;
 
-/// Lines for the operator that wait to be read; more are dropped.
-pub(crate) const NOTICES_MAX: usize = 256;
-
 /// Something that whoever runs the node should know.
 #[derive(Debug)]
 pub(crate) enum Report {
@@ -83,7 +80,6 @@ pub(crate) struct Shared {
     layout: RwLock<Option<Arc<Layout>>>,
     /// A handful over a node's life, so that it needs no bound.
     reports: mpsc::UnboundedSender<Report>,
-    notices: mpsc::Sender<String>,
     /// True once requests are served.
     pub(crate) serving: watch::Sender<bool>,
     /// True once the node is asked to stop.
@@ -130,7 +126,6 @@ impl Shared {
         header: Header,
         shards: u32,
         reports: mpsc::UnboundedSender<Report>,
-        notices: mpsc::Sender<String>,
     ) -> Shared {
         Shared {
             inbox: Inbox::default(),
@@ -143,7 +138,6 @@ impl Shared {
             shards,
             layout: RwLock::default(),
             reports,
-            notices,
             serving: watch::Sender::new(false),
             leaving: watch::Sender::new(false),
             stopping: watch::Sender::new(false),
@@ -183,9 +177,14 @@ impl Shared {
     }
 
     /// A line for the operator.
-    pub(crate) fn notice(&self, line: String) {
-        tracing::info!("{line}");
-        let _nobody_reads = self.notices.try_send(line);
+    #[expect(clippy::unused_self, reason = "it is said of this node")]
+    pub(crate) fn notice(&self, line: impl std::fmt::Display) {
+        tracing::warn!("{line}");
+    }
+
+    /// What a node is called, if its name is known.
+    pub(crate) fn name_of(&self, node: NodeId) -> Option<String> {
+        self.layout().and_then(|layout| layout.member(node).map(|member| member.name.clone()))
     }
 
     /// This part finds no room on the disk, or does again. The node is told what that comes to.

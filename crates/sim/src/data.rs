@@ -3,22 +3,21 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use ringfort_node::{ApplyJob, Event, TableStats};
+use ringfort_node::{ApplyJob, Event, ReadJob, TableStats};
 use ringfort_shard::Shard;
 use ringfort_storage::Log;
 use ringfort_types::planted::{self, Bug};
-use ringfort_types::{DiskState, Index, LogEntry, Record, Reply, Request, ShardId};
+use ringfort_types::{Code, DiskState, Failure, Index, LogEntry, Record, Reply, Request, ShardId, Token};
 
 use crate::host::{Trap, Work};
 use crate::judges::{NODE_GOES_ON, digests};
 use crate::network::node;
 use crate::world::{Next, World};
 
-const UNDAMAGED: &str = "no table in memory is damaged";
 /// Until a batch is tried again for which there was no room, in microseconds; as in the server.
 const FULL_RETRY_US: u64 = 1_000_000;
 /// How long a sync may take before the node is told that the disk hangs, in microseconds; as in the server.
-const HUNG_US: u64 = 3_000_000;
+pub(crate) const HUNG_US: u64 = 3_000_000;
 /// Between two looks at whether a disk still hangs, in microseconds.
 const HUNG_LOOK_US: u64 = 50_000;
 /// How long nothing must have been written before the log is sealed, in microseconds; as in the server.
@@ -122,42 +121,11 @@ impl World {
 
     pub(crate) fn apply(&mut self, at: usize, jobs: Vec<ApplyJob>) {
         let mut applied: BTreeMap<ShardId, Index> = BTreeMap::new();
-        let mut held_replies = Vec::new();
-        for ApplyJob { shard: id, entry, waiters, copies, held } in jobs {
-            let (index, term, waiting) = (entry.index, entry.term, waiters.len());
-            self.log(format_args!("n{} applies {index} of term {term} in shard {id} for {waiting}", at + 1));
-            let broken = self.judges.applied(at, id, &entry);
-            self.find_all(broken);
-            let process = self.hosts[at].process.as_mut().expect("only processes apply");
-            let shard = process.shards.get_mut(&id).expect("only what was opened is applied to");
-            applied.insert(id, entry.index);
-            let loses = planted::is(Bug::RowsLost) && at == 1 && entry.index.0.is_multiple_of(32);
-            if loses && waiters.is_empty() {
-                shard.apply(&LogEntry { payload: Bytes::new(), ..entry }, copies).expect(UNDAMAGED);
-                continue;
-            }
-            let replies = shard.apply(&entry, copies).expect(UNDAMAGED).replies;
-            let broken = self.judges.reads.replied(at, id, index, &replies);
-            if digests::is_due(index) {
-                let request = Request::DigestAt { node: node(at), shard: id, index };
-                if let Reply::Digest { hash, rows, .. } = shard.reader().query(&request, index) {
-                    let digests = &mut self.judges.digests;
-                    let rows = digests.taken(at, id, index, (hash, rows));
-                    let sessions = digests.sessions_taken(at, id, index, shard.sessions_hash());
-                    self.find_all(rows.into_iter().chain(sessions).collect());
-                }
-            }
-            self.find_all(broken.into_iter().collect());
-            if !waiters.is_empty() && waiters.len() != replies.len() {
-                let what = format_args!("n{}: {} wait for {} replies", at + 1, waiters.len(), replies.len());
-                self.find(crate::judges::ANSWERED_ONCE, what);
-            }
-            for (token, reply) in waiters.into_iter().zip(replies) {
-                if held.contains(&token) {
-                    held_replies.push((id, token, reply));
-                } else {
-                    self.answer(at, token, reply);
-                }
+        let mut held = Vec::new();
+        for job in jobs {
+            let (shard, index) = (job.shard, job.entry.index);
+            if self.apply_one(at, job, &mut held) {
+                applied.insert(shard, index);
             }
         }
         for id in applied.keys() {
@@ -165,10 +133,102 @@ impl World {
                 self.seal_table(at, *id);
             }
         }
-        if !held_replies.is_empty() {
-            self.hear(at, Event::Replied(held_replies));
+        if !held.is_empty() {
+            self.hear(at, Event::Replied(held));
         }
         self.hear(at, Event::Applied(applied.into_iter().collect()));
+    }
+
+    /// Whether it could be applied. Replies that are held are the node's.
+    fn apply_one(&mut self, at: usize, job: ApplyJob, held: &mut Vec<(ShardId, Token, Reply)>) -> bool {
+        let ApplyJob { shard: id, ref entry, copies, .. } = job;
+        let (index, term, waiting) = (entry.index, entry.term, job.waiters.len());
+        let process = self.hosts[at].process.as_mut().expect("only processes apply");
+        if process.lost.contains(&id) {
+            self.leave_in_doubt(at, job);
+            return false;
+        }
+        self.log(format_args!("n{} applies {index} of term {term} in shard {id} for {waiting}", at + 1));
+        let broken = self.judges.applied(at, id, entry);
+        self.find_all(broken);
+        let process = self.hosts[at].process.as_mut().expect("only processes apply");
+        let shard = process.shards.get_mut(&id).expect("only what was opened is applied to");
+        let loses = planted::is(Bug::RowsLost) && at == 1 && index.0.is_multiple_of(32) && waiting == 0;
+        let outcome = if loses {
+            shard.apply(&LogEntry { payload: Bytes::new(), ..entry.clone() }, copies)
+        } else {
+            shard.apply(entry, copies)
+        };
+        let replies = match outcome {
+            Ok(outcome) => outcome.replies,
+            Err(error) => {
+                self.meet_damage(at, id, error.to_string(), false);
+                self.leave_in_doubt(at, job);
+                return false;
+            }
+        };
+        if !loses {
+            self.judge_applied(at, id, index, &replies);
+        }
+        if waiting > 0 && waiting != replies.len() {
+            let what = format_args!("n{}: {waiting} wait for {} replies", at + 1, replies.len());
+            self.find(crate::judges::ANSWERED_ONCE, what);
+        }
+        for (token, reply) in job.waiters.into_iter().zip(replies) {
+            if job.held.contains(&token) {
+                held.push((id, token, reply));
+            } else {
+                self.answer(at, token, reply);
+            }
+        }
+        true
+    }
+
+    fn judge_applied(&mut self, at: usize, id: ShardId, index: Index, replies: &[Reply]) {
+        let broken = self.judges.reads.replied(at, id, index, replies);
+        self.find_all(broken.into_iter().collect());
+        if !digests::is_due(index) {
+            return;
+        }
+        let process = self.hosts[at].process.as_ref().expect("only processes apply");
+        let shard = &process.shards[&id];
+        let request = Request::DigestAt { node: node(at), shard: id, index };
+        if let Reply::Digest { hash, rows, .. } = shard.reader().query(&request, index) {
+            let digests = &mut self.judges.digests;
+            let rows = digests.taken(at, id, index, (hash, rows));
+            let sessions = digests.sessions_taken(at, id, index, shard.sessions_hash());
+            self.find_all(rows.into_iter().chain(sessions).collect());
+        }
+    }
+
+    /// Answers who waits for an entry that is committed and can't be applied here.
+    fn leave_in_doubt(&mut self, at: usize, job: ApplyJob) {
+        for token in job.waiters.into_iter().filter(|token| !job.held.contains(token)) {
+            let message = "the replica that took this is damaged; the write may have taken effect";
+            self.answer(at, token, Reply::Failed(Failure::unknown(Code::Unavailable, message)));
+        }
+    }
+
+    pub(crate) fn read(&mut self, at: usize, job: &ReadJob) {
+        let process = self.hosts[at].process.as_ref().expect("only processes read");
+        let reply = process.shards[&job.shard].reader().query(&job.request, job.at);
+        if let Reply::Failed(failure) = &reply
+            && failure.code == Code::DataLoss
+        {
+            self.meet_damage(at, job.shard, failure.message.clone(), true);
+        }
+        self.answer(at, job.token, reply);
+    }
+
+    /// A process that ends in good order records how far its log goes, if its disk takes that.
+    pub(crate) fn close_log(&mut self, at: usize) {
+        let hangs = self.now_us < self.hosts[at].hangs_until_us;
+        let process = self.hosts[at].process.as_mut().expect("only processes close");
+        if let Some(log) = process.log.as_mut().filter(|_| !hangs && !process.is_full)
+            && let Err(error) = log.close()
+        {
+            self.log(format_args!("n{} can't record how far its log goes: {error}", at + 1));
+        }
     }
 
     /// Makes it possible that a crash leaves a table as it is now, and perhaps sure that it leaves no less.

@@ -2,7 +2,7 @@
 
 use ringfort_node::Event;
 
-use crate::host::{Rot, Trap, Work};
+use crate::host::{Trap, Work};
 use crate::judges::{ENDS_WHEN_ASKED, WIPED_IS_REFUSED};
 use crate::plan::{Fault, Strike};
 use crate::random::Random;
@@ -61,11 +61,13 @@ impl World {
             Fault::PowerLossDuringWrite if runs => self.hosts[host].trap = Some((Trap::PowerLoss, for_us)),
             Fault::FailedSync if runs => self.hosts[host].trap = Some((Trap::FailedSync, for_us)),
             Fault::DiskFull => {
-                self.hosts[host].disk.disk.set_capacity(Some(0));
+                self.hosts[host].fill_up();
                 self.schedule(for_us, Next::Cure(Cure::MakeRoom { host }));
             }
             Fault::DiskHangs => self.hosts[host].hangs_until_us = self.now_us + for_us,
             Fault::Rot if runs => self.rot(host, &mut random, for_us),
+            Fault::LostEnd if runs => self.lose_end(host, &mut random, for_us),
+            Fault::DamagedTable if runs => self.damage_table(host, &mut random),
             Fault::WrongDisk if runs => self.mount_wrong_disk(host, for_us),
             Fault::Stop => self.ask_to_stop(host),
             Fault::Isolate => {
@@ -146,36 +148,6 @@ impl World {
         if host.life == life && host.pauses == pauses && host.paused.is_none() && !host.is_full() {
             self.find(ENDS_WHEN_ASKED, format_args!("n{} was asked to stop, and still runs", at + 1));
         }
-    }
-
-    /// A byte of the log changes, in a batch that is not the last.
-    fn rot(&mut self, host: usize, random: &mut Random, for_us: u64) {
-        let disk = &self.hosts[host].disk.disk;
-        if self.hosts[host].shelf.is_some() || self.hosts[host].rot.is_some() {
-            return;
-        }
-        let files = ringfort_storage::Disk::list(disk, LOG_DIR).unwrap_or_default();
-        let Some(name) = (!files.is_empty()).then(|| &files[random.below(files.len() as u64) as usize])
-        else {
-            return;
-        };
-        let path = format!("{LOG_DIR}/{name}");
-        let bytes = disk.bytes(&path).unwrap_or_default();
-        let begins: Vec<usize> =
-            (0..bytes.len().saturating_sub(3)).filter(|at| bytes[*at..].starts_with(FRAME)).collect();
-        // The last two batches may be overwritten, or never have been synced.
-        if begins.len() < 4 {
-            return;
-        }
-        let offset = random.below(begins[begins.len() - 3] as u64);
-        let mask = random.between(1, 255) as u8;
-        self.end(host, false);
-        self.log(format_args!("n{}: byte {offset} of {path} rots", host + 1));
-        let host_now = &mut self.hosts[host];
-        host_now.disk.disk.damage(&path, offset, mask);
-        host_now.rot = Some(Rot { path, offset, mask });
-        let life = host_now.life;
-        self.schedule(for_us, Next::Start { host, life });
     }
 
     /// It is started with an empty directory, as when its volume was not mounted.
@@ -280,7 +252,3 @@ impl World {
         }
     }
 }
-
-/// Where a node's log is, and how a batch begins in it (`docs/formats/log.md`).
-const LOG_DIR: &str = "lane-0/log";
-const FRAME: &[u8] = b"RFBF";

@@ -1,15 +1,16 @@
 //! One machine: what survives its process, and the process if there is one.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use ringfort_node::recovery::Replay;
 use ringfort_node::{ApplyJob, Event, Node, ReadJob};
 use ringfort_shard::Shard;
-use ringfort_storage::{DataDir, Log, MemoryTables, SnapshotReader, SnapshotWriter};
+use ringfort_storage::{DataDir, Log, SimDisk, SnapshotReader, SnapshotWriter};
 use ringfort_types::{Base, Configuration, Incarnation, Index, LogEntry, Record, ShardId};
 
 use crate::clock::Clock;
+use crate::fragile::FragileTables;
 use crate::power::PluggedDisk;
 use crate::random::Random;
 
@@ -83,12 +84,21 @@ pub(crate) enum Trap {
     FailedSync,
 }
 
-/// A byte that has changed.
+/// Bytes of a log that have changed.
 #[derive(Clone, Debug)]
 pub(crate) struct Rot {
     pub(crate) path: String,
-    pub(crate) offset: u64,
-    pub(crate) mask: u8,
+    /// Where, and by which exclusive or.
+    pub(crate) changes: Vec<(u64, u8)>,
+}
+
+impl Rot {
+    /// Changes them, or puts them back as they were.
+    pub(crate) fn turn_over(&self, disk: &SimDisk) {
+        for (offset, mask) in &self.changes {
+            disk.damage(&self.path, *offset, *mask);
+        }
+    }
 }
 
 /// Indexes of each table: by shard and generation.
@@ -98,7 +108,7 @@ pub(crate) type Sealed = BTreeMap<(ShardId, u64), Vec<Index>>;
 #[derive(Debug, Default)]
 pub(crate) struct Shelf {
     disk: PluggedDisk,
-    tables: MemoryTables,
+    tables: FragileTables,
     sealed: Sealed,
 }
 
@@ -107,7 +117,7 @@ pub(crate) struct Shelf {
 pub(crate) struct Host {
     pub(crate) address: String,
     pub(crate) disk: PluggedDisk,
-    pub(crate) tables: MemoryTables,
+    pub(crate) tables: FragileTables,
     /// Where each table could be found after a crash, besides its durable index.
     pub(crate) sealed: Sealed,
     pub(crate) clock: Clock,
@@ -120,6 +130,8 @@ pub(crate) struct Host {
     pub(crate) stalled: VecDeque<Work>,
     /// What happens in its next write, and how long it is gone then, in microseconds.
     pub(crate) trap: Option<(Trap, u64)>,
+    /// There is no room on its disk.
+    pub(crate) lacks_room: bool,
     /// No sync ends before this.
     pub(crate) hangs_until_us: u64,
     /// Everything takes this many times as long.
@@ -150,6 +162,12 @@ pub(crate) struct Process {
     pub(crate) log: Option<Log>,
     /// Those that are open.
     pub(crate) shards: BTreeMap<ShardId, Shard>,
+    /// Those to which nothing can be applied any more, or that could not be opened.
+    pub(crate) lost: BTreeSet<ShardId>,
+    /// The damage that the node was told of: which shards, and whether they are readable.
+    pub(crate) met: BTreeSet<(ShardId, bool)>,
+    /// Those of this turn.
+    pub(crate) newly_damaged: Vec<ShardId>,
     /// The others, once the log is open.
     pub(crate) opening: Option<Opening>,
     /// Which generation of its table each shard uses.
@@ -186,7 +204,7 @@ impl Host {
         Host {
             address: format!("10.0.0.{}:50051", number + 1),
             disk: PluggedDisk::default(),
-            tables: MemoryTables::new(),
+            tables: FragileTables::default(),
             sealed: BTreeMap::new(),
             clock: Clock::new(random),
             life: 0,
@@ -199,6 +217,7 @@ impl Host {
             rot: None,
             shelf: None,
             was_shelved: false,
+            lacks_room: false,
             hangs_until_us: 0,
         }
     }
@@ -213,7 +232,13 @@ impl Host {
         self.process.as_ref().is_some_and(|process| process.is_full)
     }
 
+    pub(crate) fn fill_up(&mut self) {
+        self.lacks_room = true;
+        self.disk.disk.set_capacity(Some(0));
+    }
+
     pub(crate) fn make_room(&mut self) {
+        self.lacks_room = false;
         self.disk.disk.set_capacity(None);
     }
 

@@ -30,9 +30,12 @@
 mod ambushes;
 mod clients;
 mod clock;
+mod corruption;
 mod data;
+mod exams;
 mod failover;
 mod faults;
+mod fragile;
 mod history;
 mod host;
 mod judges;

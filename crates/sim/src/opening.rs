@@ -34,7 +34,7 @@ impl World {
         match (found, rot) {
             (Ok(Begun { log, ready, replay, damaged }), None) => {
                 for (shard, error) in damaged {
-                    self.find(NODE_GOES_ON, format_args!("n{}: shard {shard} is damaged: {error}", at + 1));
+                    self.meet_damage(at, shard, error.to_string(), false);
                 }
                 self.hosts[at].process.as_mut().expect("just looked at").log = Some(log);
                 let until_us = self.now_us + self.random.pick(&DAWDLES_US);
@@ -42,14 +42,15 @@ impl World {
                 self.hand_over(at, ready, &[]);
                 self.go_on_later(at, opening);
             }
-            (Ok(_), Some(Rot { path, offset, .. })) => {
+            (Ok(_), Some(Rot { path, changes })) => {
+                let from = changes.first().map_or(0, |(offset, _)| *offset);
                 let what =
-                    format_args!("n{} did not notice that byte {offset} of {path} has changed", at + 1);
+                    format_args!("n{} did not notice what has changed from byte {from} of {path} on", at + 1);
                 self.find(ROT_IS_REFUSED, what);
             }
-            (Err(error), Some(Rot { path, offset, mask })) => {
+            (Err(error), Some(rot)) => {
                 self.log(format_args!("n{} refuses to start: {error}", at + 1));
-                self.hosts[at].disk.disk.damage(&path, offset, mask);
+                rot.turn_over(&self.hosts[at].disk.disk);
                 self.restart_after(at, false, 100_000);
             }
             (Err(error), None) => self.can_not_open(at, &error),
@@ -82,9 +83,13 @@ impl World {
         let mut opening = process.opening.take().expect("it goes on while there is something left");
         let dawdles = !self.is_calm && self.now_us < opening.until_us;
         let most = if dawdles { self.random.between(1, STEP_ENTRIES_MAX) } else { u64::MAX };
-        let mut ready = Vec::new();
-        match replay(&mut opening.replay, most, &mut opening.replayed, &mut ready) {
+        let (mut ready, mut damaged) = (Vec::new(), Vec::new());
+        match replay(&mut opening.replay, most, &mut opening.replayed, &mut ready, &mut damaged) {
             Ok(()) => {
+                for (shard, error) in damaged {
+                    opening.replayed.retain(|(of, _)| *of != shard);
+                    self.meet_damage(at, shard, error.to_string(), false);
+                }
                 // Each is the others' as soon as it is ready.
                 for shard in ready {
                     let id = shard.shard.id();
@@ -119,6 +124,7 @@ fn replay(
     most: u64,
     replayed: &mut Vec<(ShardId, LogEntry)>,
     ready: &mut Vec<Ready>,
+    damaged: &mut Vec<(ShardId, RecoveryError)>,
 ) -> Result<(), RecoveryError> {
     let mut count = 0;
     replay.go_on(&mut |step| {
@@ -128,9 +134,7 @@ fn replay(
                 replayed.push((progress.shard, progress.entry.clone()));
             }
             Step::Ready(shard) => ready.push(*shard),
-            Step::Damaged(shard, error) => {
-                unreachable!("no table in memory is damaged: shard {shard}: {error}")
-            }
+            Step::Damaged(shard, error) => damaged.push((shard, error)),
         }
         if count < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })

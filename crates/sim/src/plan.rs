@@ -31,6 +31,11 @@ pub enum Fault {
     /// A process ends, and a byte of its log changes that had been synced long ago. It must refuse to start, until
     /// the byte is right again.
     Rot,
+    /// A process ends in good order, and the last batches of its log are lost. It must refuse to start, until they are there
+    /// again.
+    LostEnd,
+    /// From now on a part of a table can't be read. It happens on one node of a run.
+    DamagedTable,
     /// A process ends and is started with an empty directory. The others must not let it in, until it has its own
     /// directory again.
     WrongDisk,
@@ -72,7 +77,7 @@ pub enum Fault {
 
 /// All kinds, each with the longest time that it lasts, in milliseconds. Of those that end a process it is the time
 /// until the next start.
-const KINDS: [(Fault, u64); 26] = [
+const KINDS: [(Fault, u64); 28] = [
     (Fault::Kill, 15_000),
     (Fault::KillDuringWrite, 4_000),
     (Fault::PowerLoss, 4_000),
@@ -82,6 +87,8 @@ const KINDS: [(Fault, u64); 26] = [
     (Fault::DiskFull, 6_000),
     (Fault::DiskHangs, 9_000),
     (Fault::Rot, 2_000),
+    (Fault::LostEnd, 2_000),
+    (Fault::DamagedTable, 0),
     (Fault::WrongDisk, 3_000),
     (Fault::Stop, 2_000),
     (Fault::Isolate, 4_000),
@@ -151,6 +158,8 @@ pub struct Plan {
     pub strikes: Vec<Strike>,
     /// What is wrong on purpose.
     pub plant: Option<Bug>,
+    /// Whether single faults come after the healing, each of which others must make up for soon.
+    pub examines: bool,
     /// Whether the trace's text is kept, besides its hash.
     pub keeps_trace: bool,
 }
@@ -177,6 +186,7 @@ impl Plan {
             message_us_max: random.pick(&[300, 2_000, 20_000]),
             strikes: Vec::new(),
             plant: None,
+            examines: true,
             keeps_trace: false,
         };
         let percent = random.pick(&[20, 50, 80, 100]);
@@ -227,6 +237,6 @@ impl Plan {
     /// A plan under which nothing goes wrong.
     pub fn calm(seed: u64, nodes: usize) -> Plan {
         let calm = Plan { nodes, chaos_ms: 3_000, length_ms: 6_000, shards: 4, ..Plan::from_seed(seed) };
-        Plan { strikes: Vec::new(), ..calm }
+        Plan { strikes: Vec::new(), examines: false, ..calm }
     }
 }

@@ -60,6 +60,10 @@ impl Disk for PluggedDisk {
         self.disk.remove(path)
     }
 
+    fn remove_root(&self) -> io::Result<()> {
+        self.disk.remove_root()
+    }
+
     fn sync_dir(&self, dir: &str) -> io::Result<()> {
         check(&self.unplugged)?;
         self.disk.sync_dir(dir)

@@ -4,7 +4,7 @@
 //! are applied in order, reads overtake each other (`data`). A turn ends a little after the first event since the
 //! last, so several events share one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ringfort_consensus::inspect::inspect;
@@ -58,6 +58,9 @@ impl World {
             node,
             log: None,
             shards: BTreeMap::new(),
+            lost: BTreeSet::new(),
+            met: BTreeSet::new(),
+            newly_damaged: Vec::new(),
             opening: None,
             generations: BTreeMap::new(),
             held: BTreeMap::new(),
@@ -103,10 +106,10 @@ impl World {
             host.disk.disk.crash(seed);
         }
         let sealed = std::mem::take(&mut host.sealed);
-        for (shard, generation, durable) in host.tables.generations() {
+        for (shard, generation, durable) in host.tables.memory.generations() {
             let sealed = sealed.get(&(shard, generation)).map_or(&[][..], Vec::as_slice);
             let left = self.random.pick(&[&[durable], sealed].concat());
-            host.tables.fall_back_generation(shard, generation, left);
+            host.tables.memory.fall_back_generation(shard, generation, left);
         }
         self.judges.ended(at);
         self.disconnect_all(at);
@@ -163,11 +166,7 @@ impl World {
             Work::Sync { number, records } => self.sync(at, number, records),
             Work::Seal { after } => self.seal_log(at, after),
             Work::Apply(jobs) => self.apply(at, jobs),
-            Work::Read(job) => {
-                let process = self.hosts[at].process.as_ref().expect("just looked at");
-                let reply = process.shards[&job.shard].reader().query(&job.request, job.at);
-                self.answer(at, job.token, reply);
-            }
+            Work::Read(job) => self.read(at, &job),
             Work::SaveBirth(bytes) => {
                 let process = self.hosts[at].process.as_ref().expect("just looked at");
                 match process.dir.save_birth(&bytes) {
@@ -200,6 +199,7 @@ impl World {
             Work::Stats => self.report_stats(at),
             Work::Exit => {
                 self.log(format_args!("n{} has stopped", at + 1));
+                self.close_log(at);
                 let after_us = self.random.between(10_000, 1_000_000);
                 self.restart_after(at, false, after_us);
             }
@@ -231,6 +231,11 @@ impl World {
         for effect in effects {
             self.carry_out(at, effect);
         }
+        if let Some(process) = self.hosts[at].process.as_mut() {
+            for shard in std::mem::take(&mut process.newly_damaged) {
+                self.judges.heard_of_damage(at, shard);
+            }
+        }
     }
 
     fn carry_out(&mut self, at: usize, effect: Effect) {
@@ -254,7 +259,13 @@ impl World {
                 self.later(at, after_us, Work::Sync { number, records });
             }
             Effect::Send { to, messages } => self.send_messages(at, to, messages),
-            Effect::Apply(jobs) => self.apply_later(at, Work::Apply(jobs)),
+            Effect::Apply(jobs) => {
+                for job in &jobs {
+                    let broken = self.judges.damaged.used(at, job.shard, "applies an entry to");
+                    self.find_all(broken.into_iter().collect());
+                }
+                self.apply_later(at, Work::Apply(jobs));
+            }
             Effect::Install { shard, base } => self.apply_later(at, Work::Install { shard, base }),
             Effect::TakeSnapshot { shard, transfer } => {
                 self.apply_later(at, Work::TakeSnapshot { shard, transfer });
@@ -274,6 +285,8 @@ impl World {
             }
             Effect::Read(jobs) => {
                 for job in jobs {
+                    let broken = self.judges.damaged.used(at, job.shard, "reads");
+                    self.find_all(broken.into_iter().collect());
                     let after_us = self.random.between(10, TABLE_US_MAX);
                     self.later(at, after_us, Work::Read(job));
                 }
@@ -296,6 +309,8 @@ impl World {
                 }
                 self.hosts[at].process.as_mut().expect("just looked at").is_serving = true;
             }
+            // Whether it is removed makes no difference to anybody.
+            Effect::Discard => {}
             Effect::Refused(reason) => {
                 self.log(format_args!("n{} must not go on: {reason}", at + 1));
                 if self.hosts[at].shelf.is_none() {

@@ -3,25 +3,27 @@
 use bytes::Bytes;
 use ringfort_node::{Event, Stored};
 use ringfort_shard::Shard;
-use ringfort_storage::{Durable, SnapshotReader, SnapshotWriter, Table, Tables, Taken};
+use ringfort_storage::{Durable, SnapshotReader, SnapshotWriter, Tables, Taken};
 use ringfort_types::{Base, Configuration, Index, ShardId};
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::host::Trap;
+use crate::fragile::FragileTables;
+use crate::host::{Process, Trap};
 use crate::judges::NODE_GOES_ON;
 use crate::sessions::LIMITS;
 use crate::world::World;
 
 /// Small, so that a table takes several.
 const CHUNK_BYTES: usize = 64;
+/// Beyond all entries.
+const EVERYTHING: Index = Index(u64::MAX - 1);
 
 impl World {
     /// The log is over its budget. Whatever it was to die of in its next write may as well happen here.
     pub(crate) fn collect(&mut self, at: usize) {
         self.flush_what_holds(at);
         let process = self.hosts[at].process.as_ref().expect("only processes let go");
-        let durable: Durable =
-            process.shards.iter().map(|(id, shard)| (*id, shard.table().durable())).collect();
+        let durable = durable(process);
         let is_over = process.log.as_ref().is_some_and(ringfort_storage::Log::is_over_budget);
         if !is_over || process.is_full {
             return;
@@ -55,8 +57,10 @@ impl World {
                     let table = tables.open_generation(*id, base.generation).expect("memory opens");
                     (*id, table.durable())
                 };
-                let held: Durable = bases.iter().map(held).collect();
-                let broken = self.judges.let_go(at, &bases, &held);
+                let lost = &self.hosts[at].process.as_ref().expect("it goes on").lost;
+                let whole: Vec<_> = bases.iter().filter(|(id, _)| !lost.contains(id)).copied().collect();
+                let held: Durable = whole.iter().map(held).collect();
+                let broken = self.judges.let_go(at, &whole, &held);
                 self.find_all(broken);
                 self.hear(at, Event::LetGo(bases));
             }
@@ -71,8 +75,7 @@ impl World {
     /// The tables that keep the log from letting go are flushed, or not yet.
     fn flush_what_holds(&mut self, at: usize) {
         let process = self.hosts[at].process.as_ref().expect("only processes flush");
-        let durable: Durable =
-            process.shards.iter().map(|(id, shard)| (*id, shard.table().durable())).collect();
+        let durable = durable(process);
         let held = process.log.as_ref().map(|log| log.held_by(&durable)).unwrap_or_default();
         for id in held {
             if self.random.chance(50) {
@@ -92,10 +95,18 @@ impl World {
         let shard = process.shards.get_mut(&id).expect("only of what was opened");
         shard.seal();
         let index = shard.applied();
-        let digest = digest(&**shard.table(), index);
-        let reader = SnapshotReader::new(id, &**shard.table(), index).expect("it is applied");
-        process.held.insert(transfer, (reader, 0));
         let generation = process.generations.get(&id).copied().unwrap_or_default();
+        let digest = digest(&self.hosts[at].tables, (id, generation), index);
+        let process = self.hosts[at].process.as_mut().expect("just looked at");
+        let shard = &process.shards[&id];
+        match SnapshotReader::new(id, &**shard.table(), index) {
+            Ok(reader) => drop(process.held.insert(transfer, (reader, 0))),
+            // Whoever asks for its first chunk is told that there is none.
+            Err(error) => {
+                self.meet_damage(at, id, error.to_string(), true);
+                return self.hear(at, Event::SnapshotTaken { transfer, index });
+            }
+        }
         self.hosts[at].sealed.entry((id, generation)).or_default().push(index);
         self.log(format_args!("n{} holds shard {id} at {index} as snapshot {transfer:#x}", at + 1));
         self.judges.whole_snapshots.taken(id, index, digest);
@@ -104,18 +115,20 @@ impl World {
 
     pub(crate) fn read_chunk(&mut self, at: usize, transfer: u64) {
         let process = self.hosts[at].process.as_mut().expect("only processes read");
-        let read = process.held.get_mut(&transfer).map(|(reader, next)| {
-            let chunk = reader.next_chunk(CHUNK_BYTES).expect("memory can be read");
-            *next += 1;
-            (*next - 1, chunk)
-        });
-        let event = match read {
-            Some((number, chunk)) => {
-                Event::ChunkRead { transfer, number, chunk: Some((chunk.bytes, chunk.is_last)) }
-            }
-            None => Event::ChunkRead { transfer, number: 0, chunk: None },
+        let Some((reader, next)) = process.held.get_mut(&transfer) else {
+            return self.hear(at, Event::ChunkRead { transfer, number: 0, chunk: None });
         };
-        self.hear(at, event);
+        let (shard, number) = (reader.shard(), *next);
+        *next += 1;
+        let chunk = match reader.next_chunk(CHUNK_BYTES) {
+            Ok(chunk) => Some((chunk.bytes, chunk.is_last)),
+            Err(error) => {
+                process.held.remove(&transfer);
+                self.meet_damage(at, shard, error.to_string(), true);
+                None
+            }
+        };
+        self.hear(at, Event::ChunkRead { transfer, number, chunk });
     }
 
     pub(crate) fn store_chunk(&mut self, at: usize, shard: ShardId, generation: u64, chunk: &Bytes) {
@@ -153,10 +166,15 @@ impl World {
         self.log(format_args!("n{} goes on in shard {id} from {base:?}", at + 1));
         let host = &mut self.hosts[at];
         let process = host.process.as_mut().expect("only processes install");
+        if process.lost.contains(&id) {
+            // The node has no replica any more. A start finds the new table.
+            return;
+        }
         let table = host.tables.open_generation(id, base.generation).expect("memory opens");
-        let found = digest(&*table, base.index);
+        let found = digest(&host.tables, (id, base.generation), base.index);
         let shard = match Shard::open(id, table, &Configuration::default(), LIMITS) {
             Ok(shard) if shard.applied() == base.index => shard,
+            Err(error) if error.is_damage() => return self.meet_damage(at, id, error.to_string(), false),
             other => {
                 let what = format_args!("n{}: the table for {base:?} of shard {id} is {other:?}", at + 1);
                 self.find(crate::judges::WHOLE_SNAPSHOTS, what);
@@ -174,9 +192,17 @@ impl World {
     }
 }
 
-/// The hash of all rows, of whatever kind.
-fn digest(table: &dyn Table, at: Index) -> u64 {
+/// How far each table is durable. Of a shard to which nothing can be applied, the log keeps nothing.
+fn durable(process: &Process) -> Durable {
+    let open = process.shards.iter().map(|(id, shard)| (*id, shard.table().durable()));
+    let lost = process.lost.iter().map(|id| (*id, EVERYTHING));
+    open.chain(lost).collect()
+}
+
+/// The hash of all rows of a table, of whatever kind, whether or not its host can read them.
+fn digest(tables: &FragileTables, (shard, generation): (ShardId, u64), at: Index) -> u64 {
     let mut hash = Xxh3::new();
+    let table = tables.memory.open_generation(shard, generation).expect("memory opens");
     let Ok(rows) = table.rows(at) else { return 0 };
     for (key, value) in rows.flatten() {
         for part in [key, value] {

@@ -15,11 +15,12 @@ const TIMEOUT_MS: u32 = 3_000;
 const COMPARISONS: u64 = 3;
 /// Between two tries, in microseconds.
 const AGAIN_US: u64 = 10_000;
-/// How long a node has nothing to do before it is looked at whether it is at rest, in microseconds.
-const REST_US: u64 = 1_000_000;
+/// How long a node has nothing to do before it is looked at whether it is at rest, in microseconds: what was asked elsewhere,
+/// too, and has its answer, waits here until its time is over.
+const REST_US: u64 = 3_500_000;
 
 /// A question of the judge, and the first node to be asked.
-type Question = (usize, Request);
+pub(crate) type Question = (usize, Request);
 
 impl World {
     /// Looks at everything.
@@ -33,8 +34,9 @@ impl World {
         let Some(keys) = self.key_of_each_shard() else {
             return self.find(HEALS, format_args!("nodes that serve have no layout"));
         };
-        self.write_to_all(&keys, began_us);
+        let puts = self.write_to_all(&keys, began_us);
         self.healed_ms = (self.now_us - began_us) / 1_000;
+        self.examine(&puts);
         self.compare_replicas(&keys);
         self.read_everything();
         let broken = lost_writes::find(&self.history);
@@ -51,7 +53,7 @@ impl World {
 
     /// Asks all of this at once, and again, of one node after the other, what is answered by a failure. The
     /// answers; `None` where there is none in time.
-    fn insist(&mut self, questions: &[Question], until_us: u64) -> Vec<Option<Reply>> {
+    pub(crate) fn insist(&mut self, questions: &[Question], until_us: u64) -> Vec<Option<Reply>> {
         let mut answers = vec![None; questions.len()];
         let mut attempt = 0;
         while self.now_us < until_us && answers.contains(&None) {
@@ -91,7 +93,7 @@ impl World {
     }
 
     /// Every shard has a leader that takes a write.
-    fn write_to_all(&mut self, keys: &[(ShardId, Bytes)], began_us: u64) {
+    fn write_to_all(&mut self, keys: &[(ShardId, Bytes)], began_us: u64) -> Vec<Question> {
         let put = |(shard, key): &(ShardId, Bytes)| (0, Request::put(key.clone(), format!("after {shard}")));
         let questions: Vec<Question> = keys.iter().map(put).collect();
         let answers = self.insist(&questions, began_us + HEALED_US_MAX);
@@ -100,9 +102,10 @@ impl World {
                 self.find(HEALS, format_args!("shard {shard} takes no write within 10 s"));
             }
         }
+        questions
     }
 
-    /// All replicas come level: they reach the same index, and have the same rows there. One that was just given a
+    /// All replicas whose tables are whole come level: they reach the same index, and have the same rows there. One that was just given a
     /// table beyond that index can't tell; it is asked about a later one.
     fn compare_replicas(&mut self, keys: &[(ShardId, Bytes)]) {
         let mut shards: Vec<ShardId> = keys.iter().map(|(shard, _)| *shard).collect();
@@ -128,7 +131,8 @@ impl World {
                 behind.push((*shard, 0, format!("a mark: {mark:?}")));
                 continue;
             };
-            for host in self.hosts_of(*shard) {
+            let is_whole = |host: &usize| !self.hosts[*host].tables.is_damaged(*shard);
+            for host in self.hosts_of(*shard).into_iter().filter(is_whole) {
                 let node = crate::network::node(host);
                 questions.push((host, Request::DigestAt { node, shard: *shard, index: receipt.index }));
             }

@@ -144,6 +144,8 @@ pub(crate) struct World {
     scheduled: u64,
     pub(crate) random: Random,
     pub(crate) hosts: Vec<Host>,
+    /// The one that has damaged tables, if there is one.
+    pub(crate) damaged_host: Option<usize>,
     pub(crate) network: Network,
     pub(crate) clients: Clients,
     pub(crate) sessions: Sessions,
@@ -202,6 +204,7 @@ impl World {
             scheduled: 0,
             random,
             hosts,
+            damaged_host: None,
             history: Vec::new(),
             judges: Judges::default(),
             findings: Vec::new(),

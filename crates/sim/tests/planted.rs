@@ -17,6 +17,10 @@ fn planted_bugs_are_found() {
         (Bug::ReplyForOverwritten, "answered, once"),
         (Bug::WipedNodeVotes, "synced survives"),
         (Bug::RowsLost, "its place in the log"),
+        (Bug::DamagedReplicaGoesOn, "takes no part"),
+        (Bug::DamagedLeaderFallsSilent, "hands over soon"),
+        (Bug::HungDiskLeads, "hands over soon"),
+        (Bug::LogEndNotChecked, "has changed is refused"),
     ];
     for (bug, by) in soon {
         let found = find_planted(bug, 20).unwrap_or_else(|| panic!("{bug} was not found under twenty seeds"));

@@ -57,7 +57,8 @@ pub enum StorageError {
     /// The flags name another node than the one that lives here.
     #[error(
         "data directory {directory} belongs to a node whose {what} is {stored}, but this one was started with \
-         {what} {given}: start it with {stored}, or with another data directory"
+         {what} {given}: start it with its old flag, {} {stored}, or with another --data-dir",
+        flag_of(what)
     )]
     Conflict {
         /// The directory.
@@ -154,6 +155,11 @@ pub enum StorageError {
 /// For who can't put a damaged file back.
 pub const NEXT_STEP: &str = "If that can't be done, `ringfort export` from the nodes that are well, or take an earlier \
                              export, and `ringfort import` it into a new cluster";
+
+/// The flag of `start` that says it.
+fn flag_of(what: &str) -> &'static str {
+    if what == "name" { "--id" } else { "--addr (or --advertise)" }
+}
 
 /// What to do about a failure of the operating system, if that is known.
 fn remedy(error: &io::Error) -> &'static str {

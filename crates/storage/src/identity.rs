@@ -124,6 +124,14 @@ impl DataDir {
         Ok(())
     }
 
+    /// Removes what this start has made: the identity, the lock's file, and the directory, if it is new. For a node that is refused
+    /// before anything of a cluster is in it. What can't be removed stays.
+    pub fn discard(&self) {
+        let _stored = self.stored.lock().expect("no thread panics while it writes the identity");
+        let removed = [IDENTITY, LOCK].iter().try_for_each(|file| self.disk.remove(file));
+        let _stays = removed.and_then(|()| self.disk.remove_root());
+    }
+
     /// Opens the shared log of lane 0, recovering it, and says what it holds of each shard.
     pub fn open_log(
         &self,

@@ -83,6 +83,25 @@ fn a_second_process_is_refused_and_told_where_and_what_to_do() {
 }
 
 #[test]
+fn what_a_start_has_made_is_removed_if_it_is_discarded() {
+    let root = tempfile::tempdir().unwrap();
+    let open =
+        |path: &std::path::Path| DataDir::open(Arc::new(FileDisk::open(path).unwrap()), &node1()).unwrap().0;
+    let new = root.path().join("new");
+    open(&new).discard();
+    assert!(!new.exists());
+    let given = root.path().join("given");
+    std::fs::create_dir(&given).unwrap();
+    open(&given).discard();
+    assert_eq!(std::fs::read_dir(&given).unwrap().count(), 0, "it was there before, and stays");
+    let used = root.path().join("used");
+    let data = open(&used);
+    std::fs::write(used.join("other"), "").unwrap();
+    data.discard();
+    assert!(used.join("other").exists(), "what is in it otherwise stays");
+}
+
+#[test]
 fn a_directory_that_is_a_file_is_refused() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let message = FileDisk::open(file.path()).unwrap_err().to_string();

@@ -86,6 +86,11 @@ pub const ARRIVING_BYTES: usize = 128 * 1024 * 1024;
 pub const LIST_FRAME_BYTES: usize = 64 * 1024;
 /// How long a list's reader may take nothing, in milliseconds.
 pub const LIST_IDLE_MS: u64 = 30_000;
+/// How long a list or another long read may read at one index, in milliseconds.
+pub const HELD_READ_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
+/// Bytes that a node may write while long reads need older versions, before it gives up the one that costs most; unless it is
+/// started with another bound.
+pub const HELD_READS_BYTES: u64 = 8 * 1024 * 1024 * 1024;
 /// Entries kept in memory per shard after they are applied, in bytes, for followers that are just behind.
 pub const SHARD_ENTRY_CACHE_BYTES: usize = 256 * 1024;
 /// Largest append message between two replicas, in bytes of entries (one entry may be larger by itself).

@@ -86,6 +86,16 @@ bugs! {
     TombstoneNotKept => "tombstone-not-kept",
     /// A write that was asked again after its node was lost is told to be rejected when that comes to nothing.
     DoubtForgotten => "doubt-forgotten",
+    /// A row that can't be read is told to be absent.
+    DamageReadAsAbsent => "damage-read-as-absent",
+    /// A replica goes on although its table is damaged.
+    DamagedReplicaGoesOn => "damaged-replica-goes-on",
+    /// A leader whose table is damaged falls silent, and does not hand over.
+    DamagedLeaderFallsSilent => "damaged-leader-falls-silent",
+    /// A node whose disk hangs goes on leading.
+    HungDiskLeads => "hung-disk-leads",
+    /// What is known of how far a log went is not compared with how far it goes.
+    LogEndNotChecked => "log-end-not-checked",
 }
 
 impl fmt::Display for Bug {

@@ -68,6 +68,8 @@ pub struct NodeState {
     pub presence: Presence,
     /// Whether it can write.
     pub disk: DiskState,
+    /// The shards whose replica on it takes no part, because its table is damaged.
+    pub damaged: Vec<ShardId>,
     /// Estimated rows over its replicas.
     pub keys_estimate: u64,
     /// Estimated bytes of tables over its replicas.

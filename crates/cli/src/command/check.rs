@@ -17,8 +17,10 @@ use crate::cluster::{key_shards, name};
 use crate::connection::{Connect, with_client};
 use crate::json::Object;
 use crate::out::{self, Out, Output};
+use crate::progress::Progress;
 use crate::show;
 use crate::stop::Stop;
+use crate::waiting::nobody_there;
 
 /// Shards that are hashed at once. Each hash reads a whole shard.
 const SHARDS_AT_ONCE: usize = 8;
@@ -39,7 +41,11 @@ pub(crate) struct Check {
 
 pub(crate) fn run(check: &Check) -> Result<(), Stop> {
     with_client(&check.connect, async |client| {
-        let state = Arc::new(client.cluster_state().await?);
+        let state = Arc::new(tokio::select! {
+            state = client.cluster_state() => state?,
+            stop = nobody_there(&client) => return Err(stop),
+        });
+        let (progress, total) = (Progress::new(None), key_shards(&state).count());
         let turns = Arc::new(Semaphore::new(SHARDS_AT_ONCE));
         let mut asking = JoinSet::new();
         for shard in key_shards(&state) {
@@ -49,7 +55,9 @@ pub(crate) fn run(check: &Check) -> Result<(), Stop> {
         let mut shards = Vec::new();
         while let Some(hashed) = asking.join_next().await {
             shards.push(hashed.map_err(|_| Stop::unavailable("the check broke down"))?);
+            progress.say(&format!("{} of {}", shards.len(), show::count(total as u64, "shard", "shards")));
         }
+        drop(progress);
         shards.sort_unstable_by_key(|hashed| hashed.shard);
         judge(&state, &shards, check.output.json)
     })

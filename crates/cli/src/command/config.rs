@@ -36,8 +36,9 @@ pub(crate) struct Config {
 /// `definition` is the whole command line's.
 pub(crate) fn run(config: &Config, definition: clap::Command) -> Result<(), Stop> {
     let root = settings::with_twins(asking(definition));
-    let matches =
-        |line: Vec<OsString>| root.clone().try_get_matches_from(line).map_err(|error| refused(&error));
+    let matches = |line: Vec<OsString>| {
+        root.clone().try_get_matches_from(&line).map_err(|error| refused(&error, &line, &root))
+    };
     let outer = matches(std::env::args_os().collect())?;
     let mut layers = Layers::read(&root, &outer)?;
     let mut flags = vec![&outer];

@@ -11,6 +11,7 @@ use ringfort_types::Consistency;
 use ringfort_types::limits::{BIRTH_NODES_MAX, SHARDS_MAX};
 
 use crate::connection::with_options;
+use crate::leftovers;
 use crate::nodes::Nodes;
 use crate::out::Output;
 use crate::shell;
@@ -46,6 +47,7 @@ pub(crate) struct Dev {
 
 pub(crate) fn run(dev: &Dev) -> Result<(), Stop> {
     let addresses = addresses(dev)?;
+    leftovers::clear(&std::env::temp_dir());
     ports_are_free(&addresses)?;
     let mut nodes = Nodes::new(addresses, dev.data_dir.as_deref(), dev.shards, dev.replicas)?;
     nodes.start_all()?;
@@ -56,13 +58,19 @@ pub(crate) fn run(dev: &Dev) -> Result<(), Stop> {
         let mut signals = Signals::new()?;
         tokio::select! {
             ready = nodes.until_ready(&client) => ready?,
-            asked = signals.next() => return Err(asked.stop()),
+            asked = signals.next() => {
+                nodes.say_stopping();
+                return Err(asked.stop());
+            }
         }
         if std::io::stdin().is_terminal() {
             nodes.welcome();
         }
         let talked =
             shell::talk(&client, Consistency::Linearizable, Writing::default(), Some(&mut nodes), json).await;
+        if talked.is_ok() && std::io::stdin().is_terminal() {
+            nodes.say_stopping();
+        }
         nodes.stop();
         talked
     })

@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use clap::Args;
 use ringfort_client::{Client, List};
-use tokio_stream::StreamExt;
 
 use crate::connection::{Connect, runtime, with_client};
 use crate::format::{Format, Place};
+use crate::listing::{Listing, Resume};
 use crate::out::{self, Out, Output};
 use crate::part::Part;
 use crate::progress::Progress;
@@ -26,14 +26,26 @@ const LOOK_BYTES: u64 = 256 * 1024;
     ringfort export - --format jsonl | head\n\n\
     A file appears under its name only when it is complete and on disk; until then, an older one stays. With --json, \
     rows on stdout are JSON lines unless --format says otherwise. At the end it prints how much it was (on stderr, if the \
-    rows are on stdout); JSON: rows, bytes, seconds.")]
+    rows are on stdout); JSON: rows, bytes, seconds, resumed (how often it broke off and went on; 0 without --resume).\n\n\
+    The rows of each shard are of one moment, however long it takes. What is overwritten meanwhile takes room on the nodes' \
+    disks; if that passes a bound (--held-reads-mb of `ringfort start`), the export ends with exit code 3. With --resume it \
+    goes on, and is no longer of one moment.")]
 pub(crate) struct Export {
     #[command(flatten)]
     place: Place,
     #[command(flatten)]
+    resume: Resume,
+    #[command(flatten)]
     output: Output,
     #[command(flatten)]
     connect: Connect,
+}
+
+/// What has been copied.
+struct Copied {
+    rows: u64,
+    bytes: u64,
+    resumed: u64,
 }
 
 pub(crate) fn run(export: &Export) -> Result<(), Stop> {
@@ -42,12 +54,12 @@ pub(crate) fn run(export: &Export) -> Result<(), Stop> {
     let format = if to_stdout {
         export.place.format_or(Format::of_output(export.output.json))
     } else {
-        export.place.format()
+        export.place.format()?
     };
-    let (rows, bytes) = if to_stdout {
+    let Copied { rows, bytes, resumed } = if to_stdout {
         with_client(&export.connect, async |client| {
             let mut out = Out::new();
-            let copied = copy(&client, format, |line| out.write(line)).await?;
+            let copied = copy(&client, export.resume, format, |line| out.write(line)).await?;
             out.flush()?;
             Ok(copied)
         })?
@@ -55,7 +67,15 @@ pub(crate) fn run(export: &Export) -> Result<(), Stop> {
         to_file(export, format)?
     };
     let moved = Transfer { rows, bytes, time: begun.elapsed() };
-    let summary = if export.output.json { moved.json() } else { moved.text("exported").into_bytes() };
+    let summary = if export.output.json {
+        moved.object().field("resumed", resumed).finish()
+    } else {
+        let moments = match resumed {
+            0 => String::new(),
+            _ => format!(", of {} moments", resumed + 1),
+        };
+        format!("{}{moments}", moved.text("exported")).into_bytes()
+    };
     if to_stdout {
         let _ = io::stderr().write_all(&[&summary[..], b"\n"].concat());
         Ok(())
@@ -65,7 +85,7 @@ pub(crate) fn run(export: &Export) -> Result<(), Stop> {
 }
 
 /// Writes the file, whole or not at all; counts rows and bytes.
-fn to_file(export: &Export, format: Format) -> Result<(u64, u64), Stop> {
+fn to_file(export: &Export, format: Format) -> Result<Copied, Stop> {
     let runtime = runtime(1)?;
     let copied = runtime.block_on(async {
         // Before there is a file, and before anybody is waited for: an unfinished one does not stay behind.
@@ -73,7 +93,7 @@ fn to_file(export: &Export, format: Format) -> Result<(u64, u64), Stop> {
         let mut part = Part::create(export.place.path())?;
         let copying = async {
             let client = Client::connect(export.connect.options()).await?;
-            copy(&client, format, |line| part.write(line)).await
+            copy(&client, export.resume, format, |line| part.write(line)).await
         };
         let copied = tokio::select! {
             copied = copying => copied?,
@@ -88,18 +108,19 @@ fn to_file(export: &Export, format: Format) -> Result<(u64, u64), Stop> {
 /// Gives every row's line to `write`; counts rows and bytes.
 async fn copy(
     client: &Client,
+    resume: Resume,
     format: Format,
     mut write: impl FnMut(&[u8]) -> Result<(), Stop>,
-) -> Result<(u64, u64), Stop> {
-    let mut rows = client.list(List::default()).await?;
+) -> Result<Copied, Stop> {
+    let mut listing = Listing::new(client, List::default(), resume).await?;
     let progress = Progress::new(None);
     let mut line = Vec::new();
     let (mut count, mut bytes, mut looked) = (0, 0, 0);
-    while let Some(row) = rows.next().await {
-        let (key, row) = row.map_err(|failure| {
-            let (stop, rows) = (Stop::from(failure), show::count(count, "row", "rows"));
-            Stop { message: format!("export stopped after {rows}: {}", stop.message), ..stop }
-        })?;
+    let stopped = |stop: Stop, count: u64| {
+        let rows = show::count(count, "row", "rows");
+        Stop { message: format!("export stopped after {rows}: {}", stop.message), ..stop }
+    };
+    while let Some((key, row)) = listing.next().await.map_err(|stop| stopped(stop, count))? {
         line.clear();
         format.row_into(&mut line, &key, &row, false);
         write(&line)?;
@@ -112,5 +133,5 @@ async fn copy(
             tokio::task::yield_now().await;
         }
     }
-    Ok((count, bytes))
+    Ok(Copied { rows: count, bytes, resumed: listing.resumed() })
 }

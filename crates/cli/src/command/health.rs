@@ -1,25 +1,29 @@
 //! `ringfort health`
 //!
-//! One question to one node, for whoever has to know about just this one: a container's health check, a load balancer, a
-//! script that waits for it. So it does not ask another node instead, and not twice.
+//! One question to each node that is named, for whoever has to know about just these: a container's health check, a load
+//! balancer, a script that waits. So it does not ask another node instead, and not twice.
 
 use clap::Args;
 use ringfort_client::{Health as Status, health};
+use ringfort_types::Failure;
 
 use crate::connection::{Connect, runtime};
 use crate::json::Object;
-use crate::out::{self, Output};
+use crate::out::{Out, Output};
 use crate::stop::Stop;
 
-/// Ask one node whether it serves, as load balancers do (`grpc.health.v1`)
+/// Ask nodes whether they serve, as load balancers do (`grpc.health.v1`)
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  ringfort health\n  ringfort health --addr 10.0.0.1:50051 --timeout 1s\n  \
     ringfort health --service ringfort.v1.KV      whether it knows a quorum, too\n  \
     until ringfort health --addr 127.0.0.1:50051; do sleep 1; done\n\n\
-    It asks once, and prints SERVING, NOT_SERVING (the node starts or stops) or SERVICE_UNKNOWN.\n\
-    Exit codes: 0 serving; 1 not serving, or no such service; 3 no answer within --timeout.\n\n\
-    JSON: address, service (empty: all of them), status."
+    It asks each address of --addr once, and no other node, and prints SERVING, NOT_SERVING (the node starts or stops) or \
+    SERVICE_UNKNOWN; of several addresses, a line for each, with the address before it.\n\
+    Exit codes: 0 all serve; 1 one does not, or has no such service; 3 one does not answer within --timeout.\n\n\
+    A check of one node alone, as a container's, names it with --addr or in RINGFORT_HEALTH_ADDR, whatever RINGFORT_ADDR \
+    lists.\n\n\
+    JSON, an object an address: address, service (empty: all of them), status, or error if one of several does not answer."
 )]
 pub(crate) struct Health {
     /// A service of the node's, ringfort.v1.KV or ringfort.v1.Cluster [default: all of them]
@@ -33,25 +37,51 @@ pub(crate) struct Health {
 
 pub(crate) fn run(asked: &Health) -> Result<(), Stop> {
     let options = asked.connect.options();
-    let [address] = &options.addresses[..] else {
-        let first = &options.addresses[0];
-        return Err(Stop::usage(format!(
-            "health asks one node, and {} are named: name one, as in `ringfort health --addr {first}`",
-            options.addresses.len()
-        )));
-    };
     let runtime = runtime(1)?;
-    let status = runtime.block_on(health(address, &asked.service, options.timeout));
+    let answers = runtime.block_on(async {
+        let asking = options.addresses.iter().cloned().map(|address| {
+            let (service, timeout) = (asked.service.clone(), options.timeout);
+            tokio::spawn(async move { health(&address, &service, timeout).await })
+        });
+        let mut answers = Vec::new();
+        for asking in asking.collect::<Vec<_>>() {
+            answers.push(asking.await.map_err(|_| Stop::unavailable("the asking broke down"))?);
+        }
+        Ok::<_, Stop>(answers)
+    });
     runtime.shutdown_background();
-    let status = status?;
-    out::line(if asked.output.json {
-        let object = Object::new().field("address", address).field("service", &asked.service);
-        object.field("status", status.name()).finish()
-    } else {
-        status.name().as_bytes().to_vec()
-    })?;
-    match status {
-        Status::Serving => Ok(()),
-        Status::NotServing | Status::ServiceUnknown | Status::Unknown => Err(Stop::not_met()),
+    tell(asked, options.addresses.iter().map(String::as_str).zip(answers?))
+}
+
+/// Prints each answer; the worst of them is the exit code's.
+fn tell<'a>(
+    asked: &Health,
+    answers: impl ExactSizeIterator<Item = (&'a str, Result<Status, Failure>)>,
+) -> Result<(), Stop> {
+    let several = answers.len() > 1;
+    let mut out = Out::new();
+    let (mut all_serve, mut silent) = (true, Vec::new());
+    for (address, answer) in answers {
+        let object = || Object::new().field("address", address).field("service", &asked.service);
+        let line = match &answer {
+            Ok(status) if asked.output.json => Some(object().field("status", status.name()).finish()),
+            Ok(status) if several => Some(format!("{address} {}", status.name()).into_bytes()),
+            Ok(status) => Some(status.name().as_bytes().to_vec()),
+            // Of one alone, the error says it all.
+            Err(failure) if several && asked.output.json => {
+                Some(object().field("error", &failure.message).finish())
+            }
+            Err(_) => None,
+        };
+        line.map_or(Ok(()), |line| out.line(line))?;
+        match answer {
+            Ok(status) => all_serve &= status == Status::Serving,
+            Err(failure) => silent.push(failure.message),
+        }
+    }
+    match silent.is_empty() {
+        false => Err(Stop::unavailable(silent.join("; "))),
+        true if all_serve => Ok(()),
+        true => Err(Stop::not_met()),
     }
 }

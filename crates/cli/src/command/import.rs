@@ -33,6 +33,7 @@ use crate::show;
 use crate::show::Transfer;
 use crate::signals::Signals;
 use crate::stop::{Stop, code_of};
+use crate::waiting::{SILENT_MAX, nobody_there};
 
 /// Bytes read from the input at once.
 const READ_BYTES: usize = 256 * 1024;
@@ -53,7 +54,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 #[command(after_help = "Examples:\n  ringfort import rows.tsv\n  ringfort import rows.jsonl.gz\n  \
     zcat rows.tsv.gz | ringfort import -\n  ringfort import --file rows --format jsonl\n\n\
     Rows that could not be written in time (--timeout) are sent again until there has been no progress for \
-    --give-up. Rows are not written in the order of the input, except those of one key. A line that is no row ends the \
+    --give-up; if nobody listens at any address from the start, it ends after three seconds. Rows are not written in the order of the input, except those of one key. A line that is no row ends the \
     import with its number, how much has been written, and where to go on. A revision in a \
     JSON line is passed over: the row gets one of its own. At the end it prints how much it was; JSON: rows, bytes, \
     seconds.")]
@@ -82,11 +83,12 @@ pub(crate) struct Import {
 pub(crate) fn run(import: &Import) -> Result<(), Stop> {
     let mut options = import.connect.options();
     options.in_flight_max = import.in_flight as usize;
+    let format = import.place.format()?;
     let (input, total) = open(import)?;
     let begun = Instant::now();
     let progress = Progress::new(total);
     let (batches, taken) = mpsc::channel(BATCHES_MAX);
-    let (skip, format, crlf) = (import.skip, import.place.format(), import.crlf);
+    let (skip, crlf) = (import.skip, import.crlf);
     std::thread::spawn(move || {
         read(RowReader::new(BufReader::with_capacity(READ_BYTES, input), format, crlf), skip, &batches);
     });
@@ -104,13 +106,14 @@ pub(crate) fn run(import: &Import) -> Result<(), Stop> {
             rows: JoinSet::new(),
             stopping: Arc::default(),
             moved: Instant::now(),
+            told: false,
             failed: None,
         };
         // On the runtime's own thread, beside the connections.
         tokio::spawn(sender.run()).await.map_err(|_| Stop::unavailable("the import broke down"))?
     })?;
     let moved = Transfer { rows: ledger.acknowledged, bytes: ledger.bytes, time: begun.elapsed() };
-    out::line(if import.output.json { moved.json() } else { moved.text("imported").into_bytes() })
+    out::line(if import.output.json { moved.object().finish() } else { moved.text("imported").into_bytes() })
 }
 
 /// The input, uncompressed, and its length, if that is known.
@@ -223,6 +226,8 @@ struct Sender {
     stopping: Arc<AtomicBool>,
     /// When the last row was acknowledged.
     moved: Instant,
+    /// Whether it has been said that none has been since for a while.
+    told: bool,
     /// The row that ended the import.
     failed: Option<Failed>,
 }
@@ -231,8 +236,13 @@ impl Sender {
     /// Sends all rows; the account if it went well.
     async fn run(mut self) -> Result<Ledger, Stop> {
         let mut signals = Signals::new()?;
+        let client = self.client.clone();
         let ended = tokio::select! {
             ended = self.send_all() => ended,
+            stop = nobody_there(&client) => {
+                self.rows.abort_all();
+                Err(stop)
+            }
             _ = signals.next() => Err(Stop::unavailable("interrupted")),
         };
         let Err(stop) = ended else { return Ok(self.ledger) };
@@ -241,11 +251,17 @@ impl Sender {
         // Each row ends within its time-out. The first one that did not succeed says most.
         let mut first = self.failed.take();
         while let Some(done) = self.rows.join_next().await {
-            if let Ok(done) = done
-                && let Err(failed) = self.settle(done)
-                && first.as_ref().is_none_or(|first| failed.line < first.line)
-            {
-                first = Some(failed);
+            match done {
+                Ok(done) => {
+                    if let Err(failed) = self.settle(done)
+                        && first.as_ref().is_none_or(|first| failed.line < first.line)
+                    {
+                        first = Some(failed);
+                    }
+                }
+                // Ended from here: as long as nobody has been heard of, nothing has been sent.
+                Err(_) if client.unheard().is_some() => self.ledger.refused += 1,
+                Err(_) => self.ledger.unknown += 1,
             }
         }
         let mut message = format!("import stopped: {}", stop.message);
@@ -316,17 +332,33 @@ impl Sender {
             && !self.keys.contains(&row.key)
     }
 
-    /// Waits until something is done; gives up if that is too long.
+    /// Waits until something is done; says so if that takes long, and gives up if it is too long.
     async fn next_done(&mut self) -> Result<(), Stop> {
-        let until = self.moved + self.give_up;
-        match tokio::time::timeout_at(until.into(), self.rows.join_next()).await {
-            Ok(Some(Ok(done))) => self.judge(done),
-            Ok(Some(Err(_))) => Err(Stop::unavailable("a row's task broke down")),
-            Ok(None) => Ok(()),
-            Err(_) => {
-                let time = show::span(self.give_up);
-                Err(Stop::unavailable(format!("no row could be written for {time}")))
+        let give_up = self.moved + self.give_up;
+        loop {
+            let silent = self.moved + SILENT_MAX;
+            let until = if self.told || silent > give_up { give_up } else { silent };
+            match tokio::time::timeout_at(until.into(), self.rows.join_next()).await {
+                Ok(Some(Ok(done))) => return self.judge(done),
+                Ok(Some(Err(_))) => return Err(Stop::unavailable("a row's task broke down")),
+                Ok(None) => return Ok(()),
+                Err(_) if until < give_up => self.tell_of_silence(),
+                Err(_) => {
+                    let time = show::span(self.give_up);
+                    return Err(Stop::unavailable(format!("no row could be written for {time}")));
+                }
             }
+        }
+    }
+
+    /// Says, once until the next row is written, that none is. While no node has answered yet, that is said instead.
+    fn tell_of_silence(&mut self) {
+        self.told = true;
+        if self.client.unheard().is_none() {
+            let (silent, give_up) = (show::span(SILENT_MAX), show::span(self.give_up));
+            self.progress.note(&format!(
+                "ringfort: no row could be written for {silent}; trying on until it has been {give_up} (--give-up)"
+            ));
         }
     }
 
@@ -346,6 +378,7 @@ impl Sender {
         match done.result {
             Ok(()) => {
                 self.moved = Instant::now();
+                self.told = false;
                 self.ledger.acknowledge(done.line, done.weight as u64);
                 Ok(())
             }

@@ -3,10 +3,10 @@
 use std::ffi::OsString;
 
 use clap::Args;
-use tokio_stream::StreamExt;
 
 use crate::connection::{Connect, argument, with_client};
 use crate::format::Format;
+use crate::listing::{Listing, Resume};
 use crate::out::{Out, Output};
 use crate::stop::Stop;
 
@@ -32,6 +32,8 @@ pub(crate) struct List {
     #[arg(long)]
     keys_only: bool,
     #[command(flatten)]
+    resume: Resume,
+    #[command(flatten)]
     output: Output,
     #[command(flatten)]
     connect: Connect,
@@ -48,21 +50,21 @@ pub(crate) fn run(list: &List) -> Result<(), Stop> {
         keys_only: list.keys_only,
     };
     with_client(&list.connect, async |client| {
-        let mut rows = client.list(wanted).await?;
+        let mut listing = Listing::new(&client, wanted, list.resume).await?;
         let mut out = Out::new();
         let format = Format::of_output(list.output.json);
         let mut line = Vec::new();
-        let mut ended = Ok(());
-        while let Some(row) = rows.next().await {
-            match row {
-                Ok((key, row)) => {
+        let ended = loop {
+            match listing.next().await {
+                Ok(Some((key, row))) => {
                     line.clear();
                     format.row_into(&mut line, &key, &row, list.keys_only);
                     out.write(&line)?;
                 }
-                Err(failure) => ended = Err(Stop::from(failure)),
+                Ok(None) => break Ok(()),
+                Err(stop) => break Err(stop),
             }
-        }
+        };
         out.flush()?;
         ended
     })

@@ -13,6 +13,8 @@ use crate::writing::Writing;
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  ringfort shell\n  printf 'put name Ada\\nget name\\n' | ringfort shell\n\n\
+    What has spaces, or begins with a quote, goes in quotes: \"...\" with \\n \\r \\t \\\\ \\\" \\xHH, or '...' as it is; a value is the \
+    rest of the line, and needs none for its spaces.\n\n\
     From a pipe, nothing but answers is printed. Exit code: 3 if something was not available, its outcome is \
     unknown, or it has fewer copies than asked for, else 2 if a line made no sense, else 0. JSON: an object for each answer (for list: one a row, and \
     {\"rows\":N} at its end), failures with error, outcome and exit_code."

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use ringfort_server::{Config, StartError, Summary};
+use ringfort_types::limits::HELD_READS_BYTES;
 use rustix::fs::Mode;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -71,6 +72,9 @@ pub(crate) struct Start {
     /// Cache of table blocks, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     cache_mb: u64,
+    /// Disk that long reads may hold for the older rows that they read, in MiB; beyond it, those that hold most are ended
+    #[arg(long, value_name = "MIB", default_value_t = HELD_READS_BYTES / MIB, value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
+    held_reads_mb: u64,
     /// Log kept for nodes that come back, in MiB; it takes up to half as much again on disk
     #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     log_mb: u64,
@@ -82,7 +86,7 @@ pub(crate) struct Start {
     /// Print this node's state on stdout as often as this: its address, the time, the members, keys held
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     report_every: Option<Duration>,
-    /// What to tell on stderr
+    /// What to tell on stderr: this and all that is more severe
     #[arg(long, value_name = "LEVEL", default_value = "warn", value_parser = ["error", "warn", "info", "debug", "trace"])]
     log_level: String,
     /// Stop when stdin ends: whoever holds its other end decides how long this node lives.
@@ -118,6 +122,8 @@ pub(crate) fn run(start: Start) -> Result<(), Stop> {
         .with_env_filter(tracing_subscriber::EnvFilter::new(&start.log_level))
         .with_writer(errors.clone())
         .with_ansi(std::io::stderr().is_terminal())
+        // Where in the code it comes from is for those who look into that.
+        .with_target(["debug", "trace"].contains(&start.log_level.as_str()))
         .init();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = (cores / 2).clamp(1, SOCKET_THREADS_MAX);
@@ -132,7 +138,6 @@ pub(crate) fn run(start: Start) -> Result<(), Stop> {
         report_every: start.report_every,
         tolerance,
         out: out.clone(),
-        errors: errors.clone(),
     };
     let ended = runtime.block_on(serve(config(start)?, how));
     runtime.shutdown_background();
@@ -150,8 +155,6 @@ struct How {
     tolerance: Option<(u32, PathBuf)>,
     /// For programs.
     out: Sink,
-    /// For people.
-    errors: Sink,
 }
 
 fn config(start: Start) -> Result<Config, Stop> {
@@ -169,6 +172,7 @@ fn config(start: Start) -> Result<Config, Stop> {
         shards: start.shards,
         replicas: start.replicas,
         memtable_bytes: start.memtable_mb * MIB,
+        held_reads_bytes: start.held_reads_mb * MIB,
         cache_bytes: start.cache_mb * MIB,
         log_bytes: start.log_mb * MIB,
         snapshot_bytes_per_s: start.snapshot_mb_per_s * MIB,
@@ -184,7 +188,7 @@ fn default_directory(name: &str) -> PathBuf {
 }
 
 async fn serve(config: Config, how: How) -> Result<(), Stop> {
-    let How { until_eof, json, report_every, tolerance, out, errors } = how;
+    let How { until_eof, json, report_every, tolerance, out } = how;
     let mut signals = Signals::new()?;
     let eof = stdin_eof(until_eof);
     tokio::pin!(eof);
@@ -192,17 +196,9 @@ async fn serve(config: Config, how: How) -> Result<(), Stop> {
     if let Some((number, path)) = tolerance {
         let set = running.tolerance_setter();
         set(number);
-        let errors = errors.clone();
         tokio::spawn(async move {
-            let complain = |why: &str| say(&errors, &format!("{why}; the last good number stays in force"));
+            let complain = |why: &str| tracing::warn!("{why}; the last good number stays in force");
             tolerance::follow(&path, number, set, complain).await;
-        });
-    }
-    if let Some(mut notices) = running.notices() {
-        tokio::spawn(async move {
-            while let Some(line) = notices.recv().await {
-                say(&errors, &line);
-            }
         });
     }
     let served = tokio::select! {
@@ -223,16 +219,12 @@ async fn serve(config: Config, how: How) -> Result<(), Stop> {
             () = &mut eof => {}
         }
     }
+    tracing::warn!("stopping: what this node leads goes to others; asked again, it ends at once");
     tokio::select! {
         stopped = running.stop() => Ok(stopped?),
         // Whoever asks twice wants it now. That is safe: it is what a crash does.
         _ = signals.next() => Err(Stop::unavailable("ended at once, without handing leaderships over")),
     }
-}
-
-/// A line for the operator.
-fn say(errors: &Sink, line: &str) {
-    errors.line(format!("ringfort: {line}"));
 }
 
 /// The one line that says it serves.

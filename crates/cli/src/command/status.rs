@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::cluster::{json, render, shard_table};
+use crate::cluster::{json, judge, render, shard_table};
 use crate::connection::{Connect, with_client};
 use crate::out::{self, Output};
 use crate::stop::Stop;
@@ -11,7 +11,8 @@ use crate::stop::Stop;
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  ringfort status\n  ringfort status --shards\n  ringfort status --json\n\n\
-    JSON: one object with everything, the shards too."
+    Exit code 3: some shard has no leader (a line on stderr says what to do), or no node answers. JSON: one object with \
+    everything, the shards too; lag is null for a shard without a leader."
 )]
 pub(crate) struct Status {
     /// A line for each shard too
@@ -25,13 +26,13 @@ pub(crate) struct Status {
 
 pub(crate) fn run(status: &Status) -> Result<(), Stop> {
     let state = with_client(&status.connect, async |client| Ok(client.cluster_state().await?))?;
-    if status.output.json {
-        return out::line(json(&state).to_string());
-    }
-    let mut text = render(&state);
-    if status.shards {
-        text.push('\n');
-        text.push_str(&shard_table(&state));
-    }
-    out::line(text.trim_end())
+    let text = if status.output.json {
+        json(&state).to_string()
+    } else if status.shards {
+        format!("{}\n{}", render(&state), shard_table(&state))
+    } else {
+        render(&state)
+    };
+    out::line(text.trim_end())?;
+    judge(&state)
 }

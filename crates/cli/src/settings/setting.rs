@@ -9,7 +9,7 @@ use super::switch;
 use crate::refusal::one_line;
 
 /// Flags that say what to do this once.
-const OF_ONE_CALL: [(&str, &str); 21] = [
+const OF_ONE_CALL: [(&str, &str); 24] = [
     ("put", "if-absent"),
     ("put", "if-present"),
     ("put", "if-revision"),
@@ -25,12 +25,15 @@ const OF_ONE_CALL: [(&str, &str); 21] = [
     ("list", "from"),
     ("list", "limit"),
     ("list", "keys-only"),
+    ("list", "resume"),
     ("health", "service"),
     ("import", "file"),
     ("import", "format"),
     ("import", "skip"),
     ("export", "file"),
     ("export", "format"),
+    ("export", "resume"),
+    ("bench", "clean"),
     ("man", "out"),
 ];
 /// Commands that have nothing to set but what all have.

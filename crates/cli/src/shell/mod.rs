@@ -4,11 +4,12 @@
 //! terminal there is a prompt, line editing, a history and completion (`input`); from a pipe nothing but answers is
 //! printed, and the exit code is that of the worst failure: 3 if something was not available or its outcome is
 //! unknown, or a write has fewer copies than asked for, else 2 if a line made no sense, else 0. `(not found)` is an answer, not a failure. How answers look, for
-//! people and as JSON, is in `answer`.
+//! people and as JSON, is in `answer`; what a line means, in `order`, and how its words are quoted, in `words`.
 
 mod answer;
 mod input;
 mod order;
+mod words;
 
 use std::io::Write;
 
@@ -17,6 +18,7 @@ use ringfort_client::{Client, List};
 use ringfort_types::{Consistency, Failure, Receipt};
 use tokio_stream::StreamExt;
 
+use crate::cluster;
 use crate::nodes::Nodes;
 use crate::signals::{Asked, Signals};
 use crate::stop::{Stop, code_by_what_is_there, code_of};
@@ -32,10 +34,11 @@ put <key> <value>         set a key; the value is the rest of the line
 get <key>                 print a key and its value
 delete <key>              remove a key
 incr <key> [<n>]          add to a number, and print the sum; without n, 1
-list [<prefix>] [<n>]     print rows in key order, at most n
+list [<prefix>] [<n>]     print rows in key order, at most n; without a prefix: list \"\" <n>
 status                    nodes, who leads what, lag, keys, bytes
 help                      this
-exit                      leave (so do quit and Ctrl+D)";
+exit                      leave (so do quit and Ctrl+D)
+What has spaces, or begins with a quote, goes in quotes: \"...\" with \\n \\r \\t \\\\ \\\" \\xHH, or '...' as it is.";
 const HELP_DEV: &str = "\
 kill <node>               end a node's process at once, as kill -9 does
 start <node>              start it again";
@@ -56,7 +59,12 @@ pub(crate) async fn talk(
     loop {
         let line = tokio::select! {
             line = input.next() => line?,
-            asked = signals.next() => return Err(asked.stop()),
+            asked = signals.next() => {
+                if let Some(nodes) = &nodes {
+                    nodes.say_stopping();
+                }
+                return Err(asked.stop());
+            }
         };
         let line = match line {
             Line::End => break,
@@ -76,6 +84,9 @@ pub(crate) async fn talk(
             code = obey(client, consistency, writing, nodes.as_deref_mut(), order, &mut answers) => code?,
             asked = signals.next() => {
                 if !interactive || asked == Asked::End {
+                    if let Some(nodes) = &nodes {
+                        nodes.say_stopping();
+                    }
                     return Err(asked.stop());
                 }
                 answers.said("(interrupted)")?;
@@ -99,37 +110,43 @@ async fn obey(
     let own = |bytes: &[u8]| Bytes::copy_from_slice(bytes);
     let done = match order {
         Order::Nothing | Order::Exit => Ok(()),
-        Order::Put { key, value } => match client.put(own(key), own(value)).await {
+        Order::Put { key, value } => match client.put(own(&key), own(&value)).await {
             Ok(receipt) => {
-                answers.stored(key, &receipt)?;
+                answers.stored(&key, &receipt)?;
                 return Ok(judge(writing, &receipt));
             }
             Err(failure) => Err(failure),
         },
-        Order::Get { key } => match client.get_with(own(key), consistency).await {
-            Ok(read) => answers.read(key, &read).map(Ok)?,
+        Order::Get { key } => match client.get_with(own(&key), consistency).await {
+            Ok(read) => answers.read(&key, &read).map(Ok)?,
             Err(failure) => Err(failure),
         },
-        Order::Delete { key } => match client.delete(own(key)).await {
+        Order::Delete { key } => match client.delete(own(&key)).await {
             Ok(receipt) => {
-                answers.deleted(key, &receipt)?;
+                answers.deleted(&key, &receipt)?;
                 return Ok(judge(writing, &receipt));
             }
             Err(failure) => Err(failure),
         },
-        Order::Incr { key, by } => match client.increment(own(key), by).await {
+        Order::Incr { key, by } => match client.increment(own(&key), by).await {
             Ok(counted) => {
-                answers.counted(key, &counted)?;
+                answers.counted(&key, &counted)?;
                 return Ok(judge(writing, &counted.receipt));
             }
             Err(failure) => return answers.failed(&failure, code_by_what_is_there(&failure)),
         },
         Order::List { prefix, limit } => {
-            let wanted = List { prefix: own(prefix), limit, ..List::default() };
+            let wanted = List { prefix: own(&prefix), limit, ..List::default() };
             list(client, wanted, answers).await?
         }
         Order::Status => match client.cluster_state().await {
-            Ok(state) => answers.status(&state).map(Ok)?,
+            Ok(state) => {
+                answers.status(&state)?;
+                return match cluster::judge(&state) {
+                    Ok(()) => Ok(0),
+                    Err(stop) => answers.stopped(&stop),
+                };
+            }
             Err(failure) => Err(failure),
         },
         Order::Help => {
@@ -139,21 +156,32 @@ async fn obey(
             }
             Ok(())
         }
-        Order::Kill { node } | Order::Start { node } => {
-            let Some(nodes) = nodes else { return answers.wrong(COMMANDS) };
-            let told =
-                if matches!(order, Order::Kill { .. }) { nodes.kill(node) } else { nodes.start_again(node) };
-            return match told {
-                Ok(answer) => answers.said(&answer).map(|()| 0),
-                Err(stop) => answers.stopped(&stop),
-            };
-        }
+        Order::Kill { node } => return of_nodes(nodes, "kill", answers, |nodes| nodes.kill(&node)),
+        Order::Start { node } => return of_nodes(nodes, "start", answers, |nodes| nodes.start_again(&node)),
         Order::Usage(usage) => return answers.wrong(usage),
-        Order::Unknown => return answers.wrong(if nodes.is_some() { COMMANDS_DEV } else { COMMANDS }),
+        Order::Unknown { verb, next } => {
+            let commands = if nodes.is_some() { COMMANDS_DEV } else { COMMANDS };
+            let hint = order::hint(&verb, &next, nodes.is_some());
+            return answers.wrong(hint.as_deref().unwrap_or(commands));
+        }
     };
     match done {
         Ok(()) => Ok(0),
         Err(failure) => answers.failed(&failure, code_of(&failure)),
+    }
+}
+
+/// Carries out what only a shell with nodes of its own can, and prints what came of it.
+fn of_nodes(
+    nodes: Option<&mut Nodes>,
+    verb: &str,
+    answers: &mut Answers,
+    order: impl FnOnce(&mut Nodes) -> Result<String, Stop>,
+) -> Result<u8, Stop> {
+    match nodes.map(order) {
+        None => answers.wrong(&order::hint(verb, "", false).unwrap_or_default()),
+        Some(Ok(answer)) => answers.said(&answer).map(|()| 0),
+        Some(Err(stop)) => answers.stopped(&stop),
     }
 }
 

@@ -1,30 +1,33 @@
 //! What a line of the shell means.
 //!
-//! The verb in any case, then words. A value is the rest of the line, spaces inside it included; spaces around it are
-//! not part of it.
+//! The verb in any case, then words, which may be quoted (`words`). A value is the rest of the line, spaces inside it included;
+//! spaces around it are not part of it, unless they are quoted.
 
 use std::str::FromStr;
 
+use super::words::{BadQuote, Word, argument, rest_of_line, word};
+use crate::hints;
+
 /// One line, understood or not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Order<'a> {
     Put {
-        key: &'a [u8],
-        value: &'a [u8],
+        key: Word<'a>,
+        value: Word<'a>,
     },
     Get {
-        key: &'a [u8],
+        key: Word<'a>,
     },
     Delete {
-        key: &'a [u8],
+        key: Word<'a>,
     },
     Incr {
-        key: &'a [u8],
+        key: Word<'a>,
         by: i64,
     },
     /// A limit of 0 is none.
     List {
-        prefix: &'a [u8],
+        prefix: Word<'a>,
         limit: u64,
     },
     Status,
@@ -32,17 +35,20 @@ pub(crate) enum Order<'a> {
     Exit,
     /// In `dev` only.
     Kill {
-        node: &'a str,
+        node: String,
     },
     /// In `dev` only.
     Start {
-        node: &'a str,
+        node: String,
     },
     /// An empty line.
     Nothing,
     /// A known verb with the wrong words after it: how it is used.
     Usage(&'static str),
-    Unknown,
+    Unknown {
+        verb: String,
+        next: String,
+    },
 }
 
 /// Every verb, for completion.
@@ -50,65 +56,109 @@ pub(crate) const VERBS: [&str; 9] =
     ["put", "get", "list", "delete", "incr", "status", "help", "exit", "quit"];
 /// Verbs that only `dev` has.
 pub(crate) const VERBS_DEV: [&str; 2] = ["kill", "start"];
+/// Commands of `ringfort` that are no verbs here.
+const COMMANDS: [&str; 12] = [
+    "bench",
+    "check",
+    "completions",
+    "config",
+    "dev",
+    "export",
+    "health",
+    "import",
+    "man",
+    "shell",
+    "version",
+    "write",
+];
+/// Verbs of other stores' shells, and what does the same here.
+const FOREIGN: [(&[&str], &str); 8] = [
+    (&["keys", "scan", "range", "ls"], "list [<prefix>] [<n>] prints rows in key order"),
+    (&["mget"], "get takes one key at a time"),
+    (&["decr", "decrby"], "incr <key> -1 subtracts"),
+    (&["incrby", "add"], "incr <key> <n> adds"),
+    (&["exists", "has"], "get <key> says (not found) if it is not there"),
+    (&["rm", "remove", "unset", "unlink"], "delete <key> removes a key"),
+    (
+        &["info", "nodes", "node", "cluster", "members", "member", "ping", "endpoint"],
+        "status shows the nodes",
+    ),
+    (&["ringfort"], "a line begins with the command itself, without ringfort before it"),
+];
+const OF_DEV: &str = "kill <node> ends a node as kill -9 does, start <node> starts it again";
+const ONLY_OF_DEV: &str =
+    "kill and start are commands of the shell of `ringfort dev`, whose nodes are its own";
 
 /// What `line` says.
 pub(crate) fn parse(line: &[u8]) -> Order<'_> {
     let (verb, rest) = word(line);
-    let (first, after) = word(rest);
-    let (second, more) = word(after);
-    let verb = verb.to_ascii_lowercase();
-    match &verb[..] {
-        b"" => Order::Nothing,
-        b"put" | b"set" => {
-            if second.is_empty() {
-                return Order::Usage("Usage: put <key> <value>");
-            }
-            Order::Put { key: first, value: after.trim_ascii() }
-        }
-        b"get" if first.is_empty() || !second.is_empty() => Order::Usage("Usage: get <key>"),
-        b"get" => Order::Get { key: first },
-        b"delete" | b"del" if first.is_empty() || !second.is_empty() => Order::Usage("Usage: delete <key>"),
-        b"delete" | b"del" => Order::Delete { key: first },
-        b"incr" => {
-            let by = if second.is_empty() { Some(1) } else { number(second) };
-            match by {
-                Some(by) if !first.is_empty() && more.trim_ascii().is_empty() => {
-                    Order::Incr { key: first, by }
-                }
-                _ => Order::Usage("Usage: incr <key> [<n>]"),
-            }
-        }
-        b"list" => {
-            let limit =
-                if second.is_empty() { Some(0) } else { number(second).filter(|limit: &u64| *limit > 0) };
-            match limit {
-                Some(limit) if more.trim_ascii().is_empty() => Order::List { prefix: first, limit },
-                _ => Order::Usage("Usage: list [<prefix>] [<n>]"),
-            }
-        }
-        b"status" => Order::Status,
-        b"help" | b"?" => Order::Help,
-        b"exit" | b"quit" => Order::Exit,
-        b"kill" | b"start" => match std::str::from_utf8(first) {
-            Ok(node) if !node.is_empty() && second.is_empty() => {
-                if verb == b"kill" {
-                    Order::Kill { node }
-                } else {
-                    Order::Start { node }
-                }
-            }
-            _ if verb == b"kill" => Order::Usage("Usage: kill <node>"),
-            _ => Order::Usage("Usage: start <node>"),
-        },
-        _ => Order::Unknown,
+    let verb = String::from_utf8_lossy(verb).to_ascii_lowercase();
+    match parse_after(&verb, rest) {
+        Ok(order) => order,
+        Err(why) => Order::Usage(why),
     }
 }
 
-/// The first word, and what follows it.
-fn word(text: &[u8]) -> (&[u8], &[u8]) {
-    let text = text.trim_ascii_start();
-    let end = text.iter().position(u8::is_ascii_whitespace).unwrap_or(text.len());
-    text.split_at(end)
+fn parse_after<'a>(verb: &str, rest: &'a [u8]) -> Result<Order<'a>, BadQuote> {
+    if verb == "put" || verb == "set" {
+        let (key, rest) = argument(rest)?;
+        return Ok(match (key, rest_of_line(rest)?) {
+            (Some(key), Some(value)) => Order::Put { key, value },
+            _ => Order::Usage("Usage: put <key> <value>"),
+        });
+    }
+    if !VERBS.contains(&verb) && !VERBS_DEV.contains(&verb) && !["", "del", "?"].contains(&verb) {
+        // Its words may be quoted in ways that only it knows.
+        let next = String::from_utf8_lossy(word(rest).0).into_owned();
+        return Ok(Order::Unknown { verb: verb.to_owned(), next });
+    }
+    let (first, rest) = argument(rest)?;
+    let (second, rest) = argument(rest)?;
+    let is_over = rest.trim_ascii().is_empty();
+    Ok(match (verb, first, second) {
+        ("", ..) => Order::Nothing,
+        ("get", Some(key), None) => Order::Get { key },
+        ("get", ..) => Order::Usage("Usage: get <key>"),
+        ("delete" | "del", Some(key), None) => Order::Delete { key },
+        ("delete" | "del", ..) => Order::Usage("Usage: delete <key>"),
+        ("incr", Some(key), by) if is_over => match by.map_or(Some(1), |by| number(&by)) {
+            Some(by) => Order::Incr { key, by },
+            None => Order::Usage("Usage: incr <key> [<n>]"),
+        },
+        ("incr", ..) => Order::Usage("Usage: incr <key> [<n>]"),
+        ("list", prefix, limit) if is_over => {
+            let limit = limit.map_or(Some(0), |limit| number(&limit).filter(|limit: &u64| *limit > 0));
+            match limit {
+                Some(limit) => Order::List { prefix: prefix.unwrap_or_default(), limit },
+                None => Order::Usage("Usage: list [<prefix>] [<n>]"),
+            }
+        }
+        ("list", ..) => Order::Usage("Usage: list [<prefix>] [<n>]"),
+        ("status", None, _) => Order::Status,
+        ("status", ..) => Order::Usage("Usage: status"),
+        ("help" | "?", ..) => Order::Help,
+        ("exit" | "quit", None, _) => Order::Exit,
+        ("exit" | "quit", ..) => Order::Usage("Usage: exit"),
+        ("kill", Some(node), None) => Order::Kill { node: String::from_utf8_lossy(&node).into_owned() },
+        ("kill", ..) => Order::Usage("Usage: kill <node>"),
+        ("start", Some(node), None) => Order::Start { node: String::from_utf8_lossy(&node).into_owned() },
+        _ => Order::Usage("Usage: start <node>"),
+    })
+}
+
+/// What is said of a verb that there is not, if it means something elsewhere.
+pub(crate) fn hint(verb: &str, next: &str, dev: bool) -> Option<String> {
+    if VERBS_DEV.contains(&verb) {
+        return Some(ONLY_OF_DEV.to_owned());
+    }
+    if dev && ["stop", "restart", "down", "shutdown"].contains(&verb) {
+        return Some(OF_DEV.to_owned());
+    }
+    if COMMANDS.contains(&verb) {
+        return Some(format!("{verb} is no command of this shell: run `ringfort {verb}` in a terminal"));
+    }
+    let foreign = FOREIGN.iter().find(|(verbs, _)| verbs.contains(&verb)).map(|(_, says)| *says);
+    foreign.or_else(|| hints::hint(None, verb, Some(next))).map(str::to_owned)
 }
 
 fn number<N: FromStr>(text: &[u8]) -> Option<N> {
@@ -118,12 +168,20 @@ fn number<N: FromStr>(text: &[u8]) -> Option<N> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args;
+
+    fn put<'a>(key: &'a [u8], value: &'a [u8]) -> Order<'a> {
+        Order::Put { key: key.into(), value: value.into() }
+    }
 
     #[test]
     fn a_value_is_the_rest_of_the_line() {
-        assert_eq!(parse(b"put name Ada"), Order::Put { key: b"name", value: b"Ada" });
-        assert_eq!(parse(b"  PUT  k   a  b c \r"), Order::Put { key: b"k", value: b"a  b c" });
-        assert_eq!(parse(b"put \xff \xfe"), Order::Put { key: b"\xff", value: b"\xfe" });
+        assert_eq!(parse(b"put name Ada"), put(b"name", b"Ada"));
+        assert_eq!(parse(b"  PUT  k   a  b c \r"), put(b"k", b"a  b c"));
+        assert_eq!(parse(b"put \xff \xfe"), put(b"\xff", b"\xfe"));
+        assert_eq!(parse(br#"put "my key" "two\nlines""#), put(b"my key", b"two\nlines"));
+        assert_eq!(parse(b"put k it's \"so\""), put(b"k", b"it's \"so\""));
+        assert_eq!(parse(b"put k ''"), put(b"k", b""));
     }
 
     #[test]
@@ -134,23 +192,63 @@ mod tests {
         assert_eq!(parse(b"get a b"), Order::Usage("Usage: get <key>"));
         assert_eq!(parse(b"delete"), Order::Usage("Usage: delete <key>"));
         assert_eq!(parse(b"list a b"), Order::Usage("Usage: list [<prefix>] [<n>]"));
+        assert_eq!(parse(b"list a 1 b"), Order::Usage("Usage: list [<prefix>] [<n>]"));
         for line in [&b"incr"[..], b"incr k 1.5", b"incr k 1 2", b"incr k 9223372036854775808"] {
             assert_eq!(parse(line), Order::Usage("Usage: incr <key> [<n>]"));
         }
         assert_eq!(parse(b"kill"), Order::Usage("Usage: kill <node>"));
+        assert_eq!(parse(b"start a b"), Order::Usage("Usage: start <node>"));
+        assert_eq!(
+            (parse(b"quit now"), parse(b"exit 0")),
+            (Order::Usage("Usage: exit"), Order::Usage("Usage: exit"))
+        );
+        assert_eq!(parse(b"status of node1"), Order::Usage("Usage: status"));
+        let Order::Usage(why) = parse(b"get \"a") else { panic!("a quote is open") };
+        assert!(why.contains("not closed"), "{why}");
     }
 
     #[test]
     fn the_other_orders() {
-        assert_eq!(parse(b"get k"), Order::Get { key: b"k" });
-        assert_eq!(parse(b"del k"), Order::Delete { key: b"k" });
-        assert_eq!(parse(b"incr k"), Order::Incr { key: b"k", by: 1 });
-        assert_eq!(parse(b"INCR k -5 \r"), Order::Incr { key: b"k", by: -5 });
-        assert_eq!(parse(b"list"), Order::List { prefix: b"", limit: 0 });
-        assert_eq!(parse(b"list a 5"), Order::List { prefix: b"a", limit: 5 });
-        assert_eq!((parse(b"exit"), parse(b"Quit")), (Order::Exit, Order::Exit));
-        assert_eq!((parse(b"help"), parse(b"status")), (Order::Help, Order::Status));
-        assert_eq!(parse(b"kill node1"), Order::Kill { node: "node1" });
-        assert_eq!((parse(b" \r"), parse(b"fly away")), (Order::Nothing, Order::Unknown));
+        let key = || b"k"[..].into();
+        assert_eq!(parse(b"get k"), Order::Get { key: key() });
+        assert_eq!(parse(b"get 'k'"), Order::Get { key: key() });
+        assert_eq!(parse(b"del k"), Order::Delete { key: key() });
+        assert_eq!(parse(b"incr k"), Order::Incr { key: key(), by: 1 });
+        assert_eq!(parse(b"INCR k -5 \r"), Order::Incr { key: key(), by: -5 });
+        assert_eq!(parse(b"list"), Order::List { prefix: b""[..].into(), limit: 0 });
+        assert_eq!(parse(b"list 3"), Order::List { prefix: b"3"[..].into(), limit: 0 });
+        assert_eq!(parse(b"list \"\" 3"), Order::List { prefix: b""[..].into(), limit: 3 });
+        assert_eq!(parse(b"list a 5"), Order::List { prefix: b"a"[..].into(), limit: 5 });
+        assert_eq!((parse(b"exit"), parse(b"Quit \r")), (Order::Exit, Order::Exit));
+        assert_eq!((parse(b"help put"), parse(b"status")), (Order::Help, Order::Status));
+        assert_eq!(parse(b"kill node1"), Order::Kill { node: "node1".into() });
+        assert_eq!(parse(b" \r"), Order::Nothing);
+        assert_eq!(parse(b"Fly \"away"), Order::Unknown { verb: "fly".into(), next: "\"away".into() });
+    }
+
+    #[test]
+    fn words_of_others_get_a_hint() {
+        let hint = |verb: &str, dev| hint(verb, "", dev).unwrap_or_default();
+        for (verb, dev, says) in [
+            ("keys", false, "list [<prefix>]"),
+            ("decr", true, "incr <key> -1"),
+            ("stop", true, "kill <node>"),
+            ("restart", true, "start <node>"),
+            ("stop", false, "Ctrl+C"),
+            ("kill", false, "`ringfort dev`"),
+            ("watch", false, "no watch yet"),
+            ("import", true, "run `ringfort import`"),
+            ("fly", true, ""),
+        ] {
+            assert!(hint(verb, dev).contains(says), "{verb}: {}", hint(verb, dev));
+        }
+        // Every command of the command line is a verb, or is said to be none.
+        for command in args::definition().get_subcommands() {
+            let name = command.get_name();
+            assert!(VERBS.contains(&name) || !hint(name, false).is_empty(), "{name}");
+        }
+        for verb in FOREIGN.iter().flat_map(|(verbs, _)| *verbs).chain(&COMMANDS) {
+            assert!(matches!(parse(verb.as_bytes()), Order::Unknown { .. }), "{verb}");
+        }
     }
 }

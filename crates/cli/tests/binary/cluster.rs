@@ -1,10 +1,12 @@
 //! Every command against real nodes, by `ringfort dev`.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Stdio;
 
-use crate::support::{Dev, eventually, free_ports, is_free, refusal, ringfort, run, stderr, stdout};
+use crate::support::{
+    Dev, ask_to_stop, eventually, free_ports, is_free, refusal, ringfort, run, stderr, stdout,
+};
 
 /// So many rows in key order, as `export` writes them, with bytes that need escaping.
 fn rows(count: u32) -> String {
@@ -106,6 +108,8 @@ fn every_command_does_what_it_says() {
         assert_eq!((json.get("consistency"), json.get("at_most_once")), (None, None), "{json}");
     }
     benches_say_what_was_asked_for(&dev);
+    benches_clean_up(&dev);
+    the_shell_reads_quotes_and_knows_words_of_others(&dev);
     let talk =
         run(&mut dev.command(&["shell"]), b"PUT k  two words\nget k\ndelete k\nget k\nlist row-00000 2\n");
     let mut expected = "Stored and replicated\nk = two words\nDeleted\n(not found)\n".to_owned();
@@ -138,6 +142,64 @@ fn benches_say_what_was_asked_for(dev: &Dev) {
     assert!(stderr(&missing).contains("leave --skip-load out"), "{}", stderr(&missing));
 }
 
+fn benches_clean_up(dev: &Dev) {
+    let bench = |workload: &str, more: &[&str]| {
+        let what = ["bench", "--workload", workload, "--keys", "100", "--seconds", "1"];
+        run(&mut dev.command(&[&what[..], more].concat()), b"")
+    };
+    let keys = || dev.ok(&["list", "--keys-only", "--prefix", "key-"], b"");
+    assert_eq!(bench("put", &["--clean"]).status.code(), Some(0));
+    assert_eq!(keys(), "");
+    let (code, line) = refusal(&bench("get", &["--skip-load"]));
+    assert!(code == Some(2) && line.contains("no run has left keys here"), "{line}");
+    dev.ok(&["put", "key-000000000007", "v"], b"");
+    let sparse = bench("get", &["--skip-load"]);
+    let said = stderr(&sparse);
+    assert!(sparse.status.success() && said.contains("found no row: leave --skip-load out"), "{said}");
+    let counted: serde_json::Value =
+        serde_json::from_str(&stdout(&bench("get", &["--skip-load", "--json"]))).expect("JSON");
+    let (missing, all) =
+        (counted["missing"].as_u64().expect("counted"), counted["ops"].as_u64().expect("counted"));
+    assert!(0 < missing && missing < all, "{counted}");
+    let loaded: serde_json::Value =
+        serde_json::from_str(&stdout(&bench("get", &["--clean", "--json"]))).expect("JSON");
+    assert_eq!((&loaded["missing"], keys()), (&0.into(), String::new()), "{loaded}");
+}
+
+fn the_shell_reads_quotes_and_knows_words_of_others(dev: &Dev) {
+    let lines = br#"put "my key" two words
+get 'my key'
+put q "a\x41\"b"
+get q
+list "my" 1
+quit now
+get "my key
+keys
+kill node1
+delete "my key"
+delete q
+exit
+get never
+"#;
+    let talk = run(&mut dev.command(&["shell"]), lines);
+    let text = stdout(&talk);
+    let answers: Vec<&str> = text.lines().collect();
+    assert_eq!(
+        answers[..5],
+        [
+            "Stored and replicated",
+            "my key = two words",
+            "Stored and replicated",
+            "q = aA\"b",
+            "my key = two words"
+        ]
+    );
+    assert_eq!(answers[5], "Usage: exit");
+    assert!(answers[6].contains("a quote is not closed"), "{text}");
+    assert!(answers[7].starts_with("list [<prefix>]") && answers[8].contains("`ringfort dev`"), "{text}");
+    assert_eq!((&answers[9..], talk.status.code()), (&["Deleted", "Deleted"][..], Some(2)));
+}
+
 fn a_reader_who_has_seen_enough_is_no_failure(dev: &Dev) {
     let mut list =
         dev.command(&["list"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
@@ -161,7 +223,21 @@ fn nodes_come_and_go_and_nothing_is_lost() {
     let (code, line) = refusal(&run(&mut dev.command(&["check"]), b""));
     assert!(code == Some(3) && line.contains("node1 (16 replicas"), "{line}");
 
+    assert!(dev.say("stop node2").contains("kill <node>"));
     assert!(dev.say("kill node2").contains("killed"));
+    let mut status = Vec::new();
+    eventually("it is known that nobody leads", || {
+        let output = run(&mut dev.command(&["status"]), b"");
+        let nobody = stdout(&output).contains("NONE HAS A LEADER");
+        status.push((output.status.code(), stderr(&output), stdout(&output)));
+        nobody
+    });
+    let (code, line, shown) = status.last().expect("one at least");
+    assert!(shown.trim_end().ends_with("lag not known"), "{shown}");
+    assert!(
+        *code == Some(3) && line.starts_with("ringfort: no shard has a leader: nothing can be written"),
+        "{line}"
+    );
     for command in [&["get", "row-000001"][..], &["put", "row-000001", "x"], &["list"]] {
         let command = [&["--timeout", "1s"], command].concat();
         let output = run(&mut dev.command(&command), b"");
@@ -177,6 +253,51 @@ fn nodes_come_and_go_and_nothing_is_lost() {
     // The put without a quorum may have happened.
     let changed = text.replace("row-000001\tvalue 1 \\t\\n\\r\\\\ é", "row-000001\tx");
     assert!(after == text || after == changed, "acknowledged rows are there");
+}
+
+#[test]
+fn what_a_killed_dev_leaves_goes_with_the_next_one() {
+    let base = free_ports(3);
+    let temporary = tempfile::tempdir().expect("a directory");
+    let dev = || {
+        let mut dev = ringfort(&["dev", "--shards", "4", "--base-port", &base.to_string()]);
+        dev.env("TMPDIR", temporary.path());
+        dev
+    };
+    let left = || fs::read_dir(temporary.path()).expect("there").count();
+    let mut killed = dev().stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("starts");
+    eventually("its nodes run", || !(base..base + 3).any(is_free));
+    killed.kill().expect("it runs");
+    killed.wait().expect("it ends");
+    assert_eq!(left(), 1, "nobody could remove it");
+    // Its nodes may still be stopping.
+    let next = run(&mut dev(), b"put name Ada\n");
+    assert_eq!(
+        (stdout(&next), next.status.code()),
+        ("Stored and replicated\n".into(), Some(0)),
+        "{}",
+        stderr(&next)
+    );
+    assert!(stderr(&next).contains("which a killed `ringfort dev` had left"), "{}", stderr(&next));
+    assert_eq!(left(), 0);
+}
+
+#[test]
+fn a_dev_that_is_asked_to_end_says_so() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut command =
+        ringfort(&["dev", "--shards", "4", "--base-port", &free_ports(3).to_string(), "--data-dir"]);
+    command.arg(directory.path()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut dev = command.spawn().expect("starts");
+    writeln!(dev.stdin.as_mut().expect("piped"), "get nothing").expect("it reads");
+    let mut answer = String::new();
+    BufReader::new(dev.stdout.as_mut().expect("piped")).read_line(&mut answer).expect("it answers");
+    // As long as that is open, it is not the end of its input that ends it.
+    let stdin = dev.stdin.take();
+    ask_to_stop(&dev);
+    let output = dev.wait_with_output().expect("ends");
+    drop(stdin);
+    assert_eq!((stderr(&output).as_str(), output.status.code()), ("stopping 3 nodes …\n", Some(3)));
 }
 
 #[test]

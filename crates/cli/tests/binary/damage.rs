@@ -15,7 +15,7 @@ use ringfort_client::{Client, Condition, Consistency, Decision, Options, ReadsFr
 use rustix::process::Signal;
 
 use crate::solo::Solo;
-use crate::support::{eventually, run, stderr};
+use crate::support::{eventually, refusal, run, stderr, stdout};
 use crate::trio::Trio;
 
 const DAMAGES: u64 = 20;
@@ -303,6 +303,22 @@ fn flip(path: &Path, at: usize) {
     fs::write(path, bytes).expect("written");
 }
 
+/// Whether another node shows these shards, and no others, as damaged on the first one.
+fn shows_damaged(trio: &Trio, shards: &[u32]) -> bool {
+    let output = run(trio.command(&["status", "--json"]).env("RINGFORT_ADDR", trio.address(1)), b"");
+    let state: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let nodes = state["nodes"].as_array().expect("nodes");
+    let damaged = |node: &serde_json::Value| {
+        let shards = node["damaged_shards"].as_array().expect("shards").iter();
+        shards.map(|shard| shard.as_u64().expect("a number") as u32).collect::<Vec<_>>()
+    };
+    nodes.iter().all(|node| {
+        let mut expected = if node["name"] == "node1" { shards.to_vec() } else { Vec::new() };
+        expected.sort_unstable();
+        damaged(node) == expected
+    })
+}
+
 #[test]
 fn a_cluster_goes_on_without_the_replicas_whose_tables_are_damaged() {
     let mut trio = Trio::start_with(|_| ["--memtable-mb", "1", "--log-mb", "1"].map(str::to_owned).into());
@@ -318,8 +334,9 @@ fn a_cluster_goes_on_without_the_replicas_whose_tables_are_damaged() {
     eventually("tables are written", || tables(&data).len() >= 4);
     trio.terminate(0);
     let shards = tables(&data);
-    let mut shards = shards.values();
-    let (read, missing) = (shards.next().expect("a shard"), shards.next().expect("another"));
+    let mut shards = shards.iter();
+    let ((read_shard, read), (missing_shard, missing)) =
+        (shards.next().expect("a shard"), shards.next().expect("another"));
     // All blocks of one shard's rows, so that whatever is read of it meets damage; and one table of another is gone.
     for path in read {
         flip(path, 50);
@@ -359,6 +376,19 @@ fn a_cluster_goes_on_without_the_replicas_whose_tables_are_damaged() {
         eventually("what was read is named", || {
             read.iter().any(|path| trio.said(0).contains(&format!("{} is damaged at byte 0", path.display())))
         });
+        let numbers: Vec<u32> =
+            [read_shard, missing_shard].map(|name| name.parse().expect("a number")).into();
+        eventually("another node shows both", || shows_damaged(&trio, &numbers));
+        let text = stdout(&run(trio.command(&["status"]).env("RINGFORT_ADDR", trio.address(1)), b""));
+        assert!(
+            text.contains("damaged") && text.contains("node1 has 2 replicas that take no part ("),
+            "{text}"
+        );
+        let (code, line) = refusal(&run(&mut trio.command(&["check"]), b""));
+        assert!(
+            code == Some(3) && line.contains("Not asked: node1 (") && line.contains("takes no part"),
+            "{line}"
+        );
         assert!(!trio.said(0).contains("panicked"), "{}", trio.said(0));
         assert_eq!(
             trio.said(0).matches("its other replicas go on").count(),

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use crate::node::resident;
 use crate::solo::Solo;
-use crate::support::{eventually, preloadable, ringfort, run};
+use crate::support::{eventually, preloadable, ringfort, run, stderr};
 use crate::trio::Trio;
 
 #[test]
@@ -224,4 +225,46 @@ fn leaderships_leave_a_disk_that_hangs_and_come_back() {
     }
     assert_eq!(status(&trio)["nodes"][0]["disk_hung"], false);
     assert_eq!(writable(&trio), 48);
+}
+
+/// What is written while a disk hangs, and how much of it the node there may keep in memory, in MiB.
+const WRITTEN_MB: usize = 240;
+const KEPT_MB: u64 = 160;
+/// How long a node may take to catch up with that.
+const CAUGHT_UP: Duration = Duration::from_mins(2);
+
+#[test]
+fn a_node_whose_disk_hangs_keeps_a_bounded_part_of_what_others_write() {
+    let syncs = Syncs::new();
+    let mut trio = Trio::idle(tempfile::tempdir().expect("a directory"));
+    for node in 0..3 {
+        syncs.start(&mut trio, node);
+    }
+    eventually("all take writes", || writable(&trio) == 48);
+    syncs.take(0, 3_600_000);
+    // Something for it to sync: else it does not notice.
+    writable(&trio);
+    eventually("others lead", || status(&trio)["nodes"][0]["leads"] == 0);
+    let memory = |trio: &Trio| resident(trio.nodes[0].as_ref().expect("it runs"));
+    let before = memory(&trio);
+    let value = "v".repeat(256 * 1024);
+    let rows: Vec<_> = (0..WRITTEN_MB * 4).map(|number| format!("row{number:06}\t{value}\n")).collect();
+    let others = format!("{},{}", trio.address(1), trio.address(2));
+    let import = run(ringfort(&["import", "-"]).env("RINGFORT_ADDR", others), rows.concat().as_bytes());
+    assert!(import.status.success(), "{}", stderr(&import));
+    let more_mb = memory(&trio).saturating_sub(before) / (1024 * 1024);
+    println!("{WRITTEN_MB} MiB written, {more_mb} MiB more in memory");
+    assert!(more_mb < KEPT_MB, "{more_mb} MiB");
+
+    syncs.take(0, 0);
+    let begun = Instant::now();
+    let lags = |trio: &Trio| {
+        let state = status(trio);
+        let shards = state["shards"].as_array().expect("shards").clone();
+        shards.iter().any(|shard| shard["lag"] != 0)
+    };
+    while lags(&trio) {
+        assert!(begun.elapsed() < CAUGHT_UP, "{}", trio.said(0));
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }

@@ -106,9 +106,40 @@ fn who_watches_is_told_before_a_node_stops_and_of_names_that_there_are_not() {
 }
 
 #[test]
-fn health_asks_one_node() {
-    let (code, line) = refusal(&run(&mut ringfort(&["health", "--addr", "a:1,b:2"]), b""));
-    assert!(code == Some(2) && line.contains("`ringfort health --addr a:1`"), "{line}");
+fn health_asks_every_node_that_is_named_and_no_other() {
+    let mut trio = Trio::start();
+    let first = trio.address(0);
+    let health = |trio: &Trio, more: &[&str]| run(&mut trio.command(&[&["health"], more].concat()), b"");
+    let lines = |of: &[usize]| {
+        let line = |text: String, node: &usize| {
+            text + &trio.address(*node)
+                + " SERVING
+"
+        };
+        of.iter().fold(String::new(), line)
+    };
+    let (all, two) = (lines(&[0, 1, 2]), lines(&[0, 2]));
+    let said = health(&trio, &[]);
+    assert_eq!((stdout(&said), said.status.code()), (all, Some(0)));
+    trio.kill(1);
+    let second = trio.address(1);
+    let said = health(&trio, &[]);
+    assert_eq!(stdout(&said), two);
+    assert_eq!(refusal(&said), (Some(3), format!("can't reach {second}: connection refused")));
+    let said = health(&trio, &["--json"]);
+    assert_eq!(said.status.code(), Some(3));
+    let objects = objects(&said);
+    assert_eq!((&objects[0]["status"], &objects[2]["status"]), (&"SERVING".into(), &"SERVING".into()));
+    assert_eq!(objects[1]["error"], format!("can't reach {second}: connection refused"));
+    let unknown = health(&trio, &["--service", "fortune", "--addr", &format!("{first},{}", trio.address(2))]);
+    assert_eq!(unknown.status.code(), Some(1), "{}", stdout(&unknown));
+    // Of its own, whatever the environment lists for others.
+    let own = run(trio.command(&["health"]).env("RINGFORT_HEALTH_ADDR", &first), b"");
+    assert_eq!((stdout(&own), own.status.code()), ("SERVING\n".into(), Some(0)));
+}
+
+#[test]
+fn one_node_that_does_not_answer_is_said_in_a_line() {
     let (code, line) = refusal(&run(&mut ringfort(&["health", "--addr", "127.0.0.1:1"]), b""));
     assert_eq!((code, line.as_str()), (Some(3), "can't reach 127.0.0.1:1: connection refused"));
     // One that takes connections and says nothing.

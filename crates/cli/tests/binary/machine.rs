@@ -106,5 +106,5 @@ fn a_node_that_can_not_be_reached_is_named_with_the_reason() {
     node.kill().expect("it runs");
     node.wait().expect("it ends");
     let line = line.expect("there is one").expect("text");
-    assert!(line.contains(&format!("at {other}: connection refused")), "{line}");
+    assert!(line.contains(&format!("can't reach {other}: connection refused")), "{line}");
 }

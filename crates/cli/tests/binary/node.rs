@@ -63,10 +63,15 @@ impl Node {
 
     /// Its memory, in bytes.
     pub(crate) fn resident(&self) -> u64 {
-        let path = format!("/proc/{}/statm", self.child.id());
-        let statm = std::fs::read_to_string(path).expect("it runs");
-        statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("a number") * 4096
+        resident(&self.child)
     }
+}
+
+/// A process's memory, in bytes.
+pub(crate) fn resident(child: &Child) -> u64 {
+    let path = format!("/proc/{}/statm", child.id());
+    let statm = std::fs::read_to_string(path).expect("it runs");
+    statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("a number") * 4096
 }
 
 impl Drop for Node {

@@ -1,6 +1,7 @@
 //! Wrong usage, limits, and nobody there: one line that says what is wrong, and the right exit code.
 
 use std::net::TcpListener;
+use std::time::{Duration, Instant};
 
 use crate::support::{free_ports, refusal, ringfort, run, stderr, stdout};
 
@@ -18,11 +19,16 @@ fn assert_refused(arguments: &[&str], code: i32, says: &str) {
 
 #[test]
 fn help_and_version_are_no_failure() {
-    for arguments in [&["--help"][..], &["--version"], &["put", "--help"], &["start", "-h"]] {
+    for arguments in
+        [&["--help"][..], &["--version"], &["put", "--help"], &["start", "-h"], &["help", "put"], &["help"]]
+    {
         let output = run(&mut ringfort(arguments), b"");
         assert_eq!(output.status.code(), Some(0), "{arguments:?}");
         assert!(!output.stdout.is_empty() && output.stderr.is_empty(), "{arguments:?}");
     }
+    let asked = |arguments: &[&str]| stdout(&run(&mut ringfort(arguments), b""));
+    assert_eq!(asked(&["help", "put"]), asked(&["put", "--help"]));
+    assert_refused(&["help", "SCAN"], 2, "`ringfort list");
     let nothing = run(&mut ringfort(&[]), b"");
     assert_eq!(nothing.status.code(), Some(2));
     assert!(stderr(&nothing).contains("Usage"));
@@ -55,9 +61,17 @@ fn wrong_usage_is_one_line_and_two() {
     assert_refused(&["--addr", "a b:1", "get", "k"], 2, "no host name has");
     assert_refused(&["--addr", "127.0.0.1:1", "start"], 2, "start --addr");
     assert_refused(&["bench", "--seconds", "0"], 2, "--seconds");
+    assert_refused(
+        &["bench", "--clients", "4", "--in-flight", "2"],
+        2,
+        "raise --in-flight or lower --clients",
+    );
     assert_refused(&["list", "--limit", "many"], 2, "--limit");
     assert_refused(&["import", "/nowhere/rows.tsv"], 2, "/nowhere/rows.tsv");
     assert_refused(&["import", "/"], 2, "directory");
+    assert_refused(&["import", "rows.csv"], 2, "say --format tsv or --format jsonl");
+    assert_refused(&["import", "--format", "tsv", "/nowhere/rows.csv"], 2, "can't read /nowhere/rows.csv");
+    assert_refused(&["export", "rows.tsv.zst"], 2, "`ringfort export - | zstd > FILE`");
     assert_refused(&["export", "/nowhere/rows.tsv"], 2, "/nowhere/rows.tsv");
     assert_refused(&["start", "--addr", "nonsense"], 2, "nonsense");
     assert_refused(&["start", "--addr", "::1:5"], 2, "brackets");
@@ -77,6 +91,12 @@ fn wrong_usage_is_one_line_and_two() {
     assert_refused(&["watch", "k"], 2, "no watch yet");
     assert_refused(&["put", "k", "v", "--lease", "7"], 2, "no time to live yet");
     assert_refused(&["member", "list"], 2, "ringfort status");
+    assert_refused(&["SET", "k", "v"], 2, "lower case: `ringfort put`");
+    assert_refused(&["snapshot", "restore", "f"], 2, "`ringfort import rows.tsv.gz`");
+    assert_refused(&["put", "k", "v", "NX"], 2, "--if-absent");
+    assert_refused(&["put", "-a", "b"], 2, "`ringfort put -- -a`");
+    assert_refused(&["start", "--join", "127.0.0.1:50051"], 2, "can't be added");
+    assert_refused(&["config", "start", "--join", "127.0.0.1:50051"], 2, "can't be added");
     assert_refused(&["dev", "--nodes", "5", "--base-port", "65533"], 2, "65536");
     let output = run(ringfort(&["get", "k"]).env("RINGFORT_ADDR", "localhost"), b"");
     let (code, line) = refusal(&output);
@@ -125,6 +145,43 @@ fn nobody_there_is_three_and_names_the_addresses() {
         assert!(line.contains("connection refused"), "{command:?}: {line}");
         assert!(!line.contains("outcome unknown"), "nothing was sent: {line}");
     }
+}
+
+/// What is on stderr, the exit code, and that it took no longer than a few seconds.
+fn waits_for_nobody(arguments: &[&str]) -> String {
+    let begun = Instant::now();
+    let output = run(&mut ringfort(arguments), b"a\t1\nb\t2\n");
+    assert!(begun.elapsed() < Duration::from_secs(8), "{arguments:?}: {:?}", begun.elapsed());
+    assert_eq!(output.status.code(), Some(3), "{arguments:?}: {}", stderr(&output));
+    stderr(&output)
+}
+
+#[test]
+fn who_waits_says_for_whom_and_not_long_for_nobody() {
+    for arguments in [&["import", "-"][..], &["check"]] {
+        let said = waits_for_nobody(&[arguments, &["--addr", "127.0.0.1:1"]].concat());
+        let lines: Vec<&str> = said.lines().collect();
+        assert_eq!(lines.len(), 2, "{said}");
+        assert!(
+            lines[0].starts_with("ringfort: waiting for a first answer: can't reach 127.0.0.1:1"),
+            "{said}"
+        );
+        assert!(lines[1].contains("can't reach 127.0.0.1:1: connection refused"), "{said}");
+    }
+    let said = waits_for_nobody(&["import", "-", "--addr", "127.0.0.1:1"]);
+    assert!(
+        said.ends_with("acknowledged 0 rows, not written 2 rows, nothing sent from line 3 on\n"),
+        "{said}"
+    );
+    // Somebody listens, and says nothing: that may change.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = silent.local_addr().expect("bound").to_string();
+    let said = waits_for_nobody(&["check", "--timeout", "4s", "--addr", &address]);
+    assert!(
+        said.contains(&format!("waiting for a first answer: can't reach {address}: it does not answer")),
+        "{said}"
+    );
+    assert_eq!(said.lines().count(), 2, "{said}");
 }
 
 #[test]

@@ -2,7 +2,9 @@
 //! step by step.
 
 mod copies;
+mod damaged;
 mod doubt;
+mod hung;
 mod opening;
 mod scripts;
 mod trace;

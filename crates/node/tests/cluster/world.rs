@@ -319,6 +319,7 @@ impl World {
             Effect::Serving => {
                 self.serving.insert(n);
             }
+            Effect::Discard => self.notices.push("may be removed".to_owned()),
             Effect::Refused(reason) => {
                 self.refused[n] = Some(reason);
                 self.nodes[n] = None;

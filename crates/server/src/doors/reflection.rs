@@ -29,6 +29,8 @@ use tonic_reflection::pb::v1::{
 use tonic_reflection::pb::v1alpha;
 use tower_service::Service;
 
+/// The service's name before it was `v1`.
+const ALPHA: &str = "grpc.reflection.v1alpha.ServerReflection";
 /// The one method, under both names.
 const METHOD: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
 const ALPHA_METHOD: &str = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo";
@@ -44,8 +46,9 @@ pub(super) fn service(
             index.add(&file);
         }
     }
-    let name = ServerReflectionServer::<Reflection>::NAME;
-    index.services = services.chain([name]).map(|name| ServiceResponse { name: name.into() }).collect();
+    // Whichever of its two names it was asked by.
+    let own = [ServerReflectionServer::<Reflection>::NAME, ALPHA];
+    index.services = services.chain(own).map(|name| ServiceResponse { name: name.into() }).collect();
     Ok(ServerReflectionServer::new(Reflection(Arc::new(index))))
 }
 
@@ -167,7 +170,7 @@ impl ServerReflection for Reflection {
 pub(super) struct Alpha<S>(pub(super) S);
 
 impl<S> NamedService for Alpha<S> {
-    const NAME: &'static str = "grpc.reflection.v1alpha.ServerReflection";
+    const NAME: &'static str = ALPHA;
 }
 
 impl<S> Service<Request<Body>> for Alpha<S>

@@ -14,6 +14,7 @@ use ringfort_types::{Base, ClusterState, Configuration, Index, LogEntry, Record,
 mod acknowledged;
 mod apply_order;
 mod committed;
+mod damaged;
 pub(crate) mod digests;
 mod durable_log;
 mod kept_log;
@@ -51,6 +52,8 @@ pub(crate) const WIPED_IS_REFUSED: &str = "a wiped node is not let in";
 pub(crate) const ROT_IS_REFUSED: &str = "a log that has changed is refused";
 /// `faults`.
 pub(crate) const ENDS_WHEN_ASKED: &str = "a node that is asked to stop ends";
+/// Who should not lead hands over: `exams`.
+pub(crate) const HANDS_OVER: &str = "who should not lead hands over soon";
 /// No fault of these runs is a reason for a node to end for good, or to be refused: `process` and `data`.
 pub(crate) const NODE_GOES_ON: &str = "a node goes on, or starts again";
 /// Liveness, once everything has healed (PITFALLS 13): `verdict`.
@@ -81,6 +84,7 @@ pub(crate) struct Judges {
     leader_completeness: leader_completeness::LeaderCompleteness,
     committed: committed::Committed,
     apply_order: apply_order::ApplyOrder,
+    pub(crate) damaged: damaged::Damaged,
     pub(crate) digests: digests::Digests,
     pub(crate) receipts: receipts::Receipts,
     pub(crate) once: once::Once,
@@ -122,6 +126,13 @@ impl Judges {
     pub(crate) fn ended(&mut self, host: usize) {
         self.logs.ended(host);
         self.apply_order.ended(host);
+        self.damaged.ended(host);
+    }
+
+    /// A node has heard that a replica's table is damaged, and has finished that turn.
+    pub(crate) fn heard_of_damage(&mut self, host: usize, shard: ShardId) {
+        let term = self.logs.replica(host, shard).written_state.term;
+        self.damaged.heard(host, shard, term);
     }
 
     /// A process has opened its log and its tables, and has applied these entries to them.
@@ -150,6 +161,7 @@ impl Judges {
         let replica = self.logs.replica(host, shard);
         broken.extend(synced_first::said(host, shard, replica, seen));
         broken.extend(self.one_vote.said(host, shard, seen));
+        broken.extend(self.damaged.said(host, shard, seen));
         if let Some(is_new) =
             one_leader::speaks_as_leader(seen).then(|| self.one_leader.said(host, shard, seen))
         {
@@ -196,6 +208,11 @@ impl Judges {
         self.apply_order.opened(host, shard, base.index, 0);
         let whole = self.whole_snapshots.installed(host, shard, base.index, digest);
         whole.into_iter().chain(self.committed.has(host, shard, base.index, base.term)).collect()
+    }
+
+    /// Who spoke as this shard's leader in the latest term that had one.
+    pub(crate) fn leader(&self, shard: ShardId) -> Option<usize> {
+        self.one_leader.latest(shard)
     }
 
     /// A node shows who leads.

@@ -35,6 +35,12 @@ impl OneLeader {
         }
     }
 
+    /// Who spoke as this shard's leader in the latest term that had one.
+    pub(crate) fn latest(&self, shard: ShardId) -> Option<usize> {
+        let mut terms = self.leaders.range((shard, Term(0))..=(shard, Term(u64::MAX)));
+        terms.next_back().map(|(_, host)| *host)
+    }
+
     /// A node tells clients who leads. It may have seen a leader that has not said anything yet.
     pub(crate) fn shown(&mut self, state: &ClusterState) -> Vec<Broken> {
         let mut broken = Vec::new();
@@ -82,6 +88,7 @@ mod tests {
         assert_eq!(judge.said(0, ShardId(1), &heartbeat(3)), Ok(false));
         assert_eq!(judge.said(1, ShardId(1), &heartbeat(4)), Ok(true));
         assert_eq!(judge.said(1, ShardId(2), &heartbeat(3)), Ok(true));
+        assert_eq!((judge.latest(ShardId(1)), judge.latest(ShardId(3))), (Some(1), None));
         assert_eq!(judge.said(1, ShardId(1), &heartbeat(3)).unwrap_err().invariant, NAME);
     }
 }

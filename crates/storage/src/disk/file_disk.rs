@@ -21,6 +21,8 @@ const DIR_MODE: u32 = 0o700;
 #[derive(Debug)]
 pub struct FileDisk {
     root: PathBuf,
+    /// Whether there was no such directory before.
+    is_new: bool,
 }
 
 impl FileDisk {
@@ -28,8 +30,9 @@ impl FileDisk {
     pub fn open(root: impl AsRef<Path>) -> Result<FileDisk, StorageError> {
         let root = std::path::absolute(root.as_ref()).unwrap_or_else(|_| root.as_ref().to_owned());
         let shown = root.display().to_string();
+        let is_new = !root.exists();
         make_dir(&root).map_err(StorageError::io("use the data directory", &shown))?;
-        Ok(FileDisk { root })
+        Ok(FileDisk { root, is_new })
     }
 
     /// Where it is.
@@ -103,6 +106,10 @@ impl Disk for FileDisk {
 
     fn remove(&self, path: &str) -> io::Result<()> {
         fs::remove_file(self.at(path))
+    }
+
+    fn remove_root(&self) -> io::Result<()> {
+        if self.is_new { fs::remove_dir(&self.root) } else { Ok(()) }
     }
 
     fn sync_dir(&self, dir: &str) -> io::Result<()> {

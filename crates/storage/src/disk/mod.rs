@@ -44,6 +44,9 @@ pub trait Disk: Send + Sync + Debug {
     /// Removes a file.
     fn remove(&self, path: &str) -> io::Result<()>;
 
+    /// Removes the directory itself, if it was made when this disk was opened and nothing is in it.
+    fn remove_root(&self) -> io::Result<()>;
+
     /// Makes creations, renames and removals in a directory durable.
     fn sync_dir(&self, dir: &str) -> io::Result<()>;
 

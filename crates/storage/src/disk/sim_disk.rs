@@ -208,6 +208,10 @@ impl Disk for SimDisk {
         Ok(())
     }
 
+    fn remove_root(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     fn lock(&self, path: &str) -> io::Result<Result<Box<dyn Lock>, String>> {
         let mut state = self.live()?;
         if !state.locked.insert(path.to_owned()) {

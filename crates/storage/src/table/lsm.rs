@@ -1,240 +1,85 @@
-//! Tables on disk: one `lsm-tree` a shard, with one block cache and one table of open files for all.
+//! A table on disk: one `lsm-tree`.
 //!
-//! # Which tree a read sees
-//! A tree keeps a history of *super versions* (memtables plus files), each with a sequence number V that the
-//! tree takes from a counter whenever a flush or a compaction puts a new one in place. A read at index i asks
-//! for the newest super version with V <= i. `lsm-tree` means that counter to be the one that writes draw from; ours
-//! are Raft indexes, so the counter has to be kept where it would be. What has to hold, for a super version
-//! made from inputs whose highest index is R, when W is the highest index written:
+//! # What a read sees
+//! A tree keeps a history of *super versions* (memtables plus files). Here every read takes the newest, which therefore has all
+//! versions that reads at [`Table::collected`] and above may see; so nothing that was flushed stays in memory for them, and old
+//! super versions go at once.
 //!
-//! - R <= V: compaction keeps of each key the newest version and drops older ones below the watermark, so
-//!   this super version is complete only for reads at R and above; older reads need the one before it;
-//! - V <= W + 1: reads below V get the one before, which shares its active memtable only until the next rotation, and
-//!   so must be complete by then for all that they may see.
+//! Versions are dropped in two places. A flush keeps, of each key, what its readers may see (`versions::needed`). A compaction of
+//! `lsm-tree` can't: below its watermark it drops a version as soon as *any* newer one exists, also one that is above what
+//! some reader reads at. So it is given a watermark only if everything on disk is as old as the oldest reader; if not, it
+//! is given none, and keeps every version: reads that are held for long cost disk.
 //!
-//! So before each flush and compaction, and at each rotation, the counter is set to the highest index sealed
-//! (R <= sealed <= W). A flush and a compaction may run side by side, one of each; whichever installs second
-//! then gets sealed + 1, which is still good. (`tests/tables.rs` reads old indexes through all of this.)
+//! A flush may run beside a compaction, which must not choose files that are younger than it was told: between the compaction's
+//! look at what is durable and its choice, a flush waits with what it has written (`choosing`).
 //!
-//! After a reopen there is one super version, with V = 0 and everything in it, and reads below the durable
-//! index are refused: their versions may have been dropped.
+//! `lsm-tree` numbers super versions by a counter, and gives a read the newest one whose number is below its own. The
+//! counter is set back before each flush and compaction, so that all numbers are 0 or 1: below any index at which there are rows.
+//!
+//! After a reopen reads below the durable index are refused: their versions may have been dropped.
 //!
 //! # What is absent
 //! Separation of keys and values: values are at most 8 MiB, and few are that large. Retries: a failed flush
-//! leaves the memtables sealed, and the next flush takes them again.
+//! leaves the memtables sealed, and the next flush takes them again. Readers' indexes one by one: a compaction knows the oldest
+//! only, and keeps all versions since.
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::io::ErrorKind;
 use std::ops::{Bound, ControlFlow};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::thread;
+use std::time::Duration;
 
 use bytes::Bytes;
 use lsm_tree::compaction::Leveled;
+use lsm_tree::merge::Merger;
 use lsm_tree::{
-    AbstractTree, AnyTree, Cache, Config, DescriptorTable, Guard, InternalValue, Memtable,
-    SequenceNumberCounter, Tree, ValueType,
+    AbstractTree, AnyTree, Config, Guard, InternalValue, Memtable, SequenceNumberCounter, Tree, ValueType,
 };
 use ringfort_types::{Index, ShardId};
 
-use super::{Dead, Rows, Table, Tables, files};
-use crate::disk::Disk;
-use crate::{FileDisk, SHARDS_DIR, StorageError};
+use super::generations::{LsmTables, TableOptions};
+use super::place::Place;
+use super::sealed::Sealed;
+use super::versions::{Retained, needed};
+use super::{Dead, Rows, Table, files};
+use crate::StorageError;
 
 /// What a row in a memtable takes beside what `lsm-tree` counts for it (key, value and their two headers): the
 /// skip list's node and the allocator's share. Measured: 128,562 rows of 116 B, counted as 32 MB, were 32 MB
 /// of resident memory.
 const ROW_OVERHEAD_BYTES: u64 = 64;
+/// Files that flushes have left unmerged are many at so many times those that are merged at once.
+const CROWD: usize = 2;
+/// Between two looks at whether a compaction has chosen its files, which takes it microseconds.
+const CHOICE_PAUSE: Duration = Duration::from_micros(100);
 
-/// How tables are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TableOptions {
-    /// Memory for blocks read from disk, for all tables together, in bytes.
-    pub cache_bytes: u64,
-    /// Files kept open, for all tables together.
-    pub open_files: usize,
-    /// Size at which compaction begins another file, in bytes. The level that flushed files are merged into has `flushes_merged`
-    /// times as much, the ones below it ten times the one above: large files make every merge rewrite much.
-    pub file_bytes: u64,
-    /// Flushed files that a table gathers before they are merged into the levels below.
-    pub flushes_merged: u8,
-}
-
-impl Default for TableOptions {
-    fn default() -> TableOptions {
-        TableOptions {
-            cache_bytes: 64 * 1024 * 1024,
-            open_files: 1024,
-            file_bytes: 8 * 1024 * 1024,
-            flushes_merged: 4,
-        }
-    }
-}
-
-/// Tables on disk.
-pub struct LsmTables {
-    disk: Arc<FileDisk>,
-    options: TableOptions,
-    cache: Arc<Cache>,
-    descriptors: Arc<DescriptorTable>,
-    /// Two trees in one directory would destroy it.
-    open: Mutex<BTreeMap<(ShardId, u64), Weak<LsmTable>>>,
-}
-
-impl LsmTables {
-    /// Tables in the data directory on this disk, whose lock the caller holds.
-    pub fn new(disk: Arc<FileDisk>, options: TableOptions) -> LsmTables {
-        LsmTables {
-            disk,
-            options,
-            cache: Arc::new(Cache::with_capacity_bytes(options.cache_bytes)),
-            descriptors: Arc::new(DescriptorTable::new(options.open_files)),
-            open: Mutex::new(BTreeMap::new()),
-        }
-    }
-}
-
-impl fmt::Debug for LsmTables {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LsmTables")
-            .field("disk", &self.disk)
-            .field("options", &self.options)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Tables for LsmTables {
-    fn open_generation(&self, shard: ShardId, generation: u64) -> Result<Arc<dyn Table>, StorageError> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(table) = open.get(&(shard, generation)).and_then(Weak::upgrade) {
-            return Ok(table);
-        }
-        let dir = dir_of(shard, generation);
-        self.disk.create_dir(&dir).map_err(|source| StorageError::Io {
-            action: "make the directory",
-            path: format!("{}/{dir}", self.disk.name()),
-            source,
-        })?;
-        let table = Arc::new(LsmTable::open(self, shard, dir)?);
-        open.insert((shard, generation), Arc::downgrade(&table));
-        Ok(table)
-    }
-
-    fn remove_generation(&self, shard: ShardId, generation: u64) -> Result<(), StorageError> {
-        let table = {
-            let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-            open.remove(&(shard, generation)).and_then(|table| table.upgrade())
-        };
-        match table {
-            Some(table) => {
-                table.is_doomed.store(true, Ordering::Release);
-                Ok(())
-            }
-            None => remove_dir(&self.disk, &dir_of(shard, generation)),
-        }
-    }
-
-    fn keep_generation(&self, shard: ShardId, generation: u64) -> Result<(), StorageError> {
-        let names = match self.disk.list(SHARDS_DIR) {
-            Ok(names) => names,
-            // No table has been made yet.
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            Err(source) => {
-                let path = format!("{}/{SHARDS_DIR}", self.disk.name());
-                return Err(StorageError::Io { action: "read the directory", path, source });
-            }
-        };
-        for name in names {
-            if let Some((of, which)) = generation_of(&name)
-                && of == shard
-                && which != generation
-            {
-                remove_dir(&self.disk, &format!("{SHARDS_DIR}/{name}"))?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A table's directory: its shard's number, and its generation if it is not the first.
-fn dir_of(shard: ShardId, generation: u64) -> String {
-    match generation {
-        0 => format!("{SHARDS_DIR}/{shard}"),
-        _ => format!("{SHARDS_DIR}/{shard}.{generation}"),
-    }
-}
-
-fn generation_of(name: &str) -> Option<(ShardId, u64)> {
-    let (shard, generation) = name.split_once('.').unwrap_or((name, "0"));
-    Some((ShardId(shard.parse().ok()?), generation.parse().ok()?))
-}
-
-fn remove_dir(disk: &FileDisk, dir: &str) -> Result<(), StorageError> {
-    disk.remove_dir(dir).map_err(|source| StorageError::Io {
-        action: "remove the directory",
-        path: format!("{}/{dir}", disk.name()),
-        source,
-    })
-}
-
-/// A tree's directory, and what is known to be wrong with it.
-struct Place {
-    shard: ShardId,
-    disk: Arc<FileDisk>,
-    dir: String,
-    /// The first damage, once something could not be read. Looked for once: that takes reading everything.
-    damage: OnceLock<Option<(String, u64, &'static str)>>,
-}
-
-impl Place {
-    fn path(&self) -> String {
-        format!("{}/{}", self.disk.name(), self.dir)
-    }
-
-    /// What the library says, or better: which file is damaged, and where.
-    fn explain(&self, source: lsm_tree::Error) -> StorageError {
-        let table = |source| StorageError::Table { shard: self.shard, path: self.path(), source };
-        if let lsm_tree::Error::Io(error) = &source
-            && !matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::NotFound)
-        {
-            return table(source);
-        }
-        let damage = self.damage.get_or_init(|| match files::find(&*self.disk, &self.dir) {
-            Some(StorageError::Corrupt { path, offset, reason }) => Some((path, offset, reason)),
-            _ => None,
-        });
-        match damage.clone() {
-            Some((path, offset, reason)) => StorageError::Corrupt { path, offset, reason },
-            None => table(source),
-        }
-    }
-}
-
-struct LsmTable {
+/// A tree.
+pub(super) struct LsmTable {
     shard: ShardId,
     path: PathBuf,
     place: Arc<Place>,
     tree: Tree,
     strategy: Arc<Leveled>,
-    file_bytes: u64,
-    /// `Table::collected`. Read-locked while a read takes its super version, so that the one it needs is not
-    /// dropped before it has it.
+    options: TableOptions,
+    /// `Table::collected`. Read-locked while a read takes its super version, so that none below it has one that is newer.
     collected: RwLock<Index>,
-    /// The counter that super versions get their numbers from, and the highest index sealed.
-    seal: Mutex<Seal>,
+    /// What super versions get their numbers from.
+    counter: SequenceNumberCounter,
     /// Held during a compaction: at most one runs.
     compacting: Mutex<()>,
+    /// A compaction has looked at `durable`, and may not have chosen its files.
+    choosing: AtomicBool,
+    /// Held while files of a flush are put in place, and while a compaction looks at `durable`.
+    installing: Mutex<()>,
     written: AtomicU64,
     durable: AtomicU64,
     active_bytes: AtomicU64,
     /// Removals in the active memtable.
     active_removed: AtomicU64,
-    /// Sealed memtables with their sizes, for as long as anybody holds them.
-    sealed_bytes: Mutex<Vec<(Weak<Memtable>, u64)>>,
-    /// Removals in memtables that are sealed and not on disk.
-    sealed_removed: AtomicU64,
+    sealed: Mutex<Sealed>,
+    retained: Mutex<Retained>,
     /// Another generation has taken its place.
     is_doomed: AtomicBool,
     /// A compaction has met damage. Another one would meet it again, and each leaves files behind until the next start.
@@ -256,16 +101,20 @@ impl Drop for LsmTable {
     }
 }
 
-struct Seal {
-    counter: SequenceNumberCounter,
-    sealed: u64,
+/// As long as this is there, a flush may not put its files in place, unless the compaction has chosen its own.
+struct Choosing<'a>(&'a AtomicBool);
+
+impl Drop for Choosing<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
 }
 
 impl LsmTable {
-    fn open(tables: &LsmTables, shard: ShardId, dir: String) -> Result<LsmTable, StorageError> {
+    pub(super) fn open(tables: &LsmTables, shard: ShardId, dir: String) -> Result<LsmTable, StorageError> {
         files::check(&*tables.disk, &dir)?;
         let path = tables.disk.root().join(&dir);
-        let place = Place { shard, disk: tables.disk.clone(), dir, damage: OnceLock::new() };
+        let place = Place::new(shard, tables.disk.clone(), dir);
         let counter = SequenceNumberCounter::default();
         let config = Config::new(&path, counter.clone(), SequenceNumberCounter::default())
             .use_cache(tables.cache.clone())
@@ -284,47 +133,48 @@ impl LsmTable {
             place: Arc::new(place),
             tree,
             strategy: Arc::new(strategy),
-            file_bytes: tables.options.file_bytes,
+            options: tables.options,
             collected: RwLock::new(Index(durable)),
-            seal: Mutex::new(Seal { counter, sealed: durable }),
+            counter,
             compacting: Mutex::new(()),
+            choosing: AtomicBool::new(false),
+            installing: Mutex::new(()),
             written: AtomicU64::new(durable),
             durable: AtomicU64::new(durable),
             active_bytes: AtomicU64::new(0),
             active_removed: AtomicU64::new(0),
-            sealed_bytes: Mutex::new(Vec::new()),
-            sealed_removed: AtomicU64::new(0),
+            sealed: Mutex::default(),
+            retained: Mutex::default(),
             is_doomed: AtomicBool::new(false),
             is_left_alone: AtomicBool::new(false),
         })
+    }
+
+    /// Another generation takes its place: its directory goes with its last user.
+    pub(super) fn doom(&self) {
+        self.is_doomed.store(true, Ordering::Release);
     }
 
     fn failed(&self) -> impl FnOnce(lsm_tree::Error) -> StorageError + use<'_> {
         |source| self.place.explain(source)
     }
 
-    /// Runs `look` while the super versions that a read at `at` needs are sure to be there.
-    fn reading<T>(&self, at: Index, look: impl FnOnce(u64) -> T) -> Result<T, StorageError> {
+    /// Runs `look` while nothing that a read at `at` needs can go. `None` if no row can be there yet.
+    fn reading<T>(&self, at: Index, look: impl FnOnce(u64) -> T) -> Result<Option<T>, StorageError> {
         let collected = self.collected.read().unwrap_or_else(PoisonError::into_inner);
         if at < *collected {
             return Err(StorageError::Collected { shard: self.shard, asked: at, collected: *collected });
         }
-        // A read at sequence number s sees what is below s.
-        Ok(look(at.0.saturating_add(1)))
+        // A read at sequence number s sees what is below s. No row is at index 0, where a super version's number may be too high.
+        Ok((at > Index(0)).then(|| look(at.0.saturating_add(1))))
     }
 
-    /// Ends reads below `keep_from`, and returns the watermark for the tree: the lowest sequence number that
-    /// reads may still ask for.
-    fn collect(&self, keep_from: Index) -> u64 {
+    /// Ends reads below `keep_from`, and returns the lowest index that can still be read.
+    fn collect(&self, keep_from: Index) -> Index {
         let mut collected = self.collected.write().unwrap_or_else(PoisonError::into_inner);
         *collected = keep_from.max(*collected);
-        collected.0.saturating_add(1)
-    }
-
-    /// The super version made next gets the number that it must have; see the top of this file.
-    fn set_counter(&self) {
-        let seal = self.seal.lock().unwrap_or_else(PoisonError::into_inner);
-        seal.counter.set(seal.sealed);
+        self.retained().forget(*collected);
+        *collected
     }
 
     fn compact_by(
@@ -337,20 +187,57 @@ impl LsmTable {
             return Ok(false);
         }
         let before = self.tree.current_version().id();
-        let watermark = self.collect(keep_from);
-        self.set_counter();
-        compact(watermark).map_err(|source| {
+        let keep_from = self.collect(keep_from);
+        let choosing = self.choose();
+        let drops = self.durable() <= keep_from;
+        self.counter.set(0);
+        compact(if drops { keep_from.0.saturating_add(1) } else { 0 }).map_err(|source| {
             let error = self.place.explain(source);
             self.is_left_alone.store(error.is_damage(), Ordering::Relaxed);
             error
         })?;
-        self.drop_old_versions(watermark)?;
-        Ok(self.tree.current_version().id() != before)
+        drop(choosing);
+        self.drop_old_versions()?;
+        let is_done = self.tree.current_version().id() != before;
+        if is_done && !drops {
+            self.retained().merged_all();
+        }
+        Ok(is_done)
     }
 
-    /// Drops the super versions that no read may ask for any more, and with them their memtables and files.
-    fn drop_old_versions(&self, watermark: u64) -> Result<(), StorageError> {
-        self.tree.get_version_history_lock().maintenance(&self.path, watermark).map_err(self.failed())
+    /// From now on no flush changes what is durable, until files are chosen.
+    fn choose(&self) -> Choosing<'_> {
+        let _lock = self.installing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.choosing.store(true, Ordering::Release);
+        Choosing(&self.choosing)
+    }
+
+    /// Puts files in the place of these memtables.
+    fn install(&self, files: &[lsm_tree::Table], memtables: &[Arc<Memtable>]) -> Result<(), StorageError> {
+        let ids: Vec<_> = memtables.iter().map(|memtable| memtable.id()).collect();
+        let _lock = self.installing.lock().unwrap_or_else(PoisonError::into_inner);
+        while self.choosing.load(Ordering::Acquire) && !self.tree.is_compacting() {
+            thread::sleep(CHOICE_PAUSE);
+        }
+        self.counter.set(0);
+        // Once they are in place, no read needs an older super version.
+        self.tree.register_tables(files, None, None, &ids, u64::MAX).map_err(self.failed())?;
+        let durable = self.tree.get_highest_persisted_seqno().unwrap_or(0);
+        self.durable.fetch_max(durable, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Drops all super versions but the newest, and with them their memtables and files.
+    fn drop_old_versions(&self) -> Result<(), StorageError> {
+        self.tree.get_version_history_lock().maintenance(&self.path, u64::MAX).map_err(self.failed())
+    }
+
+    fn sealed(&self) -> MutexGuard<'_, Sealed> {
+        self.sealed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn retained(&self) -> MutexGuard<'_, Retained> {
+        self.retained.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -389,8 +276,8 @@ impl Table for LsmTable {
     }
 
     fn get(&self, key: &[u8], at: Index) -> Result<Option<Bytes>, StorageError> {
-        let found = self.reading(at, |sequence| self.tree.get(key, sequence))?.map_err(self.failed())?;
-        Ok(found.map(Bytes::from))
+        let found = self.reading(at, |sequence| self.tree.get(key, sequence))?;
+        Ok(found.transpose().map_err(self.failed())?.flatten().map(Bytes::from))
     }
 
     fn scan(
@@ -401,12 +288,12 @@ impl Table for LsmTable {
         each: &mut dyn FnMut(&[u8], &Bytes) -> ControlFlow<()>,
     ) -> Result<(), StorageError> {
         if until.is_some_and(|until| until <= from) {
-            return self.reading(at, |_| ());
+            return self.reading(at, |_| ()).map(drop);
         }
         let range = (Bound::Included(from), until.map_or(Bound::Unbounded, Bound::Excluded));
         // The iterator holds its super version by itself.
         let rows = self.reading(at, |sequence| self.tree.range::<&[u8], _>(range, sequence, None))?;
-        for row in rows {
+        for row in rows.into_iter().flatten() {
             let (key, value) = row.into_inner().map_err(self.failed())?;
             if each(&key, &Bytes::from(value)).is_break() {
                 break;
@@ -418,6 +305,7 @@ impl Table for LsmTable {
     fn rows(&self, at: Index) -> Result<Rows, StorageError> {
         // The iterator holds its super version by itself, and that the files and memtables in it.
         let rows = self.reading(at, |sequence| self.tree.range::<&[u8], _>(.., sequence, None))?;
+        let rows = rows.into_iter().flatten();
         let place = self.place.clone();
         let row = move |row: lsm_tree::IterGuardImpl| {
             let (key, value) = row.into_inner().map_err(|source| place.explain(source))?;
@@ -427,31 +315,30 @@ impl Table for LsmTable {
     }
 
     fn rotate(&self) {
-        let mut seal = self.seal.lock().unwrap_or_else(PoisonError::into_inner);
-        seal.sealed = self.written.load(Ordering::Acquire);
         let bytes = self.active_bytes.swap(0, Ordering::Relaxed);
         let removed = self.active_removed.swap(0, Ordering::Relaxed);
-        self.sealed_removed.fetch_add(removed, Ordering::Relaxed);
+        // Under the lock: a flush takes what is in the list.
+        let mut sealed = self.sealed();
         if let Some(memtable) = self.tree.rotate_memtable() {
-            let mut sealed = self.sealed_bytes.lock().unwrap_or_else(PoisonError::into_inner);
-            sealed.push((Arc::downgrade(&memtable), bytes));
+            sealed.push(memtable, bytes, removed);
         }
-        seal.counter.set(seal.sealed);
     }
 
     fn flush(&self, keep_from: Index) -> Result<(), StorageError> {
-        let watermark = self.collect(keep_from);
-        let lock = self.tree.get_flush_lock();
-        self.set_counter();
-        let removed = self.sealed_removed.load(Ordering::Relaxed);
-        let flushed = self.tree.flush(&lock, watermark).map_err(self.failed())?;
-        drop(lock);
-        if flushed.is_some() {
-            let durable = self.tree.get_highest_persisted_seqno().unwrap_or(0);
-            self.durable.fetch_max(durable, Ordering::AcqRel);
-            self.sealed_removed.fetch_sub(removed, Ordering::Relaxed);
+        let keep_from = self.collect(keep_from);
+        let _lock = self.tree.get_flush_lock();
+        let memtables = self.sealed().waiting();
+        if memtables.is_empty() {
+            return Ok(());
         }
-        self.drop_old_versions(watermark)
+        let rows = Merger::new(memtables.iter().map(|memtable| memtable.iter().map(Ok)).collect());
+        let files = self.tree.flush_to_tables(needed(rows, keep_from)).map_err(self.failed())?;
+        let (files, _) = files.unwrap_or_default();
+        self.install(&files, &memtables)?;
+        self.sealed().flushed(memtables.len());
+        let bytes = files.iter().map(|file| file.metadata.file_size).sum();
+        self.retained().flushed(self.durable(), bytes, keep_from);
+        Ok(())
     }
 
     fn compact(&self, keep_from: Index) -> Result<bool, StorageError> {
@@ -459,12 +346,25 @@ impl Table for LsmTable {
     }
 
     fn merge(&self, keep_from: Index) -> Result<bool, StorageError> {
-        self.compact_by(keep_from, |watermark| self.tree.major_compact(self.file_bytes, watermark))
+        let merge = |watermark| match watermark {
+            // Somebody still reads what it was to drop.
+            0 => Ok(()),
+            _ => self.tree.major_compact(self.options.file_bytes, watermark),
+        };
+        let is_done = self.compact_by(keep_from, merge)?;
+        if is_done {
+            self.retained().dropped_all();
+        }
+        Ok(is_done)
     }
 
-    fn release(&self, keep_from: Index) -> Result<(), StorageError> {
-        let watermark = self.collect(keep_from);
-        self.drop_old_versions(watermark)
+    fn is_crowded(&self) -> bool {
+        let merged = usize::from(self.options.flushes_merged);
+        self.tree.level_table_count(0).is_some_and(|files| files >= CROWD * merged)
+    }
+
+    fn written_since(&self, index: Index) -> u64 {
+        self.retained().written_since(index)
     }
 
     fn durable(&self) -> Index {
@@ -476,14 +376,15 @@ impl Table for LsmTable {
     }
 
     fn memory_bytes(&self) -> u64 {
-        let mut sealed = self.sealed_bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        sealed.retain(|(memtable, _)| memtable.strong_count() > 0);
-        let sealed: u64 = sealed.iter().map(|(_, bytes)| bytes).sum();
-        sealed + self.active_bytes.load(Ordering::Relaxed)
+        self.sealed().bytes() + self.active_bytes.load(Ordering::Relaxed)
     }
 
     fn dead(&self) -> Dead {
-        Dead { removals: self.tree.tombstone_count(), items: self.tree.approximate_len() as u64 }
+        Dead {
+            removals: self.tree.tombstone_count(),
+            items: self.tree.approximate_len() as u64,
+            undropped_bytes: self.retained().undropped(),
+        }
     }
 
     fn active_removals(&self) -> u64 {
@@ -492,8 +393,7 @@ impl Table for LsmTable {
 
     fn rows_estimate(&self) -> u64 {
         // A removal is counted as an item, and cancels another.
-        let in_memory =
-            self.active_removed.load(Ordering::Relaxed) + self.sealed_removed.load(Ordering::Relaxed);
+        let in_memory = self.active_removed.load(Ordering::Relaxed) + self.sealed().removed();
         let removed = 2 * (self.tree.tombstone_count() + in_memory);
         (self.tree.approximate_len() as u64).saturating_sub(removed)
     }
@@ -510,9 +410,9 @@ impl Table for LsmTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::FileDisk;
 
-    /// Compactions in a row, each with a super version of its own, must not use up the numbers of entries that
-    /// are yet to come.
+    /// Whatever super versions are made, side by side or in a row, reads find the newest.
     #[test]
     fn many_super_versions_without_a_write_between() {
         let root = tempfile::tempdir().unwrap();
@@ -530,14 +430,51 @@ mod tests {
                     for _ in 0..12 {
                         let merge_all = |mark| table.tree.major_compact(u64::MAX, mark);
                         table.compact_by(Index(1), merge_all).unwrap();
+                        // As if a flush had drawn a number at the same time.
+                        table.counter.set(1);
                     }
+                    assert_eq!(table.tree.version_free_list_len(), 0);
                 }
                 _ => {}
             }
+            assert_eq!(table.get(&key, Index(0)).unwrap_or_default(), None);
             for at in 1..=index {
                 let value = Some(Bytes::from(at.to_string()));
                 assert_eq!(table.get(&key, Index(at)).unwrap(), value, "at {at} of {index}");
             }
+        }
+    }
+
+    /// Files that a flush brings while a compaction is about to choose are not among those that it drops versions of.
+    #[test]
+    fn a_flush_waits_until_a_compaction_has_chosen() {
+        let root = tempfile::tempdir().unwrap();
+        let disk = Arc::new(FileDisk::open(root.path()).unwrap());
+        let tables = LsmTables::new(disk, TableOptions::default());
+        let table = LsmTable::open(&tables, ShardId(1), "tree".into()).unwrap();
+        let write = |index: u64| {
+            let value = Some(Bytes::from(index.to_string()));
+            table.write(Index(index), &[(Bytes::from_static(b"k"), value)]);
+            table.rotate();
+        };
+        write(1);
+        table.flush(Index(1)).unwrap();
+        write(2);
+        thread::scope(|scope| {
+            let merge = |watermark| {
+                scope.spawn(|| table.flush(Index(1)).unwrap());
+                // Until its files are written.
+                while table.installing.try_lock().is_ok() && table.durable() == Index(1) {
+                    thread::sleep(CHOICE_PAUSE);
+                }
+                assert_eq!(table.durable(), Index(1), "it waits");
+                table.tree.major_compact(u64::MAX, watermark)
+            };
+            table.compact_by(Index(1), merge).unwrap();
+        });
+        assert_eq!(table.durable(), Index(2));
+        for at in [1, 2] {
+            assert_eq!(table.get(b"k", Index(at)).unwrap(), Some(Bytes::from(at.to_string())));
         }
     }
 }

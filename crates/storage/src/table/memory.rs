@@ -216,7 +216,7 @@ impl Table for MemoryTable {
     }
 
     fn compact(&self, keep_from: Index) -> Result<bool, StorageError> {
-        self.release(keep_from)?;
+        self.state.write().expect(POISONED).collect(keep_from);
         Ok(false)
     }
 
@@ -224,9 +224,12 @@ impl Table for MemoryTable {
         self.compact(keep_from)
     }
 
-    fn release(&self, keep_from: Index) -> Result<(), StorageError> {
-        self.state.write().expect(POISONED).collect(keep_from);
-        Ok(())
+    fn is_crowded(&self) -> bool {
+        false
+    }
+
+    fn written_since(&self, _: Index) -> u64 {
+        0
     }
 
     fn durable(&self) -> Index {

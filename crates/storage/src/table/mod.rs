@@ -12,8 +12,12 @@
 //! can fall back as a crash would, for the simulator.
 
 mod files;
+mod generations;
 mod lsm;
 mod memory;
+mod place;
+mod sealed;
+mod versions;
 
 use std::fmt::Debug;
 use std::ops::ControlFlow;
@@ -24,7 +28,7 @@ use ringfort_types::{Index, ShardId};
 
 use crate::StorageError;
 
-pub use lsm::{LsmTables, TableOptions};
+pub use generations::{LsmTables, TableOptions};
 pub use memory::MemoryTables;
 
 /// Rows in key order: keys and values.
@@ -37,6 +41,9 @@ pub struct Dead {
     pub removals: u64,
     /// All versions of all rows, and removals, also those in memory.
     pub items: u64,
+    /// At most so many bytes of old versions were kept by compactions, since somebody read them. They go as ordinary compaction
+    /// comes to them, and in a merge at once.
+    pub undropped_bytes: u64,
 }
 
 /// One shard's rows. One writer, many readers.
@@ -71,15 +78,20 @@ pub trait Table: Send + Sync + Debug {
     fn flush(&self, keep_from: Index) -> Result<(), StorageError>;
 
     /// Does one round of background compaction, and says whether there was one to be done: then there may be another.
-    /// `keep_from` as in `flush`. After it has met damage there are no more rounds: everything stays as it is.
+    /// `keep_from` as in `flush`; if something on disk is younger, every version is kept. After it has met damage there are no
+    /// more rounds: everything stays as it is.
     fn compact(&self, keep_from: Index) -> Result<bool, StorageError>;
 
     /// Merges all that is on disk, so that nothing is left of rows which are gone. For a background thread, and for when
-    /// [`Table::dead`] says that it is worth it. Says whether it was done: not while another compaction runs. `keep_from` as in `flush`.
+    /// [`Table::dead`] says that it is worth it. Says whether it was done: not while another compaction runs, and not if something
+    /// on disk is younger than `keep_from`, which is as in `flush`.
     fn merge(&self, keep_from: Index) -> Result<bool, StorageError>;
 
-    /// Lets go of the memtables and files that only reads below `keep_from` need. Quick. `keep_from` as in `flush`.
-    fn release(&self, keep_from: Index) -> Result<(), StorageError>;
+    /// Whether so many flushes are yet to be compacted that reads feel it.
+    fn is_crowded(&self) -> bool;
+
+    /// Bytes that flushes have written since this index, which is readable. At most that is what it costs to keep it so.
+    fn written_since(&self, index: Index) -> u64;
 
     /// The highest index that survives a crash, with everything before it.
     fn durable(&self) -> Index;
@@ -87,7 +99,7 @@ pub trait Table: Send + Sync + Debug {
     /// Reads below this index are refused.
     fn collected(&self) -> Index;
 
-    /// Bytes held in memtables: active, sealed, and flushed ones that a reader still holds.
+    /// Bytes held in memtables: active, sealed, and flushed ones that [`Table::rows`] still goes through.
     fn memory_bytes(&self) -> u64;
 
     /// What is on disk of rows that are gone.

@@ -48,6 +48,8 @@ pub struct NodeReport {
     pub disk: DiskState,
     /// One for each replica that it has.
     pub replicas: Vec<ReplicaReport>,
+    /// The shards whose replica on it takes no part, because its table is damaged.
+    pub damaged: Vec<ShardId>,
 }
 
 impl Wire for NodeReport {
@@ -63,6 +65,10 @@ impl Wire for NodeReport {
         for replica in &self.replicas {
             replica.encode(out);
         }
+        put_varint(out, self.damaged.len() as u64);
+        for shard in &self.damaged {
+            put_varint(out, shard.0.into());
+        }
     }
 
     fn decode(reader: &mut Reader) -> Result<NodeReport, Malformed> {
@@ -77,11 +83,16 @@ impl Wire for NodeReport {
         for _ in 0..count {
             replicas.push(ReplicaReport::decode(reader)?);
         }
-        Ok(NodeReport { disk, replicas })
+        let count = reader.count(1)?;
+        let mut damaged = Vec::with_capacity(count);
+        for _ in 0..count {
+            damaged.push(ShardId(reader.varint()? as u32));
+        }
+        Ok(NodeReport { disk, replicas, damaged })
     }
 
     fn weight(&self) -> usize {
-        1 + 32 * self.replicas.len()
+        1 + 32 * self.replicas.len() + 4 * self.damaged.len()
     }
 }
 

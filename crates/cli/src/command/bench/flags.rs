@@ -17,9 +17,10 @@ const IN_FLIGHT_MAX: u32 = 64 * 1024;
     ringfort bench --workload get --transport unary --clients 8 --in-flight 64 --seconds 30\n  \
     ringfort bench --workload get --consistency stale --reads-from replicas\n  \
     ringfort bench --workload put --clients 1 --in-flight 1 --json\n\n\
-    Its rows stay in the cluster: use one that holds nothing else. Keys are 16 bytes (key- and a number), chosen evenly; gets and \
-    conditions find all of them, since they are loaded first (not with --skip-load). The report names \
-    --consistency and --reads-from (of gets) and --at-most-once (of puts), if they are not the defaults.")]
+    Keys are 16 bytes, key- and a number below --keys, chosen evenly; gets and conditions find all of them, since they are \
+    loaded first (not with --skip-load). They stay in the cluster, unless --clean deletes them at the end: either way use a \
+    cluster that has no such keys of somebody else's. The report names --consistency and --reads-from (of gets) and \
+    --at-most-once (of puts), if they are not the defaults, and how many gets found nothing, if any did.")]
 pub(crate) struct Bench {
     /// What to do
     #[arg(long, value_enum, default_value_t = Workload::Put)]
@@ -33,7 +34,7 @@ pub(crate) struct Bench {
     /// Independent clients, each with its own connections
     #[arg(long, value_name = "C", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(CLIENTS_MAX)))]
     pub(super) clients: u32,
-    /// Requests in flight, over all clients
+    /// Requests in flight, over all clients; one for each client at least
     #[arg(long, value_name = "M", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=i64::from(IN_FLIGHT_MAX)))]
     pub(super) in_flight: u32,
     /// How many different keys
@@ -48,6 +49,9 @@ pub(crate) struct Bench {
     /// Don't load the keys before reading: an earlier run has
     #[arg(long)]
     pub(super) skip_load: bool,
+    /// Delete the keys at the end, all that are numbered below --keys
+    #[arg(long)]
+    pub(super) clean: bool,
     /// Threads for the load; servers may share the machine
     #[arg(long, value_name = "T", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(super) threads: u32,

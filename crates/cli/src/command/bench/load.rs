@@ -7,7 +7,9 @@ use super::flags::Workload;
 /// Values are cut from one block of noise at any place, so that they neither compress nor cost anything to make.
 const NOISE_BYTES: usize = 1024 * 1024;
 /// Bytes of a key.
-pub(super) const KEY_BYTES: u64 = 16;
+const KEY_BYTES: usize = 16;
+/// What every key begins with.
+pub(super) const KEY_PREFIX: &[u8] = b"key-";
 
 /// Which keys, and which values.
 #[derive(Debug)]
@@ -26,6 +28,11 @@ impl Load {
             noise.put_u64_le(dice.roll());
         }
         Load { workload, keys, value_bytes, noise: noise.freeze() }
+    }
+
+    /// Bytes of a key and its value.
+    pub(super) fn row_bytes(&self) -> u64 {
+        (KEY_BYTES + self.value_bytes) as u64
     }
 
     pub(super) fn value(&self, dice: &mut Dice) -> Bytes {

@@ -4,37 +4,43 @@
 //! last one is answered. A latency is what the caller sees: from asking to having the answer, retries included.
 
 mod flags;
+mod keys;
 mod load;
 mod report;
 mod tally;
 
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use ringfort_client::{Client, Condition, Decision, Options, Transport};
+use ringfort_client::{Client, Condition, Decision, List, Options, Transport};
 use ringfort_types::{Code, Failure};
 use tokio::task::JoinSet;
+use tokio_stream::StreamExt;
 
 use crate::connection::runtime_of_tasks;
-use crate::progress::Progress;
 use crate::show;
 use crate::stop::Stop;
 use flags::{Travel, Workload};
-use load::{Dice, KEY_BYTES, Load, key};
+use keys::{Each, with_every_key};
+use load::{Dice, KEY_PREFIX, Load, key};
 use report::report;
 use tally::{Measured, Tally};
 
 pub(crate) use flags::Bench;
 
-/// Requests in flight while keys are loaded for reading.
-const LOADING: u32 = 256;
 /// Pause of a task whose request failed, lest a cluster that is down is asked in a busy loop.
 const PAUSE: Duration = Duration::from_millis(10);
 
 pub(crate) fn run(bench: &Bench) -> Result<(), Stop> {
+    if bench.clients > bench.in_flight {
+        return Err(Stop::usage(format!(
+            "--clients {} with --in-flight {}: each client has a request under way at least; raise --in-flight or lower --clients",
+            bench.clients, bench.in_flight
+        )));
+    }
     let mut options = bench.connect.options();
     options.transport = match bench.transport {
         Travel::Session => Transport::Session,
@@ -51,14 +57,18 @@ pub(crate) fn run(bench: &Bench) -> Result<(), Stop> {
 
 async fn measure(bench: &Bench, options: Options) -> Result<Measured, Stop> {
     let mut clients = Vec::new();
-    for _ in 0..bench.clients.min(bench.in_flight) {
+    for _ in 0..bench.clients {
         clients.push(Client::connect(options.clone()).await?);
     }
     // A first answer, so that a cluster that is not there fails here and not in numbers.
     clients[0].cluster_state().await?;
     let load = Arc::new(Load::new(bench.workload, bench.keys, bench.value_size as usize));
-    if bench.workload != Workload::Put && !bench.skip_load {
-        fill(bench, &options, &load).await?;
+    if bench.workload != Workload::Put {
+        if bench.skip_load {
+            some_row_is_there(&clients[0]).await?;
+        } else {
+            with_every_key(Each::Load, &options, &load).await?;
+        }
     }
     let tally = Arc::new(Tally::new(clients.len()));
     let begun = Instant::now();
@@ -71,7 +81,22 @@ async fn measure(bench: &Bench, options: Options) -> Result<Measured, Stop> {
     watch(&tally, begun, bench.seconds).await;
     while tasks.join_next().await.is_some() {}
     let time = begun.elapsed();
+    if bench.clean {
+        with_every_key(Each::Delete, &options, &load).await?;
+    }
     Ok(tally.measured(time))
+}
+
+/// Refuses to measure reads of nothing.
+async fn some_row_is_there(client: &Client) -> Result<(), Stop> {
+    let any = List { prefix: Bytes::from_static(KEY_PREFIX), limit: 1, keys_only: true, ..List::default() };
+    match client.list(any).await?.next().await {
+        Some(Ok(_)) => Ok(()),
+        Some(Err(failure)) => Err(failure.into()),
+        None => Err(Stop::usage(
+            "--skip-load, but no run has left keys here: leave it out, and they are loaded first",
+        )),
+    }
 }
 
 /// A live line on a terminal, each second, until the end.
@@ -111,7 +136,11 @@ async fn work(
             Workload::Mixed if dice.roll().is_multiple_of(2) => {
                 client.put(key, load.value(&mut dice)).await.map(drop)
             }
-            Workload::Get | Workload::Mixed => client.get(key).await.map(drop),
+            Workload::Get | Workload::Mixed => client.get(key).await.map(|row| {
+                if row.is_none() {
+                    tally.missing.fetch_add(1, Ordering::Relaxed);
+                }
+            }),
         };
         let now = Instant::now();
         if let Err(failure) = done {
@@ -132,41 +161,6 @@ async fn put_if(client: &Client, key: Bytes, value: Bytes) -> Result<(), Failure
         Decision::NotMet(_) => {
             let why = "a key to be put under a condition is not there: leave --skip-load out";
             Err(Failure::rejected(Code::FailedPrecondition, why))
-        }
-    }
-}
-
-/// Puts every key once.
-async fn fill(bench: &Bench, options: &Options, load: &Arc<Load>) -> Result<(), Stop> {
-    let client = Client::connect(Options { in_flight_max: LOADING as usize, ..options.clone() }).await?;
-    let progress = Progress::new(None);
-    let next = Arc::new(AtomicU64::new(0));
-    let mut tasks = JoinSet::new();
-    for task in 0..u64::from(LOADING) {
-        let (client, load, next) = (client.clone(), load.clone(), next.clone());
-        tasks.spawn(async move {
-            let mut dice = Dice(task);
-            loop {
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                if number >= load.keys {
-                    return Ok(());
-                }
-                client.put(key(number), load.value(&mut dice)).await?;
-            }
-        });
-    }
-    loop {
-        match tokio::time::timeout(Duration::from_millis(200), tasks.join_next()).await {
-            Ok(None) => return Ok(()),
-            Ok(Some(Ok(filled))) => filled.map_err(|failure: Failure| {
-                let stop = Stop::from(failure);
-                Stop { message: format!("can't load the keys: {}", stop.message), ..stop }
-            })?,
-            Ok(Some(Err(_))) => return Err(Stop::unavailable("loading the keys broke down")),
-            Err(_) => {
-                let rows = next.load(Ordering::Relaxed).min(bench.keys);
-                progress.set(rows * (KEY_BYTES + u64::from(bench.value_size)), rows);
-            }
         }
     }
 }

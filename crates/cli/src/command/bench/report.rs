@@ -19,7 +19,7 @@ pub(super) fn report(bench: &Bench, measured: &Measured) -> Result<(), Stop> {
         let mut object = json!({
             "workload": name(&bench.workload),
             "transport": name(&bench.transport),
-            "clients": bench.clients.min(bench.in_flight),
+            "clients": bench.clients,
             "in_flight": bench.in_flight,
             "keys": bench.keys,
             "value_size": bench.value_size,
@@ -29,6 +29,9 @@ pub(super) fn report(bench: &Bench, measured: &Measured) -> Result<(), Stop> {
             "ops_per_sec": rate.round(),
             "latency_us": { "p50": at(0.5), "p99": at(0.99), "p999": at(0.999), "max": max },
         });
+        if bench.workload.reads() {
+            object["missing"] = measured.missing.into();
+        }
         for Unusual { field, value, .. } in unusual {
             object[field] = value;
         }
@@ -41,7 +44,7 @@ pub(super) fn report(bench: &Bench, measured: &Measured) -> Result<(), Stop> {
              {} ops/s   p50 {}   p99 {}   p99.9 {}   max {}   errors {}",
             name(&bench.workload),
             name(&bench.transport),
-            show::count(bench.clients.min(bench.in_flight).into(), "client", "clients"),
+            show::count(bench.clients.into(), "client", "clients"),
             bench.in_flight,
             show::grouped_count(bench.keys, "key", "keys"),
             bench.value_size,
@@ -55,6 +58,14 @@ pub(super) fn report(bench: &Bench, measured: &Measured) -> Result<(), Stop> {
         )
     };
     out::line(text)?;
+    if measured.missing > 0 && !bench.output.json {
+        let _ = writeln!(
+            std::io::stderr(),
+            "ringfort: {} of {} found no row: leave --skip-load out to have all keys loaded first",
+            show::grouped(measured.missing),
+            show::grouped_count(measured.done, "answered request", "answered requests"),
+        );
+    }
     match &measured.failure {
         Some(failure) if measured.done == 0 => Err(failure.clone().into()),
         Some(failure) => {

@@ -13,6 +13,8 @@ pub(super) struct Measured {
     pub(super) time: Duration,
     /// Requests answered.
     pub(super) done: u64,
+    /// Gets among them that found no row.
+    pub(super) missing: u64,
     pub(super) errors: u64,
     /// The first error.
     pub(super) failure: Option<Failure>,
@@ -24,6 +26,7 @@ pub(super) struct Measured {
 #[derive(Debug)]
 pub(super) struct Tally {
     pub(super) done: AtomicU64,
+    pub(super) missing: AtomicU64,
     pub(super) errors: AtomicU64,
     failure: Mutex<Option<Failure>>,
     /// One a client, so that tasks rarely wait for each other.
@@ -34,6 +37,7 @@ impl Tally {
     pub(super) fn new(parts: usize) -> Tally {
         Tally {
             done: AtomicU64::new(0),
+            missing: AtomicU64::new(0),
             errors: AtomicU64::new(0),
             failure: Mutex::new(None),
             latency: (0..parts).map(|_| Mutex::new(histogram())).collect(),
@@ -60,6 +64,7 @@ impl Tally {
         Measured {
             time,
             done: self.done.load(Ordering::Relaxed),
+            missing: self.missing.load(Ordering::Relaxed),
             errors: self.errors.load(Ordering::Relaxed),
             failure: self.failure.lock().expect("nothing panics here").clone(),
             latency,

@@ -1,0 +1,93 @@
+//! Exports and lists that are read slowly while everything is overwritten, against a real process.
+
+use std::fmt::Write;
+use std::io::Read;
+use std::process::{Child, Stdio};
+
+use crate::node::Node;
+use crate::support::{eventually, ringfort, run, stderr};
+
+const ROWS: usize = 30_000;
+
+/// All rows, as written for the so-manieth time.
+fn rows(turn: usize) -> String {
+    let (mut rows, value) = (String::new(), "v".repeat(300));
+    for row in 0..ROWS {
+        writeln!(rows, "row{row:06}\t{turn}{value}").expect("memory");
+    }
+    rows
+}
+
+fn write(node: &Node, turn: usize) {
+    let imported = run(&mut ringfort(&["--addr", &node.address, "import", "-"]), rows(turn).as_bytes());
+    assert!(imported.status.success(), "{}", stderr(&imported));
+}
+
+/// A command whose first rows have been read, and which waits for somebody to read on.
+struct Slow {
+    child: Child,
+    read: Vec<u8>,
+}
+
+impl Slow {
+    fn start(node: &Node, arguments: &[&str]) -> Slow {
+        let mut command = ringfort(&["--addr", &node.address]);
+        command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut slow = Slow { child: command.spawn().expect("starts"), read: vec![0; 64 * 1024] };
+        slow.child.stdout.as_mut().expect("piped").read_exact(&mut slow.read).expect("the first rows");
+        slow
+    }
+
+    /// The exit code, all rows, and what was said on stderr.
+    fn read_on(mut self) -> (Option<i32>, String, String) {
+        let mut said = String::new();
+        self.child.stdout.take().expect("piped").read_to_end(&mut self.read).expect("rows");
+        self.child.stderr.take().expect("piped").read_to_string(&mut said).expect("text");
+        let code = self.child.wait().expect("ends").code();
+        (code, String::from_utf8(self.read).expect("text"), said)
+    }
+}
+
+#[test]
+fn a_slow_export_is_whole_and_of_one_moment_however_much_is_written() {
+    let node = Node::start_with(&["--memtable-mb", "1"]);
+    write(&node, 0);
+    let export = Slow::start(&node, &["export", "-"]);
+    for turn in 1..=4 {
+        write(&node, turn);
+    }
+    let (code, exported, said) = export.read_on();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(exported == rows(0), "{} rows, not all as they were", exported.lines().count());
+}
+
+#[test]
+fn a_read_that_costs_too_much_disk_ends_or_goes_on_if_that_was_asked_for() {
+    let node = Node::start_with(&["--memtable-mb", "1", "--held-reads-mb", "4"]);
+    write(&node, 0);
+    let plain = Slow::start(&node, &["export", "-"]);
+    let resumed = Slow::start(&node, &["export", "-", "--json", "--format", "tsv", "--resume"]);
+    let limited = Slow::start(&node, &["list", "--resume", "--limit", "29999"]);
+    write(&node, 1);
+    write(&node, 2);
+    eventually("the node says so", || node.said().contains("is given up: long reads held more than 4 MiB"));
+
+    let (code, exported, said) = plain.read_on();
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("--held-reads-mb") && said.contains("--resume"), "{said}");
+    assert!(rows(0).starts_with(&exported), "what there is, is of one moment");
+
+    let (code, exported, said) = resumed.read_on();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("goes on behind key \"row0") && said.contains("\"resumed\":1"), "{said}");
+    let keys = |rows: &str| rows.lines().map(|row| row[..9].to_owned()).collect::<Vec<_>>();
+    assert_eq!(keys(&exported), keys(&rows(0)), "each row once, in order");
+    let (before, after) = (rows(0), rows(2));
+    let old = exported.lines().zip(before.lines()).take_while(|(row, old)| row == old).count();
+    assert!(old > 0 && old < ROWS, "{old} rows of the first moment");
+    assert!(exported.lines().zip(after.lines()).skip(old).all(|(row, new)| row == new), "two moments");
+
+    let (code, listed, said) = limited.read_on();
+    assert_eq!((code, listed.lines().count()), (Some(0), 29_999), "{said}");
+    assert!(said.contains("goes on behind key"), "{said}");
+}

@@ -1,0 +1,118 @@
+//! Replicas whose tables are damaged while their nodes go on.
+
+use ringfort_node::{Effect, Event};
+use ringfort_types::{DiskState, NodeId, Outcome, PeerMessage, Reply, Request, ShardId};
+
+use crate::failure;
+use crate::world::{World, get};
+
+/// Longest time without a leader when it is handed over, in milliseconds. An election would take half a second or more.
+const HANDED_OVER_MS: u64 = 200;
+/// As long as a leader whose table is damaged may try that.
+const ABDICATES_MS: u64 = 1_000;
+/// As long as an election may take.
+const ELECTED_MS: u64 = 1_500;
+
+/// A cluster, one of its shards, and the index of the node that leads it.
+fn with_leader() -> (World, ShardId, usize, String) {
+    let mut world = World::born(3);
+    let shard = ShardId(3);
+    let key = world.key_of(shard);
+    assert!(matches!(world.put(0, &key, "before"), Reply::Written(_)));
+    let leader = world.leader(shard).expect("it is led").0 as usize - 1;
+    (world, shard, leader, key)
+}
+
+fn damage(world: &mut World, n: usize, shard: ShardId) {
+    let reason = "shard-3/tables/7 is damaged at byte 64".to_owned();
+    world.queue.push((n, Event::Damaged { shard, reason, is_readable: false }));
+    world.drain();
+}
+
+/// Whoever leads the shard, as another node than this one knows.
+fn leader_seen_beside(world: &mut World, n: usize, shard: ShardId) -> Option<NodeId> {
+    let Reply::Cluster(state) = world.ask_and_wait((n + 1) % 3, Request::ClusterState) else { panic!() };
+    state.shards[shard.0 as usize].leader
+}
+
+#[test]
+fn a_leader_whose_table_is_damaged_hands_over() {
+    let (mut world, shard, leader, key) = with_leader();
+    damage(&mut world, leader, shard);
+    world.run(HANDED_OVER_MS);
+    let next = leader_seen_beside(&mut world, leader, shard).expect("another one leads");
+    assert_ne!(next.0 as usize - 1, leader);
+    // The damaged node asks the new leader from the first moment on.
+    let write = world.ask(leader, Request::put(key.clone(), "after"), 3_000);
+    world.run(HANDED_OVER_MS);
+    assert!(matches!(world.answers.remove(&write), Some(Reply::Written(_))));
+    assert_eq!(world.get(leader, &key), Some("after".into()));
+}
+
+#[test]
+fn every_node_shows_which_replicas_are_damaged() {
+    let (mut world, shard, leader, _) = with_leader();
+    damage(&mut world, leader, shard);
+    world.run(HANDED_OVER_MS);
+    for asked in 0..3 {
+        let Reply::Cluster(state) = world.ask_and_wait(asked, Request::ClusterState) else { panic!() };
+        for (n, node) in state.nodes.iter().enumerate() {
+            let expected = if n == leader { vec![shard] } else { Vec::new() };
+            assert_eq!(node.damaged, expected, "node {n} as node {asked} knows it");
+        }
+    }
+}
+
+#[test]
+fn what_waits_for_a_leader_whose_table_is_damaged_is_asked_of_the_next_or_is_unknown() {
+    let (mut world, shard, leader, key) = with_leader();
+    let other = (leader + 1) % 3;
+    // A write that is in the leader's log and nowhere else, and a read that no round confirms.
+    world.cut_off(leader);
+    let write = world.ask(leader, Request::put(key.clone(), "proposed"), 3_000);
+    let read = world.ask(leader, get(&key), 3_000);
+    damage(&mut world, leader, shard);
+    let told = failure(world.answers.remove(&write).expect("nobody here will hear of it"));
+    assert_eq!(told.outcome, Outcome::Unknown);
+    world.run(ABDICATES_MS + ELECTED_MS);
+    assert_eq!(world.get(other, &key), Some("before".into()), "the others have elected");
+    assert!(!world.answers.contains_key(&read), "it is not answered from the damaged table");
+    world.heal();
+    world.run(1_000);
+    let Some(Reply::Value { row: Some(row), .. }) = world.answers.remove(&read) else { panic!("no answer") };
+    assert_eq!(row.value, "before");
+}
+
+#[test]
+fn a_leader_whose_table_is_damaged_falls_silent_if_nobody_takes_over() {
+    let (mut world, shard, leader, key) = with_leader();
+    // Both others say at the same moment that they can't lead either.
+    let others = [(leader + 1) % 3, (leader + 2) % 3];
+    for other in others {
+        world.stuck.insert(other);
+        world.queue.push((other, Event::Disk(DiskState::Full)));
+    }
+    damage(&mut world, leader, shard);
+    let speaks = |world: &mut World| {
+        let node = world.nodes[leader].as_mut().expect("it runs");
+        let about = |message: &PeerMessage| matches!(message, PeerMessage::Raft(raft) if raft.shard == shard);
+        (0..8).any(|_| {
+            world.now.monotonic_us += 25_000;
+            node.handle(world.now, Event::Tick);
+            let effects = node.take_effects(world.now);
+            effects
+                .iter()
+                .any(|effect| matches!(effect, Effect::Send { messages, .. } if messages.iter().any(about)))
+        })
+    };
+    assert!(speaks(&mut world), "it tries for a while");
+    world.run(ABDICATES_MS);
+    assert!(!speaks(&mut world), "and then leaves it to the others");
+    for other in others {
+        world.make_room(other);
+    }
+    world.run(ELECTED_MS);
+    let next = leader_seen_beside(&mut world, leader, shard).expect("another one leads");
+    assert_ne!(next.0 as usize - 1, leader);
+    assert_eq!(world.get(others[0], &key), Some("before".into()));
+}

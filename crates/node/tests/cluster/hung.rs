@@ -1,0 +1,73 @@
+//! Disks that finish no sync while the others go on: what waits for them in memory stays within its bound.
+
+use ringfort_types::{NodeId, Reply, Request, ShardId};
+
+use crate::world::World;
+
+const VALUE_BYTES: usize = 1024 * 1024;
+/// Their values together are well above what may wait for a disk.
+const WRITES: usize = 90;
+const WAITING: &str = "bytes of entries that wait for the disk";
+
+/// Bytes that wait for a node's disk, and how many may.
+fn waiting(world: &World, n: usize) -> (usize, usize) {
+    let loads = world.nodes[n].as_ref().expect("it runs").loads();
+    let load = loads.into_iter().find(|load| load.what == WAITING).expect("it is counted");
+    (load.now, load.most)
+}
+
+fn put(key: &str, number: usize) -> Request {
+    Request::put(key.to_owned(), vec![number as u8; VALUE_BYTES])
+}
+
+#[test]
+fn a_follower_whose_disk_hangs_takes_no_more_than_its_bound_and_catches_up() {
+    let mut world = World::born(3);
+    let shard = ShardId(3);
+    let key = world.key_of(shard);
+    let leader = world.leader(shard).expect("it is led").0 as usize - 1;
+    let (follower, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    world.stuck.insert(follower);
+    let mut highest = 0;
+    for number in 0..WRITES {
+        assert!(matches!(world.ask_and_wait(leader, put(&key, number)), Reply::Written(_)), "{number}");
+        let (now, most) = waiting(&world, follower);
+        assert!(now <= most, "{now} of {most}");
+        highest = highest.max(now);
+    }
+    assert!((50 * VALUE_BYTES..WRITES * VALUE_BYTES).contains(&highest), "{highest}");
+    assert_eq!(world.leader(shard), Some(NodeId(leader as u64 + 1)), "nobody stands against it");
+    world.stuck.remove(&follower);
+    world.finish_sync(follower);
+    world.run(3_000);
+    assert_eq!(waiting(&world, follower).0, 0);
+    let applied = |n: usize| world.tables[n][&shard].applied;
+    assert_eq!(applied(follower), applied(other));
+}
+
+#[test]
+fn a_leader_whose_disk_hangs_proposes_no_more_than_its_bound_and_goes_on_afterwards() {
+    let mut world = World::born(3);
+    let shard = ShardId(3);
+    let key = world.key_of(shard);
+    let leader = world.leader(shard).expect("it is led").0 as usize - 1;
+    world.stuck.insert(leader);
+    let mut highest = 0;
+    // Clients whose time is over count no more among what is under way, and what they sent still waits for the disk.
+    for round in 0..4 {
+        for number in 0..45 {
+            world.ask(leader, put(&key, 45 * round + number), 300);
+        }
+        world.run(500);
+        let (now, most) = waiting(&world, leader);
+        assert!(now <= most, "{now} of {most}");
+        highest = highest.max(now);
+    }
+    assert!((60 * VALUE_BYTES..120 * VALUE_BYTES).contains(&highest), "{highest}");
+    assert_eq!(world.leader(shard), Some(NodeId(leader as u64 + 1)), "it hears the others all the same");
+    world.stuck.remove(&leader);
+    world.finish_sync(leader);
+    world.run(1_000);
+    assert_eq!(waiting(&world, leader).0, 0);
+    assert!(matches!(world.put(leader, &key, "afterwards"), Reply::Written(_)));
+}
