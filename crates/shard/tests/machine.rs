@@ -332,12 +332,13 @@ fn a_damaged_state_row_is_refused_with_what_to_do() {
         table.flush(Index(0)).unwrap();
         Shard::open(ID, table, &Configuration::default(), SessionLimits::default()).unwrap_err()
     };
-    let mut good = BytesMut::from(&[1u8, 0][..]);
+    let mut good = BytesMut::from(&[2u8, 0][..]);
     put_varint(&mut good, 4);
     put_varint(&mut good, 9);
-    good.extend_from_slice(&[0; 8]);
+    // A clock, and a configuration of nobody.
+    good.extend_from_slice(&[0; 8 + 5]);
     assert!(matches!(state(&good), ShardError::Torn { durable: Index(5), applied: Index(4), .. }));
-    let later = state(&[2, 0, 5, 9, 0, 0, 0, 0, 0, 0, 0, 0]);
+    let later = state(&[3, 0, 5, 9, 0, 0, 0, 0, 0, 0, 0, 0]);
     assert!(matches!(later, ShardError::State { .. }));
     assert!(later.to_string().contains("shard 7") && later.to_string().contains("version"), "{later}");
 }
