@@ -14,7 +14,7 @@ pub(crate) struct Signals {
 
 /// Who asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Asked {
+pub(crate) enum StopSignal {
     /// Somebody pressed Ctrl+C: what runs now should end.
     Interrupt,
     /// The process should end.
@@ -34,21 +34,21 @@ impl Signals {
     }
 
     /// The next one.
-    pub(crate) async fn next(&mut self) -> Asked {
+    pub(crate) async fn next(&mut self) -> StopSignal {
         tokio::select! {
-            _ = self.interrupt.recv() => Asked::Interrupt,
-            _ = self.terminate.recv() => Asked::End,
-            _ = self.hang_up.recv() => Asked::End,
+            _ = self.interrupt.recv() => StopSignal::Interrupt,
+            _ = self.terminate.recv() => StopSignal::End,
+            _ = self.hang_up.recv() => StopSignal::End,
         }
     }
 }
 
-impl Asked {
+impl StopSignal {
     /// How a command ends that was asked to.
     pub(crate) fn stop(self) -> Stop {
         match self {
-            Asked::Interrupt => Stop::unavailable("interrupted"),
-            Asked::End => Stop::silent(3),
+            StopSignal::Interrupt => Stop::unavailable("interrupted"),
+            StopSignal::End => Stop::silent(3),
         }
     }
 }

@@ -91,9 +91,9 @@ pub struct Turn {
     pub committed: Vec<LogEntry>,
     /// To be read for a follower that lags.
     pub fetch: Option<Fetch>,
-    /// Followers that need what is gone: each must be given a table, and then [`Group::offer`] says so. Named again
+    /// Followers that need what is gone: each must be given a table, and then [`Group::snapshot_delivered`] says so. Named again
     /// for as long as they need it.
-    pub without: Vec<PeerId>,
+    pub behind: Vec<PeerId>,
 }
 
 /// One replica of one Raft group.
@@ -116,7 +116,7 @@ pub struct Group {
     /// The last snapshot whose record is synced.
     installed: Option<Base>,
     /// Ticks in which it grants no vote yet: it may have told a leader, before it was started anew, that it would not.
-    withholds: usize,
+    no_vote_ticks: usize,
 }
 
 #[derive(Debug)]
@@ -175,7 +175,7 @@ impl Group {
             generation: restored.base.generation,
             installed: None,
             // In term 0 nobody can have led.
-            withholds: if restored.hard_state.term == Term(0) { 0 } else { ELECTION_TICKS },
+            no_vote_ticks: if restored.hard_state.term == Term(0) { 0 } else { ELECTION_TICKS },
         };
         group.set_timeout();
         group
@@ -195,7 +195,7 @@ impl Group {
 
     /// A tick has passed.
     pub fn tick(&mut self) {
-        self.withholds = self.withholds.saturating_sub(1);
+        self.no_vote_ticks = self.no_vote_ticks.saturating_sub(1);
         if (self.abstains || self.awaits_table()) && self.raw.raft.state != StateRole::Leader {
             return;
         }
@@ -241,7 +241,7 @@ impl Group {
         let asks_for_vote =
             matches!(message.get_msg_type(), MessageType::MsgRequestVote | MessageType::MsgRequestPreVote);
         // Who was asked by the leader itself to stand is not kept waiting: that leader has given up its lease.
-        if asks_for_vote && self.withholds > 0 && message.context != CAMPAIGN_TRANSFER {
+        if asks_for_vote && self.no_vote_ticks > 0 && message.context != CAMPAIGN_TRANSFER {
             return Ok(());
         }
         // What the crate refuses here (a peer that it doesn't know) has no effect.
@@ -276,16 +276,16 @@ impl Group {
     }
 
     /// Entries up to this one, which is applied and flushed, are gone from the disk.
-    pub fn let_go(&mut self, base: Base) {
-        self.raw.mut_store().let_go(base.index.0, base.term.0);
+    pub fn compact(&mut self, base: Base) {
+        self.raw.mut_store().compact(base.index.0, base.term.0);
     }
 
     /// For a leader: the peer has a table complete up to this index. False if the log does not go on from there (any
     /// more).
-    pub fn offer(&mut self, peer: PeerId, index: Index) -> bool {
+    pub fn snapshot_delivered(&mut self, peer: PeerId, index: Index) -> bool {
         let can_go_on = self.role() == Role::Leader && self.raw.store().goes_on_from(index.0);
         if can_go_on {
-            self.raw.mut_store().offer(peer.0, index.0);
+            self.raw.mut_store().deliver(peer.0, index.0);
         }
         can_go_on
     }
@@ -329,9 +329,9 @@ impl Group {
         }
         self.take_fetch(&mut turn);
         if self.raw.raft.state != StateRole::Leader {
-            self.raw.mut_store().forget_offers();
+            self.raw.mut_store().forget_delivered();
         }
-        turn.without = self.raw.mut_store().take_without().into_iter().map(PeerId).collect();
+        turn.behind = self.raw.mut_store().take_behind().into_iter().map(PeerId).collect();
         turn
     }
 

@@ -21,8 +21,8 @@
 //! (`docs/decisions/0002-read-probes.md`); this crate only says whether a leader may ask
 //! ([`Group::read_index`]).
 //!
-//! **Old entries may be gone** ([`Group::let_go`]). A follower that needs them is named in [`Turn::without`]; once it
-//! is said to have a table's data ([`Group::offer`]), the leader tells it to go on from there. The follower's side is
+//! **Old entries may be gone** ([`Group::compact`]). A follower that needs them is named in [`Turn::behind`]; once it
+//! is said to have a table's data ([`Group::snapshot_delivered`]), the leader tells it to go on from there. The follower's side is
 //! a record, [`Record::Installed`](ringfort_types::Record), and what comes out of [`Group::take_installed`] when that
 //! is synced.
 //!

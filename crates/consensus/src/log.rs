@@ -43,9 +43,9 @@ pub(crate) struct MemoryLog {
     base: (u64, u64),
     wanted: RefCell<Vec<Wanted>>,
     /// Peers for whom a snapshot was asked in vain.
-    without: RefCell<Vec<u64>>,
+    behind: RefCell<Vec<u64>>,
     /// Peers that have the data of a snapshot at this index.
-    offers: RefCell<BTreeMap<u64, u64>>,
+    delivered: RefCell<BTreeMap<u64, u64>>,
     /// Old entries that have just been fetched, for the duration of one call into the crate.
     fetched: Vec<Entry>,
 }
@@ -72,8 +72,8 @@ impl MemoryLog {
             last: last.0,
             base: (base.0.0, base.1.0),
             wanted: RefCell::default(),
-            without: RefCell::default(),
-            offers: RefCell::default(),
+            behind: RefCell::default(),
+            delivered: RefCell::default(),
             fetched: Vec::new(),
         }
     }
@@ -112,7 +112,7 @@ impl MemoryLog {
     }
 
     /// Entries up to this one are gone from the disk.
-    pub(crate) fn let_go(&mut self, index: u64, term: u64) {
+    pub(crate) fn compact(&mut self, index: u64, term: u64) {
         if index <= self.base.0 {
             return;
         }
@@ -147,16 +147,16 @@ impl MemoryLog {
     }
 
     /// The peer has the data of a snapshot at this index. Counts for the next message to it.
-    pub(crate) fn offer(&mut self, peer: u64, index: u64) {
-        self.offers.get_mut().insert(peer, index);
+    pub(crate) fn deliver(&mut self, peer: u64, index: u64) {
+        self.delivered.get_mut().insert(peer, index);
     }
 
-    pub(crate) fn forget_offers(&mut self) {
-        self.offers.get_mut().clear();
+    pub(crate) fn forget_delivered(&mut self) {
+        self.delivered.get_mut().clear();
     }
 
-    pub(crate) fn take_without(&mut self) -> Vec<u64> {
-        std::mem::take(self.without.get_mut())
+    pub(crate) fn take_behind(&mut self) -> Vec<u64> {
+        std::mem::take(self.behind.get_mut())
     }
 
     pub(crate) fn take_wanted(&mut self) -> Vec<Wanted> {
@@ -249,12 +249,12 @@ impl Storage for MemoryLog {
     }
 
     fn snapshot(&self, _request_index: u64, to: u64) -> raft::Result<Snapshot> {
-        let offered = self.offers.borrow_mut().remove(&to).filter(|index| self.goes_on_from(*index));
+        let delivered = self.delivered.borrow_mut().remove(&to).filter(|index| self.goes_on_from(*index));
         // At index 0 there is nothing to offer: whoever is there needs entries, and they are there.
-        let Some(index) = offered.filter(|index| *index > 0) else {
-            let mut without = self.without.borrow_mut();
-            if !without.contains(&to) && !planted::is(Bug::LogCutWithoutSnapshot) {
-                without.push(to);
+        let Some(index) = delivered.filter(|index| *index > 0) else {
+            let mut behind = self.behind.borrow_mut();
+            if !behind.contains(&to) && !planted::is(Bug::LogCutWithoutSnapshot) {
+                behind.push(to);
             }
             return Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable));
         };

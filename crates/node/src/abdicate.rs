@@ -47,12 +47,14 @@ impl Node {
     /// Begins to hand over, if this replica leads and somebody else can.
     pub(crate) fn abdicate(&mut self, replica: Replica) {
         let Replica { shard, mut group, last_batch, .. } = replica;
-        let heir = (group.role() == Role::Leader).then(|| self.heir(shard, &group)).flatten();
-        let Some(heir) = heir.filter(|_| !planted::is(Bug::DamagedLeaderFallsSilent)) else { return };
+        let transferee = (group.role() == Role::Leader).then(|| self.transferee_of(shard, &group)).flatten();
+        let Some(transferee) = transferee.filter(|_| !planted::is(Bug::DamagedLeaderFallsSilent)) else {
+            return;
+        };
         group.abstain(true);
         // Whoever was just asked to take over may be about to stand: a second one would stand against it.
         if group.can_propose() {
-            group.transfer_to(heir);
+            group.transfer_to(transferee);
         }
         let until_tick = self.ticks + ABDICATION_TICKS;
         self.slots[shard.0 as usize].abdicating = Some(Abdicating { group, last_batch, until_tick });
@@ -73,9 +75,9 @@ impl Node {
         abdicating.group.tick();
         let slot = &self.slots[shard.0 as usize];
         let failed = slot.abdicating.as_ref().filter(|abdicating| abdicating.group.can_propose());
-        let heir = failed.and_then(|failed| self.heir(shard, &failed.group));
-        if let (Some(heir), Some(abdicating)) = (heir, self.abdicating(shard)) {
-            abdicating.group.transfer_to(heir);
+        let transferee = failed.and_then(|failed| self.transferee_of(shard, &failed.group));
+        if let (Some(transferee), Some(abdicating)) = (transferee, self.abdicating(shard)) {
+            abdicating.group.transfer_to(transferee);
         }
         self.mark(shard);
     }
@@ -128,9 +130,9 @@ impl Node {
         }
     }
 
-    pub(crate) fn let_go_for_abdicating(&mut self, shard: ShardId, base: Base) {
+    pub(crate) fn compact_abdicating(&mut self, shard: ShardId, base: Base) {
         if let Some(abdicating) = self.abdicating(shard) {
-            abdicating.group.let_go(base);
+            abdicating.group.compact(base);
         }
     }
 

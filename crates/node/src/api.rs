@@ -12,9 +12,9 @@
 //! - an answer to a [`Token`] of another node goes to that node as [`PeerMessage::Answer`];
 //! - [`Effect::Send`] may lose messages. When a connection breaks, which loses a suffix of what was sent on it, it
 //!   reports [`Event::PeerLost`] and, once connected again, [`Event::PeerUp`];
-//! - a shard can be read and applied to before [`Event::Opened`] names it, and the log lets go of nothing that it had
+//! - a shard can be read and applied to before [`Event::Opened`] names it, and the log drops nothing that it had
 //!   of the shard until then;
-//! - whatever the log lets go of, beyond what each table holds durably, is reported with [`Event::LetGo`]. A
+//! - whatever the log drops, beyond what each table holds durably, is reported with [`Event::Compacted`]. A
 //!   [`Effect::Fetch`] of what is gone is answered with no entries;
 //! - snapshots: [`Effect::TakeSnapshot`] and [`Effect::ReadChunk`] where a table comes from, [`Effect::StoreChunk`]
 //!   where it goes, [`Effect::Install`] in the order of [`Effect::Apply`]. Each is reported as its text says, also when
@@ -151,8 +151,8 @@ pub enum Event {
         /// Entries can still be applied, and other places read.
         is_readable: bool,
     },
-    /// The log has let go of these shards' entries up to here.
-    LetGo(Vec<(ShardId, Base)>),
+    /// The log has dropped these shards' entries up to here.
+    Compacted(Vec<(ShardId, Base)>),
     /// A table's state at this index is being held for [`Effect::ReadChunk`].
     SnapshotTaken {
         /// The number that it was asked for under.

@@ -23,9 +23,9 @@ const DRAIN_TICKS: u64 = 1_500 / TICK_MS;
 
 /// Whether the process is to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stay {
+pub(crate) enum Phase {
     /// It is.
-    On,
+    Running,
     /// It hands over, since this tick, and then it ends.
     LeavingSince(u64),
     /// It has handed over, and takes nothing more, since this tick.
@@ -36,15 +36,15 @@ pub(crate) enum Stay {
 
 impl Node {
     pub(crate) fn stop(&mut self) {
-        if self.stay == Stay::On {
-            self.stay = Stay::LeavingSince(self.ticks);
+        if self.phase == Phase::Running {
+            self.phase = Phase::LeavingSince(self.ticks);
             self.set_abstaining();
         }
     }
 
     /// What a client's request is told that comes too late.
     pub(crate) fn refusal_by_stop(&self) -> Option<Failure> {
-        matches!(self.stay, Stay::DrainingSince(_) | Stay::Gone).then(|| {
+        matches!(self.phase, Phase::DrainingSince(_) | Phase::Gone).then(|| {
             Failure::rejected(
                 Code::Stopping,
                 format!("{} is stopping: ask another one", self.called(self.id)),
@@ -54,7 +54,7 @@ impl Node {
 
     /// Tells all replicas here whether they may stand for election.
     pub(crate) fn set_abstaining(&mut self) {
-        let abstains = self.disk != DiskState::Working || self.stay != Stay::On;
+        let abstains = self.disk != DiskState::Working || self.phase != Phase::Running;
         for replica in self.slots.iter_mut().filter_map(|slot| slot.replica.as_mut()) {
             replica.group.abstain(abstains);
         }
@@ -95,7 +95,7 @@ impl Node {
     }
 
     /// Who could lead this shard instead.
-    pub(crate) fn heir(&self, shard: ShardId, group: &Group) -> Option<PeerId> {
+    pub(crate) fn transferee_of(&self, shard: ShardId, group: &Group) -> Option<PeerId> {
         let able = |node| node != self.id && self.peers.is_up(node) && self.peers.can_write(node);
         let able = group.configuration().voters.iter().filter(|voter| able(voter.node));
         // Who is still opening its replica would not take it.
@@ -115,13 +115,13 @@ impl Node {
             let Some(replica) = self.slots[number].replica.as_ref().filter(|replica| replica.leads()) else {
                 continue;
             };
-            let Some(heir) = self.heir(replica.shard, &replica.group) else {
+            let Some(transferee) = self.transferee_of(replica.shard, &replica.group) else {
                 leading |= replica.has_proposed();
                 continue;
             };
             leading = true;
             if let Some(replica) = self.slots[number].replica.as_mut() {
-                replica.hand_over_to(heir);
+                replica.hand_over_to(transferee);
                 self.mark(ShardId(number as u32));
             }
         }
@@ -129,16 +129,16 @@ impl Node {
     }
 
     pub(crate) fn go_on_stopping(&mut self) {
-        if let Stay::LeavingSince(since) = self.stay {
+        if let Phase::LeavingSince(since) = self.phase {
             let leading = self.hand_over();
             if (!leading && self.commit.is_idle()) || self.ticks - since > STOP_TICKS {
-                self.stay = Stay::DrainingSince(self.ticks);
+                self.phase = Phase::DrainingSince(self.ticks);
             }
         }
-        if let Stay::DrainingSince(since) = self.stay
+        if let Phase::DrainingSince(since) = self.phase
             && ((self.pending == 0 && self.commit.is_idle()) || self.ticks - since > DRAIN_TICKS)
         {
-            self.stay = Stay::Gone;
+            self.phase = Phase::Gone;
             self.out.last.push(Effect::Stopped);
         }
     }

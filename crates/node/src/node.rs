@@ -11,7 +11,7 @@ use ringfort_types::{DiskState, Epoch, Index, NodeId, Now, PeerMessage, RaftMess
 use crate::abdicate::Abdicating;
 use crate::birth::{Birth, Step};
 use crate::forwards::Forwards;
-use crate::leave::Stay;
+use crate::leave::Phase;
 use crate::peers::Peers;
 use crate::pending::Pending;
 use crate::persist::GroupCommit;
@@ -86,7 +86,7 @@ pub struct Node {
     pub(crate) pending: usize,
     pub(crate) pending_bytes: usize,
     pub(crate) ticks: u64,
-    pub(crate) stay: Stay,
+    pub(crate) phase: Phase,
     /// Whether anything can be written.
     pub(crate) disk: DiskState,
     /// That this node can't be born.
@@ -127,7 +127,7 @@ impl Node {
             pending: 0,
             pending_bytes: 0,
             ticks: 0,
-            stay: Stay::On,
+            phase: Phase::Running,
             disk: DiskState::Working,
             doomed: None,
             out: Out::default(),
@@ -199,10 +199,10 @@ impl Node {
                 }
             }
             Event::Replied(replies) => self.handle_replied(replies),
-            Event::LetGo(bases) => {
+            Event::Compacted(bases) => {
                 for (shard, base) in bases {
-                    self.with_replica(shard, |replica| replica.group.let_go(base));
-                    self.let_go_for_abdicating(shard, base);
+                    self.with_replica(shard, |replica| replica.group.compact(base));
+                    self.compact_abdicating(shard, base);
                 }
             }
             Event::SnapshotTaken { transfer, index } => self.handle_snapshot_taken(transfer, index),
@@ -261,7 +261,7 @@ impl Node {
         if self.ticks.is_multiple_of(REPORT_TICKS) {
             self.record_commits();
             self.send_reports();
-            self.drift();
+            self.balance_leaders();
         }
         if self.disk != DiskState::Working && self.ticks.is_multiple_of(HAND_OVER_TICKS) {
             self.hand_over();

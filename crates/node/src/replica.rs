@@ -300,9 +300,9 @@ impl Replica {
     }
 
     /// Begins to hand leadership over.
-    pub(crate) fn hand_over_to(&mut self, heir: PeerId) {
+    pub(crate) fn hand_over_to(&mut self, transferee: PeerId) {
         self.reads.end_lease(self.group.term());
-        self.group.transfer_to(heir);
+        self.group.transfer_to(transferee);
     }
 
     /// Whether the leader has changed since the last look; what that means for the requests here.

@@ -207,7 +207,7 @@ impl Node {
                 let (shard, peer, index) = (sent.shard, sent.peer, sent.index.unwrap_or_default());
                 self.end_sending(reply.transfer);
                 if let Some(replica) = self.slots[shard.0 as usize].replica.as_mut()
-                    && replica.group.offer(peer, index)
+                    && replica.group.snapshot_delivered(peer, index)
                 {
                     self.mark(shard);
                 }

@@ -6,7 +6,7 @@ use ringfort_types::{
     ShardState,
 };
 
-use crate::leave::Stay;
+use crate::leave::Phase;
 use crate::node::Node;
 
 /// A node that has not been heard of for so long is shown as down; one that was never heard of, once this one has served
@@ -58,8 +58,8 @@ impl Node {
     }
 
     /// Gives leaderships back to the nodes first in line, a few at a time, once those have caught up.
-    pub(crate) fn drift(&mut self) {
-        if self.ticks < SETTLE_TICKS || self.stay != Stay::On || self.disk != DiskState::Working {
+    pub(crate) fn balance_leaders(&mut self) {
+        if self.ticks < SETTLE_TICKS || self.phase != Phase::Running || self.disk != DiskState::Working {
             return;
         }
         let (mut handed_over, now_us) = (0, self.now.monotonic_us);

@@ -58,8 +58,8 @@ impl Node {
                 self.out.last.push(Effect::Fetch { shard, from, to, bytes_max });
             }
             let again = replica.group.has_turn();
-            if !turn.without.is_empty() {
-                self.send_snapshots(shard, turn.without);
+            if !turn.behind.is_empty() {
+                self.send_snapshots(shard, turn.behind);
             }
             self.send_raft(shard, turn.send);
             if !again {

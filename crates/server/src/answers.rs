@@ -193,7 +193,7 @@ struct Collected {
 
 /// Why a session gets no more answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Over {
+pub(crate) enum Ended {
     /// It leaves more unread than a node will hold for it.
     TooSlow,
     /// The node has ended.
@@ -202,14 +202,14 @@ pub(crate) enum Over {
 
 impl Sink {
     /// Moves everything collected into `into`, which is empty; if there is nothing, `waker` will be woken.
-    pub(crate) fn take(&self, into: &mut Vec<(u32, Delivery)>, waker: &Waker) -> Result<(), Over> {
+    pub(crate) fn take(&self, into: &mut Vec<(u32, Delivery)>, waker: &Waker) -> Result<(), Ended> {
         let mut collected = self.lock();
         if collected.bytes > ANSWER_BYTES_MAX {
-            return Err(Over::TooSlow);
+            return Err(Ended::TooSlow);
         }
         if collected.ready.is_empty() {
             if collected.closed {
-                return Err(Over::Closed);
+                return Err(Ended::Closed);
             }
             match &collected.waker {
                 Some(known) if known.will_wake(waker) => {}
@@ -290,7 +290,7 @@ mod tests {
         let reply = Reply::Value { row: Some(row), at: Index(1), revision: Revision(1) };
         let token = answers.session_token(number, 0);
         answers.deliver([(token, Delivery::reply(reply.clone())), (token, Delivery::reply(reply))]);
-        assert_eq!(sink.take(&mut Vec::new(), Waker::noop()), Err(Over::TooSlow));
+        assert_eq!(sink.take(&mut Vec::new(), Waker::noop()), Err(Ended::TooSlow));
     }
 
     #[test]

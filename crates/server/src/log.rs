@@ -144,7 +144,7 @@ fn collect(log: &mut Log, shared: &Shared, flusher: &Flusher) {
     }
     match log.collect(&durable) {
         Ok(bases) if bases.is_empty() => {}
-        Ok(bases) => shared.inbox.push(Event::LetGo(bases)),
+        Ok(bases) => shared.inbox.push(Event::Compacted(bases)),
         // The next batch waits for room, and says so. At a stop it is no matter.
         Err(error) if error.is_disk_full() || shared.is_stopping() => {}
         Err(error) => die("the log can't be shortened", &error),

@@ -1,4 +1,4 @@
-//! What a command does, and what is remembered of it: enough to tell its client the same again, and no values.
+//! Kind a command does, and what is remembered of it: enough to tell its client the same again, and no values.
 //!
 //! ```text
 //! outcome = term varint | index varint | revision varint | what u8 | fields
@@ -21,18 +21,18 @@ use crate::row::Stored;
 /// Fewest bytes of an encoded outcome.
 pub(crate) const OUTCOME_BYTES_MIN: usize = 4;
 
-/// What became of a command.
+/// Kind became of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Outcome {
     term: Term,
     index: Index,
     /// The shard's after it.
     revision: Revision,
-    what: What,
+    what: Kind,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum What {
+enum Kind {
     /// Done; the sums of the parts that add to a number, in their order.
     Written(Vec<i64>),
     /// The first condition that was not met, and what revision its key had.
@@ -53,12 +53,12 @@ impl Outcome {
     ) -> Result<Outcome, ShardError> {
         let what = match command {
             Command::Write { parts } => write(parts, draft)?,
-            Command::Digest => What::Written(Vec::new()),
+            Command::Digest => Kind::Written(Vec::new()),
         };
         Ok(Outcome { term, index, revision: draft.revision(), what })
     }
 
-    /// What the client is told, the first time and each time that the command comes again. Whoever sends one
+    /// Kind the client is told, the first time and each time that the command comes again. Whoever sends one
     /// sequence number with two commands is told of the first in the words of the second.
     pub(crate) fn reply(&self, shard: ShardId, command: &Command, copies: u32) -> Reply {
         let Outcome { term, index, revision, what } = self;
@@ -67,7 +67,7 @@ impl Outcome {
             part.map(|part| part.key.clone()).unwrap_or_default()
         };
         match what {
-            What::Written(sums) => Reply::Written(Receipt {
+            Kind::Written(sums) => Reply::Written(Receipt {
                 shard,
                 term: *term,
                 index: *index,
@@ -76,10 +76,10 @@ impl Outcome {
                 lacking: Vec::new(),
                 sums: sums.clone(),
             }),
-            What::NotMet { part, revision } => {
+            Kind::NotMet { part, revision } => {
                 Reply::NotMet { part: *part, key: key(*part), revision: *revision, at: *index }
             }
-            What::NotANumber(part) => Reply::Failed(Failure::rejected(
+            Kind::NotANumber(part) => Reply::Failed(Failure::rejected(
                 Code::FailedPrecondition,
                 format!(
                     "the value of key \"{}\" is not a decimal number from -2^63 to 2^63-1, so nothing can be added to \
@@ -87,7 +87,7 @@ impl Outcome {
                     shown(&key(*part))
                 ),
             )),
-            What::TooLarge(part) => Reply::Failed(Failure::rejected(
+            Kind::TooLarge(part) => Reply::Failed(Failure::rejected(
                 Code::OutOfRange,
                 format!(
                     "the value of key \"{}\" would be beyond 64 bits; it stays as it is",
@@ -102,25 +102,25 @@ impl Outcome {
         put_varint(out, self.index.0);
         put_varint(out, self.revision.0);
         match &self.what {
-            What::Written(sums) if sums.is_empty() => out.put_u8(1),
-            What::NotMet { part, revision } => {
+            Kind::Written(sums) if sums.is_empty() => out.put_u8(1),
+            Kind::NotMet { part, revision } => {
                 out.put_u8(2);
                 put_varint(out, (*part).into());
                 // No key has revision 0.
                 put_varint(out, revision.unwrap_or_default().0);
             }
-            What::Written(sums) => {
+            Kind::Written(sums) => {
                 out.put_u8(3);
                 put_varint(out, sums.len() as u64);
                 for sum in sums {
                     out.put_i64_le(*sum);
                 }
             }
-            What::NotANumber(part) => {
+            Kind::NotANumber(part) => {
                 out.put_u8(4);
                 put_varint(out, (*part).into());
             }
-            What::TooLarge(part) => {
+            Kind::TooLarge(part) => {
                 out.put_u8(5);
                 put_varint(out, (*part).into());
             }
@@ -133,8 +133,8 @@ impl Outcome {
             index: Index(reader.varint()?),
             revision: Revision(reader.varint()?),
             what: match reader.u8()? {
-                1 => What::Written(Vec::new()),
-                2 => What::NotMet {
+                1 => Kind::Written(Vec::new()),
+                2 => Kind::NotMet {
                     part: reader.varint()? as u32,
                     revision: Some(Revision(reader.varint()?)).filter(|revision| *revision != Revision(0)),
                 },
@@ -147,10 +147,10 @@ impl Outcome {
                     for _ in 0..count {
                         sums.push(reader.u64()? as i64);
                     }
-                    What::Written(sums)
+                    Kind::Written(sums)
                 }
-                4 => What::NotANumber(reader.varint()? as u32),
-                5 => What::TooLarge(reader.varint()? as u32),
+                4 => Kind::NotANumber(reader.varint()? as u32),
+                5 => Kind::TooLarge(reader.varint()? as u32),
                 _ => return Err(Malformed("unknown kind of outcome")),
             },
         })
@@ -158,13 +158,13 @@ impl Outcome {
 }
 
 /// Conditions first, then sums, then changes: so that nothing is changed if any of them does not go.
-fn write(parts: &[Part], draft: &mut Draft<'_>) -> Result<What, ShardError> {
+fn write(parts: &[Part], draft: &mut Draft<'_>) -> Result<Kind, ShardError> {
     for (number, part) in (0..).zip(parts) {
         let Some(condition) = &part.condition else { continue };
         let stored = draft.read(&part.key)?;
         if !is_met(condition, stored.as_ref()) {
             let row = stored.and_then(Stored::into_row);
-            return Ok(What::NotMet { part: number, revision: row.map(|row| row.revision) });
+            return Ok(Kind::NotMet { part: number, revision: row.map(|row| row.revision) });
         }
     }
     let mut sums = Vec::new();
@@ -172,8 +172,8 @@ fn write(parts: &[Part], draft: &mut Draft<'_>) -> Result<What, ShardError> {
         let Change::Add(by) = part.change else { continue };
         let row = draft.read(&part.key)?.and_then(Stored::into_row);
         let before = row.map_or(Some(0), |row| self::number(&row.value));
-        let Some(before) = before else { return Ok(What::NotANumber(number)) };
-        let Some(sum) = before.checked_add(by) else { return Ok(What::TooLarge(number)) };
+        let Some(before) = before else { return Ok(Kind::NotANumber(number)) };
+        let Some(sum) = before.checked_add(by) else { return Ok(Kind::TooLarge(number)) };
         sums.push(sum);
     }
     // A write of conditions alone changes nothing, and so has no revision of its own.
@@ -195,7 +195,7 @@ fn write(parts: &[Part], draft: &mut Draft<'_>) -> Result<What, ShardError> {
             break;
         }
     }
-    Ok(What::Written(sums))
+    Ok(Kind::Written(sums))
 }
 
 fn is_met(condition: &Condition, stored: Option<&Stored>) -> bool {
@@ -237,12 +237,12 @@ mod tests {
     #[test]
     fn an_outcome_is_laid_out_as_drawn() {
         let whats = [
-            (What::Written(vec![]), &[1][..]),
-            (What::NotMet { part: 2, revision: Some(Revision(300)) }, &[2, 2, 0xAC, 2]),
-            (What::NotMet { part: 0, revision: None }, &[2, 0, 0]),
-            (What::Written(vec![-2]), &[3, 1, 0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF]),
-            (What::NotANumber(3), &[4, 3]),
-            (What::TooLarge(0), &[5, 0]),
+            (Kind::Written(vec![]), &[1][..]),
+            (Kind::NotMet { part: 2, revision: Some(Revision(300)) }, &[2, 2, 0xAC, 2]),
+            (Kind::NotMet { part: 0, revision: None }, &[2, 0, 0]),
+            (Kind::Written(vec![-2]), &[3, 1, 0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF]),
+            (Kind::NotANumber(3), &[4, 3]),
+            (Kind::TooLarge(0), &[5, 0]),
         ];
         for (what, bytes) in whats {
             let outcome = Outcome { term: Term(1), index: Index(2), revision: Revision(3), what };

@@ -40,7 +40,7 @@ pub(crate) enum Asker {
 
 /// A request on its way.
 #[derive(Debug)]
-pub(crate) struct Asked {
+pub(crate) struct UnderWay {
     pub(crate) by: Asker,
     host: usize,
     life: u64,
@@ -61,7 +61,7 @@ pub(crate) struct Asked {
 #[derive(Debug)]
 pub(crate) struct Clients {
     pub(crate) keys: Keys,
-    asked: BTreeMap<u64, Asked>,
+    asked: BTreeMap<u64, UnderWay>,
     last: u64,
     /// How many requests of the plan's clients and connections are open.
     open: usize,
@@ -88,7 +88,7 @@ impl Clients {
         }
     }
 
-    pub(crate) fn asked(&self, id: u64) -> &Asked {
+    pub(crate) fn asked(&self, id: u64) -> &UnderWay {
         &self.asked[&id]
     }
 
@@ -210,7 +210,7 @@ impl World {
             }
         }
         let floor = self.shard_of(&request).map_or(Index(0), |shard| self.judges.reads.floor(shard));
-        let asked = Asked {
+        let asked = UnderWay {
             by,
             host,
             life,
@@ -259,7 +259,7 @@ impl World {
 
     /// What a node says of a write must be so, whether or not anybody still listens.
     fn judge_answer(&mut self, id: u64, reply: &Reply) {
-        let Asked { stamp, request, .. } = &self.clients.asked[&id];
+        let UnderWay { stamp, request, .. } = &self.clients.asked[&id];
         let mut is_new = match request {
             // A mark for digests changes nothing, and so shares its revision.
             Request::Digest { .. } => return,

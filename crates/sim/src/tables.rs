@@ -60,9 +60,9 @@ impl World {
                 let lost = &self.hosts[at].process.as_ref().expect("it goes on").lost;
                 let whole: Vec<_> = bases.iter().filter(|(id, _)| !lost.contains(id)).copied().collect();
                 let held: Durable = whole.iter().map(held).collect();
-                let broken = self.judges.let_go(at, &whole, &held);
+                let broken = self.judges.compacted(at, &whole, &held);
                 self.find_all(broken);
-                self.hear(at, Event::LetGo(bases));
+                self.hear(at, Event::Compacted(bases));
             }
             (Err(error), None) if error.is_disk_full() => {}
             (Err(error), None) => {

@@ -126,7 +126,7 @@ enum Op {
     /// A reader stays where readers may be at the earliest.
     Hold,
     /// It has read all that it wanted.
-    LetGo,
+    Release,
     Crash,
 }
 
@@ -139,7 +139,7 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (0u64..8).prop_map(Op::Compact),
         1 => (0u64..8).prop_map(Op::Merge),
         1 => Just(Op::Hold),
-        1 => Just(Op::LetGo),
+        1 => Just(Op::Release),
         1 => Just(Op::Crash),
     ]
 }
@@ -186,7 +186,7 @@ fn run(engine: &dyn Engine, ops: &[Op]) {
                 table.merge(Index(keep)).unwrap();
             }
             Op::Hold => is_held = true,
-            Op::LetGo => is_held = false,
+            Op::Release => is_held = false,
             Op::Crash => {
                 is_held = false;
                 let durable = table.durable();

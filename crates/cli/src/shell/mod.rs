@@ -20,7 +20,7 @@ use tokio_stream::StreamExt;
 
 use crate::cluster;
 use crate::nodes::Nodes;
-use crate::signals::{Asked, Signals};
+use crate::signals::{Signals, StopSignal};
 use crate::stop::{Stop, code_by_what_is_there, code_of};
 use crate::writing::Writing;
 use answer::Answers;
@@ -83,7 +83,7 @@ pub(crate) async fn talk(
         let code = tokio::select! {
             code = obey(client, consistency, writing, nodes.as_deref_mut(), order, &mut answers) => code?,
             asked = signals.next() => {
-                if !interactive || asked == Asked::End {
+                if !interactive || asked == StopSignal::End {
                     if let Some(nodes) = &nodes {
                         nodes.say_stopping();
                     }

@@ -21,7 +21,7 @@ fn apart() -> (Vec<Replica>, Replica) {
         replicas[0].group.propose(Bytes::from_static(b"entry")).expect("it leads");
         settle(&mut replicas);
     }
-    replicas[0].group.let_go(base(10, 0));
+    replicas[0].group.compact(base(10, 0));
     (replicas, third)
 }
 
@@ -31,7 +31,7 @@ fn go_on(leader: &mut Replica, third: &mut Replica) -> (Vec<Outgoing>, bool) {
     for _ in 0..12 {
         leader.group.tick();
         let turn = leader.group.take_turn();
-        named |= turn.without.contains(&THIRD);
+        named |= turn.behind.contains(&THIRD);
         for (to, message) in turn.send.into_iter().filter(|(to, _)| *to == THIRD) {
             if codec::snapshot(&message).is_some() {
                 special.push((to, message));
@@ -52,8 +52,8 @@ fn a_follower_that_needs_what_is_gone_is_named_until_it_has_a_table_and_then_goe
     let leader = &mut replicas[0];
     let (special, named) = go_on(leader, &mut third);
     assert!(named && special.is_empty(), "there is nothing to go on from yet");
-    assert!(!leader.group.offer(THIRD, Index(9)), "the log does not go on from there");
-    assert!(leader.group.offer(THIRD, Index(12)));
+    assert!(!leader.group.snapshot_delivered(THIRD, Index(9)), "the log does not go on from there");
+    assert!(leader.group.snapshot_delivered(THIRD, Index(12)));
     let (special, _) = go_on(leader, &mut third);
     assert_eq!(special.len(), 1, "it is told once");
     assert_eq!(codec::snapshot(&special[0].1), Some((Index(12), Term(1))));
@@ -84,7 +84,7 @@ fn a_lost_word_about_a_snapshot_is_reported_and_the_follower_is_named_again() {
     let (mut replicas, mut third) = apart();
     let leader = &mut replicas[0];
     go_on(leader, &mut third);
-    assert!(leader.group.offer(THIRD, leader.group.committed()));
+    assert!(leader.group.snapshot_delivered(THIRD, leader.group.committed()));
     assert_eq!(go_on(leader, &mut third).0.len(), 1);
     let (special, named) = go_on(leader, &mut third);
     assert!(special.is_empty() && !named, "it waits for an answer");
@@ -98,7 +98,7 @@ fn nobody_stands_for_election_before_the_table_is_in_place() {
     let (mut replicas, mut third) = apart();
     let leader = &mut replicas[0];
     go_on(leader, &mut third);
-    assert!(leader.group.offer(THIRD, Index(12)));
+    assert!(leader.group.snapshot_delivered(THIRD, Index(12)));
     let (special, _) = go_on(leader, &mut third);
     assert!(third.group.step_snapshot(special[0].1.clone(), 1).expect("our own encoding"));
     third.turn();
@@ -118,8 +118,8 @@ fn an_offer_that_the_log_has_left_behind_is_void() {
     let (mut replicas, mut third) = apart();
     let leader = &mut replicas[0];
     go_on(leader, &mut third);
-    assert!(leader.group.offer(THIRD, Index(12)));
-    leader.group.let_go(base(15, 0));
+    assert!(leader.group.snapshot_delivered(THIRD, Index(12)));
+    leader.group.compact(base(15, 0));
     let (special, named) = go_on(leader, &mut third);
     assert!(special.is_empty() && named);
 }
@@ -129,7 +129,7 @@ fn a_snapshot_of_what_the_log_has_is_not_installed() {
     let (mut replicas, mut third) = apart();
     let leader = &mut replicas[0];
     go_on(leader, &mut third);
-    assert!(leader.group.offer(THIRD, Index(12)));
+    assert!(leader.group.snapshot_delivered(THIRD, Index(12)));
     let (special, _) = go_on(leader, &mut third);
     // Meanwhile it got the entries in another way.
     let terms = vec![(Index(1), Term(1))];

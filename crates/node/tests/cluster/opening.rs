@@ -142,13 +142,13 @@ fn nobody_hands_a_leadership_to_a_replica_that_is_not_open() {
 fn who_ends_hands_over_to_a_replica_that_is_open() {
     let withheld = preferred_by(0);
     // Both others have all of its log, whichever of them is not open.
-    for (opening, heir) in [(1, NodeId(3)), (2, NodeId(2))] {
+    for (opening, transferee) in [(1, NodeId(3)), (2, NodeId(2))] {
         let mut world = with_one_withheld(3, opening, withheld);
         world.run(2_000);
         assert_eq!(world.leader(withheld), Some(NodeId(1)));
         world.queue.push((0, Event::Stop));
         world.run(200);
-        assert_eq!(world.leader(withheld), Some(heir));
+        assert_eq!(world.leader(withheld), Some(transferee));
         assert!(world.stopped.contains(&0));
     }
 }

@@ -143,15 +143,15 @@ fn a_log_that_is_written_to_and_let_go_of_meanwhile_has_all_that_is_needed() {
     let mut begun = open(&data, &tables, 2).unwrap();
     let busy = begun.ready.pop().unwrap().shard;
     let mut last = busy.applied().0;
-    let mut let_go = false;
+    let mut is_compacted = false;
     let (lines, ready) = told(&mut begun, |log, line| {
-        while line == "1@1" && !let_go {
+        while line == "1@1" && !is_compacted {
             last += 1;
             log.append(&[entry(2, last)]).unwrap();
             // As the driver does: who is not open is not named.
             let durable = [(ShardId(2), Index(last))].into();
             let bases = log.collect(&durable).unwrap();
-            let_go = bases.iter().any(|(shard, _)| *shard == ShardId(1));
+            is_compacted = bases.iter().any(|(shard, _)| *shard == ShardId(1));
             assert!(
                 bases.iter().all(|(shard, base)| *shard == ShardId(2) || base.index == Index(0)),
                 "{bases:?}"
@@ -160,7 +160,7 @@ fn a_log_that_is_written_to_and_let_go_of_meanwhile_has_all_that_is_needed() {
         }
         ControlFlow::Continue(())
     });
-    assert!(let_go, "the segment that the replay had begun with is gone");
+    assert!(is_compacted, "the segment that the replay had begun with is gone");
     assert_eq!(lines, ["1@1", "1@2", "1@3", "1 ready"]);
     assert_eq!((ready[0].opened.base.index, ready[0].opened.last), (Index(0), Index(3)));
 }

@@ -35,7 +35,7 @@ use tokio::task::JoinSet;
 use super::retry::{self, Once};
 use super::room::{Handed, Room};
 use super::{Answer, Gate, no_room, not_taken, stopped};
-use crate::answers::{Over, Sink};
+use crate::answers::{Ended, Sink};
 use crate::delivery::{Delivery, ReadAt};
 
 /// Answers are handed over in pieces of this many bytes (one may be larger by itself).
@@ -209,12 +209,12 @@ impl<T: Send + 'static> Pipeline<T> {
         &mut self,
         cx: &mut Context<'_>,
         mut each: impl FnMut(T, Answer) -> usize,
-    ) -> Poll<Result<(), Over>> {
+    ) -> Poll<Result<(), Ended>> {
         self.handed.taken();
         match self.collect(cx) {
             Ok(()) => {}
             // What is under way is told that nobody knows any more, and only then is it over.
-            Err(Over::Closed) if self.under_way() > 0 => self.give_up(),
+            Err(Ended::Closed) if self.under_way() > 0 => self.give_up(),
             Err(over) => return Poll::Ready(Err(over)),
         }
         let mut room = match self.poll_room(cx) {
@@ -287,7 +287,7 @@ impl<T: Send + 'static> Pipeline<T> {
     }
 
     /// Takes in what has come of calls, until there is no more: then what comes later wakes.
-    fn collect(&mut self, cx: &mut Context<'_>) -> Result<(), Over> {
+    fn collect(&mut self, cx: &mut Context<'_>) -> Result<(), Ended> {
         let mut collected = std::mem::take(&mut self.collected);
         loop {
             self.sink.take(&mut collected, cx.waker())?;

@@ -9,7 +9,7 @@ use super::{Broken, broken};
 const NAME: &str = "a log lets go only of what its table holds";
 
 /// A node's log has let go of entries, and its tables are durable so far.
-pub(crate) fn let_go(host: usize, bases: &[(ShardId, Base)], durable: &Durable) -> Vec<Broken> {
+pub(crate) fn compacted(host: usize, bases: &[(ShardId, Base)], durable: &Durable) -> Vec<Broken> {
     let held = |shard| durable.get(shard).copied().unwrap_or_default();
     let beyond = bases.iter().filter(|(shard, base)| base.index > held(shard));
     beyond
@@ -30,7 +30,7 @@ mod tests {
     fn a_cut_beyond_the_table_is_found() {
         let durable = Durable::from([(ShardId(1), Index(5))]);
         let to = |shard, index| (ShardId(shard), Base { index: Index(index), ..Base::default() });
-        assert!(let_go(0, &[to(1, 5), to(2, 0)], &durable).is_empty());
-        assert_eq!(let_go(0, &[to(1, 6), to(2, 1)], &durable).len(), 2);
+        assert!(compacted(0, &[to(1, 5), to(2, 0)], &durable).is_empty());
+        assert_eq!(compacted(0, &[to(1, 6), to(2, 1)], &durable).len(), 2);
     }
 }

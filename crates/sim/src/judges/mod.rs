@@ -195,8 +195,8 @@ impl Judges {
     }
 
     /// A node's log has let go of entries.
-    pub(crate) fn let_go(&self, host: usize, bases: &[(ShardId, Base)], durable: &Durable) -> Vec<Broken> {
-        let mut broken = kept_log::let_go(host, bases, durable);
+    pub(crate) fn compacted(&self, host: usize, bases: &[(ShardId, Base)], durable: &Durable) -> Vec<Broken> {
+        let mut broken = kept_log::compacted(host, bases, durable);
         for (shard, base) in bases {
             broken.extend(self.committed.has(host, *shard, base.index, base.term));
         }

@@ -24,7 +24,7 @@ fn append(log: &mut Log, model: &mut Model, batch: &[Record]) {
 fn collect(log: &mut Log, model: &mut Model, durable: &Durable) -> Vec<(ShardId, Base)> {
     let moved = log.collect(durable).unwrap();
     for (shard, base) in &moved {
-        model.let_go(*shard, *base);
+        model.compacted(*shard, *base);
     }
     moved
 }
@@ -132,18 +132,18 @@ fn a_shard_that_holds_much_is_named_and_waited_for_and_then_copied() {
     let (mut log, _) = open(&disk, options).unwrap();
     let mut model = Model::default();
     append(&mut log, &mut model, &[entry(2, 1, 1, &vec![2; 1500 * 1024])]);
-    let (mut most, mut let_go) = (0, false);
+    let (mut most, mut compacted) = (0, false);
     for index in 1..=200 {
         append(&mut log, &mut model, &[entry(1, index, 1, &vec![1; 100 * 1024])]);
         let flushed = durable(&[(1, index)]);
         let bytes = log.bytes();
-        if !let_go {
+        if !compacted {
             let held = if bytes > 4 * 1024 * 1024 { vec![ShardId(2)] } else { Vec::new() };
             assert_eq!(log.held_by(&flushed), held, "at {bytes} bytes");
         }
         let moved = collect(&mut log, &mut model, &flushed);
-        assert!(moved.is_empty() || let_go || bytes > 12 * 1024 * 1024, "{moved:?} at {bytes} bytes");
-        let_go |= !moved.is_empty();
+        assert!(moved.is_empty() || compacted || bytes > 12 * 1024 * 1024, "{moved:?} at {bytes} bytes");
+        compacted |= !moved.is_empty();
         most = most.max(log.bytes());
     }
     assert_eq!((most, model.base(ShardId(2)).index), (12 * 1024 * 1024, Index(0)));
@@ -251,7 +251,7 @@ struct Interrupted {
 /// Takes on what a log holds after a crash. It must be what the model has, with or without the batch under way, and
 /// perhaps with more let go of, but nothing that is needed.
 fn adopt(model: &mut Model, interrupted: &Interrupted, recovered: &BTreeMap<ShardId, RecoveredShard>) {
-    let let_go = |mut model: Model| {
+    let compacted = |mut model: Model| {
         for (shard, found) in recovered {
             if found.base == model.base(*shard) {
                 continue;
@@ -259,11 +259,11 @@ fn adopt(model: &mut Model, interrupted: &Interrupted, recovered: &BTreeMap<Shar
             let most = interrupted.durable.get(shard).copied().unwrap_or_default();
             assert!(found.base.index > model.base(*shard).index && found.base.index <= most, "{found:?}");
             assert_eq!(found.base.term, model.term(*shard, found.base.index));
-            model.let_go(*shard, found.base);
+            model.compacted(*shard, found.base);
         }
         model
     };
-    let (without, with) = (let_go(model.clone()), let_go(interrupted.doubtful.clone()));
+    let (without, with) = (compacted(model.clone()), compacted(interrupted.doubtful.clone()));
     *model = if *recovered == without.recovered() { without } else { with };
     assert_eq!(*recovered, model.recovered());
 }
@@ -297,7 +297,7 @@ fn tell(log: &mut Log, model: &mut Model, salt: u64) -> Option<Interrupted> {
         *model = doubtful.clone();
         let Ok(moved) = log.collect(&durable) else { return Some(Interrupted { durable, doubtful }) };
         for (shard, base) in moved {
-            model.let_go(shard, base);
+            model.compacted(shard, base);
         }
     }
     None

@@ -40,7 +40,7 @@ impl Model {
                     entries.push(entry.clone());
                 }
                 Record::HardState(shard, state) => self.shards.entry(*shard).or_default().0 = *state,
-                Record::Base(shard, base) => self.let_go(*shard, *base),
+                Record::Base(shard, base) => self.compacted(*shard, *base),
                 Record::Installed(shard, base) => {
                     self.shards.entry(*shard).or_default().1.clear();
                     self.bases.insert(*shard, *base);
@@ -49,7 +49,7 @@ impl Model {
         }
     }
 
-    pub(crate) fn let_go(&mut self, shard: ShardId, base: Base) {
+    pub(crate) fn compacted(&mut self, shard: ShardId, base: Base) {
         self.shards.entry(shard).or_default().1.retain(|entry| entry.index > base.index);
         self.bases.insert(shard, base);
     }

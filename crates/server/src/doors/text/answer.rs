@@ -20,7 +20,7 @@ use crate::gate::Answer;
 
 /// What a command wants to be told.
 #[derive(Debug)]
-pub(super) enum Asked {
+pub(super) enum Expected {
     Set(Wanted),
     Get,
     Del,
@@ -32,19 +32,19 @@ pub(super) enum Asked {
     Failed,
 }
 
-impl Asked {
+impl Expected {
     /// Appends the line of answer.
     pub(super) fn answer(self, answer: Answer, get_reply: GetReply, out: &mut BytesMut) {
         let reply = answer.reply;
         match (self, reply) {
-            (Asked::Said(text), _) => out.put_slice(text.as_bytes()),
+            (Expected::Said(text), _) => out.put_slice(text.as_bytes()),
             (_, Reply::Failed(failure)) => failed(&failure, out),
-            (Asked::Set(wanted), Reply::Written(receipt)) => stored(wanted, &receipt, out),
-            (Asked::Del, Reply::Written(_)) => out.put_slice(b"OK"),
-            (Asked::Del, Reply::NotMet { .. }) | (Asked::Get, Reply::Value { row: None, .. }) => {
+            (Expected::Set(wanted), Reply::Written(receipt)) => stored(wanted, &receipt, out),
+            (Expected::Del, Reply::Written(_)) => out.put_slice(b"OK"),
+            (Expected::Del, Reply::NotMet { .. }) | (Expected::Get, Reply::Value { row: None, .. }) => {
                 out.put_slice(b"NOT_FOUND");
             }
-            (Asked::Get, Reply::Value { row: Some(row), .. }) => match shown(&row.value) {
+            (Expected::Get, Reply::Value { row: Some(row), .. }) => match shown(&row.value) {
                 Ok(value) => {
                     if get_reply == GetReply::Ok {
                         out.put_slice(b"OK ");
@@ -53,8 +53,8 @@ impl Asked {
                 }
                 Err(why) => error("rejected", &why, out),
             },
-            (Asked::Stats, Reply::Cluster(state)) => stats(&state, out),
-            (Asked::Nodes, Reply::Cluster(state)) => nodes(&state, out),
+            (Expected::Stats, Reply::Cluster(state)) => stats(&state, out),
+            (Expected::Nodes, Reply::Cluster(state)) => nodes(&state, out),
             (asked, _) => {
                 error("unknown", &format!("the node's answer is of another kind than {asked:?}"), out);
             }
@@ -121,7 +121,7 @@ mod tests {
 
     use super::*;
 
-    fn line(asked: Asked, reply: Reply) -> String {
+    fn line(asked: Expected, reply: Reply) -> String {
         let mut out = BytesMut::new();
         asked.answer(Answer::from(reply), GetReply::Ok, &mut out);
         String::from_utf8(out.to_vec()).unwrap()
@@ -134,16 +134,16 @@ mod tests {
             at: Index(1),
             revision: Revision(1),
         };
-        assert_eq!(line(Asked::Get, value(b"a b")), "OK a b\n");
-        assert!(line(Asked::Get, value(b"a\nb")).starts_with("ERROR rejected: the value has line breaks"));
+        assert_eq!(line(Expected::Get, value(b"a b")), "OK a b\n");
+        assert!(line(Expected::Get, value(b"a\nb")).starts_with("ERROR rejected: the value has line breaks"));
         let late = Failure::unknown(Code::DeadlineExceeded, "late\r\nand odd");
-        assert_eq!(line(Asked::Del, Reply::Failed(late)), "ERROR unknown: late  and odd\n");
+        assert_eq!(line(Expected::Del, Reply::Failed(late)), "ERROR unknown: late  and odd\n");
         let refused = Failure::rejected(Code::Unavailable, "no quorum");
-        assert_eq!(line(Asked::Failed, Reply::Failed(refused)), "ERROR rejected: no quorum\n");
+        assert_eq!(line(Expected::Failed, Reply::Failed(refused)), "ERROR rejected: no quorum\n");
         assert_eq!(
-            line(Asked::Said("Bye"), Reply::Failed(Failure::rejected(Code::InvalidArgument, ""))),
+            line(Expected::Said("Bye"), Reply::Failed(Failure::rejected(Code::InvalidArgument, ""))),
             "Bye\n"
         );
-        assert!(line(Asked::Get, Reply::Written(Receipt::default())).starts_with("ERROR unknown"));
+        assert!(line(Expected::Get, Reply::Written(Receipt::default())).starts_with("ERROR unknown"));
     }
 }

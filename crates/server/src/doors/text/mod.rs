@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tokio_stream::StreamExt;
 
-use self::answer::Asked;
+use self::answer::Expected;
 use self::input::{End, LineMemory, Lines};
 use self::line::{HELP, Order};
 use super::tolerance::Tolerance;
@@ -101,7 +101,7 @@ struct Talk {
     gate: Gate,
     settings: TextSettings,
     tolerance: Tolerance,
-    calls: Pipeline<Asked>,
+    calls: Pipeline<Expected>,
     out: BytesMut,
     /// The client has said goodbye, or closed its side: what is under way is answered, and then it ends.
     is_leaving: bool,
@@ -199,7 +199,7 @@ impl Talk {
     }
 
     fn say_error(&mut self, why: String) {
-        self.calls.refuse(Asked::Failed, Failure::rejected(Code::InvalidArgument, why));
+        self.calls.refuse(Expected::Failed, Failure::rejected(Code::InvalidArgument, why));
     }
 
     fn take_line(&mut self, line: &Bytes) {
@@ -215,24 +215,24 @@ impl Talk {
             Order::Del(id) => {
                 let part = Part { condition: Some(Condition::Present), ..Part::new(id, Change::DELETE) };
                 let request = Request::Write { parts: vec![part] };
-                self.calls.push(Asked::Del, Call::from(request).within(timeout_ms));
+                self.calls.push(Expected::Del, Call::from(request).within(timeout_ms));
             }
-            Order::Stats => self.ask_state(Asked::Stats, timeout_ms),
-            Order::Nodes => self.ask_state(Asked::Nodes, timeout_ms),
+            Order::Stats => self.ask_state(Expected::Stats, timeout_ms),
+            Order::Nodes => self.ask_state(Expected::Nodes, timeout_ms),
             Order::Http => {
                 // A page in somebody's browser may have it sent here.
                 self.say_error(format!("this port speaks lines, not HTTP: {HELP}"));
                 self.is_leaving = true;
             }
-            Order::Help => self.calls.refuse(Asked::Said(HELP), said()),
+            Order::Help => self.calls.refuse(Expected::Said(HELP), said()),
             Order::Quit => {
-                self.calls.refuse(Asked::Said("Bye"), said());
+                self.calls.refuse(Expected::Said("Bye"), said());
                 self.is_leaving = true;
             }
         }
     }
 
-    fn ask_state(&mut self, asked: Asked, timeout_ms: u32) {
+    fn ask_state(&mut self, asked: Expected, timeout_ms: u32) {
         self.calls.push(asked, Call::from(Request::ClusterState).within(timeout_ms));
     }
 
@@ -243,17 +243,17 @@ impl Talk {
         }
         let request = Request::put(id, message);
         let durability = wanted.durability(timeout_ms);
-        self.calls.push(Asked::Set(wanted), Call { durability, ..Call::from(request).within(timeout_ms) });
+        self.calls.push(Expected::Set(wanted), Call { durability, ..Call::from(request).within(timeout_ms) });
     }
 
     fn get(&mut self, key: &Bytes, timeout_ms: u32) {
         let get = |consistency| Call::from(Request::Get { key: key.clone(), consistency });
         match self.settings.stale_after {
-            None => self.calls.push(Asked::Get, get(Consistency::Linearizable).within(timeout_ms)),
+            None => self.calls.push(Expected::Get, get(Consistency::Linearizable).within(timeout_ms)),
             Some(patience) => {
                 let patience_ms = (patience.as_millis() as u32).clamp(1, timeout_ms);
                 let fresh = get(Consistency::Linearizable).within(patience_ms);
-                self.calls.push_or(Asked::Get, fresh, get(Consistency::Stale).within(timeout_ms));
+                self.calls.push_or(Expected::Get, fresh, get(Consistency::Stale).within(timeout_ms));
             }
         }
     }

@@ -18,7 +18,7 @@ use ringfort_types::{Code, Failure};
 use tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
-use crate::answers::Over;
+use crate::answers::Ended;
 use crate::gate::{Gate, Order, Pipeline};
 
 /// Frames read before answers are looked after.
@@ -123,8 +123,8 @@ impl Stream for Session {
             bytes
         });
         match answered {
-            Poll::Ready(Err(Over::Closed)) => Poll::Ready(None),
-            Poll::Ready(Err(Over::TooSlow)) => {
+            Poll::Ready(Err(Ended::Closed)) => Poll::Ready(None),
+            Poll::Ready(Err(Ended::TooSlow)) => {
                 let why = "the session leaves too many answers unread: read them as they come";
                 let failure = Failure::unknown(Code::ResourceExhausted, why);
                 Poll::Ready(Some(Err(status::from_failure(failure))))
