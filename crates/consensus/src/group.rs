@@ -553,12 +553,13 @@ impl Group {
 /// A configuration in the crate's words.
 fn conf_state(configuration: &Configuration) -> ConfState {
     let peers = |of: &[Replica]| of.iter().map(|replica| replica.peer.0).collect();
-    let mut state = ConfState::default();
-    state.voters = peers(&configuration.voters);
-    state.voters_outgoing = peers(&configuration.outgoing);
-    state.learners = peers(&configuration.learners);
-    state.learners_next = peers(&configuration.learners_next);
-    state
+    ConfState {
+        voters: peers(&configuration.voters),
+        voters_outgoing: peers(&configuration.outgoing),
+        learners: peers(&configuration.learners),
+        learners_next: peers(&configuration.learners_next),
+        ..ConfState::default()
+    }
 }
 
 /// What the crate writes into a request for a vote if the leader itself has asked its sender to stand.
