@@ -44,6 +44,10 @@ impl Connect {
     }
 }
 
+/// Threads for what may block: scans of tables, names to be resolved. What is more waits. Each keeps up to a MB of memory to
+/// itself, so the library's 512 could take as much as all else in a node.
+const BLOCKING_THREADS_MAX: usize = 64;
+
 /// A runtime with so many threads, besides that of the command, which may block.
 pub(crate) fn runtime(threads: usize) -> Result<Runtime, Stop> {
     build(Builder::new_multi_thread(), threads, "ringfort-io")
@@ -61,6 +65,7 @@ fn build(mut builder: Builder, threads: usize, name: &str) -> Result<Runtime, St
     builder
         .worker_threads(threads)
         .thread_name(name)
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
         .enable_all()
         .build()
         .map_err(|error| Stop::unavailable(format!("can't start threads: {error}")))
