@@ -26,6 +26,7 @@ use ringfort_types::{Base, Code, Configuration, Failure, Index, Reply, ShardId, 
 use crate::delivery::Delivery;
 use crate::error::die;
 use crate::flush::{DEAD_MANY, Flusher};
+use crate::horizon::Reading;
 use crate::queue::{Queue, Taken};
 use crate::shared::Shared;
 use crate::snapshots::{self, Snapshots};
@@ -195,7 +196,7 @@ impl Applier {
             };
             if open.shard.marked() == job.entry.index {
                 // It is the newest; none that is given up is as high.
-                let _held = self.shared.readers.horizon.hold(job.shard, job.entry.index);
+                let _held = self.shared.readers.horizon.hold(job.shard, job.entry.index, Reading::Begins);
             }
             let bytes = job.entry.payload.len() as u64 + ROW_OVERHEAD_BYTES * replies.len() as u64;
             open.active_bytes += bytes;

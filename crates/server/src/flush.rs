@@ -25,7 +25,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ringfort_storage::{Dead, Durable, StorageError, Table};
-use ringfort_types::{Index, ShardId};
+use ringfort_types::{Index, ShardId, count};
 
 use crate::error::die;
 use crate::horizon::{HELD, RECENT, Reason};
@@ -59,6 +59,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Beyond every entry.
 const EVERYTHING: Index = Index(u64::MAX - 1);
 
+/// How often it is said that reads are given up.
+const TOLD_EVERY: Duration = Duration::from_secs(10);
+
 /// When to visit which table.
 type Visit = (Instant, ShardId, Arc<dyn Table>);
 
@@ -77,6 +80,16 @@ pub(crate) struct Flusher {
     /// Those that the log waits for.
     wanted: Mutex<Vec<ShardId>>,
     ended: AtomicBool,
+    ended_reads: Mutex<EndedReads>,
+}
+
+/// Long reads that were given up.
+#[derive(Debug, Default)]
+struct EndedReads {
+    /// Since the last line about them.
+    count: u64,
+    /// When that was.
+    at: Option<Instant>,
 }
 
 impl Flusher {
@@ -193,21 +206,35 @@ impl Flusher {
     /// Gives up held reads, while what was written since costs more than this many bytes.
     fn bound_held_reads(&self, node: &Shared, bytes_max: u64) {
         let horizon = &node.readers.horizon;
-        for (shard, index) in horizon.give_up_old() {
-            node.notice(format!("a read of shard {shard} at index {index} is given up: {}", Reason::Time));
-        }
+        let old = horizon.give_up_old().into_iter();
+        let mut given_up: Vec<_> = old.map(|(shard, index)| (shard, index, Reason::Time)).collect();
         let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         let cost =
             |shard, table: &Arc<dyn Table>| horizon.held(shard).map_or(0, |held| table.written_since(held));
         let mut costs: BTreeMap<_, _> =
             tables.iter().map(|(shard, table)| (*shard, cost(*shard, table))).collect();
-        while costs.values().sum::<u64>() > bytes_max {
-            let Some((shard, most)) = costs.iter_mut().max_by_key(|(_, bytes)| **bytes) else { return };
+        while costs.values().sum::<u64>() > bytes_max
+            && let Some((shard, most)) = costs.iter_mut().max_by_key(|(_, bytes)| **bytes)
+        {
             let reason = Reason::Disk(bytes_max);
-            if let Some(index) = horizon.give_up(*shard, reason) {
-                node.notice(format!("a read of shard {shard} at index {index} is given up: {reason}"));
-            }
+            given_up.extend(horizon.give_up(*shard, reason).map(|index| (*shard, index, reason)));
             *most = tables.get(shard).map_or(0, |table| cost(*shard, table));
+        }
+        drop(tables);
+        self.tell_given_up(node, &given_up);
+    }
+
+    /// A line in [`TOLD_EVERY`] at most: whoever reads can cause many.
+    fn tell_given_up(&self, node: &Shared, given_up: &[(ShardId, Index, Reason)]) {
+        let Some((shard, index, reason)) = given_up.last() else { return };
+        let mut told = self.ended_reads.lock().unwrap_or_else(PoisonError::into_inner);
+        told.count += given_up.len() as u64;
+        if told.at.is_none_or(|at| at.elapsed() >= TOLD_EVERY) {
+            let reads = count(told.count, "long read of a shard is", "long reads of shards are");
+            node.notice(format!(
+                "{reads} given up, the last one of shard {shard} at index {index}: {reason}"
+            ));
+            *told = EndedReads { count: 0, at: Some(Instant::now()) };
         }
     }
 

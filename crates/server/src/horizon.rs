@@ -9,7 +9,11 @@
 //! page, a mark as it is applied. A list stream that pauses longer asks for a row now and then (`gate::rows`).
 //!
 //! A scan may go on for hours, and all that is written meanwhile stays on disk. So a held index can be *given up*, for a
-//! [`Reason`] (`flush` looks for them): from then on it can't be held again, and whoever reads at it is told why.
+//! [`Reason`] (`flush` looks for them): from then on whoever reads at it is told why. Who begins to read there, because nothing newer
+//! is there to be read at, may.
+//!
+//! Indexes that are asked for soon after each other are held as one, the lowest of them, and so are all further ones once a
+//! shard has [`HELD_MAX`]: that keeps more than is needed, and never less.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -25,8 +29,10 @@ pub(crate) const RECENT: Duration = Duration::from_millis(500);
 pub(crate) const HELD: Duration = Duration::from_secs(30);
 /// The longest time that an index can be held in all.
 const HELD_LONG: Duration = Duration::from_millis(HELD_READ_MS_MAX);
-/// Most indexes that are held; beyond it, one of the lowest shard's is given up.
-const HELD_MAX: usize = 64 * 1024;
+/// So long after an index has begun to be held, higher ones are held with it.
+const TOGETHER: Duration = Duration::from_secs(1);
+/// Most indexes of a shard that are held apart.
+const HELD_MAX: usize = 512;
 
 /// Why an index is not held any more, though somebody still reads at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,8 +43,6 @@ pub(crate) enum Reason {
     DiskFull,
     /// It was held for [`HELD_READ_MS_MAX`].
     Time,
-    /// More than [`HELD_MAX`] are held.
-    Many,
 }
 
 impl fmt::Display for Reason {
@@ -49,7 +53,6 @@ impl fmt::Display for Reason {
             }
             Reason::DiskFull => write!(f, "the disk is full"),
             Reason::Time => write!(f, "it was read for {} hours", HELD_LONG.as_secs() / 3600),
-            Reason::Many => write!(f, "more than {HELD_MAX} are read at once"),
         }
     }
 }
@@ -65,7 +68,7 @@ struct State {
     /// Applied indexes by shard number, oldest first; one set for each time that they were remembered.
     applied: VecDeque<(Instant, Vec<Index>)>,
     held: BTreeMap<(ShardId, Index), Held>,
-    /// Of each shard the highest index that was given up. No lower one is held, nor is it again.
+    /// Of each shard the highest index that was given up, which nobody goes on reading at, nor below it.
     given_up: BTreeMap<ShardId, (Index, Reason)>,
 }
 
@@ -73,6 +76,13 @@ struct State {
 struct Held {
     since: Instant,
     last: Instant,
+}
+
+/// Whether whoever reads at an index begins there or goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reading {
+    Begins,
+    GoesOn,
 }
 
 impl State {
@@ -90,6 +100,31 @@ impl State {
         held.find(|(_, held)| now - held.last < HELD).map(|((_, index), _)| *index)
     }
 
+    /// Holds an index, by itself or with one below it. Says which.
+    fn hold(&mut self, shard: ShardId, at: Index, now: Instant) -> bool {
+        let of_shard = (shard, Index(0))..=(shard, Index(u64::MAX));
+        let below = self.held.range_mut((shard, Index(0))..=(shard, at)).next_back();
+        if let Some((place, held)) = below
+            && (place.1 == at || now - held.since < TOGETHER)
+        {
+            held.last = now;
+            return false;
+        }
+        if self.held.range(of_shard.clone()).count() < HELD_MAX {
+            self.held.insert((shard, at), Held { since: now, last: now });
+            return true;
+        }
+        if let Some((_, held)) = self.held.range_mut((shard, Index(0))..=(shard, at)).next_back() {
+            held.last = now;
+        } else if let Some((lowest, held)) =
+            self.held.range(of_shard).next().map(|(place, held)| (*place, *held))
+        {
+            self.held.remove(&lowest);
+            self.held.insert((shard, at), Held { last: now, ..held });
+        }
+        false
+    }
+
     fn give_up(&mut self, shard: ShardId, index: Index, reason: Reason) {
         self.held.remove(&(shard, index));
         self.given_up.insert(shard, (index, reason));
@@ -105,23 +140,19 @@ impl Horizon {
         state.forget(now);
     }
 
-    /// Keeps this index readable for a while from now on; not if it has been given up.
-    pub(crate) fn hold(&self, shard: ShardId, at: Index) -> Result<(), Reason> {
+    /// Keeps this index readable for a while from now on, and says whether it is held by itself; not if it has been given up.
+    pub(crate) fn hold(&self, shard: ShardId, at: Index, reading: Reading) -> Result<bool, Reason> {
         let now = Instant::now();
         let mut state = self.state();
-        if let Some((index, reason)) = state.given_up.get(&shard)
+        if let Some((index, reason)) = state.given_up.get_mut(&shard)
             && at <= *index
         {
-            return Err(*reason);
+            if reading == Reading::GoesOn {
+                return Err(*reason);
+            }
+            *index = Index(at.0.saturating_sub(1));
         }
-        if state.held.len() >= HELD_MAX
-            && !state.held.contains_key(&(shard, at))
-            && let Some(((shard, index), _)) = state.held.pop_first()
-        {
-            state.give_up(shard, index, Reason::Many);
-        }
-        state.held.entry((shard, at)).or_insert(Held { since: now, last: now }).last = now;
-        Ok(())
+        Ok(state.hold(shard, at, now))
     }
 
     /// This index is gone already.
@@ -201,11 +232,11 @@ mod tests {
         horizon.remember(vec![Index(4), Index(20)]);
         assert_eq!(horizon.keep_from(shard), Index(10), "the newest is too new");
         assert_eq!(horizon.newest(shard), Index(20));
-        horizon.hold(ShardId(0), Index(1)).unwrap();
-        horizon.hold(ShardId(2), Index(2)).unwrap();
+        horizon.hold(ShardId(0), Index(1), Reading::Begins).unwrap();
+        horizon.hold(ShardId(2), Index(2), Reading::Begins).unwrap();
         assert_eq!((horizon.keep_from(shard), horizon.held(shard)), (Index(10), None), "theirs, not its");
-        horizon.hold(shard, Index(7)).unwrap();
-        horizon.hold(shard, Index(12)).unwrap();
+        horizon.hold(shard, Index(12), Reading::Begins).unwrap();
+        horizon.hold(shard, Index(7), Reading::Begins).unwrap();
         assert_eq!((horizon.keep_from(shard), horizon.held(shard)), (Index(7), Some(Index(7))));
         assert_eq!(horizon.give_up_all(Reason::DiskFull), 4);
         assert_eq!(horizon.keep_from(shard), Index(10));
@@ -213,20 +244,62 @@ mod tests {
         assert_eq!(horizon.keep_from(shard), Index(20), "time passes when nothing is applied, too");
     }
 
-    #[test]
-    fn what_is_given_up_is_not_held_again_and_the_rest_stays_held() {
-        let (horizon, shard) = (Horizon::default(), ShardId(1));
-        for at in [5, 7, 9] {
-            horizon.hold(shard, Index(at)).unwrap();
+    /// Each begins to be held so long before now, in seconds.
+    fn held_since(horizon: &Horizon, shard: ShardId, held: &[(u64, u64)]) {
+        let now = Instant::now();
+        for (at, seconds) in held {
+            let since = now.checked_sub(Duration::from_secs(*seconds)).unwrap();
+            horizon.state().held.insert((shard, Index(*at)), Held { since, last: now });
         }
+    }
+
+    #[test]
+    fn nobody_goes_on_at_what_is_given_up_and_the_rest_stays_held() {
+        let (horizon, shard) = (Horizon::default(), ShardId(1));
+        let goes_on = |shard, at| horizon.hold(shard, Index(at), Reading::GoesOn);
+        held_since(&horizon, shard, &[(5, 9), (7, 8), (9, 7)]);
         assert!(horizon.give_up_old().is_empty(), "they are young");
         assert_eq!(horizon.give_up(shard, Reason::Disk(8 << 20)), Some(Index(5)));
         assert_eq!(horizon.held(shard), Some(Index(7)));
-        assert_eq!(horizon.hold(shard, Index(5)), Err(Reason::Disk(8 << 20)));
-        assert_eq!(horizon.hold(shard, Index(7)), Ok(()));
+        assert_eq!(goes_on(shard, 5), Err(Reason::Disk(8 << 20)));
+        assert_eq!(goes_on(shard, 7), Ok(false));
         horizon.release(shard, Index(7));
         assert_eq!(horizon.held(shard), Some(Index(9)));
-        assert_eq!(horizon.hold(ShardId(2), Index(5)), Ok(()), "another shard's index is another one");
+        assert_eq!(goes_on(ShardId(2), 5), Ok(true), "another shard's index is another one");
         assert!(Reason::Disk(8 << 20).to_string().contains("8 MiB"));
+    }
+
+    /// A shard that nobody writes to has no newer index to begin at.
+    #[test]
+    fn who_begins_at_an_index_that_was_given_up_may_read_there() {
+        let (horizon, shard) = (Horizon::default(), ShardId(1));
+        held_since(&horizon, shard, &[(5, 9), (7, 8)]);
+        assert_eq!(horizon.give_up_all(Reason::DiskFull), 2);
+        assert_eq!(horizon.hold(shard, Index(7), Reading::GoesOn), Err(Reason::DiskFull));
+        assert_eq!(horizon.hold(shard, Index(7), Reading::Begins), Ok(true));
+        assert_eq!(horizon.hold(shard, Index(7), Reading::GoesOn), Ok(false));
+        assert_eq!(horizon.hold(shard, Index(5), Reading::GoesOn), Err(Reason::DiskFull));
+    }
+
+    /// However many read at how many indexes: none is given up, and what each needs is held.
+    #[test]
+    fn indexes_that_are_asked_for_together_are_held_as_the_lowest_of_them() {
+        let (horizon, shard) = (Horizon::default(), ShardId(1));
+        let held = |horizon: &Horizon| horizon.state().held.keys().map(|(_, at)| at.0).collect::<Vec<_>>();
+        for at in 100..100_000 {
+            let begins = horizon.hold(shard, Index(at), Reading::Begins);
+            assert_eq!(begins, Ok(!held(&horizon).is_empty() && held(&horizon).last() == Some(&at)));
+        }
+        assert_eq!(horizon.held(shard), Some(Index(100)));
+        assert!(held(&horizon).len() <= 1 + HELD.as_secs() as usize, "{:?}", held(&horizon));
+
+        let horizon = Horizon::default();
+        let many: Vec<_> = (0..HELD_MAX as u64).map(|number| (1_000 + 10 * number, 20)).collect();
+        held_since(&horizon, shard, &many);
+        for at in [1_005, 1_000_000, 500] {
+            assert_eq!(horizon.hold(shard, Index(at), Reading::GoesOn), Ok(false), "{at}");
+        }
+        let now = held(&horizon);
+        assert_eq!((now.len(), now[0], now[1]), (HELD_MAX, 500, 1_010), "the lowest has gone down");
     }
 }

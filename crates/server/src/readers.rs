@@ -6,7 +6,7 @@ use ringfort_shard::ShardReader;
 use ringfort_types::{Code, Failure, Index, Reply, Request, ShardId};
 
 use crate::delivery::ReadAt;
-use crate::horizon::{Horizon, Reason};
+use crate::horizon::{Horizon, Reading, Reason};
 
 /// All local shards' tables, each once it is open.
 #[derive(Debug)]
@@ -82,11 +82,14 @@ impl Readers {
         if !Self::is_long(&read.request) {
             return reader.query(&read.request, at);
         }
-        if let Err(reason) = self.horizon.hold(read.shard, at) {
-            return Reply::Failed(given_up(read.shard, at, reason));
-        }
+        let begins = Self::may_read_later(&read.request);
+        let reading = if begins { Reading::Begins } else { Reading::GoesOn };
+        let is_by_itself = match self.horizon.hold(read.shard, at, reading) {
+            Ok(is_by_itself) => is_by_itself,
+            Err(reason) => return Reply::Failed(given_up(read.shard, at, reason)),
+        };
         let reply = reader.query(&read.request, at);
-        if at < reader.collected() {
+        if is_by_itself && at < reader.collected() {
             self.horizon.release(read.shard, at);
         }
         reply

@@ -147,10 +147,9 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         let mut line = self.buffer.split_to(end + 1);
         line.truncate(end);
         self.looked_at = 0;
-        self.place = None;
-        if self.buffer.is_empty() {
-            // A large buffer is not kept for the next, small line.
-            self.buffer = BytesMut::new();
+        if self.place.take().is_some() || self.buffer.is_empty() {
+            // The lines that follow would keep a long one's memory for as long as they wait for their answers.
+            self.buffer = BytesMut::from(&self.buffer[..]);
         }
         Some(line.freeze())
     }
@@ -236,6 +235,23 @@ mod tests {
         let (found, end) = all(Lines::new(&large[..], memory.clone())).await;
         assert_eq!((found, end), (vec![1_000_000, 5, 0], End::Closed));
         assert_eq!(memory.left(), LineMemory::default().left(), "what was taken is given back");
+    }
+
+    #[tokio::test]
+    async fn a_short_line_does_not_keep_the_memory_of_the_long_one_before_it() {
+        let bytes = [&vec![b'x'; 1_000_000][..], b"\nshort\n"].concat();
+        let mut lines = Lines::new(&bytes[..], LineMemory::default());
+        let (mut long, mut short) = (None, None);
+        while short.is_none() {
+            lines.read().await.unwrap();
+            long = long.or_else(|| lines.ready());
+            short = if long.is_some() { lines.ready() } else { None };
+        }
+        let (long, short) = (long.unwrap(), short.unwrap());
+        let memory = long.as_ptr_range();
+        assert_eq!(short, "short");
+        assert!(!memory.contains(&short.as_ptr()) && memory.end.addr().abs_diff(short.as_ptr().addr()) > 1);
+        assert!(long.is_unique(), "nobody else has a part of it");
     }
 
     #[tokio::test]
