@@ -19,16 +19,16 @@ USER 10001:10001
 
 # In a container a node listens on all of the container's addresses. That takes --insecure, which is left to whoever runs it:
 # it depends on who can reach the container's network.
-# The health check is about this container's node, whatever nodes RINGFORT_ADDR may list for other commands.
 ENV RINGFORT_START_ADDR=0.0.0.0:50051 \
-    RINGFORT_START_DATA_DIR=/var/lib/ringfort/data \
-    RINGFORT_HEALTH_ADDR=127.0.0.1:50051
+    RINGFORT_START_DATA_DIR=/var/lib/ringfort/data
 # The data directory is one below, since a volume may come with something of its own in it (lost+found).
 VOLUME /var/lib/ringfort
 EXPOSE 50051 6666
 # A node that is asked to stop hands its leaderships over first, which takes it five seconds at most.
 STOPSIGNAL SIGTERM
-# Healthy: it serves every shard that it has. A node of a new cluster does so when it has met the others.
-HEALTHCHECK --interval=5s --timeout=3s --start-period=60s --retries=3 CMD ["ringfort", "health", "--timeout", "2s"]
+# Healthy: it serves every shard that it has. A node of a new cluster does so when it has met the others. The check is about this
+# container's node, whatever nodes RINGFORT_ADDR may list for other commands.
+HEALTHCHECK --interval=5s --timeout=3s --start-period=60s --retries=3 \
+    CMD ringfort health --timeout 2s --addr "${RINGFORT_HEALTH_ADDR:-127.0.0.1:50051}"
 ENTRYPOINT ["ringfort"]
 CMD ["start"]

@@ -150,6 +150,20 @@ impl Call {
         Call { timeout_ms, ..self }
     }
 
+    /// The same in memory of its own. Keys and values are parts of the message that they came in, which may be far larger than
+    /// they are, and would stay for as long as the call waits.
+    #[must_use]
+    pub fn detached(mut self) -> Call {
+        let mut bytes = 0;
+        self.request.each_bytes(&mut |part| bytes += part.len());
+        let mut memory = BytesMut::with_capacity(bytes);
+        self.request.each_bytes(&mut |part| {
+            memory.put_slice(part);
+            *part = memory.split().freeze();
+        });
+        self
+    }
+
     /// Its size for the purpose of bounds.
     pub fn weight(&self) -> usize {
         self.request.weight()

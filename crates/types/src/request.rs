@@ -170,6 +170,20 @@ impl Request {
         key.into_iter().chain(keys).chain(parts.iter().map(|part| &part.key))
     }
 
+    /// Everything in it that is bytes.
+    pub(crate) fn each_bytes(&mut self, each: &mut dyn FnMut(&mut Bytes)) {
+        match self {
+            Request::Get { key, .. } => each(key),
+            Request::Write { parts } => parts.iter_mut().for_each(|part| part.each_bytes(each)),
+            Request::GetMany { keys, .. } => keys.iter_mut().for_each(each),
+            Request::Scan(scan) => [&mut scan.from, &mut scan.prefix].into_iter().for_each(each),
+            Request::OpenSession { .. }
+            | Request::Digest { .. }
+            | Request::DigestAt { .. }
+            | Request::ClusterState => {}
+        }
+    }
+
     /// Its size for the purpose of bounds.
     pub fn weight(&self) -> usize {
         const OVERHEAD: usize = 64;

@@ -92,6 +92,17 @@ pub struct Part {
 }
 
 impl Part {
+    /// Everything in it that is bytes.
+    pub(crate) fn each_bytes(&mut self, each: &mut dyn FnMut(&mut Bytes)) {
+        each(&mut self.key);
+        if let Some(Condition::Value(value)) = &mut self.condition {
+            each(value);
+        }
+        if let Change::Put(new) = &mut self.change {
+            each(&mut new.value);
+        }
+    }
+
     /// A change, whatever the key is.
     pub fn new(key: impl Into<Bytes>, change: Change) -> Part {
         Part { key: key.into(), condition: None, change }

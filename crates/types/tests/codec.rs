@@ -408,3 +408,38 @@ fn majorities_meet_and_the_fewest_that_decide_are_as_many_as_is_said() {
         assert_eq!(group.peer_on(NodeId(8)), Some(PeerId(108)));
     }
 }
+
+#[test]
+fn a_detached_call_is_the_same_and_keeps_nothing_of_its_message() {
+    let message = Bytes::from(vec![b'x'; 1_000]);
+    let part_of = |at: usize| message.slice(at..at + 3);
+    let requests = [
+        Request::Get { key: part_of(0), consistency: Consistency::Stale },
+        Request::GetMany { keys: vec![part_of(0), part_of(9)], consistency: Consistency::Lease },
+        Request::Write {
+            parts: vec![
+                Part {
+                    key: part_of(0),
+                    condition: Some(Condition::Value(part_of(10))),
+                    change: Change::Put(NewValue { value: part_of(20), version: Some(Version(3)) }),
+                },
+                Part { key: part_of(30), condition: Some(Condition::Absent), change: Change::Add(1) },
+            ],
+        },
+        Request::Scan(Scan {
+            shard: ShardId(1),
+            at: None,
+            from: part_of(0),
+            prefix: part_of(5),
+            rows_max: 1,
+            bytes_max: 1,
+            keys_only: false,
+        }),
+        Request::ClusterState,
+    ];
+    let calls = requests.map(Call::from);
+    let detached: Vec<Call> = calls.iter().cloned().map(Call::detached).collect();
+    assert_eq!(detached, calls);
+    drop(calls);
+    assert!(message.is_unique());
+}

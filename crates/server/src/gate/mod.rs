@@ -71,7 +71,7 @@ impl Gate {
     /// Carries out one call. A write that has no place in a session of its client's gets one of this node's, and is tried
     /// until its time is over: except those of `ringfort.v1`, whose clients have sessions of their own, and are told.
     pub(crate) async fn ask(&self, call: Call) -> Answer {
-        let call = Call { door: self.door, ..call };
+        let call = Call { door: self.door, ..call.detached() };
         if self.stamps(&call) {
             retry::once(&self.shared, call).await
         } else {

@@ -172,7 +172,7 @@ impl<T: Send + 'static> Pipeline<T> {
             );
             return self.refuse(tag, failure);
         }
-        let call = Call { door: self.gate.door, ..call };
+        let call = Call { door: self.gate.door, ..call.detached() };
         let at = self.hold(tag, call.weight());
         self.places[at as usize].instead = instead;
         if let Some(order) = &mut self.order {
