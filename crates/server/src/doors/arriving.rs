@@ -2,8 +2,9 @@
 //!
 //! A message of more than [`LARGE_MESSAGE_BYTES`] that does not come at once takes as much of [`ARRIVING_BYTES`] as it has until it is
 //! whole, before any of it goes further: gRPC says a message's length in front of it. Who finds none there waits, and is not read from
-//! meanwhile. A message has [`MESSAGE_TIME`] to come whole, a large one only [`CROWDED_TIME`] while others wait, and none more than its
-//! call's deadline leaves. Who stands still gives its room back then, whether somebody reads from it or not.
+//! meanwhile. A message has [`MESSAGE_TIME`] to come whole, the only one of a unary call from the call's beginning on; a large one has
+//! only [`CROWDED_TIME`] while others wait, and none has more than its call's deadline leaves. Who stands still gives its room back
+//! then, whether somebody reads from it or not.
 //!
 //! Frames between nodes are bounded by their senders and wait for no client, once the first has said who is there.
 
@@ -42,6 +43,9 @@ const LOOK: Duration = Duration::from_millis(250);
 /// What stands in front of a message: whether it is compressed, and its length in four bytes (gRPC over HTTP/2,
 /// "Length-Prefixed-Message").
 const PREFIX_BYTES: usize = 5;
+
+/// Methods whose clients send when they like. All others' have one message, which has to come.
+const STREAMS: [&str; 2] = ["/Session", "/ServerReflectionInfo"];
 
 /// What a node has for them.
 #[derive(Clone, Debug)]
@@ -141,6 +145,8 @@ where
         let from = if links::is_of_a_node(&request) { From::Node } else { From::Client };
         let until =
             status::asked(request.headers()).map(|asked| Instant::now() + asked - (asked / 5).min(EARLIER));
+        let may_be_silent = STREAMS.iter().any(|method| request.uri().path().ends_with(method));
+        let until = until.or_else(|| (!may_be_silent).then(|| Instant::now() + MESSAGE_TIME));
         let room = self.room.clone();
         self.calls.call(request.map(|body| Body::new(ArrivingBody::new(body, room, from, until))))
     }
