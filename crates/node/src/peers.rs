@@ -59,6 +59,11 @@ impl Peers {
         })
     }
 
+    /// Whether it has reported that its replica of this shard takes no part, since its table is damaged.
+    pub(crate) fn is_damaged(&self, node: NodeId, shard: ShardId) -> bool {
+        self.get(node).is_some_and(|peer| peer.report.damaged.contains(&shard))
+    }
+
     /// Whether it has not reported that its disk takes nothing.
     pub(crate) fn can_write(&self, node: NodeId) -> bool {
         self.get(node).is_some_and(|peer| peer.report.disk == DiskState::Working)

@@ -131,7 +131,8 @@ impl Node {
             let now_us = self.now.monotonic_us;
             let rests = snapshots.rests.get(&(shard, to)).is_some_and(|until_us| *until_us > now_us);
             let has_one = snapshots.sent.values().any(|sent| (sent.shard, sent.to) == (shard, to));
-            if rests || has_one || snapshots.sent.len() >= SNAPSHOTS_SENT_MAX || !self.peers.is_up(to) {
+            let takes_it = self.peers.is_up(to) && !self.peers.is_damaged(to, shard);
+            if rests || has_one || snapshots.sent.len() >= SNAPSHOTS_SENT_MAX || !takes_it {
                 continue;
             }
             snapshots.last += 1;
@@ -251,7 +252,9 @@ impl Node {
         let (mut ended, mut resent) = (Vec::new(), Vec::new());
         for (transfer, sent) in &mut self.snapshots.sent {
             let replica = self.slots[sent.shard.0 as usize].replica.as_ref();
-            if !replica.is_some_and(Replica::leads) || late(sent.moved_us, GIVE_UP_US) {
+            let is_wanted =
+                replica.is_some_and(Replica::leads) && !self.peers.is_damaged(sent.to, sent.shard);
+            if !is_wanted || late(sent.moved_us, GIVE_UP_US) {
                 ended.push(*transfer);
             } else if !sent.chunks.is_empty() && late(sent.chunks_us.max(sent.moved_us), RESEND_US) {
                 sent.next = 0;

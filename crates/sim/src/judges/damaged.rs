@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use ringfort_consensus::inspect::{Seen, SeenKind};
-use ringfort_types::{ShardId, Term};
+use ringfort_types::{Index, ShardId, Term};
 
 use super::one_leader::speaks_as_leader;
 use super::{Broken, broken};
@@ -34,7 +34,11 @@ impl Damaged {
         let hands_over = speaks_as_leader(seen) && seen.term <= term;
         // Who still leads says so to who would stand against it. That binds nobody.
         let refuses = seen.reject && matches!(seen.kind, SeenKind::PreVoteReply | SeenKind::VoteReply);
-        (!hands_over && !refuses).then(|| broken!(NAME, "n{} says \"{seen}\" in shard {shard}", host + 1))
+        // So does Raft to who led in an earlier term: this acknowledges nothing.
+        let names_its_term =
+            seen.kind == SeenKind::AppendReply && seen.index == Index(0) && seen.term <= term;
+        (!hands_over && !refuses && !names_its_term)
+            .then(|| broken!(NAME, "n{} says \"{seen}\" in shard {shard}", host + 1))
     }
 
     /// Its table is to be used.
@@ -71,6 +75,9 @@ mod tests {
         assert_eq!(judge.said(0, shard, &says(SeenKind::Heartbeat, 4)).unwrap().invariant, NAME);
         assert_eq!(judge.said(0, shard, &says(SeenKind::VoteReply, 4)).unwrap().invariant, NAME);
         assert_eq!(judge.said(0, shard, &Seen { reject: true, ..says(SeenKind::PreVoteReply, 4) }), None);
+        assert_eq!(judge.said(0, shard, &says(SeenKind::AppendReply, 3)), None);
+        let acknowledges = Seen { index: Index(7), ..says(SeenKind::AppendReply, 3) };
+        assert_eq!(judge.said(0, shard, &acknowledges).unwrap().invariant, NAME);
         assert_eq!(judge.said(1, shard, &says(SeenKind::VoteReply, 4)), None);
         assert!(judge.used(0, shard, "reads").is_some() && judge.used(0, ShardId(2), "reads").is_none());
         judge.ended(0);
