@@ -11,7 +11,7 @@ use bytes::Bytes;
 use ringfort_consensus::{Group, Synced, Unsynced};
 use ringfort_types::limits::TICK_MS;
 use ringfort_types::planted::{self, Bug};
-use ringfort_types::{Base, LogEntry, NodeId, PeerId, Role, ShardId};
+use ringfort_types::{Base, LogEntry, NodeId, Role, ShardId};
 
 use crate::Effect;
 use crate::node::Node;
@@ -22,7 +22,7 @@ const ABDICATION_TICKS: u64 = 1_000 / TICK_MS;
 
 /// A group that leads for the last time.
 pub(crate) struct Abdicating {
-    group: Group,
+    pub(crate) group: Group,
     /// The batch that holds the group's latest records.
     last_batch: u64,
     until_tick: u64,
@@ -33,13 +33,10 @@ impl Abdicating {
         self.group.role() == Role::Leader
     }
 
-    fn node_of(&self, peer: PeerId) -> Option<NodeId> {
-        self.group.configuration().node_of(peer)
-    }
-
     /// The node that leads in its place, once that is known.
     fn successor(&self) -> Option<NodeId> {
-        self.group.leader().filter(|_| !self.leads()).and_then(|peer| self.node_of(peer))
+        let leader = self.group.leader().filter(|_| !self.leads())?;
+        self.group.configuration().node_of(leader)
     }
 }
 
@@ -137,16 +134,8 @@ impl Node {
     }
 
     fn send_of_abdicating(&mut self, shard: ShardId, outgoing: Vec<ringfort_consensus::Outgoing>) {
-        let Some(abdicating) = self.slots[shard.0 as usize].abdicating.as_ref() else { return };
-        if !abdicating.leads() {
-            return;
-        }
-        let to_nodes: Vec<_> = outgoing
-            .into_iter()
-            .filter_map(|(peer, message)| Some((abdicating.node_of(peer)?, message)))
-            .collect();
-        for (node, message) in to_nodes {
-            self.send(node, ringfort_types::RaftMessage { shard, message }.into());
+        if self.abdicating(shard).is_some_and(|abdicating| abdicating.leads()) {
+            self.send_raft(shard, outgoing);
         }
     }
 }

@@ -51,6 +51,14 @@ pub(crate) struct Slot {
     pub(crate) dirty: bool,
 }
 
+impl Slot {
+    /// The group that speaks for this node: its replica's, or that of one which hands over for the last time.
+    fn group(&self) -> Option<&Group> {
+        let abdicating = || self.abdicating.as_ref().map(|abdicating| &abdicating.group);
+        self.replica.as_ref().map(|replica| &replica.group).or_else(abdicating)
+    }
+}
+
 /// What a turn has brought so far.
 #[derive(Default)]
 pub(crate) struct Out {
@@ -396,8 +404,8 @@ impl Node {
     /// Puts the outgoing Raft messages of a shard to their nodes.
     pub(crate) fn send_raft(&mut self, shard: ShardId, outgoing: Vec<ringfort_consensus::Outgoing>) {
         for (peer, message) in outgoing {
-            let replica = self.slots[shard.0 as usize].replica.as_ref();
-            if let Some(node) = replica.and_then(|replica| replica.node_of(peer)) {
+            let group = self.slots[shard.0 as usize].group();
+            if let Some(node) = group.and_then(|group| group.configuration().node_of(peer)) {
                 self.send(node, PeerMessage::Raft(RaftMessage { shard, message }));
             }
         }

@@ -102,27 +102,22 @@ impl State {
 
     /// Holds an index, by itself or with one below it. Says which.
     fn hold(&mut self, shard: ShardId, at: Index, now: Instant) -> bool {
-        let of_shard = (shard, Index(0))..=(shard, Index(u64::MAX));
-        let below = self.held.range_mut((shard, Index(0))..=(shard, at)).next_back();
-        if let Some((place, held)) = below
-            && (place.1 == at || now - held.since < TOGETHER)
-        {
-            held.last = now;
-            return false;
+        let of_shard = || self.held.range((shard, Index(0))..=(shard, Index(u64::MAX)));
+        let is_crowded = || of_shard().count() >= HELD_MAX;
+        let joined = match self.held.range((shard, Index(0))..=(shard, at)).next_back() {
+            Some((place, held)) if place.1 == at || now - held.since < TOGETHER || is_crowded() => {
+                Some((*place, *held))
+            }
+            // The lowest goes down.
+            None if is_crowded() => of_shard().next().map(|(place, held)| (*place, *held)),
+            _ => None,
+        };
+        let (index, since) = joined.map_or((at, now), |(place, held)| (place.1.min(at), held.since));
+        if let Some((place, _)) = &joined {
+            self.held.remove(place);
         }
-        if self.held.range(of_shard.clone()).count() < HELD_MAX {
-            self.held.insert((shard, at), Held { since: now, last: now });
-            return true;
-        }
-        if let Some((_, held)) = self.held.range_mut((shard, Index(0))..=(shard, at)).next_back() {
-            held.last = now;
-        } else if let Some((lowest, held)) =
-            self.held.range(of_shard).next().map(|(place, held)| (*place, *held))
-        {
-            self.held.remove(&lowest);
-            self.held.insert((shard, at), Held { last: now, ..held });
-        }
-        false
+        self.held.insert((shard, index), Held { since, last: now });
+        joined.is_none()
     }
 
     fn give_up(&mut self, shard: ShardId, index: Index, reason: Reason) {

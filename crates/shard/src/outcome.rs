@@ -1,4 +1,4 @@
-//! Kind a command does, and what is remembered of it: enough to tell its client the same again, and no values.
+//! What a command does, and what is remembered of it: enough to tell its client the same again, and no values.
 //!
 //! ```text
 //! outcome = term varint | index varint | revision varint | what u8 | fields
@@ -21,14 +21,14 @@ use crate::row::Stored;
 /// Fewest bytes of an encoded outcome.
 pub(crate) const OUTCOME_BYTES_MIN: usize = 4;
 
-/// Kind became of a command.
+/// What became of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Outcome {
     term: Term,
     index: Index,
     /// The shard's after it.
     revision: Revision,
-    what: Kind,
+    kind: Kind,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,22 +51,22 @@ impl Outcome {
         term: Term,
         index: Index,
     ) -> Result<Outcome, ShardError> {
-        let what = match command {
+        let kind = match command {
             Command::Write { parts } => write(parts, draft)?,
             Command::Digest => Kind::Written(Vec::new()),
         };
-        Ok(Outcome { term, index, revision: draft.revision(), what })
+        Ok(Outcome { term, index, revision: draft.revision(), kind })
     }
 
-    /// Kind the client is told, the first time and each time that the command comes again. Whoever sends one
+    /// What the client is told, the first time and each time that the command comes again. Whoever sends one
     /// sequence number with two commands is told of the first in the words of the second.
     pub(crate) fn reply(&self, shard: ShardId, command: &Command, copies: u32) -> Reply {
-        let Outcome { term, index, revision, what } = self;
+        let Outcome { term, index, revision, kind } = self;
         let key = |part: u32| {
             let part = if let Command::Write { parts } = command { parts.get(part as usize) } else { None };
             part.map(|part| part.key.clone()).unwrap_or_default()
         };
-        match what {
+        match kind {
             Kind::Written(sums) => Reply::Written(Receipt {
                 shard,
                 term: *term,
@@ -101,7 +101,7 @@ impl Outcome {
         put_varint(out, self.term.0);
         put_varint(out, self.index.0);
         put_varint(out, self.revision.0);
-        match &self.what {
+        match &self.kind {
             Kind::Written(sums) if sums.is_empty() => out.put_u8(1),
             Kind::NotMet { part, revision } => {
                 out.put_u8(2);
@@ -132,7 +132,7 @@ impl Outcome {
             term: Term(reader.varint()?),
             index: Index(reader.varint()?),
             revision: Revision(reader.varint()?),
-            what: match reader.u8()? {
+            kind: match reader.u8()? {
                 1 => Kind::Written(Vec::new()),
                 2 => Kind::NotMet {
                     part: reader.varint()? as u32,
@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn an_outcome_is_laid_out_as_drawn() {
-        let whats = [
+        let kinds = [
             (Kind::Written(vec![]), &[1][..]),
             (Kind::NotMet { part: 2, revision: Some(Revision(300)) }, &[2, 2, 0xAC, 2]),
             (Kind::NotMet { part: 0, revision: None }, &[2, 0, 0]),
@@ -244,8 +244,8 @@ mod tests {
             (Kind::NotANumber(3), &[4, 3]),
             (Kind::TooLarge(0), &[5, 0]),
         ];
-        for (what, bytes) in whats {
-            let outcome = Outcome { term: Term(1), index: Index(2), revision: Revision(3), what };
+        for (kind, bytes) in kinds {
+            let outcome = Outcome { term: Term(1), index: Index(2), revision: Revision(3), kind };
             let mut out = BytesMut::new();
             outcome.encode(&mut out);
             assert_eq!(&out[..], [&[1, 2, 3], bytes].concat());

@@ -143,10 +143,13 @@ where
 
     fn call(&mut self, request: Request<Body>) -> S::Future {
         let from = if links::is_of_a_node(&request) { From::Node } else { From::Client };
-        let until =
-            status::asked(request.headers()).map(|asked| Instant::now() + asked - (asked / 5).min(EARLIER));
-        let may_be_silent = STREAMS.iter().any(|method| request.uri().path().ends_with(method));
-        let until = until.or_else(|| (!may_be_silent).then(|| Instant::now() + MESSAGE_TIME));
+        let may_be_silent = || STREAMS.iter().any(|method| request.uri().path().ends_with(method));
+        let within = match status::asked(request.headers()) {
+            Some(asked) => Some(asked.saturating_sub((asked / 5).min(EARLIER))),
+            None if may_be_silent() => None,
+            None => Some(MESSAGE_TIME),
+        };
+        let until = within.map(|within| Instant::now() + within);
         let room = self.room.clone();
         self.calls.call(request.map(|body| Body::new(ArrivingBody::new(body, room, from, until))))
     }

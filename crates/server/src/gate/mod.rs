@@ -71,7 +71,7 @@ impl Gate {
     /// Carries out one call. A write that has no place in a session of its client's gets one of this node's, and is tried
     /// until its time is over: except those of `ringfort.v1`, whose clients have sessions of their own, and are told.
     pub(crate) async fn ask(&self, call: Call) -> Answer {
-        let call = Call { door: self.door, ..call.detached() };
+        let call = self.own(call);
         if self.stamps(&call) {
             retry::once(&self.shared, call).await
         } else {
@@ -161,6 +161,11 @@ impl Gate {
     /// A line for the operator.
     pub(crate) fn notice(&self, line: String) {
         self.shared.notice(line);
+    }
+
+    /// A call that has come in at this door, in memory of its own.
+    fn own(&self, call: Call) -> Call {
+        Call { door: self.door, ..call.detached() }
     }
 
     fn stamps(&self, call: &Call) -> bool {

@@ -159,7 +159,7 @@ impl<T: Send + 'static> Pipeline<T> {
 
     /// The same for a read; if nobody can answer it in time, another one takes its place.
     pub(crate) fn push_or(&mut self, tag: T, call: Call, instead: Call) {
-        self.push_with(tag, call, Some(Box::new(Call { door: self.gate.door, ..instead })));
+        self.push_with(tag, call, Some(Box::new(self.gate.own(instead))));
     }
 
     fn push_with(&mut self, tag: T, call: Call, instead: Option<Box<Call>>) {
@@ -172,7 +172,7 @@ impl<T: Send + 'static> Pipeline<T> {
             );
             return self.refuse(tag, failure);
         }
-        let call = Call { door: self.gate.door, ..call.detached() };
+        let call = self.gate.own(call);
         let at = self.hold(tag, call.weight());
         self.places[at as usize].instead = instead;
         if let Some(order) = &mut self.order {
