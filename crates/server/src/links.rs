@@ -218,8 +218,8 @@ struct Link {
     answers: mpsc::Sender<Result<Frame, Status>>,
     /// Who its frames say they are from; 0 before the first.
     from: NodeId,
-    /// Ends it.
-    ended: oneshot::Sender<()>,
+    /// Dropped with it: its reader ends.
+    _open: oneshot::Sender<()>,
 }
 
 impl Links {
@@ -244,7 +244,7 @@ impl Links {
             open.iter().filter(|(_, link)| link.from == from).map(|(number, _)| *number).collect();
         if of_this.len() > LINKS_OF_ONE_MAX {
             // They are numbered in the order in which they came.
-            end(open.remove(&of_this[0]));
+            open.remove(&of_this[0]);
         }
         true
     }
@@ -255,17 +255,10 @@ impl Links {
         if open.len() >= LINKS_MAX {
             let unknown = open.iter().find(|(_, link)| link.from == NodeId(0)).map(|(number, _)| *number);
             let Some(unknown) = unknown else { return false };
-            end(open.remove(&unknown));
+            open.remove(&unknown);
         }
         open.insert(number, link);
         true
-    }
-}
-
-/// Its place has been given to another one.
-fn end(link: Option<Link>) {
-    if let Some(link) = link {
-        let _gone = link.ended.send(());
     }
 }
 
@@ -289,8 +282,8 @@ impl Peer for PeerService {
     async fn link(&self, request: Request<Streaming<Frame>>) -> Result<Response<Self::LinkStream>, Status> {
         let number = self.shared.link_number();
         let (answers, stream) = mpsc::channel(1);
-        let (ended, is_ended) = oneshot::channel();
-        if !self.links.enter(number, Link { answers, from: NodeId(0), ended }) {
+        let (_open, is_removed) = oneshot::channel();
+        if !self.links.enter(number, Link { answers, from: NodeId(0), _open }) {
             return Err(Status::resource_exhausted("too many connections from peers"));
         }
         let (service, frames) = (self.clone(), request.into_inner());
@@ -298,8 +291,8 @@ impl Peer for PeerService {
             let mut stopping = service.shared.stopping.subscribe();
             tokio::select! {
                 () = service.read(number, frames) => {}
-                // Its place has been given to another one.
-                Ok(()) = is_ended => {}
+                // It has been refused, or its place has been given to another one.
+                _ = is_removed => {}
                 _ = stopping.wait_for(|stopping| *stopping) => {}
             }
             service.links.open().remove(&number);

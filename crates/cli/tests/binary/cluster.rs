@@ -164,6 +164,16 @@ fn benches_clean_up(dev: &Dev) {
     let loaded: serde_json::Value =
         serde_json::from_str(&stdout(&bench("get", &["--clean", "--json"]))).expect("JSON");
     assert_eq!((&loaded["missing"], keys()), (&0.into(), String::new()), "{loaded}");
+
+    // A signal ends the measuring, and not the cleaning.
+    let mut command = dev.command(&["bench", "--seconds", "600", "--keys", "1000", "--clean"]);
+    let bench = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
+    eventually("it puts keys", || keys().lines().count() > 100);
+    ask_to_stop(&bench);
+    let interrupted = bench.wait_with_output().expect("it ends");
+    assert_eq!(interrupted.status.code(), Some(3));
+    assert!(stdout(&interrupted).contains(" ops/s "), "{}", stdout(&interrupted));
+    assert_eq!(keys(), "");
 }
 
 fn the_shell_reads_quotes_and_knows_words_of_others(dev: &Dev) {

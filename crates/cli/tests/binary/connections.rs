@@ -4,8 +4,10 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::time::Duration;
 
+use ringfort_types::{Epoch, Incarnation, NodeId, PeerFrame};
+
 use crate::grpc_port::{ask, connect, post};
-use crate::node::Node;
+use crate::node::{Node, SOON};
 use crate::support::{eventually, refusal, ringfort, run, stderr, stdout, with_open_files};
 use crate::trio::Trio;
 
@@ -103,4 +105,31 @@ async fn idle_clients_do_not_keep_nodes_apart() {
         assert!(std::time::Instant::now() < until, "{told:?}");
     }
     drop(clients);
+}
+
+/// A speaker that is refused is told why, and what it sends after that is not read.
+#[tokio::test]
+async fn a_refused_peer_is_not_read_any_more() {
+    let node = Node::start();
+    let mut client = connect(&node.address).await;
+    let request = post(&node.address, "/ringfort.internal.v1.Peer/Link", "application/grpc");
+    client = client.ready().await.expect("open");
+    let (answer, mut frames) =
+        client.send_request(request.body(()).expect("it is one"), false).expect("sent");
+    let stranger = PeerFrame {
+        from: NodeId(2),
+        to: NodeId(1),
+        incarnation: Incarnation(7),
+        cluster: 7,
+        epoch: Epoch(1),
+        messages: Vec::new(),
+    };
+    let payload = stranger.encode();
+    let head = [0, 0, 0, 0, payload.len() as u8 + 2, 0x0a, payload.len() as u8];
+    frames.send_data([&head[..], &payload].concat().into(), false).expect("sent");
+    let mut told = answer.await.expect("answered").into_body();
+    let refusal = told.data().await.expect("a frame").expect("read");
+    assert!(String::from_utf8_lossy(&refusal).contains("has another data directory"), "{refusal:?}");
+    let closed = tokio::time::timeout(SOON, std::future::poll_fn(|cx| frames.poll_reset(cx))).await;
+    assert_eq!(closed.expect("soon").expect("reset"), h2::Reason::NO_ERROR);
 }

@@ -22,12 +22,13 @@ use tokio_stream::StreamExt;
 
 use crate::connection::runtime_of_tasks;
 use crate::show;
+use crate::signals::Signals;
 use crate::stop::Stop;
 use flags::{Travel, Workload};
 use keys::{Each, with_every_key};
 use load::{Dice, KEY_PREFIX, Load, key};
 use report::report;
-use tally::{Measured, Tally};
+use tally::Tally;
 
 pub(crate) use flags::Bench;
 
@@ -50,24 +51,53 @@ pub(crate) fn run(bench: &Bench) -> Result<(), Stop> {
     bench.reading.apply(&mut options);
     options.in_flight_max = bench.in_flight as usize;
     let runtime = runtime_of_tasks(bench.threads as usize, "ringfort-io")?;
-    let done = runtime.block_on(measure(bench, options));
+    let done = runtime.block_on(measure_and_clean(bench, &options));
     runtime.shutdown_background();
-    report(bench, &done?)
+    done
 }
 
-async fn measure(bench: &Bench, options: Options) -> Result<Measured, Stop> {
+/// The figures are out before the keys are deleted, which may fail; an early end deletes them, too.
+async fn measure_and_clean(bench: &Bench, options: &Options) -> Result<(), Stop> {
+    let mut signals = Signals::new()?;
+    let clients = connect(bench, options).await?;
+    let load = Arc::new(Load::new(bench.workload, bench.keys, bench.value_size as usize));
+    let measured = load_and_measure(bench, options, &load, &clients, &mut signals).await;
+    if bench.clean {
+        tokio::select! {
+            deleted = with_every_key(Each::Delete, options, &load) => deleted?,
+            _ = signals.next() => return Err(Stop::unavailable(
+                "interrupted while keys are deleted: the same command once more, with --seconds 1, deletes the rest",
+            )),
+        }
+    }
+    measured
+}
+
+async fn connect(bench: &Bench, options: &Options) -> Result<Vec<Client>, Stop> {
     let mut clients = Vec::new();
     for _ in 0..bench.clients {
         clients.push(Client::connect(options.clone()).await?);
     }
     // A first answer, so that a cluster that is not there fails here and not in numbers.
     clients[0].cluster_state().await?;
-    let load = Arc::new(Load::new(bench.workload, bench.keys, bench.value_size as usize));
-    if bench.workload != Workload::Put {
-        if bench.skip_load {
-            some_row_is_there(&clients[0]).await?;
-        } else {
-            with_every_key(Each::Load, &options, &load).await?;
+    if bench.workload != Workload::Put && bench.skip_load {
+        some_row_is_there(&clients[0]).await?;
+    }
+    Ok(clients)
+}
+
+/// Reports what was measured, also if a signal ended it early.
+async fn load_and_measure(
+    bench: &Bench,
+    options: &Options,
+    load: &Arc<Load>,
+    clients: &[Client],
+    signals: &mut Signals,
+) -> Result<(), Stop> {
+    if bench.workload != Workload::Put && !bench.skip_load {
+        tokio::select! {
+            loaded = with_every_key(Each::Load, options, load) => loaded?,
+            signal = signals.next() => return Err(signal.stop()),
         }
     }
     let tally = Arc::new(Tally::new(clients.len()));
@@ -78,13 +108,17 @@ async fn measure(bench: &Bench, options: Options) -> Result<Measured, Stop> {
         let part = task % clients.len();
         tasks.spawn(work(clients[part].clone(), load.clone(), tally.clone(), part, Dice(task as u64), until));
     }
-    watch(&tally, begun, bench.seconds).await;
-    while tasks.join_next().await.is_some() {}
-    let time = begun.elapsed();
-    if bench.clean {
-        with_every_key(Each::Delete, &options, &load).await?;
-    }
-    Ok(tally.measured(time))
+    let whole = async {
+        watch(&tally, begun, bench.seconds).await;
+        while tasks.join_next().await.is_some() {}
+    };
+    let signal = tokio::select! {
+        () = whole => None,
+        signal = signals.next() => Some(signal),
+    };
+    tasks.shutdown().await;
+    report(bench, &tally.measured(begun.elapsed()))?;
+    signal.map_or(Ok(()), |signal| Err(signal.stop()))
 }
 
 /// Refuses to measure reads of nothing.
