@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::command::{
-    bench, check, completions, config, delete, dev, export, get, health, import, incr, list, man, put, shell,
-    start, status, version, write,
+    bench, check, cluster, completions, config, delete, dev, export, get, health, import, incr, list, man,
+    put, shell, start, status, version, write,
 };
 use crate::connection::Connect;
 use crate::out::Output;
@@ -72,6 +72,7 @@ enum Command {
     Import(import::Import),
     Export(export::Export),
     Status(status::Status),
+    Cluster(cluster::Cluster),
     Health(health::Health),
     Check(check::Check),
     Shell(shell::Shell),
@@ -96,6 +97,7 @@ pub(crate) fn run() -> Result<(), Stop> {
         Command::Import(import) => import::run(&import),
         Command::Export(export) => export::run(&export),
         Command::Status(status) => status::run(&status),
+        Command::Cluster(cluster) => cluster::run(&cluster),
         Command::Health(health) => health::run(&health),
         Command::Check(check) => check::run(&check),
         Command::Shell(shell) => shell::run(&shell),

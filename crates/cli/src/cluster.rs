@@ -4,8 +4,10 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use ringfort_types::{ClusterState, DiskState, NodeId, Presence, ShardId, ShardState};
-use serde_json::json;
+use ringfort_types::{
+    ClusterState, DiskState, NodeId, NodeState, Presence, ReplicaReport, ShardId, ShardState,
+};
+use serde_json::{Value, json};
 
 use crate::show;
 use crate::stop::Stop;
@@ -90,8 +92,8 @@ fn named(shards: &[ShardId]) -> String {
     names.join(", ")
 }
 
-/// The nodes, and a line about the shards.
-pub(crate) fn render(state: &ClusterState) -> String {
+/// A line for each node.
+pub(crate) fn node_table(state: &ClusterState) -> String {
     let mut rows = Vec::new();
     let mut nodes: Vec<_> = state.nodes.iter().collect();
     nodes.sort_by_key(|node| name(state, node.id));
@@ -121,7 +123,12 @@ pub(crate) fn render(state: &ClusterState) -> String {
         ]);
     }
     let heads = ["node", "address", "state", ">leads", ">replicas", ">keys", ">bytes", "reported"];
-    let mut text = show::table(&heads, &rows);
+    show::table(&heads, &rows)
+}
+
+/// The nodes, and a line about the shards.
+pub(crate) fn render(state: &ClusterState) -> String {
+    let mut text = node_table(state);
     let shards = key_shards(state).count();
     let (unled, meta) = unled(state);
     let _ = write!(text, "{}, ", show::count(shards as u64, "shard", "shards"));
@@ -189,71 +196,64 @@ pub(crate) fn shard_table(state: &ClusterState) -> String {
 }
 
 /// Everything, as JSON.
-pub(crate) fn json(state: &ClusterState) -> serde_json::Value {
-    let nodes: Vec<_> = state
-        .nodes
-        .iter()
-        .map(|node| {
-            json!({
-                "id": node.id.0,
-                "name": node.name,
-                "address": node.address,
-                "incarnation": format!("{:016x}", node.incarnation.0),
-                "state": node.presence.name(),
-                "disk_full": node.disk == DiskState::Full,
-                "disk_hung": node.disk == DiskState::Hung,
-                "damaged_shards": node.damaged.iter().map(|shard| shard.0).collect::<Vec<_>>(),
-                "leads": key_shards(state).filter(|shard| shard.leader == Some(node.id)).count(),
-                "keys_estimate": node.keys_estimate,
-                "bytes_estimate": node.bytes_estimate,
-                "report_age_ms": (node.report_age_ms != u64::MAX).then_some(node.report_age_ms),
-            })
-        })
-        .collect();
-    let shards: Vec<_> = state
-        .shards
-        .iter()
-        .map(|shard| {
-            let replicas: Vec<_> = shard
-                .replicas
-                .iter()
-                .map(|(node, report)| {
-                    json!({
-                        "node": node.0,
-                        "damaged": is_damaged(state, *node, shard.shard),
-                        "role": report.role.to_string(),
-                        "term": report.term.0,
-                        "last": report.last.0,
-                        "committed": report.committed.0,
-                        "applied": report.applied.0,
-                        "revision": report.revision.0,
-                        "keys_estimate": report.keys_estimate,
-                        "bytes_estimate": report.bytes_estimate,
-                    })
-                })
-                .collect();
-            json!({
-                "shard": shard.shard.0,
-                "slots": shard.slots.iter().map(|(first, last)| [first.0, last.0]).collect::<Vec<_>>(),
-                "leader": shard.leader.map(|leader| leader.0),
-                "term": shard.term.0,
-                "lag": shard.leader.is_some().then(|| lag(state, shard)),
-                "replicas": replicas,
-            })
-        })
-        .collect();
+pub(crate) fn json(state: &ClusterState) -> Value {
     json!({
         "cluster": format!("{:016x}", state.cluster),
         "epoch": state.epoch.0,
+        "leader_preference": state.leader_preference.to_string(),
         "node": state.node.0,
-        "nodes": nodes,
-        "shards": shards,
+        "nodes": state.nodes.iter().map(|node| node_json(state, node)).collect::<Vec<_>>(),
+        "shards": state.shards.iter().map(|shard| shard_json(state, shard)).collect::<Vec<_>>(),
+    })
+}
+
+/// A node, as JSON.
+pub(crate) fn node_json(state: &ClusterState, node: &NodeState) -> Value {
+    json!({
+        "id": node.id.0,
+        "name": node.name,
+        "address": node.address,
+        "incarnation": format!("{:016x}", node.incarnation.0),
+        "state": node.presence.name(),
+        "disk_full": node.disk == DiskState::Full,
+        "disk_hung": node.disk == DiskState::Hung,
+        "damaged_shards": node.damaged.iter().map(|shard| shard.0).collect::<Vec<_>>(),
+        "leads": key_shards(state).filter(|shard| shard.leader == Some(node.id)).count(),
+        "keys_estimate": node.keys_estimate,
+        "bytes_estimate": node.bytes_estimate,
+        "report_age_ms": (node.report_age_ms != u64::MAX).then_some(node.report_age_ms),
+    })
+}
+
+/// A shard, as JSON.
+pub(crate) fn shard_json(state: &ClusterState, shard: &ShardState) -> Value {
+    let replica = |(node, report): &(NodeId, ReplicaReport)| {
+        json!({
+            "node": node.0,
+            "damaged": is_damaged(state, *node, shard.shard),
+            "role": report.role.to_string(),
+            "term": report.term.0,
+            "last": report.last.0,
+            "committed": report.committed.0,
+            "applied": report.applied.0,
+            "revision": report.revision.0,
+            "keys_estimate": report.keys_estimate,
+            "bytes_estimate": report.bytes_estimate,
+        })
+    };
+    json!({
+        "shard": shard.shard.0,
+        "slots": shard.slots.iter().map(|(first, last)| [first.0, last.0]).collect::<Vec<_>>(),
+        "leader": shard.leader.map(|leader| leader.0),
+        "term": shard.term.0,
+        "lag": shard.leader.is_some().then(|| lag(state, shard)),
+        "replicas": shard.replicas.iter().map(replica).collect::<Vec<_>>(),
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use ringfort_types::{Index, NodeState, ReplicaReport, Role, Slot};
+    use ringfort_types::{Index, Role, Slot};
 
     use super::*;
 

@@ -47,21 +47,14 @@ pub(crate) const HINTS: &[Hint] = &[
     command(&["watch", "subscribe", "psubscribe", "monitor"], "there is no watch yet"),
     command(&["lease", "expire", "pexpire", "expireat", "ttl", "pttl", "persist", "setex", "psetex"], NO_TTL),
     command(&["member list", "members", "nodes", "info", "stats", "topology"], STATUS),
-    command(
-        &[
-            "member",
-            "join",
-            "leave",
-            "meet",
-            "forget",
-            "cluster meet",
-            "cluster forget",
-            "reshard",
-            "rebalance",
-        ],
+    command(&["member", "join", "leave", "meet", "forget", "reshard", "rebalance"], NO_MEMBERSHIP),
+    after(
+        "cluster",
+        &["meet", "forget", "add", "remove", "join", "drain", "rebalance", "replicate"],
         NO_MEMBERSHIP,
     ),
-    command(&["cluster", "endpoint status", "leader", "leaders"], STATUS),
+    after("cluster", &["info", "status", "topology", "slots"], STATUS),
+    command(&["endpoint status", "leader", "leaders"], STATUS),
     command(&["endpoint hashkv", "hashkv", "verify", "fsck"], "`ringfort check` compares all replicas"),
     command(&["endpoint", "ping", "alive", "ready"], HEALTH),
     command(

@@ -59,6 +59,11 @@ pub(crate) fn meant(error: &clap::Error, line: &[OsString], root: &clap::Command
                 format!("a key that begins with a dash goes after --: `ringfort {command} -- {word}`")
             })
         }
+        ErrorKind::InvalidValue => {
+            let word = error.get(ContextKind::InvalidValue)?.to_string();
+            let command = words.iter().find_map(|word| find(word))?;
+            hint(Some(&command), &word, None).map(str::to_owned)
+        }
         _ => None,
     }
 }

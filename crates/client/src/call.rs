@@ -166,7 +166,8 @@ async fn ask(connection: &Connection, call: Call, deadline: Instant) -> Answer {
         | Request::GetMany { .. }
         | Request::OpenSession { .. }
         | Request::ClusterState
-        | Request::Digest { .. } => true,
+        | Request::Digest { .. }
+        | Request::ChangeLayout(_) => true,
         _ => call.stamp.is_some() && call.durability.copies == Copies::Majority,
     };
     // A last attempt that would be very short is given the rest at once.

@@ -60,7 +60,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ringfort_types::{ClusterState, Failure, Index, NodeId, Receipt, Reply, Request, Revision, Row, ShardId};
+use ringfort_types::{
+    ClusterState, Failure, Index, LayoutChange, NodeId, Receipt, Reply, Request, Revision, Row, ShardId,
+};
 
 pub use address::{parse_address, parse_addresses};
 pub use cluster::Unheard;
@@ -227,6 +229,11 @@ impl Client {
     /// Puts a mark into a shard's log; its index is one that [`Client::digest_at`] can ask about.
     pub async fn digest(&self, shard: ShardId) -> Result<Receipt, Failure> {
         written(self.inner.call(Request::Digest { shard }).await?)
+    }
+
+    /// Changes how the cluster is laid out, if it is not so yet. May be repeated.
+    pub async fn change_layout(&self, change: LayoutChange) -> Result<Receipt, Failure> {
+        written(self.inner.call(Request::ChangeLayout(change)).await?)
     }
 
     /// The hash of one node's replica of a shard at a mark's index.

@@ -119,6 +119,7 @@ impl Routes {
             Request::Digest { shard } | Request::OpenSession { shard } => {
                 self.shards.iter().find(|known| known.id == *shard)
             }
+            Request::ChangeLayout(_) => self.shards.iter().find(|known| known.id == ShardId::META),
             _ => None,
         }
     }

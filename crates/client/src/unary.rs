@@ -46,6 +46,10 @@ pub(crate) async fn call(connection: &Connection, call: Call, deadline: Instant)
         Request::Digest { shard } => {
             answer(cluster.digest(timed(v1::DigestRequest { shard: shard.0 }, deadline)).await)
         }
+        Request::ChangeLayout(change) => {
+            let request = ringfort_proto::unary::change_layout(change);
+            answer(cluster.change_layout(timed(request, deadline)).await)
+        }
         Request::DigestAt { node, shard, index } => {
             let request = v1::DigestAtRequest { node: node.0, shard: shard.0, index: index.0 };
             answer(cluster.digest_at(timed(request, deadline)).await)

@@ -12,6 +12,8 @@
 //! - an answer to a [`Token`] of another node goes to that node as [`PeerMessage::Answer`];
 //! - [`Effect::Send`] may lose messages. When a connection breaks, which loses a suffix of what was sent on it, it
 //!   reports [`Event::PeerLost`] and, once connected again, [`Event::PeerUp`];
+//! - whatever layout the meta group's table here has is reported with [`Event::Layout`], when it is opened or put in place and when
+//!   an entry has changed it;
 //! - a shard can be read and applied to before [`Event::Opened`] names it, and the log drops nothing that it had
 //!   of the shard until then;
 //! - whatever the log drops, beyond what each table holds durably, is reported with [`Event::Compacted`]. A
@@ -24,8 +26,10 @@
 //!   dropped.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use ringfort_ring::Layout;
 use ringfort_types::{
     Base, Call, Configuration, DiskState, HardState, HybridClock, Incarnation, Index, LogEntry, NodeId,
     PeerFrame, PeerMessage, Record, Reply, Request, Revision, ShardId, Term, Token,
@@ -56,6 +60,8 @@ pub struct Identity {
     pub boot: u64,
     /// What the last [`Effect::SaveBirth`] said, if there was one.
     pub birth: Option<Bytes>,
+    /// What the last [`Effect::SaveLayout`] said that has become durable; `None` also if it is lost.
+    pub layout: Option<Bytes>,
 }
 
 /// A request from a client of this node.
@@ -125,6 +131,8 @@ pub enum Event {
     BirthSaved,
     /// [`Effect::Open`] is done for these shards: perhaps for none, or for a part of those that are left.
     Opened(BTreeMap<ShardId, Opened>),
+    /// The meta group's table here has this layout: it has been opened or put in place, or an entry has changed it.
+    Layout(Arc<Layout>),
     /// [`Effect::Persist`] with this number is durable.
     Persisted(u64),
     /// These shards' tables have reached these indexes.
@@ -258,10 +266,15 @@ pub enum Effect {
     Open {
         /// The cluster's number, for file headers and peer frames.
         cluster: u64,
+        /// What the cluster was born with: the layout that the meta group begins with.
+        born: Arc<Layout>,
         /// The shards that have a replica here, the meta group among them if it has, each with the configuration that it was born
         /// with.
         shards: BTreeMap<ShardId, Configuration>,
     },
+    /// Keep this layout as [`Identity::layout`], when there is time for it: whoever has lost it is given it by another node. A later
+    /// one takes its place.
+    SaveLayout(Arc<Layout>),
     /// Append to the log as one batch, sync, then report [`Event::Persisted`].
     Persist {
         /// Its number, from 1 in each boot.

@@ -13,9 +13,11 @@
 //! entries (PITFALLS 16a). Once the map is synced everywhere, its empty successor is told apart by its
 //! incarnation, by everybody.
 
+use std::sync::Arc;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use ringfort_ring::{Layout, Member};
-use ringfort_types::limits::NAME_BYTES_MAX;
+use ringfort_types::limits::{LAYOUT_BYTES_MAX, NAME_BYTES_MAX};
 use ringfort_types::planted::{self, Bug};
 use ringfort_types::wire::{Malformed, Reader, put_bytes, put_varint};
 use ringfort_types::{BirthStage, Hello, Incarnation, NodeId};
@@ -23,7 +25,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{Config, Identity, NodeError};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const ADDRESS_BYTES_MAX: usize = 262;
 
 /// One node in the map.
@@ -35,7 +37,8 @@ struct Listed {
 }
 
 /// The full map. Drawn in `docs/formats/identity.md`:
-/// `version u8 | stage u8 (1 mapped, 2 born) | shards | replicas | count | (name, address, incarnation u64) …`
+/// `version u8 (2) | stage u8 (1 mapped, 2 born) | shards | replicas | count | (name, address, incarnation u64) … |
+/// first layout, if born (`ringfort-ring`)`
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Map {
     nodes: Vec<Listed>,
@@ -44,10 +47,14 @@ struct Map {
 }
 
 impl Map {
-    fn encode(&self, stage: BirthStage) -> Bytes {
+    /// The record of the map alone, or of the map and the layout that was made of it.
+    fn encode(&self, born: Option<&Layout>) -> Bytes {
         let mut out = BytesMut::new();
-        out.put_slice(&[VERSION, if stage == BirthStage::Born { 2 } else { 1 }]);
+        out.put_slice(&[VERSION, if born.is_some() { 2 } else { 1 }]);
         self.encode_body(&mut out);
+        if let Some(layout) = born {
+            put_bytes(&mut out, &layout.encode());
+        }
         out.freeze()
     }
 
@@ -62,14 +69,14 @@ impl Map {
         }
     }
 
-    fn decode(bytes: Bytes) -> Result<(Map, BirthStage), Malformed> {
+    fn decode(bytes: Bytes) -> Result<(Map, Option<Layout>), Malformed> {
         let mut reader = Reader::new(bytes);
         if reader.u8()? != VERSION {
             return Err(Malformed("unknown version of a birth record"));
         }
-        let stage = match reader.u8()? {
-            1 => BirthStage::Mapped,
-            2 => BirthStage::Born,
+        let is_born = match reader.u8()? {
+            1 => false,
+            2 => true,
             _ => return Err(Malformed("unknown stage in a birth record")),
         };
         let (shards, replicas) = (reader.varint()? as u32, reader.varint()? as u32);
@@ -82,8 +89,24 @@ impl Map {
                 incarnation: Incarnation(reader.u64()?),
             });
         }
+        let born = if is_born { Some(Layout::decode(reader.bytes(LAYOUT_BYTES_MAX)?)?) } else { None };
         reader.finish()?;
-        Ok((Map { nodes, shards, replicas }, stage))
+        let map = Map { nodes, shards, replicas };
+        if born.as_ref().is_some_and(|born| born.cluster != map.hash()) {
+            return Err(Malformed("a layout of another cluster in a birth record"));
+        }
+        Ok((map, born))
+    }
+
+    /// The layout that follows from it. Made for the birth alone: how it follows may change from one version to another.
+    fn first_layout(&self) -> Layout {
+        let members = self
+            .nodes
+            .iter()
+            .zip(1..)
+            .map(|(node, id)| member(id, &node.name, &node.address, node.incarnation));
+        let first = Layout::first(members.collect(), self.hash(), self.shards, self.replicas);
+        first.expect("the same numbers have made a layout when the node was made")
     }
 
     /// The map's hash is the cluster's number: two clusters differ in their incarnations at least.
@@ -120,6 +143,8 @@ pub(crate) struct Birth {
     stage: BirthStage,
     /// The stage that is being made durable.
     saving: Option<BirthStage>,
+    /// What the cluster is born with: made once, when all nodes are known to have the map, and read from then on.
+    born: Option<Arc<Layout>>,
     /// Whether this is its directory's first start.
     is_first: bool,
 }
@@ -136,18 +161,19 @@ impl Birth {
         let mut seen = vec![None; config.addresses.len()];
         seen[place] = Some((config.names[place].clone(), identity.incarnation));
         let mut mapped = vec![false; config.addresses.len()];
-        let (mut map, mut stage) = (None, BirthStage::Waiting);
+        let (mut map, mut stage, mut born) = (None, BirthStage::Waiting, None);
         if let Some(bytes) = &identity.birth {
-            let (stored, at) = Map::decode(bytes.clone()).map_err(|_| NodeError::BirthRecord)?;
+            let (stored, layout) = Map::decode(bytes.clone()).map_err(|_| NodeError::BirthRecord)?;
             agree(&stored, &config)?;
             if stored.nodes[place].incarnation != identity.incarnation {
                 return Err(NodeError::BirthRecord);
             }
             mapped[place] = true;
-            (map, stage) = (Some(stored), at);
+            stage = if layout.is_some() { BirthStage::Born } else { BirthStage::Mapped };
+            (map, born) = (Some(stored), layout.map(Arc::new));
         }
         let is_first = identity.boot == 1 && identity.birth.is_none();
-        Ok(Birth { config, me, seen, mapped, map, stage, saving: None, is_first })
+        Ok(Birth { config, me, seen, mapped, map, stage, saving: None, born, is_first })
     }
 
     pub(crate) fn id(&self) -> NodeId {
@@ -313,9 +339,13 @@ impl Birth {
             let (shards, replicas) = (self.config.shards, self.config.replicas);
             (BirthStage::Mapped, Map { nodes, shards, replicas })
         };
-        let bytes = next.1.encode(next.0);
-        self.saving = Some(next.0);
-        self.map = Some(next.1);
+        let (stage, map) = next;
+        if stage == BirthStage::Born {
+            self.born = Some(Arc::new(map.first_layout()));
+        }
+        let bytes = map.encode(self.born.as_deref());
+        self.saving = Some(stage);
+        self.map = Some(map);
         Step::Save(bytes)
     }
 
@@ -368,15 +398,9 @@ impl Birth {
             .is_some_and(|node| node.incarnation == incarnation || planted::is(Bug::WipedNodeVotes))
     }
 
-    /// This node's name, and the first layout. Once born.
-    pub(crate) fn layout(&self) -> Result<Layout, NodeError> {
-        let map = self.map.as_ref().expect("a born cluster has a map");
-        let members = map
-            .nodes
-            .iter()
-            .zip(1..)
-            .map(|(node, id)| member(id, &node.name, &node.address, node.incarnation));
-        Ok(Layout::first(members.collect(), map.hash(), map.shards, map.replicas)?)
+    /// The first layout. Once born.
+    pub(crate) fn layout(&self) -> Arc<Layout> {
+        Arc::clone(self.born.as_ref().expect("a born cluster has a layout"))
     }
 }
 

@@ -35,6 +35,7 @@ mod damage;
 mod error;
 mod forwards;
 mod held;
+mod layout;
 mod leave;
 mod load;
 mod node;

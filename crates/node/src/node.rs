@@ -1,6 +1,7 @@
 //! The node: its parts, and which of them takes which event.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use ringfort_consensus::{Group, GroupConfig, Restored, Synced};
@@ -11,6 +12,7 @@ use ringfort_types::{DiskState, Epoch, Index, NodeId, Now, PeerMessage, RaftMess
 use crate::abdicate::Abdicating;
 use crate::birth::{Birth, Step};
 use crate::forwards::Forwards;
+use crate::layout::Asked;
 use crate::leave::Phase;
 use crate::peers::Peers;
 use crate::pending::Pending;
@@ -76,7 +78,8 @@ pub struct Node {
     pub(crate) now: Now,
     pub(crate) birth: Birth,
     /// Once born.
-    pub(crate) layout: Option<Layout>,
+    pub(crate) layout: Option<Arc<Layout>>,
+    pub(crate) layout_asked: Option<Asked>,
     /// By shard number, once born; the meta group first.
     pub(crate) slots: Vec<Slot>,
     pub(crate) dirty: Vec<ShardId>,
@@ -122,6 +125,7 @@ impl Node {
             now,
             birth,
             layout: None,
+            layout_asked: None,
             slots: Vec::new(),
             dirty: Vec::new(),
             serving: false,
@@ -141,7 +145,10 @@ impl Node {
             out: Out::default(),
         };
         if node.birth.is_born() {
-            node.be_born()?;
+            node.be_born();
+            if let Some(kept) = &identity.layout {
+                node.adopt_kept(kept.clone());
+            }
         } else {
             node.step_birth();
         }
@@ -175,8 +182,8 @@ impl Node {
         self.layout.as_ref().map_or(Epoch(0), |layout| layout.epoch)
     }
 
-    /// The layout, once the cluster is born.
-    pub fn layout(&self) -> Option<&Layout> {
+    /// The layout that it goes by, once the cluster is born.
+    pub fn layout(&self) -> Option<&Arc<Layout>> {
         self.layout.as_ref()
     }
 
@@ -195,6 +202,7 @@ impl Node {
                 self.say_hello();
             }
             Event::Opened(shards) => self.handle_opened(shards),
+            Event::Layout(layout) => self.adopt(layout),
             Event::Persisted(number) => self.handle_persisted(number),
             Event::Applied(indexes) => self.handle_applied(&indexes),
             Event::Fetched { shard, entries } => {
@@ -293,16 +301,12 @@ impl Node {
         match step {
             Step::Wait => {}
             Step::Save(bytes) => self.out.first.push(Effect::SaveBirth(bytes)),
-            Step::Born => {
-                if let Err(error) = self.be_born() {
-                    self.out.last.push(Effect::Refused(error.to_string()));
-                }
-            }
+            Step::Born => self.be_born(),
         }
     }
 
-    fn be_born(&mut self) -> Result<(), NodeError> {
-        let layout = self.birth.layout()?;
+    fn be_born(&mut self) {
+        let layout = self.birth.layout();
         let born = layout.shards.iter().map(|shard| (shard.shard, shard.born()));
         let shards = born.filter(|(_, born)| born.peer_on(self.id).is_some()).collect();
         self.slots = layout
@@ -317,9 +321,9 @@ impl Node {
                 dirty: false,
             })
             .collect();
-        self.out.first.push(Effect::Open { cluster: layout.cluster, shards });
+        let (cluster, born) = (layout.cluster, Arc::clone(&layout));
+        self.out.first.push(Effect::Open { cluster, born, shards });
         self.layout = Some(layout);
-        Ok(())
     }
 
     /// Whether some local shard is open, or there is none.

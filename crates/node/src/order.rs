@@ -232,7 +232,9 @@ fn touched(request: &Request) -> Touched {
     }
     match request {
         // What these tell is of no key.
-        Request::ClusterState | Request::OpenSession { .. } => return Touched::Nothing,
+        Request::ClusterState | Request::OpenSession { .. } | Request::ChangeLayout(_) => {
+            return Touched::Nothing;
+        }
         Request::Scan(_) | Request::Digest { .. } | Request::DigestAt { .. } => return Touched::All,
         Request::Get { .. } | Request::GetMany { .. } | Request::Write { .. } => {}
     }

@@ -1,7 +1,8 @@
 //! The other nodes: who is connected, what they say, and whom this node won't listen to.
 
 use ringfort_types::{
-    Answer, DiskState, Hello, NodeId, NodeReport, PeerFrame, PeerMessage, RaftMessage, Refusal, Role, ShardId,
+    Answer, DiskState, Hello, LayoutWanted, NodeId, NodeReport, PeerFrame, PeerMessage, RaftMessage, Refusal,
+    Role, ShardId,
 };
 
 use crate::Effect;
@@ -109,6 +110,9 @@ impl Node {
         let same_cluster = frame.cluster == self.cluster() && frame.cluster != 0;
         let speaks = mine && known && same_cluster;
         let mut refused = false;
+        if speaks {
+            self.notice_epoch(frame.from, frame.epoch);
+        }
         for message in frame.messages {
             match message {
                 PeerMessage::Hello(hello) => refused |= !self.handle_hello(link, frame.incarnation, &hello),
@@ -177,6 +181,8 @@ impl Node {
             PeerMessage::Report(report) => self.handle_report(from, report),
             PeerMessage::SnapshotChunk(chunk) => self.handle_snapshot_chunk(from, chunk),
             PeerMessage::SnapshotReply(reply) => self.handle_snapshot_reply(from, reply),
+            PeerMessage::LayoutWanted(LayoutWanted) => self.handle_layout_wanted(from),
+            PeerMessage::LayoutSent(sent) => self.handle_layout_sent(from, sent),
             PeerMessage::Hello(_) | PeerMessage::Refused { .. } => unreachable!("handled before"),
         }
     }

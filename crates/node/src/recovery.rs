@@ -13,7 +13,9 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
+use ringfort_ring::Layout;
 use ringfort_shard::{SessionLimits, Shard, ShardError};
 use ringfort_storage::{
     DataDir, Log, LogOptions, LogReader, NEXT_STEP, RecoveredShard, StorageError, Tables,
@@ -146,11 +148,13 @@ impl RecoveryError {
     }
 }
 
-/// Opens the log and these shards, each with the configuration that it was born with. `sessions` is the same on all nodes of a cluster.
+/// Opens the log and these shards, each with the configuration that it was born with; the meta group begins with the layout `born`.
+/// `sessions` is the same on all nodes of a cluster.
 pub fn begin(
     data: &DataDir,
     tables: &dyn Tables,
     cluster: u64,
+    born: &Arc<Layout>,
     wanted: &BTreeMap<ShardId, Configuration>,
     options: LogOptions,
     sessions: SessionLimits,
@@ -158,8 +162,9 @@ pub fn begin(
     let (log, mut stored) = data.open_log(cluster, options)?;
     let reader = log.reader();
     let (mut ready, mut behind, mut damaged) = (Vec::new(), BTreeMap::new(), Vec::new());
-    for (id, born) in wanted {
-        let found = match open_shard(data, tables, *id, stored.remove(id), born, sessions) {
+    for (id, configuration) in wanted {
+        let born = Born { configuration, layout: born };
+        let found = match open_shard(data, tables, *id, stored.remove(id), &born, sessions) {
             Ok(found) => found,
             Err(error) if error.is_of_one_table() => {
                 damaged.push((*id, error));
@@ -177,13 +182,20 @@ pub fn begin(
     Ok(Begun { log, ready, replay: Replay { reader, behind, done: 0, total }, damaged })
 }
 
+/// What a shard is before its first entry.
+struct Born<'a> {
+    configuration: &'a Configuration,
+    /// For the meta group.
+    layout: &'a Arc<Layout>,
+}
+
 /// Opens a shard's table, which may be behind what is known to be committed.
 fn open_shard(
     data: &DataDir,
     tables: &dyn Tables,
     id: ShardId,
     stored: Option<RecoveredShard>,
-    born: &Configuration,
+    born: &Born<'_>,
     sessions: SessionLimits,
 ) -> Result<Ready, RecoveryError> {
     let mut found = Opened::default();
@@ -193,7 +205,12 @@ fn open_shard(
     }
     let generation = found.base.generation;
     tables.keep_generation(id, generation)?;
-    let shard = Shard::open(id, tables.open_generation(id, generation)?, born, sessions)?;
+    let table = tables.open_generation(id, generation)?;
+    let shard = if id == ShardId::META {
+        Shard::open_meta(table, born.configuration, Some(born.layout), sessions)?
+    } else {
+        Shard::open(id, table, born.configuration, sessions)?
+    };
     let applied = shard.applied();
     let (log, table) = (data.log_place(), shard.table().place());
     if applied < found.base.index {

@@ -154,6 +154,7 @@ impl Replica {
         let command = match request {
             Request::Write { parts } => Command::Write { parts },
             Request::Digest { .. } => Command::Digest,
+            Request::ChangeLayout(change) => Command::Layout(change),
             other => unreachable!("{other:?} is not a write"),
         };
         self.proposals.push((waiter, Stamped { stamp, command }));

@@ -61,6 +61,7 @@ impl Node {
                 Some(*shard)
             }
             Request::ClusterState => None,
+            Request::ChangeLayout(_) => Some(ShardId::META),
             _ => Some(self.layout.as_ref()?.shard_of_slot(request.slot()?)),
         }
     }

@@ -2,10 +2,11 @@
 
 use ringfort_types::limits::TICK_MS;
 use ringfort_types::{
-    ClusterState, DiskState, NodeId, NodeReport, NodeState, PeerMessage, Presence, ReplicaReport, ShardId,
-    ShardState,
+    ClusterState, DiskState, NodeId, NodeReport, NodeState, PeerMessage, Presence, Replica, ReplicaReport,
+    ShardId, ShardState,
 };
 
+use crate::layout::preferred;
 use crate::leave::Phase;
 use crate::node::Node;
 
@@ -57,29 +58,34 @@ impl Node {
         }
     }
 
-    /// Gives leaderships back to the nodes first in line, a few at a time, once those have caught up.
+    /// Gives leaderships to the nodes that should have them, a few at a time, once those have caught up.
     pub(crate) fn balance_leaders(&mut self) {
         if self.ticks < SETTLE_TICKS || self.phase != Phase::Running || self.disk != DiskState::Working {
             return;
         }
+        let Some(preference) = self.layout.as_ref().map(|layout| layout.leader_preference) else { return };
         let (mut handed_over, now_us) = (0, self.now.monotonic_us);
         for slot in &mut self.slots {
             let Some(replica) = slot.replica.as_mut().filter(|replica| replica.takes_writes()) else {
                 continue;
             };
-            let preferred = replica.group.configuration().voters[0];
+            let shard = replica.shard;
             // Not the crate's own mark of who was heard of: it is wiped at each check of the quorum, and may be so just
             // before every look.
-            let able = self.peers.is_lively(preferred.node, now_us)
-                && self.peers.has_open(preferred.node, replica.shard)
-                && self.peers.can_write(preferred.node);
-            if preferred.node == self.id || !able || handed_over == HANDOVERS_MAX {
-                continue;
+            let able = |voter: &Replica| {
+                self.peers.is_lively(voter.node, now_us)
+                    && self.peers.has_open(voter.node, shard)
+                    && self.peers.can_write(voter.node)
+            };
+            let line = preferred(replica.group.configuration(), preference);
+            let best = line.into_iter().find(|voter| voter.node == self.id || able(voter));
+            let Some(preferred) = best.filter(|best| best.node != self.id) else { continue };
+            if handed_over == HANDOVERS_MAX {
+                return;
             }
             if let Some(matched) = replica.group.matched(preferred.peer)
                 && replica.group.last().0 - matched.0 <= HANDOVER_LAG_MAX
             {
-                let shard = replica.shard;
                 replica.hand_over_to(preferred.peer);
                 handed_over += 1;
                 if !slot.dirty {
@@ -149,6 +155,7 @@ impl Node {
         ClusterState {
             epoch: layout.epoch,
             cluster: layout.cluster,
+            leader_preference: layout.leader_preference,
             node: self.id,
             nodes: nodes.collect(),
             shards: shards.collect(),

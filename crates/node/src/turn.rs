@@ -186,6 +186,7 @@ pub(crate) fn from_command(shard: ShardId, waiter: Waiter, stamped: Stamped, now
     let request = match stamped.command {
         Command::Write { parts } => Request::Write { parts },
         Command::Digest => Request::Digest { shard },
+        Command::Layout(change) => Request::ChangeLayout(change),
     };
     let Waiter { token, deadline_us, durability, who, door, in_doubt, .. } = waiter;
     let call = Call { stamp: stamped.stamp, durability, who, door, ..request.into() };

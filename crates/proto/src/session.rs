@@ -53,7 +53,11 @@ pub fn call_of(request: Option<Asked>, timeout_ms: u32) -> Result<(OpKind, Call)
 pub fn carries(request: &Request) -> bool {
     !matches!(
         request,
-        Request::Scan(_) | Request::Digest { .. } | Request::DigestAt { .. } | Request::ClusterState
+        Request::Scan(_)
+            | Request::Digest { .. }
+            | Request::DigestAt { .. }
+            | Request::ClusterState
+            | Request::ChangeLayout(_)
     )
 }
 

@@ -1,8 +1,8 @@
 //! The cluster's state, to its message and back.
 
 use ringfort_types::{
-    ClusterState, DiskState, Epoch, Incarnation, Index, NodeId, NodeState, Presence, ReplicaReport, Revision,
-    Role, ShardId, ShardState, Slot, Term,
+    ClusterState, DiskState, Epoch, Incarnation, Index, LeaderPreference, NodeId, NodeState, Presence,
+    ReplicaReport, Revision, Role, ShardId, ShardState, Slot, Term,
 };
 
 use crate::v1;
@@ -15,6 +15,7 @@ impl From<ClusterState> for v1::GetClusterStateResponse {
             node: state.node.0,
             nodes: state.nodes.into_iter().map(Into::into).collect(),
             shards: state.shards.into_iter().map(Into::into).collect(),
+            leader_preference: v1::LeaderPreference::from(state.leader_preference).into(),
         }
     }
 }
@@ -27,7 +28,27 @@ impl From<v1::GetClusterStateResponse> for ClusterState {
             node: NodeId(state.node),
             nodes: state.nodes.into_iter().map(Into::into).collect(),
             shards: state.shards.into_iter().map(Into::into).collect(),
+            // A node that says something else is newer; it is not shown.
+            leader_preference: leader_preference(state.leader_preference).unwrap_or_default(),
         }
+    }
+}
+
+impl From<LeaderPreference> for v1::LeaderPreference {
+    fn from(preference: LeaderPreference) -> v1::LeaderPreference {
+        match preference {
+            LeaderPreference::Ring => v1::LeaderPreference::Ring,
+            LeaderPreference::HighestId => v1::LeaderPreference::HighestId,
+        }
+    }
+}
+
+/// `None` if nothing, or something unknown, is said.
+pub(crate) fn leader_preference(said: i32) -> Option<LeaderPreference> {
+    match v1::LeaderPreference::try_from(said) {
+        Ok(v1::LeaderPreference::Ring) => Some(LeaderPreference::Ring),
+        Ok(v1::LeaderPreference::HighestId) => Some(LeaderPreference::HighestId),
+        Ok(v1::LeaderPreference::Unspecified) | Err(_) => None,
     }
 }
 
@@ -166,6 +187,7 @@ mod tests {
             bytes_estimate: 5,
         };
         let state = ClusterState {
+            leader_preference: LeaderPreference::HighestId,
             epoch: Epoch(1),
             cluster: u64::MAX,
             node: NodeId(2),

@@ -2,10 +2,11 @@
 
 use ringfort_types::limits::GET_MANY_KEYS_MAX;
 use ringfort_types::{
-    Call, Code, Consistency, Failure, HybridClock, Index, NodeId, Receipt, Reply, Request, Revision, Row,
-    ShardId, Term,
+    Call, Code, Consistency, Failure, HybridClock, Index, LayoutChange, NodeId, Receipt, Reply, Request,
+    Revision, Row, ShardId, Term,
 };
 
+use crate::state::leader_preference;
 use crate::v1;
 
 impl TryFrom<v1::GetRequest> for Call {
@@ -40,6 +41,35 @@ impl From<v1::DigestRequest> for Call {
     fn from(digest: v1::DigestRequest) -> Call {
         Request::Digest { shard: ShardId(digest.shard) }.into()
     }
+}
+
+impl TryFrom<v1::ChangeLayoutRequest> for Call {
+    type Error = Failure;
+
+    fn try_from(request: v1::ChangeLayoutRequest) -> Result<Call, Failure> {
+        let invalid = |why: &str| Failure::rejected(Code::InvalidArgument, why);
+        let change = match request.change {
+            Some(v1::change_layout_request::Change::LeaderPreference(said)) => {
+                let preference = leader_preference(said);
+                LayoutChange::Prefer(preference.ok_or_else(|| {
+                    invalid("there is no such leader preference on this node: 1 is ring, 2 is highest-id")
+                })?)
+            }
+            None => return Err(invalid("nothing to change: set leader_preference")),
+        };
+        Ok(Request::ChangeLayout(change).into())
+    }
+}
+
+/// The message that asks for a change of the layout.
+pub fn change_layout(change: LayoutChange) -> v1::ChangeLayoutRequest {
+    let change = match change {
+        LayoutChange::Prefer(preference) => {
+            let preference = v1::LeaderPreference::from(preference);
+            v1::change_layout_request::Change::LeaderPreference(preference.into())
+        }
+    };
+    v1::ChangeLayoutRequest { change: Some(change) }
 }
 
 impl From<v1::DigestAtRequest> for Call {
@@ -145,6 +175,12 @@ impl From<v1::DigestResponse> for Reply {
     }
 }
 
+impl From<v1::ChangeLayoutResponse> for Reply {
+    fn from(changed: v1::ChangeLayoutResponse) -> Reply {
+        Reply::Written(changed.receipt.unwrap_or_default().into())
+    }
+}
+
 impl From<v1::DigestAtResponse> for Reply {
     fn from(digest: v1::DigestAtResponse) -> Reply {
         Reply::Digest { at: Index(digest.index), hash: digest.hash, rows: digest.rows }
@@ -175,7 +211,7 @@ pub fn into_open_session(reply: Reply) -> Result<v1::OpenSessionResponse, Failur
     }
 }
 
-/// The receipt that answers `Digest`.
+/// The receipt that answers `Digest` and `ChangeLayout`.
 pub fn into_receipt(reply: Reply) -> Result<v1::Receipt, Failure> {
     match reply {
         Reply::Written(receipt) => Ok(receipt.into()),

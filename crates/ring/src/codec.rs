@@ -1,8 +1,8 @@
-//! A layout's bytes, as they are kept in a node's birth record and by the meta group.
+//! A layout's bytes, as they are kept in a node's birth record, in its layout file, and by the meta group.
 //!
 //! ```text
 //! layout  = version u8 (1) | flags u8 (0) | epoch varint | cluster u64 | next peer varint | copies varint
-//!         | count varint | member × count | count varint | shard × count
+//!         | leader preference u8 | count varint | member × count | count varint | shard × count
 //! member  = id varint | name bytes | address bytes | incarnation u64 | weight varint | zone bytes
 //! shard   = id varint | count varint | (first slot varint | last slot varint) × count
 //!         | count varint | (node varint | peer varint) × count
@@ -14,7 +14,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use ringfort_types::limits::{NAME_BYTES_MAX, SHARDS_MAX};
 use ringfort_types::wire::{Malformed, Reader, put_bytes, put_varint};
-use ringfort_types::{Epoch, Incarnation, NodeId, PeerId, Replica, SLOTS, ShardId, Slot};
+use ringfort_types::{Epoch, Incarnation, LeaderPreference, NodeId, PeerId, Replica, SLOTS, ShardId, Slot};
 
 use crate::layout::{Layout, Member, Owners, ShardLayout};
 
@@ -31,6 +31,7 @@ impl Layout {
         out.put_u64_le(self.cluster);
         put_varint(&mut out, self.next_peer.0);
         put_varint(&mut out, self.copies.into());
+        out.put_u8(self.leader_preference.encode());
         put_varint(&mut out, self.members.len() as u64);
         for member in &self.members {
             put_varint(&mut out, member.id.0);
@@ -70,6 +71,7 @@ impl Layout {
         let cluster = reader.u64()?;
         let next_peer = PeerId(reader.varint()?);
         let copies = u32::try_from(reader.varint()?).map_err(|_| Malformed("too many copies"))?;
+        let leader_preference = LeaderPreference::decode(reader.u8()?)?;
         let count = reader.count(13)?;
         let members = (0..count).map(|_| member(&mut reader)).collect::<Result<Vec<_>, _>>()?;
         let count = reader.count(3)?;
@@ -85,7 +87,7 @@ impl Layout {
             return Err(Malformed("shards of a layout out of order"));
         }
         let owners = Owners::new(&shards).ok_or(Malformed("a slot without an owner or with two"))?;
-        let layout = Layout { epoch, cluster, members, shards, next_peer, copies, owners };
+        let layout = Layout { epoch, cluster, members, shards, next_peer, copies, leader_preference, owners };
         for shard in &layout.shards {
             for (place, replica) in shard.replicas.iter().enumerate() {
                 if layout.member(replica.node).is_none() {

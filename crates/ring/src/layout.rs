@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use ringfort_types::limits::{BIRTH_NODES_MAX, SHARDS_MAX};
-use ringfort_types::{Configuration, Epoch, Incarnation, NodeId, PeerId, Replica, SLOTS, ShardId, Slot};
+use ringfort_types::{
+    Configuration, Epoch, Incarnation, LayoutChange, LeaderPreference, NodeId, PeerId, Replica, SLOTS,
+    ShardId, Slot,
+};
 
 use crate::place::{place, place_one};
 use crate::{META_NODES_MAX, WEIGHT_MAX, effective_copies};
@@ -59,6 +62,8 @@ pub struct Layout {
     pub next_peer: PeerId,
     /// Copies of each shard that were asked for; how many there are is `effective_copies` of this.
     pub copies: u32,
+    /// Who should lead.
+    pub leader_preference: LeaderPreference,
     pub(crate) owners: Owners,
 }
 
@@ -115,7 +120,29 @@ impl Layout {
             all.push(ShardLayout { shard: ShardId(number), slots, replicas: replicas(nodes) });
         }
         let owners = Owners::new(&all).expect("consecutive ranges cover every slot once");
-        Ok(Layout { epoch: Epoch(1), cluster, members, shards: all, next_peer, copies, owners })
+        Ok(Layout {
+            epoch: Epoch(1),
+            cluster,
+            members,
+            shards: all,
+            next_peer,
+            copies,
+            leader_preference: LeaderPreference::default(),
+            owners,
+        })
+    }
+
+    /// The layout after this one in which what is wanted is so; `None` if it is so already.
+    pub fn after(&self, change: LayoutChange) -> Option<Layout> {
+        let mut next = self.clone();
+        match change {
+            LayoutChange::Prefer(preference) => next.leader_preference = preference,
+        }
+        if next == *self {
+            return None;
+        }
+        next.epoch.0 += 1;
+        Some(next)
     }
 
     /// Who owns the slot. One look into a table.

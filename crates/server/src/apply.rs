@@ -186,7 +186,12 @@ impl Applier {
                 continue;
             };
             let replies = match open.shard.apply(&job.entry, job.copies) {
-                Ok(outcome) => outcome.replies,
+                Ok(outcome) => {
+                    if let Some(layout) = outcome.layout {
+                        self.shared.inbox.push(Event::Layout(layout));
+                    }
+                    outcome.replies
+                }
                 Err(error) if error.is_damage() => {
                     self.lose(job.shard, &error);
                     answers.extend(without_answer(job));
@@ -254,12 +259,21 @@ impl Applier {
             Err(error) => die("a snapshot's table can't be opened", &error),
         };
         self.flusher.keep(id, table.clone());
-        let shard = match Shard::open(id, table, &Configuration::default(), SessionLimits::default()) {
+        let (nobody, sessions) = (Configuration::default(), SessionLimits::default());
+        let opened = if id == ShardId::META {
+            Shard::open_meta(table, &nobody, None, sessions)
+        } else {
+            Shard::open(id, table, &nobody, sessions)
+        };
+        let shard = match opened {
             Ok(shard) => shard,
             Err(error) if error.is_damage() => return self.lose(id, &error),
             Err(error) => die("a snapshot's table can't be used", &error),
         };
         assert_eq!(shard.applied(), base.index, "shard {id}: a table is put in place whole, or not at all");
+        if let Some(layout) = shard.layout() {
+            self.shared.inbox.push(Event::Layout(layout.clone()));
+        }
         self.shared.readers.replace(shard.reader());
         let (index, revision, clock) = (shard.applied(), shard.revision(), shard.clock());
         let open = self.shard(id).expect("the node installs only where it had a shard opened");

@@ -25,6 +25,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use ringfort_node::{Effect, Event, Incoming, Node, ReadJob};
+use ringfort_ring::Layout;
 use ringfort_storage::{DataDir, LogOptions, Tables};
 use ringfort_types::limits::TICK_MS;
 use ringfort_types::{Configuration, Reply, ShardId};
@@ -221,7 +222,8 @@ impl Core {
                     }
                     self.shared.inbox.push(Event::BirthSaved);
                 }
-                Effect::Open { cluster, shards } => self.open(cluster, shards),
+                Effect::Open { cluster, born, shards } => self.open(cluster, born, shards),
+                Effect::SaveLayout(layout) => self.save_layout(layout),
                 Effect::Notice(line) => self.shared.notice(line),
                 Effect::Serving => {
                     self.shared.serving.send_replace(true);
@@ -251,8 +253,18 @@ impl Core {
         }
     }
 
+    /// Keeps it without making a turn wait for the disk.
+    fn save_layout(&self, layout: Arc<Layout>) {
+        let (data, shared) = (self.data.clone(), self.shared.clone());
+        self.runtime.spawn_blocking(move || {
+            if let Err(error) = data.save_layout(layout.epoch, &layout.encode()) {
+                shared.notice(format!("{error}: at the next start the other nodes are asked for the layout"));
+            }
+        });
+    }
+
     /// Opens what is on disk in a thread of its own: that can take seconds, and peers are to be heard meanwhile.
-    fn open(&mut self, cluster: u64, wanted: BTreeMap<ShardId, Configuration>) {
+    fn open(&mut self, cluster: u64, born: Arc<Layout>, wanted: BTreeMap<ShardId, Configuration>) {
         let Helpers { batches, tasks, flusher, snapshots, fetches, .. } = &self.helpers;
         let opening = Opening {
             shared: self.shared.clone(),
@@ -268,7 +280,7 @@ impl Core {
             log_options: self.log_options,
             snapshot_bytes_per_s: self.snapshot_bytes_per_s,
         };
-        match spawn("open", move || opening.run(cluster, &wanted)) {
+        match spawn("open", move || opening.run(cluster, &born, &wanted)) {
             Ok(opening) => self.helpers.opening = Some(opening),
             Err(error) => self.shared.report(Report::Failed(error)),
         }

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use ringfort_node::Event;
 use ringfort_node::recovery::{Begun, Progress, Ready, RecoveryError, Replay, Step, begin};
+use ringfort_ring::Layout;
 use ringfort_shard::SessionLimits;
 use ringfort_storage::{DataDir, Log, LogOptions, Tables};
 use ringfort_types::{Configuration, ShardId, count};
@@ -54,9 +55,14 @@ pub(crate) struct Opening {
 
 impl Opening {
     /// Opens the log and these shards, and brings the shards up to date. The threads that it has started.
-    pub(crate) fn run(self, cluster: u64, wanted: &BTreeMap<ShardId, Configuration>) -> Vec<JoinHandle<()>> {
+    pub(crate) fn run(
+        self,
+        cluster: u64,
+        born: &Arc<Layout>,
+        wanted: &BTreeMap<ShardId, Configuration>,
+    ) -> Vec<JoinHandle<()>> {
         let mut threads = Vec::new();
-        if let Err(error) = self.open(cluster, wanted, &mut threads) {
+        if let Err(error) = self.open(cluster, born, wanted, &mut threads) {
             self.shared.report(Report::Failed(error));
         }
         threads
@@ -65,13 +71,14 @@ impl Opening {
     fn open(
         &self,
         cluster: u64,
+        born: &Arc<Layout>,
         wanted: &BTreeMap<ShardId, Configuration>,
         threads: &mut Vec<JoinHandle<()>>,
     ) -> Result<(), StartError> {
         let started = Instant::now();
         let sessions = SessionLimits::default();
         let Begun { log, ready, replay, damaged } =
-            begin(&self.data, &*self.tables, cluster, wanted, self.log_options, sessions)?;
+            begin(&self.data, &*self.tables, cluster, born, wanted, self.log_options, sessions)?;
         for note in log.notes() {
             self.shared.notice(note.to_string());
         }
@@ -156,6 +163,9 @@ impl Opening {
             ready.iter().map(|ready| (ready.shard.id(), ready.shard.table().clone())).collect();
         let mut opened = Vec::new();
         for Ready { shard, opened: found } in ready {
+            if let Some(layout) = shard.layout() {
+                self.shared.inbox.push(Event::Layout(layout.clone()));
+            }
             self.shared.readers.open(shard.reader());
             let (id, generation) = (shard.id(), found.base.generation);
             self.tasks.push(Task::Open { shard: Box::new(shard), generation });

@@ -118,6 +118,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let nodes: Vec<(String, String)> = nodes.into_iter().map(with_own).collect();
     let (addresses, names): (Vec<_>, Vec<_>) = nodes.into_iter().unzip();
     let clock = Clock::new();
+    let (kept, lost) =
+        data.layout().map_or_else(|error| (None, Some(error.to_string())), |kept| (kept, None));
     let node = Node::new(
         NodeConfig {
             address: address.clone(),
@@ -126,7 +128,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
             shards: config.shards,
             replicas: config.replicas,
         },
-        &Identity { incarnation: stored.incarnation, boot: stored.boot, birth: stored.birth },
+        &Identity { incarnation: stored.incarnation, boot: stored.boot, birth: stored.birth, layout: kept },
         clock.now(),
     )?;
 
@@ -147,9 +149,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
             "--peers lists this node alone, {address}: it is a cluster of one, without copies elsewhere"
         ));
     }
-    if !is_counted {
-        shared.notice(uncounted(&config.data_dir));
-    }
+    let uncounted = (!is_counted).then(|| uncounted(&config.data_dir));
+    lost.into_iter().chain(uncounted).for_each(|line| shared.notice(line));
     let links = Arc::<Links>::default();
 
     let mut tasks = JoinSet::new();

@@ -161,8 +161,7 @@ impl Shared {
             layout.as_ref().map_or(Epoch(0), |layout| layout.epoch)
         };
         if epoch != node.epoch() {
-            *self.layout.write().unwrap_or_else(PoisonError::into_inner) =
-                node.layout().cloned().map(Arc::new);
+            *self.layout.write().unwrap_or_else(PoisonError::into_inner) = node.layout().cloned();
         }
     }
 

@@ -4,12 +4,14 @@
 //! key is. Only then are the keys of the list put in order, so that each later question finds its answer quickly.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use ringfort_ring::Layout;
 use ringfort_storage::Table;
 use ringfort_types::limits::TOMBSTONE_MS;
 use ringfort_types::planted::{self, Bug};
-use ringfort_types::{HybridClock, Index, NewValue, Revision, ShardId, Version, shown};
+use ringfort_types::{HybridClock, Index, LayoutChange, NewValue, Revision, ShardId, Version, shown};
 
 use crate::ShardError;
 use crate::row::{LookupKey, Stored, bytes_max, put_key};
@@ -37,6 +39,8 @@ pub(crate) struct Draft<'a> {
     changes: Vec<Changed>,
     /// Where in `changes` each key is last; kept from the first read on.
     last: Option<BTreeMap<Bytes, usize>>,
+    /// The meta group's.
+    layout: Option<Arc<Layout>>,
 }
 
 impl<'a> Draft<'a> {
@@ -47,8 +51,23 @@ impl<'a> Draft<'a> {
         clock: HybridClock,
         revision: Revision,
         commands: usize,
+        layout: Option<Arc<Layout>>,
     ) -> Draft<'a> {
-        Draft { shard, table, before, clock, revision, changes: Vec::with_capacity(commands), last: None }
+        let changes = Vec::with_capacity(commands);
+        Draft { shard, table, before, clock, revision, changes, last: None, layout }
+    }
+
+    /// The layout as it is now. Only the meta group has one.
+    pub(crate) fn layout(&self) -> Option<&Arc<Layout>> {
+        self.layout.as_ref()
+    }
+
+    /// Makes the layout what is wanted, if it is not. A shard of keys has none to change.
+    pub(crate) fn change_layout(&mut self, change: LayoutChange) {
+        if let Some(next) = self.layout.as_ref().and_then(|layout| layout.after(change)) {
+            self.layout = Some(Arc::new(next));
+            self.next_revision();
+        }
     }
 
     pub(crate) fn revision(&self) -> Revision {

@@ -17,6 +17,9 @@
 //! **A stamped command is done once** ([`Stamp`], `sessions`): when it comes again, it is told again what came of it
 //! (`outcome`).
 //!
+//! **The meta group** keeps the cluster's layout. It is a shard without slots whose commands change that one row
+//! ([`Shard::open_meta`]); what it has come to is handed out with the entry that did it ([`Applied::layout`]).
+//!
 //! **What becomes durable names its own index.** The table is its own journal of nothing: what it had not
 //! flushed is replayed from the shared log. [`Shard::seal`] writes the *state row* (applied index, revision,
 //! clock) and the sessions that have changed at the applied index and then seals the memtable, so that data and the

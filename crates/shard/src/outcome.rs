@@ -54,6 +54,10 @@ impl Outcome {
         let kind = match command {
             Command::Write { parts } => write(parts, draft)?,
             Command::Digest => Kind::Written(Vec::new()),
+            Command::Layout(change) => {
+                draft.change_layout(*change);
+                Kind::Written(Vec::new())
+            }
         };
         Ok(Outcome { term, index, revision: draft.revision(), kind })
     }

@@ -8,8 +8,8 @@
 //!
 //! Flag 4 is a tombstone's: there is no value, and the key counts as not there, except that a write with an older version of
 //! its caller's does not pass. An expiry is milliseconds since 1970; only tombstones have one so far.
-//! Kinds: 1 row, 2 session, 3 shard state, 4 expiry, 5 change log, 6 intent, 7 version. Only the first three are
-//! written so far. A session's key is its client's number, 16 bytes, big-endian; what is of all sessions has none. Whoever does not know a flag must not guess where the
+//! Kinds: 1 row, 2 session, 3 shard state, 4 expiry, 5 change log, 6 intent, 7 version, 8 layout. Only the first three and the
+//! last, which is the meta group's alone, are written so far. A session's key is its client's number, 16 bytes, big-endian; what is of all sessions has none. Whoever does not know a flag must not guess where the
 //! value begins.
 
 use std::ops::Deref;
@@ -21,6 +21,7 @@ use ringfort_types::{HybridClock, Revision, Row, Version};
 const ROW: u8 = 1;
 const SESSION: u8 = 2;
 const STATE: u8 = 3;
+const LAYOUT: u8 = 8;
 const NAMESPACE: u8 = 0;
 const VERSION: u8 = 1;
 const EXPIRY: u8 = 1;
@@ -33,6 +34,8 @@ const HEADER_BYTES_MAX: usize = 2 + 10 + 8 + 8 + 10;
 
 /// The table key of the shard's state row.
 pub(crate) const STATE_KEY: [u8; PREFIX_BYTES] = [STATE, NAMESPACE];
+/// The table key of the cluster's layout, in the meta group's table.
+pub(crate) const LAYOUT_KEY: [u8; PREFIX_BYTES] = [LAYOUT, NAMESPACE];
 /// The table key of what is of all sessions; those of each one follow.
 pub(crate) const SESSIONS_KEY: [u8; PREFIX_BYTES] = [SESSION, NAMESPACE];
 /// Where the sessions end, exclusive.

@@ -3,16 +3,18 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use ringfort_ring::Layout;
 use ringfort_storage::Table;
 use ringfort_types::planted::{self, Bug};
 use ringfort_types::{
-    Command, Configuration, Entry, EntryKind, HybridClock, Index, LogEntry, Reply, Revision, ShardId, Stamped,
+    Command, Configuration, Entry, EntryKind, Epoch, HybridClock, Index, LogEntry, Reply, Revision, ShardId,
+    Stamped,
 };
 
 use crate::draft::Draft;
 use crate::outcome::Outcome;
 use crate::query::Newest;
-use crate::row::{PREFIX_BYTES, STATE_KEY};
+use crate::row::{LAYOUT_KEY, PREFIX_BYTES, STATE_KEY};
 use crate::sessions::{SessionLimits, Sessions, Unread};
 use crate::state::State;
 use crate::{ShardError, ShardReader};
@@ -22,6 +24,8 @@ use crate::{ShardError, ShardReader};
 pub struct Applied {
     /// One for each of its commands, in order.
     pub replies: Vec<Reply>,
+    /// The layout, if it has changed.
+    pub layout: Option<Arc<Layout>>,
     rows: Vec<(Bytes, Option<Bytes>)>,
 }
 
@@ -43,6 +47,10 @@ pub struct Shard {
     sealed: Index,
     /// The last entry that held a digest mark since this was opened.
     marked: Index,
+    /// The meta group's alone: the cluster's layout as of the last entry applied.
+    layout: Option<Arc<Layout>>,
+    /// The layout that was last written.
+    layout_sealed: Epoch,
     /// Part of `state` for the readers. Raised after the rows are written.
     newest: Arc<Newest>,
 }
@@ -75,7 +83,33 @@ impl Shard {
         let newest = Arc::<Newest>::default();
         newest.set(state.revision, state.clock);
         let sealed = state.applied;
-        Ok(Shard { id, table, state, sessions, sealed, marked: Index(0), newest })
+        let (layout, layout_sealed) = (None, Epoch(0));
+        Ok(Shard { id, table, state, sessions, sealed, marked: Index(0), layout, layout_sealed, newest })
+    }
+
+    /// The meta group's state machine: as [`Shard::open`], and a table without anything has this layout, with which the cluster was
+    /// born. (A table that has something has a layout, too.)
+    pub fn open_meta(
+        table: Arc<dyn Table>,
+        born: &Configuration,
+        born_layout: Option<&Arc<Layout>>,
+        limits: SessionLimits,
+    ) -> Result<Shard, ShardError> {
+        let mut shard = Shard::open(ShardId::META, table, born, limits)?;
+        let (id, table) = (shard.id, Arc::clone(&shard.table));
+        let row = table.get(&LAYOUT_KEY, shard.sealed);
+        let row = row.map_err(|source| ShardError::Storage { shard: id, source })?;
+        let unusable = |reason| ShardError::State { shard: id, path: table.place(), reason };
+        match (row, born_layout) {
+            (Some(row), _) => {
+                let layout = Layout::decode(row).map_err(|malformed| unusable(malformed.0))?;
+                shard.layout_sealed = layout.epoch;
+                shard.layout = Some(Arc::new(layout));
+            }
+            (None, Some(born)) if shard.sealed == Index(0) => shard.layout = Some(Arc::clone(born)),
+            (None, _) => return Err(unusable("it has no layout")),
+        }
+        Ok(shard)
     }
 
     /// Its number.
@@ -101,6 +135,11 @@ impl Shard {
     /// Who belongs to its group, as of the last entry applied.
     pub fn configuration(&self) -> &Configuration {
         &self.state.configuration
+    }
+
+    /// The cluster's layout, as of the last entry applied. Only the meta group has it.
+    pub fn layout(&self) -> Option<&Arc<Layout>> {
+        self.layout.as_ref()
     }
 
     /// The last applied entry that held a digest mark; 0 if there was none since this was opened. Somebody will
@@ -144,18 +183,26 @@ impl Shard {
         let clock = clock.max(self.state.clock);
         let before = Index(entry.index.0 - 1);
         let table = Arc::clone(&self.table);
-        let mut draft = Draft::new(self.id, &*table, before, clock, self.state.revision, commands.len());
+        let (revision, layout) = (self.state.revision, self.layout.clone());
+        let mut draft = Draft::new(self.id, &*table, before, clock, revision, commands.len(), layout);
         let replies = commands
             .iter()
             .map(|stamped| self.execute(stamped, entry, clock, copies, &mut draft))
             .collect::<Result<_, _>>()?;
         (self.state.applied, self.state.clock, self.state.revision) = (entry.index, clock, draft.revision());
+        let layout = draft.layout().filter(|next| self.epoch() < next.epoch).cloned();
+        self.layout = layout.clone().or(self.layout.take());
         let rows = draft.into_rows();
         if !rows.is_empty() {
             self.table.write(entry.index, &rows);
         }
         self.newest.set(self.state.revision, clock);
-        Ok(Applied { replies, rows })
+        Ok(Applied { replies, layout, rows })
+    }
+
+    /// The layout's version; 0 if there is none.
+    fn epoch(&self) -> Epoch {
+        self.layout.as_ref().map_or(Epoch(0), |layout| layout.epoch)
     }
 
     /// Does a command, unless its session says that it was done before or must not be.
@@ -197,6 +244,10 @@ impl Shard {
             }
             let mut rows = vec![(Bytes::from_static(&STATE_KEY), Some(state.encode()))];
             self.sessions.take_rows(&mut rows);
+            if let Some(layout) = self.layout.as_ref().filter(|layout| layout.epoch > self.layout_sealed) {
+                rows.push((Bytes::from_static(&LAYOUT_KEY), Some(layout.encode())));
+                self.layout_sealed = layout.epoch;
+            }
             self.table.write(self.state.applied, &rows);
             self.sealed = self.state.applied;
         }

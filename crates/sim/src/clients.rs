@@ -263,6 +263,8 @@ impl World {
         let mut is_new = match request {
             // A mark for digests changes nothing, and so shares its revision.
             Request::Digest { .. } => return,
+            // What is so already shares its revision, too.
+            Request::ChangeLayout(_) => false,
             Request::Write { parts } => parts.iter().any(|part| part.change != Change::Keep),
             _ => true,
         };

@@ -160,7 +160,12 @@ impl World {
             shard.apply(entry, copies)
         };
         let replies = match outcome {
-            Ok(outcome) => outcome.replies,
+            Ok(outcome) => {
+                if let Some(layout) = outcome.layout {
+                    self.hear(at, Event::Layout(layout));
+                }
+                outcome.replies
+            }
             Err(error) => {
                 self.meet_damage(at, id, error.to_string(), false);
                 self.leave_in_doubt(at, job);

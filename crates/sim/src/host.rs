@@ -1,10 +1,12 @@
 //! One machine: what survives its process, and the process if there is one.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use ringfort_node::recovery::Replay;
 use ringfort_node::{ApplyJob, Event, Node, ReadJob};
+use ringfort_ring::Layout;
 use ringfort_shard::Shard;
 use ringfort_storage::{DataDir, Log, SimDisk, SnapshotReader, SnapshotWriter};
 use ringfort_types::{Base, Configuration, Incarnation, Index, LogEntry, Record, ShardId};
@@ -60,8 +62,10 @@ pub(crate) enum Work {
     SaveBirth(Bytes),
     Open {
         cluster: u64,
+        born: Arc<Layout>,
         shards: BTreeMap<ShardId, Configuration>,
     },
+    SaveLayout(Arc<Layout>),
     /// Goes on with bringing shards up to date.
     Replay,
     Fetch {

@@ -225,6 +225,8 @@ fn show(message: &PeerMessage) -> String {
         PeerMessage::ReadIndexReply(reply) => {
             format!("shard {}: answer to question {:#x}: {:?}", reply.shard, reply.number, reply.told)
         }
+        PeerMessage::LayoutWanted(_) => "layout wanted".to_owned(),
+        PeerMessage::LayoutSent(sent) => format!("layout of {} bytes", sent.bytes.len()),
         PeerMessage::Report(report) => format!("report of {} replicas", report.replicas.len()),
         PeerMessage::SnapshotChunk(chunk) => {
             let (number, last) = (chunk.number, if chunk.is_last { ", the last" } else { "" });

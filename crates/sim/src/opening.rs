@@ -6,9 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use ringfort_node::Event;
 use ringfort_node::recovery::{Begun, Ready, RecoveryError, Replay, Step, begin};
+use ringfort_ring::Layout;
 use ringfort_storage::LogOptions;
 use ringfort_types::{Configuration, LogEntry, ShardId};
 
@@ -25,11 +27,17 @@ const DAWDLES_US: [u64; 4] = [0, 50_000, 500_000, 4_000_000];
 const STEP_ENTRIES_MAX: u64 = 12;
 
 impl World {
-    pub(crate) fn open(&mut self, at: usize, cluster: u64, wanted: &BTreeMap<ShardId, Configuration>) {
+    pub(crate) fn open(
+        &mut self,
+        at: usize,
+        cluster: u64,
+        born: &Arc<Layout>,
+        wanted: &BTreeMap<ShardId, Configuration>,
+    ) {
         let host = &mut self.hosts[at];
         let process = host.process.as_mut().expect("only processes open");
         let options = LogOptions { segment_bytes: SEGMENT_BYTES, budget_bytes: self.plan.log_bytes };
-        let found = begin(&process.dir, &host.tables, cluster, wanted, options, LIMITS);
+        let found = begin(&process.dir, &host.tables, cluster, born, wanted, options, LIMITS);
         let rot = host.rot.take();
         match (found, rot) {
             (Ok(Begun { log, ready, replay, damaged }), None) => {
@@ -105,16 +113,20 @@ impl World {
     /// These shards are ready; such entries have been replayed for them.
     fn hand_over(&mut self, at: usize, ready: Vec<Ready>, replayed: &[(ShardId, LogEntry)]) {
         let process = self.hosts[at].process.as_mut().expect("only processes open");
-        let mut opened = BTreeMap::new();
+        let (mut opened, mut layout) = (BTreeMap::new(), None);
         for Ready { shard, opened: found } in ready {
             process.generations.insert(shard.id(), found.base.generation);
             opened.insert(shard.id(), found);
+            layout = shard.layout().cloned().or(layout);
             process.shards.insert(shard.id(), shard);
         }
         self.log(format_args!("n{} has opened {opened:?}", at + 1));
         let broken = self.judges.opened(at, &opened, replayed);
         self.find_all(broken);
         self.hear(at, Event::Opened(opened));
+        if let Some(layout) = layout {
+            self.hear(at, Event::Layout(layout));
+        }
     }
 }
 

@@ -45,8 +45,13 @@ impl World {
             Err(error) => return self.can_not_start(at, &error),
         };
         let config = Config { address: host.address.clone(), addresses, names, shards, replicas };
-        let identity =
-            Identity { incarnation: stored.incarnation, boot: stored.boot, birth: stored.birth.clone() };
+        let layout = dir.layout().unwrap_or_default();
+        let identity = Identity {
+            incarnation: stored.incarnation,
+            boot: stored.boot,
+            birth: stored.birth.clone(),
+            layout,
+        };
         let node = match Node::new(config, &identity, host.clock.read(self.now_us)) {
             Ok(node) => node,
             Err(error) => return self.find(NODE_GOES_ON, format_args!("n{} can't start: {error}", at + 1)),
@@ -174,7 +179,12 @@ impl World {
                     Err(error) => self.can_not_start(at, &error),
                 }
             }
-            Work::Open { cluster, shards } => self.open(at, cluster, &shards),
+            Work::Open { cluster, born, shards } => self.open(at, cluster, &born, &shards),
+            Work::SaveLayout(layout) => {
+                let process = self.hosts[at].process.as_ref().expect("just looked at");
+                // There may be no room. Then another node is asked for it at the next start.
+                let _lost = process.dir.save_layout(layout.epoch, &layout.encode());
+            }
             Work::Replay => self.replay(at),
             Work::Fetch { shard, from, to, bytes_max } => {
                 let process = self.hosts[at].process.as_ref().expect("just looked at");
@@ -219,14 +229,19 @@ impl World {
         process.turn_is_due = false;
         let effects = process.node.take_effects(now);
         if self.layout.is_none() {
-            self.layout = process.node.layout().cloned();
+            self.layout = process.node.layout().map(|layout| ringfort_ring::Layout::clone(layout));
         }
+        let goes_by = process.node.layout().cloned();
         let too_full = process.node.loads().into_iter().find(|load| load.now > load.most);
         if let Some(load) = too_full {
             self.find(
                 BOUNDED,
                 format_args!("n{} has {} {}, more than {}", at + 1, load.now, load.what, load.most),
             );
+        }
+        if let Some(layout) = goes_by {
+            let broken = self.judges.layouts.goes_by(at, &layout);
+            self.find_all(broken.into_iter().collect());
         }
         for effect in effects {
             self.carry_out(at, effect);
@@ -248,9 +263,13 @@ impl World {
                 let after_us = self.random.between(100, self.plan.sync_us_max);
                 self.later(at, after_us, Work::SaveBirth(bytes));
             }
-            Effect::Open { cluster, shards } => {
+            Effect::Open { cluster, born, shards } => {
                 let after_us = self.random.between(100, 50_000);
-                self.later(at, after_us, Work::Open { cluster, shards });
+                self.later(at, after_us, Work::Open { cluster, born, shards });
+            }
+            Effect::SaveLayout(layout) => {
+                let after_us = self.random.between(100, self.plan.sync_us_max);
+                self.later(at, after_us, Work::SaveLayout(layout));
             }
             Effect::Persist { number, records } => {
                 let broken = self.judges.wrote(at, &records);

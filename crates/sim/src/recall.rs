@@ -20,7 +20,13 @@ impl World {
             (asked.request.clone(), asked.by, asked.invoked_us, asked.floor);
         let shard = self.shard_of(&request);
         match (&request, reply) {
-            (Request::Digest { .. } | Request::DigestAt { .. } | Request::ClusterState, _) => {}
+            (
+                Request::Digest { .. }
+                | Request::DigestAt { .. }
+                | Request::ClusterState
+                | Request::ChangeLayout(_),
+                _,
+            ) => {}
             (Request::Scan(scan), Some(Reply::Page(page))) => {
                 self.remember_page(id, by, invoked_us, floor, scan.clone(), page);
             }

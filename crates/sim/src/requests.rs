@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use ringfort_types::{
-    Change, Condition, Consistency, Copies, Durability, NewValue, Part, Receipt, Reply, Request, Row, Scan,
-    ShardId, Version, slot_of,
+    Change, Condition, Consistency, Copies, Durability, LayoutChange, LeaderPreference, NewValue, Part,
+    Receipt, Reply, Request, Row, Scan, ShardId, Version, slot_of,
 };
 
 use crate::keys::GROUP_KEYS;
@@ -17,7 +17,11 @@ impl World {
     pub(crate) fn draw(&mut self, client: usize) -> Request {
         let key = self.draw_key();
         match self.random.below(100) {
-            0..20 => Request::put(key, self.draw_value(client)),
+            0..19 => Request::put(key, self.draw_value(client)),
+            19 => {
+                let preference = self.random.pick(&LeaderPreference::ALL);
+                Request::ChangeLayout(LayoutChange::Prefer(preference))
+            }
             20..25 => Request::delete(key),
             25..37 => self.draw_write(client),
             37..45 => self.draw_sum(client),

@@ -172,7 +172,13 @@ impl World {
         }
         let table = host.tables.open_generation(id, base.generation).expect("memory opens");
         let found = digest(&host.tables, (id, base.generation), base.index);
-        let shard = match Shard::open(id, table, &Configuration::default(), LIMITS) {
+        let nobody = Configuration::default();
+        let opened = if id == ShardId::META {
+            Shard::open_meta(table, &nobody, None, LIMITS)
+        } else {
+            Shard::open(id, table, &nobody, LIMITS)
+        };
+        let shard = match opened {
             Ok(shard) if shard.applied() == base.index => shard,
             Err(error) if error.is_damage() => return self.meet_damage(at, id, error.to_string(), false),
             other => {
@@ -182,6 +188,7 @@ impl World {
             }
         };
         let (index, revision, clock) = (shard.applied(), shard.revision(), shard.clock());
+        let layout = shard.layout().cloned();
         process.shards.insert(id, shard);
         let old = process.generations.insert(id, base.generation).unwrap_or_default();
         host.tables.remove_generation(id, old).expect("memory forgets");
@@ -189,6 +196,9 @@ impl World {
         let broken = self.judges.installed(at, id, base, found);
         self.find_all(broken);
         self.hear(at, Event::Installed { shard: id, index, revision, clock });
+        if let Some(layout) = layout {
+            self.hear(at, Event::Layout(layout));
+        }
     }
 }
 

@@ -15,7 +15,7 @@ fn planted_bugs_are_found() {
         (Bug::AppliedApartFromData, "a node goes on"),
         (Bug::TableNotReplayed, "never changed"),
         (Bug::ReplyForOverwritten, "answered, once"),
-        (Bug::WipedNodeVotes, "synced survives"),
+        (Bug::WipedNodeVotes, "one layout an epoch"),
         (Bug::RowsLost, "its place in the log"),
         (Bug::DamagedReplicaGoesOn, "takes no part"),
         (Bug::DamagedLeaderFallsSilent, "hands over soon"),

@@ -54,6 +54,16 @@ pub enum StorageError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// The layout that was kept can't be understood.
+    #[error(
+        "{path} is damaged ({reason}): the other nodes are asked for the cluster's layout, and the file is written anew"
+    )]
+    Layout {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// The flags name another node than the one that lives here.
     #[error(
         "data directory {directory} belongs to a node whose {what} is {stored}, but this one was started with \

@@ -8,28 +8,33 @@
 //! order, so a node that finds no room to count a start draws a number instead, far above any count; the file keeps
 //! the count that it has.
 //!
-//! The file is replaced whole: written beside, synced, renamed, directory synced.
+//! The file is replaced whole (`whole`). So is the file beside it that keeps the cluster's layout as this node knows it; without that one
+//! a node asks the others.
 
 use std::sync::{Arc, Mutex};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use ringfort_types::wire::{Reader, put_bytes};
-use ringfort_types::{Incarnation, ShardId};
+use ringfort_types::{Epoch, Incarnation, ShardId};
 
 use crate::disk::{Disk, Lock};
 use crate::log::{Log, LogOptions, Owner, RecoveredShard};
+use crate::whole::{self, Unusable, path_of};
 use crate::{LANE, LOG_DIR, StorageError};
 
 const MAGIC: &[u8; 8] = b"RFIDENT\0";
 const VERSION: u32 = 1;
 const IDENTITY: &str = "identity";
 const IDENTITY_NEW: &str = "identity.new";
+const LAYOUT_MAGIC: &[u8; 12] = b"RFLAYOUT\x01\0\0\0";
+const LAYOUT: &str = "layout";
+const LAYOUT_NEW: &str = "layout.new";
 const LOCK: &str = "lock";
 /// What a directory may hold and still count as empty: what the first moments of a life leave behind, and
 /// what a fresh file system has.
 const HARMLESS: [&str; 3] = [LOCK, IDENTITY_NEW, "lost+found"];
-/// Name, address and birth record are far below.
-const FILE_BYTES_MAX: u64 = 1024 * 1024;
+/// Name, address and birth record are far below, and so is a layout.
+const FILE_BYTES_MAX: u64 = 2 * 1024 * 1024;
 /// Boots that are drawn, not counted: nobody counts so far, and what is made unique with a boot has 24 bits for it.
 const UNCOUNTED: std::ops::Range<u64> = 1 << 23..1 << 24;
 
@@ -74,6 +79,8 @@ pub struct DataDir {
     disk: Arc<dyn Disk>,
     /// As it stands in the file.
     stored: Mutex<Stored>,
+    /// The latest layout that was to be kept.
+    layout_kept: Mutex<Epoch>,
     _lock: Box<dyn Lock>,
 }
 
@@ -111,7 +118,7 @@ impl DataDir {
             }
             (Err(error), _) => return Err(error),
         };
-        let dir = DataDir { disk, stored: Mutex::new(in_file), _lock: lock };
+        let dir = DataDir { disk, stored: Mutex::new(in_file), layout_kept: Mutex::default(), _lock: lock };
         Ok((dir, stored))
     }
 
@@ -122,6 +129,25 @@ impl DataDir {
         write(&*self.disk, &changed)?;
         *stored = changed;
         Ok(())
+    }
+
+    /// Keeps the layout that the node goes by. Durable when it returns; if a later one was to be kept, nothing happens.
+    pub fn save_layout(&self, epoch: Epoch, bytes: &Bytes) -> Result<(), StorageError> {
+        let mut kept = self.layout_kept.lock().expect("no thread panics while it writes the layout");
+        if epoch <= *kept {
+            return Ok(());
+        }
+        *kept = epoch;
+        whole::replace(&*self.disk, LAYOUT, LAYOUT_NEW, LAYOUT_MAGIC, bytes)
+    }
+
+    /// The layout that was kept last, if there is one.
+    pub fn layout(&self) -> Result<Option<Bytes>, StorageError> {
+        let path = path_of(&*self.disk, LAYOUT);
+        whole::read(&*self.disk, LAYOUT, LAYOUT_MAGIC, FILE_BYTES_MAX).map_err(|unusable| match unusable {
+            Unusable::Unread(error) => error,
+            Unusable::Damaged(reason) => StorageError::Layout { path, reason },
+        })
     }
 
     /// Removes what this start has made: the identity, the lock's file, and the directory, if it is new. For a node that is refused
@@ -154,10 +180,6 @@ impl DataDir {
     }
 }
 
-fn path_of(disk: &dyn Disk, file: &str) -> String {
-    format!("{}/{file}", disk.name())
-}
-
 fn refuse_foreign(disk: &dyn Disk) -> Result<(), StorageError> {
     let names = disk.list("").map_err(StorageError::io("read the data directory", &disk.name()))?;
     if names.iter().any(|name| name == IDENTITY) {
@@ -182,36 +204,20 @@ fn refuse_conflict(disk: &dyn Disk, stored: &Stored, who: &Who) -> Result<(), St
 }
 
 fn read(disk: &dyn Disk) -> Result<Option<Stored>, StorageError> {
-    let names = disk.list("").map_err(StorageError::io("read the data directory", &disk.name()))?;
-    if !names.iter().any(|name| name == IDENTITY) {
-        return Ok(None);
-    }
     let path = path_of(disk, IDENTITY);
-    let reading = |error| StorageError::io("read", &path)(error);
-    let file = disk.open(IDENTITY).map_err(reading)?;
-    let length = file.len().map_err(reading)?;
     let damaged = |reason| StorageError::Identity { path: path.clone(), reason };
-    if length > FILE_BYTES_MAX {
-        return Err(damaged("it is too long"));
-    }
-    let mut bytes = vec![0; length as usize];
-    let read = file.read_at(0, &mut bytes).map_err(reading)?;
-    bytes.truncate(read);
-    let Some(split) = bytes.len().checked_sub(4) else { return Err(damaged("it is too short")) };
-    if !bytes.starts_with(MAGIC) {
-        return Err(damaged("it does not begin like an identity file"));
-    }
-    let sum = u32::from_le_bytes(bytes[split..].try_into().expect("four bytes were left for it"));
-    if sum != crc32c::crc32c(&bytes[..split]) {
-        return Err(damaged("its checksum is wrong"));
-    }
-    bytes.truncate(split);
-    decode(Bytes::from(bytes).slice(MAGIC.len()..))
-        .map_err(|found| match found {
-            Ok(version) => StorageError::Unsupported { path, what: "format version", found: version.into() },
-            Err(reason) => StorageError::Identity { path, reason },
-        })
-        .map(Some)
+    let content = whole::read(disk, IDENTITY, MAGIC, FILE_BYTES_MAX).map_err(|unusable| match unusable {
+        Unusable::Unread(error) => error,
+        Unusable::Damaged(reason) => damaged(reason),
+    })?;
+    let Some(content) = content else { return Ok(None) };
+    let stored = decode(content).map_err(|found| match found {
+        Ok(version) => {
+            StorageError::Unsupported { path: path.clone(), what: "format version", found: version.into() }
+        }
+        Err(reason) => damaged(reason),
+    });
+    stored.map(Some)
 }
 
 /// Fails with the version if that is unknown, else with what is wrong.
@@ -237,7 +243,6 @@ fn decode(bytes: Bytes) -> Result<Stored, Result<u32, &'static str>> {
 
 fn encode(stored: &Stored) -> Bytes {
     let mut out = BytesMut::new();
-    out.put_slice(MAGIC);
     out.put_u32_le(VERSION);
     out.put_u64_le(stored.incarnation.0);
     out.put_u64_le(stored.boot);
@@ -247,19 +252,9 @@ fn encode(stored: &Stored) -> Bytes {
     if let Some(birth) = &stored.birth {
         put_bytes(&mut out, birth);
     }
-    let sum = crc32c::crc32c(&out);
-    out.put_u32_le(sum);
     out.freeze()
 }
 
 fn write(disk: &dyn Disk, stored: &Stored) -> Result<(), StorageError> {
-    let path = path_of(disk, IDENTITY);
-    let replace = || {
-        let file = disk.create(IDENTITY_NEW)?;
-        file.write_at(0, &encode(stored))?;
-        file.sync_data()?;
-        disk.rename(IDENTITY_NEW, IDENTITY)?;
-        disk.sync_dir("")
-    };
-    replace().map_err(StorageError::io("write", &path))
+    whole::replace(disk, IDENTITY, IDENTITY_NEW, MAGIC, &encode(stored))
 }

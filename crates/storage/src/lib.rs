@@ -33,6 +33,7 @@ mod identity;
 mod log;
 mod snapshot;
 mod table;
+mod whole;
 
 pub use disk::{Disk, File, FileDisk, Lock, SimDisk};
 pub use error::{NEXT_STEP, StorageError};

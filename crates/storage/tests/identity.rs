@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ringfort_storage::{DataDir, Disk, FileDisk, SimDisk, StorageError, Who};
-use ringfort_types::Incarnation;
+use ringfort_types::{Epoch, Incarnation};
 
 fn who(name: Option<&str>, address: &str, fresh: u64) -> Who {
     Who { name: name.map(str::to_owned), address: address.to_owned(), fresh }
@@ -184,4 +184,31 @@ fn a_full_disk_is_opened_with_a_boot_that_no_count_reaches() {
     dir.save_birth(&Bytes::from_static(b"map")).unwrap();
     drop(dir);
     assert_eq!(DataDir::open(Arc::new(disk), &node1()).unwrap().1.boot, 3);
+}
+
+#[test]
+fn the_latest_layout_is_kept_whole() {
+    let disk = SimDisk::new();
+    let (dir, _) = DataDir::open(Arc::new(disk.clone()), &node1()).unwrap();
+    assert_eq!(dir.layout().unwrap(), None);
+    dir.save_layout(Epoch(2), &Bytes::from_static(b"second")).unwrap();
+    // A thread that was late.
+    dir.save_layout(Epoch(1), &Bytes::from_static(b"first")).unwrap();
+    assert_eq!(dir.layout().unwrap(), Some(Bytes::from_static(b"second")));
+    dir.save_layout(Epoch(3), &Bytes::from_static(b"third")).unwrap();
+    drop(dir);
+    let (dir, _) = DataDir::open(Arc::new(disk.clone()), &node1()).unwrap();
+    assert_eq!(dir.layout().unwrap(), Some(Bytes::from_static(b"third")));
+
+    let file = disk.open("layout").unwrap();
+    let length = file.len().unwrap() as usize;
+    let mut bytes = vec![0; length];
+    file.read_at(0, &mut bytes).unwrap();
+    for at in 0..length {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 1;
+        disk.create("layout").unwrap().write_at(0, &damaged).unwrap();
+        let error = dir.layout().unwrap_err();
+        assert!(matches!(error, StorageError::Layout { .. }), "byte {at}: {error}");
+    }
 }

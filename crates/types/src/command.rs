@@ -5,6 +5,7 @@
 //! command = kind u8 | flags u8 | stamp, if flag 1 is set | fields
 //!   1 write      parts, as in `write`
 //!   2 digest
+//!   3 layout     a layout change, as in `layout_change`; to the meta group only
 //! ```
 //!
 //! An unknown version, kind or flag is refused: a replica that does not know one must not guess.
@@ -14,11 +15,12 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::limits::ENTRY_COMMANDS_MAX;
 use crate::wire::{Malformed, Reader, put_varint};
 use crate::write::{decode_parts, encode_parts, weight_of};
-use crate::{HybridClock, Part, Stamp};
+use crate::{HybridClock, LayoutChange, Part, Stamp};
 
 const VERSION: u8 = 1;
 const WRITE: u8 = 1;
 const DIGEST: u8 = 2;
+const LAYOUT: u8 = 3;
 /// The flag of a command that has a stamp.
 const STAMPED: u8 = 1;
 
@@ -32,6 +34,8 @@ pub enum Command {
     },
     /// Changes nothing: names an index at which every replica can be asked for a hash of its rows.
     Digest,
+    /// To the meta group: what the layout should be. One revision and one epoch, if it is not so yet.
+    Layout(LayoutChange),
 }
 
 impl Command {
@@ -40,7 +44,7 @@ impl Command {
         const OVERHEAD: usize = 16;
         match self {
             Command::Write { parts } => weight_of(parts) + OVERHEAD,
-            Command::Digest => OVERHEAD,
+            Command::Digest | Command::Layout(_) => OVERHEAD,
         }
     }
 
@@ -48,6 +52,7 @@ impl Command {
         match self {
             Command::Write { .. } => WRITE,
             Command::Digest => DIGEST,
+            Command::Layout(_) => LAYOUT,
         }
     }
 
@@ -55,6 +60,7 @@ impl Command {
         match self {
             Command::Write { parts } => encode_parts(parts, out),
             Command::Digest => {}
+            Command::Layout(change) => change.encode(out),
         }
     }
 
@@ -62,6 +68,7 @@ impl Command {
         Ok(match kind {
             WRITE => Command::Write { parts: decode_parts(reader)? },
             DIGEST => Command::Digest,
+            LAYOUT => Command::Layout(LayoutChange::decode(reader)?),
             _ => return Err(Malformed("unknown kind of command")),
         })
     }

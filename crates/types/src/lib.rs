@@ -22,6 +22,7 @@ mod disk_state;
 mod error;
 mod ids;
 mod key;
+mod layout_change;
 pub mod limits;
 mod log;
 mod message;
@@ -44,11 +45,12 @@ pub use disk_state::DiskState;
 pub use error::{Code, Failure, Outcome};
 pub use ids::{Epoch, Incarnation, Index, NodeId, PeerId, Revision, ShardId, Slot, Term, Version};
 pub use key::{is_name, shown};
+pub use layout_change::{LayoutChange, LeaderPreference};
 pub use log::{Base, EntryKind, HardState, LogEntry, Record};
 pub use message::{
-    Answer, BirthStage, Forward, Hello, NodeReport, PeerFrame, PeerMessage, RaftMessage, ReadIndex,
-    ReadIndexReply, ReadProbe, ReadProbeReply, Refusal, ReplicaReport, Role, SnapshotChunk, SnapshotReply,
-    SnapshotVerdict,
+    Answer, BirthStage, Forward, Hello, LayoutSent, LayoutWanted, NodeReport, PeerFrame, PeerMessage,
+    RaftMessage, ReadIndex, ReadIndexReply, ReadProbe, ReadProbeReply, Refusal, ReplicaReport, Role,
+    SnapshotChunk, SnapshotReply, SnapshotVerdict,
 };
 pub use presence::Presence;
 pub use reply::{ClusterState, NodeState, Page, Receipt, Reply, Row, ShardState};

@@ -111,6 +111,8 @@ pub const BIRTH_NODES_MAX: usize = 64;
 pub const GROUP_REPLICAS_MAX: usize = BIRTH_NODES_MAX;
 /// Most shards of a cluster.
 pub const SHARDS_MAX: u32 = 4096;
+/// Longest layout on its way to a node, in bytes.
+pub const LAYOUT_BYTES_MAX: usize = 1024 * 1024;
 /// Most bytes in a node's name.
 pub const NAME_BYTES_MAX: usize = 64;
 

@@ -5,8 +5,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::limits::{GET_MANY_KEYS_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::wire::{Malformed, Reader, put_bytes, put_varint};
 use crate::{
-    Code, DiskState, Epoch, Failure, HybridClock, Incarnation, Index, NodeId, Outcome, Presence, Revision,
-    ShardId, Slot, Term,
+    Code, DiskState, Epoch, Failure, HybridClock, Incarnation, Index, LeaderPreference, NodeId, Outcome,
+    Presence, Revision, ShardId, Slot, Term,
 };
 
 /// Longest text in an answer (addresses, error messages), in bytes.
@@ -100,6 +100,8 @@ pub struct ClusterState {
     pub epoch: Epoch,
     /// The cluster's number, drawn from its nodes' incarnations at birth.
     pub cluster: u64,
+    /// Who should lead.
+    pub leader_preference: LeaderPreference,
     /// Who answers.
     pub node: NodeId,
     /// In the order of their numbers.
@@ -120,7 +122,7 @@ pub enum Reply {
         /// The shard's revision at that index or just after it.
         revision: Revision,
     },
-    /// To `Write` and `Digest`.
+    /// To `Write`, `Digest` and `ChangeLayout`.
     Written(Receipt),
     /// To `Write`: a condition was not met, and nothing was changed.
     NotMet {

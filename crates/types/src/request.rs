@@ -6,7 +6,7 @@ use crate::key::{invalid, validate_key};
 use crate::limits::{GET_MANY_BYTES_MAX, GET_MANY_KEYS_MAX, KEY_BYTES_MAX};
 use crate::wire::{Malformed, Reader, put_bytes, put_varint};
 use crate::write::{decode_parts, encode_parts, validate_parts, weight_of};
-use crate::{Change, Failure, Index, NodeId, Part, ShardId, Slot, slot_of};
+use crate::{Change, Failure, Index, LayoutChange, NodeId, Part, ShardId, Slot, slot_of};
 
 /// Names one request inside a node, from when it comes in until it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -121,6 +121,8 @@ pub enum Request {
     },
     /// Asks for the cluster as the asked node sees it. Answer: [`Reply::Cluster`](crate::Reply::Cluster).
     ClusterState,
+    /// Changes the cluster's layout, if it is not so yet. Answer: [`Reply::Written`](crate::Reply::Written).
+    ChangeLayout(LayoutChange),
 }
 
 impl Request {
@@ -146,7 +148,7 @@ impl Request {
 
     /// Whether sending it twice could do something twice.
     pub fn is_write(&self) -> bool {
-        matches!(self, Request::Digest { .. }) || self.takes_stamp()
+        matches!(self, Request::Digest { .. } | Request::ChangeLayout(_)) || self.takes_stamp()
     }
 
     /// Whether it can be part of a session: it writes to keys.
@@ -180,7 +182,8 @@ impl Request {
             Request::OpenSession { .. }
             | Request::Digest { .. }
             | Request::DigestAt { .. }
-            | Request::ClusterState => {}
+            | Request::ClusterState
+            | Request::ChangeLayout(_) => {}
         }
     }
 
@@ -249,6 +252,10 @@ impl Request {
                 put_varint(out, shard.0.into());
             }
             Request::ClusterState => out.put_u8(8),
+            Request::ChangeLayout(change) => {
+                out.put_u8(9);
+                change.encode(out);
+            }
         }
     }
 
@@ -289,6 +296,7 @@ impl Request {
             },
             7 => Request::OpenSession { shard: ShardId(reader.varint()? as u32) },
             8 => Request::ClusterState,
+            9 => Request::ChangeLayout(LayoutChange::decode(reader)?),
             _ => return Err(Malformed("unknown kind of request")),
         })
     }

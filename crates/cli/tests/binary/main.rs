@@ -14,6 +14,7 @@ mod grpc_port;
 mod health;
 mod hung;
 mod json;
+mod layout;
 mod lists;
 mod log;
 mod machine;

@@ -373,4 +373,12 @@ impl Cluster for Service {
         self.0.seen.fetch_add(1, Ordering::Relaxed);
         Ok(Response::new(v1::DigestAtResponse { index: request.index, hash: request.node, rows: 7 }))
     }
+
+    async fn change_layout(
+        &self,
+        request: tonic::Request<v1::ChangeLayoutRequest>,
+    ) -> Result<Response<v1::ChangeLayoutResponse>, Status> {
+        let told = |reply| Ok(v1::ChangeLayoutResponse { receipt: Some(into_receipt(reply)?) });
+        self.answer(request.into_inner(), told).await
+    }
 }

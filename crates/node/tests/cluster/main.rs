@@ -5,6 +5,7 @@ mod copies;
 mod damaged;
 mod doubt;
 mod hung;
+mod layout;
 mod opening;
 mod scripts;
 mod trace;

@@ -110,6 +110,8 @@ fn message_shown(message: &PeerMessage) -> Option<String> {
         | PeerMessage::Report(_)
         | PeerMessage::SnapshotChunk(_)
         | PeerMessage::SnapshotReply(_)
+        | PeerMessage::LayoutWanted(_)
+        | PeerMessage::LayoutSent(_)
         | PeerMessage::Refused { .. } => None,
         PeerMessage::Raft(RaftMessage { shard, message }) => match inspect(message) {
             Ok(Seen { kind: SeenKind::Heartbeat | SeenKind::HeartbeatReply, .. }) => None,
@@ -179,6 +181,7 @@ pub(crate) fn entry_shown(entry: &LogEntry) -> String {
     let shown = |stamped: &Stamped| match &stamped.command {
         Command::Write { parts } => parts_shown(parts),
         Command::Digest => "digest".to_owned(),
+        Command::Layout(change) => format!("{change:?}"),
     };
     format!("{place} ({})", commands.iter().map(shown).collect::<Vec<_>>().join(", "))
 }

@@ -1,9 +1,11 @@
 //! A cluster in one thread: an instant network, a log that syncs when told to, tables that are maps.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use ringfort_node::{ApplyJob, Config, Effect, Event, Identity, Incoming, Node, Opened, ReadJob};
+use ringfort_ring::Layout;
 use ringfort_types::{
     Answer, Call, Change, Command, Configuration, Consistency, DiskState, Durability, Entry, Epoch, Failure,
     Incarnation, Index, NodeId, Now, Part, PeerFrame, PeerMessage, Receipt, Record, Refusal, Reply, Request,
@@ -20,6 +22,7 @@ pub(crate) struct Disk {
     pub(crate) boot: u64,
     pub(crate) incarnation: u64,
     pub(crate) birth: Option<Bytes>,
+    pub(crate) layout: Option<Bytes>,
     pub(crate) synced: Vec<Record>,
 }
 
@@ -29,6 +32,8 @@ pub(crate) struct Table {
     pub(crate) rows: BTreeMap<Bytes, Row>,
     pub(crate) applied: Index,
     pub(crate) revision: u64,
+    /// The meta group's.
+    pub(crate) layout: Option<Arc<Layout>>,
 }
 
 pub(crate) struct World {
@@ -51,6 +56,8 @@ pub(crate) struct World {
     pub(crate) withheld: BTreeSet<(usize, ShardId)>,
     /// The configurations that shards were born with.
     born: BTreeMap<ShardId, Configuration>,
+    /// The layout that the cluster was born with.
+    born_layout: Option<Arc<Layout>>,
     /// What they write and have not synced.
     pub(crate) held: BTreeMap<usize, (u64, Vec<Record>)>,
     pub(crate) persists: Vec<Vec<Record>>,
@@ -98,6 +105,7 @@ impl World {
             verdict: None,
             withheld: BTreeSet::new(),
             born: BTreeMap::new(),
+            born_layout: None,
             held: BTreeMap::new(),
             persists: Vec::new(),
             notices: Vec::new(),
@@ -128,6 +136,7 @@ impl World {
             incarnation: Incarnation(disk.incarnation),
             boot: disk.boot,
             birth: disk.birth.clone(),
+            layout: disk.layout.clone(),
         };
         let node = Node::new(self.configs[n].clone(), &identity, self.now).expect("good flags");
         self.nodes[n] = Some(node);
@@ -246,7 +255,8 @@ impl World {
                 self.disks[n].birth = Some(bytes);
                 self.queue.push((n, Event::BirthSaved));
             }
-            Effect::Open { shards, .. } => {
+            Effect::Open { born, shards, .. } => {
+                self.born_layout = Some(born);
                 self.tables[n].clear();
                 let now = shards.keys().copied().filter(|shard| !self.withheld.contains(&(n, *shard)));
                 let now = now.collect::<Vec<_>>();
@@ -255,6 +265,7 @@ impl World {
                 let opened = opened.collect();
                 self.queue.push((n, Event::Opened(opened)));
             }
+            Effect::SaveLayout(layout) => self.disks[n].layout = Some(layout.encode()),
             Effect::Persist { number, records } => {
                 if self.stuck.contains(&n) {
                     let earlier = self.held.insert(n, (number, records.clone()));
@@ -349,7 +360,8 @@ impl World {
                 opened.hard_state = *state;
             }
         }
-        self.tables[n].insert(shard, Table::default());
+        let layout = self.born_layout.clone().filter(|_| shard == ShardId::META);
+        self.tables[n].insert(shard, Table { layout, ..Table::default() });
         for (index, entry) in entries {
             opened.last = index;
             if opened.terms.last().is_none_or(|(_, term)| *term != entry.term) {
@@ -382,7 +394,18 @@ impl World {
                 replies.push(Reply::Failed(verdict));
                 continue;
             }
-            let parts = if let Command::Write { parts } = stamped.command { parts } else { Vec::new() };
+            let parts = match stamped.command {
+                Command::Write { parts } => parts,
+                Command::Layout(change) => {
+                    if let Some(next) = table.layout.as_ref().and_then(|layout| layout.after(change)) {
+                        let next = Arc::new(next);
+                        table.layout = Some(next.clone());
+                        self.queue.push((n, Event::Layout(next)));
+                    }
+                    Vec::new()
+                }
+                Command::Digest => Vec::new(),
+            };
             for Part { key, change, .. } in parts {
                 match change {
                     Change::Put(new) => {

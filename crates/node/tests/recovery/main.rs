@@ -4,11 +4,12 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use ringfort_node::recovery::{Begun, Ready, RecoveryError, Step, begin};
+use ringfort_ring::{Layout, Member};
 use ringfort_shard::{SessionLimits, Shard};
 use ringfort_storage::{DataDir, Log, LogOptions, MemoryTables, SimDisk, Tables, Who};
 use ringfort_types::{
-    Change, Command, Configuration, Entry, EntryKind, HardState, HybridClock, Index, LogEntry, Part, PeerId,
-    Record, ShardId, Term,
+    Change, Command, Configuration, Entry, EntryKind, HardState, HybridClock, Incarnation, Index, LogEntry,
+    NodeId, Part, PeerId, Record, ShardId, Term,
 };
 
 /// Small segments, so that there are many.
@@ -59,8 +60,17 @@ fn apply(tables: &MemoryTables, shard: u32, records: &[Record]) {
 }
 
 fn open(data: &DataDir, tables: &MemoryTables, shards: u32) -> Result<Begun, RecoveryError> {
+    let member = Member {
+        id: NodeId(1),
+        name: "node1".into(),
+        address: "127.0.0.1:50051".into(),
+        incarnation: Incarnation(1),
+        weight: 1,
+        zone: String::new(),
+    };
+    let born = Arc::new(Layout::first(vec![member], 1, shards, 1).unwrap());
     let wanted = (1..=shards).map(|shard| (ShardId(shard), Configuration::default())).collect();
-    begin(data, tables, 1, &wanted, OPTIONS, SessionLimits::default())
+    begin(data, tables, 1, &born, &wanted, OPTIONS, SessionLimits::default())
 }
 
 /// What is told, as `shard@index` for an entry and `shard ready` for a shard, and the shards.

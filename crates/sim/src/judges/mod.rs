@@ -18,6 +18,7 @@ mod damaged;
 pub(crate) mod digests;
 mod durable_log;
 mod kept_log;
+pub(crate) mod layouts;
 mod leader_completeness;
 pub mod linearizable;
 mod log_matching;
@@ -86,6 +87,7 @@ pub(crate) struct Judges {
     apply_order: apply_order::ApplyOrder,
     pub(crate) damaged: damaged::Damaged,
     pub(crate) digests: digests::Digests,
+    pub(crate) layouts: layouts::Layouts,
     pub(crate) receipts: receipts::Receipts,
     pub(crate) once: once::Once,
     pub(crate) program_order: program_order::ProgramOrder,
@@ -127,6 +129,7 @@ impl Judges {
         self.logs.ended(host);
         self.apply_order.ended(host);
         self.damaged.ended(host);
+        self.layouts.ended(host);
     }
 
     /// A node has heard that a replica's table is damaged, and has finished that turn.

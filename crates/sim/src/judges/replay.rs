@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use ringfort_types::limits::TOMBSTONE_MS;
 use ringfort_types::{
-    Change, Code, Command, Condition, Entry, Failure, HybridClock, Index, LogEntry, Part, Receipt, Reply,
-    Revision, ShardId, Stamp, Stamped, Term, Version,
+    Change, Code, Command, Condition, Entry, Failure, HybridClock, Index, LayoutChange, LeaderPreference,
+    LogEntry, Part, Receipt, Reply, Revision, ShardId, Stamp, Stamped, Term, Version,
 };
 
 use crate::sessions::LIMITS;
@@ -24,6 +24,8 @@ pub(crate) struct Replay {
     /// Where callers have put keys in orders of their own, those that were deleted too.
     versions: BTreeMap<Bytes, Place>,
     revision: Revision,
+    /// What the meta group's layout says.
+    leader_preference: LeaderPreference,
     pub(crate) clock: HybridClock,
     /// The longest unused first.
     sessions: Vec<Session>,
@@ -116,7 +118,15 @@ impl Replay {
     }
 
     fn run(&mut self, command: &Command) -> Reply {
-        let Command::Write { parts } = command else { return Reply::Written(self.receipt(Vec::new())) };
+        let parts = match command {
+            Command::Write { parts } => parts,
+            Command::Layout(LayoutChange::Prefer(preference)) => {
+                let before = std::mem::replace(&mut self.leader_preference, *preference);
+                self.revision.0 += u64::from(before != *preference);
+                return Reply::Written(self.receipt(Vec::new()));
+            }
+            Command::Digest => return Reply::Written(self.receipt(Vec::new())),
+        };
         for (part, asked) in (0..).zip(parts) {
             if !self.is_met(asked) {
                 let revision = self.rows.get(&asked.key).map(|(_, revision)| *revision);

@@ -12,6 +12,7 @@
 
 mod birth;
 mod forward;
+mod layout;
 mod raft;
 mod reads;
 mod report;
@@ -25,6 +26,7 @@ use crate::{Epoch, Incarnation, NodeId};
 
 pub use birth::{BirthStage, Hello};
 pub use forward::{Answer, Forward};
+pub use layout::{LayoutSent, LayoutWanted};
 pub use raft::{RaftMessage, Refusal};
 pub use reads::{ReadIndex, ReadIndexReply, ReadProbe, ReadProbeReply};
 pub use report::{NodeReport, ReplicaReport, Role};
@@ -111,6 +113,10 @@ messages! {
     ReadIndex(ReadIndex),
     /// The answer to it.
     ReadIndexReply(ReadIndexReply),
+    /// Please send me the layout that you go by.
+    LayoutWanted(LayoutWanted),
+    /// The layout that I go by.
+    LayoutSent(LayoutSent),
 }
 
 /// Everything that one node tells another after one turn.

@@ -134,4 +134,12 @@ impl Cluster for Service {
     ) -> Result<Response<v1::DigestAtResponse>, Status> {
         self.call(call, unary::into_digest_at).await
     }
+
+    async fn change_layout(
+        &self,
+        call: tonic::Request<v1::ChangeLayoutRequest>,
+    ) -> Result<Response<v1::ChangeLayoutResponse>, Status> {
+        let told = |reply| Ok(v1::ChangeLayoutResponse { receipt: Some(unary::into_receipt(reply)?) });
+        self.call(call, told).await
+    }
 }

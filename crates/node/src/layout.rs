@@ -1,0 +1,94 @@
+//! The layout that this node goes by, and how it comes to a later one.
+//!
+//! What the layout is the meta group says (`ringfort-shard`). A node with a replica of it learns of each change from its own table,
+//! the others from whoever speaks to them: each frame names its sender's epoch, and who sees a later one than its own asks
+//! for that layout. The driver keeps what a node goes by in a file, so that it begins with it at the next start; losing that file costs
+//! a question.
+//!
+//! Invariant: epochs rise. No write depends on them: who belongs to a shard's group stands in that shard's own log, so an old layout
+//! misroutes at worst.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ringfort_ring::Layout;
+use ringfort_types::limits::TICK_MS;
+use ringfort_types::{Configuration, Epoch, LayoutSent, LayoutWanted, LeaderPreference, NodeId, Replica};
+
+use crate::Effect;
+use crate::node::Node;
+
+/// Ticks until a layout that was asked for and did not come is asked for again.
+const ASK_AGAIN_TICKS: u64 = 500 / TICK_MS;
+
+/// The last time that this node has asked for a layout.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked {
+    epoch: Epoch,
+    tick: u64,
+}
+
+impl Node {
+    /// Goes by what the driver has kept, if it can be used.
+    pub(crate) fn adopt_kept(&mut self, kept: Bytes) {
+        match Layout::decode(kept) {
+            Ok(layout) => self.adopt(Arc::new(layout)),
+            Err(malformed) => self.out.last.push(Effect::Notice(format!(
+                "the layout that was kept can't be read ({malformed}): the other nodes are asked for it"
+            ))),
+        }
+    }
+
+    /// Goes by this layout from now on, if it is a later one.
+    pub(crate) fn adopt(&mut self, layout: Arc<Layout>) {
+        let Some(known) = &self.layout else { return };
+        // The shards are those that the cluster was born with.
+        if layout.cluster != known.cluster || layout.shards.len() != known.shards.len() {
+            return self.out.last.push(Effect::Notice(format!(
+                "a layout of another cluster is left alone: epoch {}, cluster {:016x}",
+                layout.epoch, layout.cluster
+            )));
+        }
+        if layout.epoch > known.epoch {
+            self.out.last.push(Effect::SaveLayout(Arc::clone(&layout)));
+            self.layout = Some(layout);
+        }
+    }
+
+    /// Another node goes by the layout of this epoch.
+    pub(crate) fn notice_epoch(&mut self, of: NodeId, epoch: Epoch) {
+        let waits = |asked: Asked| epoch <= asked.epoch && self.ticks - asked.tick < ASK_AGAIN_TICKS;
+        if epoch > self.epoch() && !self.layout_asked.is_some_and(waits) {
+            self.layout_asked = Some(Asked { epoch, tick: self.ticks });
+            self.send(of, LayoutWanted.into());
+        }
+    }
+
+    pub(crate) fn handle_layout_wanted(&mut self, from: NodeId) {
+        if let Some(layout) = &self.layout {
+            let bytes = layout.encode();
+            self.send(from, LayoutSent { bytes }.into());
+        }
+    }
+
+    pub(crate) fn handle_layout_sent(&mut self, from: NodeId, sent: LayoutSent) {
+        match Layout::decode(sent.bytes) {
+            Ok(layout) => self.adopt(Arc::new(layout)),
+            Err(malformed) => self.out.last.push(Effect::Notice(format!(
+                "{} has sent a layout that can't be read: {malformed}",
+                self.called(from)
+            ))),
+        }
+    }
+}
+
+/// The voters that should lead a group, the best one first. Who comes after the best leads only if nobody before it can.
+pub(crate) fn preferred(configuration: &Configuration, preference: LeaderPreference) -> Vec<Replica> {
+    let mut voters = configuration.voters.clone();
+    match preference {
+        // Whoever else leads meanwhile is as good as any.
+        LeaderPreference::Ring => voters.truncate(1),
+        LeaderPreference::HighestId => voters.sort_by_key(|voter| std::cmp::Reverse(voter.node)),
+    }
+    voters
+}
