@@ -27,6 +27,7 @@ mod log;
 mod message;
 pub mod planted;
 mod presence;
+mod reconfiguration;
 mod reply;
 mod request;
 mod slot;
@@ -51,6 +52,7 @@ pub use message::{
     SnapshotVerdict,
 };
 pub use presence::Presence;
+pub use reconfiguration::{CanNotFollow, ConfigurationChange};
 pub use reply::{ClusterState, NodeState, Page, Receipt, Reply, Row, ShardState};
 pub use request::{Consistency, Request, Scan, Token};
 pub use slot::{SLOTS, slot_of};
