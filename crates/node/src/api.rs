@@ -196,12 +196,17 @@ pub enum Event {
 }
 
 /// What came of a chunk of a snapshot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stored {
     /// The table grows.
     More,
     /// The table is complete, and all of it durable.
-    Complete,
+    Complete {
+        /// The index that it is at, as its state row has it.
+        index: Index,
+        /// Who belonged to the group there, likewise.
+        configuration: Configuration,
+    },
     /// It could not be stored: damaged, out of order, or for lack of room. The table is of no use.
     Refused,
 }

@@ -19,7 +19,7 @@ use ringfort_storage::{
     DataDir, Log, LogOptions, LogReader, NEXT_STEP, RecoveredShard, StorageError, Tables,
 };
 use ringfort_types::planted::{self, Bug};
-use ringfort_types::{Configuration, Index, LogEntry, PeerId, ShardId};
+use ringfort_types::{Configuration, Index, LogEntry, NodeId, PeerId, ShardId};
 
 use crate::Opened;
 
@@ -32,7 +32,8 @@ pub struct Begun {
     pub ready: Vec<Ready>,
     /// The others.
     pub replay: Replay,
-    /// Those whose tables are damaged, each with what is wrong. Nothing of them is opened.
+    /// Those whose tables are damaged, or say that this node has no replica any more, each with what is wrong. Nothing of them
+    /// is opened.
     pub damaged: Vec<(ShardId, RecoveryError)>,
 }
 
@@ -52,7 +53,8 @@ pub enum Step<'a> {
     Applied(Progress<'a>),
     /// A shard is up to date. It is the driver's from now on.
     Ready(Box<Ready>),
-    /// A shard can't be brought up to date: its table is damaged. It is not open, and the others go on.
+    /// A shard can't be brought up to date: its table is damaged, or says that this node has no replica any more. It is not
+    /// open, and the others go on.
     Damaged(ShardId, RecoveryError),
 }
 
@@ -115,6 +117,26 @@ pub enum RecoveryError {
         /// The table's.
         applied: Index,
     },
+    /// Somebody always decides.
+    #[error(
+        "the table of shard {shard} in {table} is damaged: its state row names no voter of the shard's group; put the \
+         directory back as it was. {}",
+        NEXT_STEP
+    )]
+    NobodyDecides {
+        /// Whose.
+        shard: ShardId,
+        /// The table's directory.
+        table: String,
+    },
+    /// Other nodes have the shard's replicas by now.
+    #[error("the table of shard {shard} in {table} says that this node has no replica of the shard any more")]
+    LeftOut {
+        /// Whose.
+        shard: ShardId,
+        /// The table's directory.
+        table: String,
+    },
     /// The log lacks committed entries.
     #[error(
         "shard {shard} is known to be committed up to index {commit}, but the log in {log} brings it to {applied} only: the \
@@ -134,23 +156,27 @@ pub enum RecoveryError {
 }
 
 impl RecoveryError {
-    /// Whether only the table of one shard is damaged. A log that has lost its end is no such case: what is lost may be of
-    /// every shard.
+    /// Whether only the replica of one shard can't take part. A log that has lost its end is no such case: what is lost may
+    /// be of every shard.
     fn is_of_one_table(&self) -> bool {
         match self {
             RecoveryError::Storage(error) => error.is_damage(),
             RecoveryError::Shard(error) => error.is_damage(),
-            RecoveryError::TableBehind { .. } => true,
+            RecoveryError::TableBehind { .. }
+            | RecoveryError::NobodyDecides { .. }
+            | RecoveryError::LeftOut { .. } => true,
             RecoveryError::LogBehind { .. } | RecoveryError::LogShort { .. } => false,
         }
     }
 }
 
-/// Opens the log and these shards, each with the configuration that it was born with. `sessions` is the same on all nodes of a cluster.
+/// Opens the log and this node's shards, each with the configuration that it was born with. `sessions` is the same on all nodes
+/// of a cluster.
 pub fn begin(
     data: &DataDir,
     tables: &dyn Tables,
     cluster: u64,
+    me: NodeId,
     wanted: &BTreeMap<ShardId, Configuration>,
     options: LogOptions,
     sessions: SessionLimits,
@@ -170,11 +196,15 @@ pub fn begin(
         if found.left() > 0 {
             behind.insert(*id, found);
         } else {
-            ready.push(found.finish(&reader)?);
+            match found.finish(&reader, me) {
+                Ok(found) => ready.push(found),
+                Err(error) if error.is_of_one_table() => damaged.push((*id, error)),
+                Err(error) => return Err(error),
+            }
         }
     }
     let total = behind.values().map(Ready::left).sum();
-    Ok(Begun { log, ready, replay: Replay { reader, behind, done: 0, total }, damaged })
+    Ok(Begun { log, ready, replay: Replay { reader, me, behind, done: 0, total }, damaged })
 }
 
 /// Opens a shard's table, which may be behind what is known to be committed.
@@ -196,6 +226,9 @@ fn open_shard(
     let shard = Shard::open(id, tables.open_generation(id, generation)?, born, sessions)?;
     let applied = shard.applied();
     let (log, table) = (data.log_place(), shard.table().place());
+    if shard.configuration().voters.is_empty() {
+        return Err(RecoveryError::NobodyDecides { shard: id, table });
+    }
     if applied < found.base.index {
         return Err(RecoveryError::TableBehind { log, table, shard: id, base: found.base.index, applied });
     }
@@ -217,6 +250,7 @@ fn open_shard(
 #[derive(Debug)]
 pub struct Replay {
     reader: LogReader,
+    me: NodeId,
     behind: BTreeMap<ShardId, Ready>,
     done: u64,
     total: u64,
@@ -236,7 +270,7 @@ impl Replay {
     /// Goes on until all shards are ready, or `each` breaks, which hears of every step. What it has broken off can be
     /// gone on with.
     pub fn go_on(&mut self, each: &mut dyn FnMut(Step<'_>) -> ControlFlow<()>) -> Result<(), RecoveryError> {
-        let Replay { reader, behind, done, total } = self;
+        let Replay { reader, me, behind, done, total } = self;
         let range = |behind: &Ready| (behind.shard.applied(), behind.opened.hard_state.commit);
         let wanted = behind.iter().map(|(id, behind)| (*id, range(behind))).collect();
         let mut failed: Option<RecoveryError> = None;
@@ -262,16 +296,16 @@ impl Replay {
             let mut flow =
                 each(Step::Applied(Progress { done: *done, total: *total, shard: id, entry: &entry }));
             if is_ready && let Some(shard) = behind.remove(&id) {
-                match shard.finish(reader) {
-                    Ok(ready) => {
-                        if each(Step::Ready(Box::new(ready))).is_break() {
-                            flow = ControlFlow::Break(());
-                        }
-                    }
+                let step = match shard.finish(reader, *me) {
+                    Ok(ready) => Step::Ready(Box::new(ready)),
+                    Err(error) if error.is_of_one_table() => Step::Damaged(id, error),
                     Err(error) => {
-                        failed = Some(error.into());
-                        flow = ControlFlow::Break(());
+                        failed = Some(error);
+                        return ControlFlow::Break(());
                     }
+                };
+                if each(step).is_break() {
+                    flow = ControlFlow::Break(());
                 }
             }
             flow
@@ -287,8 +321,11 @@ impl Ready {
     }
 
     /// Everything is applied: reads what comes after it.
-    fn finish(mut self, reader: &LogReader) -> Result<Ready, StorageError> {
+    fn finish(mut self, reader: &LogReader, me: NodeId) -> Result<Ready, RecoveryError> {
         let Ready { shard, opened } = &mut self;
+        if shard.configuration().peer_on(me).is_none() {
+            return Err(RecoveryError::LeftOut { shard: shard.id(), table: shard.table().place() });
+        }
         (opened.applied, opened.revision, opened.clock) = (shard.applied(), shard.revision(), shard.clock());
         opened.configuration = shard.configuration().clone();
         opened.tail = tail(reader, shard.id(), opened.applied.next(), opened.last.next())?;

@@ -69,9 +69,9 @@ impl Opening {
         threads: &mut Vec<JoinHandle<()>>,
     ) -> Result<(), StartError> {
         let started = Instant::now();
-        let sessions = SessionLimits::default();
+        let (me, sessions) = (self.shared.header.from, SessionLimits::default());
         let Begun { log, ready, replay, damaged } =
-            begin(&self.data, &*self.tables, cluster, wanted, self.log_options, sessions)?;
+            begin(&self.data, &*self.tables, cluster, me, wanted, self.log_options, sessions)?;
         for note in log.notes() {
             self.shared.notice(note.to_string());
         }

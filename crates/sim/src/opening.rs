@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use ringfort_node::Event;
 use ringfort_node::recovery::{Begun, Ready, RecoveryError, Replay, Step, begin};
 use ringfort_storage::LogOptions;
-use ringfort_types::{Configuration, LogEntry, ShardId};
+use ringfort_types::{Configuration, LogEntry, NodeId, ShardId};
 
 use crate::host::{Opening, Rot, Work};
 use crate::judges::{NODE_GOES_ON, ROT_IS_REFUSED};
@@ -28,8 +28,9 @@ impl World {
     pub(crate) fn open(&mut self, at: usize, cluster: u64, wanted: &BTreeMap<ShardId, Configuration>) {
         let host = &mut self.hosts[at];
         let process = host.process.as_mut().expect("only processes open");
+        let me = NodeId(at as u64 + 1);
         let options = LogOptions { segment_bytes: SEGMENT_BYTES, budget_bytes: self.plan.log_bytes };
-        let found = begin(&process.dir, &host.tables, cluster, wanted, options, LIMITS);
+        let found = begin(&process.dir, &host.tables, cluster, me, wanted, options, LIMITS);
         let rot = host.rot.take();
         match (found, rot) {
             (Ok(Begun { log, ready, replay, damaged }), None) => {

@@ -1,6 +1,7 @@
 //! Replicas of one group: what may leave before the disk is done, and what may not; and, in [`scripts`], what they
 //! make of it together.
 
+mod changes;
 mod replica;
 mod scripts;
 mod snapshot;
@@ -10,7 +11,7 @@ use ringfort_consensus::inspect::{SeenKind, inspect};
 use ringfort_consensus::{Outgoing, Restored};
 use ringfort_types::{Base, HardState, Index, LogEntry, PeerId, Record, Role, ShardId, Term};
 
-use crate::replica::Replica;
+use crate::replica::{Replica, born};
 
 /// One of three.
 fn replica(me: u64) -> Replica {
@@ -18,7 +19,7 @@ fn replica(me: u64) -> Replica {
 }
 
 fn restored(me: u64, restored: &Restored) -> Replica {
-    Replica::new(me, 3, restored)
+    Replica::new(me, born(3), restored)
 }
 
 /// Delivers everything until all are quiet.

@@ -7,6 +7,7 @@ mod doubt;
 mod hung;
 mod opening;
 mod scripts;
+mod strangers;
 mod trace;
 mod world;
 
