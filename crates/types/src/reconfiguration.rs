@@ -100,7 +100,9 @@ impl ConfigurationChange {
                 out.put_u8(ENTER_JOINT);
                 for peers in [promote, demote] {
                     put_varint(&mut out, peers.len() as u64);
-                    peers.iter().for_each(|peer| put_varint(&mut out, peer.0));
+                    for peer in peers {
+                        put_varint(&mut out, peer.0);
+                    }
                 }
             }
             ConfigurationChange::LeaveJoint => out.put_u8(LEAVE_JOINT),

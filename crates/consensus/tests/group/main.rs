@@ -1,10 +1,12 @@
 //! Replicas of one group: what may leave before the disk is done, and what may not; and, in [`scripts`], what they
 //! make of it together.
 
+mod chain;
 mod changes;
 mod replica;
 mod scripts;
 mod snapshot;
+mod told;
 
 use bytes::Bytes;
 use ringfort_consensus::inspect::{SeenKind, inspect};

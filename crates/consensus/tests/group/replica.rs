@@ -65,13 +65,15 @@ impl Replica {
     /// One turn; what may go at once.
     pub(crate) fn turn(&mut self) -> Vec<Outgoing> {
         let mut sent = Vec::new();
-        while self.group.has_turn() {
+        loop {
             sent.extend(self.half_turn());
             if self.syncs {
                 sent.extend(self.sync());
             }
+            if !self.group.has_turn() {
+                return sent;
+            }
         }
-        sent
     }
 
     /// A turn up to where its records are handed to the disk. Old entries are read from there at once, one by one.

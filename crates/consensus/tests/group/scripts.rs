@@ -9,18 +9,14 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::fmt::Write as _;
 
 use bytes::Bytes;
 use goldenscript::{Context, Runner};
-use ringfort_consensus::inspect::{Seen, SeenKind, inspect};
 use ringfort_consensus::{Outgoing, Restored};
-use ringfort_types::{
-    Configuration, ConfigurationChange, EntryKind, HardState, Index, LogEntry, PeerId, Record,
-    Replica as Place, Role, Term,
-};
+use ringfort_types::{Configuration, ConfigurationChange, Index, PeerId, Record, Role, Term};
 
 use crate::replica::{OnDisk, Replica, born, place};
+use crate::told::{configuration_shown, log_shown, records_shown, shown, vote_shown};
 
 macro_rules! stories {
     ($($name:ident)*) => {$(
@@ -145,10 +141,10 @@ impl std::str::FromStr for Pace {
 
 /// A message under way.
 #[derive(Clone)]
-struct Flying {
-    from: u64,
-    to: u64,
-    message: Bytes,
+pub(crate) struct Flying {
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+    pub(crate) message: Bytes,
 }
 
 #[derive(Default)]
@@ -259,18 +255,10 @@ impl Story {
                 self.running.insert(*id, replica);
                 self.voters = self.voters.max(*id);
             }
-            Command::Add { leader, learner } => {
-                self.change(*leader, &ConfigurationChange::AddLearner(place(*learner)))?;
-            }
-            Command::Remove { leader, learner } => {
-                self.change(*leader, &ConfigurationChange::RemoveLearner(PeerId(*learner)))?;
-            }
-            Command::Enter { leader, promote, demote } => {
-                let change =
-                    ConfigurationChange::EnterJoint { promote: peers(promote)?, demote: peers(demote)? };
-                self.change(*leader, &change)?;
-            }
-            Command::Leave { leader } => self.change(*leader, &ConfigurationChange::LeaveJoint)?,
+            Command::Add { leader, .. }
+            | Command::Remove { leader, .. }
+            | Command::Enter { leader, .. }
+            | Command::Leave { leader } => self.change(*leader, &change_of(command)?)?,
             Command::Transfer { leader, to } => {
                 self.act(*leader, |replica| replica.group.transfer_to(PeerId(*to)))?;
             }
@@ -448,84 +436,22 @@ impl Summary {
     }
 }
 
-fn shown(flying: &Flying) -> String {
-    let says = match inspect(&flying.message) {
-        Err(error) => error.to_string(),
-        Ok(Seen { kind: SeenKind::Append, term, index, log_term, commit, entries, .. }) => {
-            let entries = if entries == 1 { "1 entry".to_owned() } else { format!("{entries} entries") };
-            format!("append in term {term}: {entries} after {index}@{log_term}, commit {commit}")
-        }
-        Ok(seen) => seen.to_string(),
-    };
-    format!("S{} → S{}: {says}", flying.from, flying.to)
-}
-
-fn records_shown(records: &[Record]) -> String {
-    let shown = |record: &Record| match record {
-        Record::Entry(_, entry) => entry_shown(entry),
-        Record::Base(_, base) | Record::Installed(_, base) => format!("{base:?}"),
-        Record::HardState(_, state) => {
-            format!("term {}, {}, commit {}", state.term, vote_shown(*state), state.commit)
-        }
-    };
-    records.iter().map(shown).collect::<Vec<_>>().join("; ")
+/// What a leader is asked to propose.
+fn change_of(command: &Command) -> Result<ConfigurationChange, Box<dyn Error>> {
+    Ok(match command {
+        Command::Add { learner, .. } => ConfigurationChange::AddLearner(place(*learner)),
+        Command::Remove { learner, .. } => ConfigurationChange::RemoveLearner(PeerId(*learner)),
+        Command::Enter { promote, demote, .. } => ConfigurationChange::EnterJoint {
+            promote: peers(promote.as_deref())?,
+            demote: peers(demote.as_deref())?,
+        },
+        Command::Leave { .. } => ConfigurationChange::LeaveJoint,
+        _ => return Err("not a change".into()),
+    })
 }
 
 /// `2,3` as peers.
-fn peers(list: &Option<String>) -> Result<Vec<PeerId>, std::num::ParseIntError> {
-    let list = list.as_deref().unwrap_or_default().split(',').filter(|number| !number.is_empty());
+fn peers(list: Option<&str>) -> Result<Vec<PeerId>, std::num::ParseIntError> {
+    let list = list.unwrap_or_default().split(',').filter(|number| !number.is_empty());
     list.map(|number| number.parse().map(PeerId)).collect()
-}
-
-fn configuration_shown(configuration: &Configuration) -> String {
-    let shown = |what: &str, of: &[Place]| {
-        let names: Vec<String> = of.iter().map(|replica| format!("S{}", replica.peer)).collect();
-        if of.is_empty() { String::new() } else { format!("; {what} {}", names.join(" ")) }
-    };
-    let Configuration { at, voters, outgoing, learners, learners_next } = configuration;
-    let parts = [
-        shown("voters", voters),
-        shown("outgoing", outgoing),
-        shown("learners", learners),
-        shown("then learners", learners_next),
-    ];
-    format!("{at}{}", parts.concat())
-}
-
-fn change_shown(entry: &LogEntry) -> String {
-    let names = |peers: &[PeerId]| peers.iter().map(|peer| format!(" S{peer}")).collect::<String>();
-    match ConfigurationChange::decode(entry.payload.clone()).expect("our own encoding") {
-        ConfigurationChange::AddLearner(new) => format!("add learner S{}", new.peer),
-        ConfigurationChange::RemoveLearner(peer) => format!("remove learner S{peer}"),
-        ConfigurationChange::EnterJoint { promote, demote } => {
-            format!("enter joint: promote{}, demote{}", names(&promote), names(&demote))
-        }
-        ConfigurationChange::LeaveJoint => "leave joint".to_owned(),
-    }
-}
-
-fn entry_shown(entry: &LogEntry) -> String {
-    if entry.kind == EntryKind::Configuration {
-        return format!("entry {}@{} {}", entry.index, entry.term, change_shown(entry));
-    }
-    let payload = String::from_utf8_lossy(&entry.payload);
-    let payload = match payload.len() {
-        0 => "empty".to_owned(),
-        1..=40 => format!("{payload:?}"),
-        bytes => format!("{:?} × {bytes}", &payload[..1]),
-    };
-    format!("entry {}@{} {payload}", entry.index, entry.term)
-}
-
-fn vote_shown(state: HardState) -> String {
-    if state.vote == PeerId(0) { "no vote".to_owned() } else { format!("vote for S{}", state.vote) }
-}
-
-fn log_shown(disk: &OnDisk) -> String {
-    let mut told = String::from("[");
-    for (index, term) in disk.places() {
-        let gap = if told.len() > 1 { " " } else { "" };
-        write!(told, "{gap}{index}@{term}").expect("a string takes all");
-    }
-    told + "]"
 }
