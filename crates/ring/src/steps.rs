@@ -15,6 +15,9 @@
 //! **A replica that is made anew on its own node**, as another peer, takes the place of one that is still there. The old
 //! one is demoted and removed first, one node at a time: meanwhile the group has a voter less. If it has only one, it can't
 //! be done ([`NextStep::Impossible`]).
+//!
+//! Caveat: while some are made anew, voters that go stay until the last of these is there. A group of dozens could exceed
+//! [`GROUP_REPLICAS_MAX`](ringfort_types::limits::GROUP_REPLICAS_MAX) meanwhile, and its change would not be proposed.
 
 use std::collections::BTreeSet;
 

@@ -312,3 +312,19 @@ fn a_lone_voter_stands_only_once_all_of_its_log_is_synced() {
     alone.turn();
     assert_eq!(alone.group.role(), Role::Leader);
 }
+
+#[test]
+fn a_change_that_can_not_be_read_is_not_taken_into_the_log() {
+    let mut net = Net::led(3);
+    net.at(1).group.propose_change(&AddLearner(place(4))).expect("nothing speaks against it");
+    let (to, message) = net.at(1).turn().swap_remove(0);
+    let payload = AddLearner(place(4)).encode();
+    assert!(message.ends_with(&payload), "it is the last thing in the message");
+    let mut damaged = message.to_vec();
+    let version = damaged.len() - payload.len();
+    damaged[version] += 1;
+    assert!(net.at(to.0).group.step(damaged.into()).is_err());
+    assert_eq!(net.at(to.0).group.last(), Index(1));
+    net.at(to.0).group.step(message).expect("our own encoding");
+    assert_eq!(net.at(to.0).group.last(), Index(2));
+}
