@@ -9,13 +9,14 @@
 //!         | reject_hint | request_snapshot | priority | context bytes | count | entry × count
 //! entry   = kind u8 (0 normal, 1 configuration) | term | data bytes          (integers: varints)
 //! ```
-//! An entry's index is the message's index, plus one, plus its place. Of a snapshot only its index and its term
-//! travel, as `index` and `log_term`: its data goes its own way, and all replicas know the configuration.
+//! An entry's index is the message's index, plus one, plus its place. The data of one of kind 1 is a
+//! [`ConfigurationChange`]. Of a snapshot only its index and its term travel, as `index` and `log_term`: its data goes its own
+//! way, and the configuration as of that index with it.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use raft::eraftpb::{Entry, EntryType, Message, MessageType, Snapshot};
 use ringfort_types::wire::{Malformed, Reader, put_bytes, put_varint};
-use ringfort_types::{EntryKind, Index, LogEntry, Term};
+use ringfort_types::{ConfigurationChange, EntryKind, Index, LogEntry, PeerId, Term};
 
 const REJECT: u8 = 1;
 const CONTEXT_BYTES_MAX: usize = 64;
@@ -24,6 +25,13 @@ const DATA_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Whether an encoded message carries entries for a follower.
 pub fn is_append(message: &[u8]) -> bool {
     message.first() == Some(&(MessageType::MsgAppend as u8))
+}
+
+/// Which replica an encoded message says it is from. Not checked further.
+pub fn sender(message: &Bytes) -> Option<PeerId> {
+    let mut reader = Reader::new(message.clone());
+    reader.u8().and_then(|_| reader.u8()).and_then(|_| reader.varint()).ok()?;
+    reader.varint().ok().map(PeerId)
 }
 
 /// For a message that tells its receiver to go on from a snapshot: the snapshot's index and term.
@@ -118,6 +126,10 @@ pub(crate) fn decode(bytes: Bytes) -> Result<Message, Malformed> {
         let index = message.index.checked_add(1 + place).ok_or(Malformed("index overflows"))?;
         entry.index = index;
         entry.data = reader.bytes(DATA_BYTES_MAX)?;
+        if kind != EntryType::EntryNormal {
+            // Once it is committed it is too late to refuse it.
+            ConfigurationChange::decode(entry.data.clone())?;
+        }
         entries.push(entry);
     }
     message.set_entries(entries.into());

@@ -1,20 +1,22 @@
 //! A replica's side of one Raft group: events in, turns out.
 
+mod change;
+mod snapshot;
+
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use raft::eraftpb::{ConfState, Entry, HardState as RaftHardState, Message, MessageType};
-use raft::{Config, ProgressState, RawNode, SnapshotStatus, StateRole};
+use raft::eraftpb::{Entry, HardState as RaftHardState, Message, MessageType};
+use raft::{Config, RawNode, StateRole};
 use ringfort_types::limits::{APPEND_BYTES_MAX, APPENDS_IN_FLIGHT_MAX, HEARTBEAT_MS, TICK_MS};
 use ringfort_types::planted::{self, Bug};
 use ringfort_types::wire::Malformed;
-use ringfort_types::{
-    Base, Configuration, HardState, Index, LogEntry, PeerId, Record, Replica, Role, ShardId, Term,
-};
+use ringfort_types::{Base, Configuration, HardState, Index, LogEntry, PeerId, Record, Role, ShardId, Term};
 
 use crate::codec;
 use crate::election::{ELECTION_TICKS, TICKS_BOUND, timeout_ticks};
 use crate::log::{MemoryLog, Wanted};
+use change::{Changes, conf_state, is_among};
 
 /// A message for another replica of the group, in [`codec`]'s encoding.
 pub type Outgoing = (PeerId, Bytes);
@@ -26,7 +28,8 @@ pub struct GroupConfig {
     pub shard: ShardId,
     /// This replica.
     pub me: PeerId,
-    /// All replicas, this one among them. Somebody decides.
+    /// All replicas as of [`Restored::applied`]. Somebody decides. This one is among them, unless it is new: then it learns
+    /// from the log that it belongs to them.
     pub configuration: Configuration,
 }
 
@@ -87,7 +90,7 @@ pub struct Turn {
     pub records: Vec<Record>,
     /// To be released once `records`, and all earlier ones of this group, are synced.
     pub unsynced: Option<Unsynced>,
-    /// Committed, to be applied in order.
+    /// Committed, to be applied in order; those that change the configuration also here ([`Group::apply_change`]).
     pub committed: Vec<LogEntry>,
     /// To be read for a follower that lags.
     pub fetch: Option<Fetch>,
@@ -108,6 +111,7 @@ pub struct Group {
     recorded: (Term, PeerId),
     /// The commit index has moved since the last record that holds it.
     commit_unrecorded: bool,
+    changes: Changes,
     fetching: Option<Wanted>,
     /// Does not stand for election, and does not take over when asked to.
     abstains: bool,
@@ -170,6 +174,7 @@ impl Group {
             unsynced: VecDeque::new(),
             recorded: (restored.hard_state.term, restored.hard_state.vote),
             commit_unrecorded: false,
+            changes: Changes::restored(restored),
             fetching: None,
             abstains: false,
             generation: restored.base.generation,
@@ -181,8 +186,13 @@ impl Group {
         group
     }
 
-    /// Stands for election without waiting. For a lone voter, and for the first in line of a new group.
+    /// Stands for election without waiting, if it is one of those who decide. For a lone voter, and for the first in line of
+    /// a new group.
     pub fn campaign(&mut self) {
+        // The crate does not ask (`hup`): a learner would ask for votes, and could get them.
+        if !self.config.configuration.decides(self.config.me) || self.is_alone_and_unsynced() {
+            return;
+        }
         // The only error is that a voter may not campaign now, and then it will in its own time.
         let _ = self.raw.campaign();
     }
@@ -196,7 +206,7 @@ impl Group {
     /// A tick has passed.
     pub fn tick(&mut self) {
         self.no_vote_ticks = self.no_vote_ticks.saturating_sub(1);
-        if (self.abstains || self.awaits_table()) && self.raw.raft.state != StateRole::Leader {
+        if self.stands_for_nothing() && self.raw.raft.state != StateRole::Leader {
             return;
         }
         self.set_timeout();
@@ -214,6 +224,10 @@ impl Group {
         self.raw.raft.raft_log.applied < self.raw.store().base().0
     }
 
+    fn stands_for_nothing(&self) -> bool {
+        self.abstains || self.awaits_table() || self.is_alone_and_unsynced()
+    }
+
     fn set_timeout(&mut self) {
         let (shard, me) = (self.config.shard, self.config.me);
         // Whoever leads does not stand against its followers, so those behind it in line move up by one.
@@ -225,81 +239,33 @@ impl Group {
         self.raw.raft.set_randomized_election_timeout(ticks);
     }
 
-    /// Takes in a message from another replica.
+    /// Takes in a message from another replica. It need not be of the configuration that is in force here, which may be an old
+    /// one: whoever asks for a vote is answered, and whoever leads is followed.
     pub fn step(&mut self, message: Bytes) -> Result<(), Malformed> {
         let mut message = codec::decode(message)?;
         if message.get_msg_type() == MessageType::MsgSnapshot {
             let state = conf_state(&self.config.configuration);
             message.mut_snapshot().mut_metadata().set_conf_state(state);
         }
+        self.step_decoded(message);
+        Ok(())
+    }
+
+    fn step_decoded(&mut self, message: Message) {
         if message.to != self.config.me.0 {
-            return Ok(());
+            return;
         }
-        if (self.abstains || self.awaits_table()) && message.get_msg_type() == MessageType::MsgTimeoutNow {
-            return Ok(());
+        if self.stands_for_nothing() && message.get_msg_type() == MessageType::MsgTimeoutNow {
+            return;
         }
         let asks_for_vote =
             matches!(message.get_msg_type(), MessageType::MsgRequestVote | MessageType::MsgRequestPreVote);
         // Who was asked by the leader itself to stand is not kept waiting: that leader has given up its lease.
         if asks_for_vote && self.no_vote_ticks > 0 && message.context != CAMPAIGN_TRANSFER {
-            return Ok(());
+            return;
         }
-        // What the crate refuses here (a peer that it doesn't know) has no effect.
+        // What the crate refuses here (an answer of a peer that it doesn't know) has no effect.
         let _ = self.raw.step(message);
-        Ok(())
-    }
-
-    /// Takes in a message that tells it to go on from a snapshot, whose table is here complete, as this generation.
-    /// Whether that is what will be done: it may be that the log has all of it, or that the message is out of date.
-    ///
-    /// To be called only while no earlier one is under way ([`Group::is_installing`]).
-    pub fn step_snapshot(&mut self, message: Bytes, generation: u64) -> Result<bool, Malformed> {
-        assert!(!self.is_installing(), "one snapshot at a time");
-        let before = std::mem::replace(&mut self.generation, generation);
-        let stepped = self.step(message);
-        let is_taken = self.raw.snap().is_some();
-        if !is_taken {
-            self.generation = before;
-        }
-        stepped.map(|()| is_taken)
-    }
-
-    /// Whether a snapshot has been taken in whose record is not known to be synced.
-    pub fn is_installing(&self) -> bool {
-        self.raw.snap().is_some() || self.unsynced.iter().any(|ready| ready.installs.is_some())
-    }
-
-    /// The snapshot whose record has become durable since the last call: its table takes the place of the one in
-    /// use now, before anything more is applied.
-    pub fn take_installed(&mut self) -> Option<Base> {
-        self.installed.take()
-    }
-
-    /// Entries up to this one, which is applied and flushed, are gone from the disk.
-    pub fn compact(&mut self, base: Base) {
-        self.raw.mut_store().compact(base.index.0, base.term.0);
-    }
-
-    /// For a leader: the peer has a table complete up to this index. False if the log does not go on from there (any
-    /// more).
-    pub fn snapshot_delivered(&mut self, peer: PeerId, index: Index) -> bool {
-        let can_go_on = self.role() == Role::Leader && self.raw.store().goes_on_from(index.0);
-        if can_go_on {
-            self.raw.mut_store().deliver(peer.0, index.0);
-        }
-        can_go_on
-    }
-
-    /// For a leader: the index of the snapshot that this peer was told to go on from, and has not answered for.
-    pub fn awaits_snapshot(&self, peer: PeerId) -> Option<Index> {
-        let progress = self.raw.raft.prs().get(peer.0)?;
-        let told = self.role() == Role::Leader && progress.state == ProgressState::Snapshot;
-        told.then_some(Index(progress.pending_snapshot))
-    }
-
-    /// What this peer was told about a snapshot came to nothing: it is asked anew where its log ends.
-    pub fn snapshot_failed(&mut self, peer: PeerId) {
-        self.raw.report_snapshot(peer.0, SnapshotStatus::Failure);
     }
 
     /// Appends an entry, if this replica leads and is not handing over. Says where it will be if it lasts.
@@ -323,6 +289,7 @@ impl Group {
 
     /// Everything that is to be done about the events taken in so far.
     pub fn take_turn(&mut self) -> Turn {
+        self.changes.assert_applied();
         let mut turn = Turn::default();
         if self.raw.has_ready() {
             self.take_ready(&mut turn);
@@ -350,16 +317,25 @@ impl Group {
             let (index, term, generation) = (Index(metadata.index), Term(metadata.term), self.generation);
             installs = Some(Base { index, term, generation });
             self.raw.mut_store().install(index.0, term.0);
+            self.changes.installed(index);
         }
         turn.records.extend(installs.map(|base| Record::Installed(shard, base)));
         let entries = ready.take_entries();
         self.raw.mut_store().append(&entries);
-        turn.records.extend(entries.iter().map(|entry| Record::Entry(shard, codec::to_log_entry(entry))));
+        let entries: Vec<LogEntry> = entries.iter().map(codec::to_log_entry).collect();
+        self.changes.appended(entries.iter().map(|entry| (entry.index, entry.kind)));
+        let has_entries = !entries.is_empty();
+        turn.records.extend(entries.into_iter().map(|entry| Record::Entry(shard, entry)));
         if term_or_vote || (!turn.records.is_empty() && self.commit_unrecorded) {
-            turn.records.push(Record::HardState(shard, self.hard_state()));
-            self.commit_unrecorded = false;
+            turn.records.push(self.record_hard_state());
+        }
+        if has_entries {
+            self.changes.assert_recorded(self.config.configuration.at);
         }
         turn.committed = ready.take_committed_entries().iter().map(codec::to_log_entry).collect();
+        if let Some(last) = turn.committed.last() {
+            self.changes.handed_out(last.index);
+        }
 
         let mut messages = ready.take_messages();
         let leads = !messages.is_empty();
@@ -432,8 +408,14 @@ impl Group {
 
     /// A record of the commit index, if it has moved since the last one. For when nothing else is written.
     pub fn take_commit_record(&mut self) -> Option<Record> {
-        std::mem::take(&mut self.commit_unrecorded)
-            .then(|| Record::HardState(self.config.shard, self.hard_state()))
+        self.commit_unrecorded.then(|| self.record_hard_state())
+    }
+
+    fn record_hard_state(&mut self) -> Record {
+        let state = self.hard_state();
+        self.commit_unrecorded = false;
+        self.changes.recorded(state.commit);
+        Record::HardState(self.config.shard, state)
     }
 
     /// Messages to this peer may have been lost, also what it was told about a snapshot.
@@ -444,9 +426,11 @@ impl Group {
         }
     }
 
-    /// Begins to hand leadership to another replica. New entries are refused until it is done or has failed.
+    /// Begins to hand leadership to another voter, one that stays if the configuration is joint. New entries are refused until
+    /// it is done or has failed.
     pub fn transfer_to(&mut self, peer: PeerId) {
-        if self.role() == Role::Leader && peer != self.config.me {
+        let stays = is_among(&self.config.configuration.voters, peer);
+        if self.role() == Role::Leader && peer != self.config.me && stays {
             self.raw.transfer_leader(peer.0);
         }
     }
@@ -483,7 +467,7 @@ impl Group {
         self.config.me
     }
 
-    /// Who belongs to the group.
+    /// Who belongs to the group: the configuration in force.
     pub fn configuration(&self) -> &Configuration {
         &self.config.configuration
     }
@@ -547,18 +531,6 @@ impl Group {
     fn hard_state(&self) -> HardState {
         let state = self.raw.raft.hard_state();
         HardState { term: Term(state.term), vote: PeerId(state.vote), commit: Index(state.commit) }
-    }
-}
-
-/// A configuration in the crate's words.
-fn conf_state(configuration: &Configuration) -> ConfState {
-    let peers = |of: &[Replica]| of.iter().map(|replica| replica.peer.0).collect();
-    ConfState {
-        voters: peers(&configuration.voters),
-        voters_outgoing: peers(&configuration.outgoing),
-        learners: peers(&configuration.learners),
-        learners_next: peers(&configuration.learners_next),
-        ..ConfState::default()
     }
 }
 

@@ -26,7 +26,10 @@
 //! a record, [`Record::Installed`](ringfort_types::Record), and what comes out of [`Group::take_installed`] when that
 //! is synced.
 //!
-//! Caveats. Membership changes are not offered yet. The `raft` crate draws its own election
+//! **Who belongs to a group changes** by entries of its log ([`Group::propose_change`], [`Group::apply_change`]); `group::change`
+//! says how, and what must not be forgotten meanwhile.
+//!
+//! Caveats. Nobody asks for a change of configuration yet. The `raft` crate draws its own election
 //! timeout from a global generator whenever its role changes; we overwrite it before each tick, the only
 //! place where it is looked at.
 

@@ -32,6 +32,7 @@ pub(crate) struct Wanted {
 #[derive(Debug)]
 pub(crate) struct MemoryLog {
     hard_state: HardState,
+    /// The configuration in force.
     conf_state: ConfState,
     /// Without gaps, up to `last`.
     recent: VecDeque<Entry>,
@@ -76,6 +77,11 @@ impl MemoryLog {
             delivered: RefCell::default(),
             fetched: Vec::new(),
         }
+    }
+
+    /// Another configuration is in force.
+    pub(crate) fn set_conf_state(&mut self, conf_state: ConfState) {
+        self.conf_state = conf_state;
     }
 
     /// Takes in entries that are about to be made durable; cuts conflicting ones first.

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use ringfort_consensus::{Group, Synced, Unsynced};
 use ringfort_types::limits::TICK_MS;
 use ringfort_types::planted::{self, Bug};
-use ringfort_types::{Base, LogEntry, NodeId, Role, ShardId};
+use ringfort_types::{Base, EntryKind, LogEntry, NodeId, Role, ShardId};
 
 use crate::Effect;
 use crate::node::Node;
@@ -101,6 +101,9 @@ impl Node {
             let Some(abdicating) = self.slots[shard.0 as usize].abdicating.as_mut() else { return };
             let turn = abdicating.group.take_turn();
             self.commit.add(shard, turn.records, turn.unsynced, &mut abdicating.last_batch);
+            for entry in turn.committed.iter().filter(|entry| entry.kind == EntryKind::Configuration) {
+                abdicating.group.apply_change(entry);
+            }
             let again = abdicating.group.has_turn();
             if let Some(fetch) = turn.fetch {
                 let (from, to, bytes_max) = (fetch.from, fetch.to, fetch.bytes_max);

@@ -204,12 +204,17 @@ pub enum Event {
 }
 
 /// What came of a chunk of a snapshot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stored {
     /// The table grows.
     More,
     /// The table is complete, and all of it durable.
-    Complete,
+    Complete {
+        /// The index that it is at, as its state row has it.
+        index: Index,
+        /// Who belonged to the group there, likewise.
+        configuration: Configuration,
+    },
     /// It could not be stored: damaged, out of order, or for lack of room. The table is of no use.
     Refused,
 }
@@ -264,9 +269,7 @@ pub enum Effect {
     /// The cluster is born: open the log and these shards' tables, replay, and report [`Event::Opened`], of each
     /// shard as soon as it is ready.
     Open {
-        /// The cluster's number, for file headers and peer frames.
-        cluster: u64,
-        /// What the cluster was born with: the layout that the meta group begins with.
+        /// What the cluster was born with: its number, for file headers and peer frames, and the layout that the meta group begins with.
         born: Arc<Layout>,
         /// The shards that have a replica here, the meta group among them if it has, each with the configuration that it was born
         /// with.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use ringfort_consensus::{Group, GroupConfig, Restored, Synced};
 use ringfort_ring::Layout;
 use ringfort_types::limits::TICK_MS;
-use ringfort_types::{DiskState, Epoch, Index, NodeId, Now, PeerMessage, RaftMessage, ShardId, Term};
+use ringfort_types::{DiskState, Epoch, Index, NodeId, Now, PeerId, PeerMessage, RaftMessage, ShardId, Term};
 
 use crate::abdicate::Abdicating;
 use crate::birth::{Birth, Step};
@@ -58,6 +58,14 @@ impl Slot {
     fn group(&self) -> Option<&Group> {
         let abdicating = || self.abdicating.as_ref().map(|abdicating| &abdicating.group);
         self.replica.as_ref().map(|replica| &replica.group).or_else(abdicating)
+    }
+
+    /// Where a peer of this shard is.
+    fn node_of(&self, peer: PeerId) -> Option<NodeId> {
+        match &self.replica {
+            Some(replica) => replica.node_of(peer),
+            None => self.group()?.configuration().node_of(peer),
+        }
     }
 }
 
@@ -321,8 +329,7 @@ impl Node {
                 dirty: false,
             })
             .collect();
-        let (cluster, born) = (layout.cluster, Arc::clone(&layout));
-        self.out.first.push(Effect::Open { cluster, born, shards });
+        self.out.first.push(Effect::Open { born: Arc::clone(&layout), shards });
         self.layout = Some(layout);
     }
 
@@ -408,16 +415,18 @@ impl Node {
     /// Puts the outgoing Raft messages of a shard to their nodes.
     pub(crate) fn send_raft(&mut self, shard: ShardId, outgoing: Vec<ringfort_consensus::Outgoing>) {
         for (peer, message) in outgoing {
-            let group = self.slots[shard.0 as usize].group();
-            if let Some(node) = group.and_then(|group| group.configuration().node_of(peer)) {
+            if let Some(node) = self.slots[shard.0 as usize].node_of(peer) {
                 self.send(node, PeerMessage::Raft(RaftMessage { shard, message }));
             }
         }
     }
 
-    pub(crate) fn step_raft(&mut self, shard: ShardId, message: Bytes) {
+    pub(crate) fn step_raft(&mut self, from: NodeId, shard: ShardId, message: Bytes) {
         let Some(slot) = self.slots.get_mut(shard.0 as usize) else { return };
         let Some(replica) = slot.replica.as_mut() else { return self.step_abdicating(shard, message) };
+        if let Some(peer) = ringfort_consensus::codec::sender(&message) {
+            replica.heard(peer, from);
+        }
         if let Some((index, _)) = ringfort_consensus::codec::snapshot(&message) {
             return self.step_snapshot(shard, message, index);
         }

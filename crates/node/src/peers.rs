@@ -171,7 +171,7 @@ impl Node {
 
     fn handle_message(&mut self, from: NodeId, message: PeerMessage) {
         match message {
-            PeerMessage::Raft(RaftMessage { shard, message }) => self.step_raft(shard, message),
+            PeerMessage::Raft(RaftMessage { shard, message }) => self.step_raft(from, shard, message),
             PeerMessage::Forward(forward) => self.handle_forward(from, forward),
             PeerMessage::Answer(Answer { id, reply }) => self.handle_answer(from, id, reply),
             PeerMessage::ReadProbe(probe) => self.handle_probe(from, &probe),

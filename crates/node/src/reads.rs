@@ -8,7 +8,8 @@
 //! shortest election timeout afterwards (`Group::heard_leader`), also if it is started anew meanwhile. So for that long
 //! after a round's question was *sent*, nobody else leads. The lease takes less of it ([`LEASE_MS`]), because clocks
 //! may run at different speeds. Handing leadership over is the one way around: who has begun to do that has no lease
-//! for the rest of the term. The index is taken first, then the lease is looked at, and the value is read at that
+//! for the rest of the term. A change of the group's configuration ends it, too: whoever decides from then on need not have
+//! confirmed anything. The index is taken first, then the lease is looked at, and the value is read at that
 //! index or later: whatever time passes after that does no harm.
 //!
 //! Invariants: a round counts only while this replica leads at the term, and in the configuration, at which it began, and an index from the leader
@@ -234,6 +235,13 @@ impl Reads {
         }
     }
 
+    /// Another configuration is in force: rounds and the lease are of the one before. What waits for them is asked about
+    /// again.
+    pub(crate) fn void(&mut self) {
+        self.abandon_rounds(u64::MAX);
+        self.lease = None;
+    }
+
     /// Answers to other nodes' questions.
     pub(crate) fn take_told(&mut self) -> Vec<(NodeId, ReadIndexReply)> {
         std::mem::take(&mut self.told)
@@ -406,6 +414,26 @@ mod tests {
         }
         reads.confirm(2, PEER, 6, leads(&joint));
         assert_eq!(released(&mut reads, 9), [1]);
+        assert!(reads.lease_holds(Term(5), 7));
+    }
+
+    #[test]
+    fn another_configuration_ends_the_lease_and_begins_all_rounds_anew() {
+        let (old, mut reads) = (group(3), Reads::new(ShardId(1)));
+        reads.begin_round(1, 0, Index(7), leads(&old));
+        reads.confirm(1, PEER, 1, leads(&old));
+        reads.add(asked(1));
+        reads.add_question(NODE, 9);
+        reads.begin_round(2, 2, Index(7), leads(&old));
+        assert!(reads.lease_holds(Term(5), 3) && !reads.are_fresh());
+        reads.void();
+        assert!(!reads.lease_holds(Term(5), 3) && reads.are_fresh() && !reads.wait_for(2));
+        let new = Configuration { at: Index(8), ..old };
+        reads.begin_round(3, 4, Index(8), leads(&new));
+        reads.confirm(2, PEER, 5, leads(&new));
+        assert_eq!(released(&mut reads, 8), Vec::<u64>::new(), "an answer from before");
+        reads.confirm(3, PEER, 6, leads(&new));
+        assert_eq!((released(&mut reads, 8), reads.take_told().len()), (vec![1], 1));
         assert!(reads.lease_holds(Term(5), 7));
     }
 

@@ -21,9 +21,20 @@ use ringfort_storage::{
     DataDir, Log, LogOptions, LogReader, NEXT_STEP, RecoveredShard, StorageError, Tables,
 };
 use ringfort_types::planted::{self, Bug};
-use ringfort_types::{Configuration, Index, LogEntry, PeerId, ShardId};
+use ringfort_types::{Configuration, Index, LogEntry, NodeId, PeerId, ShardId};
 
 use crate::Opened;
+
+/// What is to be opened.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// Whose it is.
+    pub me: NodeId,
+    /// What the cluster was born with: the meta group begins with it.
+    pub born: &'a Arc<Layout>,
+    /// The shards that have a replica here, each with the configuration that it was born with.
+    pub shards: &'a BTreeMap<ShardId, Configuration>,
+}
 
 /// What was found.
 #[derive(Debug)]
@@ -34,7 +45,8 @@ pub struct Begun {
     pub ready: Vec<Ready>,
     /// The others.
     pub replay: Replay,
-    /// Those whose tables are damaged, each with what is wrong. Nothing of them is opened.
+    /// Those whose tables are damaged, or say that this node has no replica any more, each with what is wrong. Nothing of them
+    /// is opened.
     pub damaged: Vec<(ShardId, RecoveryError)>,
 }
 
@@ -54,7 +66,8 @@ pub enum Step<'a> {
     Applied(Progress<'a>),
     /// A shard is up to date. It is the driver's from now on.
     Ready(Box<Ready>),
-    /// A shard can't be brought up to date: its table is damaged. It is not open, and the others go on.
+    /// A shard can't be brought up to date: its table is damaged, or says that this node has no replica any more. It is not
+    /// open, and the others go on.
     Damaged(ShardId, RecoveryError),
 }
 
@@ -117,6 +130,26 @@ pub enum RecoveryError {
         /// The table's.
         applied: Index,
     },
+    /// Somebody always decides.
+    #[error(
+        "the table of shard {shard} in {table} is damaged: its state row names no voter of the shard's group; put the \
+         directory back as it was. {}",
+        NEXT_STEP
+    )]
+    NobodyDecides {
+        /// Whose.
+        shard: ShardId,
+        /// The table's directory.
+        table: String,
+    },
+    /// Other nodes have the shard's replicas by now.
+    #[error("the table of shard {shard} in {table} says that this node has no replica of the shard any more")]
+    LeftOut {
+        /// Whose.
+        shard: ShardId,
+        /// The table's directory.
+        table: String,
+    },
     /// The log lacks committed entries.
     #[error(
         "shard {shard} is known to be committed up to index {commit}, but the log in {log} brings it to {applied} only: the \
@@ -136,35 +169,34 @@ pub enum RecoveryError {
 }
 
 impl RecoveryError {
-    /// Whether only the table of one shard is damaged. A log that has lost its end is no such case: what is lost may be of
-    /// every shard.
+    /// Whether only the replica of one shard can't take part. A log that has lost its end is no such case: what is lost may
+    /// be of every shard.
     fn is_of_one_table(&self) -> bool {
         match self {
             RecoveryError::Storage(error) => error.is_damage(),
             RecoveryError::Shard(error) => error.is_damage(),
-            RecoveryError::TableBehind { .. } => true,
+            RecoveryError::TableBehind { .. }
+            | RecoveryError::NobodyDecides { .. }
+            | RecoveryError::LeftOut { .. } => true,
             RecoveryError::LogBehind { .. } | RecoveryError::LogShort { .. } => false,
         }
     }
 }
 
-/// Opens the log and these shards, each with the configuration that it was born with; the meta group begins with the layout `born`.
-/// `sessions` is the same on all nodes of a cluster.
+/// Opens the log and this node's shards. `sessions` is the same on all nodes of a cluster.
 pub fn begin(
     data: &DataDir,
     tables: &dyn Tables,
-    cluster: u64,
-    born: &Arc<Layout>,
-    wanted: &BTreeMap<ShardId, Configuration>,
+    wanted: &Wanted<'_>,
     options: LogOptions,
     sessions: SessionLimits,
 ) -> Result<Begun, RecoveryError> {
-    let (log, mut stored) = data.open_log(cluster, options)?;
+    let (log, mut stored) = data.open_log(wanted.born.cluster, options)?;
     let reader = log.reader();
     let (mut ready, mut behind, mut damaged) = (Vec::new(), BTreeMap::new(), Vec::new());
-    for (id, configuration) in wanted {
-        let born = Born { configuration, layout: born };
-        let found = match open_shard(data, tables, *id, stored.remove(id), &born, sessions) {
+    let me = wanted.me;
+    for id in wanted.shards.keys() {
+        let found = match open_shard(data, tables, *id, stored.remove(id), wanted, sessions) {
             Ok(found) => found,
             Err(error) if error.is_of_one_table() => {
                 damaged.push((*id, error));
@@ -175,18 +207,15 @@ pub fn begin(
         if found.left() > 0 {
             behind.insert(*id, found);
         } else {
-            ready.push(found.finish(&reader)?);
+            match found.finish(&reader, me) {
+                Ok(found) => ready.push(found),
+                Err(error) if error.is_of_one_table() => damaged.push((*id, error)),
+                Err(error) => return Err(error),
+            }
         }
     }
     let total = behind.values().map(Ready::left).sum();
-    Ok(Begun { log, ready, replay: Replay { reader, behind, done: 0, total }, damaged })
-}
-
-/// What a shard is before its first entry.
-struct Born<'a> {
-    configuration: &'a Configuration,
-    /// For the meta group.
-    layout: &'a Arc<Layout>,
+    Ok(Begun { log, ready, replay: Replay { reader, me, behind, done: 0, total }, damaged })
 }
 
 /// Opens a shard's table, which may be behind what is known to be committed.
@@ -195,7 +224,7 @@ fn open_shard(
     tables: &dyn Tables,
     id: ShardId,
     stored: Option<RecoveredShard>,
-    born: &Born<'_>,
+    wanted: &Wanted<'_>,
     sessions: SessionLimits,
 ) -> Result<Ready, RecoveryError> {
     let mut found = Opened::default();
@@ -206,13 +235,17 @@ fn open_shard(
     let generation = found.base.generation;
     tables.keep_generation(id, generation)?;
     let table = tables.open_generation(id, generation)?;
+    let born = &wanted.shards[&id];
     let shard = if id == ShardId::META {
-        Shard::open_meta(table, born.configuration, Some(born.layout), sessions)?
+        Shard::open_meta(table, born, Some(wanted.born), sessions)?
     } else {
-        Shard::open(id, table, born.configuration, sessions)?
+        Shard::open(id, table, born, sessions)?
     };
     let applied = shard.applied();
     let (log, table) = (data.log_place(), shard.table().place());
+    if shard.configuration().voters.is_empty() {
+        return Err(RecoveryError::NobodyDecides { shard: id, table });
+    }
     if applied < found.base.index {
         return Err(RecoveryError::TableBehind { log, table, shard: id, base: found.base.index, applied });
     }
@@ -234,6 +267,7 @@ fn open_shard(
 #[derive(Debug)]
 pub struct Replay {
     reader: LogReader,
+    me: NodeId,
     behind: BTreeMap<ShardId, Ready>,
     done: u64,
     total: u64,
@@ -253,7 +287,7 @@ impl Replay {
     /// Goes on until all shards are ready, or `each` breaks, which hears of every step. What it has broken off can be
     /// gone on with.
     pub fn go_on(&mut self, each: &mut dyn FnMut(Step<'_>) -> ControlFlow<()>) -> Result<(), RecoveryError> {
-        let Replay { reader, behind, done, total } = self;
+        let Replay { reader, me, behind, done, total } = self;
         let range = |behind: &Ready| (behind.shard.applied(), behind.opened.hard_state.commit);
         let wanted = behind.iter().map(|(id, behind)| (*id, range(behind))).collect();
         let mut failed: Option<RecoveryError> = None;
@@ -279,16 +313,16 @@ impl Replay {
             let mut flow =
                 each(Step::Applied(Progress { done: *done, total: *total, shard: id, entry: &entry }));
             if is_ready && let Some(shard) = behind.remove(&id) {
-                match shard.finish(reader) {
-                    Ok(ready) => {
-                        if each(Step::Ready(Box::new(ready))).is_break() {
-                            flow = ControlFlow::Break(());
-                        }
-                    }
+                let step = match shard.finish(reader, *me) {
+                    Ok(ready) => Step::Ready(Box::new(ready)),
+                    Err(error) if error.is_of_one_table() => Step::Damaged(id, error),
                     Err(error) => {
-                        failed = Some(error.into());
-                        flow = ControlFlow::Break(());
+                        failed = Some(error);
+                        return ControlFlow::Break(());
                     }
+                };
+                if each(step).is_break() {
+                    flow = ControlFlow::Break(());
                 }
             }
             flow
@@ -304,8 +338,11 @@ impl Ready {
     }
 
     /// Everything is applied: reads what comes after it.
-    fn finish(mut self, reader: &LogReader) -> Result<Ready, StorageError> {
+    fn finish(mut self, reader: &LogReader, me: NodeId) -> Result<Ready, RecoveryError> {
         let Ready { shard, opened } = &mut self;
+        if shard.configuration().peer_on(me).is_none() {
+            return Err(RecoveryError::LeftOut { shard: shard.id(), table: shard.table().place() });
+        }
         (opened.applied, opened.revision, opened.clock) = (shard.applied(), shard.revision(), shard.clock());
         opened.configuration = shard.configuration().clone();
         opened.tail = tail(reader, shard.id(), opened.applied.next(), opened.last.next())?;

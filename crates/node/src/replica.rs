@@ -10,14 +10,14 @@
 //! - stamps rise: a leader stamps nothing before it has seen every entry before its own first one
 //!   (`leads_from`).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use ringfort_consensus::Group;
-use ringfort_types::limits::{ENTRY_BYTES_SOFT, ENTRY_COMMANDS_MAX};
+use ringfort_types::limits::{ENTRY_BYTES_SOFT, ENTRY_COMMANDS_MAX, GROUP_REPLICAS_MAX};
 use ringfort_types::planted::{self, Bug};
 use ringfort_types::{
-    Call, Command, Copies, Entry, HybridClock, Index, LogEntry, NodeId, Now, PeerId, Request, Revision, Role,
-    ShardId, Stamped, Term, Token,
+    Call, Command, Entry, EntryKind, HybridClock, Index, LogEntry, NodeId, Now, PeerId, Request, Revision,
+    Role, ShardId, Stamped, Term, Token,
 };
 
 use crate::held::Held;
@@ -71,6 +71,10 @@ pub(crate) struct Replica {
     leader_before: (Term, Option<PeerId>),
     /// The latest generation of its table that was begun.
     generation: u64,
+    /// Where peers are that have spoken and do not belong to the configuration in force here, which may be an old one: a voter
+    /// that does not know a candidate must be able to answer it. A peer is in one place for ever, so this can't be out of
+    /// date.
+    strangers: BTreeMap<PeerId, NodeId>,
     /// Where its table will be once the driver has put another one in place.
     installing: Option<Index>,
 }
@@ -102,6 +106,7 @@ impl Replica {
             writes: 0,
             leader_before: (Term(0), None),
             generation,
+            strangers: BTreeMap::new(),
             installing: None,
         }
     }
@@ -111,7 +116,19 @@ impl Replica {
     }
 
     pub(crate) fn node_of(&self, peer: PeerId) -> Option<NodeId> {
-        self.group.configuration().node_of(peer)
+        self.group.configuration().node_of(peer).or_else(|| self.strangers.get(&peer).copied())
+    }
+
+    /// This peer has spoken, from that node.
+    pub(crate) fn heard(&mut self, peer: PeerId, from: NodeId) {
+        if self.group.configuration().node_of(peer).is_some() {
+            self.strangers.remove(&peer);
+            return;
+        }
+        // Peers are numbered as they are made: those of the lowest numbers are gone first.
+        if self.strangers.insert(peer, from).is_none() && self.strangers.len() > GROUP_REPLICAS_MAX {
+            self.strangers.pop_first();
+        }
     }
 
     pub(crate) fn peer_on(&self, node: NodeId) -> Option<PeerId> {
@@ -193,16 +210,25 @@ impl Replica {
         Vec::new()
     }
 
-    /// Hands out committed entries, each with those who wait for it.
+    /// Hands out committed entries, each with those who wait for it. A change of the configuration is in force for those after
+    /// it: their writes may wait for other replicas than those before it.
     pub(crate) fn emit(&mut self, committed: Vec<LogEntry>, now_us: u64, outcome: &mut Outcome) {
         for entry in committed {
             self.emitted = entry.index;
-            if let Some(stamp) = Entry::peek_clock(&entry.payload) {
-                self.clock = self.clock.max(stamp);
+            match entry.kind {
+                EntryKind::Normal => {
+                    if let Some(stamp) = Entry::peek_clock(&entry.payload) {
+                        self.clock = self.clock.max(stamp);
+                    }
+                }
+                EntryKind::Configuration => {
+                    self.group.apply_change(&entry);
+                    self.reads.void();
+                }
             }
             let (mut waiters, mut held) = (Vec::new(), Vec::new());
             // What is committed is on a majority; who has just lost the lead can't say more.
-            let majority = Copies::Majority.of(self.group.configuration());
+            let majority = self.group.fewest_copies(entry.index);
             let is_decided =
                 |proposed: &mut Proposed| proposed.index <= entry.index || proposed.term < entry.term;
             while let Some(proposed) = self.proposed.pop_front_if(is_decided) {
@@ -356,3 +382,6 @@ fn standing(group: &Group) -> Standing<'_> {
     let leads = group.role() == Role::Leader;
     Standing { me: group.me(), leads, term: group.term(), configuration: group.configuration() }
 }
+
+#[cfg(test)]
+mod tests;

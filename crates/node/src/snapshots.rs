@@ -19,8 +19,10 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use ringfort_types::limits::{SNAPSHOT_WINDOW_BYTES, SNAPSHOT_WINDOW_CHUNKS, SNAPSHOTS_SENT_MAX};
+use ringfort_types::planted::{self, Bug};
 use ringfort_types::{
-    Base, Index, NodeId, PeerId, PeerMessage, ShardId, SnapshotChunk, SnapshotReply, SnapshotVerdict,
+    Base, Configuration, Index, NodeId, PeerId, PeerMessage, ShardId, SnapshotChunk, SnapshotReply,
+    SnapshotVerdict,
 };
 
 use crate::node::Node;
@@ -68,7 +70,8 @@ struct Arriving {
     stored: u64,
     /// Those that follow them and are here. The first one is being stored.
     chunks: VecDeque<Bytes>,
-    is_complete: bool,
+    /// Once all of it is stored: who belonged to the group at its index.
+    complete: Option<Configuration>,
     heard_us: u64,
 }
 
@@ -335,7 +338,7 @@ impl Node {
                 generation,
                 stored: 0,
                 chunks: VecDeque::new(),
-                is_complete: false,
+                complete: None,
                 heard_us: now_us,
             };
             if let Some(old) = self.snapshots.arriving.insert(shard, arriving) {
@@ -345,7 +348,7 @@ impl Node {
         let arriving = self.snapshots.arriving.get_mut(&shard).expect("it was there or was just made");
         arriving.heard_us = now_us;
         let expected = arriving.stored + arriving.chunks.len() as u64;
-        if number == expected && !arriving.is_complete && has_room(arriving.chunks.iter()) {
+        if number == expected && arriving.complete.is_none() && has_room(arriving.chunks.iter()) {
             arriving.chunks.push_back(bytes);
             if arriving.chunks.len() == 1 {
                 self.store_next_chunk(shard);
@@ -367,7 +370,8 @@ impl Node {
     /// Tells the sender how far its snapshot is.
     fn answer_chunks(&mut self, shard: ShardId) {
         let Some(arriving) = self.snapshots.arriving.get(&shard) else { return };
-        let verdict = if arriving.is_complete { SnapshotVerdict::Complete } else { SnapshotVerdict::More };
+        let verdict =
+            if arriving.complete.is_some() { SnapshotVerdict::Complete } else { SnapshotVerdict::More };
         let (from, transfer, stored) = (arriving.from, arriving.transfer, arriving.stored);
         self.reply_to_chunk(from, SnapshotReply { shard, transfer, stored, verdict });
     }
@@ -381,16 +385,21 @@ impl Node {
         if arriving.generation != generation {
             return;
         }
-        if outcome == Stored::Refused {
+        let complete = match outcome {
+            Stored::More => Some(None),
+            Stored::Complete { index, configuration } if index == arriving.index => Some(Some(configuration)),
+            Stored::Complete { .. } | Stored::Refused => None,
+        };
+        let Some(complete) = complete else {
             let (from, transfer, stored) = (arriving.from, arriving.transfer, arriving.stored);
             self.snapshots.arriving.remove(&shard);
             self.out.last.push(Effect::DropTable { shard, generation });
             let verdict = SnapshotVerdict::Refused;
             return self.reply_to_chunk(from, SnapshotReply { shard, transfer, stored, verdict });
-        }
+        };
         arriving.stored += 1;
         arriving.chunks.pop_front();
-        arriving.is_complete = outcome == Stored::Complete;
+        arriving.complete = complete;
         self.answer_chunks(shard);
         self.store_next_chunk(shard);
     }
@@ -404,15 +413,18 @@ impl Node {
             }
             return;
         }
-        let is_here = |arriving: &Arriving| arriving.is_complete && arriving.index == index;
-        if replica.group.is_installing()
-            || replica.is_installing()
-            || !self.snapshots.arriving.get(&shard).is_some_and(is_here)
-        {
+        if replica.group.is_installing() || replica.is_installing() {
             return;
         }
-        let generation = self.snapshots.arriving[&shard].generation;
-        match replica.group.step_snapshot(message, generation) {
+        let arriving = self.snapshots.arriving.get(&shard).filter(|arriving| arriving.index == index);
+        let Some((generation, configuration)) =
+            arriving.and_then(|arriving| Some((arriving.generation, arriving.complete.as_ref()?)))
+        else {
+            return;
+        };
+        // Of a half table nothing is known.
+        let known = planted::is(Bug::SnapshotInstalledHalf).then(|| replica.group.configuration().clone());
+        match replica.group.step_snapshot(message, generation, known.as_ref().unwrap_or(configuration)) {
             Ok(true) => drop(self.snapshots.arriving.remove(&shard)),
             // Of an earlier term, or its entries are here: the table waits, or is removed in time.
             Ok(false) => {}

@@ -24,8 +24,10 @@
 //! nobody else is given anything; that is at most 1.25/(N+1) of all replicas, once a fair share is some seven
 //! replicas (below that, rounding to whole replicas is more than the difference).
 //!
-//! Deliberately absent: clocks, randomness, I/O, and the steps by which a replica moves. A layout says where
-//! replicas *are*; going from one layout to the next safely is the consensus' business.
+//! **How a shard gets there.** A layout says where replicas *should* be. Its group's leader goes there in steps, each of
+//! which is an entry of the group's log; [`next_step`] says which comes next.
+//!
+//! Deliberately absent: clocks, randomness, I/O, and whether a learner has caught up: that is measured by whoever leads.
 //!
 //! Caveats: `place` is made for up to 64 nodes and 4,096 shards, and takes some tens of milliseconds there. Zones are
 //! one level deep.
@@ -35,11 +37,13 @@ mod codec;
 mod copies;
 mod layout;
 mod place;
+mod steps;
 mod walk;
 
 pub use copies::effective_copies;
 pub use layout::{Layout, Member, RingError, ShardLayout};
 pub use place::{place, place_from};
+pub use steps::{NextStep, Progress, next_step};
 
 /// Heaviest node. The lightest has 1; weights say how much of the load a node takes compared to others.
 pub const WEIGHT_MAX: u32 = 100;

@@ -222,7 +222,7 @@ impl Core {
                     }
                     self.shared.inbox.push(Event::BirthSaved);
                 }
-                Effect::Open { cluster, born, shards } => self.open(cluster, born, shards),
+                Effect::Open { born, shards } => self.open(born, shards),
                 Effect::SaveLayout(layout) => self.save_layout(layout),
                 Effect::Notice(line) => self.shared.notice(line),
                 Effect::Serving => {
@@ -264,7 +264,7 @@ impl Core {
     }
 
     /// Opens what is on disk in a thread of its own: that can take seconds, and peers are to be heard meanwhile.
-    fn open(&mut self, cluster: u64, born: Arc<Layout>, wanted: BTreeMap<ShardId, Configuration>) {
+    fn open(&mut self, born: Arc<Layout>, shards: BTreeMap<ShardId, Configuration>) {
         let Helpers { batches, tasks, flusher, snapshots, fetches, .. } = &self.helpers;
         let opening = Opening {
             shared: self.shared.clone(),
@@ -280,7 +280,7 @@ impl Core {
             log_options: self.log_options,
             snapshot_bytes_per_s: self.snapshot_bytes_per_s,
         };
-        match spawn("open", move || opening.run(cluster, &born, &wanted)) {
+        match spawn("open", move || opening.run(&born, &shards)) {
             Ok(opening) => self.helpers.opening = Some(opening),
             Err(error) => self.shared.report(Report::Failed(error)),
         }

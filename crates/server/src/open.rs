@@ -18,7 +18,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ringfort_node::Event;
-use ringfort_node::recovery::{Begun, Progress, Ready, RecoveryError, Replay, Step, begin};
+use ringfort_node::recovery::{Begun, Progress, Ready, RecoveryError, Replay, Step, Wanted, begin};
 use ringfort_ring::Layout;
 use ringfort_shard::SessionLimits;
 use ringfort_storage::{DataDir, Log, LogOptions, Tables};
@@ -57,12 +57,11 @@ impl Opening {
     /// Opens the log and these shards, and brings the shards up to date. The threads that it has started.
     pub(crate) fn run(
         self,
-        cluster: u64,
         born: &Arc<Layout>,
-        wanted: &BTreeMap<ShardId, Configuration>,
+        shards: &BTreeMap<ShardId, Configuration>,
     ) -> Vec<JoinHandle<()>> {
         let mut threads = Vec::new();
-        if let Err(error) = self.open(cluster, born, wanted, &mut threads) {
+        if let Err(error) = self.open(born, shards, &mut threads) {
             self.shared.report(Report::Failed(error));
         }
         threads
@@ -70,15 +69,15 @@ impl Opening {
 
     fn open(
         &self,
-        cluster: u64,
         born: &Arc<Layout>,
-        wanted: &BTreeMap<ShardId, Configuration>,
+        shards: &BTreeMap<ShardId, Configuration>,
         threads: &mut Vec<JoinHandle<()>>,
     ) -> Result<(), StartError> {
         let started = Instant::now();
+        let wanted = Wanted { me: self.shared.header.from, born, shards };
         let sessions = SessionLimits::default();
         let Begun { log, ready, replay, damaged } =
-            begin(&self.data, &*self.tables, cluster, born, wanted, self.log_options, sessions)?;
+            begin(&self.data, &*self.tables, &wanted, self.log_options, sessions)?;
         for note in log.notes() {
             self.shared.notice(note.to_string());
         }
@@ -92,8 +91,8 @@ impl Opening {
         self.hand_over(ready);
         let is_done = self.bring_up_to_date(replay, started)?;
         if is_done && started.elapsed() > PATIENCE {
-            let shards = count(wanted.len() as u64, "shard", "shards");
-            tracing::info!("opened {shards} in {:.1} s", started.elapsed().as_secs_f64());
+            let opened = count(shards.len() as u64, "shard", "shards");
+            tracing::info!("opened {opened} in {:.1} s", started.elapsed().as_secs_f64());
         }
         Ok(())
     }

@@ -166,7 +166,11 @@ fn store(
             writers.insert(place, writer);
             Stored::More
         }
-        Ok(Outcome::Complete) => Stored::Complete,
+        Ok(Outcome::Complete) => match ringfort_shard::configuration_of(place.0, &**writer.table()) {
+            Ok((index, configuration)) => Stored::Complete { index, configuration },
+            Err(error) if error.is_damage() => Stored::Refused,
+            Err(error) => die("a snapshot's table can't be read", &error),
+        },
         Ok(Outcome::Refused) => Stored::Refused,
         Err(error) if error.is_disk_full() => {
             tracing::info!("no room for a snapshot of shard {}: {error}", place.0);

@@ -22,7 +22,7 @@
 //!
 //! **What becomes durable names its own index.** The table is its own journal of nothing: what it had not
 //! flushed is replayed from the shared log. [`Shard::seal`] writes the *state row* (applied index, revision,
-//! clock) and the sessions that have changed at the applied index and then seals the memtable, so that data and the
+//! clock, configuration) and the sessions that have changed at the applied index and then seals the memtable, so that data and the
 //! index it stands for are flushed together or not at all (etcd 3.5 kept them apart, and lost sync: issue 13766).
 //!
 //! Invariants:
@@ -54,4 +54,4 @@ mod state;
 pub use error::ShardError;
 pub use query::ShardReader;
 pub use sessions::SessionLimits;
-pub use shard::{Applied, Shard};
+pub use shard::{Applied, Shard, configuration_of};

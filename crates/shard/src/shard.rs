@@ -6,9 +6,10 @@ use bytes::Bytes;
 use ringfort_ring::Layout;
 use ringfort_storage::Table;
 use ringfort_types::planted::{self, Bug};
+use ringfort_types::wire::Malformed;
 use ringfort_types::{
-    Command, Configuration, Entry, EntryKind, Epoch, HybridClock, Index, LogEntry, Reply, Revision, ShardId,
-    Stamped,
+    Command, Configuration, ConfigurationChange, Entry, EntryKind, Epoch, HybridClock, Index, LogEntry,
+    Reply, Revision, ShardId, Stamped,
 };
 
 use crate::draft::Draft;
@@ -18,6 +19,28 @@ use crate::row::{LAYOUT_KEY, PREFIX_BYTES, STATE_KEY};
 use crate::sessions::{SessionLimits, Sessions, Unread};
 use crate::state::State;
 use crate::{ShardError, ShardReader};
+
+/// The index that a shard's table is durably at, and who belonged to its group there.
+pub fn configuration_of(id: ShardId, table: &dyn Table) -> Result<(Index, Configuration), ShardError> {
+    match state_of(id, table)? {
+        Some(state) => Ok((state.applied, state.configuration)),
+        None if planted::is(Bug::SnapshotInstalledHalf) => Ok((table.durable(), Configuration::default())),
+        None => Err(no_state_row(id, table)),
+    }
+}
+
+/// What a table's durable state row says, if it has one.
+fn state_of(id: ShardId, table: &dyn Table) -> Result<Option<State>, ShardError> {
+    let row = table.get(&STATE_KEY, table.durable());
+    let row = row.map_err(|source| ShardError::Storage { shard: id, source })?;
+    let unusable =
+        |malformed: Malformed| ShardError::State { shard: id, path: table.place(), reason: malformed.0 };
+    row.map(|row| State::decode(row).map_err(unusable)).transpose()
+}
+
+fn no_state_row(id: ShardId, table: &dyn Table) -> ShardError {
+    ShardError::State { shard: id, path: table.place(), reason: "it has no state row" }
+}
 
 /// What came of an entry.
 #[derive(Debug, Default)]
@@ -66,12 +89,10 @@ impl Shard {
     ) -> Result<Shard, ShardError> {
         let durable = table.durable();
         let unusable = |reason| ShardError::State { shard: id, path: table.place(), reason };
-        let row =
-            table.get(&STATE_KEY, durable).map_err(|source| ShardError::Storage { shard: id, source })?;
-        let state = match row {
-            Some(row) => State::decode(row).map_err(|malformed| unusable(malformed.0))?,
+        let state = match state_of(id, &*table)? {
+            Some(state) => state,
             None if durable == Index(0) => State { configuration: born.clone(), ..State::default() },
-            None => return Err(unusable("it has no state row")),
+            None => return Err(no_state_row(id, &*table)),
         };
         if state.applied != durable && !planted::is(Bug::AppliedApartFromData) {
             return Err(ShardError::Torn { shard: id, path: table.place(), durable, applied: state.applied });
@@ -170,7 +191,10 @@ impl Shard {
     /// If the entry is not the next one, or not one that Ringfort makes: what is committed can't be refused.
     pub fn apply(&mut self, entry: &LogEntry, copies: u32) -> Result<Applied, ShardError> {
         assert_eq!(entry.index, self.state.applied.next(), "shard {}: entries are applied in order", self.id);
-        if entry.kind != EntryKind::Normal || entry.payload.is_empty() {
+        if entry.kind == EntryKind::Configuration {
+            self.state.configuration = self.reconfigured(entry);
+        }
+        if entry.kind == EntryKind::Configuration || entry.payload.is_empty() {
             self.state.applied = entry.index;
             return Ok(Applied::default());
         }
@@ -203,6 +227,16 @@ impl Shard {
     /// The layout's version; 0 if there is none.
     fn epoch(&self) -> Epoch {
         self.layout.as_ref().map_or(Epoch(0), |layout| layout.epoch)
+    }
+
+    /// The configuration after this entry, which changes it.
+    fn reconfigured(&self, entry: &LogEntry) -> Configuration {
+        let refuse =
+            |why: String| -> ! { panic!("shard {}: committed entry {}: {why}", self.id, entry.index) };
+        let change = ConfigurationChange::decode(entry.payload.clone())
+            .unwrap_or_else(|malformed| refuse(malformed.to_string()));
+        let next = self.state.configuration.after(&change, entry.index);
+        next.unwrap_or_else(|error| refuse(format!("{change:?}: {error}")))
     }
 
     /// Does a command, unless its session says that it was done before or must not be.

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
-use ringfort_shard::{SessionLimits, Shard, ShardError};
+use ringfort_shard::{SessionLimits, Shard, ShardError, configuration_of};
 use ringfort_storage::{MemoryTables, Tables};
 use ringfort_types::limits::{SCAN_PAGE_BYTES, SCAN_PAGE_LOOKS_MAX};
 use ringfort_types::wire::put_varint;
 use ringfort_types::{
-    Change, Code, Command, Configuration, Consistency, Entry, EntryKind, HybridClock, Index, LogEntry,
-    NodeId, Page, Part, Reply, Request, Revision, Scan, ShardId, Term, Version,
+    Change, Code, Command, Configuration, ConfigurationChange, Consistency, Entry, EntryKind, HybridClock,
+    Index, LogEntry, NodeId, Page, Part, PeerId, Replica, Reply, Request, Revision, Scan, ShardId, Term,
+    Version,
 };
 
 const ID: ShardId = ShardId(7);
@@ -141,15 +142,56 @@ fn a_read_names_its_index_whatever_comes_after() {
 fn entries_without_commands_only_advance_the_index() {
     let mut shard = fresh();
     let empty = LogEntry { index: Index(1), term: Term(1), kind: EntryKind::Normal, payload: Bytes::new() };
-    let configuration = LogEntry {
-        index: Index(2),
-        kind: EntryKind::Configuration,
-        payload: key("whatever"),
-        ..empty.clone()
-    };
     assert_eq!(apply(&mut shard, &empty, 1), []);
-    assert_eq!(apply(&mut shard, &configuration, 1), []);
+    assert_eq!(apply(&mut shard, &change(2, &ConfigurationChange::AddLearner(replica(1))), 1), []);
     assert_eq!((shard.applied(), shard.revision(), shard.clock()), (Index(2), Revision(0), HybridClock(0)));
+}
+
+fn replica(number: u64) -> Replica {
+    Replica { node: NodeId(number), peer: PeerId(number) }
+}
+
+fn change(index: u64, change: &ConfigurationChange) -> LogEntry {
+    LogEntry { kind: EntryKind::Configuration, payload: change.encode(), ..entry(index, vec![]) }
+}
+
+#[test]
+fn the_configuration_changes_with_its_entry_and_lies_in_the_table_with_what_was_applied() {
+    let tables = MemoryTables::new();
+    let table = || tables.open_generation(ID, 0).unwrap();
+    let born = Configuration::born(vec![replica(1)]);
+    let open = || Shard::open(ID, table(), &born, SessionLimits::default()).unwrap();
+    let mut shard = open();
+    let entries = [
+        change(1, &ConfigurationChange::AddLearner(replica(2))),
+        change(2, &ConfigurationChange::EnterJoint { promote: vec![PeerId(2)], demote: vec![PeerId(1)] }),
+        change(3, &ConfigurationChange::LeaveJoint),
+    ];
+    shard.apply(&entries[0], 1).unwrap();
+    shard.seal();
+    shard.table().flush(Index(0)).unwrap();
+    shard.apply(&entries[1], 1).unwrap();
+    let learning = Configuration { at: Index(1), learners: vec![replica(2)], ..born.clone() };
+    assert!(shard.configuration().is_joint());
+    assert_eq!(configuration_of(ID, &*table()).unwrap(), (Index(1), learning.clone()), "what is durable");
+    // What was not is applied again.
+    let mut again = open();
+    assert_eq!((again.applied(), again.configuration()), (Index(1), &learning));
+    for entry in &entries[1..] {
+        again.apply(entry, 1).unwrap();
+    }
+    let (voters, learners) = (vec![replica(2)], vec![replica(1)]);
+    let last = Configuration { at: Index(3), voters, learners, ..Configuration::default() };
+    assert_eq!(again.configuration(), &last);
+    again.seal();
+    again.table().flush(Index(0)).unwrap();
+    assert_eq!(open().configuration(), &last);
+}
+
+#[test]
+#[should_panic(expected = "committed entry 1: LeaveJoint: the configuration is not joint")]
+fn a_change_that_can_not_follow_is_a_broken_invariant() {
+    fresh().apply(&change(1, &ConfigurationChange::LeaveJoint), 1).unwrap();
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ringfort_ring::{Layout, Member};
 use ringfort_shard::{SessionLimits, Shard};
 use ringfort_storage::{MemoryTables, Tables};
+use ringfort_types::LeaderPreference::{HighestId, Ring};
 use ringfort_types::{
     Command, Configuration, Entry, EntryKind, Epoch, HybridClock, Incarnation, Index, LayoutChange,
     LeaderPreference, LogEntry, NodeId, Reply, Revision, ShardId, Term,
@@ -45,7 +46,6 @@ fn prefer(shard: &mut Shard, preferences: &[LeaderPreference]) -> (Option<Epoch>
 fn each_change_is_an_epoch_and_what_is_so_already_is_none() {
     let mut shard = open(&MemoryTables::default(), Some(&born()));
     assert_eq!(shard.layout(), Some(&born()));
-    use LeaderPreference::{HighestId, Ring};
     assert_eq!(prefer(&mut shard, &[Ring]), (None, vec![Revision(0)]));
     assert_eq!(prefer(&mut shard, &[HighestId, HighestId]), (Some(Epoch(2)), vec![Revision(1), Revision(1)]));
     assert_eq!(prefer(&mut shard, &[Ring, HighestId]), (Some(Epoch(4)), vec![Revision(2), Revision(3)]));

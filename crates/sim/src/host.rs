@@ -61,7 +61,6 @@ pub(crate) enum Work {
     Read(ReadJob),
     SaveBirth(Bytes),
     Open {
-        cluster: u64,
         born: Arc<Layout>,
         shards: BTreeMap<ShardId, Configuration>,
     },

@@ -9,10 +9,10 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use ringfort_node::Event;
-use ringfort_node::recovery::{Begun, Ready, RecoveryError, Replay, Step, begin};
+use ringfort_node::recovery::{Begun, Ready, RecoveryError, Replay, Step, Wanted, begin};
 use ringfort_ring::Layout;
 use ringfort_storage::LogOptions;
-use ringfort_types::{Configuration, LogEntry, ShardId};
+use ringfort_types::{Configuration, LogEntry, NodeId, ShardId};
 
 use crate::host::{Opening, Rot, Work};
 use crate::judges::{NODE_GOES_ON, ROT_IS_REFUSED};
@@ -27,17 +27,13 @@ const DAWDLES_US: [u64; 4] = [0, 50_000, 500_000, 4_000_000];
 const STEP_ENTRIES_MAX: u64 = 12;
 
 impl World {
-    pub(crate) fn open(
-        &mut self,
-        at: usize,
-        cluster: u64,
-        born: &Arc<Layout>,
-        wanted: &BTreeMap<ShardId, Configuration>,
-    ) {
+    pub(crate) fn open(&mut self, at: usize, born: &Arc<Layout>, shards: &BTreeMap<ShardId, Configuration>) {
         let host = &mut self.hosts[at];
         let process = host.process.as_mut().expect("only processes open");
+        let me = NodeId(at as u64 + 1);
         let options = LogOptions { segment_bytes: SEGMENT_BYTES, budget_bytes: self.plan.log_bytes };
-        let found = begin(&process.dir, &host.tables, cluster, born, wanted, options, LIMITS);
+        let wanted = Wanted { me, born, shards };
+        let found = begin(&process.dir, &host.tables, &wanted, options, LIMITS);
         let rot = host.rot.take();
         match (found, rot) {
             (Ok(Begun { log, ready, replay, damaged }), None) => {

@@ -179,7 +179,7 @@ impl World {
                     Err(error) => self.can_not_start(at, &error),
                 }
             }
-            Work::Open { cluster, born, shards } => self.open(at, cluster, &born, &shards),
+            Work::Open { born, shards } => self.open(at, &born, &shards),
             Work::SaveLayout(layout) => {
                 let process = self.hosts[at].process.as_ref().expect("just looked at");
                 // There may be no room. Then another node is asked for it at the next start.
@@ -263,9 +263,9 @@ impl World {
                 let after_us = self.random.between(100, self.plan.sync_us_max);
                 self.later(at, after_us, Work::SaveBirth(bytes));
             }
-            Effect::Open { cluster, born, shards } => {
+            Effect::Open { born, shards } => {
                 let after_us = self.random.between(100, 50_000);
-                self.later(at, after_us, Work::Open { cluster, born, shards });
+                self.later(at, after_us, Work::Open { born, shards });
             }
             Effect::SaveLayout(layout) => {
                 let after_us = self.random.between(100, self.plan.sync_us_max);

@@ -144,7 +144,8 @@ impl World {
                 process.writers.insert(place, writer);
                 Stored::More
             }
-            Taken::Complete => Stored::Complete,
+            Taken::Complete => ringfort_shard::configuration_of(shard, &**writer.table())
+                .map_or(Stored::Refused, |(index, configuration)| Stored::Complete { index, configuration }),
             Taken::Refused => Stored::Refused,
         };
         self.log(format_args!(

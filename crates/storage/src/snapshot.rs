@@ -124,6 +124,11 @@ impl SnapshotWriter {
         Ok(SnapshotWriter { shard, table, index: None, next: 0, unflushed_bytes: 0 })
     }
 
+    /// The new table, as far as it is.
+    pub fn table(&self) -> &Arc<dyn Table> {
+        &self.table
+    }
+
     /// Takes the next chunk. What fails for lack of room ([`StorageError::is_disk_full`]) leaves a table that is of
     /// no use: begin anew.
     pub fn take(&mut self, chunk: &Bytes) -> Result<Taken, StorageError> {

@@ -5,8 +5,8 @@
 //! each of them  = count varint | (node varint | peer varint) × count
 //! ```
 //!
-//! One change after another: voters are replaced by joint consensus (Raft, §6), in which `voters` and `outgoing` decide
-//! together. Majorities are asked of this type and counted nowhere else.
+//! One change after another ([`ConfigurationChange`](crate::ConfigurationChange)): voters are replaced by joint consensus
+//! (Raft, §6), in which `voters` and `outgoing` decide together. Majorities are asked of this type and counted nowhere else.
 
 use std::collections::BTreeSet;
 

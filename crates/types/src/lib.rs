@@ -28,6 +28,7 @@ mod log;
 mod message;
 pub mod planted;
 mod presence;
+mod reconfiguration;
 mod reply;
 mod request;
 mod slot;
@@ -53,6 +54,7 @@ pub use message::{
     SnapshotChunk, SnapshotReply, SnapshotVerdict,
 };
 pub use presence::Presence;
+pub use reconfiguration::{CanNotFollow, ConfigurationChange};
 pub use reply::{ClusterState, NodeState, Page, Receipt, Reply, Row, ShardState};
 pub use request::{Consistency, Request, Scan, Token};
 pub use slot::{SLOTS, slot_of};

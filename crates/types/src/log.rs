@@ -23,7 +23,8 @@ pub struct LogEntry {
     pub term: Term,
     /// What it is for.
     pub kind: EntryKind,
-    /// For `Normal`: an encoded [`Entry`](crate::Entry), or nothing.
+    /// For `Normal`: an encoded [`Entry`](crate::Entry), or nothing. For `Configuration`: an encoded
+    /// [`ConfigurationChange`](crate::ConfigurationChange).
     pub payload: Bytes,
 }
 

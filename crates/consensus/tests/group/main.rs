@@ -1,16 +1,19 @@
 //! Replicas of one group: what may leave before the disk is done, and what may not; and, in [`scripts`], what they
 //! make of it together.
 
+mod chain;
+mod changes;
 mod replica;
 mod scripts;
 mod snapshot;
+mod told;
 
 use bytes::Bytes;
 use ringfort_consensus::inspect::{SeenKind, inspect};
 use ringfort_consensus::{Outgoing, Restored};
 use ringfort_types::{Base, HardState, Index, LogEntry, PeerId, Record, Role, ShardId, Term};
 
-use crate::replica::Replica;
+use crate::replica::{Replica, born};
 
 /// One of three.
 fn replica(me: u64) -> Replica {
@@ -18,7 +21,7 @@ fn replica(me: u64) -> Replica {
 }
 
 fn restored(me: u64, restored: &Restored) -> Replica {
-    Replica::new(me, 3, restored)
+    Replica::new(me, born(3), restored)
 }
 
 /// Delivers everything until all are quiet.

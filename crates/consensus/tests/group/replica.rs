@@ -2,8 +2,19 @@
 
 use ringfort_consensus::{Group, GroupConfig, Outgoing, Restored, Synced, Turn, Unsynced};
 use ringfort_types::{
-    Configuration, HardState, Index, LogEntry, NodeId, PeerId, Record, Replica as Place, ShardId, Term,
+    Configuration, ConfigurationChange, EntryKind, HardState, Index, LogEntry, NodeId, PeerId, Record,
+    Replica as Place, ShardId, Term,
 };
+
+/// A replica, alone on the node of its number.
+pub(crate) fn place(me: u64) -> Place {
+    Place { node: NodeId(me), peer: PeerId(me) }
+}
+
+/// A group that is born with so many voters, counted from 1.
+pub(crate) fn born(voters: u64) -> Configuration {
+    Configuration::born((1..=voters).map(place).collect())
+}
 
 pub(crate) struct Replica {
     pub(crate) group: Group,
@@ -18,11 +29,9 @@ pub(crate) struct Replica {
 }
 
 impl Replica {
-    /// One of so many, counted from 1, as its disk has it.
-    pub(crate) fn new(me: u64, voters: u64, restored: &Restored) -> Replica {
-        let voters = (1..=voters).map(|me| Place { node: NodeId(me), peer: PeerId(me) }).collect();
-        let config =
-            GroupConfig { shard: ShardId(1), me: PeerId(me), configuration: Configuration::born(voters) };
+    /// As its disk has it, with the configuration as of what is applied.
+    pub(crate) fn new(me: u64, configuration: Configuration, restored: &Restored) -> Replica {
+        let config = GroupConfig { shard: ShardId(1), me: PeerId(me), configuration };
         Replica {
             group: Group::new(config, restored),
             tickets: Vec::new(),
@@ -33,9 +42,10 @@ impl Replica {
         }
     }
 
-    /// Starts again from what is synced.
-    pub(crate) fn restart(me: u64, voters: u64, records: Vec<Record>) -> Replica {
+    /// Starts again from what is synced; its group was born with this configuration.
+    pub(crate) fn restart(me: u64, born: &Configuration, records: Vec<Record>) -> Replica {
         let OnDisk { hard_state, log } = OnDisk::of(&records);
+        let mut configuration = born.clone();
         let mut restored = Restored { hard_state, applied: hard_state.commit, ..Restored::default() };
         for entry in log {
             restored.last = entry.index;
@@ -44,21 +54,26 @@ impl Replica {
             }
             if entry.index > restored.applied {
                 restored.tail.push(entry);
+            } else if entry.kind == EntryKind::Configuration {
+                let change = ConfigurationChange::decode(entry.payload).expect("our own encoding");
+                configuration = configuration.after(&change, entry.index).expect("it is committed");
             }
         }
-        Replica { synced: records.len(), records, ..Replica::new(me, voters, &restored) }
+        Replica { synced: records.len(), records, ..Replica::new(me, configuration, &restored) }
     }
 
     /// One turn; what may go at once.
     pub(crate) fn turn(&mut self) -> Vec<Outgoing> {
         let mut sent = Vec::new();
-        while self.group.has_turn() {
+        loop {
             sent.extend(self.half_turn());
             if self.syncs {
                 sent.extend(self.sync());
             }
+            if !self.group.has_turn() {
+                return sent;
+            }
         }
-        sent
     }
 
     /// A turn up to where its records are handed to the disk. Old entries are read from there at once, one by one.
@@ -66,6 +81,9 @@ impl Replica {
         let Turn { send, records, unsynced, committed, fetch, .. } = self.group.take_turn();
         self.records.extend(records);
         self.tickets.extend(unsynced);
+        for entry in committed.iter().filter(|entry| entry.kind == EntryKind::Configuration) {
+            self.group.apply_change(entry);
+        }
         if let Some(last) = committed.last() {
             self.group.applied(last.index);
         }

@@ -9,15 +9,14 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::fmt::Write as _;
 
 use bytes::Bytes;
 use goldenscript::{Context, Runner};
-use ringfort_consensus::Outgoing;
-use ringfort_consensus::inspect::{Seen, SeenKind, inspect};
-use ringfort_types::{HardState, Index, LogEntry, PeerId, Record, Role, Term};
+use ringfort_consensus::{Outgoing, Restored};
+use ringfort_types::{Configuration, ConfigurationChange, Index, PeerId, Record, Role, Term};
 
-use crate::replica::{OnDisk, Replica};
+use crate::replica::{OnDisk, Replica, born, place};
+use crate::told::{configuration_shown, log_shown, records_shown, shown, vote_shown};
 
 macro_rules! stories {
     ($($name:ident)*) => {$(
@@ -37,6 +36,12 @@ stories! {
     a_restarted_voter_withholds_its_vote
     figure_8_an_old_entry_is_overwritten
     figure_8_an_old_entry_is_committed
+    a_follower_is_replaced
+    a_leader_is_replaced_once_it_has_handed_over
+    a_group_grows_from_one_to_three
+    a_group_shrinks_from_three_to_one
+    a_leader_is_lost_in_a_joint_configuration
+    a_voter_with_an_old_configuration_answers_a_stranger
 }
 
 /// What a script may say. A replica is named by its number.
@@ -92,6 +97,24 @@ enum Command {
     Crash(u64),
     /// It starts again from its disk.
     Restart(u64),
+    /// A new replica, which knows of its group what that was born with.
+    New(u64),
+    /// A leader is asked to add a learner.
+    Add { leader: u64, learner: u64 },
+    /// A leader is asked to remove one.
+    Remove { leader: u64, learner: u64 },
+    /// A leader is asked to enter a joint configuration; replicas are parted by commas.
+    Enter {
+        leader: u64,
+        #[arg(key)]
+        promote: Option<String>,
+        #[arg(key)]
+        demote: Option<String>,
+    },
+    /// A leader is asked to leave it.
+    Leave { leader: u64 },
+    /// A leader is asked to hand over.
+    Transfer { leader: u64, to: u64 },
     /// How many replicas a leader knows to have synced an entry.
     Copies { leader: u64, index: u64 },
     /// What every replica is and has.
@@ -118,15 +141,18 @@ impl std::str::FromStr for Pace {
 
 /// A message under way.
 #[derive(Clone)]
-struct Flying {
-    from: u64,
-    to: u64,
-    message: Bytes,
+pub(crate) struct Flying {
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+    pub(crate) message: Bytes,
 }
 
 #[derive(Default)]
 struct Story {
+    /// The replicas that there are: numbers up to this one.
     voters: u64,
+    /// What their group was born with.
+    born: Configuration,
     running: BTreeMap<u64, Replica>,
     /// What is synced of those that are down.
     down: BTreeMap<u64, Vec<Record>>,
@@ -151,7 +177,8 @@ impl Story {
         match command {
             Command::Cluster(voters) => {
                 self.voters = *voters;
-                let replica = |me| (me, Replica::new(me, *voters, &ringfort_consensus::Restored::default()));
+                self.born = born(*voters);
+                let replica = |me| (me, Replica::new(me, born(*voters), &Restored::default()));
                 self.running = (1..=*voters).map(replica).collect();
             }
             Command::Tick(whom, count) => {
@@ -220,8 +247,20 @@ impl Story {
             }
             Command::Restart(id) => {
                 let records = self.down.remove(id).ok_or_else(|| format!("S{id} is not down"))?;
-                self.running.insert(*id, Replica::restart(*id, self.voters, records));
+                self.running.insert(*id, Replica::restart(*id, &self.born, records));
                 self.act(*id, |_| ())?;
+            }
+            Command::New(id) => {
+                let replica = Replica::new(*id, self.born.clone(), &Restored::default());
+                self.running.insert(*id, replica);
+                self.voters = self.voters.max(*id);
+            }
+            Command::Add { leader, .. }
+            | Command::Remove { leader, .. }
+            | Command::Enter { leader, .. }
+            | Command::Leave { leader } => self.change(*leader, &change_of(command)?)?,
+            Command::Transfer { leader, to } => {
+                self.act(*leader, |replica| replica.group.transfer_to(PeerId(*to)))?;
             }
             Command::Copies { leader, index } => {
                 let copies = self.replica(*leader)?.group.copies(Index(*index));
@@ -249,6 +288,15 @@ impl Story {
         self.turns(id, before)
     }
 
+    fn change(&mut self, leader: u64, change: &ConfigurationChange) -> Result<(), String> {
+        let mut proposed = None;
+        self.act(leader, |replica| proposed = replica.group.propose_change(change))?;
+        if proposed.is_none() {
+            self.tell(format!("S{leader} does not propose it"));
+        }
+        Ok(())
+    }
+
     fn sync(&mut self, id: u64) -> Result<(), String> {
         let replica = self.replica(id)?;
         let before = Summary::of(replica);
@@ -269,7 +317,7 @@ impl Story {
             let sent = replica.half_turn();
             let (records, syncs) = (replica.records[written..].to_vec(), replica.syncs);
             let now = Summary::of(replica);
-            now.changes(id, before).into_iter().for_each(|line| self.tell(line));
+            now.changes(id, &before).into_iter().for_each(|line| self.tell(line));
             before = now;
             self.send(id, sent);
             let released = if syncs { self.replica(id)?.sync() } else { Vec::new() };
@@ -346,12 +394,13 @@ impl Story {
 }
 
 /// What is told of a replica when it changes.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 struct Summary {
     role: Role,
     term: Term,
     leader: Option<PeerId>,
     committed: Index,
+    configuration: Configuration,
 }
 
 impl Summary {
@@ -362,11 +411,12 @@ impl Summary {
             term: group.term(),
             leader: group.leader(),
             committed: group.committed(),
+            configuration: group.configuration().clone(),
         }
     }
 
-    fn changes(self, id: u64, before: Summary) -> Vec<String> {
-        let Summary { role, term, leader, committed } = self;
+    fn changes(&self, id: u64, before: &Summary) -> Vec<String> {
+        let Summary { role, term, leader, committed, ref configuration } = *self;
         let mut lines = Vec::new();
         if (role, term, leader) != (before.role, before.term, before.leader) {
             lines.push(match (role, leader) {
@@ -378,52 +428,30 @@ impl Summary {
         if committed != before.committed {
             lines.push(format!("S{id} has entries up to {committed} committed"));
         }
+        if *configuration != before.configuration {
+            lines
+                .push(format!("S{id} has the configuration of entry {}", configuration_shown(configuration)));
+        }
         lines
     }
 }
 
-fn shown(flying: &Flying) -> String {
-    let says = match inspect(&flying.message) {
-        Err(error) => error.to_string(),
-        Ok(Seen { kind: SeenKind::Append, term, index, log_term, commit, entries, .. }) => {
-            let entries = if entries == 1 { "1 entry".to_owned() } else { format!("{entries} entries") };
-            format!("append in term {term}: {entries} after {index}@{log_term}, commit {commit}")
-        }
-        Ok(seen) => seen.to_string(),
-    };
-    format!("S{} → S{}: {says}", flying.from, flying.to)
+/// What a leader is asked to propose.
+fn change_of(command: &Command) -> Result<ConfigurationChange, Box<dyn Error>> {
+    Ok(match command {
+        Command::Add { learner, .. } => ConfigurationChange::AddLearner(place(*learner)),
+        Command::Remove { learner, .. } => ConfigurationChange::RemoveLearner(PeerId(*learner)),
+        Command::Enter { promote, demote, .. } => ConfigurationChange::EnterJoint {
+            promote: peers(promote.as_deref())?,
+            demote: peers(demote.as_deref())?,
+        },
+        Command::Leave { .. } => ConfigurationChange::LeaveJoint,
+        _ => return Err("not a change".into()),
+    })
 }
 
-fn records_shown(records: &[Record]) -> String {
-    let shown = |record: &Record| match record {
-        Record::Entry(_, entry) => entry_shown(entry),
-        Record::Base(_, base) | Record::Installed(_, base) => format!("{base:?}"),
-        Record::HardState(_, state) => {
-            format!("term {}, {}, commit {}", state.term, vote_shown(*state), state.commit)
-        }
-    };
-    records.iter().map(shown).collect::<Vec<_>>().join("; ")
-}
-
-fn entry_shown(entry: &LogEntry) -> String {
-    let payload = String::from_utf8_lossy(&entry.payload);
-    let payload = match payload.len() {
-        0 => "empty".to_owned(),
-        1..=40 => format!("{payload:?}"),
-        bytes => format!("{:?} × {bytes}", &payload[..1]),
-    };
-    format!("entry {}@{} {payload}", entry.index, entry.term)
-}
-
-fn vote_shown(state: HardState) -> String {
-    if state.vote == PeerId(0) { "no vote".to_owned() } else { format!("vote for S{}", state.vote) }
-}
-
-fn log_shown(disk: &OnDisk) -> String {
-    let mut told = String::from("[");
-    for (index, term) in disk.places() {
-        let gap = if told.len() > 1 { " " } else { "" };
-        write!(told, "{gap}{index}@{term}").expect("a string takes all");
-    }
-    told + "]"
+/// `2,3` as peers.
+fn peers(list: Option<&str>) -> Result<Vec<PeerId>, std::num::ParseIntError> {
+    let list = list.unwrap_or_default().split(',').filter(|number| !number.is_empty());
+    list.map(|number| number.parse().map(PeerId)).collect()
 }

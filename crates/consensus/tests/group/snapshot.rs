@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use ringfort_consensus::{Outgoing, Restored, codec};
-use ringfort_types::{Base, HardState, Index, LogEntry, PeerId, Record, ShardId, Term};
+use ringfort_types::{Base, Configuration, HardState, Index, LogEntry, PeerId, Record, ShardId, Term};
 
-use crate::replica::Replica;
+use crate::replica::{Replica, born, place};
 use crate::{elected, restored, settle};
 
 const THIRD: PeerId = PeerId(3);
@@ -60,7 +60,7 @@ fn a_follower_that_needs_what_is_gone_is_named_until_it_has_a_table_and_then_goe
     assert_eq!(leader.group.awaits_snapshot(THIRD), Some(Index(12)));
 
     third.syncs = false;
-    assert!(third.group.step_snapshot(special[0].1.clone(), 7).expect("our own encoding"));
+    assert!(third.group.step_snapshot(special[0].1.clone(), 7, &born(3)).expect("our own encoding"));
     assert!(third.turn().is_empty(), "the answer waits for the disk");
     assert!(third.records.contains(&Record::Installed(ShardId(1), base(12, 7))));
     assert!(third.group.is_installing());
@@ -100,7 +100,7 @@ fn nobody_stands_for_election_before_the_table_is_in_place() {
     go_on(leader, &mut third);
     assert!(leader.group.snapshot_delivered(THIRD, Index(12)));
     let (special, _) = go_on(leader, &mut third);
-    assert!(third.group.step_snapshot(special[0].1.clone(), 1).expect("our own encoding"));
+    assert!(third.group.step_snapshot(special[0].1.clone(), 1, &born(3)).expect("our own encoding"));
     third.turn();
     for _ in 0..100 {
         third.group.tick();
@@ -136,8 +136,26 @@ fn a_snapshot_of_what_the_log_has_is_not_installed() {
     let hard_state = HardState { term: Term(1), vote: PeerId(1), commit: Index(14) };
     let last = Index(14);
     let mut ahead = restored(3, &Restored { hard_state, terms, last, applied: last, ..Restored::default() });
-    assert!(!ahead.group.step_snapshot(special[0].1.clone(), 7).expect("our own encoding"));
+    assert!(!ahead.group.step_snapshot(special[0].1.clone(), 7, &born(3)).expect("our own encoding"));
     assert_eq!((ahead.group.last(), ahead.group.is_installing()), (Index(14), false));
+}
+
+#[test]
+fn the_configuration_comes_with_the_table_and_one_without_this_replica_is_not_installed() {
+    let (mut replicas, mut third) = apart();
+    let leader = &mut replicas[0];
+    go_on(leader, &mut third);
+    assert!(leader.group.snapshot_delivered(THIRD, Index(12)));
+    let (special, _) = go_on(leader, &mut third);
+    let message = &special[0].1;
+    assert!(!third.group.step_snapshot(message.clone(), 7, &born(2)).expect("our own encoding"));
+    assert_eq!((third.group.configuration(), third.group.is_installing()), (&born(3), false));
+    third.turn();
+    let later = Configuration { at: Index(11), learners: vec![place(4)], ..born(3) };
+    assert!(third.group.step_snapshot(message.clone(), 8, &later).expect("our own encoding"));
+    assert_eq!(third.group.configuration(), &later);
+    third.turn();
+    assert!(third.records.contains(&Record::Installed(ShardId(1), base(12, 8))));
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod hung;
 mod layout;
 mod opening;
 mod scripts;
+mod strangers;
 mod trace;
 mod world;
 

@@ -3,13 +3,13 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use ringfort_node::recovery::{Begun, Ready, RecoveryError, Step, begin};
+use ringfort_node::recovery::{Begun, Ready, RecoveryError, Step, Wanted, begin};
 use ringfort_ring::{Layout, Member};
 use ringfort_shard::{SessionLimits, Shard};
 use ringfort_storage::{DataDir, Log, LogOptions, MemoryTables, SimDisk, Tables, Who};
 use ringfort_types::{
-    Change, Command, Configuration, Entry, EntryKind, HardState, HybridClock, Incarnation, Index, LogEntry,
-    NodeId, Part, PeerId, Record, ShardId, Term,
+    Change, Command, Configuration, ConfigurationChange, Entry, EntryKind, HardState, HybridClock,
+    Incarnation, Index, LogEntry, NodeId, Part, PeerId, Record, Replica, ShardId, Term,
 };
 
 /// Small segments, so that there are many.
@@ -21,6 +21,11 @@ fn entry(shard: u32, index: u64) -> Record {
     let payload = Entry { clock: HybridClock(index), commands: vec![put.into()] }.encode();
     let entry = LogEntry { index: Index(index), term: Term(1), kind: EntryKind::Normal, payload };
     Record::Entry(ShardId(shard), entry)
+}
+
+fn change(shard: u32, index: u64, change: &ConfigurationChange) -> Record {
+    let (kind, payload) = (EntryKind::Configuration, change.encode());
+    Record::Entry(ShardId(shard), LogEntry { index: Index(index), term: Term(1), kind, payload })
 }
 
 fn committed(shard: u32, commit: u64) -> Record {
@@ -38,16 +43,25 @@ fn with_log(records: &[Record]) -> (DataDir, MemoryTables) {
     (data, MemoryTables::new())
 }
 
+fn replica(number: u64) -> Replica {
+    Replica { node: NodeId(number), peer: PeerId(number) }
+}
+
+/// The group of every shard.
+fn born() -> Configuration {
+    Configuration::born(vec![replica(1), replica(2)])
+}
+
 /// Applies these entries to a shard's table, which then has them durably.
 fn apply(tables: &MemoryTables, shard: u32, records: &[Record]) {
+    apply_to(&born(), tables, shard, records);
+}
+
+/// Likewise, to a shard of a group that is born with this configuration.
+fn apply_to(born: &Configuration, tables: &MemoryTables, shard: u32, records: &[Record]) {
     let id = ShardId(shard);
-    let mut shard = Shard::open(
-        id,
-        tables.open_generation(id, 0).unwrap(),
-        &Configuration::default(),
-        SessionLimits::default(),
-    )
-    .unwrap();
+    let table = tables.open_generation(id, 0).unwrap();
+    let mut shard = Shard::open(id, table, born, SessionLimits::default()).unwrap();
     for record in records {
         if let Record::Entry(of, entry) = record
             && *of == id
@@ -68,9 +82,10 @@ fn open(data: &DataDir, tables: &MemoryTables, shards: u32) -> Result<Begun, Rec
         weight: 1,
         zone: String::new(),
     };
-    let born = Arc::new(Layout::first(vec![member], 1, shards, 1).unwrap());
-    let wanted = (1..=shards).map(|shard| (ShardId(shard), Configuration::default())).collect();
-    begin(data, tables, 1, &born, &wanted, OPTIONS, SessionLimits::default())
+    let layout = Arc::new(Layout::first(vec![member], 1, shards, 1).unwrap());
+    let shards = (1..=shards).map(|shard| (ShardId(shard), born())).collect();
+    let wanted = Wanted { me: NodeId(1), born: &layout, shards: &shards };
+    begin(data, tables, &wanted, OPTIONS, SessionLimits::default())
 }
 
 /// What is told, as `shard@index` for an entry and `shard ready` for a shard, and the shards.
@@ -180,4 +195,70 @@ fn a_log_that_lacks_what_is_committed_is_refused_before_anything_is_ready() {
     let (data, tables) = with_log(&[entry(1, 1), entry(2, 1), committed(2, 3)]);
     let error = open(&data, &tables, 2).unwrap_err();
     assert!(matches!(error, RecoveryError::LogShort { shard: ShardId(2), .. }), "{error}");
+}
+
+#[test]
+fn a_shard_begins_with_the_configuration_as_of_what_is_applied() {
+    let (add, remove) = (replica(3), PeerId(3));
+    let records = [
+        entry(1, 1),
+        change(1, 2, &ConfigurationChange::AddLearner(add)),
+        change(1, 3, &ConfigurationChange::EnterJoint { promote: vec![remove], demote: Vec::new() }),
+        change(1, 4, &ConfigurationChange::LeaveJoint),
+        committed(1, 3),
+    ];
+    let joint = Configuration {
+        at: Index(3),
+        voters: vec![replica(1), replica(2), add],
+        outgoing: born().voters,
+        ..Configuration::default()
+    };
+    // Whether its table has it, or only the log.
+    for in_table in [0, 1, 2, 3] {
+        let (data, tables) = with_log(&records);
+        apply(&tables, 1, &records[..in_table]);
+        let mut begun = open(&data, &tables, 1).unwrap();
+        let (_, mut ready) = told(&mut begun, |_, _| ControlFlow::Continue(()));
+        let ready = begun.ready.pop().or_else(|| ready.pop()).unwrap();
+        assert_eq!((ready.opened.applied, &ready.opened.configuration), (Index(3), &joint), "{in_table}");
+        assert_eq!(ready.opened.tail.len(), 1, "the last change is not known to be committed");
+    }
+}
+
+#[test]
+fn a_group_of_nobody_or_without_this_node_is_not_opened_and_the_others_are() {
+    let records = [entry(1, 1), entry(2, 1), entry(3, 1), committed(1, 1), committed(2, 1), committed(3, 1)];
+    let (data, tables) = with_log(&records);
+    apply_to(&Configuration::default(), &tables, 1, &records);
+    apply_to(&Configuration::born(vec![replica(2)]), &tables, 2, &records);
+    let mut begun = open(&data, &tables, 3).unwrap();
+    let refused: Vec<String> = begun.damaged.iter().map(|(_, error)| error.to_string()).collect();
+    assert!(
+        matches!(begun.damaged[0].1, RecoveryError::NobodyDecides { shard: ShardId(1), .. }),
+        "{refused:?}"
+    );
+    assert!(matches!(begun.damaged[1].1, RecoveryError::LeftOut { shard: ShardId(2), .. }), "{refused:?}");
+    for (shard, text) in [(1, &refused[0]), (2, &refused[1])] {
+        let place = tables.open_generation(ShardId(shard), 0).unwrap().place();
+        assert!(text.contains(&format!("shard {shard} in {place}")), "{text}");
+    }
+    let (_, ready) = told(&mut begun, |_, _| ControlFlow::Continue(()));
+    assert_eq!(ready[0].shard.id(), ShardId(3));
+}
+
+/// It is left out by an entry that its table lacks.
+#[test]
+fn a_replay_that_leaves_this_node_out_ends_there() {
+    let demote = ConfigurationChange::EnterJoint { promote: Vec::new(), demote: vec![PeerId(1)] };
+    let records = [
+        change(1, 1, &demote),
+        change(1, 2, &ConfigurationChange::LeaveJoint),
+        change(1, 3, &ConfigurationChange::RemoveLearner(PeerId(1))),
+        committed(1, 3),
+    ];
+    let (data, tables) = with_log(&records);
+    let mut begun = open(&data, &tables, 1).unwrap();
+    let (lines, ready) = told(&mut begun, |_, _| ControlFlow::Continue(()));
+    assert!(ready.is_empty() && begun.replay.is_done());
+    assert!(lines[3].contains("this node has no replica of the shard any more"), "{lines:?}");
 }
