@@ -130,6 +130,10 @@ pub(crate) fn parse_row(row: &mut Vec<u8>, line: &[u8]) -> Result<usize, String>
     if line.trim_ascii().is_empty() {
         return Err("an empty line: a row is an object with key and value".into());
     }
+    // An array would do, too, for those who derive readers.
+    if line.trim_ascii_start().first() == Some(&b'[') {
+        return Err("an array: a row is an object with key and value".into());
+    }
     let line: Line<'_> = serde_json::from_slice(line).map_err(|error| why(&error))?;
     put(row, "key", line.key.as_deref(), line.key_base64.as_deref())?;
     let split = row.len();
@@ -184,6 +188,7 @@ mod tests {
     fn a_line_that_is_no_row_says_why() {
         for (line, says) in [
             ("{\"key\":\"a\"}", "no `value`"),
+            (" [\"a\",null,\"v\",null,null]", "a row is an object"),
             ("{\"value\":\"a\"}", "no `key`"),
             ("{\"key\":\"a\",\"key_base64\":\"YQ==\",\"value\":\"\"}", "one of the two"),
             ("{\"key\":\"a\",\"value_base64\":\"YQ\"}", "not base64"),

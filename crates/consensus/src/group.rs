@@ -239,6 +239,13 @@ impl Group {
         self.raw.raft.set_randomized_election_timeout(ticks);
     }
 
+    /// The index up to which this message's sender knows this replica to have everything, if that is beyond the end of its log: what it
+    /// has acknowledged is lost. Such a message must not be taken in.
+    pub fn has_lost(&self, message: &Bytes) -> Option<Index> {
+        let known = codec::known_of_receiver(message, self.config.me, self.term())?;
+        (known > self.last()).then_some(known)
+    }
+
     /// Takes in a message from another replica. It need not be of the configuration that is in force here, which may be an old
     /// one: whoever asks for a vote is answered, and whoever leads is followed.
     pub fn step(&mut self, message: Bytes) -> Result<(), Malformed> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ringfort_consensus::{Group, GroupConfig, Restored, Synced};
 use ringfort_ring::Layout;
+use ringfort_storage::NEXT_STEP;
 use ringfort_types::limits::TICK_MS;
 use ringfort_types::{DiskState, Epoch, Index, NodeId, Now, PeerId, PeerMessage, RaftMessage, ShardId, Term};
 
@@ -436,6 +437,14 @@ impl Node {
         {
             // As if it had been lost on the way: the leader sends it again, and meanwhile table and disk catch up.
             return;
+        }
+        if let Some(known) = replica.group.has_lost(&message) {
+            let last = replica.group.last();
+            let reason = format!(
+                "the log of this node ends at index {last} of the shard, but the node has acknowledged everything up to {known}: its data \
+                 directory is older than it was, or has lost the end of its log; put it back as it was. {NEXT_STEP}"
+            );
+            return self.handle_damaged(shard, reason, false);
         }
         if replica.group.step(message).is_ok() {
             self.mark(shard);

@@ -98,7 +98,7 @@ impl Node {
             }
             Request::Scan(scan) if scan.at.is_some() => {
                 let at = scan.at.expect("just looked at");
-                self.read_here(shard, at, asked);
+                self.scan_at(shard, at, asked);
             }
             Request::Get { consistency: Consistency::Stale, .. }
             | Request::GetMany { consistency: Consistency::Stale, .. } => {
@@ -119,6 +119,23 @@ impl Node {
             self.route_read(shard, asked);
         } else {
             self.read_here(shard, index, asked);
+        }
+    }
+
+    /// A page at an index that a list says it was at. One that this replica has not reached may be one that there is not, which
+    /// the leader knows.
+    fn scan_at(&mut self, shard: ShardId, at: ringfort_types::Index, asked: Pending) {
+        let ahead = self.slots[shard.0 as usize].replica.as_ref().filter(|replica| at > replica.group.last());
+        match ahead {
+            Some(replica) if replica.leads() => {
+                let last = replica.group.last();
+                let why = format!(
+                    "shard {shard} can't be read at index {at}: its log ends at {last}; begin the list anew, without indexes"
+                );
+                self.fail(asked, Failure::rejected(Code::FailedPrecondition, why));
+            }
+            Some(_) if !self.is_forwarded(&asked) => self.pass_to_leader(shard, asked),
+            _ => self.read_here(shard, at, asked),
         }
     }
 

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::task::Waker;
 
-use ringfort_types::limits::LARGE_ANSWER_BYTES;
+use ringfort_types::limits::PIPELINED_ANSWERS_BYTES;
 use ringfort_types::{Answer, NodeId, Reply, Token};
 use tokio::sync::oneshot;
 
@@ -143,7 +143,7 @@ impl Answers {
             return delivery;
         };
         let bytes = reply.weight();
-        if held + bytes <= LARGE_ANSWER_BYTES {
+        if held + bytes <= PIPELINED_ANSWERS_BYTES {
             return Delivery::Reply { reply, leader, room: Room::default() };
         }
         match self.large.try_take(bytes) {

@@ -73,10 +73,14 @@ pub const LISTS_BYTES: usize = 32 * 1024 * 1024;
 /// Bytes of rows that all lists of a node may hold which are larger than a page.
 pub const LARGE_ROWS_BYTES: usize = 32 * 1024 * 1024;
 /// An answer to a single call that is larger than this takes room in what the node has for such answers, in bytes.
-pub const LARGE_ANSWER_BYTES: usize = 64 * 1024;
+pub const LARGE_ANSWER_BYTES: usize = 4 * 1024;
+/// Bytes of answers that a connection with calls in a pipeline may hold without room in that.
+pub const PIPELINED_ANSWERS_BYTES: usize = 64 * 1024;
+/// A connection with more single calls than these under way is closed if nothing of an answer is taken for [`ANSWER_IDLE_MS`].
+pub const UNTAKEN_ANSWERS_MAX: usize = 128;
 /// Bytes of large answers to single calls that a node holds until their clients have taken them.
 pub const LARGE_ANSWERS_BYTES: usize = 128 * 1024 * 1024;
-/// How long a client may take nothing of a large answer, in milliseconds.
+/// How long a client may take nothing of a large answer, or of one of many, in milliseconds.
 pub const ANSWER_IDLE_MS: u64 = 30_000;
 /// A gRPC message that is larger than this takes room while it comes in, in bytes.
 pub const LARGE_MESSAGE_BYTES: usize = 64 * 1024;

@@ -13,7 +13,7 @@ use crate::grpc_port::{connect, post};
 use crate::node::Node;
 use crate::support::{eventually, free_ports, ringfort, run, stderr};
 
-/// A node that holds a large value, `big`, and a small one, `small`.
+/// A node that holds a large value, `big`, one of 60,000 bytes, `mid`, and a small one, `small`.
 struct Full {
     node: Node,
     text: u16,
@@ -33,7 +33,8 @@ impl Full {
     fn start() -> Full {
         let text = free_ports(1);
         let node = Node::start_with(&["--text-addr", &format!("127.0.0.1:{text}")]);
-        let rows = format!("big\t{}\nsmall\tvalue\n", "x".repeat(8_000_000));
+        let (big, mid) = ("x".repeat(8_000_000), "y".repeat(60_000));
+        let rows = format!("big\t{big}\nmid\t{mid}\nsmall\tvalue\n");
         let import = run(&mut ringfort(&["--addr", &node.address, "import", "-"]), rows.as_bytes());
         assert!(import.status.success());
         let before = node.resident();
@@ -94,6 +95,48 @@ async fn answers_to_calls_that_nobody_takes_have_bounded_memory() {
     // For this client's own connection to be closed.
     tokio::time::sleep(Duration::from_millis(200)).await;
     node.serves_large_ones();
+}
+
+/// Asks for a key that has three letters.
+async fn ask_for(address: &str, sender: &mut SendRequest<Bytes>, key: &str) -> h2::client::ResponseFuture {
+    let request = post(address, "/kv.KeyValue/Get", "application/grpc").header("grpc-timeout", "5S");
+    *sender = sender.clone().ready().await.expect("open");
+    let (answer, mut sending) =
+        sender.send_request(request.body(()).expect("it is one"), false).expect("sent");
+    let body = [&[0, 0, 0, 0, key.len() as u8 + 2, 0x0a, key.len() as u8], key.as_bytes()].concat();
+    sending.send_data(body.into(), true).expect("sent");
+    answer
+}
+
+#[tokio::test]
+async fn many_answers_that_are_not_large_have_bounded_memory_too() {
+    let node = Full::start();
+    let mut clients = Vec::new();
+    for _ in 0..12 {
+        let mut sender = connect_closed(&node.address).await;
+        let mut answers = Vec::new();
+        for _ in 0..800 {
+            answers.push(ask_for(&node.address, &mut sender, "mid").await);
+        }
+        clients.push((sender, answers));
+    }
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    node.has_grown_by_less_than(400);
+    node.serves_small_ones();
+}
+
+#[tokio::test]
+async fn a_connection_that_takes_none_of_many_small_answers_is_closed() {
+    let node = Full::start();
+    let mut sender = connect_closed(&node.address).await;
+    let mut answers = Vec::new();
+    for _ in 0..300 {
+        answers.push(ask_for(&node.address, &mut sender, "small").await);
+    }
+    // The first ones are as if they were alone.
+    let mut last = answers.pop().expect("many").await.expect("begun").into_body();
+    let told = tokio::time::timeout(Duration::from_secs(50), last.data()).await.expect("in time");
+    assert!(!matches!(told, Some(Ok(_))), "{told:?}");
 }
 
 #[tokio::test]

@@ -116,3 +116,34 @@ fn a_leader_whose_table_is_damaged_falls_silent_if_nobody_takes_over() {
     assert_ne!(next.0 as usize - 1, leader);
     assert_eq!(world.get(others[0], &key), Some("before".into()));
 }
+
+/// A directory that is put back from an older copy of it, while the others go on: the leader knows what it has acknowledged.
+#[test]
+fn a_log_that_is_older_than_it_was_takes_no_part() {
+    let mut world = World::born(3);
+    for i in 0..40 {
+        world.put(0, &format!("key{i}"), "old");
+    }
+    world.run(1_000);
+    let copy = world.disks[2].synced.clone();
+    for i in 0..40 {
+        world.put(0, &format!("key{i}"), "new");
+    }
+    world.run(1_000);
+    world.kill(2);
+    world.disks[2].synced = copy;
+    world.start(2);
+    world.run(5_000);
+    assert!(
+        world.notices.iter().any(|line| line.contains("is older than it was")),
+        "it is said: {:?}",
+        world.notices
+    );
+    for i in 0..40 {
+        for n in 0..3 {
+            assert_eq!(world.get(n, &format!("key{i}")), Some("new".into()), "key{i} by way of node {n}");
+        }
+    }
+    let reply = world.put(0, "key0", "newest");
+    assert!(matches!(reply, Reply::Written(_)), "{reply:?}");
+}

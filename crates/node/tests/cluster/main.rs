@@ -432,3 +432,26 @@ fn what_no_shard_could_do_is_refused_at_once() {
     let id = world.ask_stamped(0, Stamp { prev: 1, ..stamp }, write);
     assert_eq!(failure(world.answers.remove(&id).expect("at once")).code, Code::InvalidArgument);
 }
+
+/// An index that no list was ever at, by way of every node.
+#[test]
+fn a_page_at_an_index_that_there_is_not_is_refused_at_once() {
+    let mut world = World::born(3);
+    let shard = ShardId(2);
+    let scan = ringfort_types::Scan {
+        shard,
+        at: Some(ringfort_types::Index(1 << 40)),
+        from: Bytes::new(),
+        prefix: Bytes::new(),
+        rows_max: 10,
+        bytes_max: u32::MAX,
+        keys_only: false,
+    };
+    for n in 0..3 {
+        let asked = world.ask(n, Request::Scan(scan.clone()), 10_000);
+        world.run(1_000);
+        let failure = failure(world.answers.remove(&asked).expect("at once"));
+        assert_eq!(failure.code, Code::FailedPrecondition);
+        assert!(failure.message.contains("its log ends at"), "{}", failure.message);
+    }
+}

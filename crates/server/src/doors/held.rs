@@ -3,7 +3,9 @@
 //! A door puts the [`Room`] of its answer into the response ([`response`]). Here the response's body keeps it until the HTTP/2 library has
 //! taken all of it, which it is given in pieces of [`PIECE_BYTES`], so that the library itself never holds much more than a client
 //! takes. Of an answer that nobody takes anything of for [`ANSWER_IDLE_MS`] the bytes are dropped, and its stream is reset when the
-//! library next asks. The same holds for a session's stream of answers ([`stream`]), which holds its room itself.
+//! library next asks. The same holds for a session's stream of answers ([`stream`]), which holds its room itself. Each stream takes
+//! some kilobytes besides, and the library may never ask again: a connection that has many calls under way is closed once nothing of one
+//! of its answers is taken for as long.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,13 +15,14 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use http::{Request, Response};
 use http_body::Frame;
-use ringfort_types::limits::ANSWER_IDLE_MS;
+use ringfort_types::limits::{ANSWER_IDLE_MS, UNTAKEN_ANSWERS_MAX};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tonic::Status;
 use tonic::body::Body;
 use tower_service::Service;
 
+use crate::doors::places::Standing;
 use crate::gate::Room;
 
 /// What the HTTP/2 library is given at a time.
@@ -60,12 +63,19 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Held<S::Future> {
-        Held(self.0.call(request))
+        let standing = request.extensions().get::<Arc<Standing>>();
+        let has_many = |standing: &&Arc<Standing>| standing.calls() > UNTAKEN_ANSWERS_MAX;
+        let full = standing.filter(has_many).cloned();
+        Held { answer: self.0.call(request), full }
     }
 }
 
-/// An answer that is to be held, if it is a large one or a stream.
-pub(crate) struct Held<F>(F);
+/// An answer that is to be held, if it is a large one, a stream, or one of many.
+pub(crate) struct Held<F> {
+    answer: F,
+    /// The connection, if it has many under way.
+    full: Option<Arc<Standing>>,
+}
 
 impl<F, E> Future for Held<F>
 where
@@ -74,11 +84,14 @@ where
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut response = ready!(Pin::new(&mut self.0).poll(cx))?;
-        Poll::Ready(Ok(match response.extensions_mut().remove::<Room>() {
-            None => response,
-            Some(room) => response.map(|body| Body::new(HeldBody::new(body, room))),
-        }))
+        let mut response = ready!(Pin::new(&mut self.answer).poll(cx))?;
+        let room = response.extensions_mut().remove::<Room>();
+        let full = self.full.take();
+        if room.is_none() && full.is_none() {
+            return Poll::Ready(Ok(response));
+        }
+        let room = room.unwrap_or_default();
+        Poll::Ready(Ok(response.map(|body| Body::new(HeldBody::new(body, room, full)))))
     }
 }
 
@@ -105,10 +118,10 @@ struct Rest {
 }
 
 impl HeldBody {
-    fn new(body: Body, room: Room) -> HeldBody {
+    fn new(body: Body, room: Room, full: Option<Arc<Standing>>) -> HeldBody {
         let rest = Some(Rest { body, piece: Bytes::new(), is_cut: false, _room: room });
         let state = Arc::new(Mutex::new(State { rest, waits: Some(Instant::now()) }));
-        let watch = tokio::spawn(watch(state.clone())).abort_handle();
+        let watch = tokio::spawn(watch(state.clone(), full)).abort_handle();
         HeldBody { state, watch }
     }
 }
@@ -120,12 +133,13 @@ impl Drop for HeldBody {
 }
 
 /// Drops what nobody takes: the library may never ask for it again.
-async fn watch(state: Arc<Mutex<State>>) {
+async fn watch(state: Arc<Mutex<State>>, full: Option<Arc<Standing>>) {
     loop {
         let waits = lock(&state).waits;
         let left = waits.map_or(IDLE_MAX, |since| IDLE_MAX.saturating_sub(since.elapsed()));
         if left.is_zero() {
             lock(&state).rest = None;
+            full.iter().for_each(|connection| connection.close());
             return;
         }
         tokio::time::sleep(left).await;
@@ -188,7 +202,7 @@ mod tests {
         let answers = LargeAnswers::default();
         let large = 10 * PIECE_BYTES + 1;
         let before = answers.left();
-        let mut held = HeldBody::new(body(vec![7; large]), answers.wait(large).await);
+        let mut held = HeldBody::new(body(vec![7; large]), answers.wait(large).await, None);
         let mut next = async || poll_fn(|cx| Pin::new(&mut held).poll_frame(cx)).await;
         let mut bytes = 0;
         while let Some(frame) = next().await {
@@ -203,7 +217,7 @@ mod tests {
         tokio::task::yield_now().await;
         assert_eq!(answers.left(), before);
 
-        let mut held = HeldBody::new(body(vec![7; large]), answers.wait(large).await);
+        let mut held = HeldBody::new(body(vec![7; large]), answers.wait(large).await, None);
         assert!(poll_fn(|cx| Pin::new(&mut held).poll_frame(cx)).await.unwrap().is_ok());
         tokio::time::sleep(IDLE_MAX + Duration::from_secs(1)).await;
         assert_eq!(answers.left(), before, "its room is given back although nobody asked again");

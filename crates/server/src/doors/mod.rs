@@ -41,8 +41,8 @@ use ringfort_proto::proto_kv::kv_server::KvServer as ProtoKvServer;
 use ringfort_proto::status::refused;
 use ringfort_proto::v1::cluster_server::ClusterServer;
 use ringfort_proto::v1::kv_server::KvServer;
-use ringfort_types::Door;
 use ringfort_types::limits::GRPC_MESSAGE_BYTES_MAX;
+use ringfort_types::{Door, shown};
 use tokio::net::TcpListener;
 use tonic::{Code, Status};
 
@@ -125,5 +125,18 @@ const JOIN: &str = "a cluster's nodes are listed when it is born: start every no
 
 /// A key that is not there, to those who are told so by a status.
 fn not_there(key: &str) -> Status {
-    refused(Code::NotFound, format!("there is no key \"{}\"", key.escape_debug()))
+    refused(Code::NotFound, format!("there is no key \"{}\"", shown(key.as_bytes())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Clients refuse a status whose message is beyond some kilobytes, and say something else instead.
+    #[test]
+    fn a_long_key_is_not_told_whole() {
+        for key in ["k".repeat(16 * 1024), "é".repeat(8 * 1024)] {
+            assert!(not_there(&key).message().len() < 500);
+        }
+    }
 }

@@ -288,6 +288,11 @@ impl Standing {
         Some(InUse(self.clone()))
     }
 
+    /// How many calls are under way, or answered and not given away.
+    pub(crate) fn calls(&self) -> usize {
+        self.state().calls
+    }
+
     /// Something was said.
     pub(crate) fn touch(&self) {
         self.state().idle_since = Instant::now();

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use ringfort_types::limits::{LARGE_ANSWER_BYTES, LARGE_ANSWERS_BYTES};
+use ringfort_types::limits::{LARGE_ANSWER_BYTES, LARGE_ANSWERS_BYTES, PIPELINED_ANSWERS_BYTES};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A connection takes room for so many bytes of small answers at once.
@@ -59,7 +59,7 @@ impl Handed {
     /// The connection has taken all that it was handed.
     pub(super) fn taken(&mut self) {
         self.rooms.clear();
-        self.free = LARGE_ANSWER_BYTES;
+        self.free = PIPELINED_ANSWERS_BYTES;
     }
 
     /// Whether an answer of this size may be handed over now, for which that room was waited. Room is taken for many small
