@@ -5,16 +5,24 @@
 //! its own. So answers are laid down at the desk of the runtime that asked, whose own task gives them out there, all that have come in
 //! one go: it alone is woken from elsewhere, and the connection is served after all calls of the turn.
 //!
+//! Its task also keeps a timer that soon ends, always. A runtime wakes itself, by another system call, whenever a timer is set that ends
+//! before all those that it knew when it last slept, as the time limit of each call does where there are only pings to come.
+//!
 //! Invariant: nothing stays at a desk that nobody serves.
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use tokio::runtime::{Handle, Id};
 use tokio::sync::oneshot;
+use tokio::time::{MissedTickBehavior, interval};
 
 use crate::delivery::Delivery;
+
+/// How soon the timer ends: before most calls' time is over, and seldom enough to cost nothing.
+const TIMER: Duration = Duration::from_millis(100);
 
 /// An answer, and whoever waits for it.
 type Answered = (oneshot::Sender<Delivery>, Delivery);
@@ -61,7 +69,10 @@ impl Desk {
     pub(crate) async fn serve(self: Arc<Desk>) {
         let open = Open::new(&self);
         let mut answered = Vec::new();
+        let mut timer = interval(TIMER);
+        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         poll_fn(|cx| -> Poll<()> {
+            while timer.poll_tick(cx).is_ready() {}
             loop {
                 let mut state = open.0.lock();
                 if state.answered.is_empty() {

@@ -78,3 +78,27 @@ fn text_connections_and_sessions_are_spread_over_a_nodes_threads() {
 fn connections_with_unary_calls_are_spread_over_a_nodes_threads() {
     connections_are_spread("unary");
 }
+
+/// How often the process has written to anything, its own threads' wake-ups included.
+fn writes(node: &Node) -> f64 {
+    let io = std::fs::read_to_string(format!("/proc/{}/io", node.child.id())).expect("it runs");
+    let calls = io.lines().find_map(|line| line.strip_prefix("syscw: ")).expect("it is there");
+    calls.parse().expect("a number")
+}
+
+/// However many threads there are: neither has each answer a system call of its own, nor each call one to wake a thread.
+#[test]
+fn what_a_turn_has_for_a_connection_goes_out_together() {
+    for threads in ["1", "2"] {
+        let node = Node::start_with(&["--socket-threads", threads]);
+        let before = writes(&node);
+        let bench = ["bench", "--workload", "get", "--transport", "unary", "--seconds", "1", "--keys", "100"];
+        let load = ["--clients", "4", "--in-flight", "64", "--json"];
+        let told = run(ringfort(&[&bench[..], &load].concat()).env("RINGFORT_ADDR", &node.address), b"");
+        assert!(told.status.success(), "{}", stderr(&told));
+        let told: serde_json::Value = serde_json::from_slice(&told.stdout).expect("JSON");
+        let each = (writes(&node) - before) / told["ops"].as_f64().expect("a number");
+        println!("{threads}: {each:.2} writes a get");
+        assert!(each < 0.75, "{threads} threads: {each:.2} writes a get");
+    }
+}
