@@ -5,6 +5,8 @@
 //! session has a number of its own, never used again in this boot, and a [`Sink`] that collects answers until
 //! its stream takes them all at once. A token of another node goes into that node's outbox.
 //!
+//! A single call's answer goes by way of the [`Desk`] of the runtime that asked, unless it comes from there.
+//!
 //! Invariants: whoever is gone gets nothing and holds nothing up; a session that does not take its answers is
 //! cut off at [`ANSWER_BYTES_MAX`]. Values that another node read, and that a session does not take, take room of what the node has for large
 //! answers, beyond the first few; whoever finds none there is told so instead.
@@ -16,9 +18,11 @@ use std::task::Waker;
 
 use ringfort_types::limits::PIPELINED_ANSWERS_BYTES;
 use ringfort_types::{Answer, NodeId, Reply, Token};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::delivery::Delivery;
+use crate::desk::{self, Desk};
 use crate::gate::{LargeAnswers, Room, no_room};
 use crate::outbox::{Item, Outbox};
 
@@ -34,21 +38,36 @@ pub(crate) struct Answers {
     next_connection: AtomicU32,
     next_call: AtomicU32,
     sessions: RwLock<BTreeMap<u32, Arc<Sink>>>,
-    calls: Mutex<HashMap<u32, oneshot::Sender<Delivery>>>,
+    calls: Mutex<HashMap<u32, Caller>>,
+    /// One a runtime that calls are made on.
+    desks: Vec<Arc<Desk>>,
     outboxes: Vec<Option<Arc<Outbox>>>,
     /// The memory of large answers.
     pub(crate) large: LargeAnswers,
 }
 
+/// Who waits for the answer to a single call.
+#[derive(Debug)]
+struct Caller {
+    sender: oneshot::Sender<Delivery>,
+    /// None if it is on some other runtime.
+    desk: Option<Arc<Desk>>,
+}
+
 impl Answers {
-    /// `outboxes` are indexed by node; there is none for this node itself.
-    pub(crate) fn new(me: NodeId, outboxes: Vec<Option<Arc<Outbox>>>) -> Answers {
+    /// `outboxes` are indexed by node; there is none for this node itself. Calls come from these runtimes, most of them.
+    pub(crate) fn new<'a>(
+        me: NodeId,
+        outboxes: Vec<Option<Arc<Outbox>>>,
+        runtimes: impl IntoIterator<Item = &'a Handle>,
+    ) -> Answers {
         Answers {
             me,
             next_connection: AtomicU32::new(CALLS + 1),
             next_call: AtomicU32::new(0),
             sessions: RwLock::default(),
             calls: Mutex::default(),
+            desks: runtimes.into_iter().map(|runtime| Arc::new(Desk::new(runtime))).collect(),
             outboxes,
             large: LargeAnswers::default(),
         }
@@ -57,6 +76,11 @@ impl Answers {
     /// The outbox to a node, if it is another one that we know.
     pub(crate) fn outbox(&self, node: NodeId) -> Option<&Arc<Outbox>> {
         self.outboxes.get(node.0 as usize)?.as_ref()
+    }
+
+    /// Its desks, in the order of the runtimes.
+    pub(crate) fn desks(&self) -> impl Iterator<Item = &Arc<Desk>> {
+        self.desks.iter()
     }
 
     /// A place for a new session's answers, and its number.
@@ -83,7 +107,9 @@ impl Answers {
         let slot = self.next_call.fetch_add(1, Ordering::Relaxed);
         // Slots come round after 2^32 calls; one that still waits then (none lives longer than a minute) is
         // dropped, and its caller told so.
-        self.calls().insert(slot, sender);
+        let here = desk::here();
+        let desk = self.desks.iter().find(|desk| desk.is_at(here)).cloned();
+        self.calls().insert(slot, Caller { sender, desk });
         (self.session_token(CALLS, slot), receiver)
     }
 
@@ -98,7 +124,7 @@ impl Answers {
         let sessions = self.sessions.read().unwrap_or_else(PoisonError::into_inner);
         let mut current: Option<(u32, MutexGuard<'_, Collected>)> = None;
         let mut wakers: Vec<Waker> = Vec::new();
-        let mut calls = None;
+        let (mut calls, here) = (None, desk::here());
         let mut abroad: BTreeMap<NodeId, Vec<Item>> = BTreeMap::new();
         for (token, delivery) in batch {
             if token.origin != self.me {
@@ -108,8 +134,14 @@ impl Answers {
             let (connection, slot) = ((token.id >> 32) as u32, token.id as u32);
             if connection == CALLS {
                 let calls = calls.get_or_insert_with(|| self.calls());
-                if let Some(sender) = calls.remove(&slot) {
-                    let _gone = sender.send(delivery);
+                match calls.remove(&slot) {
+                    Some(Caller { sender, desk: Some(desk) }) if !desk.is_at(here) => {
+                        wakers.extend(desk.lay_down(sender, delivery));
+                    }
+                    Some(Caller { sender, .. }) => {
+                        let _gone = sender.send(delivery);
+                    }
+                    None => {}
                 }
                 continue;
             }
@@ -165,7 +197,7 @@ impl Answers {
         }
     }
 
-    fn calls(&self) -> MutexGuard<'_, HashMap<u32, oneshot::Sender<Delivery>>> {
+    fn calls(&self) -> MutexGuard<'_, HashMap<u32, Caller>> {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -243,7 +275,7 @@ mod tests {
         let outbox = Arc::new(Outbox::new(NodeId(2)));
         outbox.assign(1);
         outbox.open();
-        let answers = Answers::new(NodeId(1), vec![None, None, Some(outbox.clone())]);
+        let answers = Answers::new(NodeId(1), vec![None, None, Some(outbox.clone())], []);
         let (first, first_sink) = answers.open_session();
         let (second, second_sink) = answers.open_session();
         let (call, mut receiver) = answers.open_call();
@@ -270,7 +302,7 @@ mod tests {
 
     #[test]
     fn who_is_gone_gets_nothing() {
-        let answers = Answers::new(NodeId(1), Vec::new());
+        let answers = Answers::new(NodeId(1), Vec::new(), []);
         let (number, sink) = answers.open_session();
         answers.close_session(number);
         let (call, _) = answers.open_call();
@@ -284,7 +316,7 @@ mod tests {
 
     #[test]
     fn a_session_that_takes_nothing_is_cut_off() {
-        let answers = Answers::new(NodeId(1), Vec::new());
+        let answers = Answers::new(NodeId(1), Vec::new(), []);
         let (number, sink) = answers.open_session();
         let row = Row { value: vec![0; ANSWER_BYTES_MAX / 2].into(), revision: Revision(1) };
         let reply = Reply::Value { row: Some(row), at: Index(1), revision: Revision(1) };
@@ -295,7 +327,7 @@ mod tests {
 
     #[test]
     fn values_that_nobody_takes_share_what_the_node_has_for_them() {
-        let answers = Answers::new(NodeId(1), Vec::new());
+        let answers = Answers::new(NodeId(1), Vec::new(), []);
         let sessions: Vec<_> = (0..4).map(|_| answers.open_session()).collect();
         let half = LARGE_ANSWERS_BYTES / 2 - 1024;
         for (number, _) in &sessions {

@@ -4,12 +4,11 @@
 //! out the effects of that turn: short things itself (answers, queues, outboxes), long things by other threads.
 //! While a turn is under way, what comes waits for the next: under load, turns grow instead of multiplying.
 //!
-//! Where it runs. On a runtime with one worker thread it is a task like the sockets': whoever has something for it,
-//! and whom it has something for, are on the same thread, and nobody has to be woken. With more workers it has a
-//! thread of its own, because tasks that wake each other across workers cost more than a thread that sleeps. Three
-//! nodes and their clients on two processors, a linearizable get at a time, switches between threads over all
-//! nodes: 8 with one worker and the core among its tasks, 24 with one and a thread for the core, 35 with two and a
-//! thread (0.17, 0.26 and 0.27 ms).
+//! Where it runs. With one thread for sockets it is a task like theirs: whoever has something for it, and whom it has
+//! something for, are on the same thread, and nobody has to be woken. With more of them it has a thread of its own, since
+//! most of those are on other threads anyway. Three nodes and their clients on two processors, a linearizable get at a
+//! time, switches between threads over all nodes: 8 with one and the core among its tasks, 24 with one and a thread for
+//! the core, 35 with two on one runtime and a thread (0.17, 0.26 and 0.27 ms).
 //!
 //! Invariants: events of peers and threads come before clients' requests, and both before the tick, so a node
 //! that was held up does not take its own lateness for its peers' silence; ticks that were missed are dropped.
@@ -29,7 +28,7 @@ use ringfort_ring::Layout;
 use ringfort_storage::{DataDir, LogOptions, Tables};
 use ringfort_types::limits::TICK_MS;
 use ringfort_types::{Configuration, Reply, ShardId};
-use tokio::runtime::{self, Handle};
+use tokio::runtime;
 use tokio::sync::oneshot;
 use tokio::task::{spawn_blocking, yield_now};
 use tokio::time::{Instant, sleep};
@@ -68,7 +67,8 @@ pub(crate) struct Core {
     pub(crate) held_reads_bytes: u64,
     pub(crate) log_options: LogOptions,
     pub(crate) snapshot_bytes_per_s: u64,
-    pub(crate) runtime: Handle,
+    /// How many threads connections are on.
+    pub(crate) socket_threads: usize,
     pub(crate) helpers: Helpers,
 }
 
@@ -105,7 +105,7 @@ impl Core {
     /// Starts it where it runs best. What is returned is dropped when all has ended and the directory is unlocked.
     pub(crate) fn start(self) -> Result<oneshot::Receiver<()>, StartError> {
         let (running, ended) = oneshot::channel();
-        if self.runtime.metrics().num_workers() > 1 {
+        if self.socket_threads > 1 {
             let runtime = runtime::Builder::new_current_thread().enable_time().build();
             let runtime =
                 runtime.map_err(|source| StartError::System { action: "make a runtime", source })?;
@@ -114,7 +114,7 @@ impl Core {
                 drop(running);
             })?;
         } else {
-            self.runtime.clone().spawn(async move {
+            self.shared.runtime.clone().spawn(async move {
                 self.run(yield_now).await;
                 drop(running);
             });
@@ -244,7 +244,7 @@ impl Core {
         self.shared.answers.deliver(short.into_iter().map(delivery::read));
         for job in long {
             let shared = self.shared.clone();
-            self.runtime.spawn_blocking(move || {
+            self.shared.runtime.spawn_blocking(move || {
                 if let (token, Delivery::Read(read)) = delivery::read(job) {
                     let reply = shared.query(&read);
                     shared.answers.deliver([(token, Delivery::reply(reply))]);

@@ -2,16 +2,17 @@
 //!
 //! A node is a function from events to effects. This crate brings the events in and carries the effects out.
 //!
-//! **Threads.** The *core* owns the node (`core`); it is a task or a thread, as the runtime has one worker or more.
+//! **Threads.** The *core* owns the node (`core`); it is a task or a thread, as there is one thread for sockets or more.
 //! The *log* thread appends and syncs (`log`), the *apply* thread owns the shards (`apply`), the *flush* thread
-//! writes tables to disk (`flush`), one ends when all that is on disk is open (`open`), and two more read and write tables that go from node to node (`snapshots`). Sockets live on the tokio runtime of whoever calls [`start`]; on a machine with
-//! few processors, one worker thread is best. They hand over through queues that are emptied in one exchange
+//! writes tables to disk (`flush`), one ends when all that is on disk is open (`open`), and two more read and write tables that go from node to node (`snapshots`). Sockets live on the tokio
+//! runtime of whoever calls [`start`], or on several ([`start_on`]), of which a connection belongs to one (`doors`); on a machine with few
+//! processors, one thread is best. They hand over through queues that are emptied in one exchange
 //! (`queue`), and wake each other only when the other one sleeps.
 //!
 //! **A write** comes in at a door (`doors`), which makes a call of it; the `gate` puts it on the core's inbox. It becomes an
 //! entry in the turn's batch for the log thread and, in frames made by `links` out of an `outbox`, in the followers' logs. Once
 //! it is committed, the apply thread applies it and hands the receipt to whoever holds its token (`answers`): a connection's
-//! pipeline, which hands all that has collected to its door at once, or a single call.
+//! pipeline, which hands all that has collected to its door at once, or, by way of a `desk`, a single call.
 //!
 //! **A read** takes the same way in; what comes back from the core is an index to read at (`delivery`), and the task that asked
 //! reads the table itself (`readers`). Lists merge pages of all shards (`gate::rows`).
@@ -34,6 +35,7 @@ mod config;
 mod core;
 mod delivery;
 mod descriptors;
+mod desk;
 mod disk_watch;
 mod doors;
 mod error;
@@ -56,4 +58,4 @@ mod threads;
 pub use config::{Config, TextConfig};
 pub use doors::text::{GetReply, TextSettings};
 pub use error::{StartError, last_words};
-pub use running::{Observer, Running, Summary, start};
+pub use running::{Observer, Running, Summary, start, start_on};

@@ -20,6 +20,7 @@ use crate::core::{Core, Helpers};
 use crate::descriptors::Shares;
 use crate::doors::Ports;
 use crate::doors::places::Places;
+use crate::doors::spread::Runtimes;
 use crate::doors::tolerance::Tolerance;
 use crate::gate::Gate;
 use crate::links::{self, Links};
@@ -91,7 +92,15 @@ async fn bind(config: &Config) -> Result<(Ports, SocketAddr, Option<SocketAddr>)
 
 /// Checks the flags, binds the port, locks the directory, and starts the node. It serves once
 /// [`Running::serving`] says so, which is after its peers have been met if it is new.
+///
+/// All of it is on the runtime that this is called on, but for what has a thread of its own.
 pub async fn start(config: Config) -> Result<Running, StartError> {
+    start_on(config, Vec::new()).await
+}
+
+/// The same, with its connections spread over this runtime and others. Those should be current-thread runtimes that somebody drives for as
+/// long as the node lives.
+pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, StartError> {
     let started = Instant::now();
     Clock::check()?;
     config.validate()?;
@@ -137,10 +146,14 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     for number in 1..=addresses.len() as u64 {
         outboxes.push((number != me.0).then(|| Arc::new(Outbox::new(NodeId(number)))));
     }
+    let runtimes: Vec<Handle> = [Handle::current()].into_iter().chain(others).collect();
+    let socket_threads = runtimes.iter().map(|runtime| runtime.metrics().num_workers()).sum();
+    let runtimes = Runtimes::new(runtimes);
     let (reporting, reports) = mpsc::unbounded_channel();
     let shared = Arc::new(Shared::new(
-        Answers::new(me, outboxes),
+        Answers::new(me, outboxes, runtimes.handles()),
         Header::new(&node, stored.incarnation),
+        Handle::current(),
         config.shards,
         reporting,
     ));
@@ -161,13 +174,9 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     }
     let tolerance = Tolerance::default();
     let places = Places::new(files.connections, if text_address.is_some() { 2 } else { 1 });
-    tasks.spawn(doors::serve(shared.clone(), links.clone(), ports, places, tolerance.clone()));
+    tasks.spawn(doors::serve(shared.clone(), links.clone(), ports, places, tolerance.clone(), runtimes));
     if files.is_short() {
-        let Shares { tables, connections } = files;
-        shared.notice(format!(
-            "{limit} files may be open: {tables} of tables, {connections} connections of clients, the rest for the node itself; for more \
-             connections raise the limit (ulimit -n, LimitNOFILE)"
-        ));
+        shared.notice(few_files(limit, files));
     }
 
     let core = Core {
@@ -181,7 +190,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         held_reads_bytes: config.held_reads_bytes,
         log_options: LogOptions::with_budget(config.log_bytes),
         snapshot_bytes_per_s: config.snapshot_bytes_per_s,
-        runtime: Handle::current(),
+        socket_threads,
         helpers: Helpers::default(),
     };
     let core = core.start()?;
@@ -210,6 +219,14 @@ fn uncounted(data_dir: &Path) -> String {
     format!(
         "no room to count this start in {}/identity: the node serves all the same, and reads go on; make room there",
         data_dir.display()
+    )
+}
+
+/// What is said where few files may be open.
+fn few_files(limit: usize, Shares { tables, connections }: Shares) -> String {
+    format!(
+        "{limit} files may be open: {tables} of tables, {connections} connections of clients, the rest for the node itself; for more \
+         connections raise the limit (ulimit -n, LimitNOFILE)"
     )
 }
 

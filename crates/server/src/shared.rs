@@ -8,6 +8,7 @@ use ringfort_node::{Event, Node};
 use ringfort_retry::Sessions;
 use ringfort_ring::Layout;
 use ringfort_types::{Code, DiskState, Epoch, Incarnation, NodeId, Reply, ShardId};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
 use crate::StartError;
@@ -68,6 +69,8 @@ pub(crate) struct Shared {
     pub(crate) answers: Answers,
     pub(crate) readers: Readers,
     pub(crate) header: Header,
+    /// Where that is done which blocks, whoever asks for it.
+    pub(crate) runtime: Handle,
     /// The memory of all lists.
     pub(crate) lists: Arc<Budget>,
     /// Bytes of requests in all pipelines.
@@ -124,6 +127,7 @@ impl Shared {
     pub(crate) fn new(
         answers: Answers,
         header: Header,
+        runtime: Handle,
         shards: u32,
         reports: mpsc::UnboundedSender<Report>,
     ) -> Shared {
@@ -132,6 +136,7 @@ impl Shared {
             answers,
             readers: Readers::new(shards),
             header,
+            runtime,
             lists: Arc::default(),
             pipelined: AtomicUsize::new(0),
             sessions: Sessions::default(),

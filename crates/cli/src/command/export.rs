@@ -6,12 +6,13 @@ use std::time::Instant;
 use clap::Args;
 use ringfort_client::{Client, List};
 
-use crate::connection::{Connect, runtime, with_client};
+use crate::connection::{Connect, with_client};
 use crate::format::{Format, Place};
 use crate::listing::{Listing, Resume};
 use crate::out::{self, Out, Output};
 use crate::part::Part;
 use crate::progress::Progress;
+use crate::runtimes::Beside;
 use crate::show::{self, Transfer};
 use crate::signals::Signals;
 use crate::stop::Stop;
@@ -86,8 +87,7 @@ pub(crate) fn run(export: &Export) -> Result<(), Stop> {
 
 /// Writes the file, whole or not at all; counts rows and bytes.
 fn to_file(export: &Export, format: Format) -> Result<Copied, Stop> {
-    let runtime = runtime(1)?;
-    let copied = runtime.block_on(async {
+    Beside::new()?.block_on(async {
         // Before there is a file, and before anybody is waited for: an unfinished one does not stay behind.
         let mut signals = Signals::new()?;
         let mut part = Part::create(export.place.path())?;
@@ -100,9 +100,7 @@ fn to_file(export: &Export, format: Format) -> Result<Copied, Stop> {
             asked = signals.next() => return Err(asked.stop()),
         };
         part.finish().map(|()| copied)
-    });
-    runtime.shutdown_background();
-    copied
+    })
 }
 
 /// Gives every row's line to `write`; counts rows and bytes.

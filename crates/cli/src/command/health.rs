@@ -7,9 +7,10 @@ use clap::Args;
 use ringfort_client::{Health as Status, health};
 use ringfort_types::Failure;
 
-use crate::connection::{Connect, runtime};
+use crate::connection::Connect;
 use crate::json::Object;
 use crate::out::{Out, Output};
+use crate::runtimes::Beside;
 use crate::stop::Stop;
 
 /// Ask nodes whether they serve, as load balancers do (`grpc.health.v1`)
@@ -37,8 +38,7 @@ pub(crate) struct Health {
 
 pub(crate) fn run(asked: &Health) -> Result<(), Stop> {
     let options = asked.connect.options();
-    let runtime = runtime(1)?;
-    let answers = runtime.block_on(async {
+    let answers = Beside::new()?.block_on(async {
         let asking = options.addresses.iter().cloned().map(|address| {
             let (service, timeout) = (asked.service.clone(), options.timeout);
             tokio::spawn(async move { health(&address, &service, timeout).await })
@@ -49,7 +49,6 @@ pub(crate) fn run(asked: &Health) -> Result<(), Stop> {
         }
         Ok::<_, Stop>(answers)
     });
-    runtime.shutdown_background();
     tell(asked, options.addresses.iter().map(String::as_str).zip(answers?))
 }
 

@@ -8,20 +8,22 @@ use clap::Args;
 use ringfort_server::{Config, StartError, Summary};
 use ringfort_types::limits::HELD_READS_BYTES;
 use rustix::fs::Mode;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use crate::connection::{ADDRESS_DEFAULT, runtime_of_tasks};
+use crate::connection::ADDRESS_DEFAULT;
 use crate::json::Object;
 use crate::out::Output;
+use crate::runtimes::Runtimes;
 use crate::signals::Signals;
 use crate::sink::Sink;
 use crate::stop::Stop;
 use crate::text_door::TextDoor;
 use crate::{duration, report, show, tolerance};
 
-/// Threads for sockets: half the processors, as the node's other threads want the rest. With one, the node's core
-/// runs there too, which on two processors is faster than two threads that wake each other.
+/// Most threads for sockets. With one, the node's core runs there too, which on two processors is faster than two threads that wake
+/// each other.
 const SOCKET_THREADS_MAX: usize = 4;
 /// Where data goes if nobody says otherwise: a directory of the node's own in this one.
 const DATA_DIR_DEFAULT: &str = "ringfort-data";
@@ -81,6 +83,9 @@ pub(crate) struct Start {
     /// Most that is sent to nodes that need whole tables, in MiB a second
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     snapshot_mb_per_s: u64,
+    /// Threads for connections, each of which belongs to one of them [default: half the processors, at least 1, at most 4]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=SOCKET_THREADS_MAX as i64))]
+    socket_threads: Option<u32>,
     #[command(flatten)]
     text: TextDoor,
     /// Print this node's state on stdout as often as this: its address, the time, the members, keys held
@@ -125,9 +130,8 @@ pub(crate) fn run(start: Start) -> Result<(), Stop> {
         // Where in the code it comes from is for those who look into that.
         .with_target(["debug", "trace"].contains(&start.log_level.as_str()))
         .init();
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = (cores / 2).clamp(1, SOCKET_THREADS_MAX);
-    let runtime = runtime_of_tasks(threads, "sockets")?;
+    let threads = start.socket_threads.map_or_else(socket_threads, |threads| threads as usize);
+    let runtimes = Runtimes::new(threads, "sockets")?;
     let tolerance = match start.text.tolerance_file.clone() {
         None => None,
         Some(path) => Some((tolerance::read(&path).map_err(Stop::usage)?, path)),
@@ -139,11 +143,17 @@ pub(crate) fn run(start: Start) -> Result<(), Stop> {
         tolerance,
         out: out.clone(),
     };
-    let ended = runtime.block_on(serve(config(start)?, how));
-    runtime.shutdown_background();
+    let ended = runtimes.block_on(serve(config(start)?, runtimes.others(), how));
+    runtimes.shutdown_background();
     out.flush(FLUSH_MAX);
     errors.flush(FLUSH_MAX);
     ended
+}
+
+/// Half the processors, as the node's other threads want the rest.
+fn socket_threads() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    (processors / 2).clamp(1, SOCKET_THREADS_MAX)
 }
 
 /// What is done with a node that runs.
@@ -187,12 +197,12 @@ fn default_directory(name: &str) -> PathBuf {
     Path::new(DATA_DIR_DEFAULT).join(clean)
 }
 
-async fn serve(config: Config, how: How) -> Result<(), Stop> {
+async fn serve(config: Config, others: Vec<Handle>, how: How) -> Result<(), Stop> {
     let How { until_eof, json, report_every, tolerance, out } = how;
     let mut signals = Signals::new()?;
     let eof = stdin_eof(until_eof);
     tokio::pin!(eof);
-    let mut running = ringfort_server::start(config).await?;
+    let mut running = ringfort_server::start_on(config, others).await?;
     if let Some((number, path)) = tolerance {
         let set = running.tolerance_setter();
         set(number);

@@ -104,8 +104,17 @@ fn restart(trio: &mut Trio, node: usize) {
 
 #[test]
 fn a_restart_of_each_node_in_turn_leaves_no_write_in_doubt() {
+    restarts_leave_no_write_in_doubt(Trio::start());
+}
+
+#[test]
+fn a_restart_of_each_node_with_several_socket_threads_leaves_no_write_in_doubt() {
+    let threads = |_| ["--socket-threads", "3"].map(str::to_owned).to_vec();
+    restarts_leave_no_write_in_doubt(Trio::start_with(threads));
+}
+
+fn restarts_leave_no_write_in_doubt(mut trio: Trio) {
     let restarts = std::env::var("RINGFORT_TEST_RESTARTS").map_or(4, |text| text.parse().expect("a number"));
-    let mut trio = Trio::start();
     let told = Arc::<Told>::default();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.expect("a runtime");

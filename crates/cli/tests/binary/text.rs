@@ -337,8 +337,19 @@ fn what_an_http_client_sends_is_refused_with_all_that_follows() {
 /// What a node has taken when it is asked to stop it answers, and it takes nothing that it does not answer.
 #[test]
 fn a_stop_answers_every_command_that_took_effect() {
-    let (mut trio, ports) = trio(&[]);
+    stops_answer_what_took_effect(&[]);
+}
+
+#[test]
+fn a_stop_of_several_socket_threads_answers_every_command_that_took_effect() {
+    stops_answer_what_took_effect(&["--socket-threads", "3"]);
+}
+
+fn stops_answer_what_took_effect(flags: &[&str]) {
+    let (mut trio, ports) = trio(flags);
     for round in 0..3 {
+        // Where there are several threads, the client's connection belongs to another one each time.
+        let _others: Vec<_> = (0..round).map(|_| Client::new(ports[0]).ask("GET ready")).collect();
         let mut client = Client::new(ports[0]);
         assert_eq!(client.ask("SET ready yes"), "OK");
         let mut writer = client.stream.try_clone().expect("is a socket");

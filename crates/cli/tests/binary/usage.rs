@@ -66,6 +66,9 @@ fn wrong_usage_is_one_line_and_two() {
         2,
         "raise --in-flight or lower --clients",
     );
+    assert_refused(&["bench", "--clients", "2", "--threads", "3"], 2, "raise --clients or lower --threads");
+    assert_refused(&["start", "--socket-threads", "5"], 2, "--socket-threads");
+    assert_refused(&["start", "--socket-threads", "0"], 2, "--socket-threads");
     assert_refused(&["list", "--limit", "many"], 2, "--limit");
     assert_refused(&["import", "/nowhere/rows.tsv"], 2, "/nowhere/rows.tsv");
     assert_refused(&["import", "/"], 2, "directory");

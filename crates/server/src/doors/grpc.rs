@@ -8,8 +8,10 @@
 //! `strangers` (no HTTP/2) and `refusals` (HTTP/2, but no call that is known).
 
 use std::convert::Infallible;
+use std::future::pending;
 use std::time::Duration;
 
+use http::{Request, Response};
 use prost::DecodeError;
 use ringfort_proto::health::health_server::HealthServer;
 use ringfort_types::limits::{
@@ -30,6 +32,7 @@ use crate::doors::in_use::Calls;
 use crate::doors::listener::{DoorLimits, Greeting, Incoming};
 use crate::doors::reflection::{self, Alpha};
 use crate::doors::refusals::Refusals;
+use crate::doors::spread::{HandedOver, Runtimes};
 use crate::doors::strangers::Strangers;
 use crate::gate::Gate;
 
@@ -51,7 +54,7 @@ pub(crate) const LIMITS: DoorLimits = DoorLimits {
 
 /// What tonic's generated servers are.
 pub(crate) trait GrpcService:
-    Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
+    Service<Request<Body>, Response = Response<Body>, Error = Infallible>
     + NamedService
     + Clone
     + Send
@@ -61,7 +64,7 @@ pub(crate) trait GrpcService:
 }
 
 impl<S> GrpcService for S where
-    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
         + NamedService
         + Clone
         + Send
@@ -150,8 +153,13 @@ impl Services {
 }
 
 /// Serves until the node stops, then ends what is under way in good order.
-pub(crate) async fn serve(mut services: Services, incoming: Incoming, gate: Gate) -> Result<(), DecodeError> {
-    let mut stopping = gate.stopping();
+pub(crate) async fn serve(
+    mut services: Services,
+    incoming: Incoming,
+    gate: Gate,
+    runtimes: &Runtimes,
+) -> Result<(), DecodeError> {
+    let stopping = gate.stopping();
     services.complete(gate)?;
     let packages = services.packages();
     let mut strangers = Strangers::new(&packages);
@@ -166,6 +174,16 @@ pub(crate) async fn serve(mut services: Services, incoming: Incoming, gate: Gate
     let routes = services.routes.routes().prepare();
     let known = Refusals::before(routes, names, &packages);
     let calls = Calls(Deadlines(HeldAnswers(Arriving::before(known))));
+    runtimes.serve(incoming, stopping, |connections| serve_all(calls.clone(), connections)).await;
+    Ok(())
+}
+
+/// Serves connections as they come, on the runtime that this runs on; when no more come, ends what is under way in good order.
+async fn serve_all<S>(calls: S, connections: HandedOver)
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
     let served = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -176,12 +194,10 @@ pub(crate) async fn serve(mut services: Services, incoming: Incoming, gate: Gate
         .http2_max_local_error_reset_streams(Some(RESETS_MAX))
         .http2_keepalive_interval(Some(Duration::from_millis(PING_MS)))
         .http2_keepalive_timeout(Some(Duration::from_millis(PING_ANSWER_MS)))
-        .serve_with_incoming_shutdown(calls, incoming, async move {
-            let _sender_lives_as_long = stopping.wait_for(|stopping| *stopping).await;
-        })
+        // That there are no more connections is the signal: whichever was handed over before is served.
+        .serve_with_incoming_shutdown(calls, connections.map(Ok::<_, Infallible>), pending())
         .await;
     if let Err(error) = served {
         tracing::warn!("a connection ended badly: {error}");
     }
-    Ok(())
 }

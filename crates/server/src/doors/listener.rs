@@ -18,12 +18,14 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::Sleep;
 use tokio_stream::Stream;
 use tonic::transport::server::Connected;
 
 use crate::doors::places::{DoorPlaces, Entered, Places, Standing, TRIAL_MAX};
+use crate::doors::spread::Belonging;
 use crate::doors::throttle::Throttle;
 use crate::{StartError, exposure};
 
@@ -216,6 +218,8 @@ pub(crate) struct Connection {
     /// Whether it is in use as long as something is said; else by its calls.
     bytes_count: bool,
     entered: Entered,
+    /// To the runtime that it is registered with, once that is decided.
+    _belonging: Option<Belonging>,
 }
 
 impl Connection {
@@ -229,6 +233,7 @@ impl Connection {
             understood: true,
             bytes_count: expected != Greeting::Http2,
             entered,
+            _belonging: None,
         }
     }
 
@@ -255,6 +260,18 @@ impl Connection {
     /// What the client said first, as far as it was read before the door got the connection.
     pub(crate) fn greeting(&self) -> &[u8] {
         &self.greeting[..self.greeting_len]
+    }
+
+    /// Registers it with this runtime, where it stays.
+    pub(crate) fn belong(self, to: &Handle, belonging: Belonging) -> io::Result<Connection> {
+        let stream = if to.id() == Handle::current().id() {
+            self.stream
+        } else {
+            let socket = self.stream.into_std()?;
+            let _there = to.enter();
+            TcpStream::from_std(socket)?
+        };
+        Ok(Connection { stream, _belonging: Some(belonging), ..self })
     }
 
     /// Reads until the client has greeted, or has said something else.

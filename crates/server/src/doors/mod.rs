@@ -3,7 +3,8 @@
 //! A door turns bytes into calls and answers into bytes; everything else is the `gate`'s. All of them take their connections
 //! from `listener`, within bounds of their own and one for the node. Those that speak gRPC share one port (`grpc`) and add
 //! their services there: `v1`, which is Ringfort's own, and `family`, `proto`, `kvstore` and `kv`, which other systems'
-//! clients know, each named after its package. A door with another protocol has a port to itself: `text`.
+//! clients know, each named after its package. A door with another protocol has a port to itself: `text`. Where the node has several
+//! threads for sockets, `spread` says which of them a connection belongs to.
 
 mod arriving;
 mod crowd;
@@ -20,6 +21,7 @@ pub(crate) mod places;
 mod proto;
 mod reflection;
 mod refusals;
+pub(crate) mod spread;
 mod strangers;
 mod stream;
 pub(crate) mod text;
@@ -44,11 +46,13 @@ use ringfort_proto::v1::kv_server::KvServer;
 use ringfort_types::limits::GRPC_MESSAGE_BYTES_MAX;
 use ringfort_types::{Door, shown};
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tonic::{Code, Status};
 
 use self::grpc::Services;
 use self::listener::Incoming;
 use self::places::Places;
+use self::spread::Runtimes;
 use self::text::TextSettings;
 use self::tolerance::Tolerance;
 use crate::gate::Gate;
@@ -70,14 +74,20 @@ pub(crate) async fn serve(
     ports: Ports,
     places: Places,
     tolerance: Tolerance,
+    runtimes: Runtimes,
 ) {
     let gate = |door| Gate::new(shared.clone(), door);
     let reads_fall_back = ports.text.as_ref().is_some_and(|(_, settings)| settings.stale_after.is_some());
-    let advising = tokio::spawn(tolerance::advise(gate(Door::Text), tolerance.clone(), reads_fall_back));
+    // They end with this.
+    let mut beside = JoinSet::new();
+    beside.spawn(tolerance::advise(gate(Door::Text), tolerance.clone(), reads_fall_back));
+    for (desk, runtime) in shared.answers.desks().zip(runtimes.handles()) {
+        beside.spawn_on(desk.clone().serve(), runtime);
+    }
     let text = async {
         if let Some((listener, settings)) = ports.text {
             let incoming = Incoming::new("text", listener, text::LIMITS, &places);
-            text::serve(gate(Door::Text), incoming, settings, tolerance.clone()).await;
+            text::serve(gate(Door::Text), incoming, settings, tolerance.clone(), &runtimes).await;
         }
     };
     let mut services = Services::default();
@@ -89,8 +99,7 @@ pub(crate) async fn serve(
             .max_encoding_message_size(FRAME_BYTES_MAX),
     );
     let incoming = Incoming::new("gRPC", ports.grpc, grpc::LIMITS, &places);
-    let (grpc, ()) = tokio::join!(grpc::serve(services, incoming, gate(Door::V1)), text);
-    advising.abort();
+    let (grpc, ()) = tokio::join!(grpc::serve(services, incoming, gate(Door::V1), &runtimes), text);
     grpc.expect("the descriptors were compiled with this binary");
 }
 

@@ -207,8 +207,8 @@ async fn ask(shared: &Arc<Shared>, call: Call) -> Answer {
     match receiver.await {
         Ok(Delivery::Reply { reply, leader, room }) => Answer { reply, leader, room },
         Ok(Delivery::Read(read)) if Readers::is_long(&read.request) => {
-            let shared = shared.clone();
-            let reply = tokio::task::spawn_blocking(move || shared.query(&read)).await;
+            let reader = shared.clone();
+            let reply = shared.runtime.spawn_blocking(move || reader.query(&read)).await;
             reply.unwrap_or_else(|_| Reply::Failed(stopped())).into()
         }
         Ok(Delivery::Read(read)) => shared.query(&read).into(),

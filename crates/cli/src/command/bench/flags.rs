@@ -52,7 +52,7 @@ pub(crate) struct Bench {
     /// Delete the keys at the end, all that are numbered below --keys
     #[arg(long)]
     pub(super) clean: bool,
-    /// Threads for the load; servers may share the machine
+    /// Threads for the load, to each of which some of the clients belong; servers may share the machine
     #[arg(long, value_name = "T", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(super) threads: u32,
     #[command(flatten)]

@@ -17,10 +17,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use ringfort_client::{Client, Condition, Decision, List, Options, Transport};
 use ringfort_types::{Code, Failure};
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio_stream::StreamExt;
 
-use crate::connection::runtime_of_tasks;
+use crate::runtimes::Runtimes;
 use crate::show;
 use crate::signals::Signals;
 use crate::stop::Stop;
@@ -42,6 +43,12 @@ pub(crate) fn run(bench: &Bench) -> Result<(), Stop> {
             bench.clients, bench.in_flight
         )));
     }
+    if bench.threads > bench.clients {
+        return Err(Stop::usage(format!(
+            "--threads {} with --clients {}: a client's connections are all on one thread; raise --clients or lower --threads",
+            bench.threads, bench.clients
+        )));
+    }
     let mut options = bench.connect.options();
     options.transport = match bench.transport {
         Travel::Session => Transport::Session,
@@ -50,16 +57,16 @@ pub(crate) fn run(bench: &Bench) -> Result<(), Stop> {
     options.exactly_once = !bench.at_most_once;
     bench.reading.apply(&mut options);
     options.in_flight_max = bench.in_flight as usize;
-    let runtime = runtime_of_tasks(bench.threads as usize, "ringfort-io")?;
-    let done = runtime.block_on(measure_and_clean(bench, &options));
-    runtime.shutdown_background();
+    let runtimes = Runtimes::new(bench.threads as usize, "ringfort-io")?;
+    let done = runtimes.block_on(measure_and_clean(bench, &options, &runtimes.all()));
+    runtimes.shutdown_background();
     done
 }
 
 /// The figures are out before the keys are deleted, which may fail; an early end deletes them, too.
-async fn measure_and_clean(bench: &Bench, options: &Options) -> Result<(), Stop> {
+async fn measure_and_clean(bench: &Bench, options: &Options, runtimes: &[Handle]) -> Result<(), Stop> {
     let mut signals = Signals::new()?;
-    let clients = connect(bench, options).await?;
+    let clients = connect(bench, options, runtimes).await?;
     let load = Arc::new(Load::new(bench.workload, bench.keys, bench.value_size as usize));
     let measured = load_and_measure(bench, options, &load, &clients, &mut signals).await;
     if bench.clean {
@@ -73,17 +80,26 @@ async fn measure_and_clean(bench: &Bench, options: &Options) -> Result<(), Stop>
     measured
 }
 
-async fn connect(bench: &Bench, options: &Options) -> Result<Vec<Client>, Stop> {
+async fn connect(bench: &Bench, options: &Options, runtimes: &[Handle]) -> Result<Vec<Own>, Stop> {
     let mut clients = Vec::new();
-    for _ in 0..bench.clients {
-        clients.push(Client::connect(options.clone()).await?);
+    for runtime in runtimes.iter().cycle().take(bench.clients as usize) {
+        let connecting = runtime.spawn(Client::connect(options.clone()));
+        let client = connecting.await.map_err(|_| Stop::unavailable("the connecting broke down"))??;
+        clients.push(Own { client, runtime: runtime.clone() });
     }
     // A first answer, so that a cluster that is not there fails here and not in numbers.
-    clients[0].cluster_state().await?;
+    let first = &clients[0].client;
+    first.cluster_state().await?;
     if bench.workload != Workload::Put && bench.skip_load {
-        some_row_is_there(&clients[0]).await?;
+        some_row_is_there(first).await?;
     }
     Ok(clients)
+}
+
+/// A client, and the runtime that it belongs to with its connections and all tasks that use it.
+struct Own {
+    client: Client,
+    runtime: Handle,
 }
 
 /// Reports what was measured, also if a signal ended it early.
@@ -91,7 +107,7 @@ async fn load_and_measure(
     bench: &Bench,
     options: &Options,
     load: &Arc<Load>,
-    clients: &[Client],
+    clients: &[Own],
     signals: &mut Signals,
 ) -> Result<(), Stop> {
     if bench.workload != Workload::Put && !bench.skip_load {
@@ -106,7 +122,9 @@ async fn load_and_measure(
     let mut tasks = JoinSet::new();
     for task in 0..bench.in_flight as usize {
         let part = task % clients.len();
-        tasks.spawn(work(clients[part].clone(), load.clone(), tally.clone(), part, Dice(task as u64), until));
+        let Own { client, runtime } = &clients[part];
+        let work = work(client.clone(), load.clone(), tally.clone(), part, Dice(task as u64), until);
+        tasks.spawn_on(work, runtime);
     }
     let whole = async {
         watch(&tally, begun, bench.seconds).await;

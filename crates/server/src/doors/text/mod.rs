@@ -28,6 +28,7 @@ use self::input::{End, LineMemory, Lines};
 use self::line::{HELP, Order};
 use super::tolerance::Tolerance;
 use crate::doors::listener::{Connection, DoorLimits, Greeting, Incoming};
+use crate::doors::spread::{HandedOver, Runtimes};
 use crate::gate::{self, Gate, Pipeline};
 
 /// Answers that wait to be written, in bytes, beyond which no more are made.
@@ -79,19 +80,35 @@ impl Default for TextSettings {
 }
 
 /// Serves until the node stops.
-pub(super) async fn serve(gate: Gate, mut incoming: Incoming, settings: TextSettings, tolerance: Tolerance) {
+pub(super) async fn serve(
+    gate: Gate,
+    incoming: Incoming,
+    settings: TextSettings,
+    tolerance: Tolerance,
+    runtimes: &Runtimes,
+) {
     let memory = LineMemory::default();
-    let mut stopping = gate.stopping();
+    let stopping = gate.stopping();
+    let talk = move |connection| {
+        Talk::new(gate.clone(), settings, tolerance.clone()).run(connection, memory.clone())
+    };
+    runtimes.serve(incoming, stopping, |connections| serve_all(talk.clone(), connections)).await;
+}
+
+/// Talks with clients as they come, on the runtime that this runs on, to the end of each.
+async fn serve_all<T>(talk: impl Fn(Connection) -> T, mut connections: HandedOver)
+where
+    T: Future<Output = ()> + Send + 'static,
+{
     let mut talks = JoinSet::new();
     loop {
-        let arrived = tokio::select! {
-            arrived = incoming.next() => arrived,
+        tokio::select! {
+            connection = connections.next() => match connection {
+                Some(connection) => talks.spawn(talk(connection)),
+                None => break,
+            },
             Some(_ended) = talks.join_next() => continue,
-            _ = stopping.wait_for(|stopping| *stopping) => break,
         };
-        let Some(Ok(connection)) = arrived else { continue };
-        let talk = Talk::new(gate.clone(), settings, tolerance.clone());
-        talks.spawn(talk.run(connection, memory.clone()));
     }
     while talks.join_next().await.is_some() {}
 }
