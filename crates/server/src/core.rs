@@ -256,7 +256,7 @@ impl Core {
     /// Keeps it without making a turn wait for the disk.
     fn save_layout(&self, layout: Arc<Layout>) {
         let (data, shared) = (self.data.clone(), self.shared.clone());
-        self.runtime.spawn_blocking(move || {
+        self.shared.runtime.spawn_blocking(move || {
             if let Err(error) = data.save_layout(layout.epoch, &layout.encode()) {
                 shared.notice(format!("{error}: at the next start the other nodes are asked for the layout"));
             }

@@ -139,7 +139,9 @@ async fn watch(state: Arc<Mutex<State>>, full: Option<Arc<Standing>>) {
         let left = waits.map_or(IDLE_MAX, |since| IDLE_MAX.saturating_sub(since.elapsed()));
         if left.is_zero() {
             lock(&state).rest = None;
-            full.iter().for_each(|connection| connection.close());
+            if let Some(connection) = full {
+                connection.close();
+            }
             return;
         }
         tokio::time::sleep(left).await;
