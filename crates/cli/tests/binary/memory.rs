@@ -78,13 +78,7 @@ async fn answers_to_calls_that_nobody_takes_have_bounded_memory() {
     let mut sender = connect_closed(&node.address).await;
     let mut answers = Vec::new();
     for _ in 0..100 {
-        let request =
-            post(&node.address, "/kv.KeyValue/Get", "application/grpc").header("grpc-timeout", "5S");
-        sender = sender.ready().await.expect("open");
-        let (answer, mut sending) =
-            sender.send_request(request.body(()).expect("it is one"), false).expect("sent");
-        sending.send_data(Bytes::from_static(b"\0\0\0\0\x05\x0a\x03big"), true).expect("sent");
-        answers.push(answer);
+        answers.push(ask_for(&node.address, &mut sender, "big").await);
     }
     tokio::time::sleep(Duration::from_secs(3)).await;
     node.has_grown_by_less_than(300);
@@ -97,7 +91,7 @@ async fn answers_to_calls_that_nobody_takes_have_bounded_memory() {
     node.serves_large_ones();
 }
 
-/// Asks for a key that has three letters.
+/// Asks for a key.
 async fn ask_for(address: &str, sender: &mut SendRequest<Bytes>, key: &str) -> h2::client::ResponseFuture {
     let request = post(address, "/kv.KeyValue/Get", "application/grpc").header("grpc-timeout", "5S");
     *sender = sender.clone().ready().await.expect("open");
