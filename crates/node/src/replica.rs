@@ -16,8 +16,8 @@ use ringfort_consensus::Group;
 use ringfort_types::limits::{ENTRY_BYTES_SOFT, ENTRY_COMMANDS_MAX, GROUP_REPLICAS_MAX};
 use ringfort_types::planted::{self, Bug};
 use ringfort_types::{
-    Call, Command, Entry, EntryKind, HybridClock, Index, LogEntry, NodeId, Now, PeerId, Request, Revision,
-    Role, ShardId, Stamped, Term, Token,
+    Base, Call, Command, Entry, EntryKind, HybridClock, Index, LogEntry, NodeId, Now, PeerId, Request,
+    Revision, Role, ShardId, Stamped, Term, Token,
 };
 
 use crate::held::Held;
@@ -42,6 +42,15 @@ pub(crate) struct Outcome {
     /// Requests and bytes that are no longer pending here.
     pub(crate) done: usize,
     pub(crate) done_bytes: usize,
+}
+
+/// Those who wait for what a table from another replica has overtaken.
+#[derive(Debug, Default)]
+pub(crate) struct Overtaken {
+    /// It may be part of that table.
+    pub(crate) in_doubt: Vec<Waiter>,
+    /// Surely lost.
+    pub(crate) lost: Vec<Waiter>,
 }
 
 pub(crate) struct Replica {
@@ -281,14 +290,16 @@ impl Replica {
         self.installing.is_some()
     }
 
-    /// A table at this index is about to be put in place. Those who wait for writes up to there will not hear of them
-    /// any more; later ones may yet be committed.
-    pub(crate) fn install(&mut self, index: Index) -> Vec<Waiter> {
-        (self.emitted, self.installing) = (index, Some(index));
-        let mut overtaken = Vec::new();
-        while let Some(proposed) = self.proposed.pop_front_if(|proposed| proposed.index <= index) {
+    /// A table is about to be put in place. Those who wait for writes up to its index will not hear of them any more. What an earlier
+    /// term than that index's has left behind it is lost for certain; the rest may yet be committed.
+    pub(crate) fn install(&mut self, base: Base) -> Overtaken {
+        (self.emitted, self.installing) = (base.index, Some(base.index));
+        let mut overtaken = Overtaken::default();
+        let is_decided = |proposed: &mut Proposed| proposed.index <= base.index || proposed.term < base.term;
+        while let Some(proposed) = self.proposed.pop_front_if(is_decided) {
             self.writes -= proposed.waiters.len();
-            overtaken.extend(proposed.waiters.into_iter().filter(|waiter| waiter.token != Token::NOBODY));
+            let of = if proposed.index <= base.index { &mut overtaken.in_doubt } else { &mut overtaken.lost };
+            of.extend(proposed.waiters.into_iter().filter(|waiter| waiter.token != Token::NOBODY));
         }
         overtaken
     }

@@ -436,10 +436,13 @@ impl Node {
     /// The record of a snapshot is durable: its table takes its place before anything more is applied.
     pub(crate) fn install(&mut self, shard: ShardId, base: Base) {
         let Some(replica) = self.slots[shard.0 as usize].replica.as_mut() else { return };
-        let overtaken = replica.install(base.index);
+        let overtaken = replica.install(base);
         self.out.first.push(Effect::Install { shard, base });
-        for waiter in overtaken {
+        for waiter in overtaken.in_doubt {
             self.leave_in_doubt(waiter);
+        }
+        for waiter in overtaken.lost {
+            self.answer_lost(waiter);
         }
     }
 }

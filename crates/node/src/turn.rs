@@ -70,11 +70,7 @@ impl Node {
         self.pending_bytes -= outcome.done_bytes;
         self.out.apply.extend(outcome.apply);
         for waiter in outcome.lost {
-            let failure = Failure::rejected(
-                Code::Unavailable,
-                "another leader took over before it was stored: try again",
-            );
-            self.answer_waiter(waiter, Reply::Failed(failure));
+            self.answer_lost(waiter);
         }
         let replica = self.slots[shard.0 as usize].replica.as_mut().expect("looked at above");
         if leader_changed {
@@ -145,6 +141,12 @@ impl Node {
         let message = "another leader took over, and its state came without the history; the write may have taken effect";
         let failure = Failure::unknown(Code::Unavailable, message);
         self.answer_waiter(waiter, Reply::Failed(failure));
+    }
+
+    /// Answers who waits for a write that will surely not be committed.
+    pub(crate) fn answer_lost(&mut self, waiter: Waiter) {
+        let message = "another leader took over before it was stored: try again";
+        self.answer_waiter(waiter, Reply::Failed(Failure::rejected(Code::Unavailable, message)));
     }
 
     /// Answers who waits for a write, which is no longer pending here.

@@ -136,7 +136,7 @@ impl Snapshots {
                         remove(tables, shard, generation);
                     }
                     Write::Chunk { shard, generation, chunk } => {
-                        let outcome = store(&mut writers, tables, (shard, generation), &chunk);
+                        let outcome = store(shared, &mut writers, tables, (shard, generation), &chunk);
                         shared.inbox.push(Event::ChunkStored { shard, generation, outcome });
                     }
                 }
@@ -150,6 +150,7 @@ impl Snapshots {
 }
 
 fn store(
+    shared: &Shared,
     writers: &mut BTreeMap<(ShardId, u64), SnapshotWriter>,
     tables: &dyn Tables,
     place: (ShardId, u64),
@@ -168,7 +169,11 @@ fn store(
         }
         Ok(Outcome::Complete) => match ringfort_shard::configuration_of(place.0, &**writer.table()) {
             Ok((index, configuration)) => Stored::Complete { index, configuration },
-            Err(error) if error.is_damage() => Stored::Refused,
+            Err(error) if error.is_damage() => {
+                // Another one would do no better.
+                shared.damaged(place.0, error.to_string(), true);
+                Stored::Refused
+            }
             Err(error) => die("a snapshot's table can't be read", &error),
         },
         Ok(Outcome::Refused) => Stored::Refused,

@@ -144,8 +144,14 @@ impl World {
                 process.writers.insert(place, writer);
                 Stored::More
             }
-            Taken::Complete => ringfort_shard::configuration_of(shard, &**writer.table())
-                .map_or(Stored::Refused, |(index, configuration)| Stored::Complete { index, configuration }),
+            Taken::Complete => match ringfort_shard::configuration_of(shard, &**writer.table()) {
+                Ok((index, configuration)) => Stored::Complete { index, configuration },
+                Err(error) => {
+                    // Another one would do no better.
+                    self.meet_damage(at, shard, error.to_string(), true);
+                    Stored::Refused
+                }
+            },
             Taken::Refused => Stored::Refused,
         };
         self.log(format_args!(

@@ -40,6 +40,14 @@ fn turn(replica: &mut Replica) -> Outcome {
     outcome
 }
 
+fn write(replica: &mut Replica, id: u64) {
+    let call = Request::put("key", "value").into();
+    let token = Token { origin: NodeId(1), id };
+    let asked = Pending { token, call, deadline_us: 9_000_000, retry_at_us: 0, in_doubt: false };
+    replica.add_write(asked);
+    assert!(replica.propose(Now::default()).is_empty());
+}
+
 fn change(replica: &mut Replica, change: &ConfigurationChange) {
     replica.group.propose_change(change).expect("nothing speaks against it");
     turn(replica);
@@ -71,13 +79,6 @@ fn a_write_behind_a_change_waits_for_those_who_decide_from_then_on() {
     change(&mut replica, &ConfigurationChange::AddLearner(place(2)));
     let promote = vec![PeerId(12)];
     let enter = ConfigurationChange::EnterJoint { promote, demote: Vec::new() };
-    let write = |replica: &mut Replica, id| {
-        let call = Request::put("key", "value").into();
-        let token = Token { origin: NodeId(1), id };
-        let asked = Pending { token, call, deadline_us: 9_000_000, retry_at_us: 0, in_doubt: false };
-        replica.add_write(asked);
-        assert!(replica.propose(Now::default()).is_empty());
-    };
     write(&mut replica, 1);
     replica.group.propose_change(&enter).expect("nothing speaks against it");
     write(&mut replica, 2);
@@ -106,4 +107,21 @@ fn where_strangers_are_is_remembered_until_they_are_none_and_not_without_end() {
     change(&mut replica, &ConfigurationChange::AddLearner(place(2)));
     replica.heard(PeerId(12), NodeId(2));
     assert!(!replica.strangers.contains_key(&PeerId(12)));
+}
+
+/// A table that ends in a later term: what is up to there may be in it, and nothing behind it can come any more. One of the same
+/// term leaves what is behind it to come.
+#[test]
+fn a_table_of_a_later_term_leaves_no_write_waiting() {
+    for (later, lost, waiting) in [(1, vec![2, 3], 0), (0, vec![], 2)] {
+        let mut replica = lone();
+        for id in 1..=3 {
+            write(&mut replica, id);
+        }
+        let (index, term) = (Index(replica.group.last().0 - 2), Term(replica.group.term().0 + later));
+        let overtaken = replica.install(Base { index, term, generation: 1 });
+        let ids = |waiters: Vec<Waiter>| waiters.iter().map(|waiter| waiter.token.id).collect::<Vec<_>>();
+        assert_eq!((ids(overtaken.in_doubt), ids(overtaken.lost)), (vec![1], lost));
+        assert_eq!(replica.pending_writes(), waiting);
+    }
 }
