@@ -92,15 +92,6 @@ pub(crate) fn encode(message: &Message) -> Bytes {
     out.freeze()
 }
 
-/// Of a heartbeat in this term or a later one: up to which index its sender knows that this replica has everything.
-pub(crate) fn known_of_receiver(message: &Bytes, me: PeerId, term: Term) -> Option<Index> {
-    if message.first() != Some(&(MessageType::MsgHeartbeat as u8)) {
-        return None;
-    }
-    let heartbeat = decode(message.clone()).ok()?;
-    (heartbeat.to == me.0 && heartbeat.term >= term.0).then_some(Index(heartbeat.commit))
-}
-
 pub(crate) fn decode(bytes: Bytes) -> Result<Message, Malformed> {
     let mut reader = Reader::new(bytes);
     let mut message = Message::default();

@@ -112,6 +112,8 @@ pub struct Group {
     /// The commit index has moved since the last record that holds it.
     commit_unrecorded: bool,
     changes: Changes,
+    /// See [`Group::lost`].
+    lost: Option<Index>,
     fetching: Option<Wanted>,
     /// Does not stand for election, and does not take over when asked to.
     abstains: bool,
@@ -175,6 +177,7 @@ impl Group {
             recorded: (restored.hard_state.term, restored.hard_state.vote),
             commit_unrecorded: false,
             changes: Changes::restored(restored),
+            lost: None,
             fetching: None,
             abstains: false,
             generation: restored.base.generation,
@@ -239,13 +242,6 @@ impl Group {
         self.raw.raft.set_randomized_election_timeout(ticks);
     }
 
-    /// The index up to which this message's sender knows this replica to have everything, if that is beyond the end of its log: what it
-    /// has acknowledged is lost. Such a message must not be taken in.
-    pub fn has_lost(&self, message: &Bytes) -> Option<Index> {
-        let known = codec::known_of_receiver(message, self.config.me, self.term())?;
-        (known > self.last()).then_some(known)
-    }
-
     /// Takes in a message from another replica. It need not be of the configuration that is in force here, which may be an old
     /// one: whoever asks for a vote is answered, and whoever leads is followed.
     pub fn step(&mut self, message: Bytes) -> Result<(), Malformed> {
@@ -263,6 +259,12 @@ impl Group {
             return;
         }
         if self.stands_for_nothing() && message.get_msg_type() == MessageType::MsgTimeoutNow {
+            return;
+        }
+        let is_heartbeat = message.get_msg_type() == MessageType::MsgHeartbeat;
+        if is_heartbeat && message.term >= self.raw.raft.term && message.commit > self.last().0 {
+            // The crate would end the process.
+            self.lost = Some(Index(message.commit));
             return;
         }
         let asks_for_vote =
@@ -467,6 +469,12 @@ impl Group {
         (message.to, message.from) = (self.config.me.0, raft.leader_id);
         (message.term, message.commit) = (term.0, index);
         let _ = self.raw.step(message);
+    }
+
+    /// The index up to which a leader knows this replica to have everything, if that is beyond the end of its log: what it has
+    /// acknowledged is lost, and it must not take part any more.
+    pub fn lost(&self) -> Option<Index> {
+        self.lost
     }
 
     /// Which replica this is.

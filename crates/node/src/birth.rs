@@ -318,7 +318,7 @@ impl Birth {
         if self.saving.is_some() || self.is_born() {
             return Step::Wait;
         }
-        let next = if let Some(map) = &self.map {
+        let (stage, map) = if let Some(map) = &self.map {
             if !self.mapped.iter().all(|mapped| *mapped) {
                 return Step::Wait;
             }
@@ -339,7 +339,6 @@ impl Birth {
             let (shards, replicas) = (self.config.shards, self.config.replicas);
             (BirthStage::Mapped, Map { nodes, shards, replicas })
         };
-        let (stage, map) = next;
         if stage == BirthStage::Born {
             self.born = Some(Arc::new(map.first_layout()));
         }

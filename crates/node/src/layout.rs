@@ -32,27 +32,36 @@ impl Node {
     /// Goes by what the driver has kept, if it can be used.
     pub(crate) fn adopt_kept(&mut self, kept: Bytes) {
         match Layout::decode(kept) {
-            Ok(layout) => self.adopt(Arc::new(layout)),
+            Ok(layout) => drop(self.go_by(Arc::new(layout))),
             Err(malformed) => self.out.last.push(Effect::Notice(format!(
                 "the layout that was kept can't be read ({malformed}): the other nodes are asked for it"
             ))),
         }
     }
 
-    /// Goes by this layout from now on, if it is a later one.
+    /// Goes by this layout from now on, if it is a later one, and has it kept.
     pub(crate) fn adopt(&mut self, layout: Arc<Layout>) {
-        let Some(known) = &self.layout else { return };
+        if let Some(layout) = self.go_by(layout) {
+            self.out.last.push(Effect::SaveLayout(layout));
+        }
+    }
+
+    /// Goes by this layout from now on, if it is a later one: then it is returned.
+    fn go_by(&mut self, layout: Arc<Layout>) -> Option<Arc<Layout>> {
+        let known = self.layout.as_ref()?;
         // The shards are those that the cluster was born with.
         if layout.cluster != known.cluster || layout.shards.len() != known.shards.len() {
-            return self.out.last.push(Effect::Notice(format!(
+            self.out.last.push(Effect::Notice(format!(
                 "a layout of another cluster is left alone: epoch {}, cluster {:016x}",
                 layout.epoch, layout.cluster
             )));
+            return None;
         }
-        if layout.epoch > known.epoch {
-            self.out.last.push(Effect::SaveLayout(Arc::clone(&layout)));
-            self.layout = Some(layout);
+        if layout.epoch <= known.epoch {
+            return None;
         }
+        self.layout = Some(Arc::clone(&layout));
+        Some(layout)
     }
 
     /// Another node goes by the layout of this epoch.

@@ -438,17 +438,16 @@ impl Node {
             // As if it had been lost on the way: the leader sends it again, and meanwhile table and disk catch up.
             return;
         }
-        if let Some(known) = replica.group.has_lost(&message) {
-            let last = replica.group.last();
-            let reason = format!(
-                "the log of this node ends at index {last} of the shard, but the node has acknowledged everything up to {known}: its data \
-                 directory is older than it was, or has lost the end of its log; put it back as it was. {NEXT_STEP}"
-            );
-            return self.handle_damaged(shard, reason, false);
+        if replica.group.step(message).is_err() {
+            return;
         }
-        if replica.group.step(message).is_ok() {
-            self.mark(shard);
-        }
+        let Some(known) = replica.group.lost() else { return self.mark(shard) };
+        let last = replica.group.last();
+        let reason = format!(
+            "the log of this node ends at index {last} of the shard, but the node has acknowledged everything up to {known}: its data \
+             directory is older than it was, or has lost the end of its log; put it back as it was. {NEXT_STEP}"
+        );
+        self.handle_damaged(shard, reason, false);
     }
 
     pub(crate) fn send(&mut self, to: NodeId, message: PeerMessage) {

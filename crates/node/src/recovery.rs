@@ -235,12 +235,7 @@ fn open_shard(
     let generation = found.base.generation;
     tables.keep_generation(id, generation)?;
     let table = tables.open_generation(id, generation)?;
-    let born = &wanted.shards[&id];
-    let shard = if id == ShardId::META {
-        Shard::open_meta(table, born, Some(wanted.born), sessions)?
-    } else {
-        Shard::open(id, table, born, sessions)?
-    };
+    let shard = Shard::open_of_cluster(id, table, &wanted.shards[&id], Some(wanted.born), sessions)?;
     let applied = shard.applied();
     let (log, table) = (data.log_place(), shard.table().place());
     if shard.configuration().voters.is_empty() {

@@ -260,12 +260,7 @@ impl Applier {
         };
         self.flusher.keep(id, table.clone());
         let (nobody, sessions) = (Configuration::default(), SessionLimits::default());
-        let opened = if id == ShardId::META {
-            Shard::open_meta(table, &nobody, None, sessions)
-        } else {
-            Shard::open(id, table, &nobody, sessions)
-        };
-        let shard = match opened {
+        let shard = match Shard::open_of_cluster(id, table, &nobody, None, sessions) {
             Ok(shard) => shard,
             Err(error) if error.is_damage() => return self.lose(id, &error),
             Err(error) => die("a snapshot's table can't be used", &error),

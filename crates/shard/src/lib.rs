@@ -18,7 +18,7 @@
 //! (`outcome`).
 //!
 //! **The meta group** keeps the cluster's layout. It is a shard without slots whose commands change that one row
-//! ([`Shard::open_meta`]); what it has come to is handed out with the entry that did it ([`Applied::layout`]).
+//! ([`Shard::open_of_cluster`]); what it has come to is handed out with the entry that did it ([`Applied::layout`]).
 //!
 //! **What becomes durable names its own index.** The table is its own journal of nothing: what it had not
 //! flushed is replayed from the shared log. [`Shard::seal`] writes the *state row* (applied index, revision,

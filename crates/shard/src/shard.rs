@@ -108,16 +108,20 @@ impl Shard {
         Ok(Shard { id, table, state, sessions, sealed, marked: Index(0), layout, layout_sealed, newest })
     }
 
-    /// The meta group's state machine: as [`Shard::open`], and a table without anything has this layout, with which the cluster was
-    /// born. (A table that has something has a layout, too.)
-    pub fn open_meta(
+    /// The same for any shard of a cluster. The meta group has a layout besides: a table of its without anything has the one with which
+    /// the cluster was born. (A table that has something has a layout, too.)
+    pub fn open_of_cluster(
+        id: ShardId,
         table: Arc<dyn Table>,
         born: &Configuration,
         born_layout: Option<&Arc<Layout>>,
         limits: SessionLimits,
     ) -> Result<Shard, ShardError> {
-        let mut shard = Shard::open(ShardId::META, table, born, limits)?;
-        let (id, table) = (shard.id, Arc::clone(&shard.table));
+        let mut shard = Shard::open(id, table, born, limits)?;
+        if id != ShardId::META {
+            return Ok(shard);
+        }
+        let table = Arc::clone(&shard.table);
         let row = table.get(&LAYOUT_KEY, shard.sealed);
         let row = row.map_err(|source| ShardError::Storage { shard: id, source })?;
         let unusable = |reason| ShardError::State { shard: id, path: table.place(), reason };
@@ -215,7 +219,9 @@ impl Shard {
             .collect::<Result<_, _>>()?;
         (self.state.applied, self.state.clock, self.state.revision) = (entry.index, clock, draft.revision());
         let layout = draft.layout().filter(|next| self.epoch() < next.epoch).cloned();
-        self.layout = layout.clone().or(self.layout.take());
+        if let Some(layout) = &layout {
+            self.layout = Some(Arc::clone(layout));
+        }
         let rows = draft.into_rows();
         if !rows.is_empty() {
             self.table.write(entry.index, &rows);

@@ -25,7 +25,8 @@ fn born() -> Arc<Layout> {
 
 fn open(tables: &MemoryTables, born: Option<&Arc<Layout>>) -> Shard {
     let table = tables.open(ShardId::META).unwrap();
-    Shard::open_meta(table, &Configuration::default(), born, SessionLimits::default()).unwrap()
+    Shard::open_of_cluster(ShardId::META, table, &Configuration::default(), born, SessionLimits::default())
+        .unwrap()
 }
 
 fn prefer(shard: &mut Shard, preferences: &[LeaderPreference]) -> (Option<Epoch>, Vec<Revision>) {

@@ -180,12 +180,7 @@ impl World {
         let table = host.tables.open_generation(id, base.generation).expect("memory opens");
         let found = digest(&host.tables, (id, base.generation), base.index);
         let nobody = Configuration::default();
-        let opened = if id == ShardId::META {
-            Shard::open_meta(table, &nobody, None, LIMITS)
-        } else {
-            Shard::open(id, table, &nobody, LIMITS)
-        };
-        let shard = match opened {
+        let shard = match Shard::open_of_cluster(id, table, &nobody, None, LIMITS) {
             Ok(shard) if shard.applied() == base.index => shard,
             Err(error) if error.is_damage() => return self.meet_damage(at, id, error.to_string(), false),
             other => {
