@@ -40,6 +40,7 @@
 mod address;
 mod call;
 mod cluster;
+mod gathered;
 mod health;
 mod link;
 mod list;

@@ -14,6 +14,7 @@ use ringfort_types::{Code, Failure};
 use tokio::sync::watch;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::gathered::Connector;
 use crate::options::Transport;
 use crate::session::Session;
 use ringfort_proto::reason::reason;
@@ -108,7 +109,6 @@ impl Link {
                 )
             })?
             .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .http2_keep_alive_interval(KEEP_ALIVE)
@@ -187,7 +187,12 @@ impl Link {
     }
 
     async fn connect(self: Arc<Link>) {
-        let next = match tokio::time::timeout(2 * CONNECT_TIMEOUT, self.endpoint.connect()).await {
+        let next = match tokio::time::timeout(
+            2 * CONNECT_TIMEOUT,
+            self.endpoint.connect_with_connector(Connector::new()),
+        )
+        .await
+        {
             Ok(Ok(channel)) => {
                 let session = self.sessions.then(|| Session::open(channel.clone(), self.address.clone()));
                 Ok(Arc::new(Connection { channel, session, broken: AtomicBool::new(false) }))

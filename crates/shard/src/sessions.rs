@@ -334,7 +334,8 @@ impl Session {
     /// How many of them are of writes after this one.
     fn outcomes_above(&self, floor: u64) -> usize {
         let newest = self.newest.is_some() && self.last > floor;
-        self.earlier.iter().filter(|(sequence, _)| *sequence > floor).count() + usize::from(newest)
+        let known = self.earlier.partition_point(|(sequence, _)| *sequence <= floor);
+        self.earlier.len() - known + usize::from(newest)
     }
 
     /// What comes after version and flags.

@@ -8,7 +8,7 @@
 //! copies = 0 a majority | 1, varint at least so many | 2 all         (each number a u8)
 //! ```
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::limits::{CALL_TIMEOUT_DEFAULT_MS, CALL_TIMEOUT_MAX_MS};
 use crate::wire::{Malformed, Reader, put_varint};
@@ -154,8 +154,15 @@ impl Call {
     /// they are, and would stay for as long as the call waits.
     #[must_use]
     pub fn detached(mut self) -> Call {
-        let mut bytes = 0;
-        self.request.each_bytes(&mut |part| bytes += part.len());
+        let (mut parts, mut bytes) = (0, 0);
+        self.request.each_bytes(&mut |part| {
+            parts += 1;
+            bytes += part.len();
+        });
+        if parts == 1 {
+            self.request.each_bytes(&mut |part| *part = Bytes::copy_from_slice(part));
+            return self;
+        }
         let mut memory = BytesMut::with_capacity(bytes);
         self.request.each_bytes(&mut |part| {
             memory.put_slice(part);
