@@ -11,7 +11,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::command::{
     bench, check, cluster, completions, config, delete, dev, export, get, health, import, incr, list, man,
-    put, shell, start, status, version, write,
+    put, rebuild, shell, start, status, version, write,
 };
 use crate::connection::Connect;
 use crate::out::Output;
@@ -73,6 +73,7 @@ enum Command {
     Export(export::Export),
     Status(status::Status),
     Cluster(cluster::Cluster),
+    Rebuild(rebuild::Rebuild),
     Health(health::Health),
     Check(check::Check),
     Shell(shell::Shell),
@@ -98,6 +99,7 @@ pub(crate) fn run() -> Result<(), Stop> {
         Command::Export(export) => export::run(&export),
         Command::Status(status) => status::run(&status),
         Command::Cluster(cluster) => cluster::run(&cluster),
+        Command::Rebuild(rebuild) => rebuild::run(&rebuild),
         Command::Health(health) => health::run(&health),
         Command::Check(check) => check::run(&check),
         Command::Shell(shell) => shell::run(&shell),

@@ -77,7 +77,7 @@ fn lag(state: &ClusterState, shard: &ShardState) -> u64 {
 }
 
 /// Whether this shard's replica on this node takes no part.
-fn is_damaged(state: &ClusterState, node: NodeId, shard: ShardId) -> bool {
+pub(crate) fn is_damaged(state: &ClusterState, node: NodeId, shard: ShardId) -> bool {
     state.nodes.iter().any(|known| known.id == node && known.damaged.contains(&shard))
 }
 
@@ -230,6 +230,7 @@ pub(crate) fn shard_json(state: &ClusterState, shard: &ShardState) -> Value {
     let replica = |(node, report): &(NodeId, ReplicaReport)| {
         json!({
             "node": node.0,
+            "peer": report.peer.0,
             "damaged": is_damaged(state, *node, shard.shard),
             "role": report.role.to_string(),
             "term": report.term.0,
@@ -253,7 +254,7 @@ pub(crate) fn shard_json(state: &ClusterState, shard: &ShardState) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use ringfort_types::{Index, Role, Slot};
+    use ringfort_types::{Index, PeerId, Role, Slot};
 
     use super::*;
 
@@ -269,6 +270,7 @@ mod tests {
             ..NodeState::default()
         };
         let report = |applied: u64| ReplicaReport {
+            peer: PeerId(1),
             shard: ShardId(1),
             role: Role::Follower,
             term: ringfort_types::Term(2),

@@ -79,8 +79,8 @@ fn main() {
     assert_eq!(reads as u32, ROUNDS * GROUPS);
     let crates = began.elapsed();
 
-    let terms: Vec<(ShardId, Term)> =
-        (1..=GROUPS).map(|shard| (ShardId(shard), Term(u64::from(shard)))).collect();
+    let terms: Vec<(ShardId, PeerId, Term)> =
+        (1..=GROUPS).map(|shard| (ShardId(shard), PeerId(1), Term(u64::from(shard)))).collect();
     let frame = |from, to, message| PeerFrame {
         from: NodeId(from),
         to: NodeId(to),
@@ -100,14 +100,14 @@ fn main() {
             let refused = probe
                 .shards
                 .iter()
-                .filter(|(shard, term)| terms[shard.0 as usize - 1].1 != *term)
-                .map(|(shard, _)| *shard)
+                .filter(|(shard, _, term)| terms[shard.0 as usize - 1].2 != *term)
+                .map(|(shard, ..)| *shard)
                 .collect();
             let reply = ReadProbeReply { boot: probe.boot, round: probe.round, refused };
             let answered = frame(peer, 1, PeerMessage::ReadProbeReply(reply)).encode();
             let answered = PeerFrame::decode(answered).expect("our own encoding");
             let PeerMessage::ReadProbeReply(reply) = &answered.messages[0] else { unreachable!("just sent") };
-            confirmed += terms.iter().filter(|(shard, _)| !reply.refused.contains(shard)).count();
+            confirmed += terms.iter().filter(|(shard, ..)| !reply.refused.contains(shard)).count();
         }
     }
     assert_eq!(confirmed as u32, ROUNDS * GROUPS * 2);

@@ -34,6 +34,13 @@ pub fn sender(message: &Bytes) -> Option<PeerId> {
     reader.varint().ok().map(PeerId)
 }
 
+/// Who a message is for.
+pub fn recipient(message: &Bytes) -> Option<PeerId> {
+    let mut reader = Reader::new(message.clone());
+    reader.u8().and_then(|_| reader.u8()).ok()?;
+    reader.varint().ok().map(PeerId)
+}
+
 /// For a message that tells its receiver to go on from a snapshot: the snapshot's index and term.
 pub fn snapshot(message: &Bytes) -> Option<(Index, Term)> {
     if message.first() != Some(&(MessageType::MsgSnapshot as u8)) {

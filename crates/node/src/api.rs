@@ -32,7 +32,7 @@ use bytes::Bytes;
 use ringfort_ring::Layout;
 use ringfort_types::{
     Base, Call, Configuration, DiskState, HardState, HybridClock, Incarnation, Index, LogEntry, NodeId,
-    PeerFrame, PeerMessage, Record, Reply, Request, Revision, ShardId, Term, Token,
+    PeerFrame, PeerId, PeerMessage, Record, Reply, Request, Revision, ShardId, Term, Token,
 };
 
 /// How a node was told to be born. All listed nodes must agree on everything but `me`.
@@ -76,6 +76,8 @@ pub struct Incoming {
 /// What the driver found on disk for one shard, and has applied to its table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Opened {
+    /// Which replica this is.
+    pub peer: PeerId,
     /// The last hard state in the log; zeroes if there is none.
     pub hard_state: HardState,
     /// What comes before the log's first entry.
@@ -90,7 +92,8 @@ pub struct Opened {
     pub revision: Revision,
     /// The stamp of the last entry up to `applied` that had one.
     pub clock: HybridClock,
-    /// Who belonged to its group at `applied`.
+    /// Who belonged to its group at `applied`: this replica too, unless it is new, and the log says so later, or the group has gone
+    /// on without it.
     pub configuration: Configuration,
     /// The entries after `applied`, up to `last`.
     pub tail: Vec<LogEntry>,
@@ -129,6 +132,9 @@ pub enum Event {
     PeerLost(NodeId),
     /// [`Effect::SaveBirth`] is durable.
     BirthSaved,
+    /// [`Effect::Open`] has begun: these are the replicas that this node has, as its log names them, each with the generation of its
+    /// table. Comes before anything else is said of them.
+    Replicas(BTreeMap<ShardId, (PeerId, u64)>),
     /// [`Effect::Open`] is done for these shards: perhaps for none, or for a part of those that are left.
     Opened(BTreeMap<ShardId, Opened>),
     /// The meta group's table here has this layout: it has been opened or put in place, or an entry has changed it.
@@ -274,6 +280,21 @@ pub enum Effect {
         /// The shards that have a replica here, the meta group among them if it has, each with the configuration that it was born
         /// with.
         shards: BTreeMap<ShardId, Configuration>,
+    },
+    /// The log says, durably, that this node's replica of a shard is another one from now on, which has nothing yet. Apply nothing more to
+    /// the one before, begin an empty table of this generation, remove the other, and report [`Event::Opened`] for the shard. In the order
+    /// of [`Effect::Apply`]; what was applied to the one before is not reported any more after that.
+    Begin {
+        /// Whose.
+        shard: ShardId,
+        /// The new replica.
+        peer: PeerId,
+        /// Its table's.
+        generation: u64,
+        /// The generation of the table of the one before.
+        replaces: u64,
+        /// What the cluster was born with: the log begins with who belonged to the group then.
+        born: Arc<Layout>,
     },
     /// Keep this layout as [`Identity::layout`], when there is time for it: whoever has lost it is given it by another node. A later
     /// one takes its place.

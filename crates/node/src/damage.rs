@@ -8,10 +8,10 @@
 //! A shard that has its only replica here has nobody else: what can still be read of it is read, as long as it can be applied
 //! to; and once it can't, whoever asks is told what is damaged.
 //!
-//! Deliberately absent: a new table from another replica. That is membership's business.
+//! Deliberately absent: how it is made anew from the others (`renewal`).
 
 use ringfort_types::planted::{self, Bug};
-use ringfort_types::{Code, Failure, Reply, ShardId, Token};
+use ringfort_types::{Code, Failure, ShardId};
 
 use crate::Effect;
 use crate::node::Node;
@@ -30,25 +30,16 @@ impl Node {
             );
             return self.out.last.push(Effect::Notice(line));
         }
-        let what_now =
-            if is_alone { "it can't be served" } else { "its other replicas go on without this node's" };
+        let what_now = if is_alone {
+            "it can't be served"
+        } else {
+            "its other replicas go on without this node's, which is made anew once enough of them are up"
+        };
         self.out.last.push(Effect::Notice(format!("damage in shard {shard}: {what_now}: {reason}")));
         slot.damage = Some(reason);
         let waiting = std::mem::take(&mut slot.waiting);
-        if let Some(mut replica) = slot.replica.take() {
-            let now = self.now;
-            let (unproposed, in_doubt, reads) = replica.dissolve();
-            for (waiter, stamped) in unproposed {
-                self.route(crate::turn::from_command(shard, waiter, stamped, now));
-            }
-            for waiter in in_doubt.into_iter().filter(|waiter| waiter.token != Token::NOBODY) {
-                let message = "this node's replica is damaged and takes no part any more; the write may have taken effect";
-                self.answer_waiter(waiter, Reply::Failed(Failure::unknown(Code::Unavailable, message)));
-            }
+        if let Some(replica) = self.dissolve(shard) {
             self.abdicate(replica);
-            for asked in reads {
-                self.route(asked);
-            }
         }
         for asked in waiting {
             self.route(asked);

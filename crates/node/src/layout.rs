@@ -92,11 +92,16 @@ impl Node {
 }
 
 /// The voters that should lead a group, the best one first. Who comes after the best leads only if nobody before it can.
-pub(crate) fn preferred(configuration: &Configuration, preference: LeaderPreference) -> Vec<Replica> {
+/// `target` is what the layout says, its first in line first.
+pub(crate) fn preferred(
+    configuration: &Configuration,
+    target: &[Replica],
+    preference: LeaderPreference,
+) -> Vec<Replica> {
     let mut voters = configuration.voters.clone();
     match preference {
         // Whoever else leads meanwhile is as good as any.
-        LeaderPreference::Ring => voters.truncate(1),
+        LeaderPreference::Ring => voters.retain(|voter| target.first() == Some(voter)),
         LeaderPreference::HighestId => voters.sort_by_key(|voter| std::cmp::Reverse(voter.node)),
     }
     voters

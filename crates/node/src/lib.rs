@@ -24,7 +24,9 @@
 //! **Program order** (`order`): what a driver holds back of one connection, so that its calls take effect in the order in
 //! which they were made.
 //!
-//! Caveats. Layouts do not change after birth yet. Every node reports to every other each second, which is
+//! **Renewal** (`renewal`): a replica that is damaged is made anew from the others.
+//!
+//! Caveats. Nodes do not join or leave yet. Every node reports to every other each second, which is
 //! meant for tens of nodes.
 
 mod abdicate;
@@ -45,6 +47,7 @@ mod pending;
 mod persist;
 mod reads;
 pub mod recovery;
+mod renewal;
 mod replica;
 mod rounds;
 mod routing;

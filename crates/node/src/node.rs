@@ -18,6 +18,7 @@ use crate::leave::Phase;
 use crate::peers::Peers;
 use crate::pending::Pending;
 use crate::persist::GroupCommit;
+use crate::renewal::{Own, Renewals};
 use crate::replica::Replica;
 use crate::rounds::Rounds;
 use crate::snapshots::Snapshots;
@@ -44,6 +45,8 @@ pub(crate) struct Slot {
     pub(crate) replica: Option<Replica>,
     /// The leader of the latest term that was reported, for nodes without a replica.
     pub(crate) reported: Option<(Term, NodeId)>,
+    /// The replica that this node has, open or not. Known once the log is open.
+    pub(crate) own: Option<Own>,
     /// Why the replica on this node takes no part, if it does not: then there is none.
     pub(crate) damage: Option<String>,
     /// The group of a damaged replica that led, while it hands over.
@@ -103,6 +106,7 @@ pub struct Node {
     pub(crate) forwards: Forwards,
     pub(crate) peers: Peers,
     pub(crate) snapshots: Snapshots,
+    pub(crate) renewals: Renewals,
     pub(crate) pending: usize,
     pub(crate) pending_bytes: usize,
     pub(crate) ticks: u64,
@@ -145,6 +149,7 @@ impl Node {
             forwards: Forwards::new(identity.boot),
             peers: Peers::new(nodes),
             snapshots: Snapshots::new(identity.boot),
+            renewals: Renewals::default(),
             pending: 0,
             pending_bytes: 0,
             ticks: 0,
@@ -210,6 +215,7 @@ impl Node {
                 self.take_step(step);
                 self.say_hello();
             }
+            Event::Replicas(replicas) => self.handle_replicas(replicas),
             Event::Opened(shards) => self.handle_opened(shards),
             Event::Layout(layout) => self.adopt(layout),
             Event::Persisted(number) => self.handle_persisted(number),
@@ -282,11 +288,14 @@ impl Node {
         }
         if self.ticks.is_multiple_of(SNAPSHOT_TICKS) {
             self.look_after_snapshots();
+            self.make_anew();
+            self.follow_layout();
         }
         if self.ticks.is_multiple_of(REPORT_TICKS) {
             self.record_commits();
             self.send_reports();
             self.balance_leaders();
+            self.ask_for_new_replicas();
         }
         if self.disk != DiskState::Working && self.ticks.is_multiple_of(HAND_OVER_TICKS) {
             self.hand_over();
@@ -324,6 +333,7 @@ impl Node {
             .map(|_| Slot {
                 replica: None,
                 reported: None,
+                own: None,
                 damage: None,
                 abdicating: None,
                 waiting: Vec::new(),
@@ -347,8 +357,13 @@ impl Node {
     fn handle_opened(&mut self, shards: BTreeMap<ShardId, Opened>) {
         self.opened_us.get_or_insert(self.now.monotonic_us);
         for (shard, opened) in shards {
-            let configuration = opened.configuration;
-            let me = configuration.peer_on(self.id).expect("only local shards are opened");
+            let (me, configuration) = (opened.peer, opened.configuration);
+            let generation = opened.base.generation;
+            let own = Own { peer: me, generation, in_use: generation };
+            if self.slots[shard.0 as usize].own.get_or_insert(own).peer != me {
+                // Meanwhile it is to be made anew once more.
+                continue;
+            }
             let restored = Restored {
                 hard_state: opened.hard_state,
                 base: opened.base,
@@ -364,9 +379,9 @@ impl Node {
                 group.campaign();
             }
             let (applied, revision, clock) = (opened.applied, opened.revision, opened.clock);
-            let generation = opened.base.generation;
-            let replica = Replica::new(shard, group, generation, applied, revision, clock);
-            self.slots[shard.0 as usize].replica = Some(replica);
+            let slot = &mut self.slots[shard.0 as usize];
+            slot.replica = Some(Replica::new(shard, group, applied, revision, clock));
+            slot.damage = None;
             self.mark(shard);
         }
         self.set_abstaining();
@@ -388,6 +403,7 @@ impl Node {
     }
 
     fn handle_persisted(&mut self, number: u64) {
+        self.begin_recorded(number);
         let proof = Synced::reported_by_driver();
         for (shard, ticket) in self.commit.persisted(number) {
             let Some(replica) = self.slots[shard.0 as usize].replica.as_mut() else {
@@ -423,6 +439,9 @@ impl Node {
     }
 
     pub(crate) fn step_raft(&mut self, from: NodeId, shard: ShardId, message: Bytes) {
+        if let Some(peer) = ringfort_consensus::codec::recipient(&message) {
+            self.notice_spoken_to(shard, peer);
+        }
         let Some(slot) = self.slots.get_mut(shard.0 as usize) else { return };
         let Some(replica) = slot.replica.as_mut() else { return self.step_abdicating(shard, message) };
         if let Some(peer) = ringfort_consensus::codec::sender(&message) {

@@ -41,12 +41,13 @@ pub struct Wanted<'a> {
 pub struct Begun {
     /// Ready for the next batch.
     pub log: Log,
+    /// For [`Event::Replicas`](crate::Event::Replicas).
+    pub replicas: BTreeMap<ShardId, (PeerId, u64)>,
     /// The shards whose tables have all that is known to be committed, in order of their numbers.
     pub ready: Vec<Ready>,
     /// The others.
     pub replay: Replay,
-    /// Those whose tables are damaged, or say that this node has no replica any more, each with what is wrong. Nothing of them
-    /// is opened.
+    /// Those whose tables are damaged, each with what is wrong. Nothing of them is opened.
     pub damaged: Vec<(ShardId, RecoveryError)>,
 }
 
@@ -66,8 +67,7 @@ pub enum Step<'a> {
     Applied(Progress<'a>),
     /// A shard is up to date. It is the driver's from now on.
     Ready(Box<Ready>),
-    /// A shard can't be brought up to date: its table is damaged, or says that this node has no replica any more. It is not
-    /// open, and the others go on.
+    /// A shard can't be brought up to date: its table is damaged. It is not open, and the others go on.
     Damaged(ShardId, RecoveryError),
 }
 
@@ -142,14 +142,6 @@ pub enum RecoveryError {
         /// The table's directory.
         table: String,
     },
-    /// Other nodes have the shard's replicas by now.
-    #[error("the table of shard {shard} in {table} says that this node has no replica of the shard any more")]
-    LeftOut {
-        /// Whose.
-        shard: ShardId,
-        /// The table's directory.
-        table: String,
-    },
     /// The log lacks committed entries.
     #[error(
         "shard {shard} is known to be committed up to index {commit}, but the log in {log} brings it to {applied} only: the \
@@ -175,9 +167,7 @@ impl RecoveryError {
         match self {
             RecoveryError::Storage(error) => error.is_damage(),
             RecoveryError::Shard(error) => error.is_damage(),
-            RecoveryError::TableBehind { .. }
-            | RecoveryError::NobodyDecides { .. }
-            | RecoveryError::LeftOut { .. } => true,
+            RecoveryError::TableBehind { .. } | RecoveryError::NobodyDecides { .. } => true,
             RecoveryError::LogBehind { .. } | RecoveryError::LogShort { .. } => false,
         }
     }
@@ -195,6 +185,12 @@ pub fn begin(
     let reader = log.reader();
     let (mut ready, mut behind, mut damaged) = (Vec::new(), BTreeMap::new(), Vec::new());
     let me = wanted.me;
+    let mut replicas = BTreeMap::new();
+    for (id, born) in wanted.shards {
+        let known = stored.get(id);
+        let peer = known.and_then(|known| known.replica).or_else(|| born.peer_on(me)).unwrap_or_default();
+        replicas.insert(*id, (peer, known.map_or(0, |known| known.base.generation)));
+    }
     for id in wanted.shards.keys() {
         let found = match open_shard(data, tables, *id, stored.remove(id), wanted, sessions) {
             Ok(found) => found,
@@ -207,7 +203,7 @@ pub fn begin(
         if found.left() > 0 {
             behind.insert(*id, found);
         } else {
-            match found.finish(&reader, me) {
+            match found.finish(&reader) {
                 Ok(found) => ready.push(found),
                 Err(error) if error.is_of_one_table() => damaged.push((*id, error)),
                 Err(error) => return Err(error),
@@ -215,7 +211,7 @@ pub fn begin(
         }
     }
     let total = behind.values().map(Ready::left).sum();
-    Ok(Begun { log, ready, replay: Replay { reader, me, behind, done: 0, total }, damaged })
+    Ok(Begun { log, replicas, ready, replay: Replay { reader, behind, done: 0, total }, damaged })
 }
 
 /// Opens a shard's table, which may be behind what is known to be committed.
@@ -227,8 +223,10 @@ fn open_shard(
     wanted: &Wanted<'_>,
     sessions: SessionLimits,
 ) -> Result<Ready, RecoveryError> {
-    let mut found = Opened::default();
+    let born = wanted.shards[&id].peer_on(wanted.me).unwrap_or_default();
+    let mut found = Opened { peer: born, ..Opened::default() };
     if let Some(stored) = stored {
+        found.peer = stored.replica.unwrap_or(born);
         (found.hard_state, found.base) = (stored.hard_state, stored.base);
         (found.terms, found.last) = (stored.terms, stored.last);
     }
@@ -262,7 +260,6 @@ fn open_shard(
 #[derive(Debug)]
 pub struct Replay {
     reader: LogReader,
-    me: NodeId,
     behind: BTreeMap<ShardId, Ready>,
     done: u64,
     total: u64,
@@ -282,7 +279,7 @@ impl Replay {
     /// Goes on until all shards are ready, or `each` breaks, which hears of every step. What it has broken off can be
     /// gone on with.
     pub fn go_on(&mut self, each: &mut dyn FnMut(Step<'_>) -> ControlFlow<()>) -> Result<(), RecoveryError> {
-        let Replay { reader, me, behind, done, total } = self;
+        let Replay { reader, behind, done, total } = self;
         let range = |behind: &Ready| (behind.shard.applied(), behind.opened.hard_state.commit);
         let wanted = behind.iter().map(|(id, behind)| (*id, range(behind))).collect();
         let mut failed: Option<RecoveryError> = None;
@@ -308,7 +305,7 @@ impl Replay {
             let mut flow =
                 each(Step::Applied(Progress { done: *done, total: *total, shard: id, entry: &entry }));
             if is_ready && let Some(shard) = behind.remove(&id) {
-                let step = match shard.finish(reader, *me) {
+                let step = match shard.finish(reader) {
                     Ok(ready) => Step::Ready(Box::new(ready)),
                     Err(error) if error.is_of_one_table() => Step::Damaged(id, error),
                     Err(error) => {
@@ -333,11 +330,8 @@ impl Ready {
     }
 
     /// Everything is applied: reads what comes after it.
-    fn finish(mut self, reader: &LogReader, me: NodeId) -> Result<Ready, RecoveryError> {
+    fn finish(mut self, reader: &LogReader) -> Result<Ready, RecoveryError> {
         let Ready { shard, opened } = &mut self;
-        if shard.configuration().peer_on(me).is_none() {
-            return Err(RecoveryError::LeftOut { shard: shard.id(), table: shard.table().place() });
-        }
         (opened.applied, opened.revision, opened.clock) = (shard.applied(), shard.revision(), shard.clock());
         opened.configuration = shard.configuration().clone();
         opened.tail = tail(reader, shard.id(), opened.applied.next(), opened.last.next())?;

@@ -23,6 +23,7 @@ use ringfort_types::{
 use crate::held::Held;
 use crate::pending::{Pending, Waiter};
 use crate::reads::{Reads, Standing};
+use crate::renewal::Learners;
 use crate::{ApplyJob, ReadJob, TableStats};
 
 /// An entry that this replica has proposed and whose clients wait.
@@ -78,8 +79,8 @@ pub(crate) struct Replica {
     writes: usize,
     /// Term and leader at the last look.
     leader_before: (Term, Option<PeerId>),
-    /// The latest generation of its table that was begun.
-    generation: u64,
+    /// While leading.
+    pub(crate) learners: Learners,
     /// Where peers are that have spoken and do not belong to the configuration in force here, which may be an old one: a voter
     /// that does not know a candidate must be able to answer it. A peer is in one place for ever, so this can't be out of
     /// date.
@@ -92,7 +93,6 @@ impl Replica {
     pub(crate) fn new(
         shard: ShardId,
         group: Group,
-        generation: u64,
         applied: Index,
         revision: Revision,
         clock: HybridClock,
@@ -114,7 +114,7 @@ impl Replica {
             held: Vec::new(),
             writes: 0,
             leader_before: (Term(0), None),
-            generation,
+            learners: Learners::default(),
             strangers: BTreeMap::new(),
             installing: None,
         }
@@ -146,6 +146,16 @@ impl Replica {
 
     pub(crate) fn leader_node(&self) -> Option<NodeId> {
         self.group.leader().and_then(|peer| self.node_of(peer))
+    }
+
+    /// Whether it belongs to its group, as far as it knows. One that is new does not, and has nothing that anybody should see.
+    pub(crate) fn is_member(&self) -> bool {
+        self.group.configuration().node_of(self.group.me()).is_some()
+    }
+
+    /// Whether a table is being put in place, or about to be.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.is_installing() || self.group.is_installing()
     }
 
     pub(crate) fn leads(&self) -> bool {
@@ -279,12 +289,6 @@ impl Replica {
         self.release_reads(ready);
     }
 
-    /// A number for a new table, never used before in this process; what an earlier one left was removed at the start.
-    pub(crate) fn next_generation(&mut self) -> u64 {
-        self.generation += 1;
-        self.generation
-    }
-
     /// Whether the driver is putting another table in place.
     pub(crate) fn is_installing(&self) -> bool {
         self.installing.is_some()
@@ -377,6 +381,7 @@ impl Replica {
     pub(crate) fn report(&self) -> ringfort_types::ReplicaReport {
         ringfort_types::ReplicaReport {
             shard: self.shard,
+            peer: self.group.me(),
             role: self.group.role(),
             term: self.group.term(),
             last: self.group.last(),

@@ -21,6 +21,7 @@ use ringfort_types::{NodeId, PeerMessage, ReadIndex, ReadIndexReply, ReadProbe, 
 
 use crate::ReadJob;
 use crate::node::Node;
+use crate::replica::Replica;
 
 /// A round, or a question, that is not settled after this long is given up, and its reads are asked about anew.
 const ROUND_US_MAX: u64 = 150_000;
@@ -130,7 +131,7 @@ impl Node {
                 shards.push(shard);
                 for place in replica.group.configuration().deciding() {
                     if place.node != self.id {
-                        probes.entry(place.node).or_default().push((shard, term));
+                        probes.entry(place.node).or_default().push((shard, place.peer, term));
                     }
                 }
             } else {
@@ -171,9 +172,12 @@ impl Node {
     /// Confirms the terms that this node is at, for shards whose leader it takes the asker to be.
     pub(crate) fn handle_probe(&mut self, from: NodeId, probe: &ReadProbe) {
         let mut refused = Vec::new();
-        for (shard, term) in &probe.shards {
+        for (shard, peer, term) in &probe.shards {
             let slot = self.slots.get_mut(shard.0 as usize);
-            match slot.and_then(|slot| slot.replica.as_mut()) {
+            // Another replica than the one that is asked has forgotten whom that one voted for.
+            let is_it =
+                |replica: &Replica| replica.group.me() == *peer || planted::is(Bug::ProbeCountsTheNode);
+            match slot.and_then(|slot| slot.replica.as_mut()).filter(|replica| is_it(replica)) {
                 Some(replica) if replica.group.term() == *term && replica.leader_node() == Some(from) => {
                     replica.group.heard_leader();
                 }

@@ -31,7 +31,7 @@ impl Node {
         self.take_in(Token { origin: from, id: forward.id }, forward.call);
     }
 
-    fn take_in(&mut self, token: Token, call: Call) {
+    pub(crate) fn take_in(&mut self, token: Token, call: Call) {
         // How the cluster is it tells to the end.
         let may_refuse = token.origin == self.id && call.request != Request::ClusterState;
         let refused = self.refusal_by_stop().filter(|_| may_refuse);
@@ -141,7 +141,8 @@ impl Node {
 
     /// A read at an index that is known: any replica will do, but not this node if it has none.
     fn read_here(&mut self, shard: ShardId, at: ringfort_types::Index, asked: Pending) {
-        if let Some(replica) = self.slots[shard.0 as usize].replica.as_mut() {
+        let replica = self.slots[shard.0 as usize].replica.as_mut();
+        if let Some(replica) = replica.filter(|replica| replica.is_member()) {
             replica.reads.add_at(at, asked);
             let mut ready = Vec::new();
             replica.release_reads(&mut ready);
@@ -216,7 +217,9 @@ impl Node {
                 self.reads_fresh = true;
                 self.mark(shard);
             }
-            Some(replica) if knows_leader && !is_leased && asked.retry_at_us <= now_us => {
+            Some(replica)
+                if knows_leader && !is_leased && asked.retry_at_us <= now_us && replica.is_member() =>
+            {
                 replica.reads.add(asked);
                 self.reads_fresh = true;
             }

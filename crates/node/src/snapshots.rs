@@ -83,7 +83,7 @@ pub(crate) struct Snapshots {
     sent: BTreeMap<u64, Sent>,
     arriving: BTreeMap<ShardId, Arriving>,
     /// Followers whose last transfer was given up, with when the next may begin.
-    rests: BTreeMap<(ShardId, NodeId), u64>,
+    rests: BTreeMap<(ShardId, PeerId), u64>,
     /// Followers that were told to go on from a snapshot and have not answered, with when that was seen first. Not when
     /// their table was complete: a follower that is away is told later, and may have lost it by then.
     told: BTreeMap<(ShardId, PeerId), u64>,
@@ -132,8 +132,8 @@ impl Node {
             let Some(to) = replica.and_then(|replica| replica.node_of(peer)) else { continue };
             let snapshots = &mut self.snapshots;
             let now_us = self.now.monotonic_us;
-            let rests = snapshots.rests.get(&(shard, to)).is_some_and(|until_us| *until_us > now_us);
-            let has_one = snapshots.sent.values().any(|sent| (sent.shard, sent.to) == (shard, to));
+            let rests = snapshots.rests.get(&(shard, peer)).is_some_and(|until_us| *until_us > now_us);
+            let has_one = snapshots.sent.values().any(|sent| (sent.shard, sent.peer) == (shard, peer));
             let takes_it = self.peers.is_up(to) && !self.peers.is_damaged(to, shard);
             if rests || has_one || snapshots.sent.len() >= SNAPSHOTS_SENT_MAX || !takes_it {
                 continue;
@@ -227,7 +227,7 @@ impl Node {
 
     fn give_up_sending(&mut self, transfer: u64) {
         if let Some(sent) = self.end_sending(transfer) {
-            self.snapshots.rests.insert((sent.shard, sent.to), self.now.monotonic_us + AGAIN_US);
+            self.snapshots.rests.insert((sent.shard, sent.peer), self.now.monotonic_us + AGAIN_US);
         }
     }
 
@@ -255,8 +255,10 @@ impl Node {
         let (mut ended, mut resent) = (Vec::new(), Vec::new());
         for (transfer, sent) in &mut self.snapshots.sent {
             let replica = self.slots[sent.shard.0 as usize].replica.as_ref();
-            let is_wanted =
-                replica.is_some_and(Replica::leads) && !self.peers.is_damaged(sent.to, sent.shard);
+            let is_for = |replica: &Replica| {
+                replica.leads() && replica.group.configuration().node_of(sent.peer).is_some()
+            };
+            let is_wanted = replica.is_some_and(is_for) && !self.peers.is_damaged(sent.to, sent.shard);
             if !is_wanted || late(sent.moved_us, GIVE_UP_US) {
                 ended.push(*transfer);
             } else if !sent.chunks.is_empty() && late(sent.chunks_us.max(sent.moved_us), RESEND_US) {
@@ -311,8 +313,8 @@ impl Node {
     pub(crate) fn handle_snapshot_chunk(&mut self, from: NodeId, chunk: SnapshotChunk) {
         let SnapshotChunk { shard, transfer, index, number, bytes, .. } = chunk;
         let now_us = self.now.monotonic_us;
-        let replica = self.slots.get_mut(shard.0 as usize).and_then(|slot| slot.replica.as_mut());
-        let Some(replica) = replica else { return };
+        let Some(slot) = self.slots.get_mut(shard.0 as usize) else { return };
+        let (Some(replica), Some(own)) = (&mut slot.replica, &mut slot.own) else { return };
         // Only from the leader, so that two senders do not undo each other's work.
         if replica.leader_node() != Some(from) || replica.group.is_installing() || replica.is_installing() {
             return;
@@ -330,7 +332,7 @@ impl Node {
                 let verdict = SnapshotVerdict::Refused;
                 return self.reply_to_chunk(from, SnapshotReply { shard, transfer, stored: 0, verdict });
             }
-            let generation = replica.next_generation();
+            let generation = own.next_generation();
             let arriving = Arriving {
                 from,
                 transfer,
@@ -355,6 +357,13 @@ impl Node {
             }
         } else {
             self.answer_chunks(shard);
+        }
+    }
+
+    /// A table that arrives here is of no use any more.
+    pub(crate) fn forget_arriving(&mut self, shard: ShardId) {
+        if let Some(arriving) = self.snapshots.arriving.remove(&shard) {
+            self.out.last.push(Effect::DropTable { shard, generation: arriving.generation });
         }
     }
 
@@ -385,9 +394,19 @@ impl Node {
         if arriving.generation != generation {
             return;
         }
+        let me = self.slots[shard.0 as usize].own.map(|own| own.peer);
+        // One that was begun for the replica that was here before is nothing for this one.
+        let is_mine = |configuration: &Configuration| {
+            me.is_some_and(|me| configuration.node_of(me).is_some())
+                || planted::is(Bug::SnapshotInstalledHalf)
+        };
         let complete = match outcome {
             Stored::More => Some(None),
-            Stored::Complete { index, configuration } if index == arriving.index => Some(Some(configuration)),
+            Stored::Complete { index, configuration }
+                if index == arriving.index && is_mine(&configuration) =>
+            {
+                Some(Some(configuration))
+            }
             Stored::Complete { .. } | Stored::Refused => None,
         };
         let Some(complete) = complete else {
@@ -437,6 +456,9 @@ impl Node {
     pub(crate) fn install(&mut self, shard: ShardId, base: Base) {
         let Some(replica) = self.slots[shard.0 as usize].replica.as_mut() else { return };
         let overtaken = replica.install(base);
+        if let Some(own) = &mut self.slots[shard.0 as usize].own {
+            own.in_use = base.generation;
+        }
         self.out.first.push(Effect::Install { shard, base });
         for waiter in overtaken.in_doubt {
             self.leave_in_doubt(waiter);

@@ -23,6 +23,7 @@ const SETTLE_TICKS: u64 = 2_000 / TICK_MS;
 impl Node {
     fn report(&self) -> NodeReport {
         let replicas = self.slots.iter().filter_map(|slot| slot.replica.as_ref());
+        let replicas = replicas.filter(|replica| replica.is_member());
         let damaged = (0..).zip(&self.slots).filter(|(_, slot)| slot.damage.is_some());
         NodeReport {
             disk: self.disk,
@@ -63,7 +64,7 @@ impl Node {
         if self.ticks < SETTLE_TICKS || self.phase != Phase::Running || self.disk != DiskState::Working {
             return;
         }
-        let Some(preference) = self.layout.as_ref().map(|layout| layout.leader_preference) else { return };
+        let Some(layout) = self.layout.clone() else { return };
         let (mut handed_over, now_us) = (0, self.now.monotonic_us);
         for slot in &mut self.slots {
             let Some(replica) = slot.replica.as_mut().filter(|replica| replica.takes_writes()) else {
@@ -77,7 +78,8 @@ impl Node {
                     && self.peers.has_open(voter.node, shard)
                     && self.peers.can_write(voter.node)
             };
-            let line = preferred(replica.group.configuration(), preference);
+            let target = layout.shard(shard).map_or(&[][..], |shard| &shard.replicas);
+            let line = preferred(replica.group.configuration(), target, layout.leader_preference);
             let best = line.into_iter().find(|voter| voter.node == self.id || able(voter));
             let Some(preferred) = best.filter(|best| best.node != self.id) else { continue };
             if handed_over == HANDOVERS_MAX {
@@ -140,7 +142,10 @@ impl Node {
                     let report = report_of(place.node).and_then(|(report, _)| {
                         report.replicas.iter().find(|replica| replica.shard == shard.shard)
                     });
-                    let unheard = ReplicaReport { shard: shard.shard, ..ReplicaReport::default() };
+                    // What is said of the replica that was there before it is nothing about this one.
+                    let report = report.filter(|report| report.peer == place.peer);
+                    let (shard, peer) = (shard.shard, place.peer);
+                    let unheard = ReplicaReport { shard, peer, ..ReplicaReport::default() };
                     (place.node, report.copied().unwrap_or(unheard))
                 })
                 .collect();

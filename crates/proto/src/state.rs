@@ -1,8 +1,8 @@
 //! The cluster's state, to its message and back.
 
 use ringfort_types::{
-    ClusterState, DiskState, Epoch, Incarnation, Index, LeaderPreference, NodeId, NodeState, Presence,
-    ReplicaReport, Revision, Role, ShardId, ShardState, Slot, Term,
+    ClusterState, DiskState, Epoch, Incarnation, Index, LeaderPreference, NodeId, NodeState, PeerId,
+    Presence, ReplicaReport, Revision, Role, ShardId, ShardState, Slot, Term,
 };
 
 use crate::v1;
@@ -146,6 +146,7 @@ fn replica(node: NodeId, report: ReplicaReport) -> v1::ReplicaState {
         revision: report.revision.0,
         keys_estimate: report.keys_estimate,
         bytes_estimate: report.bytes_estimate,
+        peer: report.peer.0,
     }
 }
 
@@ -157,6 +158,7 @@ fn report(shard: ShardId, replica: &v1::ReplicaState) -> (NodeId, ReplicaReport)
     };
     let report = ReplicaReport {
         shard,
+        peer: PeerId(replica.peer),
         role,
         term: Term(replica.term),
         last: Index(replica.last_index),
@@ -177,6 +179,7 @@ mod tests {
     fn the_state_round_trips() {
         let report = |role| ReplicaReport {
             shard: ShardId(4),
+            peer: PeerId(11),
             role,
             term: Term(2),
             last: Index(10),

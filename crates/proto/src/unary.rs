@@ -2,8 +2,8 @@
 
 use ringfort_types::limits::GET_MANY_KEYS_MAX;
 use ringfort_types::{
-    Call, Code, Consistency, Failure, HybridClock, Index, LayoutChange, NodeId, Receipt, Reply, Request,
-    Revision, Row, ShardId, Term,
+    Call, Code, Consistency, Failure, HybridClock, Index, LayoutChange, NodeId, PeerId, Receipt, Replica,
+    Reply, Request, Revision, Row, ShardId, Term,
 };
 
 use crate::state::leader_preference;
@@ -55,7 +55,16 @@ impl TryFrom<v1::ChangeLayoutRequest> for Call {
                     invalid("there is no such leader preference on this node: 1 is ring, 2 is highest-id")
                 })?)
             }
-            None => return Err(invalid("nothing to change: set leader_preference")),
+            Some(v1::change_layout_request::Change::Renew(v1::RenewReplica { shard, node, peer })) => {
+                if node == 0 || peer == 0 {
+                    return Err(invalid(
+                        "renew: set node and peer, as GetClusterState says them of the replica",
+                    ));
+                }
+                let replica = Replica { node: NodeId(node), peer: PeerId(peer) };
+                LayoutChange::Renew { shard: ShardId(shard), replica }
+            }
+            None => return Err(invalid("nothing to change: set leader_preference or renew")),
         };
         Ok(Request::ChangeLayout(change).into())
     }
@@ -67,6 +76,10 @@ pub fn change_layout(change: LayoutChange) -> v1::ChangeLayoutRequest {
         LayoutChange::Prefer(preference) => {
             let preference = v1::LeaderPreference::from(preference);
             v1::change_layout_request::Change::LeaderPreference(preference.into())
+        }
+        LayoutChange::Renew { shard, replica } => {
+            let renew = v1::RenewReplica { shard: shard.0, node: replica.node.0, peer: replica.peer.0 };
+            v1::change_layout_request::Change::Renew(renew)
         }
     };
     v1::ChangeLayoutRequest { change: Some(change) }

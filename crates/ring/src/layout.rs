@@ -137,12 +137,26 @@ impl Layout {
         let mut next = self.clone();
         match change {
             LayoutChange::Prefer(preference) => next.leader_preference = preference,
+            LayoutChange::Renew { shard, replica } => next.renew(shard, replica),
         }
         if next == *self {
             return None;
         }
         next.epoch.0 += 1;
         Some(next)
+    }
+
+    /// Puts a fresh peer in a replica's place, if there is that replica and another one to make it from.
+    fn renew(&mut self, shard: ShardId, old: Replica) {
+        let Ok(place) = self.shards.binary_search_by_key(&shard, |shard| shard.shard) else { return };
+        let replicas = &mut self.shards[place].replicas;
+        if replicas.len() < 2 {
+            return;
+        }
+        if let Some(replica) = replicas.iter_mut().find(|replica| **replica == old) {
+            replica.peer = self.next_peer;
+            self.next_peer.0 += 1;
+        }
     }
 
     /// Who owns the slot. One look into a table.

@@ -18,10 +18,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ringfort_node::{ApplyJob, Event, TableStats};
+use ringfort_node::{ApplyJob, Event, Opened, TableStats};
+use ringfort_ring::Layout;
 use ringfort_shard::{SessionLimits, Shard};
 use ringfort_storage::{SnapshotReader, Tables};
-use ringfort_types::{Base, Code, Configuration, Failure, Index, Reply, ShardId, Token};
+use ringfort_types::{Base, Code, Configuration, Failure, Index, PeerId, Reply, ShardId, Token};
 
 use crate::delivery::Delivery;
 use crate::error::die;
@@ -63,6 +64,8 @@ pub(crate) enum Task {
     Snapshot { shard: ShardId, transfer: u64 },
     /// Put the table of this generation in place.
     Install { shard: ShardId, base: Base },
+    /// Begin anew, as this replica, with an empty table.
+    Begin { shard: ShardId, peer: PeerId, generation: u64, replaces: u64, born: Arc<Layout> },
 }
 
 /// A shard and what it has in its active memtable.
@@ -136,6 +139,13 @@ impl Applier {
                             Task::Install { shard, base } => {
                                 self.apply(jobs.drain(..), &mut applied);
                                 self.install(shard, base);
+                            }
+                            Task::Begin { shard, peer, generation, replaces, born } => {
+                                self.apply(jobs.drain(..), &mut applied);
+                                // Of the replica before it.
+                                applied.remove(&shard);
+                                self.begin(shard, peer, generation, &born);
+                                snapshots::remove(&*self.tables, shard, replaces);
                             }
                         }
                     }
@@ -278,6 +288,31 @@ impl Applier {
         self.remember();
         tracing::info!("shard {id} goes on from a snapshot at index {index}");
         self.shared.inbox.push(Event::Installed { shard: id, index, revision, clock });
+    }
+
+    /// Begins a replica that has nothing yet, in place of the one that was here.
+    fn begin(&mut self, id: ShardId, peer: PeerId, generation: u64, born: &Arc<Layout>) {
+        if let Some(old) = self.shards.get_mut(id.0 as usize) {
+            *old = None;
+        }
+        let configuration = born.shard(id).expect("a shard of the cluster").born();
+        let table = match self.tables.open_generation(id, generation) {
+            Ok(table) => table,
+            Err(error) if error.is_damage() => return self.lose(id, &error),
+            Err(error) => die("a new table can't be made", &error),
+        };
+        let (reached, sessions) = (table.clone(), SessionLimits::default());
+        let shard = match Shard::open_of_cluster(id, table, &configuration, Some(born), sessions) {
+            Ok(shard) => shard,
+            Err(error) if error.is_damage() => return self.lose(id, &error),
+            Err(error) => die("a new table can't be used", &error),
+        };
+        self.flusher.keep(id, reached);
+        self.shared.readers.set(shard.reader());
+        self.open(shard, generation);
+        let base = Base { generation, ..Base::default() };
+        let opened = Opened { peer, base, configuration, ..Opened::default() };
+        self.shared.inbox.push(Event::Opened([(id, opened)].into()));
     }
 
     /// Keeps memory within its bounds: seals and hands over, waits.

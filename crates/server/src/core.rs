@@ -197,6 +197,9 @@ impl Core {
                 }
                 Effect::Apply(jobs) => self.helpers.tasks.push(Task::Apply(jobs)),
                 Effect::Install { shard, base } => self.helpers.tasks.push(Task::Install { shard, base }),
+                Effect::Begin { shard, peer, generation, replaces, born } => {
+                    self.helpers.tasks.push(Task::Begin { shard, peer, generation, replaces, born });
+                }
                 Effect::TakeSnapshot { shard, transfer } => {
                     self.helpers.tasks.push(Task::Snapshot { shard, transfer });
                 }

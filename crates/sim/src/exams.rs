@@ -3,7 +3,7 @@
 //! While everything goes wrong at once, nobody can say how soon is soon. So this comes after the healing.
 
 use bytes::Bytes;
-use ringfort_types::{Consistency, Request, ShardId};
+use ringfort_types::{Configuration, Consistency, Request, ShardId};
 
 use crate::clients::Asker;
 use crate::data::HUNG_US;
@@ -40,7 +40,7 @@ impl World {
         if self.run_while(2 * HUNG_US, |world| !is_hung(world)) {
             self.run_until(self.now_us + LEADS_NOTHING_US);
             let shards = questions.iter().filter_map(|(_, question)| self.shard_of(question));
-            // With a damaged replica, too, there may be too few that can vote.
+            // With a damaged replica, or one that is made anew, there may be too few that can vote.
             let led =
                 shards.filter(|shard| self.is_whole(*shard) && self.judges.leader(*shard) == Some(host));
             let led: Vec<ShardId> = led.collect();
@@ -85,12 +85,21 @@ impl World {
         questions.iter().find_map(|(_, question)| {
             let (shard, key) = (self.shard_of(question)?, question.keys().next()?);
             let is_led = self.judges.leader(shard) == Some(host);
-            (is_led && !self.hosts[host].tables.is_damaged(shard)).then(|| (shard, host, key.clone()))
+            (is_led && self.is_whole(shard)).then(|| (shard, host, key.clone()))
         })
     }
 
-    /// Whether no replica's table is damaged.
+    /// Whether no replica's table is damaged, and all of them vote.
     fn is_whole(&self, shard: ShardId) -> bool {
-        !self.hosts.iter().any(|host| host.tables.is_damaged(shard))
+        let all = self.hosts_of(shard).len();
+        let is_settled = |configuration: &Configuration| {
+            !configuration.is_joint()
+                && configuration.learners.is_empty()
+                && configuration.voters.len() == all
+        };
+        let nodes =
+            || self.hosts.iter().filter_map(|host| host.process.as_ref()).map(|process| &process.node);
+        nodes().filter_map(|node| node.configuration(shard)).all(is_settled)
+            && !self.hosts.iter().any(|host| host.tables.is_damaged(shard))
     }
 }

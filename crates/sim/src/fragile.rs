@@ -41,6 +41,11 @@ impl FragileTables {
         self.damages.lock().expect(ONE_THREAD).insert(shard, damage);
     }
 
+    /// A new table has taken its place, on another part of the disk.
+    pub(crate) fn replaced(&self, shard: ShardId) {
+        self.damages.lock().expect(ONE_THREAD).remove(&shard);
+    }
+
     pub(crate) fn is_damaged(&self, shard: ShardId) -> bool {
         self.damages.lock().expect(ONE_THREAD).contains_key(&shard)
     }

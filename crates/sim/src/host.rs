@@ -9,12 +9,24 @@ use ringfort_node::{ApplyJob, Event, Node, ReadJob};
 use ringfort_ring::Layout;
 use ringfort_shard::Shard;
 use ringfort_storage::{DataDir, Log, SimDisk, SnapshotReader, SnapshotWriter};
-use ringfort_types::{Base, Configuration, Incarnation, Index, LogEntry, Record, ShardId};
+use ringfort_types::{Base, Configuration, Incarnation, Index, LogEntry, PeerId, Record, ShardId};
 
 use crate::clock::Clock;
 use crate::fragile::FragileTables;
 use crate::power::PluggedDisk;
 use crate::random::Random;
+
+/// A replica that has nothing yet, in place of another one.
+#[derive(Clone, Debug)]
+pub(crate) struct Begin {
+    pub(crate) shard: ShardId,
+    pub(crate) peer: PeerId,
+    /// Its table's.
+    pub(crate) generation: u64,
+    /// That of the table before.
+    pub(crate) replaces: u64,
+    pub(crate) born: Arc<Layout>,
+}
 
 /// Something that a process does, at a time of its own.
 #[derive(Debug)]
@@ -39,6 +51,8 @@ pub(crate) enum Work {
         shard: ShardId,
         base: Base,
     },
+    /// Begins a replica that has nothing yet.
+    Begin(Begin),
     /// Holds a table for a snapshot.
     TakeSnapshot {
         shard: ShardId,

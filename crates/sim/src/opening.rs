@@ -36,7 +36,8 @@ impl World {
         let found = begin(&process.dir, &host.tables, &wanted, options, LIMITS);
         let rot = host.rot.take();
         match (found, rot) {
-            (Ok(Begun { log, ready, replay, damaged }), None) => {
+            (Ok(Begun { log, replicas, ready, replay, damaged }), None) => {
+                self.hear(at, Event::Replicas(replicas));
                 for (shard, error) in damaged {
                     self.meet_damage(at, shard, error.to_string(), false);
                 }

@@ -13,7 +13,7 @@ use ringfort_storage::{DataDir, StorageError, Who};
 use ringfort_types::limits::TICK_MS;
 use ringfort_types::{Answer, NodeId, PeerFrame, PeerMessage, RaftMessage, Refusal, Reply, Token};
 
-use crate::host::{Process, Work};
+use crate::host::{Begin, Process, Work};
 use crate::judges::{BOUNDED, NODE_GOES_ON, WIPED_IS_REFUSED};
 use crate::network::node;
 use crate::world::{Next, World};
@@ -201,6 +201,7 @@ impl World {
                 }
             }
             Work::Install { shard, base } => self.install(at, shard, base),
+            Work::Begin(begin) => self.begin_anew(at, begin),
             Work::TakeSnapshot { shard, transfer } => self.take_snapshot(at, shard, transfer),
             Work::ReadChunk { transfer } => self.read_chunk(at, transfer),
             Work::StoreChunk { shard, generation, chunk } => self.store_chunk(at, shard, generation, &chunk),
@@ -286,6 +287,10 @@ impl World {
                 self.apply_later(at, Work::Apply(jobs));
             }
             Effect::Install { shard, base } => self.apply_later(at, Work::Install { shard, base }),
+            Effect::Begin { shard, peer, generation, replaces, born } => {
+                let begin = Begin { shard, peer, generation, replaces, born };
+                self.apply_later(at, Work::Begin(begin));
+            }
             Effect::TakeSnapshot { shard, transfer } => {
                 self.apply_later(at, Work::TakeSnapshot { shard, transfer });
             }
@@ -399,7 +404,8 @@ impl World {
 
     /// Takes an answer to whoever asked.
     pub(crate) fn answer(&mut self, at: usize, token: Token, reply: Reply) {
-        if token == Token::NOBODY {
+        // What a node has asked of itself, nobody waits for.
+        if token.origin == Token::NOBODY.origin {
             return;
         }
         if token.origin == node(at) {

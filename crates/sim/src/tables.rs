@@ -1,14 +1,14 @@
 //! What a process lets go of, and tables on their way: what the server's threads do with them.
 
 use bytes::Bytes;
-use ringfort_node::{Event, Stored};
+use ringfort_node::{Event, Opened, Stored};
 use ringfort_shard::Shard;
 use ringfort_storage::{Durable, SnapshotReader, SnapshotWriter, Tables, Taken};
 use ringfort_types::{Base, Configuration, Index, ShardId};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::fragile::FragileTables;
-use crate::host::{Process, Trap};
+use crate::host::{Begin, Process, Trap};
 use crate::judges::NODE_GOES_ON;
 use crate::sessions::LIMITS;
 use crate::world::World;
@@ -88,6 +88,32 @@ impl World {
                 host.sealed.remove(&(id, generation));
             }
         }
+    }
+
+    pub(crate) fn begin_anew(&mut self, at: usize, begin: Begin) {
+        let Begin { shard: id, peer, generation, replaces, born } = begin;
+        self.log(format_args!("n{} begins shard {id} anew as peer {peer}, table {generation}", at + 1));
+        let host = &mut self.hosts[at];
+        host.tables.remove_generation(id, replaces).expect("memory forgets");
+        host.tables.replaced(id);
+        host.sealed.remove(&(id, replaces));
+        let process = host.process.as_mut().expect("only processes begin");
+        process.shards.remove(&id);
+        process.lost.remove(&id);
+        process.met.retain(|(met, _)| *met != id);
+        let table = host.tables.open_generation(id, generation).expect("memory opens");
+        let configuration = born.shard(id).expect("a shard of the cluster").born();
+        let shard = Shard::open_of_cluster(id, table, &configuration, Some(&born), LIMITS);
+        let shard = match shard {
+            Ok(shard) => shard,
+            Err(error) => return self.meet_damage(at, id, error.to_string(), false),
+        };
+        process.generations.insert(id, generation);
+        process.shards.insert(id, shard);
+        let base = Base { generation, ..Base::default() };
+        let opened = Opened { peer, base, configuration, ..Opened::default() };
+        self.judges.begun(at, id);
+        self.hear(at, Event::Opened([(id, opened)].into()));
     }
 
     pub(crate) fn take_snapshot(&mut self, at: usize, id: ShardId, transfer: u64) {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! layout change = 1: leader preference u8
+//!                 2: shard varint | node varint | peer varint
 //! leader preference = 0 ring | 1 highest id
 //! ```
 //!
@@ -12,7 +13,8 @@ use std::str::FromStr;
 
 use bytes::{BufMut, BytesMut};
 
-use crate::wire::{Malformed, Reader};
+use crate::wire::{Malformed, Reader, put_varint};
+use crate::{NodeId, PeerId, Replica, ShardId};
 
 /// Which of a shard's replicas should lead it, if it can.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -63,18 +65,37 @@ impl FromStr for LeaderPreference {
 pub enum LayoutChange {
     /// Who should lead.
     Prefer(LeaderPreference),
+    /// This replica of the shard is to be made anew where it is, as another peer. What it has forgotten, or has damaged, is then
+    /// nobody's word.
+    Renew {
+        /// Whose.
+        shard: ShardId,
+        /// The replica as it is.
+        replica: Replica,
+    },
 }
 
 impl LayoutChange {
     pub(crate) fn encode(self, out: &mut BytesMut) {
         match self {
             LayoutChange::Prefer(preference) => out.put_slice(&[1, preference.encode()]),
+            LayoutChange::Renew { shard, replica } => {
+                out.put_u8(2);
+                put_varint(out, shard.0.into());
+                put_varint(out, replica.node.0);
+                put_varint(out, replica.peer.0);
+            }
         }
     }
 
     pub(crate) fn decode(reader: &mut Reader) -> Result<LayoutChange, Malformed> {
         match reader.u8()? {
             1 => Ok(LayoutChange::Prefer(LeaderPreference::decode(reader.u8()?)?)),
+            2 => {
+                let shard = u32::try_from(reader.varint()?).map_err(|_| Malformed("a shard's number"))?;
+                let replica = Replica { node: NodeId(reader.varint()?), peer: PeerId(reader.varint()?) };
+                Ok(LayoutChange::Renew { shard: ShardId(shard), replica })
+            }
             _ => Err(Malformed("unknown kind of layout change")),
         }
     }

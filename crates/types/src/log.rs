@@ -69,6 +69,8 @@ pub enum Record {
     /// A snapshot's commit point: the shard's table is the one of this generation from now on, and none of the
     /// entries before this record counts any more, whatever their index.
     Installed(ShardId, Base),
+    /// Which replica of the shard this node has from now on. Until there is one, it is the one that the shard was born with.
+    Replica(ShardId, PeerId),
 }
 
 impl Record {

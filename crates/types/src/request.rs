@@ -18,7 +18,7 @@ pub struct Token {
 }
 
 impl Token {
-    /// Nobody waits: an answer to this is dropped.
+    /// Nobody waits: an answer to this is dropped, and so to any other token of its origin.
     pub const NOBODY: Token = Token { origin: NodeId(0), id: 0 };
 }
 

@@ -51,14 +51,14 @@ enum What {
 
 pub(crate) fn run(cluster: &Cluster) -> Result<(), Stop> {
     let change = match (&cluster.setting, cluster.what) {
-        (Some(setting), What::Set) => Some(change_of(setting)?),
+        (Some(setting), What::Set) => Some(preference_of(setting)?),
         (Some(setting), _) => {
             return Err(Stop::usage(format!("{setting:?} is for `ringfort cluster set`: leave it out")));
         }
         (None, _) => None,
     };
     let state = with_client(&cluster.connect, async |client| match change {
-        Some(change) => make(&client, change).await,
+        Some(preference) => prefer(&client, preference).await,
         None => Ok(client.cluster_state().await?),
     })?;
     if cluster.output.json {
@@ -84,15 +84,12 @@ fn lines(what: What, state: &ClusterState) -> Vec<serde_json::Value> {
     }
 }
 
-fn change_of(setting: &str) -> Result<LayoutChange, Stop> {
+fn preference_of(setting: &str) -> Result<LeaderPreference, Stop> {
     let Some((name, value)) = setting.split_once('=') else {
         return Err(Stop::usage(format!("{setting:?} has no value: write SETTING=VALUE, as in {EXAMPLE}")));
     };
     match name.trim() {
-        "leader-preference" => {
-            let preference: LeaderPreference = value.trim().parse().map_err(Stop::usage)?;
-            Ok(LayoutChange::Prefer(preference))
-        }
+        "leader-preference" => value.trim().parse().map_err(Stop::usage),
         other => Err(Stop::usage(format!("no setting of a cluster is called {other:?}: there is {EXAMPLE}"))),
     }
 }
@@ -100,9 +97,8 @@ fn change_of(setting: &str) -> Result<LayoutChange, Stop> {
 const EXAMPLE: &str = "leader-preference=ring";
 
 /// Changes it, and waits until a node that is asked goes by it.
-async fn make(client: &Client, change: LayoutChange) -> Result<ClusterState, Stop> {
-    client.change_layout(change).await?;
-    let LayoutChange::Prefer(wanted) = change;
+async fn prefer(client: &Client, wanted: LeaderPreference) -> Result<ClusterState, Stop> {
+    client.change_layout(LayoutChange::Prefer(wanted)).await?;
     for _ in 0..LOOKS {
         let state = client.cluster_state().await?;
         if state.leader_preference == wanted {

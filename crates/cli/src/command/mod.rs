@@ -15,6 +15,7 @@ pub(crate) mod incr;
 pub(crate) mod list;
 pub(crate) mod man;
 pub(crate) mod put;
+pub(crate) mod rebuild;
 pub(crate) mod shell;
 pub(crate) mod start;
 pub(crate) mod status;

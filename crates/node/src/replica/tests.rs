@@ -17,7 +17,7 @@ fn lone() -> Replica {
     let config = GroupConfig { shard: SHARD, me: PeerId(11), configuration };
     let mut group = Group::new(config, &Restored::default());
     group.campaign();
-    let mut replica = Replica::new(SHARD, group, 0, Index(0), Revision(0), HybridClock::default());
+    let mut replica = Replica::new(SHARD, group, Index(0), Revision(0), HybridClock::default());
     turn(&mut replica);
     replica.notice_leader();
     assert!(replica.leads());

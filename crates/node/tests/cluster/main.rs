@@ -68,7 +68,8 @@ fn one_sync_serves_many_shards() {
             Record::Entry(shard, _)
             | Record::HardState(shard, _)
             | Record::Base(shard, _)
-            | Record::Installed(shard, _) => *shard,
+            | Record::Installed(shard, _)
+            | Record::Replica(shard, _) => *shard,
         })
         .collect();
     assert_eq!(shards.len(), SHARDS as usize, "all shards' entries are in the one batch");

@@ -88,7 +88,9 @@ impl World {
         match record {
             Record::Entry(ShardId::META, _) | Record::HardState(ShardId::META, _) => None,
             Record::Entry(shard, entry) => Some(format!("shard {shard}: entry {}", entry_shown(entry))),
-            Record::Base(..) | Record::Installed(..) => unreachable!("nothing is let go of in these worlds"),
+            Record::Base(..) | Record::Installed(..) | Record::Replica(..) => {
+                unreachable!("nothing is let go of in these worlds, and no replica made anew")
+            }
             Record::HardState(shard, state) => {
                 let vote = self.voted_for(n, *shard, state.vote);
                 Some(format!("shard {shard}: term {}, {vote}, commit {}", state.term, state.commit))

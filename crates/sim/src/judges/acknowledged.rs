@@ -13,7 +13,7 @@ const NAME: &str = "what is acknowledged is synced on a majority";
 
 /// A client has been given this receipt of a shard with this group.
 pub(crate) fn given(logs: &Logs, group: &Configuration, receipt: &Receipt) -> Option<Broken> {
-    let has = |node| logs.replica(host_of(node), receipt.shard).synced.has(receipt.index, receipt.term);
+    let has = |node| logs.has_synced(host_of(node), receipt.shard, receipt.index, receipt.term);
     let deciding: Vec<NodeId> = group.deciding().map(|replica| replica.node).collect();
     let copies = deciding.iter().filter(|node| has(**node)).count();
     if !group.is_quorum(|peer| group.node_of(peer).is_some_and(has)) {
@@ -27,9 +27,12 @@ pub(crate) fn given(logs: &Logs, group: &Configuration, receipt: &Receipt) -> Op
         return Some(broken!(NAME, "{receipt:?} speaks of {} copies; there are {copies}", receipt.copies));
     }
     let lacking: BTreeSet<NodeId> = receipt.lacking.iter().copied().collect();
+    // While a replica is made anew, fewer decide.
+    let is_all =
+        |count| count == deciding.len() || logs.is_reconfigured(receipt.shard) && count < deciding.len();
     let is_wrong = lacking.len() != receipt.lacking.len()
         || !lacking.iter().all(|node| deciding.contains(node))
-        || !lacking.is_empty() && lacking.len() + receipt.copies as usize != deciding.len();
+        || !lacking.is_empty() && !is_all(lacking.len() + receipt.copies as usize);
     is_wrong.then(|| broken!(NAME, "{receipt:?} does not name those of {deciding:?} that lack a copy"))
 }
 

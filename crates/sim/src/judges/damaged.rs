@@ -28,6 +28,11 @@ impl Damaged {
         self.known.retain(|(of, _), _| *of != host);
     }
 
+    /// Another replica has taken its place.
+    pub(crate) fn begun(&mut self, host: usize, shard: ShardId) {
+        self.known.remove(&(host, shard));
+    }
+
     /// A replica says something.
     pub(crate) fn said(&self, host: usize, shard: ShardId, seen: &Seen) -> Option<Broken> {
         let term = *self.known.get(&(host, shard))?;

@@ -3,10 +3,10 @@
 //! A log may begin anywhere. What its node lets go of is forgotten here only when the node itself has forgotten it,
 //! with its next start; what comes before the base then is in a table that nothing takes away.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ringfort_node::Opened;
-use ringfort_types::{HardState, Index, Record, ShardId, Term};
+use ringfort_types::{EntryKind, HardState, Index, Record, ShardId, Term};
 
 /// The terms of a log's entries, as runs: each with the first index that has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -91,6 +91,10 @@ pub(crate) struct ReplicaLog {
 pub(crate) struct Logs {
     replicas: BTreeMap<(usize, ShardId), ReplicaLog>,
     none: ReplicaLog,
+    /// What replicas had synced that were made anew, as of the last time. Its acknowledgements may be on their way for a moment.
+    forgotten: BTreeMap<(usize, ShardId), Terms>,
+    /// Shards whose groups have changed, or were to.
+    reconfigured: BTreeSet<ShardId>,
 }
 
 impl Logs {
@@ -98,7 +102,29 @@ impl Logs {
         self.replicas.get(&(host, shard)).unwrap_or(&self.none)
     }
 
+    /// Whether a host has an entry, or had it when its replica was made anew.
+    pub(crate) fn has_synced(&self, host: usize, shard: ShardId, index: Index, term: Term) -> bool {
+        let forgotten = self.forgotten.get(&(host, shard)).is_some_and(|terms| terms.has(index, term));
+        self.replica(host, shard).synced.has(index, term) || forgotten
+    }
+
+    /// The replica of a host is made anew.
+    pub(crate) fn forgets(&mut self, host: usize, shard: ShardId) {
+        let synced = self.replica(host, shard).synced.clone();
+        self.forgotten.insert((host, shard), synced);
+    }
+
+    /// Whether this shard's group may ever have been another one than it was born with.
+    pub(crate) fn is_reconfigured(&self, shard: ShardId) -> bool {
+        self.reconfigured.contains(&shard)
+    }
+
     pub(crate) fn wrote(&mut self, host: usize, record: &Record) {
+        if let Record::Entry(shard, entry) = record
+            && entry.kind == EntryKind::Configuration
+        {
+            self.reconfigured.insert(*shard);
+        }
         let ReplicaLog { written, written_state, .. } = self.of(host, record);
         note(record, written, written_state);
     }
@@ -112,7 +138,8 @@ impl Logs {
         let (Record::Entry(shard, _)
         | Record::HardState(shard, _)
         | Record::Base(shard, _)
-        | Record::Installed(shard, _)) = record;
+        | Record::Installed(shard, _)
+        | Record::Replica(shard, _)) = record;
         self.replicas.entry((host, *shard)).or_default()
     }
 
@@ -138,7 +165,7 @@ fn note(record: &Record, terms: &mut Terms, state: &mut HardState) {
         Record::Entry(_, entry) => terms.add(entry.index, entry.term),
         Record::HardState(_, new) => *state = *new,
         // Nodes leave it to their logs.
-        Record::Base(..) => {}
+        Record::Base(..) | Record::Replica(..) => {}
         Record::Installed(_, base) => *terms = Terms::after(base.index, base.term),
     }
 }

@@ -115,7 +115,16 @@ impl Judges {
     pub(crate) fn synced(&mut self, host: usize, records: &[Record]) -> Vec<Broken> {
         let mut broken = Vec::new();
         for record in records {
-            if let Record::HardState(shard, state) = record {
+            if let Record::Replica(shard, _) = record {
+                self.logs.forgets(host, *shard);
+            }
+        }
+        for record in records {
+            let is_anew =
+                |shard| records.iter().any(|other| matches!(other, Record::Replica(of, _) if *of == shard));
+            if let Record::HardState(shard, state) = record
+                && !is_anew(*shard)
+            {
                 let before = self.logs.replica(host, *shard).synced_state;
                 broken.extend(one_vote::synced(host, *shard, before, *state));
             }
@@ -156,6 +165,12 @@ impl Judges {
             broken.extend(self.applied(host, *shard, entry));
         }
         broken
+    }
+
+    /// A node has begun a replica that has nothing, in place of another.
+    pub(crate) fn begun(&mut self, host: usize, shard: ShardId) {
+        self.apply_order.opened(host, shard, Index(0), 0);
+        self.damaged.begun(host, shard);
     }
 
     /// A node says something to another.

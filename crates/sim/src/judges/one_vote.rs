@@ -13,7 +13,7 @@ const NAME: &str = "one vote a term";
 #[derive(Debug, Default)]
 pub(crate) struct OneVote {
     /// Whom each replica has voted for, as it told.
-    votes: BTreeMap<(usize, ShardId, Term), PeerId>,
+    votes: BTreeMap<(PeerId, ShardId, Term), PeerId>,
 }
 
 /// A replica has made its hard state durable.
@@ -35,7 +35,7 @@ impl OneVote {
             SeenKind::Vote => seen.from,
             _ => return None,
         };
-        let first = *self.votes.entry((host, shard, seen.term)).or_insert(vote);
+        let first = *self.votes.entry((seen.from, shard, seen.term)).or_insert(vote);
         (first != vote).then(|| {
             let (node, term) = (host + 1, seen.term);
             broken!(NAME, "n{node} votes for {first} and for {vote} in term {term} of shard {shard}")

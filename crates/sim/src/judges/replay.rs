@@ -2,13 +2,13 @@
 //! map, and sessions as a list with the longest unused first (DESIGN §4: an entry's commands see the effects of the
 //! earlier ones; §10: exactly once). It says what each command must be answered, on every replica that applies it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use ringfort_types::limits::TOMBSTONE_MS;
 use ringfort_types::{
     Change, Code, Command, Condition, Entry, Failure, HybridClock, Index, LayoutChange, LeaderPreference,
-    LogEntry, Part, Receipt, Reply, Revision, ShardId, Stamp, Stamped, Term, Version,
+    LogEntry, Part, Receipt, Replica, Reply, Revision, ShardId, Stamp, Stamped, Term, Version,
 };
 
 use crate::sessions::LIMITS;
@@ -26,6 +26,8 @@ pub(crate) struct Replay {
     revision: Revision,
     /// What the meta group's layout says.
     leader_preference: LeaderPreference,
+    /// Replicas that were to be made anew.
+    renewed: BTreeSet<(ShardId, Replica)>,
     pub(crate) clock: HybridClock,
     /// The longest unused first.
     sessions: Vec<Session>,
@@ -123,6 +125,11 @@ impl Replay {
             Command::Layout(LayoutChange::Prefer(preference)) => {
                 let before = std::mem::replace(&mut self.leader_preference, *preference);
                 self.revision.0 += u64::from(before != *preference);
+                return Reply::Written(self.receipt(Vec::new()));
+            }
+            Command::Layout(LayoutChange::Renew { shard, replica }) => {
+                // Once: its place is another's then.
+                self.revision.0 += u64::from(self.renewed.insert((*shard, *replica)));
                 return Reply::Written(self.receipt(Vec::new()));
             }
             Command::Digest => return Reply::Written(self.receipt(Vec::new())),

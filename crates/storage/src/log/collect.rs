@@ -1,7 +1,7 @@
 //! Letting go of the oldest segments.
 //!
 //! Beyond its budget the log gives up its oldest segment. What somebody still needs of it is written once more, at
-//! the log's end, in one batch: of each shard that has anything there, its last hard state, its base, and its
+//! the log's end, in one batch: of each shard that has anything there, its last hard state, its base, which replica it is, and its
 //! entries above what its table holds durably, with all later ones of that shard (an entry replaces those above
 //! it). The same batch says which segment the log begins with from then on. Only when it is synced is the file
 //! removed; a crash in between leaves a file that the next start removes.
@@ -113,6 +113,9 @@ impl Log {
             for (shard, known) in &index.shards {
                 if known.has_state_in(first) {
                     records.push(Record::HardState(*shard, known.hard_state));
+                }
+                if let Some(peer) = known.replica.filter(|_| known.has_replica_in(first)) {
+                    records.push(Record::Replica(*shard, peer));
                 }
                 kept.extend(keep_of(known, *shard, first, durable));
             }

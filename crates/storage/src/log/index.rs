@@ -5,12 +5,12 @@
 //! shard's entries therefore lie in the order of their indexes, without a gap; and those that were replaced
 //! since are the ones at or above the next checkpoint's first index.
 //!
-//! Besides, of each shard: its last hard state, its base (below which there may be nothing any more), its terms,
-//! and in which segments the former two lie, because those go along when a segment does (`collect.rs`).
+//! Besides, of each shard: its last hard state, its base (below which there may be nothing any more), which replica this node has, its
+//! terms, and in which segments the former three lie, because those go along when a segment does (`collect.rs`).
 
 use std::collections::BTreeMap;
 
-use ringfort_types::{Base, HardState, Index, ShardId, Term};
+use ringfort_types::{Base, HardState, Index, PeerId, ShardId, Term};
 
 /// Bytes of log between two checkpoints of one shard.
 pub(super) const CHECKPOINT_BYTES: u64 = 256 * 1024;
@@ -54,6 +54,9 @@ pub(super) struct ShardIndex {
     pub(super) hard_state: HardState,
     /// Where it was written last; 0 if it never was.
     state_segment: u64,
+    /// Which replica this node has; `None` for the one that the shard was born with.
+    pub(super) replica: Option<PeerId>,
+    replica_segment: u64,
     pub(super) base: Base,
     base_segment: u64,
     /// Rising in both `first` and `place`.
@@ -89,6 +92,12 @@ impl LogIndex {
     pub(super) fn set_state(&mut self, shard: ShardId, state: HardState, segment: u64) {
         let known = self.shards.entry(shard).or_default();
         (known.hard_state, known.state_segment) = (state, segment);
+    }
+
+    /// Takes note of which replica this node has.
+    pub(super) fn set_replica(&mut self, shard: ShardId, peer: PeerId, segment: u64) {
+        let known = self.shards.entry(shard).or_default();
+        (known.replica, known.replica_segment) = (Some(peer), segment);
     }
 
     /// Takes note of a base: entries up to it are gone, later ones stay.
@@ -209,6 +218,11 @@ impl ShardIndex {
     /// Whether its hard state lies in this segment.
     pub(super) fn has_state_in(&self, segment: u64) -> bool {
         self.state_segment == segment
+    }
+
+    /// Whether what says which replica this node has lies in this segment.
+    pub(super) fn has_replica_in(&self, segment: u64) -> bool {
+        self.replica_segment == segment
     }
 
     /// Whether its base lies in this segment.

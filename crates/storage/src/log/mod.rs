@@ -353,7 +353,7 @@ impl Log {
                     (shard, entry.index)
                 }
                 Record::Installed(shard, base) => (shard, base.index),
-                Record::HardState(..) | Record::Base(..) => continue,
+                Record::HardState(..) | Record::Base(..) | Record::Replica(..) => continue,
             };
             lasts.insert(*shard, last);
         }
@@ -373,6 +373,7 @@ impl Log {
                 Record::HardState(shard, state) => index.set_state(*shard, *state, segment),
                 Record::Base(shard, base) => index.set_base(*shard, *base, segment),
                 Record::Installed(shard, base) => index.install(*shard, *base, segment),
+                Record::Replica(shard, peer) => index.set_replica(*shard, *peer, segment),
             }
         }
         index.end = End { segment, offset: self.offset };

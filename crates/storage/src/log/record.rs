@@ -8,10 +8,12 @@
 //!   4 base            index varint | term varint | generation varint
 //!   5 installed       index varint | term varint | generation varint
 //!   6 first segment   segment varint                                  (its shard is 0, and means nothing)
+//!   7 replica         peer varint
 //! ```
 //!
 //! An entry replaces every earlier one of its shard at its index and above; a hard state and a base replace the
-//! earlier one; `installed` is a base that replaces all entries before it as well. The last `first segment` says
+//! earlier one; `installed` is a base that replaces all entries before it as well; the last `replica` says which peer of the
+//! shard's group this node is, and without one it is the peer that the shard was born with. The last `first segment` says
 //! which segments the log needs. Whoever meets a kind that it does not know stops: it can't tell what the record would have changed.
 
 use bytes::{BufMut, BytesMut};
@@ -24,6 +26,7 @@ const HARD_STATE: u8 = 3;
 const BASE: u8 = 4;
 const INSTALLED: u8 = 5;
 const FIRST_SEGMENT: u8 = 6;
+const REPLICA: u8 = 7;
 
 /// Longest record beside its payload: a kind and four varints.
 pub(super) const RECORD_OVERHEAD_MAX: usize = 41;
@@ -36,6 +39,7 @@ pub(super) enum Stored<'a> {
     Base(ShardId, Base),
     Installed(ShardId, Base),
     FirstSegment(u64),
+    Replica(ShardId, PeerId),
 }
 
 /// Why records can't be read, though their checksum is right.
@@ -67,6 +71,11 @@ pub(super) fn encode(record: &Record, out: &mut BytesMut) {
         }
         Record::Base(shard, base) => put_base(BASE, *shard, *base, out),
         Record::Installed(shard, base) => put_base(INSTALLED, *shard, *base, out),
+        Record::Replica(shard, peer) => {
+            out.put_u8(REPLICA);
+            put_varint(out, shard.0.into());
+            put_varint(out, peer.0);
+        }
     }
 }
 
@@ -106,7 +115,7 @@ impl<'a> Records<'a> {
         let place = self.at as u32;
         let Some(&kind) = self.bytes.get(self.at) else { return Ok(None) };
         self.at += 1;
-        if !(ENTRY..=FIRST_SEGMENT).contains(&kind) {
+        if !(ENTRY..=REPLICA).contains(&kind) {
             return Err(RecordFault::UnknownKind(kind));
         }
         let shard = ShardId(u32::try_from(self.varint()?).map_err(|_| RecordFault::Malformed)?);
@@ -117,6 +126,9 @@ impl<'a> Records<'a> {
         }
         if kind == FIRST_SEGMENT {
             return Ok(Some((place, Stored::FirstSegment(self.varint()?))));
+        }
+        if kind == REPLICA {
+            return Ok(Some((place, Stored::Replica(shard, PeerId(self.varint()?)))));
         }
         let (index, term) = (Index(self.varint()?), Term(self.varint()?));
         if kind == BASE || kind == INSTALLED {
@@ -184,7 +196,9 @@ mod tests {
                 Record::Base(ShardId(shard), base)
             }
         });
-        prop_oneof![entry, state, base]
+        let replica = (any::<u32>(), any::<u64>());
+        let replica = replica.prop_map(|(shard, peer)| Record::Replica(ShardId(shard), PeerId(peer)));
+        prop_oneof![entry, state, base, replica]
     }
 
     fn decode(bytes: &[u8]) -> Result<Vec<Record>, RecordFault> {
@@ -199,6 +213,7 @@ mod tests {
                 Stored::HardState(shard, state) => Record::HardState(shard, state),
                 Stored::Base(shard, base) => Record::Base(shard, base),
                 Stored::Installed(shard, base) => Record::Installed(shard, base),
+                Stored::Replica(shard, peer) => Record::Replica(shard, peer),
                 // Only the log itself writes one.
                 Stored::FirstSegment(_) => continue,
             };
@@ -228,6 +243,6 @@ mod tests {
 
     #[test]
     fn a_kind_of_later_versions_is_refused() {
-        assert_eq!(decode(&[7, 1, 1]), Err(RecordFault::UnknownKind(7)));
+        assert_eq!(decode(&[8, 1, 1]), Err(RecordFault::UnknownKind(8)));
     }
 }

@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ringfort_types::planted::{self, Bug};
-use ringfort_types::{Base, HardState, Index, ShardId, Term};
+use ringfort_types::{Base, HardState, Index, PeerId, ShardId, Term};
 
 use super::frame::{
     FRAME_HEADER_BYTES, FRAME_MAGIC, HeaderFault, Owner, SEGMENT_HEADER_BYTES, SegmentHeader,
@@ -40,6 +40,8 @@ use crate::disk::{Disk, File};
 pub struct RecoveredShard {
     /// The last one in the log; zeroes if there is none.
     pub hard_state: HardState,
+    /// Which replica of it this node has; `None` for the one that the shard was born with.
+    pub replica: Option<PeerId>,
     /// What comes before its entries.
     pub base: Base,
     /// The entries' terms: each with the first index that has it, ascending.
@@ -116,6 +118,7 @@ impl Recovered {
     pub(super) fn shards(&self) -> BTreeMap<ShardId, RecoveredShard> {
         let shard = |known: &ShardIndex| RecoveredShard {
             hard_state: known.hard_state,
+            replica: known.replica,
             base: known.base,
             terms: known.terms.clone(),
             last: known.last(),
@@ -394,6 +397,7 @@ fn take_records(found: &mut Recovered, segment: u64, frame: u64, bytes: &[u8]) -
             Stored::Base(shard, base) => index.set_base(shard, base, segment),
             Stored::Installed(shard, base) => index.install(shard, base, segment),
             Stored::FirstSegment(first) => index.first_segment = first,
+            Stored::Replica(shard, peer) => index.set_replica(shard, peer, segment),
         }
     }
     Ok(())

@@ -195,6 +195,28 @@ fn an_installed_table_replaces_the_log_before_it() {
 }
 
 #[test]
+fn which_replica_it_is_goes_along_and_nothing_before_it_counts() {
+    let disk = SimDisk::new();
+    let (mut log, _) = open(&disk, SMALL).unwrap();
+    let mut model = Model::default();
+    append(&mut log, &mut model, &[entry(1, 1, 3, b"of the replica before it"), hard_state(1, 3, 1)]);
+    let base = Base { generation: 4, ..Base::default() };
+    let anew = [Record::Installed(ONE, base), hard_state(1, 0, 0), Record::Replica(ONE, PeerId(9))];
+    append(&mut log, &mut model, &anew);
+    append(&mut log, &mut model, &[hard_state(1, 5, 0), entry(1, 1, 5, b"a"), entry(1, 2, 5, b"b")]);
+    for index in 1..=60 {
+        append(&mut log, &mut model, &[entry(2, index, 1, &[2; 400])]);
+    }
+    collect(&mut log, &mut model, &durable(&[(1, 1), (2, 60)]));
+    assert!(log.bytes() <= SMALL.budget_bytes, "the segment that said it is gone");
+    drop(log);
+    let (log, recovered) = open(&disk, SMALL).unwrap();
+    assert_eq!(recovered, model.recovered());
+    assert_eq!((recovered[&ONE].replica, recovered[&ONE].last), (Some(PeerId(9)), Index(2)));
+    model.check(&log.reader());
+}
+
+#[test]
 #[should_panic(expected = "entry 7 is to be appended after 5")]
 fn a_gap_behind_an_installed_table_is_refused() {
     let (mut log, _) = open(&SimDisk::new(), SMALL).unwrap();

@@ -76,7 +76,9 @@ fn write(engine: &Engine, records: &[Record]) {
             Record::HardState(shard, state) => {
                 batch.put(region(*shard), HARD_STATE.to_vec(), words(state)).unwrap();
             }
-            Record::Base(..) | Record::Installed(..) => unreachable!("nothing is let go of here"),
+            Record::Base(..) | Record::Installed(..) | Record::Replica(..) => {
+                unreachable!("nothing is let go of here")
+            }
         }
     }
     for (shard, entries) in runs {

@@ -20,6 +20,8 @@ pub(crate) struct Model {
     pub(crate) shards: BTreeMap<ShardId, (HardState, Vec<LogEntry>)>,
     /// What was let go of.
     pub(crate) bases: BTreeMap<ShardId, Base>,
+    /// Those that this node has.
+    pub(crate) replicas: BTreeMap<ShardId, PeerId>,
 }
 
 impl Model {
@@ -44,6 +46,10 @@ impl Model {
                 Record::Installed(shard, base) => {
                     self.shards.entry(*shard).or_default().1.clear();
                     self.bases.insert(*shard, *base);
+                }
+                Record::Replica(shard, peer) => {
+                    self.shards.entry(*shard).or_default();
+                    self.replicas.insert(*shard, *peer);
                 }
             }
         }
@@ -79,7 +85,8 @@ impl Model {
                 }
             }
             let (base, last) = (self.base(id), self.last(id));
-            RecoveredShard { hard_state: *hard_state, base, terms, last }
+            let replica = self.replicas.get(&id).copied();
+            RecoveredShard { hard_state: *hard_state, replica, base, terms, last }
         };
         self.shards.iter().map(|(id, state)| (*id, shard(*id, state))).collect()
     }

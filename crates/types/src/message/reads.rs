@@ -4,7 +4,7 @@ use bytes::{BufMut, BytesMut};
 
 use super::Wire;
 use crate::wire::{Malformed, Reader, put_varint};
-use crate::{Index, ShardId, Term};
+use crate::{Index, PeerId, ShardId, Term};
 
 /// "Are you still at this term?", for all shards that have reads waiting; ReadIndex for many groups at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,8 +13,9 @@ pub struct ReadProbe {
     pub boot: u64,
     /// Rises with every probe of one boot.
     pub round: u64,
-    /// The shards that the sender leads, with its terms.
-    pub shards: Vec<(ShardId, Term)>,
+    /// The shards that the sender leads, each with the replica that is asked and the sender's term. A node's word counts for one
+    /// replica, and not for one that was there before it.
+    pub shards: Vec<(ShardId, PeerId, Term)>,
 }
 
 /// The answer to a probe.
@@ -24,7 +25,7 @@ pub struct ReadProbeReply {
     pub boot: u64,
     /// As asked.
     pub round: u64,
-    /// The shards of the probe at whose term this node is *not*, or that it doesn't have.
+    /// The shards of the probe at whose term this node is *not*, or of which it doesn't have that replica.
     pub refused: Vec<ShardId>,
 }
 
@@ -56,8 +57,9 @@ impl Wire for ReadProbe {
         put_varint(out, self.boot);
         put_varint(out, self.round);
         put_varint(out, self.shards.len() as u64);
-        for (shard, term) in &self.shards {
+        for (shard, peer, term) in &self.shards {
             put_varint(out, shard.0.into());
+            put_varint(out, peer.0);
             put_varint(out, term.0);
         }
     }
@@ -65,16 +67,17 @@ impl Wire for ReadProbe {
     fn decode(reader: &mut Reader) -> Result<ReadProbe, Malformed> {
         let boot = reader.varint()?;
         let round = reader.varint()?;
-        let count = reader.count(2)?;
+        let count = reader.count(3)?;
         let mut shards = Vec::with_capacity(count);
         for _ in 0..count {
-            shards.push((ShardId(reader.varint()? as u32), Term(reader.varint()?)));
+            let (shard, peer) = (ShardId(reader.varint()? as u32), PeerId(reader.varint()?));
+            shards.push((shard, peer, Term(reader.varint()?)));
         }
         Ok(ReadProbe { boot, round, shards })
     }
 
     fn weight(&self) -> usize {
-        4 * self.shards.len()
+        8 * self.shards.len()
     }
 }
 

@@ -4,7 +4,7 @@ use bytes::{BufMut, BytesMut};
 
 use super::Wire;
 use crate::wire::{Malformed, Reader, put_varint};
-use crate::{DiskState, Index, Revision, ShardId, Term};
+use crate::{DiskState, Index, PeerId, Revision, ShardId, Term};
 
 /// Raft's role of one replica.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub enum Role {
 pub struct ReplicaReport {
     /// Which shard.
     pub shard: ShardId,
+    /// Who it is in its group.
+    pub peer: PeerId,
     /// Its role.
     pub role: Role,
     /// Its term.
@@ -99,6 +101,7 @@ impl Wire for NodeReport {
 impl ReplicaReport {
     fn encode(&self, out: &mut BytesMut) {
         put_varint(out, self.shard.0.into());
+        put_varint(out, self.peer.0);
         out.put_u8(match self.role {
             Role::Follower => 0,
             Role::Candidate => 1,
@@ -116,6 +119,7 @@ impl ReplicaReport {
     fn decode(reader: &mut Reader) -> Result<ReplicaReport, Malformed> {
         Ok(ReplicaReport {
             shard: ShardId(reader.varint()? as u32),
+            peer: PeerId(reader.varint()?),
             role: match reader.u8()? {
                 0 => Role::Follower,
                 1 => Role::Candidate,

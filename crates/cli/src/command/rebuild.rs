@@ -1,0 +1,183 @@
+//! `ringfort rebuild NODE [--shard N]`
+//!
+//! The meta group gives the places of the node's replicas to fresh peers, and the groups' leaders and the node do the rest
+//! (`ringfort-node`'s `renewal`). This asks for a few at a time, and waits for each until it has what its leader had committed.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use ringfort_client::Client;
+use ringfort_types::{ClusterState, Index, LayoutChange, NodeId, PeerId, Presence, Replica, ShardId};
+use serde_json::json;
+
+use crate::cluster::{is_damaged, name};
+use crate::connection::{Connect, with_client};
+use crate::out::{Out, Output};
+use crate::progress::Progress;
+use crate::show;
+use crate::stop::Stop;
+
+/// Replicas that are made anew at a time.
+const AT_ONCE: usize = 8;
+/// How often it is looked how far they are.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long nothing may have gone forward.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Make a node's replicas anew from the others
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  ringfort rebuild node2\n  ringfort rebuild node2 --shard 17\n\n\
+    For a node whose stored data is not to be trusted any more. Each replica is taken out of its shard's group, begins \
+    with nothing under a new number, takes what the shard's leader sends, and votes again once it has caught up. Meanwhile the \
+    shard has a replica less, so all others have to be up and whole. A replica that a node itself finds damaged is made anew without \
+    being asked for.\n\nJSON: an object for each replica that is whole again (shard, node, peer, seconds).")]
+pub(crate) struct Rebuild {
+    /// The node's name or number
+    #[arg(value_name = "NODE")]
+    node: String,
+    /// Only this shard's replica
+    #[arg(long, value_name = "N")]
+    shard: Option<u32>,
+    #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+/// A replica that is being made anew.
+struct UnderWay {
+    before: PeerId,
+    /// What the others had committed when it was asked for.
+    goal: Index,
+    since: Instant,
+}
+
+pub(crate) fn run(rebuild: &Rebuild) -> Result<(), Stop> {
+    with_client(&rebuild.connect, async |client| {
+        let state = client.cluster_state().await?;
+        let node = find(&state, &rebuild.node)?;
+        let mut left = wanted(&state, node, rebuild.shard.map(ShardId))?;
+        left.reverse();
+        let total = left.len();
+        let called = name(&state, node);
+        let progress = Progress::new(None);
+        let (mut out, mut under_way, mut moved) = (Out::new(), BTreeMap::new(), Instant::now());
+        let mut done = 0;
+        loop {
+            while under_way.len() < AT_ONCE
+                && let Some(shard) = left.pop()
+            {
+                under_way.insert(shard, ask(&client, shard, node).await?);
+            }
+            if under_way.is_empty() {
+                break;
+            }
+            tokio::time::sleep(LOOK).await;
+            let state = client.cluster_state().await?;
+            for (shard, UnderWay { since, .. }) in
+                under_way.extract_if(.., |shard, one| is_whole(&state, *shard, node, one))
+            {
+                (done, moved) = (done + 1, Instant::now());
+                let seconds = since.elapsed().as_secs_f64();
+                if rebuild.output.json {
+                    let peer = replica(&state, shard, node).map_or(0, |(peer, _)| peer.0);
+                    let line = json!({ "shard": shard.0, "node": node.0, "peer": peer, "seconds": seconds });
+                    out.line(line.to_string())?;
+                }
+                progress.say(&format!("{done} of {}", show::count(total as u64, "replica", "replicas")));
+            }
+            if moved.elapsed() > PATIENCE {
+                let shards: Vec<String> = under_way.keys().map(ToString::to_string).collect();
+                return Err(Stop::unavailable(format!(
+                    "shards {} of {called} are asked for, and have not come further for {} s: it goes on once all their other \
+                     replicas are up; see `ringfort status`",
+                    shards.join(", "),
+                    PATIENCE.as_secs()
+                )));
+            }
+        }
+        drop(progress);
+        if !rebuild.output.json {
+            let replicas = show::count(total as u64, "replica", "replicas");
+            out.line(format!("{called} has made {replicas} anew"))?;
+        }
+        Ok(())
+    })
+}
+
+/// The node that is called so.
+fn find(state: &ClusterState, called: &str) -> Result<NodeId, Stop> {
+    let is_it = |id: NodeId| name(state, id) == called || id.to_string() == called;
+    let found = state.nodes.iter().map(|node| node.id).find(|id| is_it(*id));
+    found.ok_or_else(|| {
+        let known: Vec<String> = state.nodes.iter().map(|node| name(state, node.id)).collect();
+        Stop::usage(format!("this cluster has no node {called}; it has {}", known.join(", ")))
+    })
+}
+
+/// The shards whose replicas on this node can be made anew now, or why not.
+fn wanted(state: &ClusterState, node: NodeId, only: Option<ShardId>) -> Result<Vec<ShardId>, Stop> {
+    let called = name(state, node);
+    let mut shards = Vec::new();
+    for shard in state.shards.iter().filter(|shard| only.is_none_or(|only| only == shard.shard)) {
+        if shard.replicas.iter().all(|(of, _)| *of != node) {
+            continue;
+        }
+        let others = || shard.replicas.iter().map(|(of, _)| *of).filter(|of| *of != node);
+        if others().count() == 0 {
+            return Err(Stop::usage(format!(
+                "{called} has the only replica of shard {}: there is nothing that it could be made anew from",
+                shard.shard
+            )));
+        }
+        let is_up = |of: NodeId| state.nodes.iter().any(|one| one.id == of && one.presence == Presence::Up);
+        if let Some(other) = others().find(|of| !is_up(*of)) {
+            return Err(Stop::unavailable(format!(
+                "{} is not up, and shard {} can't do without both: start it first",
+                name(state, other),
+                shard.shard
+            )));
+        }
+        if let Some(other) = others().find(|of| is_damaged(state, *of, shard.shard)) {
+            return Err(Stop::unavailable(format!(
+                "the replica of shard {} on {} is damaged, and being made anew itself: wait for that; see `ringfort status`",
+                shard.shard,
+                name(state, other)
+            )));
+        }
+        shards.push(shard.shard);
+    }
+    match only {
+        Some(only) if shards.is_empty() => Err(Stop::usage(format!(
+            "{called} has no replica of shard {only}: see `ringfort cluster shards`"
+        ))),
+        _ => Ok(shards),
+    }
+}
+
+/// Asks for one.
+async fn ask(client: &Client, shard: ShardId, node: NodeId) -> Result<UnderWay, Stop> {
+    let state = client.cluster_state().await?;
+    let (before, _) = replica(&state, shard, node)
+        .ok_or_else(|| Stop::unavailable(format!("shard {shard} has no replica there any more")))?;
+    let found = state.shards.iter().find(|known| known.shard == shard);
+    let committed = found.into_iter().flat_map(|known| &known.replicas).map(|(_, report)| report.committed);
+    let goal = committed.max().unwrap_or_default();
+    client.change_layout(LayoutChange::Renew { shard, replica: Replica { node, peer: before } }).await?;
+    Ok(UnderWay { before, goal, since: Instant::now() })
+}
+
+/// Who the replica of this shard on this node is, and how far its table is.
+fn replica(state: &ClusterState, shard: ShardId, node: NodeId) -> Option<(PeerId, Index)> {
+    let shard = state.shards.iter().find(|known| known.shard == shard)?;
+    let (_, report) = shard.replicas.iter().find(|(of, _)| *of == node)?;
+    Some((report.peer, report.applied))
+}
+
+fn is_whole(state: &ClusterState, shard: ShardId, node: NodeId, under_way: &UnderWay) -> bool {
+    let is_new = |(peer, applied): (PeerId, Index)| {
+        peer != under_way.before && applied > Index(0) && applied >= under_way.goal
+    };
+    replica(state, shard, node).is_some_and(is_new) && !is_damaged(state, node, shard)
+}
