@@ -11,7 +11,7 @@ use raft::eraftpb::{ConfState, Message};
 use raft::storage::MemStorage;
 use raft::{Config, RawNode, StateRole};
 use ringfort_types::{
-    Epoch, Incarnation, NodeId, PeerFrame, PeerMessage, ReadProbe, ReadProbeReply, ShardId, Term,
+    Epoch, Incarnation, NodeId, PeerFrame, PeerId, PeerMessage, ReadProbe, ReadProbeReply, ShardId, Term,
 };
 
 const GROUPS: u32 = 64;

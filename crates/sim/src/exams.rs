@@ -91,15 +91,18 @@ impl World {
 
     /// Whether no replica's table is damaged, and all of them vote.
     fn is_whole(&self, shard: ShardId) -> bool {
+        self.is_settled(shard) && !self.hosts.iter().any(|host| host.tables.is_damaged(shard))
+    }
+
+    /// Whether every replica of this shard that runs takes all of them for voters.
+    pub(crate) fn is_settled(&self, shard: ShardId) -> bool {
         let all = self.hosts_of(shard).len();
         let is_settled = |configuration: &Configuration| {
             !configuration.is_joint()
                 && configuration.learners.is_empty()
                 && configuration.voters.len() == all
         };
-        let nodes =
-            || self.hosts.iter().filter_map(|host| host.process.as_ref()).map(|process| &process.node);
-        nodes().filter_map(|node| node.configuration(shard)).all(is_settled)
-            && !self.hosts.iter().any(|host| host.tables.is_damaged(shard))
+        let processes = self.hosts.iter().filter_map(|host| host.process.as_ref());
+        processes.filter_map(|process| process.node.configuration(shard)).all(is_settled)
     }
 }

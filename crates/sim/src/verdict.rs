@@ -4,6 +4,7 @@ use bytes::Bytes;
 use ringfort_types::{Consistency, Reply, Request, ShardId, slot_of};
 
 use crate::clients::Asker;
+use crate::host::Host;
 use crate::judges::{BOUNDED, HEALS, linearizable, lost_writes};
 use crate::world::World;
 
@@ -18,6 +19,9 @@ const AGAIN_US: u64 = 10_000;
 /// How long a node has nothing to do before it is looked at whether it is at rest, in microseconds: what was asked elsewhere,
 /// too, and has its answer, waits here until its time is over.
 const REST_US: u64 = 3_500_000;
+
+/// Until a damaged replica is made anew, in microseconds: it is asked for, the old one demoted and removed, the new one given a table.
+const WHOLE_US_MAX: u64 = 20_000_000;
 
 /// A question of the judge, and the first node to be asked.
 pub(crate) type Question = (usize, Request);
@@ -46,6 +50,7 @@ impl World {
         self.healed_ms = (self.now_us - began_us) / 1_000;
         self.examine(&puts);
         self.compare_replicas(&keys);
+        self.wait_for_whole_groups();
         self.read_everything();
         let broken = lost_writes::find(&self.history);
         self.find_all(broken);
@@ -56,6 +61,12 @@ impl World {
         }
         let rest_us = (self.now_us + REST_US).max(self.plan.length_ms * 1_000);
         self.run_until(rest_us);
+        // Somebody may be about to take a lead back.
+        let is_busy = |host: &Host| {
+            let loads = host.process.as_ref().map(|process| process.node.loads());
+            loads.into_iter().flatten().any(|load| load.now > 0)
+        };
+        self.run_while(REST_US, |world| world.hosts.iter().any(is_busy));
         self.look_for_leftovers();
     }
 
@@ -156,6 +167,23 @@ impl World {
             self.find_all(broken.into_iter().collect());
         }
         behind
+    }
+
+    /// Whatever replica is known to be damaged is made anew, and votes again.
+    fn wait_for_whole_groups(&mut self) {
+        let shards: Vec<ShardId> = (0..=self.plan.shards).map(ShardId).collect();
+        let is_whole = |world: &World, shard: &ShardId| {
+            let is_known = |host: &Host| {
+                let met = host.process.iter().flat_map(|process| &process.met);
+                host.tables.is_damaged(*shard) && met.into_iter().any(|(met, _)| met == shard)
+            };
+            world.is_settled(*shard) && !world.hosts.iter().any(is_known)
+        };
+        self.run_while(WHOLE_US_MAX, |world| !shards.iter().all(|shard| is_whole(world, shard)));
+        let left: Vec<&ShardId> = shards.iter().filter(|shard| !is_whole(self, shard)).collect();
+        for shard in left {
+            self.find(HEALS, format_args!("the group of shard {shard} is not whole again"));
+        }
     }
 
     /// Every key, through every node.

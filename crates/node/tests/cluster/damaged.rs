@@ -117,6 +117,43 @@ fn a_leader_whose_table_is_damaged_falls_silent_if_nobody_takes_over() {
     assert_eq!(world.get(others[0], &key), Some("before".into()));
 }
 
+#[test]
+fn a_replica_that_is_damaged_is_made_anew_under_another_number_and_votes_again() {
+    let (mut world, shard, leader, key) = with_leader();
+    let others = [(leader + 1) % 3, (leader + 2) % 3];
+    let before = world.peer_of(leader, shard);
+    damage(&mut world, leader, shard);
+    world.run(10_000);
+    assert!(world.peer_of(leader, shard) > before, "{:?}", world.notices);
+    let Reply::Cluster(state) = world.ask_and_wait(others[0], Request::ClusterState) else { panic!() };
+    assert!(state.nodes.iter().all(|node| node.damaged.is_empty()), "{state:?}");
+    let group =
+        world.nodes[others[0]].as_ref().and_then(|node| node.configuration(shard)).expect("it is open");
+    assert!(group.voters.len() == 3 && !group.is_joint() && group.learners.is_empty(), "{group:?}");
+    // It has everything, remembers who it is, and one of the others can be missed again.
+    world.kill(leader);
+    world.start(leader);
+    world.run(2_000);
+    world.kill(others[0]);
+    world.run(ELECTED_MS);
+    assert_eq!(world.get(leader, &key), Some("before".into()));
+    assert!(matches!(world.put(leader, &key, "after"), Reply::Written(_)));
+}
+
+#[test]
+fn nothing_is_made_anew_while_too_few_others_are_whole() {
+    let (mut world, shard, leader, _) = with_leader();
+    let before = world.peer_of(leader, shard);
+    world.kill((leader + 1) % 3);
+    world.run(1_000);
+    damage(&mut world, leader, shard);
+    world.run(5_000);
+    assert_eq!(world.peer_of(leader, shard), before);
+    world.start((leader + 1) % 3);
+    world.run(10_000);
+    assert!(world.peer_of(leader, shard) > before, "{:?}", world.notices);
+}
+
 /// A directory that is put back from an older copy of it, while the others go on: the leader knows what it has acknowledged.
 #[test]
 fn a_log_that_is_older_than_it_was_takes_no_part() {

@@ -88,8 +88,10 @@ impl World {
         match record {
             Record::Entry(ShardId::META, _) | Record::HardState(ShardId::META, _) => None,
             Record::Entry(shard, entry) => Some(format!("shard {shard}: entry {}", entry_shown(entry))),
-            Record::Base(..) | Record::Installed(..) | Record::Replica(..) => {
-                unreachable!("nothing is let go of in these worlds, and no replica made anew")
+            Record::Base(..) => unreachable!("nothing is let go of in these worlds"),
+            Record::Installed(..) => None,
+            Record::Replica(shard, peer) => {
+                Some(format!("shard {shard}: from now on peer {peer}, with nothing"))
             }
             Record::HardState(shard, state) => {
                 let vote = self.voted_for(n, *shard, state.vote);
@@ -129,7 +131,7 @@ fn message_shown(message: &PeerMessage) -> Option<String> {
         PeerMessage::Answer(Answer { reply, .. }) => Some(format!("answer: {}", reply_shown(reply))),
         PeerMessage::ReadProbe(probe) => {
             let terms: Vec<String> =
-                probe.shards.iter().map(|(shard, term)| format!("shard {shard} in term {term}")).collect();
+                probe.shards.iter().map(|(shard, _, term)| format!("shard {shard} in term {term}")).collect();
             Some(format!("do you still follow me? {}", terms.join(", ")))
         }
         PeerMessage::ReadIndex(question) => {

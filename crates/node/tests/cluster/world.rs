@@ -7,9 +7,9 @@ use bytes::Bytes;
 use ringfort_node::{ApplyJob, Config, Effect, Event, Identity, Incoming, Node, Opened, ReadJob};
 use ringfort_ring::Layout;
 use ringfort_types::{
-    Answer, Call, Change, Command, Configuration, Consistency, DiskState, Durability, Entry, Epoch, Failure,
-    Incarnation, Index, NodeId, Now, Part, PeerFrame, PeerMessage, Receipt, Record, Refusal, Reply, Request,
-    Revision, Row, ShardId, Stamp, Token,
+    Answer, Call, Change, Command, Configuration, ConfigurationChange, Consistency, DiskState, Durability,
+    Entry, EntryKind, Epoch, Failure, Incarnation, Index, NodeId, Now, Part, PeerFrame, PeerId, PeerMessage,
+    Receipt, Record, Refusal, Reply, Request, Revision, Row, ShardId, Stamp, Token,
 };
 
 use crate::trace::Trace;
@@ -320,6 +320,11 @@ impl World {
                 let entries = entries.range(from..to).map(|(_, entry)| entry.clone()).collect();
                 self.queue.push((n, Event::Fetched { shard, entries }));
             }
+            Effect::Begin { shard, peer, .. } => {
+                let opened = self.open(n, shard);
+                assert_eq!((opened.peer, opened.last), (peer, Index(0)));
+                self.queue.push((n, Event::Opened([(shard, opened)].into())));
+            }
             Effect::TakeSnapshot { .. }
             | Effect::ReadChunk { .. }
             | Effect::DropSnapshot { .. }
@@ -349,11 +354,20 @@ impl World {
         self.drain();
     }
 
+    /// Which replica of a shard a node's log says that it has.
+    pub(crate) fn peer_of(&self, n: usize, shard: ShardId) -> PeerId {
+        let born = self.born[&shard].peer_on(NodeId(n as u64 + 1));
+        replica_of(&self.disks[n].synced, shard).0.or(born).expect("a replica")
+    }
+
     /// Tables are in memory and lost with the process: everything committed is replayed.
     pub(crate) fn open(&mut self, n: usize, shard: ShardId) -> Opened {
         let entries = entries_of(&self.disks[n].synced, shard);
-        let mut opened = Opened { configuration: self.born[&shard].clone(), ..Opened::default() };
-        for record in &self.disks[n].synced {
+        let configuration = self.born[&shard].clone();
+        let (peer, records) = replica_of(&self.disks[n].synced, shard);
+        let peer = peer.or_else(|| configuration.peer_on(NodeId(n as u64 + 1))).expect("a replica");
+        let mut opened = Opened { peer, configuration, ..Opened::default() };
+        for record in records {
             if let Record::HardState(of, state) = record
                 && *of == shard
             {
@@ -368,7 +382,14 @@ impl World {
                 opened.terms.push((index, entry.term));
             }
             if index <= opened.hard_state.commit {
-                opened.clock = Entry::peek_clock(&entry.payload).unwrap_or(opened.clock);
+                if entry.kind == EntryKind::Configuration {
+                    let change =
+                        ConfigurationChange::decode(entry.payload.clone()).expect("our own encoding");
+                    opened.configuration =
+                        opened.configuration.after(&change, index).expect("it was applied");
+                } else {
+                    opened.clock = Entry::peek_clock(&entry.payload).unwrap_or(opened.clock);
+                }
                 opened.applied = index;
                 self.apply(n, ApplyJob { shard, entry, waiters: Vec::new(), copies: 0, held: Vec::new() });
             } else {
@@ -382,7 +403,7 @@ impl World {
         let table = self.tables[n].entry(job.shard).or_default();
         assert_eq!(job.entry.index, table.applied.next(), "entries are applied in order, once");
         table.applied = job.entry.index;
-        if job.entry.payload.is_empty() {
+        if job.entry.payload.is_empty() || job.entry.kind == EntryKind::Configuration {
             return;
         }
         let entry = Entry::decode(job.entry.payload.clone()).expect("our own encoding");
@@ -452,7 +473,7 @@ impl World {
     }
 
     pub(crate) fn answer(&mut self, n: usize, token: Token, reply: Reply) {
-        if token == Token::NOBODY {
+        if token.origin == Token::NOBODY.origin {
             return;
         }
         let origin = token.origin.0 as usize - 1;
@@ -555,9 +576,17 @@ impl World {
     }
 }
 
+/// Which replica of a shard these records are of, if it was made anew, and those since.
+fn replica_of(records: &[Record], of: ShardId) -> (Option<PeerId>, &[Record]) {
+    let anew = |record: &Record| matches!(record, Record::Replica(shard, _) if *shard == of);
+    let Some(at) = records.iter().rposition(anew) else { return (None, records) };
+    let Record::Replica(_, peer) = records[at] else { unreachable!("just found") };
+    (Some(peer), &records[at + 1..])
+}
+
 pub(crate) fn entries_of(records: &[Record], of: ShardId) -> BTreeMap<Index, ringfort_types::LogEntry> {
     let mut entries = BTreeMap::new();
-    for record in records {
+    for record in replica_of(records, of).1 {
         if let Record::Entry(shard, entry) = record
             && *shard == of
         {

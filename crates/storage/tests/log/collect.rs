@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use proptest::prelude::*;
 use ringfort_storage::{Disk, Durable, Log, LogOptions, RecoveredShard, SimDisk, StorageError};
-use ringfort_types::{Base, Index, Record, ShardId, Term};
+use ringfort_types::{Base, Index, PeerId, Record, ShardId, Term};
 
 use crate::model::{Model, SMALL, entry, hard_state, open, segments};
 
