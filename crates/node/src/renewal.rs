@@ -137,6 +137,12 @@ impl Node {
         }
     }
 
+    /// Whether this node's replica of a shard does not belong to its group yet.
+    pub(crate) fn is_new(&self, shard: ShardId) -> bool {
+        let replica = self.slots[shard.0 as usize].replica.as_ref();
+        replica.is_some_and(|replica| !replica.is_member())
+    }
+
     /// Whether any replica ever was to be made anew. If not, there is nothing to look for.
     fn is_any_renewed(&self) -> bool {
         self.layout.as_ref().is_some_and(|layout| layout.next_peer > self.birth.layout().next_peer)

@@ -90,6 +90,12 @@ impl Node {
                     // Nobody else can answer. Whoever asks decides whether to wait.
                     let failure = self.still_opening(shard, "");
                     self.fail(asked, failure);
+                } else if node == self.id && self.is_new(shard) {
+                    let message = format!(
+                        "the replica of shard {shard} on {} is being made anew from the others: try again in a moment",
+                        self.called(self.id)
+                    );
+                    self.fail(asked, Failure::rejected(Code::Unavailable, message));
                 } else if node == self.id {
                     self.digest_here(shard, index, asked);
                 } else {

@@ -378,15 +378,13 @@ fn replicas_whose_tables_are_damaged_are_made_anew_while_the_others_go_on() {
         eventually("its new replica begins", || trio.said(0).contains(&line));
     }
     eventually("nothing is damaged any more", || shows_damaged(&trio, &[]));
-    let compared = || run(&mut trio.command(&["check"]), b"");
-    eventually("all replicas agree", || compared().status.success());
+    let agree = |trio: &Trio| run(&mut trio.command(&["check"]), b"").status.success();
+    eventually("all replicas agree", || agree(&trio));
     assert!(!trio.said(0).contains("panicked"), "{}", trio.said(0));
     trio.kill(0);
     trio.start_node(0);
     eventually("it serves", || trio.said(0).contains("serves on"));
-    eventually("what was made anew is whole after kill -9, too", || {
-        run(&mut trio.command(&["check"]), b"").status.success()
-    });
+    eventually("what was made anew is whole after kill -9, too", || agree(&trio));
     assert!(!trio.said(0).contains("damage"), "{}", trio.said(0));
 }
 
