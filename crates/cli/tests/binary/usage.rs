@@ -122,6 +122,12 @@ fn limits_hold_whether_or_not_anybody_is_there() {
     assert!(code == Some(2) && line.starts_with("line 2: something is missing"), "{line}");
     let (code, line) = refusal(&run(&mut ringfort(&with(&["write"])), b""));
     assert!(code == Some(2) && line.contains("nothing to write"), "{line}");
+    for (skip, input) in [("3", &b"a\t1\nb\t2\n"[..]), ("1", b"")] {
+        let (code, line) = refusal(&run(&mut ringfort(&with(&["import", "-", "--skip", skip])), input));
+        let rows = if skip == "3" { "2 rows" } else { "0 rows" };
+        assert!(line.contains(&format!("which has {rows}: nothing was imported")), "{line}");
+        assert!(code == Some(2) && line.matches("--skip").count() == 1, "{line}");
+    }
     let (code, line) = refusal(&run(&mut ringfort(&with(&["import", "-"])), b"no tab here\n"));
     assert!(code == Some(2) && line.contains("line 1: no tab"), "{line}");
 }
