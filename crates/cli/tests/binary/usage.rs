@@ -76,6 +76,12 @@ fn wrong_usage_is_one_line_and_two() {
     assert_refused(&["import", "--format", "tsv", "/nowhere/rows.csv"], 2, "can't read /nowhere/rows.csv");
     assert_refused(&["export", "rows.tsv.zst"], 2, "`ringfort export - | zstd > FILE`");
     assert_refused(&["export", "/nowhere/rows.tsv"], 2, "/nowhere/rows.tsv");
+    for place in ["/proc/x", "/proc/x/y", "/dev/null/x", "/dev/null"] {
+        let (code, line) = refused(&["start", "--data-dir", place]);
+        assert!(line.starts_with(&format!("can't make the data directory {place}: ")), "{line}");
+        assert!(line.ends_with("choose another one (--data-dir)") && !line.contains("put it back"), "{line}");
+        assert_eq!(code, Some(3), "{line}");
+    }
     assert_refused(&["start", "--addr", "nonsense"], 2, "nonsense");
     assert_refused(&["start", "--addr", "::1:5"], 2, "brackets");
     assert_refused(&["start", "--text-addr", "::1:5"], 2, "brackets");
