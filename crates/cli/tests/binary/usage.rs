@@ -57,6 +57,19 @@ fn wrong_usage_is_one_line_and_two() {
     assert_refused(&["write", "--file", "/nowhere/changes"], 2, "/nowhere/changes");
     assert_refused(&["write", "--file", "/"], 2, "directory");
     assert_refused(&["get", "k", "--timeout", "5"], 2, "needs a unit");
+    assert_refused(
+        &["get", "--timeout", "-1s", "k"],
+        2,
+        "for '--timeout <TIME>': a duration is not negative",
+    );
+    assert_refused(
+        &["--timeout", "-1s", "get", "k"],
+        2,
+        "for '--timeout <TIME>': a duration is not negative",
+    );
+    assert_refused(&["config", "get", "--timeout", "-1s"], 2, "a duration is not negative");
+    assert_refused(&["list", "--limit", "-1"], 2, "'-1' for '--limit <N>'");
+    assert_refused(&["list", "--prefix", "-a"], 2, "write --prefix=-a");
     assert_refused(&["get", "k", "--addr", "localhost"], 2, "has no port");
     assert_refused(&["--addr", "a b:1", "get", "k"], 2, "no host name has");
     assert_refused(&["--addr", "127.0.0.1:1", "start"], 2, "start --addr");
