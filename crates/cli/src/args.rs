@@ -143,7 +143,7 @@ fn help_asked_in_words(line: &[OsString]) -> Vec<OsString> {
 mod tests {
     use super::*;
     use crate::hints::{HINTS, Hint};
-    use crate::refusal::{meant, one_line};
+    use crate::refusal::{dashed_value, meant, one_line};
 
     fn error(line: &[&str]) -> clap::Error {
         definition().try_get_matches_from(line).expect_err("should be refused")
@@ -178,6 +178,37 @@ mod tests {
             assert!(!refusal.starts_with("error"), "{refusal}");
         }
         assert!(refusal(&["ringfort", "get"]).contains("usage: ringfort get"));
+    }
+
+    /// Whatever an option takes: a value that begins with a dash is refused in the option's name, and not taken for a key.
+    #[test]
+    fn a_value_that_begins_with_a_dash_is_refused_in_its_options_name() {
+        let root = settings::with_twins(definition());
+        let said = |line: &[&str]| {
+            let words: Vec<OsString> = line.iter().map(OsString::from).collect();
+            let error = root.clone().try_get_matches_from(&words).expect_err("should be refused");
+            dashed_value(&error, &words, &root).unwrap_or_else(|| one_line(&error.render().to_string()))
+        };
+        let (mut options, mut durations) = (0, 0);
+        for command in root.get_subcommands() {
+            let with_values = command.get_arguments().filter(|arg| arg.get_action().takes_values());
+            for arg in with_values.filter(|arg| !arg.is_allow_hyphen_values_set()) {
+                let Some(long) = arg.get_long() else { continue };
+                let option = format!("--{long}");
+                let said = said(&["ringfort", command.get_name(), &option, "-1s"]);
+                assert!(said.contains(&option), "{said}");
+                options += 1;
+                if arg.get_value_parser().type_id() == std::any::TypeId::of::<std::time::Duration>() {
+                    assert!(said.contains("not negative"), "{said}");
+                    durations += 1;
+                }
+            }
+        }
+        assert!(options > 80 && durations > 15, "{options} options, {durations} of them durations");
+        assert!(said(&["ringfort", "--timeout", "-1s", "get", "k"]).contains("--timeout"));
+        assert!(said(&["ringfort", "get", "k", "--endpoints", "-1"]).contains("--addr"));
+        assert!(said(&["ringfort", "list", "--limit", "-1"]).contains("'-1' for '--limit <N>'"));
+        assert!(said(&["ringfort", "list", "--prefix", "-a"]).contains("write --prefix=-a"));
     }
 
     /// The words of `line`, without what only a shell would see.

@@ -8,6 +8,9 @@ const DURATION_MAX: Duration = Duration::from_hours(24);
 /// Reads a number and its unit; a number without one is refused rather than guessed at.
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     let text = text.trim();
+    if text.starts_with('-') {
+        return Err("a duration is not negative: write 500ms, 3s or 1m".into());
+    }
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let scale = match unit {
@@ -46,5 +49,6 @@ mod tests {
         for bad in ["", "3", "s", "-3s", "3 s", "3x", "1.2.3s", "0s", "0.1ms", "999999h", "inf", "1e9s"] {
             assert!(parse(bad).is_err(), "{bad}");
         }
+        assert!(parse("-3s").is_err_and(|why| why.contains("not negative")));
     }
 }

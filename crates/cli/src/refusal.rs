@@ -25,6 +25,9 @@ pub(crate) fn refused(error: &clap::Error, line: &[OsString], root: &clap::Comma
             Stop::silent(2)
         }
         _ => {
+            if let Some(said) = dashed_value(error, line, root) {
+                return Stop::usage(said);
+            }
             let said = one_line(&text.to_string());
             Stop::usage(match meant(error, line, root) {
                 None => said,
@@ -32,6 +35,42 @@ pub(crate) fn refused(error: &clap::Error, line: &[OsString], root: &clap::Comma
             })
         }
     }
+}
+
+/// A value that begins with a dash, behind an option that takes one: clap takes it for an option. What is said of it is what
+/// would be said if it stood behind `=`, where it can be nothing but a value.
+pub(crate) fn dashed_value(error: &clap::Error, line: &[OsString], root: &clap::Command) -> Option<String> {
+    if error.kind() != ErrorKind::UnknownArgument {
+        return None;
+    }
+    let refused = error.get(ContextKind::InvalidArg)?.to_string();
+    let at = line.windows(2).position(|words| {
+        let [option, value] = words else { return false };
+        value.to_string_lossy().starts_with(&refused) && takes_value(&option.to_string_lossy(), line, root)
+    })?;
+    let (option, value) = (line[at].to_string_lossy(), line[at + 1].to_string_lossy());
+    let mut joined = line.to_vec();
+    joined.splice(at..at + 2, [OsString::from(format!("{option}={value}"))]);
+    match root.clone().try_get_matches_from(joined) {
+        Err(error) if matches!(error.kind(), ErrorKind::InvalidValue | ErrorKind::ValueValidation) => {
+            Some(one_line(&error.render().to_string()))
+        }
+        _ => Some(format!(
+            "{option} takes a value, and {value} reads as an option: write {option}={value} if it is the value"
+        )),
+    }
+}
+
+/// Whether this word is an option that takes a value, before a command or after it.
+fn takes_value(word: &str, line: &[OsString], root: &clap::Command) -> bool {
+    let Some(name) = word.strip_prefix("--") else { return false };
+    let commands = line.iter().filter_map(|word| root.find_subcommand(word));
+    let mut arguments = commands.chain([root]).flat_map(clap::Command::get_arguments);
+    arguments.any(|arg| {
+        let is_it =
+            arg.get_long() == Some(name) || arg.get_all_aliases().is_some_and(|names| names.contains(&name));
+        is_it && arg.get_action().takes_values()
+    })
 }
 
 /// What does here what the refused word does elsewhere.

@@ -351,7 +351,7 @@ impl Cluster {
     }
 }
 
-fn is_among(links: &[Arc<Link>], link: &Arc<Link>) -> bool {
+pub(crate) fn is_among(links: &[Arc<Link>], link: &Arc<Link>) -> bool {
     links.iter().any(|one| Arc::ptr_eq(one, link))
 }
 

@@ -23,7 +23,7 @@
 //!   behind a name;
 //! - `patience` is how a node that hangs is noticed, and asked last until it answers; `race` is for asking several at once;
 //! - `session` and `pending` are the pipelined stream; `unary` the single calls; `list` the stream of rows, made of `pages`
-//!   of one node after another if need be;
+//!   of one node after another if need be, of which the next is a `standby`;
 //! - `health` asks one node whether it serves, and nothing else;
 //! - `write` is what an atomic write is made of; `many` reads many keys, of several shards side by side.
 //!
@@ -35,7 +35,7 @@
 //!
 //! Caveats: the order of two writes that are under way at once is not kept; wait for the first if it matters. A
 //! [list](Client::list) goes on at another node as of the same moments, and breaks off where that is not possible any
-//! more. There is no TLS yet.
+//! more (a second node keeps for it what it reads, as long as that one is there, too). There is no TLS yet.
 
 mod address;
 mod call;
@@ -54,6 +54,7 @@ mod race;
 mod room;
 mod routes;
 mod session;
+mod standby;
 mod unary;
 mod write;
 

@@ -110,8 +110,9 @@ impl Stream for Rows {
                 }
                 Poll::Ready((_, Ok(None))) => {}
                 Poll::Ready((pages, Err(Failure { code, message, .. }))) => {
-                    let message =
-                        format!("the list from {} broke off: {message}; ask again", pages.address());
+                    // Where its indexes are gone it has said already what to do.
+                    let advice = if code == Code::FailedPrecondition { "" } else { "; ask again" };
+                    let message = format!("the list from {} broke off: {message}{advice}", pages.address());
                     return Poll::Ready(Some(Err(Failure::rejected(code, message))));
                 }
             }

@@ -2,8 +2,9 @@
 //!
 //! A node merges all shards, each read at one index for the whole list. The first page names the indexes; so when its node
 //! is lost, or brings nothing for a second, another one is asked for the rest *at the same indexes*, and the list is of the same
-//! moments as if nothing had happened. A replica that does not have an index any more says so, and then the list breaks
-//! off: it never goes on with rows of another moment. Nor does it go on if the node has named no indexes.
+//! moments as if nothing had happened. The first one asked is the one that keeps them for this (`standby`). A replica that does not
+//! have an index any more says so. If no node can read at them the list breaks off: it never goes on with rows of another
+//! moment. Nor does it go on if the node has named no indexes.
 //!
 //! A list can be slow at a good node (many shards, large rows), and would be no faster anywhere else. So a silent node stays
 //! asked beside the next one, and whichever brings the page first goes on; it is left at once if it is found to hang
@@ -21,11 +22,12 @@ use ringfort_types::{Code, Failure, Request};
 use tonic::{Status, Streaming};
 
 use crate::call::Inner;
-use crate::cluster::{DETOUR, REFRESH, REFRESH_AGAIN};
+use crate::cluster::{DETOUR, REFRESH, REFRESH_AGAIN, is_among};
 use crate::link::{Connection, Link};
 use crate::patience::{PATIENCE, suspect};
 use crate::pending::NO_ANSWER;
 use crate::race::first;
+use crate::standby::Standby;
 use crate::unary;
 
 /// Most nodes that are asked for the same page.
@@ -56,8 +58,16 @@ pub(crate) struct Pages {
     is_full: bool,
     /// Who brought the last page, or failed to bring the first.
     address: String,
-    /// Whose stream has failed since the last page.
-    failed: Option<Arc<Link>>,
+    /// Whose streams have failed since the last page.
+    failed: Vec<Arc<Link>>,
+    /// Which of them because the node can't read at these indexes any more.
+    refused: Vec<Arc<Link>>,
+    /// The last one of these for the second time: nobody else can be asked.
+    has_refused_again: bool,
+    /// Why the first one can't.
+    gone: Option<Failure>,
+    /// Who else keeps what the rest is read from.
+    standby: Option<Standby>,
     sources: Vec<Source>,
     /// What each of `sources` says.
     telling: Vec<Pin<Box<dyn Future<Output = Told> + Send>>>,
@@ -71,7 +81,11 @@ impl Pages {
             has_begun: false,
             is_full: false,
             address: String::new(),
-            failed: None,
+            failed: Vec::new(),
+            refused: Vec::new(),
+            has_refused_again: false,
+            gone: None,
+            standby: None,
             sources: Vec::new(),
             telling: Vec::new(),
         }
@@ -102,8 +116,22 @@ impl Pages {
                 return Err(failure);
             }
             self.inner.cluster.refresh_if_older(REFRESH_AGAIN);
-            self.inner.pause(&mut retry, failure).await?;
+            if self.has_begun && failure.code == Code::FailedPrecondition {
+                let gone = self.gone.get_or_insert(failure).clone();
+                if self.has_refused_again || !self.is_anybody_left() {
+                    return Err(gone);
+                }
+                continue;
+            }
+            if let Err(failure) = self.inner.pause(&mut retry, failure).await {
+                return Err(self.gone.take().unwrap_or(failure));
+            }
         }
+    }
+
+    /// Whether there is a node that may be able to read at these indexes.
+    fn is_anybody_left(&self) -> bool {
+        self.inner.cluster.routes().links().any(|link| !is_among(&self.refused, link))
     }
 
     /// The next page, of whoever brings it first.
@@ -137,7 +165,13 @@ impl Pages {
                     return Ok(self.took(link, stream, page));
                 }
                 Err(status) => {
-                    self.failed = Some(link);
+                    if status.code() == tonic::Code::FailedPrecondition {
+                        self.has_refused_again = is_among(&self.refused, &link);
+                        self.refused.push(link.clone());
+                    }
+                    if !is_among(&self.failed, &link) {
+                        self.failed.push(link);
+                    }
                     if self.sources.is_empty() {
                         return Err(unary::failure(&status, false));
                     }
@@ -150,7 +184,9 @@ impl Pages {
     fn took(&mut self, link: Arc<Link>, stream: Streaming<ListResponse>, page: ListResponse) -> Vec<ListRow> {
         let ListResponse { rows, last, indexes } = page;
         self.has_begun = true;
-        self.failed = None;
+        self.failed.clear();
+        self.refused.clear();
+        self.gone = None;
         self.address.clone_from(&link.address);
         if self.wanted.indexes.is_empty() {
             self.wanted.indexes = indexes;
@@ -165,11 +201,24 @@ impl Pages {
             self.wanted.limit = self.wanted.limit.saturating_sub(rows.len() as u64);
         }
         self.is_full = last;
+        self.keep_standby(&link);
         if !self.is_full {
             self.sources.push(Source { link, is_late: false });
             self.telling.push(Box::pin(next_of(stream)));
         }
         rows
+    }
+
+    /// As long as more is to come, another node than this one keeps it, too.
+    fn keep_standby(&mut self, serving: &Arc<Link>) {
+        if self.is_full || self.wanted.indexes.is_empty() {
+            self.standby = None;
+        } else if let Some(standby) = &self.standby {
+            standby.is_served_by(serving);
+        } else {
+            let cluster = self.inner.cluster.clone();
+            self.standby = Some(Standby::start(cluster, &self.wanted, serving.clone()));
+        }
     }
 
     /// Nobody has said anything for [`PATIENCE`]. Who still has not shown any sign of life since the last time hangs.
@@ -199,8 +248,12 @@ impl Pages {
     /// Asks one more node for the rest, if there is one.
     async fn ask_another(&mut self, deadline: Instant) -> Result<(), Failure> {
         let asked = self.sources.iter().map(|source| source.link.clone());
-        let avoid: Vec<_> = asked.chain(self.failed.clone()).collect();
-        let (link, connection) = self.inner.cluster.pick(&ANY, &avoid, deadline).await?;
+        let avoid: Vec<_> = asked.chain(self.failed.iter().cloned()).collect();
+        let standby = self.standby.as_ref().and_then(Standby::link).filter(|link| !is_among(&avoid, link));
+        let (link, connection) = match at_once(standby, deadline).await {
+            Some(ready) => ready,
+            None => self.inner.cluster.pick(&ANY, &avoid, deadline).await?,
+        };
         if self.sources.iter().any(|source| Arc::ptr_eq(&source.link, &link)) {
             return Ok(());
         }
@@ -213,8 +266,15 @@ impl Pages {
     }
 }
 
+/// A node that is not waited for if it can't be reached at once.
+async fn at_once(link: Option<Arc<Link>>, deadline: Instant) -> Option<(Arc<Link>, Arc<Connection>)> {
+    let link = link?;
+    let connection = link.ready(deadline.min(Instant::now() + DETOUR)).await.ok()?;
+    Some((link, connection))
+}
+
 /// Asks for a list, and waits for its first page.
-async fn opened(connection: Arc<Connection>, wanted: ListRequest) -> Told {
+pub(crate) async fn opened(connection: Arc<Connection>, wanted: ListRequest) -> Told {
     let mut client = unary::kv(&connection.channel);
     next_of(client.list(tonic::Request::new(wanted)).await?.into_inner()).await
 }

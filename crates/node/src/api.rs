@@ -383,6 +383,9 @@ pub enum Effect {
         /// One line for people: what is wrong and what to do.
         reason: String,
     },
+    /// The replica of this shard takes no part any more, and nothing will be applied to it. What the log keeps for its table may
+    /// go, if the log outgrows its budget because of it.
+    Retire(ShardId),
     /// A line for the operator.
     Notice(String),
     /// All local shards are open, or known to be damaged. Comes once. (Requests are taken from birth on.)

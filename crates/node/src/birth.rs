@@ -16,7 +16,7 @@
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use ringfort_ring::{Layout, Member};
+use ringfort_ring::{Layout, Member, RingError};
 use ringfort_types::limits::{LAYOUT_BYTES_MAX, NAME_BYTES_MAX};
 use ringfort_types::planted::{self, Bug};
 use ringfort_types::wire::{Malformed, Reader, put_bytes, put_varint};
@@ -100,12 +100,8 @@ impl Map {
 
     /// The layout that follows from it. Made for the birth alone: how it follows may change from one version to another.
     fn first_layout(&self) -> Layout {
-        let members = self
-            .nodes
-            .iter()
-            .zip(1..)
-            .map(|(node, id)| member(id, &node.name, &node.address, node.incarnation));
-        let first = Layout::first(members.collect(), self.hash(), self.shards, self.replicas);
+        let nodes = self.nodes.iter().map(|node| (&*node.name, &*node.address, node.incarnation));
+        let first = first_layout(nodes, self.hash(), self.shards, self.replicas);
         first.expect("the same numbers have made a layout when the node was made")
     }
 
@@ -155,9 +151,8 @@ impl Birth {
         let place = place.ok_or_else(|| NodeError::NotListed(config.address.clone()))?;
         let me = NodeId(place as u64 + 1);
         // A number of shards or copies that can't be should be known now, not once all nodes have met.
-        let members =
-            config.addresses.iter().zip(1..).map(|(address, id)| member(id, "", address, Incarnation(0)));
-        Layout::first(members.collect(), 1, config.shards, config.replicas)?;
+        let nodes = config.addresses.iter().map(|address| ("", &**address, Incarnation(0)));
+        first_layout(nodes, 1, config.shards, config.replicas)?;
         let mut seen = vec![None; config.addresses.len()];
         seen[place] = Some((config.names[place].clone(), identity.incarnation));
         let mut mapped = vec![false; config.addresses.len()];
@@ -403,15 +398,22 @@ impl Birth {
     }
 }
 
-fn member(id: u64, name: &str, address: &str, incarnation: Incarnation) -> Member {
-    Member {
+/// The layout that a cluster is born with, whose nodes have these names, addresses and incarnations.
+fn first_layout<'a>(
+    nodes: impl Iterator<Item = (&'a str, &'a str, Incarnation)>,
+    cluster: u64,
+    shards: u32,
+    replicas: u32,
+) -> Result<Layout, RingError> {
+    let member = |((name, address, incarnation), id): ((&str, &str, Incarnation), u64)| Member {
         id: NodeId(id),
         name: name.to_owned(),
         address: address.to_owned(),
         incarnation,
         weight: 1,
         zone: String::new(),
-    }
+    };
+    Layout::first(nodes.zip(1..).map(member).collect(), cluster, shards, replicas)
 }
 
 /// Stored identity beats flags; a conflict is refused.

@@ -3,7 +3,8 @@
 //! and the node with its other shards.
 //!
 //! What waited for it is asked elsewhere. Of a write that was proposed nobody here will hear what became of it, so it is in
-//! doubt; whoever has given it a place in a session may send it again. The log keeps the replica's term and vote.
+//! doubt; whoever has given it a place in a session may send it again. The log keeps the replica's term and vote;
+//! and for a start with its files put back the entries that its table lacks, as long as there is room ([`Effect::Retire`]).
 //!
 //! A shard that has its only replica here has nobody else: what can still be read of it is read, as long as it can be applied
 //! to; and once it can't, whoever asks is told what is damaged.
@@ -36,6 +37,7 @@ impl Node {
             "its other replicas go on without this node's, which is made anew once enough of them are up"
         };
         self.out.last.push(Effect::Notice(format!("damage in shard {shard}: {what_now}: {reason}")));
+        self.out.last.push(Effect::Retire(shard));
         slot.damage = Some(reason);
         let waiting = std::mem::take(&mut slot.waiting);
         if let Some(replica) = self.dissolve(shard) {

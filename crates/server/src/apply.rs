@@ -197,9 +197,7 @@ impl Applier {
             };
             let replies = match open.shard.apply(&job.entry, job.copies) {
                 Ok(outcome) => {
-                    if let Some(layout) = outcome.layout {
-                        self.shared.inbox.push(Event::Layout(layout));
-                    }
+                    self.shared.has_layout(outcome.layout.as_ref());
                     outcome.replies
                 }
                 Err(error) if error.is_damage() => {
@@ -276,9 +274,7 @@ impl Applier {
             Err(error) => die("a snapshot's table can't be used", &error),
         };
         assert_eq!(shard.applied(), base.index, "shard {id}: a table is put in place whole, or not at all");
-        if let Some(layout) = shard.layout() {
-            self.shared.inbox.push(Event::Layout(layout.clone()));
-        }
+        self.shared.has_layout(shard.layout());
         self.shared.readers.replace(shard.reader());
         let (index, revision, clock) = (shard.applied(), shard.revision(), shard.clock());
         let open = self.shard(id).expect("the node installs only where it had a shard opened");

@@ -227,6 +227,7 @@ impl Core {
                 }
                 Effect::Open { born, shards } => self.open(born, shards),
                 Effect::SaveLayout(layout) => self.save_layout(layout),
+                Effect::Retire(shard) => self.helpers.flusher.retire(shard),
                 Effect::Notice(line) => self.shared.notice(line),
                 Effect::Serving => {
                     self.shared.serving.send_replace(true);

@@ -77,6 +77,8 @@ pub(crate) struct Flusher {
     expected: Mutex<BTreeMap<ShardId, Arc<dyn Table>>>,
     /// Shards that nothing more is applied to: the log keeps nothing for them.
     given_up: Mutex<BTreeSet<ShardId>>,
+    /// Shards whose replicas take no part any more, though their tables can be written to.
+    retired: Mutex<BTreeSet<ShardId>>,
     /// Those that the log waits for.
     wanted: Mutex<Vec<ShardId>>,
     ended: AtomicBool,
@@ -150,6 +152,20 @@ impl Flusher {
     pub(crate) fn give_up(&self, shard: ShardId) {
         self.has_come(shard);
         self.given_up.lock().unwrap_or_else(PoisonError::into_inner).insert(shard);
+    }
+
+    /// The replica of this shard takes no part any more: nothing will be applied to its table.
+    pub(crate) fn retire(&self, shard: ShardId) {
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner).insert(shard);
+    }
+
+    /// The log has outgrown its budget, because it keeps what these tables lack. Those of them that will never have it are given up:
+    /// their entries would stay for ever.
+    pub(crate) fn give_up_retired(&self, holding: &[ShardId]) {
+        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        for shard in holding.iter().filter(|shard| retired.remove(shard)) {
+            self.give_up(*shard);
+        }
     }
 
     /// The log waits for these tables.

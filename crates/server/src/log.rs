@@ -17,8 +17,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use ringfort_node::Event;
-use ringfort_storage::{Log, LogAhead};
-use ringfort_types::Record;
+use ringfort_storage::{Log, LogAhead, StorageError};
+use ringfort_types::{Base, Record, ShardId};
 
 use crate::error::die;
 use crate::flush::Flusher;
@@ -135,14 +135,20 @@ fn append(log: &mut Log, batch: &Batch, shared: &Shared) {
     }
 }
 
-/// Lets go of what is beyond the budget, as far as the tables allow.
-fn collect(log: &mut Log, shared: &Shared, flusher: &Flusher) {
+/// Lets go of what is beyond the budget, as far as the tables allow; of what a table will never have next time, if that is not enough.
+fn shorten(log: &mut Log, flusher: &Flusher) -> Result<Vec<(ShardId, Base)>, StorageError> {
     let durable = flusher.durable();
-    flusher.want(log.held_by(&durable));
-    if !log.is_over_budget() {
-        return;
+    let holding = log.held_by(&durable);
+    if log.has_outgrown_budget() {
+        flusher.give_up_retired(&holding);
     }
-    match log.collect(&durable) {
+    flusher.want(holding);
+    if log.is_over_budget() { log.collect(&durable) } else { Ok(Vec::new()) }
+}
+
+/// Does that, and tells the node.
+fn collect(log: &mut Log, shared: &Shared, flusher: &Flusher) {
+    match shorten(log, flusher) {
         Ok(bases) if bases.is_empty() => {}
         Ok(bases) => shared.inbox.push(Event::Compacted(bases)),
         // The next batch waits for room, and says so. At a stop it is no matter.
@@ -164,5 +170,78 @@ fn close(log: &mut Log) {
     if let Err(error) = log.close() {
         // Everything is in the log; only the next start can't know how far it must go.
         tracing::warn!("the log's end can't be recorded: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use ringfort_storage::{LogOptions, MemoryTables, Owner, SimDisk, Table, Tables};
+    use ringfort_types::{EntryKind, Incarnation, Index, LogEntry, Term};
+
+    use super::*;
+
+    const SEGMENT: u64 = 16 * 1024;
+    const BUDGET: u64 = 8 * SEGMENT;
+    /// A replica that applies what it has, and one that takes no part any more.
+    const WELL: ShardId = ShardId(1);
+    const DAMAGED: ShardId = ShardId(2);
+
+    fn log() -> Log {
+        let owner = Owner { cluster: 1, incarnation: Incarnation(1), lane: 0 };
+        let options = LogOptions { segment_bytes: SEGMENT, budget_bytes: BUDGET };
+        Log::open(Arc::new(SimDisk::new()), "log", owner, options).unwrap().0
+    }
+
+    fn entry(shard: ShardId, index: u64) -> Record {
+        let payload = vec![0; 4 * 1024].into();
+        Record::Entry(
+            shard,
+            LogEntry { index: Index(index), term: Term(1), kind: EntryKind::Normal, payload },
+        )
+    }
+
+    /// As the apply thread and the flush thread do it, when the log wants a table's memtable on disk.
+    fn apply_and_flush(table: &dyn Table, through: u64) {
+        table.write(Index(through), &[("key".into(), Some("value".into()))]);
+        table.rotate();
+        table.flush(Index(0)).unwrap();
+    }
+
+    /// Of a shard that takes no part any more, most of the log's first segments is not applied, and never will be.
+    fn after_many_writes(is_retired: bool) -> (Log, Flusher) {
+        let (mut log, flusher, tables) = (log(), Flusher::default(), MemoryTables::new());
+        let (well, damaged) = (tables.open(WELL).unwrap(), tables.open(DAMAGED).unwrap());
+        flusher.keep(WELL, well.clone());
+        flusher.keep(DAMAGED, damaged.clone());
+        for index in 1..=8 {
+            log.append(&[entry(DAMAGED, index)]).unwrap();
+        }
+        apply_and_flush(&*damaged, 1);
+        if is_retired {
+            flusher.retire(DAMAGED);
+        }
+        for index in 1..=200 {
+            log.append(&[entry(WELL, index)]).unwrap();
+            apply_and_flush(&*well, index);
+            shorten(&mut log, &flusher).unwrap();
+        }
+        (log, flusher)
+    }
+
+    #[test]
+    fn a_replica_that_takes_no_part_any_more_does_not_make_the_log_grow_without_a_bound() {
+        let (log, _) = after_many_writes(true);
+        assert!(log.bytes() <= BUDGET + BUDGET / 2 + SEGMENT, "{} bytes", log.bytes());
+        assert!(!log.is_over_budget() && !log.has_outgrown_budget());
+    }
+
+    #[test]
+    fn what_a_replica_that_takes_part_may_still_apply_stays_whatever_it_takes() {
+        let (log, flusher) = after_many_writes(false);
+        assert!(log.has_outgrown_budget());
+        assert_eq!(log.reader().entries(DAMAGED, Index(2), Index(9), usize::MAX).unwrap().len(), 7);
+        assert_eq!(flusher.take_wanted(), [DAMAGED]);
     }
 }

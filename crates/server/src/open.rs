@@ -163,9 +163,7 @@ impl Opening {
             ready.iter().map(|ready| (ready.shard.id(), ready.shard.table().clone())).collect();
         let mut opened = Vec::new();
         for Ready { shard, opened: found } in ready {
-            if let Some(layout) = shard.layout() {
-                self.shared.inbox.push(Event::Layout(layout.clone()));
-            }
+            self.shared.has_layout(shard.layout());
             self.shared.readers.open(shard.reader());
             let (id, generation) = (shard.id(), found.base.generation);
             self.tasks.push(Task::Open { shard: Box::new(shard), generation });

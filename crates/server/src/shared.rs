@@ -232,6 +232,13 @@ impl Shared {
         }
     }
 
+    /// The meta group's table here has this layout; other shards' have none.
+    pub(crate) fn has_layout(&self, layout: Option<&Arc<Layout>>) {
+        if let Some(layout) = layout {
+            self.inbox.push(Event::Layout(layout.clone()));
+        }
+    }
+
     /// Whether the node is on its way down.
     pub(crate) fn is_stopping(&self) -> bool {
         *self.stopping.borrow()

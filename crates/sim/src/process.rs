@@ -333,8 +333,8 @@ impl World {
                 }
                 self.hosts[at].process.as_mut().expect("just looked at").is_serving = true;
             }
-            // Whether it is removed makes no difference to anybody.
-            Effect::Discard => {}
+            // Whether the directory is removed, or the log keeps what nobody applies, makes no difference to anybody.
+            Effect::Discard | Effect::Retire(_) => {}
             Effect::Refused(reason) => {
                 self.log(format_args!("n{} must not go on: {reason}", at + 1));
                 if self.hosts[at].shelf.is_none() {

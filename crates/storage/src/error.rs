@@ -21,6 +21,14 @@ pub enum StorageError {
         /// Why not.
         source: io::Error,
     },
+    /// There is no data directory, and none can be made.
+    #[error("can't make the data directory {path}: {source}{}", elsewhere(source))]
+    NoDataDirectory {
+        /// Where it was to be.
+        path: String,
+        /// Why not.
+        source: io::Error,
+    },
     /// Another process has the directory open.
     #[error(
         "data directory {directory} is in use by {holder}: stop that process, or give this node a data \
@@ -180,6 +188,20 @@ fn remedy(error: &io::Error) -> &'static str {
         io::ErrorKind::NotFound => "; put it back as it was",
         _ if error.raw_os_error() == Some(EIO) => "; the disk can't read or write there: replace it",
         _ => "",
+    }
+}
+
+/// What to do where a directory can't be made.
+fn elsewhere(error: &io::Error) -> String {
+    match error.kind() {
+        // Whatever stands above it is there, and takes no directories.
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+            "; no directory can be made there: choose another one (--data-dir)".into()
+        }
+        _ => match remedy(error) {
+            "" => "; choose another one (--data-dir)".into(),
+            remedy => format!("{remedy}, or choose another one (--data-dir)"),
+        },
     }
 }
 

@@ -10,7 +10,7 @@
 use std::collections::HashSet;
 use std::fmt::Write;
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufRead, BufReader, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -88,10 +88,10 @@ pub(crate) fn run(import: &Import) -> Result<(), Stop> {
     let begun = Instant::now();
     let progress = Progress::new(total);
     let (batches, taken) = mpsc::channel(BATCHES_MAX);
-    let (skip, crlf) = (import.skip, import.crlf);
-    std::thread::spawn(move || {
-        read(RowReader::new(BufReader::with_capacity(READ_BYTES, input), format, crlf), skip, &batches);
-    });
+    let skip = import.skip;
+    let mut rows = RowReader::new(BufReader::with_capacity(READ_BYTES, input), format, import.crlf);
+    pass_over(&mut rows, skip)?;
+    std::thread::spawn(move || read(rows, &batches));
     let (in_flight, give_up) = (import.in_flight as usize, import.give_up);
     let ledger = with_options(options, async move |client| {
         let sender = Sender {
@@ -144,20 +144,20 @@ enum Batch {
     Bad(BadInput),
 }
 
-fn read(mut rows: RowReader<BufReader<impl Read>>, skip: u64, batches: &mpsc::Sender<Batch>) {
-    match rows.skip(skip) {
-        Err(error) => {
-            let _ = batches.blocking_send(Batch::Bad(BadInput::Io(1, error)));
-            return;
-        }
-        Ok(lines) if lines < skip => {
-            let lines_text = show::count(lines, "line", "lines");
-            let why = format!("--skip {skip} is more than the input has: {lines_text}");
-            let _ = batches.blocking_send(Batch::Bad(BadInput::Line(lines, why)));
-            return;
-        }
-        Ok(_) => {}
+/// Passes over so many lines, before anything is sent.
+fn pass_over(rows: &mut RowReader<impl BufRead>, skip: u64) -> Result<(), Stop> {
+    let lines = rows.skip(skip).map_err(|error| Stop::usage(format!("can't read the input: {error}")))?;
+    if lines < skip {
+        let lines = show::count(lines, "row", "rows");
+        return Err(Stop::usage(format!(
+            "--skip {skip} is beyond the end of the input, which has {lines}: nothing was imported; look whether it is the \
+             file that was imported before, and whole"
+        )));
     }
+    Ok(())
+}
+
+fn read(mut rows: RowReader<BufReader<impl Read>>, batches: &mpsc::Sender<Batch>) {
     loop {
         let mut batch = Vec::with_capacity(BATCH_ROWS);
         let mut bytes = 0;

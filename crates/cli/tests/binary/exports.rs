@@ -1,11 +1,13 @@
-//! Exports and lists that are read slowly while everything is overwritten, against a real process.
+//! Exports and lists that are read slowly while everything is overwritten, and nodes are killed, against real processes.
 
 use std::fmt::Write;
 use std::io::Read;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use crate::node::Node;
 use crate::support::{eventually, ringfort, run, stderr};
+use crate::trio::Trio;
 
 const ROWS: usize = 30_000;
 
@@ -32,7 +34,12 @@ struct Slow {
 impl Slow {
     fn start(node: &Node, arguments: &[&str]) -> Slow {
         let mut command = ringfort(&["--addr", &node.address]);
-        command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.args(arguments);
+        Slow::run(command)
+    }
+
+    fn run(mut command: Command) -> Slow {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut slow = Slow { child: command.spawn().expect("starts"), read: vec![0; 64 * 1024] };
         slow.child.stdout.as_mut().expect("piped").read_exact(&mut slow.read).expect("the first rows");
         slow
@@ -93,4 +100,75 @@ fn a_read_that_costs_too_much_disk_ends_or_goes_on_if_that_was_asked_for() {
     let (code, listed, said) = limited.read_on();
     assert_eq!((code, listed.lines().count()), (Some(0), 29_999), "{said}");
     assert!(said.contains("goes on behind key"), "{said}");
+}
+
+const LARGE_ROWS: usize = 3_000;
+
+/// Fewer rows with more in them, as written for the so-manieth time. Most of them are not on their way yet when an export waits for its
+/// reader.
+fn large_rows(turn: usize) -> String {
+    let (mut rows, value) = (String::new(), "v".repeat(12_000));
+    for row in 0..LARGE_ROWS {
+        writeln!(rows, "row{row:06}\t{turn}{value}").expect("memory");
+    }
+    rows
+}
+
+fn overwrite(trio: &Trio, turn: usize) {
+    let imported = run(&mut trio.command(&["import", "-"]), large_rows(turn).as_bytes());
+    assert!(imported.status.success(), "{}", stderr(&imported));
+}
+
+/// Starts a node again, and waits until it serves.
+fn start_again(trio: &mut Trio, node: usize) {
+    trio.start_node(node);
+    eventually("it serves", || trio.said(node).contains("serves on"));
+}
+
+/// Whichever node has served it by then: each is killed once.
+#[test]
+fn an_export_is_whole_and_of_one_moment_although_its_node_is_killed_and_all_is_overwritten() {
+    let mut trio = Trio::start_with(|_| ["--memtable-mb", "1"].map(str::to_owned).to_vec());
+    overwrite(&trio, 0);
+    for victim in 0..3 {
+        let before = 2 * victim;
+        let export = Slow::run(trio.command(&["export", "-"]));
+        // Until another node keeps for it what it reads, too.
+        std::thread::sleep(Duration::from_secs(1));
+        overwrite(&trio, before + 1);
+        overwrite(&trio, before + 2);
+        trio.kill(victim);
+        let (code, exported, said) = export.read_on();
+        assert_eq!(code, Some(0), "node{} was killed: {said}", victim + 1);
+        assert!(exported == large_rows(before), "{} rows, not all as they were", exported.lines().count());
+        start_again(&mut trio, victim);
+    }
+}
+
+/// Nobody keeps what it reads for long.
+#[test]
+fn an_export_whose_node_is_killed_ends_with_the_way_on_or_goes_on_if_that_was_asked_for() {
+    let flags = ["--memtable-mb", "1", "--held-reads-mb", "1"];
+    let mut trio = Trio::start_with(|_| flags.map(str::to_owned).to_vec());
+    overwrite(&trio, 0);
+    for victim in 0..3 {
+        let before = 2 * victim;
+        let plain = Slow::run(trio.command(&["export", "-"]));
+        let resumed = Slow::run(trio.command(&["export", "-", "--resume"]));
+        overwrite(&trio, before + 1);
+        overwrite(&trio, before + 2);
+        trio.kill(victim);
+
+        let (code, exported, said) = plain.read_on();
+        assert_eq!(code, Some(3), "node{} was killed: {said}", victim + 1);
+        assert!(said.lines().count() == 1 && said.contains("--resume"), "{said}");
+        assert!(large_rows(before).starts_with(&exported), "what there is, is of one moment");
+
+        let (code, exported, said) = resumed.read_on();
+        assert_eq!(code, Some(0), "node{} was killed: {said}", victim + 1);
+        assert!(said.contains("goes on behind key \"row00"), "{said}");
+        let keys = |rows: &str| rows.lines().map(|row| row[..9].to_owned()).collect::<Vec<_>>();
+        assert_eq!(keys(&exported), keys(&large_rows(0)), "each row once, in order");
+        start_again(&mut trio, victim);
+    }
 }

@@ -57,6 +57,19 @@ fn wrong_usage_is_one_line_and_two() {
     assert_refused(&["write", "--file", "/nowhere/changes"], 2, "/nowhere/changes");
     assert_refused(&["write", "--file", "/"], 2, "directory");
     assert_refused(&["get", "k", "--timeout", "5"], 2, "needs a unit");
+    assert_refused(
+        &["get", "--timeout", "-1s", "k"],
+        2,
+        "for '--timeout <TIME>': a duration is not negative",
+    );
+    assert_refused(
+        &["--timeout", "-1s", "get", "k"],
+        2,
+        "for '--timeout <TIME>': a duration is not negative",
+    );
+    assert_refused(&["config", "get", "--timeout", "-1s"], 2, "a duration is not negative");
+    assert_refused(&["list", "--limit", "-1"], 2, "'-1' for '--limit <N>'");
+    assert_refused(&["list", "--prefix", "-a"], 2, "write --prefix=-a");
     assert_refused(&["get", "k", "--addr", "localhost"], 2, "has no port");
     assert_refused(&["--addr", "a b:1", "get", "k"], 2, "no host name has");
     assert_refused(&["--addr", "127.0.0.1:1", "start"], 2, "start --addr");
@@ -76,6 +89,12 @@ fn wrong_usage_is_one_line_and_two() {
     assert_refused(&["import", "--format", "tsv", "/nowhere/rows.csv"], 2, "can't read /nowhere/rows.csv");
     assert_refused(&["export", "rows.tsv.zst"], 2, "`ringfort export - | zstd > FILE`");
     assert_refused(&["export", "/nowhere/rows.tsv"], 2, "/nowhere/rows.tsv");
+    for place in ["/proc/x", "/proc/x/y", "/dev/null/x", "/dev/null"] {
+        let (code, line) = refused(&["start", "--data-dir", place]);
+        assert!(line.starts_with(&format!("can't make the data directory {place}: ")), "{line}");
+        assert!(line.ends_with("choose another one (--data-dir)") && !line.contains("put it back"), "{line}");
+        assert_eq!(code, Some(3), "{line}");
+    }
     assert_refused(&["start", "--addr", "nonsense"], 2, "nonsense");
     assert_refused(&["start", "--addr", "::1:5"], 2, "brackets");
     assert_refused(&["start", "--text-addr", "::1:5"], 2, "brackets");
@@ -122,6 +141,12 @@ fn limits_hold_whether_or_not_anybody_is_there() {
     assert!(code == Some(2) && line.starts_with("line 2: something is missing"), "{line}");
     let (code, line) = refusal(&run(&mut ringfort(&with(&["write"])), b""));
     assert!(code == Some(2) && line.contains("nothing to write"), "{line}");
+    for (skip, input) in [("3", &b"a\t1\nb\t2\n"[..]), ("1", b"")] {
+        let (code, line) = refusal(&run(&mut ringfort(&with(&["import", "-", "--skip", skip])), input));
+        let rows = if skip == "3" { "2 rows" } else { "0 rows" };
+        assert!(line.contains(&format!("which has {rows}: nothing was imported")), "{line}");
+        assert!(code == Some(2) && line.matches("--skip").count() == 1, "{line}");
+    }
     let (code, line) = refusal(&run(&mut ringfort(&with(&["import", "-"])), b"no tab here\n"));
     assert!(code == Some(2) && line.contains("line 1: no tab"), "{line}");
 }

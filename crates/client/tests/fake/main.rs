@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use node::{Act, Listed, Node, acquaint, failed, fine};
-use ringfort_client::{Client, Condition, Decision, List, NotMet, Options, Outcome, Transport, Write};
+use ringfort_client::{Client, Condition, Decision, List, NotMet, Options, Outcome, Rows, Transport, Write};
+use ringfort_proto::v1::ListRequest;
 use ringfort_types::{Code, Failure, Index, NodeId, Reply, Request, Revision, Row, ShardId, Stamp, slot_of};
 use tokio_stream::StreamExt;
 
@@ -461,8 +463,7 @@ async fn a_list_goes_on_at_another_node_at_the_same_indexes() {
         }
         assert_eq!(keys, ["key0", "key1", "key2", "key3", "key4"], "{listed:?}");
         assert!(begun.elapsed() < Duration::from_millis(1900), "{:?}", begun.elapsed());
-        let asked = |node: &Node| node.shared.lists.lock().unwrap().clone();
-        let (mut first, mut second) = (asked(&one), asked(&two));
+        let (mut first, mut second) = (asked_for_rows(&one), asked_for_rows(&two));
         if first.first().is_none_or(|asked| !asked.from.is_empty()) {
             std::mem::swap(&mut first, &mut second);
         }
@@ -470,6 +471,84 @@ async fn a_list_goes_on_at_another_node_at_the_same_indexes() {
         assert!(first[0].indexes.is_empty());
         assert_eq!((&second[0].from[..], &second[0].indexes[..]), (from.as_bytes(), &[7, 9][..]));
         assert_eq!(second[0].limit, 5 - u64::from(from.as_bytes()[3] - b'0' + 1));
+    }
+}
+
+/// What lists the node was asked for, besides the row by which a list is kept.
+fn asked_for_rows(node: &Node) -> Vec<ListRequest> {
+    let lists = node.shared.lists.lock().unwrap();
+    lists.iter().filter(|asked| !asked.keys_only).cloned().collect()
+}
+
+/// Three nodes, a list of which the first of them has sent two rows, and these.
+async fn list_of_three(listed: Listed) -> (Vec<Node>, Client, Rows, Vec<Bytes>) {
+    let mut nodes = Vec::new();
+    for _ in 0..3 {
+        let node = Node::start(|_, r| Act::Reply(fine(r))).await;
+        *node.shared.list.lock().unwrap() = listed;
+        nodes.push(node);
+    }
+    let [one, two, three] = &nodes[..] else { unreachable!() };
+    acquaint(&[one, two, three]);
+    let client = client(&[one, two, three], Transport::Session).await;
+    let mut rows = client.list(List::default()).await.unwrap();
+    let keys = vec![rows.next().await.unwrap().unwrap().0, rows.next().await.unwrap().unwrap().0];
+    let first = nodes.iter().position(|node| !node.shared.lists.lock().unwrap().is_empty()).unwrap();
+    nodes.swap(0, first);
+    (nodes, client, rows, keys)
+}
+
+const ALL_KEYS: [&str; 6] = ["key0", "key1", "key2", "key3", "key4", "key5"];
+
+#[tokio::test]
+async fn a_list_goes_on_at_the_node_that_was_asked_to_keep_its_rows() {
+    let hangs = Listed { silent_after: Some(2), indexes: true, ..Listed::default() };
+    let (mut nodes, _client, mut rows, mut keys) = list_of_three(hangs).await;
+    let has_kept = |node: &Node| node.shared.lists.lock().unwrap().iter().any(|asked| asked.keys_only);
+    while !nodes.iter().any(has_kept) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    if has_kept(&nodes[2]) {
+        nodes.swap(1, 2);
+    }
+    let kept = nodes[1].shared.lists.lock().unwrap()[0].clone();
+    assert_eq!((kept.limit, &kept.indexes[..]), (1, &[7, 9][..]));
+    for node in &nodes {
+        *node.shared.list.lock().unwrap() = Listed { indexes: true, ..Listed::default() };
+    }
+    while let Some(row) = rows.next().await {
+        keys.push(row.unwrap().0);
+    }
+    assert_eq!(keys, ALL_KEYS);
+    assert_eq!(asked_for_rows(&nodes[1]).len(), 1);
+    assert!(nodes[2].shared.lists.lock().unwrap().is_empty(), "one is enough");
+}
+
+#[tokio::test]
+async fn a_list_asks_every_node_before_it_says_that_its_indexes_are_gone() {
+    for others_gone in [1, 2] {
+        let breaks = Listed { breaks_after: Some(2), indexes: true, ..Listed::default() };
+        let (nodes, _client, mut rows, mut keys) = list_of_three(breaks).await;
+        *nodes[0].shared.list.lock().unwrap() = Listed { breaks_after: Some(0), ..Listed::default() };
+        for (n, node) in nodes.iter().enumerate().skip(1) {
+            *node.shared.list.lock().unwrap() = Listed { gone: n <= others_gone, ..Listed::default() };
+        }
+        let mut failure = None;
+        while let Some(row) = rows.next().await {
+            match row {
+                Ok((key, _)) => keys.push(key),
+                Err(why) => failure = Some(why),
+            }
+        }
+        if others_gone == 1 {
+            assert_eq!((keys, failure), (ALL_KEYS.map(Bytes::from).to_vec(), None));
+        } else {
+            let failure = failure.expect("nobody has them");
+            assert_eq!(failure.code, Code::FailedPrecondition, "{failure}");
+            assert!(failure.message.contains("can't be read at index 7 any more"), "{failure}");
+            // One of them a second time at most, since nobody else was left.
+            assert!(nodes[1..].iter().all(|node| (1..=2).contains(&asked_for_rows(node).len())));
+        }
     }
 }
 

@@ -45,6 +45,8 @@ pub(crate) struct Listed {
     pub(crate) silent_after: Option<u32>,
     /// Whether the first message names the indexes.
     pub(crate) indexes: bool,
+    /// Whether it can't read at indexes that are named to it.
+    pub(crate) gone: bool,
 }
 
 /// How a node behaves; gets the number of earlier requests for the same node.
@@ -277,7 +279,10 @@ impl Kv for Service {
     ) -> Result<Response<Self::ListStream>, Status> {
         let asked = request.into_inner();
         self.0.lists.lock().unwrap().push(asked.clone());
-        let Listed { breaks_after, silent_after, indexes } = *self.0.list.lock().unwrap();
+        let Listed { breaks_after, silent_after, indexes, gone } = *self.0.list.lock().unwrap();
+        if gone && !asked.indexes.is_empty() {
+            return Err(Status::failed_precondition("shard 1 can't be read at index 7 any more"));
+        }
         let row = |n: u32| v1::ListRow {
             key: format!("key{n}").into(),
             value: format!("value{n}").into(),

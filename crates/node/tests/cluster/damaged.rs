@@ -39,6 +39,7 @@ fn leader_seen_beside(world: &mut World, n: usize, shard: ShardId) -> Option<Nod
 fn a_leader_whose_table_is_damaged_hands_over() {
     let (mut world, shard, leader, key) = with_leader();
     damage(&mut world, leader, shard);
+    assert_eq!(world.retired, [(leader, shard)], "the log need not keep what its table lacks");
     world.run(HANDED_OVER_MS);
     let next = leader_seen_beside(&mut world, leader, shard).expect("another one leads");
     assert_ne!(next.0 as usize - 1, leader);
@@ -176,6 +177,7 @@ fn a_log_that_is_older_than_it_was_takes_no_part() {
         "it is said: {:?}",
         world.notices
     );
+    assert!(!world.retired.is_empty() && world.retired.iter().all(|(n, _)| *n == 2), "{:?}", world.retired);
     for i in 0..40 {
         for n in 0..3 {
             assert_eq!(world.get(n, &format!("key{i}")), Some("new".into()), "key{i} by way of node {n}");

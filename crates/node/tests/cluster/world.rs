@@ -62,6 +62,8 @@ pub(crate) struct World {
     pub(crate) held: BTreeMap<usize, (u64, Vec<Record>)>,
     pub(crate) persists: Vec<Vec<Record>>,
     pub(crate) notices: Vec<String>,
+    /// Replicas that take no part any more, each with its node.
+    pub(crate) retired: Vec<(usize, ShardId)>,
     pub(crate) refused: Vec<Option<String>>,
     pub(crate) stopped: BTreeSet<usize>,
     /// Those that have said so in their present life.
@@ -109,6 +111,7 @@ impl World {
             held: BTreeMap::new(),
             persists: Vec::new(),
             notices: Vec::new(),
+            retired: Vec::new(),
             refused: vec![None; nodes],
             stopped: BTreeSet::new(),
             serving: BTreeSet::new(),
@@ -331,6 +334,7 @@ impl World {
             | Effect::StoreChunk { .. }
             | Effect::DropTable { .. }
             | Effect::Install { .. } => unreachable!("nothing is let go of in these worlds"),
+            Effect::Retire(shard) => self.retired.push((n, shard)),
             Effect::Notice(line) => self.notices.push(line),
             Effect::Serving => {
                 self.serving.insert(n);

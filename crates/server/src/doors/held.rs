@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use http::{Request, Response};
 use http_body::Frame;
-use ringfort_types::limits::{ANSWER_IDLE_MS, UNTAKEN_ANSWERS_MAX};
+use ringfort_types::limits::ANSWER_IDLE_MS;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tonic::Status;
@@ -45,6 +45,10 @@ pub(super) fn stream<S>(answers: S) -> tonic::Response<S> {
     response
 }
 
+/// Goes with a call whose connection has more than `UNTAKEN_ANSWERS_MAX` under way.
+#[derive(Clone)]
+pub(super) struct OneOfMany(pub(super) Arc<Standing>);
+
 /// Answers of `S`, held as long as they are in memory.
 #[derive(Clone)]
 pub(crate) struct HeldAnswers<S>(pub(crate) S);
@@ -62,10 +66,8 @@ where
         self.0.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Held<S::Future> {
-        let standing = request.extensions().get::<Arc<Standing>>();
-        let has_many = |standing: &&Arc<Standing>| standing.calls() > UNTAKEN_ANSWERS_MAX;
-        let full = standing.filter(has_many).cloned();
+    fn call(&mut self, mut request: Request<Body>) -> Held<S::Future> {
+        let full = request.extensions_mut().remove().map(|OneOfMany(standing)| standing);
         Held { answer: self.0.call(request), full }
     }
 }

@@ -8,10 +8,12 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Frame, SizeHint};
 use ringfort_proto::status::refused;
+use ringfort_types::limits::UNTAKEN_ANSWERS_MAX;
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tower_service::Service;
 
+use crate::doors::held::OneOfMany;
 use crate::doors::places::{InUse, Standing};
 use crate::links;
 
@@ -32,19 +34,19 @@ where
         self.0.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Body>) -> UnderWay<S::Future> {
-        let standing = request.extensions().get::<Arc<Standing>>();
-        let in_use = standing.map(|standing| {
-            let in_use = standing.begin(links::is_of_a_node(&request));
-            if in_use.is_none() {
-                standing.close();
-            }
-            in_use
-        });
-        match in_use {
-            Some(None) => UnderWay::Refused,
-            in_use => UnderWay::Asked { answer: self.0.call(request), in_use: in_use.flatten() },
+    fn call(&mut self, mut request: Request<Body>) -> UnderWay<S::Future> {
+        let Some(standing) = request.extensions().get::<Arc<Standing>>() else {
+            return UnderWay::Asked { answer: self.0.call(request), in_use: None };
+        };
+        let Some(in_use) = standing.begin(links::is_of_a_node(&request)) else {
+            standing.close();
+            return UnderWay::Refused;
+        };
+        if in_use.calls > UNTAKEN_ANSWERS_MAX {
+            let standing = standing.clone();
+            request.extensions_mut().insert(OneOfMany(standing));
         }
+        UnderWay::Asked { answer: self.0.call(request), in_use: Some(in_use) }
     }
 }
 

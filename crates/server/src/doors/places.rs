@@ -284,13 +284,9 @@ impl Standing {
         }
         state.is_on_trial = false;
         state.calls += 1;
+        let calls = state.calls;
         drop(state);
-        Some(InUse(self.clone()))
-    }
-
-    /// How many calls are under way, or answered and not given away.
-    pub(crate) fn calls(&self) -> usize {
-        self.state().calls
+        Some(InUse { standing: self.clone(), calls })
     }
 
     /// Something was said.
@@ -320,11 +316,15 @@ impl Standing {
 
 /// A call under way.
 #[derive(Debug)]
-pub(crate) struct InUse(Arc<Standing>);
+pub(crate) struct InUse {
+    standing: Arc<Standing>,
+    /// How many the connection had under way, or answered and not given away, when this one had begun.
+    pub(crate) calls: usize,
+}
 
 impl Drop for InUse {
     fn drop(&mut self) {
-        let mut state = self.0.state();
+        let mut state = self.standing.state();
         state.calls -= 1;
         state.idle_since = Instant::now();
     }

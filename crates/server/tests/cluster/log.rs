@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use ringfort_proto::v1;
+
 use crate::nodes::{Nodes, get, put, replicas_agree};
 
 const BUDGET: u64 = 1024 * 1024;
@@ -109,6 +111,44 @@ async fn a_node_away_within_the_budget_comes_back_by_log_and_past_it_by_snapshot
     nodes.all_serving().await;
     replicas_agree(&nodes).await;
     assert_eq!(later_generations(&nodes, 2), came);
+}
+
+/// Whoever has the damaged replica goes on with the others, and its log with them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_replica_keeps_no_segment() {
+    let mut nodes = with_small_logs(3, 2);
+    start_all(&mut nodes).await;
+    write(&nodes, 0, 4 * BUDGET, "before").await;
+    let files = nodes.dir(2).join("lane-0/shards/1/tables");
+    wait_until("a table is on disk", || std::fs::read_dir(&files).unwrap().count() > 0).await;
+    nodes.release(2);
+    for file in std::fs::read_dir(&files).unwrap() {
+        std::fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    nodes.start(2).await;
+    nodes.all_serving().await;
+    let state = nodes.cluster(2).await.get_cluster_state(v1::GetClusterStateRequest {}).await;
+    let damaged: Vec<_> =
+        state.unwrap().into_inner().nodes.into_iter().map(|node| node.damaged_shards).collect();
+    assert_eq!(damaged, [vec![], vec![], vec![1]]);
+
+    let log = nodes.dir(2).join("lane-0/log");
+    let oldest = || std::fs::read_dir(&log).unwrap().map(|file| file.unwrap().file_name()).min();
+    let before = oldest();
+    write(&nodes, 0, 12 * BUDGET, "without it").await;
+    wait_until("its log is within its budget, and begins later", || {
+        bytes_in(&log) <= BUDGET + BUDGET / 2 && oldest() > before
+    })
+    .await;
+}
+
+/// For twenty seconds.
+async fn wait_until(what: &str, so: impl Fn() -> bool) {
+    let until = Instant::now() + Duration::from_secs(20);
+    while !so() {
+        assert!(Instant::now() < until, "not yet: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

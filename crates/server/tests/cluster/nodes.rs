@@ -84,10 +84,15 @@ impl Nodes {
         }
     }
 
-    /// Ends one and removes all that it had stored.
-    pub(crate) fn wipe(&mut self, at: usize) {
+    /// Ends one, and waits until it has let go of its directory.
+    pub(crate) fn release(&mut self, at: usize) {
         self.drop(at);
         wait_until_free(&self.configs[at].data_dir);
+    }
+
+    /// Ends one and removes all that it had stored.
+    pub(crate) fn wipe(&mut self, at: usize) {
+        self.release(at);
         std::fs::remove_dir_all(self.dir(at)).unwrap();
     }
 

@@ -29,9 +29,9 @@ impl FileDisk {
     /// Uses this directory, making it if it is not there.
     pub fn open(root: impl AsRef<Path>) -> Result<FileDisk, StorageError> {
         let root = std::path::absolute(root.as_ref()).unwrap_or_else(|_| root.as_ref().to_owned());
-        let shown = root.display().to_string();
+        let path = root.display().to_string();
         let is_new = !root.exists();
-        make_dir(&root).map_err(StorageError::io("use the data directory", &shown))?;
+        make_dir(&root).map_err(|source| StorageError::NoDataDirectory { path, source })?;
         Ok(FileDisk { root, is_new })
     }
 

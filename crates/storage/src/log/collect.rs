@@ -56,6 +56,11 @@ impl Log {
         self.bytes() > self.options.budget_bytes
     }
 
+    /// Whether the log has grown further beyond its budget than waiting for tables explains.
+    pub fn has_outgrown_budget(&self) -> bool {
+        self.bytes() > self.options.budget_bytes + self.options.budget_bytes / 2
+    }
+
     /// Shards whose tables keep the oldest segment from going without a copy. Told as soon as one more segment would
     /// make the log outgrow its budget; empty before.
     pub fn held_by(&self, durable: &Durable) -> Vec<ShardId> {
@@ -120,8 +125,8 @@ impl Log {
                 kept.extend(keep_of(known, *shard, first, durable));
             }
         }
-        let patient = self.bytes() <= self.options.budget_bytes + self.options.budget_bytes / 2;
-        let mut room = if patient { COPY_BYTES_SOFT.min(worth as usize) } else { worth as usize };
+        let has_waited = self.has_outgrown_budget();
+        let mut room = if has_waited { worth as usize } else { COPY_BYTES_SOFT.min(worth as usize) };
         let reader = self.reader();
         for Kept { shard, base, copied } in &kept {
             records.push(Record::Base(*shard, *base));
