@@ -21,6 +21,7 @@ use crate::persist::GroupCommit;
 use crate::replica::Replica;
 use crate::rounds::Rounds;
 use crate::snapshots::Snapshots;
+use crate::transfer::Transfers;
 use crate::{Answered, ApplyJob, Config, Effect, Event, Identity, NodeError, Opened, ReadJob};
 
 /// Ticks between two hellos before birth.
@@ -103,6 +104,7 @@ pub struct Node {
     pub(crate) forwards: Forwards,
     pub(crate) peers: Peers,
     pub(crate) snapshots: Snapshots,
+    pub(crate) transfers: Transfers,
     pub(crate) pending: usize,
     pub(crate) pending_bytes: usize,
     pub(crate) ticks: u64,
@@ -145,6 +147,7 @@ impl Node {
             forwards: Forwards::new(identity.boot),
             peers: Peers::new(nodes),
             snapshots: Snapshots::new(identity.boot),
+            transfers: Transfers::default(),
             pending: 0,
             pending_bytes: 0,
             ticks: 0,
@@ -277,6 +280,7 @@ impl Node {
         }
         self.retry_waiting();
         self.retry_rounds();
+        self.look_after_transfers();
         if self.ticks.is_multiple_of(DEADLINE_TICKS) {
             self.expire();
         }

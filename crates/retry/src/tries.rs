@@ -92,7 +92,8 @@ impl Troubles {
     fn new(request: &Request, in_session: bool) -> Troubles {
         let kind = match request {
             _ if in_session => Kind::InSession,
-            request if request.takes_stamp() => Kind::OnceOnly,
+            // Nothing is done twice by a transfer; but whoever asks is told if it may yet succeed.
+            request if request.takes_stamp() || request.is_transfer() => Kind::OnceOnly,
             _ => Kind::Harmless,
         };
         Troubles { unknown: false, kind, losses: 0, is_final: false, said: None }
