@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::command::{
-    bench, check, cluster, completions, config, delete, dev, export, get, health, import, incr, list, man,
-    put, shell, start, status, version, write,
+    bench, check, cluster, completions, config, delete, dev, export, get, health, import, incr, list, locate,
+    man, put, safe_to_stop, shell, start, status, version, write,
 };
 use crate::connection::Connect;
 use crate::out::Output;
@@ -32,7 +32,7 @@ Examples:
 
 `ringfort help COMMAND` tells more about a command, and so does `ringfort COMMAND --help`.
 
-Exit codes: 0 done; 1 not found, or a condition not met; 2 wrong usage, or over a limit; 3 not available, outcome unknown, or fewer copies than asked for.";
+Exit codes: 0 done; 1 not found, a condition not met, or not safe (`safe-to-stop`); 2 wrong usage, or over a limit; 3 not available, outcome unknown, or fewer copies than asked for.";
 
 /// A distributed key-value store that keeps every write it has acknowledged.
 #[derive(Debug, Parser)]
@@ -73,6 +73,8 @@ enum Command {
     Export(export::Export),
     Status(status::Status),
     Cluster(cluster::Cluster),
+    Where(locate::Where),
+    SafeToStop(safe_to_stop::SafeToStop),
     Health(health::Health),
     Check(check::Check),
     Shell(shell::Shell),
@@ -98,6 +100,8 @@ pub(crate) fn run() -> Result<(), Stop> {
         Command::Export(export) => export::run(&export),
         Command::Status(status) => status::run(&status),
         Command::Cluster(cluster) => cluster::run(&cluster),
+        Command::Where(asked) => locate::run(&asked),
+        Command::SafeToStop(asked) => safe_to_stop::run(&asked),
         Command::Health(health) => health::run(&health),
         Command::Check(check) => check::run(&check),
         Command::Shell(shell) => shell::run(&shell),
