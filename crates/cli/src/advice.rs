@@ -168,14 +168,14 @@ fn every_command_that_a_message_names_exists() {
 
 #[test]
 fn advice_is_found_wherever_it_stands() {
-    let source = r####"
+    let source = r##"
         // "`ringfort comment`"
         fn a<'a>(quote: char) -> bool { quote == '"' || quote == '\'' || quote == '\\' }
         const A: &str = "run `ringfort \
                          check --timeout 2m`, or \"ringfort fly away\"";
         const B: &str = r#"a "quoted" `ringfort put k v && ringfort get k`"#;
         const C: &str = "ringfort: an error line, `zcat FILE | ringfort import -`";
-    "####;
+    "##;
     let lines: Vec<String> =
         literals(source).iter().flat_map(|text| named(text)).map(|line| line.join(" ")).collect();
     assert_eq!(

@@ -8,6 +8,7 @@
 //! It is a look at the cluster and reserves nothing: whoever stops two nodes asks again in between.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 use ringfort_client::Client;
@@ -248,7 +249,7 @@ impl Safety {
             text.push_str("\n  ");
             text.push_str(&line);
             if of != shards {
-                text.push_str(&format!(" ({})", named(&of)));
+                let _ = write!(text, " ({})", named(&of));
             }
         }
         text
@@ -415,7 +416,7 @@ mod tests {
             (|state| state.nodes[2].damaged = (0..3).map(ShardId).collect(), "on node3 are damaged", false),
             (
                 |state| {
-                    state.shards.iter_mut().for_each(|shard| shard.replicas[2].1 = ReplicaReport::default())
+                    state.shards.iter_mut().for_each(|shard| shard.replicas[2].1 = ReplicaReport::default());
                 },
                 "node3 is still reading replicas",
                 true,
@@ -448,21 +449,17 @@ mod tests {
         assert_eq!((&shard["shard"], &shard["left"], &shard["needed"]), (&1.into(), &1.into(), &2.into()));
         assert_eq!(shard["missing"][0]["why"], "damaged");
         state.nodes[1].presence = Presence::Down;
-        let text = found_text(&state);
+        let text = self::found(&state, 1).text();
         assert!(
             text.contains("(meta group, 1, 2)") && text.contains("take no part: its log names the files (1)"),
             "{text}"
         );
     }
 
-    fn found_text(state: &ClusterState) -> String {
-        found(state, 1).text()
-    }
-
     #[test]
     fn who_has_not_reported_since_is_not_known_to_be_well() {
         for spoil in [(|node: &mut NodeState| node.report_age_ms = 1_600) as fn(&mut NodeState), |node| {
-            (node.presence, node.report_age_ms) = (Presence::Unknown, u64::MAX)
+            (node.presence, node.report_age_ms) = (Presence::Unknown, u64::MAX);
         }] {
             let mut state = state();
             spoil(&mut state.nodes[2]);

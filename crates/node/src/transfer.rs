@@ -7,7 +7,8 @@
 //! beyond its leadership, nor its process, nor the leader preference that was in force; and it does not keep a node from handing
 //! over because it stops or can't write.
 //!
-//! Invariant: what is kept here waits for a transfer that this replica has begun, or for the end of another one. It is looked at in
+//! Invariant: what is kept here waits for a transfer that this replica has begun, for the end of another one, or for the first report
+//! of a node that has just started. It is looked at in
 //! every tick, so whatever becomes of the replica, nothing stays here.
 
 use std::collections::BTreeMap;
@@ -39,6 +40,8 @@ struct Waiting {
     to: NodeId,
     /// No attempt before this tick.
     next_tick: u64,
+    /// Why there was none yet.
+    why_not: Option<String>,
     asked: Pending,
 }
 
@@ -74,15 +77,20 @@ impl Node {
             Err(why) => return self.fail(asked, Failure::rejected(Code::FailedPrecondition, why)),
         };
         let mut next_tick = self.ticks;
-        if is_free && let Some(replica) = self.slots[shard.0 as usize].replica.as_mut() {
+        let mut why_not = None;
+        if to != self.id && !self.peers.is_heard(to) {
+            why_not = Some(format!("{} has just started and has not reported yet", self.called(to)));
+        } else if !is_free {
+            why_not = Some(format!("the leader of {} is just changing", called(shard)));
+        } else if let Some(replica) = self.slots[shard.0 as usize].replica.as_mut() {
             replica.hand_over_to(transferee);
             next_tick += ATTEMPT_TICKS;
             self.mark(shard);
         }
-        self.transfers.waiting.entry(shard).or_default().push(Waiting { to, next_tick, asked });
+        self.transfers.waiting.entry(shard).or_default().push(Waiting { to, next_tick, why_not, asked });
     }
 
-    /// The replica on this node, which could lead the shard now; or why it can't.
+    /// The replica on this node, which could lead the shard now, as far as the node has reported; or why it can't.
     fn transferee(&self, shard: ShardId, to: NodeId) -> Result<PeerId, String> {
         let replica = self.slots[shard.0 as usize].replica.as_ref().expect("it leads");
         let (called, of) = (self.called(to), called(shard));
@@ -106,10 +114,10 @@ impl Node {
             format!(
                 "the replica of {of} on {called} is damaged and takes no part: the log of {called} names the file"
             )
+        } else if !self.peers.is_heard(to) {
+            return Ok(voter.peer);
         } else if !self.peers.is_lively(to, self.now.monotonic_us) {
-            format!(
-                "{called} has said nothing for seconds: it hangs, or has just started; try again in a moment"
-            )
+            format!("{called} has said nothing for seconds: it hangs, or is cut off; see to it first")
         } else if !self.peers.has_open(to, shard) {
             format!("{called} is still reading its replica of {of} from its disk: try again in a moment")
         } else if !self.peers.can_write(to) {
@@ -145,16 +153,19 @@ impl Node {
                 self.go_on_with_transfers(shard);
                 continue;
             }
-            for Waiting { to, next_tick, asked } in self.transfers.waiting.remove(&shard).unwrap_or_default()
+            for Waiting { to, next_tick, why_not, asked } in
+                self.transfers.waiting.remove(&shard).unwrap_or_default()
             {
                 if asked.deadline_us <= self.now.monotonic_us {
                     let why = format!("{} has not taken over {} yet", self.called(to), called(shard));
-                    self.fail(asked, late(&why));
+                    let not_begun =
+                        |why| Failure::rejected(Code::Unavailable, format!("{why}: try again in a moment"));
+                    self.fail(asked, why_not.map_or_else(|| late(&why), not_begun));
                 } else if self.ticks >= next_tick {
                     // The last attempt came to nothing, or another one was under way.
                     self.route_transfer(shard, to, asked);
                 } else {
-                    let waiting = Waiting { to, next_tick, asked };
+                    let waiting = Waiting { to, next_tick, why_not, asked };
                     self.transfers.waiting.entry(shard).or_default().push(waiting);
                 }
             }

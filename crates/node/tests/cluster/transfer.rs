@@ -5,7 +5,7 @@ use ringfort_types::limits::TRANSFER_HOLD_MS;
 use ringfort_types::{Code, LayoutChange, LeaderPreference, NodeId, Outcome, Reply, Request, ShardId, Term};
 
 use crate::failure;
-use crate::world::World;
+use crate::world::{SHARDS, World};
 
 const SHARD: ShardId = ShardId(3);
 
@@ -182,4 +182,35 @@ fn what_a_lost_leader_was_asked_for_the_next_one_does() {
         "one of two others leads, then this one"
     );
     assert_eq!(leader_seen_by(&mut world, third), Some(to));
+}
+
+#[test]
+fn one_that_has_just_started_is_waited_for_until_it_reports() {
+    let mut world = World::born(3);
+    world.run(3_000);
+    let (leader, others) = line(&mut world);
+    let to = place(others[0]);
+    world.kill(to);
+    // It does not come to any of its shards, so it has nothing to report.
+    world.withheld.extend((0..=SHARDS).map(|shard| (to, ShardId(shard))));
+    world.start(to);
+    let ask = |world: &mut World| {
+        world.ask(place(leader), Request::Transfer { shard: SHARD, to: others[0] }, 3_000)
+    };
+    let early = ask(&mut world);
+    world.run(3_100);
+    let early = failure(world.answers.remove(&early).expect("its time is over"));
+    assert_eq!(
+        (early.outcome, early.code),
+        (Outcome::Rejected, Code::Unavailable),
+        "nothing was begun: {early:?}"
+    );
+    assert!(early.message.contains("has just started"), "{early:?}");
+    let late = ask(&mut world);
+    world.run(500);
+    for shard in (0..=SHARDS).map(ShardId) {
+        world.open_late(to, shard);
+    }
+    world.run(2_000);
+    assert!(matches!(world.answers.remove(&late), Some(Reply::Leads { .. })));
 }
