@@ -1,6 +1,6 @@
 //! Questions about a cluster's shape, and leaderships that are moved: `where`, `safe-to-stop`, `cluster transfer`.
 
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 use ringfort_proto::v1;
 use ringfort_proto::v1::cluster_client::ClusterClient;
@@ -225,4 +225,23 @@ async fn any_node_passes_a_transfer_on_to_the_leader() {
         cluster.transfer_leadership(v1::TransferLeadershipRequest { shard: 3, node: 9 }).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::FailedPrecondition, "{status:?}");
     assert!(status.message().contains("node 9 has no replica that could lead shard 3"), "{status:?}");
+}
+
+#[test]
+fn no_write_fails_while_leaderships_move_and_a_loaded_node_is_told_from_one_that_lags() {
+    let trio = Trio::start();
+    eventually("all have reported", || safe(&trio, "node1").0);
+    let load = ["bench", "--seconds", "6", "--in-flight", "32", "--keys", "1000", "--json"];
+    let mut bench = trio.command(&load);
+    let bench = bench.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
+    for round in 0..3 {
+        for shard in 1..=4 {
+            let node = format!("node{}", (round + shard) % 3 + 1);
+            let moved = ask(&trio, &["cluster", "transfer", &shard.to_string(), &node]);
+            assert!(moved.status.success(), "{}", stderr(&moved));
+        }
+    }
+    assert!(safe(&trio, "node2").0, "all keep up");
+    let counted = one(&bench.wait_with_output().expect("it ends"));
+    assert!(counted["errors"] == 0 && counted["ops"].as_u64() > Some(100), "{counted}");
 }

@@ -69,7 +69,7 @@ fn whoever_is_asked_it_goes_where_it_is_wanted_and_stays() {
         world.run(20_000);
         assert_eq!(world.leader(SHARD), Some(to), "it is held");
     }
-    world.run(TRANSFER_HOLD_MS as u64 + 3_000);
+    world.run(TRANSFER_HOLD_MS + 3_000);
     assert_eq!(world.leader(SHARD), Some(preferred), "leaders are balanced again");
 }
 
