@@ -272,6 +272,8 @@ impl Node {
         let slot = &mut self.slots[shard.0 as usize];
         if forwarded && !slot.replica.as_ref().is_some_and(crate::replica::Replica::leads) {
             let message = format!("{} does not lead shard {shard}", self.birth.called(self.id));
+            // That a transfer may have been begun here, whoever has passed it on takes for granted.
+            asked.in_doubt &= !asked.call.request.is_transfer();
             return self.fail(asked, Failure::rejected(Code::NotLeader, message));
         }
         asked.retry_at_us = self.now.monotonic_us + retry_ms * 1_000;

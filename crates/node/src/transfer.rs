@@ -14,7 +14,7 @@
 use std::collections::BTreeMap;
 
 use ringfort_types::limits::{TICK_MS, TRANSFER_HOLD_MS};
-use ringfort_types::{Code, Failure, LeaderPreference, NodeId, PeerId, Reply, ShardId, count};
+use ringfort_types::{Code, Failure, LeaderPreference, NodeId, Outcome, PeerId, Reply, ShardId, count};
 
 use crate::leave::Phase;
 use crate::node::Node;
@@ -64,7 +64,7 @@ impl Transfers {
 }
 
 impl Node {
-    pub(crate) fn route_transfer(&mut self, shard: ShardId, to: NodeId, asked: Pending) {
+    pub(crate) fn route_transfer(&mut self, shard: ShardId, to: NodeId, mut asked: Pending) {
         let replica = self.slots[shard.0 as usize].replica.as_ref().filter(|replica| replica.leads());
         let Some(replica) = replica else { return self.pass_to_leader(shard, asked) };
         let (is_free, term) = (replica.group.can_propose(), replica.group.term());
@@ -74,7 +74,12 @@ impl Node {
         }
         let transferee = match self.transferee(shard, to) {
             Ok(transferee) => transferee,
-            Err(why) => return self.fail(asked, Failure::rejected(Code::FailedPrecondition, why)),
+            Err(why) => {
+                // An earlier attempt may yet have come to something.
+                let outcome = if asked.in_doubt { Outcome::Unknown } else { Outcome::Rejected };
+                let failure = Failure { outcome, code: Code::FailedPrecondition, message: why };
+                return self.fail(asked, failure);
+            }
         };
         let mut next_tick = self.ticks;
         let mut why_not = None;
@@ -84,6 +89,7 @@ impl Node {
             why_not = Some(format!("the leader of {} is just changing", called(shard)));
         } else if let Some(replica) = self.slots[shard.0 as usize].replica.as_mut() {
             replica.hand_over_to(transferee);
+            asked.in_doubt = true;
             next_tick += ATTEMPT_TICKS;
             self.mark(shard);
         }
@@ -110,12 +116,12 @@ impl Node {
         }
         let why = if !self.peers.is_up(to) {
             format!("{called} is down, as {} sees it: start it first", self.called(self.id))
+        } else if !self.peers.is_heard(to) {
+            return Ok(voter.peer);
         } else if self.peers.is_damaged(to, shard) {
             format!(
                 "the replica of {of} on {called} is damaged and takes no part: the log of {called} names the file"
             )
-        } else if !self.peers.is_heard(to) {
-            return Ok(voter.peer);
         } else if !self.peers.is_lively(to, self.now.monotonic_us) {
             format!("{called} has said nothing for seconds: it hangs, or is cut off; see to it first")
         } else if !self.peers.has_open(to, shard) {
@@ -140,9 +146,7 @@ impl Node {
         if !self.leads(shard) {
             self.transfers.held.remove(&shard);
         }
-        for Waiting { mut asked, .. } in self.transfers.waiting.remove(&shard).unwrap_or_default() {
-            // A node that has passed it on knows so itself.
-            asked.in_doubt |= asked.token.origin == self.id;
+        for Waiting { asked, .. } in self.transfers.waiting.remove(&shard).unwrap_or_default() {
             self.route(asked);
         }
     }

@@ -214,3 +214,22 @@ fn one_that_has_just_started_is_waited_for_until_it_reports() {
     world.run(2_000);
     assert!(matches!(world.answers.remove(&late), Some(Reply::Leads { .. })));
 }
+
+#[test]
+fn a_refusal_after_an_attempt_leaves_it_unknown() {
+    let mut world = World::born(3);
+    world.run(3_000);
+    let (leader, others) = line(&mut world);
+    world.stuck.insert(place(others[0]));
+    let ids = [leader, others[1]]
+        .map(|asked| world.ask(place(asked), Request::Transfer { shard: SHARD, to: others[0] }, 10_000));
+    world.run(1_000);
+    world.kill(place(others[0]));
+    world.run(2_000);
+    for id in ids {
+        let refused = failure(world.answers.remove(&id).expect("refused by now"));
+        assert_eq!(refused.outcome, Outcome::Unknown, "{refused:?}");
+        assert!(refused.message.contains("is down"), "{refused:?}");
+    }
+    assert_eq!(leader_seen_by(&mut world, others[1]), Some(leader));
+}
