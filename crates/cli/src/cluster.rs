@@ -29,6 +29,29 @@ pub(crate) fn name(state: &ClusterState, node: NodeId) -> String {
     )
 }
 
+/// The node that people call so, by its name, its address or its number.
+pub(crate) fn find_node<'a>(state: &'a ClusterState, called: &str) -> Result<&'a NodeState, Stop> {
+    let find = |is: &dyn Fn(&NodeState) -> bool| state.nodes.iter().find(|node| is(node));
+    let found = find(&|node| node.name == called)
+        .or_else(|| find(&|node| node.address == called))
+        .or_else(|| find(&|node| node.id.to_string() == called));
+    found.ok_or_else(|| {
+        let mut names: Vec<String> = state.nodes.iter().map(|node| name(state, node.id)).collect();
+        names.sort();
+        Stop::usage(format!("there is no node {called}: the nodes are {}", names.join(", ")))
+    })
+}
+
+/// Whether a node is up, as the asked one knows it.
+pub(crate) fn presence_of(state: &ClusterState, node: NodeId) -> Presence {
+    state.nodes.iter().find(|known| known.id == node).map_or(Presence::Unknown, |known| known.presence)
+}
+
+/// What people call a shard.
+pub(crate) fn called(shard: ShardId) -> String {
+    if shard == ShardId::META { "the meta group".to_owned() } else { format!("shard {shard}") }
+}
+
 /// The shards that nobody leads, as far as the asked node knows: of keys, and whether the meta group is one of them.
 fn unled(state: &ClusterState) -> (Vec<ShardId>, bool) {
     let nobody = |shard: &&ShardState| shard.leader.is_none();
@@ -82,7 +105,7 @@ pub(crate) fn is_damaged(state: &ClusterState, node: NodeId, shard: ShardId) -> 
 }
 
 /// The first few of these shards.
-fn named(shards: &[ShardId]) -> String {
+pub(crate) fn named(shards: &[ShardId]) -> String {
     let name =
         |shard: &ShardId| if *shard == ShardId::META { "meta group".to_owned() } else { shard.to_string() };
     let mut names: Vec<_> = shards.iter().take(NAMED_MAX).map(name).collect();

@@ -1,4 +1,4 @@
-//! Words of other stores' tools, mostly of etcdctl and redis-cli, that are none of ours, and what does the same here.
+//! Words of other stores' tools, mostly of etcdctl, redis-cli and TiKV's, that are none of ours, and what does the same here.
 //!
 //! One table. A hint names only what there is: a test in `args` reads every command and every flag in the table by the
 //! command line's own definition, and tries every word.
@@ -35,6 +35,8 @@ const PREFIX: &str = "`ringfort list --prefix P` prints all keys that begin with
 const ALL_KEYS: &str =
     "`ringfort list` prints keys and values in key order, `ringfort list --prefix P` those that begin with P";
 const STATUS: &str = "`ringfort status` shows the nodes, and who leads what";
+const WHERE: &str = "`ringfort where KEY` shows a key's slot, its shard, the replicas, and who leads";
+const TRANSFER: &str = "`ringfort cluster transfer SHARD NODE` has a node lead a shard; when a node stops, its leaderships move by themselves";
 const HEALTH: &str = "`ringfort health` asks whether nodes serve";
 const LISTEN: &str = "`ringfort start --addr 127.0.0.1:50051` says where to listen";
 const SECONDS: &str = "a run has a length, not a number of requests: `ringfort bench --seconds 10`";
@@ -54,6 +56,13 @@ pub(crate) const HINTS: &[Hint] = &[
         NO_MEMBERSHIP,
     ),
     after("cluster", &["info", "status", "topology", "slots"], STATUS),
+    after("cluster", &["keyslot", "countkeysinslot", "getkeysinslot"], WHERE),
+    after("cluster", &["failover", "takeover", "transfer-leader", "move-leader", "elect"], TRANSFER),
+    command(&["keyslot", "locate", "whereis", "region", "region key", "which"], WHERE),
+    command(
+        &["ok-to-stop", "can-stop", "safe-to-restart", "safe-to-kill", "safe-to-remove"],
+        "`ringfort safe-to-stop NODE` says whether every shard keeps a majority without a node",
+    ),
     command(&["endpoint status", "leader", "leaders"], STATUS),
     command(&["endpoint hashkv", "hashkv", "verify", "fsck"], "`ringfort check` compares all replicas"),
     command(&["endpoint", "ping", "alive", "ready"], HEALTH),
@@ -108,10 +117,7 @@ pub(crate) const HINTS: &[Hint] = &[
         &["dbsize", "count"],
         "`ringfort status` estimates it, `ringfort list --keys-only | wc -l` counts",
     ),
-    command(
-        &["move-leader", "elect", "failover"],
-        "leaderships move by themselves when a node stops; `ringfort status --shards` shows them",
-    ),
+    command(&["move-leader", "transfer-leader", "transfer", "operator", "elect", "failover"], TRANSFER),
     command(&["benchmark", "perf", "redis-benchmark"], "`ringfort bench` measures puts and gets"),
     command(&["settings", "env"], "`ringfort config` prints the settings, and where each comes from"),
     command(&["completion"], "`ringfort completions bash` prints a script for bash"),

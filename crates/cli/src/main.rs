@@ -8,7 +8,8 @@
 //! - of what is read and printed: `escape`, `json`, `format`, `lines` and `rows` (the formats of list, import and
 //!   export), `changes` (the lines of an atomic write), `ledger` (what came of each imported line), `part` (a file that
 //!   appears when it is complete), `out` (stdout, which may be closed early), `progress` and `show` (numbers and tables for
-//!   people), `cluster` (how a cluster's state looks);
+//!   people), `cluster` (how a cluster's state looks), `whereabouts` (of a key), `safety` (whether a node can be
+//!   stopped), `transfer` (of leaderships);
 //! - of what goes on meanwhile: `shell` (lines in, answers out), `nodes` (a cluster of processes on this machine), `leftovers` (their
 //!   temporary directories),
 //!   `signals`, `sink` (lines of a node that runs), and `stop` (exit codes and error lines).
@@ -16,6 +17,8 @@
 //! What is for programs goes to stdout, what is for people (progress, summaries beside data, errors) to stderr. An
 //! error is one line that begins with `ringfort: ` and says what is wrong and what to do.
 
+#[cfg(test)]
+mod advice;
 mod args;
 mod changes;
 mod cluster;
@@ -40,6 +43,7 @@ mod refusal;
 mod report;
 mod rows;
 mod runtimes;
+mod safety;
 mod settings;
 mod shell;
 mod show;
@@ -48,7 +52,9 @@ mod sink;
 mod stop;
 mod text_door;
 mod tolerance;
+mod transfer;
 mod waiting;
+mod whereabouts;
 mod writing;
 
 use std::process::ExitCode;

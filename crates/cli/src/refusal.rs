@@ -10,7 +10,7 @@ use crate::hints::hint;
 use crate::stop::Stop;
 
 /// Commands whose first word is a key, which may begin with a dash.
-const KEYED: [&str; 4] = ["put", "get", "delete", "incr"];
+const KEYED: [&str; 5] = ["put", "get", "delete", "incr", "where"];
 
 /// Prints help, or makes one line of clap's many. `line` is what was refused, `root` what it was read by.
 pub(crate) fn refused(error: &clap::Error, line: &[OsString], root: &clap::Command) -> Stop {

@@ -3,7 +3,7 @@
 //! | code | meaning |
 //! |---|---|
 //! | 0 | done |
-//! | 1 | not found, a condition not met, or not serving (`health`) |
+//! | 1 | not found, a condition not met, not serving (`health`), or not safe (`safe-to-stop`) |
 //! | 2 | wrong usage, input that can't be read, or over a limit: trying again can't help |
 //! | 3 | not available, outcome unknown, or written with fewer copies than asked for: trying again may help |
 //!
@@ -28,7 +28,7 @@ impl Stop {
         Stop { code: 1, message: String::new() }
     }
 
-    /// A condition was not met, or a node does not serve (1); the caller has said so.
+    /// A condition was not met, a node does not serve, or should not be stopped (1); the caller has said so.
     pub(crate) fn not_met() -> Stop {
         Stop { code: 1, message: String::new() }
     }

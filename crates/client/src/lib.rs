@@ -63,7 +63,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ringfort_types::{
-    ClusterState, Failure, Index, LayoutChange, NodeId, Receipt, Reply, Request, Revision, Row, ShardId,
+    ClusterState, Failure, Index, LayoutChange, NodeId, Receipt, Reply, Request, Revision, Row, ShardId, Term,
 };
 
 pub use address::{parse_address, parse_addresses};
@@ -236,6 +236,16 @@ impl Client {
     /// Changes how the cluster is laid out, if it is not so yet. May be repeated.
     pub async fn change_layout(&self, change: LayoutChange) -> Result<Receipt, Failure> {
         written(self.inner.call(Request::ChangeLayout(change)).await?)
+    }
+
+    /// Has a shard's leader transfer its leadership to this node, and waits until that node leads: the term in which it does. If it
+    /// is the term that [`Client::cluster_state`] has named before, it led already. May be repeated. The node then keeps the
+    /// leadership for [`TRANSFER_HOLD_MS`](ringfort_types::limits::TRANSFER_HOLD_MS), if it can.
+    pub async fn transfer(&self, shard: ShardId, to: NodeId) -> Result<Term, Failure> {
+        match self.inner.call(Request::Transfer { shard, to }).await? {
+            Reply::Leads { term } => Ok(term),
+            other => Err(other.into_failure()),
+        }
     }
 
     /// The hash of one node's replica of a shard at a mark's index.

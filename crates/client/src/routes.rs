@@ -116,7 +116,7 @@ impl Routes {
             return self.shards.get(usize::from(*self.slots.get(usize::from(slot.0))?));
         }
         match request {
-            Request::Digest { shard } | Request::OpenSession { shard } => {
+            Request::Digest { shard } | Request::OpenSession { shard } | Request::Transfer { shard, .. } => {
                 self.shards.iter().find(|known| known.id == *shard)
             }
             Request::ChangeLayout(_) => self.shards.iter().find(|known| known.id == ShardId::META),

@@ -50,6 +50,10 @@ pub(crate) async fn call(connection: &Connection, call: Call, deadline: Instant)
             let request = ringfort_proto::unary::change_layout(change);
             answer(cluster.change_layout(timed(request, deadline)).await)
         }
+        Request::Transfer { shard, to } => {
+            let request = v1::TransferLeadershipRequest { shard: shard.0, node: to.0 };
+            answer(cluster.transfer_leadership(timed(request, deadline)).await)
+        }
         Request::DigestAt { node, shard, index } => {
             let request = v1::DigestAtRequest { node: node.0, shard: shard.0, index: index.0 };
             answer(cluster.digest_at(timed(request, deadline)).await)

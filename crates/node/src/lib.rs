@@ -19,6 +19,8 @@
 //!
 //! **Snapshots** (`snapshots`): how a table gets to a replica whose log can't be brought up to date any more.
 //!
+//! **Transfers** (`transfer`): leaderships that an operator moves.
+//!
 //! **Birth** (`birth`): no group starts before the full map of nodes is synced on each of them.
 //!
 //! **Program order** (`order`): what a driver holds back of one connection, so that its calls take effect in the order in
@@ -53,6 +55,7 @@ mod rounds;
 mod routing;
 mod snapshots;
 mod state;
+mod transfer;
 mod turn;
 
 pub use api::{

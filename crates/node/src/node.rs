@@ -22,6 +22,7 @@ use crate::renewal::{Own, Renewals};
 use crate::replica::Replica;
 use crate::rounds::Rounds;
 use crate::snapshots::Snapshots;
+use crate::transfer::Transfers;
 use crate::{Answered, ApplyJob, Config, Effect, Event, Identity, NodeError, Opened, ReadJob};
 
 /// Ticks between two hellos before birth.
@@ -107,6 +108,7 @@ pub struct Node {
     pub(crate) peers: Peers,
     pub(crate) snapshots: Snapshots,
     pub(crate) renewals: Renewals,
+    pub(crate) transfers: Transfers,
     pub(crate) pending: usize,
     pub(crate) pending_bytes: usize,
     pub(crate) ticks: u64,
@@ -150,6 +152,7 @@ impl Node {
             peers: Peers::new(nodes),
             snapshots: Snapshots::new(identity.boot),
             renewals: Renewals::default(),
+            transfers: Transfers::default(),
             pending: 0,
             pending_bytes: 0,
             ticks: 0,
@@ -283,6 +286,7 @@ impl Node {
         }
         self.retry_waiting();
         self.retry_rounds();
+        self.look_after_transfers();
         if self.ticks.is_multiple_of(DEADLINE_TICKS) {
             self.expire();
         }

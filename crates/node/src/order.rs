@@ -232,7 +232,10 @@ fn touched(request: &Request) -> Touched {
     }
     match request {
         // What these tell is of no key.
-        Request::ClusterState | Request::OpenSession { .. } | Request::ChangeLayout(_) => {
+        Request::ClusterState
+        | Request::OpenSession { .. }
+        | Request::ChangeLayout(_)
+        | Request::Transfer { .. } => {
             return Touched::Nothing;
         }
         Request::Scan(_) | Request::Digest { .. } | Request::DigestAt { .. } => return Touched::All,

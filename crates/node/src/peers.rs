@@ -51,6 +51,11 @@ impl Peers {
         self.is_up(node) && self.report(node).is_some_and(|(_, at_us)| now_us - at_us <= REPORT_LATE_US)
     }
 
+    /// Whether it has reported since it was connected.
+    pub(crate) fn is_heard(&self, node: NodeId) -> bool {
+        self.get(node).is_some_and(|peer| peer.up && peer.report_is_fresh)
+    }
+
     /// Whether it has reported, since it was connected, that its replica of this shard is open.
     pub(crate) fn has_open(&self, node: NodeId, shard: ShardId) -> bool {
         self.get(node).is_some_and(|peer| {

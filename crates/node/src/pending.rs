@@ -47,7 +47,8 @@ impl Waiter {
 impl Pending {
     /// Whether it may be asked again although an earlier try may have been carried out.
     pub(crate) fn may_be_repeated(&self) -> bool {
-        self.call.stamp.is_some() || !self.call.request.is_write()
+        let request = &self.call.request;
+        self.call.stamp.is_some() || !request.is_write() || request.is_transfer()
     }
 
     pub(crate) fn waiter(&self) -> Waiter {

@@ -57,9 +57,10 @@ impl Node {
     fn shard_of(&self, request: &Request) -> Option<ShardId> {
         match request {
             Request::Scan(scan) => Some(scan.shard),
-            Request::Digest { shard } | Request::DigestAt { shard, .. } | Request::OpenSession { shard } => {
-                Some(*shard)
-            }
+            Request::Digest { shard }
+            | Request::DigestAt { shard, .. }
+            | Request::OpenSession { shard }
+            | Request::Transfer { shard, .. } => Some(*shard),
             Request::ClusterState => None,
             Request::ChangeLayout(_) => Some(ShardId::META),
             _ => Some(self.layout.as_ref()?.shard_of_slot(request.slot()?)),
@@ -111,6 +112,10 @@ impl Node {
                 let applied =
                     self.slots[shard.0 as usize].replica.as_ref().map(crate::replica::Replica::applied);
                 self.read_here(shard, applied.unwrap_or_default(), asked);
+            }
+            Request::Transfer { to, .. } => {
+                let to = *to;
+                self.route_transfer(shard, to, asked);
             }
             request if request.is_write() => self.route_write(shard, asked),
             _ => self.route_read(shard, asked),
@@ -233,9 +238,11 @@ impl Node {
         }
     }
 
-    fn pass_to_leader(&mut self, shard: ShardId, asked: Pending) {
+    pub(crate) fn pass_to_leader(&mut self, shard: ShardId, asked: Pending) {
         match self.leader_of(shard) {
-            Some(leader) if !self.is_forwarded(&asked) && asked.retry_at_us <= self.now.monotonic_us => {
+            Some(leader)
+                if self.may_pass_on(&asked, leader) && asked.retry_at_us <= self.now.monotonic_us =>
+            {
                 self.pass_on(shard, leader, asked);
             }
             _ => self.wait(shard, asked, RETRY_MS),
@@ -243,12 +250,14 @@ impl Node {
     }
 
     fn pass_on(&mut self, shard: ShardId, node: NodeId, asked: Pending) {
-        if !self.peers.is_up(node) || self.is_forwarded(&asked) {
+        if !self.peers.is_up(node) || !self.may_pass_on(&asked, node) {
             return self.wait(shard, asked, RETRY_MS);
         }
         let mut left_us = asked.deadline_us.saturating_sub(self.now.monotonic_us);
-        if asked.call.durability.copies != Copies::Majority {
-            // Who leads then says how many copies there are, and has to do so before it is too late here.
+        let waits_there =
+            asked.call.durability.copies != Copies::Majority || asked.call.request.is_transfer();
+        if waits_there {
+            // Who leads then says how many copies there are, or whether another leads, and has to do so before it is too late here.
             left_us -= (left_us / 3).min(COUNT_COPIES_US);
         }
         let timeout_ms = (left_us / 1_000).max(1) as u32;
@@ -272,6 +281,8 @@ impl Node {
         let slot = &mut self.slots[shard.0 as usize];
         if forwarded && !slot.replica.as_ref().is_some_and(crate::replica::Replica::leads) {
             let message = format!("{} does not lead shard {shard}", self.birth.called(self.id));
+            // That a transfer may have been begun here, whoever has passed it on takes for granted.
+            asked.in_doubt &= !asked.call.request.is_transfer();
             return self.fail(asked, Failure::rejected(Code::NotLeader, message));
         }
         asked.retry_at_us = self.now.monotonic_us + retry_ms * 1_000;
@@ -304,13 +315,15 @@ impl Node {
 
     /// Another node has answered what was passed on to it.
     pub(crate) fn handle_answer(&mut self, from: NodeId, id: u64, reply: Reply) {
-        let Some(asked) = self.forwards.answered(from, id) else { return };
+        let Some(mut asked) = self.forwards.answered(from, id) else { return };
         if let Reply::Failed(failure) = &reply
             && failure.outcome == Outcome::Rejected
             && failure.code == Code::NotLeader
             && let Some(shard) = self.shard_of(&asked.call.request)
         {
-            // It has surely not happened. The other node may learn of its leadership, or this one of another.
+            // It has surely not happened. The other node may learn of its leadership, or this one of another. (Only a transfer may
+            // have been begun there.)
+            asked.in_doubt |= asked.call.request.is_transfer();
             return self.wait(shard, asked, HEARTBEAT_MS / 2);
         }
         self.pending -= 1;
@@ -392,6 +405,13 @@ impl Node {
         let name =
             if shard == ShardId::META { "the meta group".to_owned() } else { format!("shard {shard}") };
         no_leader(&name, &group, |node| node == self.id || self.peers.is_up(node))
+    }
+
+    /// No request goes round in circles: what another node has passed on stays here. (A transfer ends with the node that is wanted,
+    /// and goes there from whoever has transferred to it.)
+    fn may_pass_on(&self, asked: &Pending, node: NodeId) -> bool {
+        let ends_there = matches!(asked.call.request, Request::Transfer { to, .. } if to == node);
+        !self.is_forwarded(asked) || (ends_there && node != self.id)
     }
 
     fn is_forwarded(&self, asked: &Pending) -> bool {

@@ -16,7 +16,7 @@ const SUSPECT_US: u64 = 5_000_000;
 /// Leaderships handed over in one look, so that a node that comes back is not flooded.
 const HANDOVERS_MAX: usize = 8;
 /// A preferred leader that lags by more entries than this is left alone until it has caught up.
-const HANDOVER_LAG_MAX: u64 = 1_000;
+pub(crate) const HANDOVER_LAG_MAX: u64 = 1_000;
 /// Ticks after start before any leadership is given away.
 const SETTLE_TICKS: u64 = 2_000 / TICK_MS;
 
@@ -71,6 +71,9 @@ impl Node {
                 continue;
             };
             let shard = replica.shard;
+            if self.transfers.holds(shard, self.ticks, layout.leader_preference) {
+                continue;
+            }
             // Not the crate's own mark of who was heard of: it is wiped at each check of the quorum, and may be so just
             // before every look.
             let able = |voter: &Replica| {

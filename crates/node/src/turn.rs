@@ -88,6 +88,7 @@ impl Node {
             self.wait(shard, asked, HEARTBEAT_MS);
         }
         if leader_changed {
+            self.go_on_with_transfers(shard);
             self.take_back_forwards(shard);
         }
         if leader_changed || moved {
@@ -124,7 +125,9 @@ impl Node {
         }
         for asked in self.forwards.take_expired(now_us) {
             let message = "the shard's leader did not answer in time";
-            let failure = if asked.call.request.is_write() {
+            let failure = if asked.call.request.is_transfer() {
+                crate::transfer::late("the node that was asked has not taken over yet")
+            } else if asked.call.request.is_write() {
                 Failure::unknown(
                     Code::DeadlineExceeded,
                     format!("{message}; the write may still take effect"),

@@ -58,6 +58,7 @@ pub fn carries(request: &Request) -> bool {
             | Request::DigestAt { .. }
             | Request::ClusterState
             | Request::ChangeLayout(_)
+            | Request::Transfer { .. }
     )
 }
 

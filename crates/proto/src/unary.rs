@@ -85,6 +85,12 @@ pub fn change_layout(change: LayoutChange) -> v1::ChangeLayoutRequest {
     v1::ChangeLayoutRequest { change: Some(change) }
 }
 
+impl From<v1::TransferLeadershipRequest> for Call {
+    fn from(transfer: v1::TransferLeadershipRequest) -> Call {
+        Request::Transfer { shard: ShardId(transfer.shard), to: NodeId(transfer.node) }.into()
+    }
+}
+
 impl From<v1::DigestAtRequest> for Call {
     fn from(digest: v1::DigestAtRequest) -> Call {
         let (node, shard, index) = (NodeId(digest.node), ShardId(digest.shard), Index(digest.index));
@@ -194,6 +200,12 @@ impl From<v1::ChangeLayoutResponse> for Reply {
     }
 }
 
+impl From<v1::TransferLeadershipResponse> for Reply {
+    fn from(transferred: v1::TransferLeadershipResponse) -> Reply {
+        Reply::Leads { term: Term(transferred.term) }
+    }
+}
+
 impl From<v1::DigestAtResponse> for Reply {
     fn from(digest: v1::DigestAtResponse) -> Reply {
         Reply::Digest { at: Index(digest.index), hash: digest.hash, rows: digest.rows }
@@ -228,6 +240,14 @@ pub fn into_open_session(reply: Reply) -> Result<v1::OpenSessionResponse, Failur
 pub fn into_receipt(reply: Reply) -> Result<v1::Receipt, Failure> {
     match reply {
         Reply::Written(receipt) => Ok(receipt.into()),
+        other => Err(other.into_failure()),
+    }
+}
+
+/// The message that answers `TransferLeadership`.
+pub fn into_transfer_leadership(reply: Reply) -> Result<v1::TransferLeadershipResponse, Failure> {
+    match reply {
+        Reply::Leads { term } => Ok(v1::TransferLeadershipResponse { term: term.0 }),
         other => Err(other.into_failure()),
     }
 }
@@ -282,6 +302,8 @@ mod tests {
         let opened = Reply::Opened { clock: HybridClock(u64::MAX) };
         assert_eq!(Reply::from(into_open_session(opened.clone()).unwrap()), opened);
 
+        let leads = Reply::Leads { term: Term(4) };
+        assert_eq!(Reply::from(into_transfer_leadership(leads.clone()).unwrap()), leads);
         let digest = Reply::Digest { at: Index(4), hash: u64::MAX, rows: 12 };
         assert_eq!(Reply::from(into_digest_at(digest.clone()).unwrap()), digest);
     }

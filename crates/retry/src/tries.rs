@@ -92,7 +92,8 @@ impl Troubles {
     fn new(request: &Request, in_session: bool) -> Troubles {
         let kind = match request {
             _ if in_session => Kind::InSession,
-            request if request.takes_stamp() => Kind::OnceOnly,
+            // Nothing is done twice by a transfer; but whoever asks is told if it may yet succeed.
+            request if request.takes_stamp() || request.is_transfer() => Kind::OnceOnly,
             _ => Kind::Harmless,
         };
         Troubles { unknown: false, kind, losses: 0, is_final: false, said: None }
@@ -143,6 +144,8 @@ impl Troubles {
 
 #[cfg(test)]
 mod tests {
+    use ringfort_types::{NodeId, ShardId};
+
     use super::*;
 
     fn put() -> Request {
@@ -201,6 +204,15 @@ mod tests {
         assert!(once.failed(doubt(), now).is_ok());
         let late = now + Duration::from_secs(2);
         assert_eq!(once.failed(refused(), late), Err(Failure { outcome: Outcome::Unknown, ..refused() }));
+    }
+
+    #[test]
+    fn doubt_about_a_transfer_is_told() {
+        let now = Instant::now();
+        let request = Request::Transfer { shard: ShardId(3), to: NodeId(2) };
+        let mut transfer = Tries::new(&request, false, now, now + Duration::from_secs(2));
+        assert!(transfer.failed(refused(), now).is_ok(), "somebody else may lead");
+        assert_eq!(transfer.failed(doubt(), now), Err(doubt()));
     }
 
     #[test]

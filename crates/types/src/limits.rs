@@ -120,6 +120,10 @@ pub const LAYOUT_BYTES_MAX: usize = 1024 * 1024;
 /// Most bytes in a node's name.
 pub const NAME_BYTES_MAX: usize = 64;
 
+/// For how long a leadership that an operator has transferred is left where it is, in milliseconds, before leaders are balanced
+/// again.
+pub const TRANSFER_HOLD_MS: u64 = 10 * 60 * 1_000;
+
 /// Raft's tick, in milliseconds. All timings below are multiples of it.
 pub const TICK_MS: u64 = 25;
 /// A leader speaks to its followers at least this often, in milliseconds.

@@ -149,6 +149,11 @@ pub enum Reply {
         /// The shard's clock, at the time of asking or a little later.
         clock: HybridClock,
     },
+    /// To `Transfer`: the wanted node leads the shard.
+    Leads {
+        /// In this term.
+        term: Term,
+    },
     /// To `Scan`.
     Page(Page),
     /// To `DigestAt`.
@@ -267,6 +272,10 @@ impl Reply {
                 out.put_u8(8);
                 out.put_u64_le(clock.0);
             }
+            Reply::Leads { term } => {
+                out.put_u8(9);
+                put_varint(out, term.0);
+            }
             Reply::Cluster(_) => {
                 Reply::Failed(Failure::rejected(Code::InvalidArgument, "ask the node itself for its state"))
                     .encode(out);
@@ -323,6 +332,7 @@ impl Reply {
                 Reply::Values { rows, at, revision }
             }
             8 => Reply::Opened { clock: HybridClock(reader.u64()?) },
+            9 => Reply::Leads { term: Term(reader.varint()?) },
             _ => return Err(Malformed("unknown kind of reply")),
         })
     }

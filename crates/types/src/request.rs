@@ -123,6 +123,14 @@ pub enum Request {
     ClusterState,
     /// Changes the cluster's layout, if it is not so yet. Answer: [`Reply::Written`](crate::Reply::Written).
     ChangeLayout(LayoutChange),
+    /// Has a shard's leader transfer its leadership to this node, which then keeps it for a while. Asking twice is as good as
+    /// once. Answer, by that node itself: [`Reply::Leads`](crate::Reply::Leads).
+    Transfer {
+        /// Whose leadership.
+        shard: ShardId,
+        /// Who should have it.
+        to: NodeId,
+    },
 }
 
 impl Request {
@@ -146,9 +154,15 @@ impl Request {
         Request::Write { parts: vec![Part::new(key, change)] }
     }
 
-    /// Whether sending it twice could do something twice.
+    /// Whether it has an effect, so that it may be unknown whether it had.
     pub fn is_write(&self) -> bool {
-        matches!(self, Request::Digest { .. } | Request::ChangeLayout(_)) || self.takes_stamp()
+        matches!(self, Request::Digest { .. } | Request::ChangeLayout(_) | Request::Transfer { .. })
+            || self.takes_stamp()
+    }
+
+    /// Whether it moves a leadership.
+    pub fn is_transfer(&self) -> bool {
+        matches!(self, Request::Transfer { .. })
     }
 
     /// Whether it can be part of a session: it writes to keys.
@@ -183,7 +197,8 @@ impl Request {
             | Request::Digest { .. }
             | Request::DigestAt { .. }
             | Request::ClusterState
-            | Request::ChangeLayout(_) => {}
+            | Request::ChangeLayout(_)
+            | Request::Transfer { .. } => {}
         }
     }
 
@@ -256,6 +271,11 @@ impl Request {
                 out.put_u8(9);
                 change.encode(out);
             }
+            Request::Transfer { shard, to } => {
+                out.put_u8(10);
+                put_varint(out, shard.0.into());
+                put_varint(out, to.0);
+            }
         }
     }
 
@@ -297,6 +317,7 @@ impl Request {
             7 => Request::OpenSession { shard: ShardId(reader.varint()? as u32) },
             8 => Request::ClusterState,
             9 => Request::ChangeLayout(LayoutChange::decode(reader)?),
+            10 => Request::Transfer { shard: ShardId(reader.varint()? as u32), to: NodeId(reader.varint()?) },
             _ => return Err(Malformed("unknown kind of request")),
         })
     }

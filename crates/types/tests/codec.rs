@@ -226,6 +226,7 @@ fn replies_round_trip() {
         Reply::NotMet { part: 0, key: text("k"), revision: Some(Revision(4)), at: Index(1) },
         Reply::Values { rows: vec![None, Some(row.clone())], at: Index(4), revision: Revision(7) },
         Reply::Opened { clock: HybridClock(u64::MAX) },
+        Reply::Leads { term: Term(u64::MAX) },
         Reply::Written(receipt),
         Reply::Written(lacking),
         Reply::Written(sums),

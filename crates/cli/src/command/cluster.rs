@@ -1,4 +1,4 @@
-//! `ringfort cluster nodes | shards | set [SETTING=VALUE]`
+//! `ringfort cluster nodes | shards | set [SETTING=VALUE] | transfer SHARD NODE`
 
 use std::time::Duration;
 
@@ -11,28 +11,33 @@ use crate::cluster::{node_json, node_table, shard_json, shard_table};
 use crate::connection::{Connect, with_client};
 use crate::out::{self, Out, Output};
 use crate::stop::Stop;
+use crate::transfer::transfer;
 
 /// Until the node that was asked is asked again whether it goes by what was set, and how often.
 const LOOK: Duration = Duration::from_millis(50);
 const LOOKS: u32 = 100;
 
-/// Show the nodes or the shards, or change a setting of the whole cluster
+/// Show the nodes or the shards, change a setting of the whole cluster, or transfer a leadership
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  ringfort cluster nodes\n  ringfort cluster shards --json\n  \
     ringfort cluster set                                  the settings as they are\n  \
-    ringfort cluster set leader-preference=highest-id\n\n\
+    ringfort cluster set leader-preference=highest-id\n  \
+    ringfort cluster transfer 3 node2                     has node2 lead shard 3\n\n\
     Settings:\n  leader-preference  which replica leads a shard, if it can: ring, the first in line, which spreads leaders evenly over\n                     \
     the nodes (the default); or highest-id, the one on the node with the highest number that is up, as a bully election\n                     \
     would have it. Leadership moves within seconds, without a failed write\n\n\
-    A setting is kept by the cluster itself: it holds for all nodes, and after restarts. JSON: an object a line; numbers of nodes are those of \
-    `cluster nodes`.")]
+    A setting is kept by the cluster itself: it holds for all nodes, and after restarts.\n\n\
+    `transfer` is done once the node leads. It then keeps that leadership for ten minutes, if it can: until it stops, another transfer, or \
+    a change of leader-preference; after that, leaders are balanced again. A node that is down, damaged or not caught up is refused (exit code 3, \
+    as if the outcome is unknown), one that has no replica of the shard too (2). Shard 0 is the meta group.\n\n\
+    JSON: an object a line; numbers of nodes are those of `cluster nodes`. Of `transfer`: shard, node, name, term, led_already, kept_ms.")]
 pub(crate) struct Cluster {
-    /// nodes, shards or set
+    /// nodes, shards, set or transfer
     #[arg(value_name = "WHAT")]
     what: What,
-    /// What to set to which value
-    #[arg(value_name = "SETTING=VALUE")]
-    setting: Option<String>,
+    /// SETTING=VALUE after set, SHARD NODE after transfer
+    #[arg(value_name = "WORD", num_args = 0..=2)]
+    words: Vec<String>,
     #[command(flatten)]
     output: Output,
     #[command(flatten)]
@@ -47,15 +52,27 @@ enum What {
     Shards,
     /// Show the cluster's settings, or change one
     Set,
+    /// Have another node lead a shard
+    Transfer,
 }
 
 pub(crate) fn run(cluster: &Cluster) -> Result<(), Stop> {
-    let change = match (&cluster.setting, cluster.what) {
-        (Some(setting), What::Set) => Some(preference_of(setting)?),
-        (Some(setting), _) => {
-            return Err(Stop::usage(format!("{setting:?} is for `ringfort cluster set`: leave it out")));
+    let words: Vec<&str> = cluster.words.iter().map(String::as_str).collect();
+    let change = match (cluster.what, &words[..]) {
+        (What::Transfer, [shard, node]) => return hand_over(cluster, shard, node),
+        (What::Transfer, _) => {
+            return Err(Stop::usage("name a shard and a node, as in `ringfort cluster transfer 3 node2`"));
         }
-        (None, _) => None,
+        (What::Set, [setting]) => Some(preference_of(setting)?),
+        (What::Set, [_, more, ..]) => {
+            return Err(Stop::usage(format!(
+                "one setting at a time: leave {more:?} out, or set it after the first"
+            )));
+        }
+        (_, [word, ..]) => {
+            return Err(Stop::usage(format!("{word:?} is for `ringfort cluster set`: leave it out")));
+        }
+        (_, []) => None,
     };
     let state = with_client(&cluster.connect, async |client| match change {
         Some(preference) => prefer(&client, preference).await,
@@ -72,6 +89,7 @@ pub(crate) fn run(cluster: &Cluster) -> Result<(), Stop> {
         What::Nodes => node_table(&state),
         What::Shards => shard_table(&state),
         What::Set => format!("leader-preference = {}", state.leader_preference),
+        What::Transfer => unreachable!("it has returned"),
     };
     out::line(text.trim_end())
 }
@@ -81,7 +99,13 @@ fn lines(what: What, state: &ClusterState) -> Vec<serde_json::Value> {
         What::Nodes => state.nodes.iter().map(|node| node_json(state, node)).collect(),
         What::Shards => state.shards.iter().map(|shard| shard_json(state, shard)).collect(),
         What::Set => vec![json!({ "leader_preference": state.leader_preference.to_string() })],
+        What::Transfer => unreachable!("it has returned"),
     }
+}
+
+fn hand_over(cluster: &Cluster, shard: &str, node: &str) -> Result<(), Stop> {
+    let done = with_client(&cluster.connect, async |client| transfer(&client, shard, node).await)?;
+    if cluster.output.json { out::line(done.json()) } else { out::line(done.text()) }
 }
 
 fn preference_of(setting: &str) -> Result<LeaderPreference, Stop> {

@@ -79,6 +79,15 @@ impl Answers {
         self.out.line(cluster::render(state).trim_end())
     }
 
+    /// What a command of `ringfort` prints, too.
+    pub(super) fn either(
+        &mut self,
+        text: impl FnOnce() -> String,
+        json: impl FnOnce() -> Vec<u8>,
+    ) -> Result<(), Stop> {
+        if self.json { self.out.line(json()) } else { self.out.line(text()) }
+    }
+
     /// Anything else there is to say.
     pub(super) fn said(&mut self, text: &str) -> Result<(), Stop> {
         if self.json {

@@ -12,6 +12,7 @@ mod order;
 mod words;
 
 use std::io::Write;
+use std::time::Duration;
 
 use bytes::Bytes;
 use ringfort_client::{Client, List};
@@ -20,15 +21,20 @@ use tokio_stream::StreamExt;
 
 use crate::cluster;
 use crate::nodes::Nodes;
+use crate::safety::safety;
 use crate::signals::{Signals, StopSignal};
 use crate::stop::{Stop, code_by_what_is_there, code_of};
+use crate::transfer::transfer;
+use crate::whereabouts::Whereabouts;
 use crate::writing::Writing;
 use answer::Answers;
 use input::{Input, Line};
 use order::Order;
 
-const COMMANDS: &str = "Commands: put/get/list/exit, also delete/incr/status/help";
-const COMMANDS_DEV: &str = "Commands: put/get/list/exit, also delete/incr/status/help and kill/start";
+const COMMANDS: &str =
+    "Commands: put/get/list/exit, also delete/incr/status/where/safe-to-stop/transfer/help";
+const COMMANDS_DEV: &str =
+    "Commands: put/get/list/exit, also delete/incr/status/where/safe-to-stop/transfer/help and kill/start";
 const HELP: &str = "\
 put <key> <value>         set a key; the value is the rest of the line
 get <key>                 print a key and its value
@@ -36,12 +42,18 @@ delete <key>              remove a key
 incr <key> [<n>]          add to a number, and print the sum; without n, 1
 list [<prefix>] [<n>]     print rows in key order, at most n; without a prefix: list \"\" <n>
 status                    nodes, who leads what, lag, keys, bytes
+where <key>               a key's slot, its shard, the replicas, and who leads
+safe-to-stop <node>       whether every shard goes on without a node
+transfer <shard> <node>   have a node lead a shard
 help                      this
 exit                      leave (so do quit and Ctrl+D)
 What has spaces, or begins with a quote, goes in quotes: \"...\" with \\n \\r \\t \\\\ \\\" \\xHH, or '...' as it is.";
 const HELP_DEV: &str = "\
 kill <node>               end a node's process at once, as kill -9 does
 start <node>              start it again";
+
+/// How long `safe-to-stop` looks at the cluster.
+const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Reads and answers lines until there are no more. `nodes` are those that this process has started.
 pub(crate) async fn talk(
@@ -149,6 +161,27 @@ async fn obey(
             }
             Err(failure) => Err(failure),
         },
+        Order::Where { key } => match client.cluster_state().await {
+            Ok(state) => {
+                return match Whereabouts::of(&state, &key) {
+                    Ok(found) => answers.either(|| found.text(), || found.json()).map(|()| 0),
+                    Err(stop) => answers.stopped(&stop),
+                };
+            }
+            Err(failure) => Err(failure),
+        },
+        Order::SafeToStop { node } => {
+            return match safety(client, &node, TIMEOUT).await {
+                Ok(found) => answers.either(|| found.text(), || found.json()).map(|()| 0),
+                Err(stop) => answers.stopped(&stop),
+            };
+        }
+        Order::Transfer { shard, node } => {
+            return match transfer(client, &shard, &node).await {
+                Ok(done) => answers.either(|| done.text(), || done.json()).map(|()| 0),
+                Err(stop) => answers.stopped(&stop),
+            };
+        }
         Order::Help => {
             answers.said(HELP)?;
             if nodes.is_some() {

@@ -31,6 +31,16 @@ pub(crate) enum Order<'a> {
         limit: u64,
     },
     Status,
+    Where {
+        key: Word<'a>,
+    },
+    SafeToStop {
+        node: String,
+    },
+    Transfer {
+        shard: String,
+        node: String,
+    },
     Help,
     Exit,
     /// In `dev` only.
@@ -52,8 +62,20 @@ pub(crate) enum Order<'a> {
 }
 
 /// Every verb, for completion.
-pub(crate) const VERBS: [&str; 9] =
-    ["put", "get", "list", "delete", "incr", "status", "help", "exit", "quit"];
+pub(crate) const VERBS: [&str; 12] = [
+    "put",
+    "get",
+    "list",
+    "delete",
+    "incr",
+    "status",
+    "where",
+    "safe-to-stop",
+    "transfer",
+    "help",
+    "exit",
+    "quit",
+];
 /// Verbs that only `dev` has.
 pub(crate) const VERBS_DEV: [&str; 2] = ["kill", "start"];
 /// Commands of `ringfort` that are no verbs here.
@@ -81,9 +103,9 @@ const FOREIGN: [(&[&str], &str); 8] = [
     (&["rm", "remove", "unset", "unlink"], "delete <key> removes a key"),
     (
         &["info", "nodes", "node", "cluster", "members", "member", "ping", "endpoint"],
-        "status shows the nodes",
+        "status shows the nodes, where <key> a key's shard; transfer <shard> <node> moves a leadership",
     ),
-    (&["ringfort"], "a line begins with the command itself, without ringfort before it"),
+    (&["ringfort"], "a line begins with the command itself, without `ringfort` before it"),
 ];
 const OF_DEV: &str = "kill <node> ends a node as kill -9 does, start <node> starts it again";
 const ONLY_OF_DEV: &str =
@@ -136,12 +158,20 @@ fn parse_after<'a>(verb: &str, rest: &'a [u8]) -> Result<Order<'a>, BadQuote> {
         ("list", ..) => Order::Usage("Usage: list [<prefix>] [<n>]"),
         ("status", None, _) => Order::Status,
         ("status", ..) => Order::Usage("Usage: status"),
+        ("where", Some(key), None) => Order::Where { key },
+        ("where", ..) => Order::Usage("Usage: where <key>"),
+        ("safe-to-stop", Some(node), None) => Order::SafeToStop { node: text(&node) },
+        ("safe-to-stop", ..) => Order::Usage("Usage: safe-to-stop <node>"),
+        ("transfer", Some(shard), Some(node)) if is_over => {
+            Order::Transfer { shard: text(&shard), node: text(&node) }
+        }
+        ("transfer", ..) => Order::Usage("Usage: transfer <shard> <node>"),
         ("help" | "?", ..) => Order::Help,
         ("exit" | "quit", None, _) => Order::Exit,
         ("exit" | "quit", ..) => Order::Usage("Usage: exit"),
-        ("kill", Some(node), None) => Order::Kill { node: String::from_utf8_lossy(&node).into_owned() },
+        ("kill", Some(node), None) => Order::Kill { node: text(&node) },
         ("kill", ..) => Order::Usage("Usage: kill <node>"),
-        ("start", Some(node), None) => Order::Start { node: String::from_utf8_lossy(&node).into_owned() },
+        ("start", Some(node), None) => Order::Start { node: text(&node) },
         _ => Order::Usage("Usage: start <node>"),
     })
 }
@@ -159,6 +189,10 @@ pub(crate) fn hint(verb: &str, next: &str, dev: bool) -> Option<String> {
     }
     let foreign = FOREIGN.iter().find(|(verbs, _)| verbs.contains(&verb)).map(|(_, says)| *says);
     foreign.or_else(|| hints::hint(None, verb, Some(next))).map(str::to_owned)
+}
+
+fn text(word: &[u8]) -> String {
+    String::from_utf8_lossy(word).into_owned()
 }
 
 fn number<N: FromStr>(text: &[u8]) -> Option<N> {
@@ -203,6 +237,11 @@ mod tests {
             (Order::Usage("Usage: exit"), Order::Usage("Usage: exit"))
         );
         assert_eq!(parse(b"status of node1"), Order::Usage("Usage: status"));
+        assert_eq!(parse(b"where"), Order::Usage("Usage: where <key>"));
+        assert_eq!(parse(b"safe-to-stop"), Order::Usage("Usage: safe-to-stop <node>"));
+        for line in [&b"transfer 3"[..], b"transfer 3 node2 now"] {
+            assert_eq!(parse(line), Order::Usage("Usage: transfer <shard> <node>"));
+        }
         let Order::Usage(why) = parse(b"get \"a") else { panic!("a quote is open") };
         assert!(why.contains("not closed"), "{why}");
     }
@@ -222,6 +261,10 @@ mod tests {
         assert_eq!((parse(b"exit"), parse(b"Quit \r")), (Order::Exit, Order::Exit));
         assert_eq!((parse(b"help put"), parse(b"status")), (Order::Help, Order::Status));
         assert_eq!(parse(b"kill node1"), Order::Kill { node: "node1".into() });
+        assert_eq!(parse(b"where k"), Order::Where { key: key() });
+        assert_eq!(parse(b"safe-to-stop node1"), Order::SafeToStop { node: "node1".into() });
+        let transfer = Order::Transfer { shard: "3".into(), node: "node2".into() };
+        assert_eq!(parse(b"TRANSFER 3 node2 \r"), transfer);
         assert_eq!(parse(b" \r"), Order::Nothing);
         assert_eq!(parse(b"Fly \"away"), Order::Unknown { verb: "fly".into(), next: "\"away".into() });
     }

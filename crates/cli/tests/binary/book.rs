@@ -56,9 +56,15 @@ fn conditions_are_as_the_book_shows_them() {
 #[test]
 fn the_command_line_is_as_the_book_shows_it() {
     let page = include_str!("../../../../docs/book/cli.md");
-    for (title, count) in
-        [("Writes with conditions", 4), ("Copies", 3), ("Does it serve?", 3), ("The shell", 1)]
-    {
+    for (title, count) in [
+        ("Writes with conditions", 4),
+        ("Copies", 3),
+        ("Does it serve?", 3),
+        ("Where a key is", 2),
+        ("Transferring a leadership", 1),
+        ("Stopping a node", 1),
+        ("The shell", 1),
+    ] {
         let section = page.split("\n## ").find(|section| section.starts_with(title));
         assert_eq!(run_all(section.expect("there is one")), count, "{title}");
     }

@@ -24,6 +24,7 @@ mod node;
 mod reads;
 mod rolling;
 mod settings;
+mod shape;
 mod socket_threads;
 mod solo;
 mod support;

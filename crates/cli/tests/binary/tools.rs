@@ -5,8 +5,10 @@ use std::process::{Command, Stdio};
 
 use crate::support::{objects, refusal, ringfort, run, stdout};
 
-const COMMANDS: [&str; 20] = [
+const COMMANDS: [&str; 22] = [
     "cluster",
+    "where",
+    "safe-to-stop",
     "start",
     "dev",
     "put",
@@ -66,6 +68,8 @@ fn bash_completes_with_its_script() {
     assert_eq!(complete("ringfort put k v --if-a", 4).as_deref(), Some("--if-absent"));
     assert_eq!(complete("ringfort get k --consistency s", 4).as_deref(), Some("stale"));
     assert_eq!(complete("ringfort get k --reads-from r", 4).as_deref(), Some("replicas"));
+    assert_eq!(complete("ringfort safe", 1).as_deref(), Some("safe-to-stop"));
+    assert_eq!(complete("ringfort cluster t", 2).as_deref(), Some("transfer"));
     assert_eq!(complete("ringfort completions f", 2).as_deref(), Some("fish"));
 }
 
@@ -75,9 +79,9 @@ fn man_writes_a_page_for_every_command() {
     let out = directory.path().join("share/man1");
     let output = run(ringfort(&["man", "--out"]).arg(&out), b"");
     assert_eq!(output.status.code(), Some(0));
-    assert_eq!(stdout(&output), format!("wrote 21 pages to {}\n", out.display()));
+    assert_eq!(stdout(&output), format!("wrote 23 pages to {}\n", out.display()));
     let page = |name: &str| fs::read_to_string(out.join(name)).unwrap_or_else(|_| panic!("no page {name}"));
-    assert_eq!(fs::read_dir(&out).expect("made").count(), 21);
+    assert_eq!(fs::read_dir(&out).expect("made").count(), 23);
     for command in COMMANDS {
         let page = page(&format!("ringfort-{command}.1"));
         assert!(page.contains(&format!(".TH ringfort-{command} 1")), "{page:.200}");
@@ -90,7 +94,7 @@ fn man_writes_a_page_for_every_command() {
     let main = run(&mut ringfort(&["man"]), b"");
     assert!(main.status.success() && stdout(&main) == page("ringfort.1"));
     let again = run(&mut ringfort(&["man", "--json", "--out", out.to_str().expect("a plain path")]), b"");
-    assert_eq!(objects(&again)[0]["pages"], 21);
+    assert_eq!(objects(&again)[0]["pages"], 23);
     let (code, line) = refusal(&run(&mut ringfort(&["man", "--out", "/dev/null/pages"]), b""));
     assert!(code == Some(2) && line.contains("/dev/null/pages") && line.contains("--out"), "{line}");
 }

@@ -113,6 +113,8 @@ fn wrong_usage_is_one_line_and_two() {
     assert_refused(&["watch", "k"], 2, "no watch yet");
     assert_refused(&["put", "k", "v", "--lease", "7"], 2, "no time to live yet");
     assert_refused(&["member", "list"], 2, "ringfort status");
+    assert_refused(&["move-leader", "2"], 2, "`ringfort cluster transfer SHARD NODE`");
+    assert_refused(&["cluster", "keyslot", "k"], 2, "`ringfort where KEY`");
     assert_refused(&["SET", "k", "v"], 2, "lower case: `ringfort put`");
     assert_refused(&["snapshot", "restore", "f"], 2, "`ringfort import rows.tsv.gz`");
     assert_refused(&["put", "k", "v", "NX"], 2, "--if-absent");
@@ -154,7 +156,7 @@ fn limits_hold_whether_or_not_anybody_is_there() {
 #[test]
 fn nobody_there_is_three_and_names_the_addresses() {
     let nobody = ["--addr", "127.0.0.1:1,127.0.0.1:2", "--timeout", "300ms"];
-    let commands: [&[&str]; 10] = [
+    let commands: [&[&str]; 14] = [
         &["get", "k"],
         &["get", "k", "l"],
         &["put", "k", "v"],
@@ -163,6 +165,10 @@ fn nobody_there_is_three_and_names_the_addresses() {
         &["incr", "k"],
         &["list"],
         &["status"],
+        &["where", "k"],
+        &["safe-to-stop", "node1"],
+        &["cluster", "shards"],
+        &["cluster", "transfer", "3", "node1"],
         &["check"],
         &["bench"],
     ];
@@ -242,7 +248,7 @@ fn a_port_in_use_is_said_before_anything_starts() {
 fn the_shell_needs_nobody_to_say_how_it_is_used() {
     let arguments = ["shell", "--addr", "127.0.0.1:1", "--timeout", "200ms"];
     let output = run(&mut ringfort(&arguments), b"\nput a\nget\nfly\nexit\nget never\n");
-    let expected = "Usage: put <key> <value>\nUsage: get <key>\nCommands: put/get/list/exit, also delete/incr/status/help\n";
+    let expected = "Usage: put <key> <value>\nUsage: get <key>\nCommands: put/get/list/exit, also delete/incr/status/where/safe-to-stop/transfer/help\n";
     assert_eq!(stdout(&output), expected);
     assert_eq!(output.status.code(), Some(2));
     let output = run(&mut ringfort(&arguments), b"get a\nfly");

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use ringfort_proto::session::{call_of, result_of};
 use ringfort_proto::status::{from_failure, insert_leader};
-use ringfort_proto::unary::{into_get, into_get_many, into_open_session, into_receipt};
+use ringfort_proto::unary::{
+    into_get, into_get_many, into_open_session, into_receipt, into_transfer_leadership,
+};
 use ringfort_proto::v1::cluster_server::{Cluster, ClusterServer};
 use ringfort_proto::v1::kv_server::{Kv, KvServer};
 use ringfort_proto::v1::{self, SessionRequest, SessionResponse};
@@ -385,5 +387,12 @@ impl Cluster for Service {
     ) -> Result<Response<v1::ChangeLayoutResponse>, Status> {
         let told = |reply| Ok(v1::ChangeLayoutResponse { receipt: Some(into_receipt(reply)?) });
         self.answer(request.into_inner(), told).await
+    }
+
+    async fn transfer_leadership(
+        &self,
+        request: tonic::Request<v1::TransferLeadershipRequest>,
+    ) -> Result<Response<v1::TransferLeadershipResponse>, Status> {
+        self.answer(request.into_inner(), into_transfer_leadership).await
     }
 }

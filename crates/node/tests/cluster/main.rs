@@ -10,6 +10,7 @@ mod opening;
 mod scripts;
 mod strangers;
 mod trace;
+mod transfer;
 mod world;
 
 use std::collections::BTreeSet;

@@ -142,4 +142,11 @@ impl Cluster for Service {
         let told = |reply| Ok(v1::ChangeLayoutResponse { receipt: Some(unary::into_receipt(reply)?) });
         self.call(call, told).await
     }
+
+    async fn transfer_leadership(
+        &self,
+        call: tonic::Request<v1::TransferLeadershipRequest>,
+    ) -> Result<Response<v1::TransferLeadershipResponse>, Status> {
+        self.call(call, unary::into_transfer_leadership).await
+    }
 }
