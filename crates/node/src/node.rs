@@ -8,7 +8,9 @@ use ringfort_consensus::{Group, GroupConfig, Restored, Synced};
 use ringfort_ring::Layout;
 use ringfort_storage::NEXT_STEP;
 use ringfort_types::limits::TICK_MS;
-use ringfort_types::{DiskState, Epoch, Index, NodeId, Now, PeerId, PeerMessage, RaftMessage, ShardId, Term};
+use ringfort_types::{
+    DiskState, Epoch, Index, NodeId, Now, PeerId, PeerMessage, RaftMessage, Record, ShardId, Term,
+};
 
 use crate::abdicate::Abdicating;
 use crate::birth::{Birth, Step};
@@ -466,6 +468,8 @@ impl Node {
         }
         let Some(known) = replica.group.lost() else { return self.mark(shard) };
         let last = replica.group.last();
+        // It must not be forgotten with the process: at the next start nobody may be there who knows it.
+        self.commit.add(shard, vec![Record::Lost(shard, known)], None, &mut replica.last_batch);
         let reason = format!(
             "the log of this node ends at index {last} of the shard, but the node has acknowledged everything up to {known}: its data \
              directory is older than it was, or has lost the end of its log; put it back as it was. {NEXT_STEP}"

@@ -142,6 +142,22 @@ pub enum RecoveryError {
         /// The table's directory.
         table: String,
     },
+    /// It was found out before that this replica had acknowledged more than it has.
+    #[error(
+        "the log in {log} ends at index {last} of shard {shard}, but this node has acknowledged everything up to {known}: its data \
+         directory is older than it was, or has lost the end of its log. {}",
+        NEXT_STEP
+    )]
+    Lost {
+        /// The log's directory.
+        log: String,
+        /// Whose.
+        shard: ShardId,
+        /// The log's last index.
+        last: Index,
+        /// What it has acknowledged.
+        known: Index,
+    },
     /// The log lacks committed entries.
     #[error(
         "shard {shard} is known to be committed up to index {commit}, but the log in {log} brings it to {applied} only: the \
@@ -167,7 +183,9 @@ impl RecoveryError {
         match self {
             RecoveryError::Storage(error) => error.is_damage(),
             RecoveryError::Shard(error) => error.is_damage(),
-            RecoveryError::TableBehind { .. } | RecoveryError::NobodyDecides { .. } => true,
+            RecoveryError::TableBehind { .. }
+            | RecoveryError::NobodyDecides { .. }
+            | RecoveryError::Lost { .. } => true,
             RecoveryError::LogBehind { .. } | RecoveryError::LogShort { .. } => false,
         }
     }
@@ -223,6 +241,9 @@ fn open_shard(
     wanted: &Wanted<'_>,
     sessions: SessionLimits,
 ) -> Result<Ready, RecoveryError> {
+    if let Some(RecoveredShard { lost: Some(known), last, .. }) = stored {
+        return Err(RecoveryError::Lost { log: data.log_place(), shard: id, last, known });
+    }
     let born = wanted.shards[&id].peer_on(wanted.me).unwrap_or_default();
     let mut found = Opened { peer: born, ..Opened::default() };
     if let Some(stored) = stored {

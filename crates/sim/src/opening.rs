@@ -39,7 +39,7 @@ impl World {
             (Ok(Begun { log, replicas, ready, replay, damaged }), None) => {
                 self.hear(at, Event::Replicas(replicas));
                 for (shard, error) in damaged {
-                    self.meet_damage(at, shard, error.to_string(), false);
+                    self.can_not_open_shard(at, shard, &error);
                 }
                 self.hosts[at].process.as_mut().expect("just looked at").log = Some(log);
                 let until_us = self.now_us + self.random.pick(&DAWDLES_US);
@@ -66,6 +66,15 @@ impl World {
         match error {
             RecoveryError::Storage(error) => self.can_not_start(at, error),
             error => self.find(NODE_GOES_ON, format_args!("n{} can't open its data: {error}", at + 1)),
+        }
+    }
+
+    /// Its table is damaged, or it was found out in an earlier life that its log had lost its end.
+    fn can_not_open_shard(&mut self, at: usize, shard: ShardId, error: &RecoveryError) {
+        let reason = error.to_string();
+        match error {
+            RecoveryError::Lost { .. } => self.hear(at, Event::Damaged { shard, reason, is_readable: false }),
+            _ => self.meet_damage(at, shard, reason, false),
         }
     }
 

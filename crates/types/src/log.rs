@@ -71,6 +71,9 @@ pub enum Record {
     Installed(ShardId, Base),
     /// Which replica of the shard this node has from now on. Until there is one, it is the one that the shard was born with.
     Replica(ShardId, PeerId),
+    /// The replica has acknowledged everything up to this index, and its log does not go so far: it takes no part until it is made anew,
+    /// as another one ([`Record::Replica`]).
+    Lost(ShardId, Index),
 }
 
 impl Record {

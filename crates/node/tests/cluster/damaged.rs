@@ -1,10 +1,10 @@
 //! Replicas whose tables are damaged while their nodes go on.
 
 use ringfort_node::{Effect, Event};
-use ringfort_types::{DiskState, NodeId, Outcome, PeerMessage, Reply, Request, ShardId};
+use ringfort_types::{DiskState, NodeId, Outcome, PeerMessage, Record, Reply, Request, ShardId};
 
 use crate::failure;
-use crate::world::{World, get};
+use crate::world::{SHARDS, World, get};
 
 /// Longest time without a leader when it is handed over, in milliseconds. An election would take half a second or more.
 const HANDED_OVER_MS: u64 = 200;
@@ -185,4 +185,34 @@ fn a_log_that_is_older_than_it_was_takes_no_part() {
     }
     let reply = world.put(0, "key0", "newest");
     assert!(matches!(reply, Reply::Written(_)), "{reply:?}");
+}
+
+/// It knows so after a restart, too, when nobody else may be there who does; and it is made anew once they are.
+#[test]
+fn a_log_that_is_older_than_it_was_stays_so_until_its_replicas_are_made_anew() {
+    let mut world = World::born(3);
+    // One that goes on being led by a node that knows.
+    let led_by_first = |shard: &ShardId| world.leader(*shard) == Some(NodeId(1));
+    let shard = (1..=SHARDS).map(ShardId).find(led_by_first).expect("leaders are spread");
+    let key = world.key_of(shard);
+    world.put(0, &key, "old");
+    world.run(1_000);
+    let copy = world.disks[2].synced.clone();
+    world.cut_off(1);
+    for _ in 0..5 {
+        world.put(0, &key, "new");
+    }
+    world.run(1_000);
+    world.kill(2);
+    world.disks[2].synced = copy;
+    world.start(2);
+    world.run(2_000);
+    assert!(world.disks[2].synced.iter().any(|record| matches!(record, Record::Lost(of, _) if *of == shard)));
+    world.heal();
+    world.run(15_000);
+    let anew = |record: &Record| matches!(record, Record::Replica(of, _) if *of == shard);
+    assert!(world.disks[2].synced.iter().any(anew), "{:?}", world.notices);
+    for n in 0..3 {
+        assert_eq!(world.get(n, &key), Some("new".into()), "by way of node {n}");
+    }
 }

@@ -70,7 +70,8 @@ fn one_sync_serves_many_shards() {
             | Record::HardState(shard, _)
             | Record::Base(shard, _)
             | Record::Installed(shard, _)
-            | Record::Replica(shard, _) => *shard,
+            | Record::Replica(shard, _)
+            | Record::Lost(shard, _) => *shard,
         })
         .collect();
     assert_eq!(shards.len(), SHARDS as usize, "all shards' entries are in the one batch");

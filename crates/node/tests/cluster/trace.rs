@@ -90,6 +90,7 @@ impl World {
             Record::Entry(shard, entry) => Some(format!("shard {shard}: entry {}", entry_shown(entry))),
             Record::Base(..) => unreachable!("nothing is let go of in these worlds"),
             Record::Installed(..) => None,
+            Record::Lost(shard, index) => Some(format!("shard {shard}: has lost what it had up to {index}")),
             Record::Replica(shard, peer) => {
                 Some(format!("shard {shard}: from now on peer {peer}, with nothing"))
             }

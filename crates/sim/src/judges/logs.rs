@@ -139,7 +139,8 @@ impl Logs {
         | Record::HardState(shard, _)
         | Record::Base(shard, _)
         | Record::Installed(shard, _)
-        | Record::Replica(shard, _)) = record;
+        | Record::Replica(shard, _)
+        | Record::Lost(shard, _)) = record;
         self.replicas.entry((host, *shard)).or_default()
     }
 
@@ -165,7 +166,7 @@ fn note(record: &Record, terms: &mut Terms, state: &mut HardState) {
         Record::Entry(_, entry) => terms.add(entry.index, entry.term),
         Record::HardState(_, new) => *state = *new,
         // Nodes leave it to their logs.
-        Record::Base(..) | Record::Replica(..) => {}
+        Record::Base(..) | Record::Replica(..) | Record::Lost(..) => {}
         Record::Installed(_, base) => *terms = Terms::after(base.index, base.term),
     }
 }

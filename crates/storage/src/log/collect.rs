@@ -121,6 +121,10 @@ impl Log {
                 }
                 if let Some(peer) = known.replica.filter(|_| known.has_replica_in(first)) {
                     records.push(Record::Replica(*shard, peer));
+                    // It would be forgotten.
+                    records.extend(known.lost.map(|index| Record::Lost(*shard, index)));
+                } else if let Some(index) = known.lost.filter(|_| known.has_lost_in(first)) {
+                    records.push(Record::Lost(*shard, index));
                 }
                 kept.extend(keep_of(known, *shard, first, durable));
             }

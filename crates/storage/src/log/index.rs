@@ -5,8 +5,8 @@
 //! shard's entries therefore lie in the order of their indexes, without a gap; and those that were replaced
 //! since are the ones at or above the next checkpoint's first index.
 //!
-//! Besides, of each shard: its last hard state, its base (below which there may be nothing any more), which replica this node has, its
-//! terms, and in which segments the former three lie, because those go along when a segment does (`collect.rs`).
+//! Besides, of each shard: its last hard state, its base (below which there may be nothing any more), which replica this node has
+//! and whether that has lost anything, its terms, and in which segments all but the terms lie, because those go along when a segment does (`collect.rs`).
 
 use std::collections::BTreeMap;
 
@@ -57,6 +57,9 @@ pub(super) struct ShardIndex {
     /// Which replica this node has; `None` for the one that the shard was born with.
     pub(super) replica: Option<PeerId>,
     replica_segment: u64,
+    /// What that replica has acknowledged, if its log does not go so far.
+    pub(super) lost: Option<Index>,
+    lost_segment: u64,
     pub(super) base: Base,
     base_segment: u64,
     /// Rising in both `first` and `place`.
@@ -98,6 +101,13 @@ impl LogIndex {
     pub(super) fn set_replica(&mut self, shard: ShardId, peer: PeerId, segment: u64) {
         let known = self.shards.entry(shard).or_default();
         (known.replica, known.replica_segment) = (Some(peer), segment);
+        known.lost = None;
+    }
+
+    /// Takes note of what is known to be lost.
+    pub(super) fn set_lost(&mut self, shard: ShardId, index: Index, segment: u64) {
+        let known = self.shards.entry(shard).or_default();
+        (known.lost, known.lost_segment) = (Some(index), segment);
     }
 
     /// Takes note of a base: entries up to it are gone, later ones stay.
@@ -223,6 +233,11 @@ impl ShardIndex {
     /// Whether what says which replica this node has lies in this segment.
     pub(super) fn has_replica_in(&self, segment: u64) -> bool {
         self.replica_segment == segment
+    }
+
+    /// Whether what says that something is lost lies in this segment.
+    pub(super) fn has_lost_in(&self, segment: u64) -> bool {
+        self.lost_segment == segment
     }
 
     /// Whether its base lies in this segment.

@@ -353,7 +353,7 @@ impl Log {
                     (shard, entry.index)
                 }
                 Record::Installed(shard, base) => (shard, base.index),
-                Record::HardState(..) | Record::Base(..) | Record::Replica(..) => continue,
+                Record::HardState(..) | Record::Base(..) | Record::Replica(..) | Record::Lost(..) => continue,
             };
             lasts.insert(*shard, last);
         }
@@ -374,6 +374,7 @@ impl Log {
                 Record::Base(shard, base) => index.set_base(*shard, *base, segment),
                 Record::Installed(shard, base) => index.install(*shard, *base, segment),
                 Record::Replica(shard, peer) => index.set_replica(*shard, *peer, segment),
+                Record::Lost(shard, at) => index.set_lost(*shard, *at, segment),
             }
         }
         index.end = End { segment, offset: self.offset };

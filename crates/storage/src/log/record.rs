@@ -9,11 +9,13 @@
 //!   5 installed       index varint | term varint | generation varint
 //!   6 first segment   segment varint                                  (its shard is 0, and means nothing)
 //!   7 replica         peer varint
+//!   8 lost            index varint
 //! ```
 //!
 //! An entry replaces every earlier one of its shard at its index and above; a hard state and a base replace the
 //! earlier one; `installed` is a base that replaces all entries before it as well; the last `replica` says which peer of the
-//! shard's group this node is, and without one it is the peer that the shard was born with. The last `first segment` says
+//! shard's group this node is, and without one it is the peer that the shard was born with. A `lost` after it says that the replica
+//! has acknowledged entries up to that index which its log lacks. The last `first segment` says
 //! which segments the log needs. Whoever meets a kind that it does not know stops: it can't tell what the record would have changed.
 
 use bytes::{BufMut, BytesMut};
@@ -27,6 +29,7 @@ const BASE: u8 = 4;
 const INSTALLED: u8 = 5;
 const FIRST_SEGMENT: u8 = 6;
 const REPLICA: u8 = 7;
+const LOST: u8 = 8;
 
 /// Longest record beside its payload: a kind and four varints.
 pub(super) const RECORD_OVERHEAD_MAX: usize = 41;
@@ -40,6 +43,7 @@ pub(super) enum Stored<'a> {
     Installed(ShardId, Base),
     FirstSegment(u64),
     Replica(ShardId, PeerId),
+    Lost(ShardId, Index),
 }
 
 /// Why records can't be read, though their checksum is right.
@@ -75,6 +79,11 @@ pub(super) fn encode(record: &Record, out: &mut BytesMut) {
             out.put_u8(REPLICA);
             put_varint(out, shard.0.into());
             put_varint(out, peer.0);
+        }
+        Record::Lost(shard, index) => {
+            out.put_u8(LOST);
+            put_varint(out, shard.0.into());
+            put_varint(out, index.0);
         }
     }
 }
@@ -115,7 +124,7 @@ impl<'a> Records<'a> {
         let place = self.at as u32;
         let Some(&kind) = self.bytes.get(self.at) else { return Ok(None) };
         self.at += 1;
-        if !(ENTRY..=REPLICA).contains(&kind) {
+        if !(ENTRY..=LOST).contains(&kind) {
             return Err(RecordFault::UnknownKind(kind));
         }
         let shard = ShardId(u32::try_from(self.varint()?).map_err(|_| RecordFault::Malformed)?);
@@ -129,6 +138,9 @@ impl<'a> Records<'a> {
         }
         if kind == REPLICA {
             return Ok(Some((place, Stored::Replica(shard, PeerId(self.varint()?)))));
+        }
+        if kind == LOST {
+            return Ok(Some((place, Stored::Lost(shard, Index(self.varint()?)))));
         }
         let (index, term) = (Index(self.varint()?), Term(self.varint()?));
         if kind == BASE || kind == INSTALLED {
@@ -198,7 +210,9 @@ mod tests {
         });
         let replica = (any::<u32>(), any::<u64>());
         let replica = replica.prop_map(|(shard, peer)| Record::Replica(ShardId(shard), PeerId(peer)));
-        prop_oneof![entry, state, base, replica]
+        let lost = (any::<u32>(), any::<u64>());
+        let lost = lost.prop_map(|(shard, index)| Record::Lost(ShardId(shard), Index(index)));
+        prop_oneof![entry, state, base, replica, lost]
     }
 
     fn decode(bytes: &[u8]) -> Result<Vec<Record>, RecordFault> {
@@ -214,6 +228,7 @@ mod tests {
                 Stored::Base(shard, base) => Record::Base(shard, base),
                 Stored::Installed(shard, base) => Record::Installed(shard, base),
                 Stored::Replica(shard, peer) => Record::Replica(shard, peer),
+                Stored::Lost(shard, index) => Record::Lost(shard, index),
                 // Only the log itself writes one.
                 Stored::FirstSegment(_) => continue,
             };
@@ -243,6 +258,6 @@ mod tests {
 
     #[test]
     fn a_kind_of_later_versions_is_refused() {
-        assert_eq!(decode(&[8, 1, 1]), Err(RecordFault::UnknownKind(8)));
+        assert_eq!(decode(&[9, 1, 1]), Err(RecordFault::UnknownKind(9)));
     }
 }

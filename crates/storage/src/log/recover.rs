@@ -42,6 +42,8 @@ pub struct RecoveredShard {
     pub hard_state: HardState,
     /// Which replica of it this node has; `None` for the one that the shard was born with.
     pub replica: Option<PeerId>,
+    /// What that replica has acknowledged, if its log was found not to go so far.
+    pub lost: Option<Index>,
     /// What comes before its entries.
     pub base: Base,
     /// The entries' terms: each with the first index that has it, ascending.
@@ -119,6 +121,7 @@ impl Recovered {
         let shard = |known: &ShardIndex| RecoveredShard {
             hard_state: known.hard_state,
             replica: known.replica,
+            lost: known.lost,
             base: known.base,
             terms: known.terms.clone(),
             last: known.last(),
@@ -398,6 +401,7 @@ fn take_records(found: &mut Recovered, segment: u64, frame: u64, bytes: &[u8]) -
             Stored::Installed(shard, base) => index.install(shard, base, segment),
             Stored::FirstSegment(first) => index.first_segment = first,
             Stored::Replica(shard, peer) => index.set_replica(shard, peer, segment),
+            Stored::Lost(shard, at) => index.set_lost(shard, at, segment),
         }
     }
     Ok(())

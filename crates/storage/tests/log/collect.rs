@@ -214,6 +214,18 @@ fn which_replica_it_is_goes_along_and_nothing_before_it_counts() {
     assert_eq!(recovered, model.recovered());
     assert_eq!((recovered[&ONE].replica, recovered[&ONE].last), (Some(PeerId(9)), Index(2)));
     model.check(&log.reader());
+    let mut log = log;
+    append(&mut log, &mut model, &[Record::Lost(ONE, Index(40))]);
+    for index in 61..=120 {
+        append(&mut log, &mut model, &[entry(2, index, 1, &[2; 400])]);
+    }
+    collect(&mut log, &mut model, &durable(&[(1, 2), (2, 120)]));
+    drop(log);
+    let (mut log, recovered) = open(&disk, SMALL).unwrap();
+    assert_eq!((recovered[&ONE].lost, &recovered), (Some(Index(40)), &model.recovered()));
+    append(&mut log, &mut model, &[Record::Replica(ONE, PeerId(10))]);
+    drop(log);
+    assert_eq!(open(&disk, SMALL).unwrap().1[&ONE].lost, None, "it is nobody's word any more");
 }
 
 #[test]

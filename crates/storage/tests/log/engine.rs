@@ -76,7 +76,7 @@ fn write(engine: &Engine, records: &[Record]) {
             Record::HardState(shard, state) => {
                 batch.put(region(*shard), HARD_STATE.to_vec(), words(state)).unwrap();
             }
-            Record::Base(..) | Record::Installed(..) | Record::Replica(..) => {
+            Record::Base(..) | Record::Installed(..) | Record::Replica(..) | Record::Lost(..) => {
                 unreachable!("nothing is let go of here")
             }
         }

@@ -22,6 +22,8 @@ pub(crate) struct Model {
     pub(crate) bases: BTreeMap<ShardId, Base>,
     /// Those that this node has.
     pub(crate) replicas: BTreeMap<ShardId, PeerId>,
+    /// What those have acknowledged and lack.
+    pub(crate) lost: BTreeMap<ShardId, Index>,
 }
 
 impl Model {
@@ -50,6 +52,11 @@ impl Model {
                 Record::Replica(shard, peer) => {
                     self.shards.entry(*shard).or_default();
                     self.replicas.insert(*shard, *peer);
+                    self.lost.remove(shard);
+                }
+                Record::Lost(shard, index) => {
+                    self.shards.entry(*shard).or_default();
+                    self.lost.insert(*shard, *index);
                 }
             }
         }
@@ -86,7 +93,8 @@ impl Model {
             }
             let (base, last) = (self.base(id), self.last(id));
             let replica = self.replicas.get(&id).copied();
-            RecoveredShard { hard_state: *hard_state, replica, base, terms, last }
+            let lost = self.lost.get(&id).copied();
+            RecoveredShard { hard_state: *hard_state, replica, lost, base, terms, last }
         };
         self.shards.iter().map(|(id, state)| (*id, shard(*id, state))).collect()
     }
