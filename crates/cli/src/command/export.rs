@@ -29,8 +29,8 @@ const LOOK_BYTES: u64 = 256 * 1024;
     rows on stdout are JSON lines unless --format says otherwise. At the end it prints how much it was (on stderr, if the \
     rows are on stdout); JSON: rows, bytes, seconds, resumed (how often it broke off and went on; 0 without --resume).\n\n\
     The rows of each shard are of one moment, however long it takes. What is overwritten meanwhile takes room on the nodes' \
-    disks; if that passes a bound (--held-reads-mb of `ringfort start`), the export ends with exit code 3. With --resume it \
-    goes on, and is no longer of one moment.")]
+    disks; if that passes a bound (--held-reads-mb of `ringfort start`), or both nodes that keep it are lost, the export ends with \
+    exit code 3. With --resume it goes on, and is no longer of one moment.")]
 pub(crate) struct Export {
     #[command(flatten)]
     place: Place,
