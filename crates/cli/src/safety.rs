@@ -199,13 +199,17 @@ impl Safety {
         let mut troubles: BTreeMap<(NodeId, &str), (Trouble, Vec<ShardId>)> = BTreeMap::new();
         let (mut unled, mut alone) = (Vec::new(), Vec::new());
         for found in &self.unsafe_shards {
-            if !found.led {
+            // What passes matters only where nothing worse is in the way.
+            let lasts = !found.passes(self.node);
+            let mut reasons =
+                found.troubles.iter().filter(|(_, trouble)| !lasts || !trouble.passes()).peekable();
+            if !found.led && !lasts {
                 unled.push(found.shard);
             }
-            if found.led && found.troubles.is_empty() {
+            if lasts && reasons.peek().is_none() {
                 alone.push(found.shard);
             }
-            for (node, trouble) in &found.troubles {
+            for (node, trouble) in reasons {
                 let (worst, shards) =
                     troubles.entry((*node, trouble.word())).or_insert((*trouble, Vec::new()));
                 *worst = (*worst).max(*trouble);
@@ -483,6 +487,9 @@ mod tests {
         assert!(found_out.unsafe_shards[0].passes(NodeId(2)));
         state.nodes[0].presence = Presence::Down;
         assert_unsafe(&state, 1, "3 of 3 shards");
+        // Nothing is said of what passes where something worse is in the way.
+        let text = assert_unsafe(&state, 2, "node1 is down").text();
+        assert_eq!(text.lines().count(), 2, "{text}");
     }
 
     #[test]
