@@ -110,3 +110,51 @@ fn timed<T>(message: T, deadline: Instant) -> tonic::Request<T> {
 fn answer<T: Into<Reply>>(told: Result<Response<T>, Status>) -> Result<Answer, Status> {
     told.map(|response| Answer { leader: leader(response.metadata()), reply: response.into_inner().into() })
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tonic::transport::Endpoint;
+
+    use super::*;
+
+    /// Whether there is a frame of HTTP/2 with a call's message (`DATA`) among these, behind the preface.
+    fn has_call(said: &[u8]) -> bool {
+        let mut frames = said.get(24..).unwrap_or_default();
+        while let [a, b, c, kind, _flags, _, _, _, _, rest @ ..] = frames {
+            if *kind == 0 {
+                return true;
+            }
+            frames = rest.get(u32::from_be_bytes([0, *a, *b, *c]) as usize..).unwrap_or_default();
+        }
+        false
+    }
+
+    #[tokio::test]
+    async fn of_a_cut_connection_it_is_said_that_it_broke() {
+        let settings: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+        let half_a_frame: &[u8] = &[0, 0, 99, 1, 4, 0, 0];
+        for last in [b"", half_a_frame] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let endpoint = format!("http://{}", listener.local_addr().unwrap());
+            let call = tokio::spawn(async move {
+                let channel = Endpoint::from_shared(endpoint).unwrap().connect().await.unwrap();
+                kv(&channel).get(ringfort_proto::v1::GetRequest::default()).await
+            });
+            let (mut socket, _) = listener.accept().await.unwrap();
+            socket.write_all(settings).await.unwrap();
+            let mut said = Vec::new();
+            while !has_call(&said) {
+                assert!(socket.read_buf(&mut said).await.unwrap() > 0);
+            }
+            socket.write_all(last).await.unwrap();
+            // Not before all that was said is read, since the system would reset the connection then.
+            socket.shutdown().await.unwrap();
+            socket.read_to_end(&mut said).await.unwrap();
+            let failure = failure(&call.await.unwrap().unwrap_err(), true);
+            assert_eq!(failure.message, "the connection broke", "{last:?}");
+            assert_eq!(failure.outcome, Outcome::Unknown);
+        }
+    }
+}

@@ -134,6 +134,7 @@ impl Flusher {
     /// This is the shard's table from now on.
     pub(crate) fn keep(&self, shard: ShardId, table: Arc<dyn Table>) {
         self.given_up.lock().unwrap_or_else(PoisonError::into_inner).remove(&shard);
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner).remove(&shard);
         self.tables.lock().unwrap_or_else(PoisonError::into_inner).insert(shard, table);
     }
 

@@ -20,6 +20,7 @@ use ringfort_proto::internal::Frame;
 use ringfort_proto::internal::peer_client::PeerClient;
 use ringfort_proto::internal::peer_server::{Peer, PeerServer};
 use ringfort_proto::reason::reason;
+use ringfort_types::limits::{CALL_WINDOW_BYTES, CONNECTION_WINDOW_BYTES};
 use ringfort_types::{Answer, NodeId, PeerFrame, PeerMessage, Refusal};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::Stream;
@@ -28,7 +29,6 @@ use tonic::server::NamedService;
 use tonic::transport::Endpoint;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::doors::grpc::{CONNECTION_WINDOW, STREAM_WINDOW};
 use crate::outbox::{Item, Outbox};
 use crate::shared::Shared;
 
@@ -134,8 +134,8 @@ async fn connect(
     let channel = Endpoint::from_shared(format!("http://{address}"))?
         .tcp_nodelay(true)
         .connect_timeout(CONNECT_MAX)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_stream_window_size(CALL_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .http2_keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_MAX)
         .keep_alive_while_idle(true)

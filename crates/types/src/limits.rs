@@ -82,6 +82,8 @@ pub const UNTAKEN_ANSWERS_MAX: usize = 128;
 pub const LARGE_ANSWERS_BYTES: usize = 128 * 1024 * 1024;
 /// How long a client may take nothing of a large answer, or of one of many, in milliseconds.
 pub const ANSWER_IDLE_MS: u64 = 30_000;
+/// The same, while it takes other things of the same connection: the answer may be the last in the queue.
+pub const ANSWER_QUEUED_MS: u64 = 300_000;
 /// A gRPC message that is larger than this takes room while it comes in, in bytes.
 pub const LARGE_MESSAGE_BYTES: usize = 64 * 1024;
 /// Bytes of large gRPC messages that a node has begun to receive and that are not whole.
@@ -153,12 +155,19 @@ pub const PEER_PLACES: usize = BIRTH_NODES_MAX;
 pub const GREETING_MS: u64 = 5_000;
 /// Most calls at once on one gRPC connection.
 pub const CONNECTION_STREAMS_MAX: u32 = 1024;
+/// Bytes under way on one call of a gRPC connection that the node has not read from (HTTP/2's flow control).
+pub const CALL_WINDOW_BYTES: u32 = 512 * 1024;
+/// The same, of all calls of a connection: so much of what nobody reads from yet is in memory, for each connection.
+pub const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 /// Most bytes of headers that one gRPC call may bring.
 pub const CALL_HEADER_BYTES_MAX: u32 = 16 * 1024;
 /// A gRPC connection that is silent this long is asked whether its client lives, in milliseconds.
 pub const PING_MS: u64 = 20_000;
-/// It is closed if there is no answer within this time, in milliseconds.
-pub const PING_ANSWER_MS: u64 = 10_000;
+/// It is closed if nothing comes from it within this time, and it takes less than [`TAKEN_BYTES_MIN`], in milliseconds: the answer
+/// of a client that reads slowly comes behind megabytes that were under way before the question.
+pub const PING_ANSWER_MS: u64 = 60_000;
+/// A connection that has taken so much is one whose client reads, in bytes.
+pub const TAKEN_BYTES_MIN: usize = 4 * 1024;
 
 const _: () = {
     assert!(KEY_BYTES_MAX + VALUE_BYTES_MAX + 1024 < GRPC_MESSAGE_BYTES_MAX);
@@ -178,6 +187,8 @@ const _: () = {
     assert!(SCAN_PAGE_BYTES < VALUE_BYTES_MAX);
     assert!(DOOR_CONNECTIONS_MAX < NODE_CONNECTIONS_MAX);
     assert!(TEXT_LINE_BYTES_MAX > KEY_BYTES_MAX + VALUE_BYTES_MAX + 16);
+    assert!(ANSWER_IDLE_MS < ANSWER_QUEUED_MS);
+    assert!(CALL_WINDOW_BYTES < CONNECTION_WINDOW_BYTES);
     assert!(LARGE_ANSWERS_BYTES >= 4 * GET_MANY_BYTES_MAX);
     assert!(ARRIVING_BYTES >= 4 * GRPC_MESSAGE_BYTES_MAX);
     assert!(TEXT_LINES_BYTES >= 4 * TEXT_LINE_BYTES_MAX);

@@ -236,3 +236,29 @@ async fn half_messages_have_bounded_memory_and_an_end() {
         assert_eq!(headers["ringfort-outcome"], "rejected");
     }
 }
+
+/// A connection holds what HTTP/2 lets it send before anybody reads it: see "Memory" in `docs/book/sizing.md`.
+#[tokio::test]
+async fn half_messages_on_many_connections_have_bounded_memory() {
+    const CLIENTS: usize = 150;
+    let node = Full::start();
+    let half = Bytes::from(vec![b'x'; 2_000_000]);
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        let mut sender = connect(&node.address).await;
+        for _ in 0..2 {
+            sender = sender.ready().await.expect("open");
+            let request = post(&node.address, "/ringfort.v1.KV/Put", "application/grpc").body(());
+            let (answer, mut sending) =
+                sender.send_request(request.expect("it is one"), false).expect("sent");
+            let prefix = [&[0][..], &15_000_000_u32.to_be_bytes()].concat();
+            sending.send_data(prefix.into(), false).expect("sent");
+            sending.send_data(half.clone(), false).expect("sent");
+            clients.push((sender.clone(), answer, sending));
+        }
+    }
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let (whole_mb, windows_mb) = (128, CLIENTS as u64);
+    node.has_grown_by_less_than(whole_mb + windows_mb + 50);
+    node.serves_small_ones();
+}

@@ -4,7 +4,7 @@
 //! them. Every port that [`serve`] serves also has server reflection and health checks.
 //!
 //! Bounds (PITFALLS 21): so many streams, header bytes and resets a connection, which `h2` enforces with GOAWAY; pings, so
-//! that a vanished client's connection goes too. Connections themselves are `listener`'s business, what is no gRPC is that of
+//! that a client that lives says something, and a vanished one's connection goes too. Connections themselves are `listener`'s business, what is no gRPC is that of
 //! `strangers` (no HTTP/2) and `refusals` (HTTP/2, but no call that is known).
 
 use std::convert::Infallible;
@@ -15,7 +15,8 @@ use http::{Request, Response};
 use prost::DecodeError;
 use ringfort_proto::health::health_server::HealthServer;
 use ringfort_types::limits::{
-    CALL_HEADER_BYTES_MAX, CONNECTION_STREAMS_MAX, DOOR_CONNECTIONS_MAX, GREETING_MS, PING_ANSWER_MS, PING_MS,
+    CALL_HEADER_BYTES_MAX, CALL_WINDOW_BYTES, CONNECTION_STREAMS_MAX, CONNECTION_WINDOW_BYTES,
+    DOOR_CONNECTIONS_MAX, GREETING_MS, PING_MS,
 };
 use tokio_stream::StreamExt;
 use tonic::body::Body;
@@ -36,11 +37,6 @@ use crate::doors::spread::{HandedOver, Runtimes};
 use crate::doors::strangers::Strangers;
 use crate::gate::Gate;
 
-/// HTTP/2 flow control: bytes under way on one stream, and on one connection. Fixed, so that one stream's
-/// throughput does not depend on a probe; wide, so that a frame of requests does not wait for an update; and no wider, since so
-/// much of a connection's that nobody reads from now is in memory. One stream that is not read from leaves room for others.
-pub(crate) const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
-pub(crate) const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 /// Resets that a connection may have unprocessed, and cause by its own errors, before it is closed.
 const RESETS_MAX: usize = 256;
 
@@ -184,16 +180,20 @@ where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
+    // Windows are fixed, so that one stream's throughput does not depend on a probe; wide, so that a frame of requests does not wait
+    // for an update; and no wider, since so much of a connection's that nobody reads from now is in memory. One stream that is not
+    // read from leaves room for others.
     let served = Server::builder()
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_stream_window_size(CALL_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .http2_adaptive_window(Some(false))
         .max_concurrent_streams(CONNECTION_STREAMS_MAX)
         .http2_max_header_list_size(CALL_HEADER_BYTES_MAX)
         .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
         .http2_max_local_error_reset_streams(Some(RESETS_MAX))
         .http2_keepalive_interval(Some(Duration::from_millis(PING_MS)))
-        .http2_keepalive_timeout(Some(Duration::from_millis(PING_ANSWER_MS)))
+        // It is `listener` that ends connections, when nothing at all moves: the answer may come behind much else.
+        .http2_keepalive_timeout(Some(Duration::from_hours(24)))
         // That there are no more connections is the signal: whichever was handed over before is served.
         .serve_with_incoming_shutdown(calls, connections.map(Ok::<_, Infallible>), pending())
         .await;

@@ -3,7 +3,8 @@
 //! A door puts the [`Room`] of its answer into the response ([`response`]). Here the response's body keeps it until the HTTP/2 library has
 //! taken all of it, which it is given in pieces of [`PIECE_BYTES`], so that the library itself never holds much more than a client
 //! takes. Of an answer that nobody takes anything of for [`ANSWER_IDLE_MS`] the bytes are dropped, and its stream is reset when the
-//! library next asks. The same holds for a session's stream of answers ([`stream`]), which holds its room itself. Each stream takes
+//! library next asks. While the connection takes other things, the answer may be behind them in the library's queue, and has
+//! [`ANSWER_QUEUED_MS`]. The same holds for a session's stream of answers ([`stream`]), which holds its room itself. Each stream takes
 //! some kilobytes besides, and the library may never ask again: a connection that has many calls under way is closed once nothing of one
 //! of its answers is taken for as long.
 
@@ -15,7 +16,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use http::{Request, Response};
 use http_body::Frame;
-use ringfort_types::limits::ANSWER_IDLE_MS;
+use ringfort_types::limits::{ANSWER_IDLE_MS, ANSWER_QUEUED_MS};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tonic::Status;
@@ -28,6 +29,7 @@ use crate::gate::Room;
 /// What the HTTP/2 library is given at a time.
 const PIECE_BYTES: usize = 64 * 1024;
 const IDLE_MAX: Duration = Duration::from_millis(ANSWER_IDLE_MS);
+const QUEUED_MAX: Duration = Duration::from_millis(ANSWER_QUEUED_MS);
 
 /// A door's answer, with what it holds.
 pub(super) fn response<M>(message: M, room: Room) -> tonic::Response<M> {
@@ -47,7 +49,7 @@ pub(super) fn stream<S>(answers: S) -> tonic::Response<S> {
 
 /// Goes with a call whose connection has more than `UNTAKEN_ANSWERS_MAX` under way.
 #[derive(Clone)]
-pub(super) struct OneOfMany(pub(super) Arc<Standing>);
+pub(super) struct OneOfMany;
 
 /// Answers of `S`, held as long as they are in memory.
 #[derive(Clone)]
@@ -67,16 +69,24 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Held<S::Future> {
-        let full = request.extensions_mut().remove().map(|OneOfMany(standing)| standing);
-        Held { answer: self.0.call(request), full }
+        let is_full = request.extensions_mut().remove::<OneOfMany>().is_some();
+        let from = request.extensions().get::<Arc<Standing>>().cloned();
+        let from = from.map(|connection| Asker { connection, is_full });
+        Held { answer: self.0.call(request), from }
     }
 }
 
 /// An answer that is to be held, if it is a large one, a stream, or one of many.
 pub(crate) struct Held<F> {
     answer: F,
-    /// The connection, if it has many under way.
-    full: Option<Arc<Standing>>,
+    from: Option<Asker>,
+}
+
+/// Whose answer it is.
+struct Asker {
+    connection: Arc<Standing>,
+    /// It has many under way.
+    is_full: bool,
 }
 
 impl<F, E> Future for Held<F>
@@ -88,12 +98,12 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut response = ready!(Pin::new(&mut self.answer).poll(cx))?;
         let room = response.extensions_mut().remove::<Room>();
-        let full = self.full.take();
-        if room.is_none() && full.is_none() {
+        let from = self.from.take();
+        if room.is_none() && !from.as_ref().is_some_and(|from| from.is_full) {
             return Poll::Ready(Ok(response));
         }
         let room = room.unwrap_or_default();
-        Poll::Ready(Ok(response.map(|body| Body::new(HeldBody::new(body, room, full)))))
+        Poll::Ready(Ok(response.map(|body| Body::new(HeldBody::new(body, room, from)))))
     }
 }
 
@@ -120,10 +130,10 @@ struct Rest {
 }
 
 impl HeldBody {
-    fn new(body: Body, room: Room, full: Option<Arc<Standing>>) -> HeldBody {
+    fn new(body: Body, room: Room, from: Option<Asker>) -> HeldBody {
         let rest = Some(Rest { body, piece: Bytes::new(), is_cut: false, _room: room });
         let state = Arc::new(Mutex::new(State { rest, waits: Some(Instant::now()) }));
-        let watch = tokio::spawn(watch(state.clone(), full)).abort_handle();
+        let watch = tokio::spawn(watch(state.clone(), from)).abort_handle();
         HeldBody { state, watch }
     }
 }
@@ -135,19 +145,26 @@ impl Drop for HeldBody {
 }
 
 /// Drops what nobody takes: the library may never ask for it again.
-async fn watch(state: Arc<Mutex<State>>, full: Option<Arc<Standing>>) {
+async fn watch(state: Arc<Mutex<State>>, from: Option<Asker>) {
     loop {
         let waits = lock(&state).waits;
-        let left = waits.map_or(IDLE_MAX, |since| IDLE_MAX.saturating_sub(since.elapsed()));
+        let left = waits.map_or(IDLE_MAX, |since| time_left(since, from.as_ref()));
         if left.is_zero() {
             lock(&state).rest = None;
-            if let Some(connection) = full {
-                connection.close();
+            if let Some(full) = from.filter(|from| from.is_full) {
+                full.connection.close();
             }
             return;
         }
         tokio::time::sleep(left).await;
     }
+}
+
+/// How long an answer may still wait of which nothing has been taken since then.
+fn time_left(since: Instant, from: Option<&Asker>) -> Duration {
+    let taken = from.map_or(since, |from| from.connection.taken().max(since));
+    let idle = IDLE_MAX.saturating_sub(taken.elapsed());
+    idle.min(QUEUED_MAX.saturating_sub(since.elapsed()))
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
@@ -163,7 +180,7 @@ impl http_body::Body for HeldBody {
         let State { rest, waits } = &mut *state;
         *waits = None;
         let Some(rest) = rest else {
-            let why = "the client has taken nothing of the answer for 30 s";
+            let why = "the client has taken nothing of the answer for too long";
             return Poll::Ready(Some(Err(Status::cancelled(why))));
         };
         if rest.piece.is_empty() {
@@ -190,11 +207,62 @@ impl http_body::Body for HeldBody {
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
+    use std::task::Waker;
 
     use http_body::Body as _;
+    use ringfort_types::limits::TAKEN_BYTES_MIN;
 
     use super::*;
+    use crate::doors::places::{Entered, Places};
     use crate::gate::LargeAnswers;
+
+    /// A connection with a call that it waits for.
+    async fn connection(is_full: bool) -> (Entered, Asker) {
+        let door = Places::default().at_door("test", 1);
+        let entered = door.enter(door.ticket(false).unwrap()).await.unwrap();
+        let connection = entered.standing().clone();
+        (entered, Asker { connection, is_full })
+    }
+
+    fn is_closed(connection: &Entered) -> bool {
+        connection.standing().poll_closed(&Context::from_waker(Waker::noop()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_in_the_queue_waits_as_long_as_its_connection_takes_something() {
+        let answers = LargeAnswers::default();
+        let large = 10 * PIECE_BYTES;
+        let before = answers.left();
+        for stops in [true, false] {
+            let (connection, from) = connection(true).await;
+            let mut held = HeldBody::new(body(vec![7; large]), answers.wait(large).await, Some(from));
+            let mut next = async || poll_fn(|cx| Pin::new(&mut held).poll_frame(cx)).await.unwrap();
+            next().await.unwrap();
+            let first = Instant::now();
+            while first.elapsed() + IDLE_MAX < QUEUED_MAX {
+                connection.standing().take(TAKEN_BYTES_MIN);
+                tokio::time::sleep(IDLE_MAX.mul_f32(0.9)).await;
+                assert!(!is_closed(&connection) && answers.left() < before);
+            }
+            next().await.unwrap();
+            let second = Instant::now();
+            while !is_closed(&connection) {
+                let bytes = if stops { TAKEN_BYTES_MIN - 1 } else { TAKEN_BYTES_MIN };
+                if !stops || second.elapsed() < Duration::from_secs(1) {
+                    connection.standing().take(bytes);
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            let wanted = if stops { IDLE_MAX } else { QUEUED_MAX };
+            assert!(
+                (wanted..wanted + Duration::from_secs(2)).contains(&second.elapsed()),
+                "{:?}",
+                second.elapsed()
+            );
+            assert_eq!(answers.left(), before);
+            assert!(next().await.is_err());
+        }
+    }
 
     /// Of one frame.
     fn body(bytes: Vec<u8>) -> Body {

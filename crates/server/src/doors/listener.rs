@@ -20,9 +20,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
-use tokio::time::Sleep;
+use tokio::time::{Sleep, sleep};
 use tokio_stream::Stream;
 use tonic::transport::server::Connected;
+
+use ringfort_types::limits::{PING_ANSWER_MS, PING_MS};
 
 use crate::doors::places::{DoorPlaces, Entered, Places, Standing, TRIAL_MAX};
 use crate::doors::spread::Belonging;
@@ -34,6 +36,8 @@ const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HTTP2_FRAME_HEADER_BYTES: usize = 9;
 /// Most bytes that are read before a door gets the connection.
 pub(crate) const GREETING_BYTES_MAX: usize = HTTP2_PREFACE.len() + HTTP2_FRAME_HEADER_BYTES;
+/// How long an HTTP/2 connection may say nothing and take nothing. It is asked whether it lives in that time.
+const SILENCE_MAX: Duration = Duration::from_millis(PING_MS + PING_ANSWER_MS);
 /// Most connections that the operating system keeps until they are accepted (and at most as many as `somaxconn` says). With the
 /// libraries' 128 the 130th of those that come at once, as clients do after a restart, waits a second and more for TCP to try again.
 const BACKLOG: u32 = 1024;
@@ -218,6 +222,8 @@ pub(crate) struct Connection {
     /// Whether it is in use as long as something is said; else by its calls.
     bytes_count: bool,
     entered: Entered,
+    /// When to look next how long it has been silent.
+    look: Option<Pin<Box<Sleep>>>,
     /// To the runtime that it is registered with, once that is decided.
     _belonging: Option<Belonging>,
 }
@@ -233,6 +239,7 @@ impl Connection {
             understood: true,
             bytes_count: expected != Greeting::Http2,
             entered,
+            look: None,
             _belonging: None,
         }
     }
@@ -272,6 +279,42 @@ impl Connection {
             TcpStream::from_std(socket)?
         };
         Ok(Connection { stream, _belonging: Some(belonging), ..self })
+    }
+
+    /// Whether it is to end: it was closed, or its client has been silent for too long.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.standing().poll_closed(cx) {
+            return true;
+        }
+        if self.bytes_count {
+            return false;
+        }
+        loop {
+            let left = SILENCE_MAX.saturating_sub(self.standing().silence());
+            if left.is_zero() {
+                tracing::debug!("{} has been silent for {SILENCE_MAX:?}: closed", self.peer);
+                self.standing().close();
+                return true;
+            }
+            let look = self.look.get_or_insert_with(|| Box::pin(sleep(left)));
+            if look.as_mut().poll(cx).is_pending() {
+                return false;
+            }
+            self.look = None;
+        }
+    }
+
+    /// What came of writing something.
+    fn written(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match written {
+            Poll::Ready(Ok(bytes)) => self.standing().take(bytes),
+            // One that is closed would never be read from while it takes nothing. Lines are read and answered by two tasks.
+            Poll::Pending if !self.bytes_count && self.poll_end(cx) => {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+            }
+            _ => {}
+        }
+        written
     }
 
     /// Reads until the client has greeted, or has said something else.
@@ -318,10 +361,12 @@ impl AsyncRead for Connection {
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         if read.is_pending() {
             // As if the client had closed it.
-            return if self.standing().poll_closed(cx) { Poll::Ready(Ok(())) } else { Poll::Pending };
+            return if self.poll_end(cx) { Poll::Ready(Ok(())) } else { Poll::Pending };
         }
         if self.bytes_count {
             self.standing().touch();
+        } else {
+            self.standing().hear();
         }
         read
     }
@@ -329,7 +374,8 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.written(cx, written)
     }
 
     fn poll_write_vectored(
@@ -337,7 +383,8 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.written(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use ringfort_types::limits::{CONNECTION_IDLE_MS, NODE_CONNECTIONS_MAX, PEER_PLACES};
+use ringfort_types::limits::{CONNECTION_IDLE_MS, NODE_CONNECTIONS_MAX, PEER_PLACES, TAKEN_BYTES_MIN};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
@@ -206,6 +206,9 @@ impl DoorPlaces {
             is_on_trial,
             calls: 0,
             idle_since: Instant::now(),
+            heard: Instant::now(),
+            taken: Instant::now(),
+            taking: 0,
             is_closed: false,
             reader: None,
         };
@@ -250,6 +253,11 @@ struct State {
     calls: usize,
     /// When the last one ended, or something was said.
     idle_since: Instant,
+    /// When it last said anything.
+    heard: Instant,
+    /// When it had last taken [`TAKEN_BYTES_MIN`], and the bytes that it has taken since.
+    taken: Instant,
+    taking: usize,
     is_closed: bool,
     /// To be woken when it is closed.
     reader: Option<Waker>,
@@ -294,7 +302,32 @@ impl Standing {
         self.state().idle_since = Instant::now();
     }
 
-    /// Ends it, when it is next read from.
+    /// Anything was said, by the protocol or by a call.
+    pub(crate) fn hear(&self) {
+        self.state().heard = Instant::now();
+    }
+
+    /// So many bytes were taken from the node.
+    pub(crate) fn take(&self, bytes: usize) {
+        let mut state = self.state();
+        state.taking += bytes;
+        if state.taking >= TAKEN_BYTES_MIN {
+            (state.taken, state.taking) = (Instant::now(), 0);
+        }
+    }
+
+    /// When it last took what is worth mentioning.
+    pub(crate) fn taken(&self) -> Instant {
+        self.state().taken
+    }
+
+    /// How long it has neither said anything nor taken anything worth mentioning.
+    pub(crate) fn silence(&self) -> Duration {
+        let state = self.state();
+        state.heard.max(state.taken).elapsed()
+    }
+
+    /// Ends it, when it is next read from or, by HTTP/2, waited for to take something.
     pub(crate) fn close(&self) {
         let mut state = self.state();
         state.is_closed = true;

@@ -1,6 +1,8 @@
 //! A door's bounds, with small numbers.
 
+use ringfort_types::limits::TAKEN_BYTES_MIN;
 use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
 use tokio_stream::StreamExt;
 
 use super::*;
@@ -172,4 +174,47 @@ async fn many_may_come_at_once() {
     for _ in 0..250 {
         next(&mut incoming).await;
     }
+}
+
+#[tokio::test]
+async fn a_connection_lives_as_long_as_it_says_or_takes_something() {
+    let (mut incoming, address) = door(9, Greeting::Http2, &Places::new(100, 2)).await;
+    let mut client = TcpStream::connect(address).await.unwrap();
+    client.write_all(HTTP2_PREFACE).await.unwrap();
+    client.write_all(&[0; HTTP2_FRAME_HEADER_BYTES]).await.unwrap();
+    let mut served = next(&mut incoming).await;
+    let mut greeting = [0; GREETING_BYTES_MAX];
+    served.read_exact(&mut greeting).await.unwrap();
+
+    tokio::time::pause();
+    let nearly = SILENCE_MAX.mul_f32(0.99);
+    let lives = async |served: &mut Connection| timeout(nearly, served.read_u8()).await.is_err();
+    for _ in 0..3 {
+        served.write_all(&[7; TAKEN_BYTES_MIN]).await.unwrap();
+        assert!(lives(&mut served).await, "it takes something");
+    }
+    for _ in 0..3 {
+        client.write_all(b"!").await.unwrap();
+        // Paused time runs on while a test waits for the socket.
+        served.stream.readable().await.unwrap();
+        served.read_exact(&mut [0]).await.unwrap();
+        assert!(lives(&mut served).await, "it says something");
+    }
+    // A question that nobody answers is not much.
+    served.write_all(&[7; 17]).await.unwrap();
+    let ended = timeout(Duration::from_secs(2), served.read(&mut [0])).await;
+    assert_eq!(ended.expect("it is closed").unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_connection_that_is_closed_ends_although_nobody_takes_what_is_written() {
+    let (mut incoming, address) = door(9, Greeting::Http2, &Places::new(100, 2)).await;
+    let mut client = TcpStream::connect(address).await.unwrap();
+    client.write_all(HTTP2_PREFACE).await.unwrap();
+    client.write_all(&[0; HTTP2_FRAME_HEADER_BYTES]).await.unwrap();
+    let mut served = next(&mut incoming).await;
+    let standing = served.standing().clone();
+    let writing = tokio::spawn(async move { while served.write_all(&[7; 4096]).await.is_ok() {} });
+    standing.close();
+    timeout(SOON, writing).await.expect("it ends").unwrap();
 }
