@@ -120,6 +120,8 @@ pub(crate) fn definition() -> clap::Command {
     let root = Cli::command().mut_subcommand("check", |check| {
         check.mut_arg("timeout", |timeout| timeout.default_value(check::TIMEOUT_DEFAULT))
     });
+    let root =
+        root.mut_subcommand("health", |health| health.mut_arg("addr", |addr| addr.help(health::ADDRESSES)));
     settings::with_variables(root)
 }
 

@@ -13,6 +13,9 @@ use crate::out::{Out, Output};
 use crate::runtimes::Beside;
 use crate::stop::Stop;
 
+/// What `--addr` is here.
+pub(crate) const ADDRESSES: &str = "Addresses of the nodes to ask, each once, separated by commas";
+
 /// Ask nodes whether they serve, as load balancers do (`grpc.health.v1`)
 #[derive(Args, Debug)]
 #[command(
@@ -27,7 +30,7 @@ use crate::stop::Stop;
     JSON, an object an address: address, service (empty: all of them), status, or error if one of several does not answer."
 )]
 pub(crate) struct Health {
-    /// A service of the node's, ringfort.v1.KV or ringfort.v1.Cluster [default: all of them]
+    /// A service of the node's, as ringfort.v1.KV or kv.KeyValue [default: all of them]
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     service: String,
     #[command(flatten)]

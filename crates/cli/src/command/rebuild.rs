@@ -22,6 +22,8 @@ use crate::stop::Stop;
 const AT_ONCE: usize = 8;
 /// How often it is looked how far they are.
 const LOOK: Duration = Duration::from_millis(100);
+/// How long to wait for nodes that were not heard of yet.
+const HEARD_MAX: Duration = Duration::from_secs(6);
 /// How long nothing may have gone forward.
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -55,7 +57,7 @@ struct UnderWay {
 
 pub(crate) fn run(rebuild: &Rebuild) -> Result<(), Stop> {
     with_client(&rebuild.connect, async |client| {
-        let state = client.cluster_state().await?;
+        let state = once_all_are_heard(&client).await?;
         let node = find(&state, &rebuild.node)?;
         let mut left = wanted(&state, node, rebuild.shard.map(ShardId))?;
         left.reverse();
@@ -104,6 +106,19 @@ pub(crate) fn run(rebuild: &Rebuild) -> Result<(), Stop> {
         }
         Ok(())
     })
+}
+
+/// The cluster's state, once the node that is asked knows of each other one whether it is up.
+async fn once_all_are_heard(client: &Client) -> Result<ClusterState, Stop> {
+    let until = Instant::now() + HEARD_MAX;
+    loop {
+        let state = client.cluster_state().await?;
+        let is_unknown = state.nodes.iter().any(|node| node.presence == Presence::Unknown);
+        if !is_unknown || Instant::now() > until {
+            return Ok(state);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 /// The node that is called so.

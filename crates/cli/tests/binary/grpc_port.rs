@@ -169,7 +169,9 @@ async fn what_there_is_not_is_answered_with_what_there_is() {
         ),
         (
             "/ringfort.v1.KV/Fetch",
-            "ringfort.v1.KV has no method Fetch on this node: it may run another version".to_owned(),
+            format!(
+                "ringfort.v1.KV has no method Fetch on this node, which may run another version; packages served here: {PACKAGES}"
+            ),
         ),
         (
             "/ringfort.v1.KV/",

@@ -67,3 +67,49 @@ fn a_setting_that_is_none_is_refused_with_what_there_is() {
     let (code, line) = refusal(&run(&mut trio.command(&["cluster", "nodes", "a=b"]), b""));
     assert!(code == Some(2) && line.contains("cluster set"), "{line}");
 }
+
+/// The replicas of a node, as its peers' numbers.
+fn peers(trio: &Trio, node: u64) -> Vec<u64> {
+    let shards = objects(&run(&mut trio.command(&["cluster", "shards", "--json"]), b""));
+    let of = |shard: &Value| {
+        let replicas = shard["replicas"].as_array().expect("replicas").clone();
+        let own = replicas.into_iter().find(|replica| replica["node"] == node);
+        own.expect("every node has one")["peer"].as_u64().expect("a number")
+    };
+    shards.iter().map(of).collect()
+}
+
+#[test]
+fn a_node_is_rebuilt_from_the_others_while_they_serve() {
+    let mut trio = Trio::start();
+    let rows: Vec<String> = (0..2_000).map(|number| format!("key{number}\tvalue{number}\n")).collect();
+    assert!(run(&mut trio.command(&["import", "-"]), rows.concat().as_bytes()).status.success());
+    let before = peers(&trio, 2);
+
+    let mut load = trio.command(&["bench", "--workload", "put", "--keys", "500", "--seconds", "4", "--json"]);
+    let load = load.stdout(std::process::Stdio::piped()).spawn().expect("starts");
+    let told = run(&mut trio.command(&["rebuild", "node2", "--json"]), b"");
+    assert_eq!(told.status.code(), Some(0), "{told:?}");
+    assert_eq!(objects(&told).len(), before.len());
+    let load = objects(&load.wait_with_output().expect("ends"));
+    assert!(load[0]["errors"] == 0 && load[0]["ops"].as_u64().is_some_and(|ops| ops > 0), "{load:?}");
+
+    let after = peers(&trio, 2);
+    assert!(before.iter().zip(&after).all(|(before, after)| before < after), "{before:?} {after:?}");
+    assert!(run(&mut trio.command(&["check"]), b"").status.success(), "all replicas agree");
+    // It votes again: one of the others can be missed. And it is the same one after kill -9.
+    trio.kill(1);
+    trio.start_node(1);
+    eventually("it is back", || run(&mut trio.command(&["check"]), b"").status.success());
+    trio.kill(0);
+    eventually("two are enough", || run(&mut trio.command(&["put", "key", "value"]), b"").status.success());
+    assert_eq!(peers(&trio, 2), after);
+
+    let (code, line) = refusal(&run(&mut trio.command(&["rebuild", "node9"]), b""));
+    assert!(code == Some(2) && line.contains("no node node9; it has node1, node2, node3"), "{line}");
+    eventually("the first is known to be down", || {
+        let (code, line) = refusal(&run(&mut trio.command(&["rebuild", "node2"]), b""));
+        code == Some(3) && line.contains("node1 is not up")
+    });
+    assert_eq!(peers(&trio, 2), after, "nothing was asked for");
+}

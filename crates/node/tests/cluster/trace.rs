@@ -86,10 +86,11 @@ impl World {
 
     fn record_shown(&self, n: usize, record: &Record) -> Option<String> {
         match record {
-            Record::Entry(ShardId::META, _) | Record::HardState(ShardId::META, _) => None,
+            Record::Entry(ShardId::META, _) | Record::HardState(ShardId::META, _) | Record::Installed(..) => {
+                None
+            }
             Record::Entry(shard, entry) => Some(format!("shard {shard}: entry {}", entry_shown(entry))),
             Record::Base(..) => unreachable!("nothing is let go of in these worlds"),
-            Record::Installed(..) => None,
             Record::Lost(shard, index) => Some(format!("shard {shard}: has lost what it had up to {index}")),
             Record::Replica(shard, peer) => {
                 Some(format!("shard {shard}: from now on peer {peer}, with nothing"))

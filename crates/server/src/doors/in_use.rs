@@ -43,7 +43,6 @@ where
             return UnderWay::Refused;
         };
         if in_use.calls > UNTAKEN_ANSWERS_MAX {
-            let standing = standing.clone();
             request.extensions_mut().insert(OneOfMany);
         }
         UnderWay::Asked { answer: self.0.call(request), in_use: Some(in_use) }

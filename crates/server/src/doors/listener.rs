@@ -27,9 +27,11 @@ use tonic::transport::server::Connected;
 use ringfort_types::limits::{PING_ANSWER_MS, PING_MS};
 
 use crate::doors::places::{DoorPlaces, Entered, Places, Standing, TRIAL_MAX};
-use crate::doors::spread::Belonging;
 use crate::doors::throttle::Throttle;
 use crate::{StartError, exposure};
+
+/// What a connection holds as long as it belongs to a runtime.
+pub(crate) type Belonging = Arc<()>;
 
 /// What every HTTP/2 client says first (RFC 9113, section 3.4); the header of a frame follows.
 const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

@@ -124,7 +124,9 @@ impl Served {
                 return format!("the path names no method of {service}: it is /{service}/METHOD");
             }
             let method = shortened(method);
-            return format!("{service} has no method {method} on this node: it may run another version");
+            return format!(
+                "{service} has no method {method} on this node, which may run another version; packages served here: {packages}"
+            );
         }
         format!("there is no service {} on this port; packages served here: {packages}", shortened(service))
     }

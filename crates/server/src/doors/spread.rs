@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 
-use crate::doors::listener::Connection;
+use crate::doors::listener::{Belonging, Connection};
 
 /// The runtimes of a node, as its doors see them; the first one is that of the doors themselves.
 #[derive(Clone, Debug)]
@@ -27,9 +27,6 @@ struct Runtime {
     handle: Handle,
     belonging: Belonging,
 }
-
-/// What a connection holds as long as it belongs to a runtime.
-pub(crate) type Belonging = Arc<()>;
 
 impl Runtime {
     /// How many connections belong to it.

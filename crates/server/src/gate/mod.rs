@@ -25,7 +25,7 @@ use ringfort_types::{
 };
 
 pub(crate) use pipeline::{Order, Pipeline};
-pub(crate) use room::{LargeAnswers, Room};
+pub(crate) use room::{LargeAnswers, Room, no_room};
 pub(crate) use rows::{Batch, Listing, Rows, TOUCH_AFTER};
 
 use crate::delivery::Delivery;
@@ -222,13 +222,6 @@ fn not_taken(shared: &Shared) -> Failure {
         return stopping();
     }
     Failure::rejected(Code::ResourceExhausted, "the node has too many requests waiting: send fewer at a time")
-}
-
-/// Others' answers take all the room that there is for large ones.
-pub(crate) fn no_room() -> Failure {
-    let why =
-        "this node's large answers wait for their clients to take them: try again later, or ask another node";
-    Failure::rejected(Code::ResourceExhausted, why)
 }
 
 /// Nothing more is taken.

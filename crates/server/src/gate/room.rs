@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use ringfort_types::limits::{LARGE_ANSWER_BYTES, LARGE_ANSWERS_BYTES, PIPELINED_ANSWERS_BYTES};
+use ringfort_types::{Code, Failure};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A connection takes room for so many bytes of small answers at once.
@@ -90,6 +91,13 @@ impl Handed {
     pub(super) fn is_large(&self) -> bool {
         !self.rooms.is_empty()
     }
+}
+
+/// Others' answers take all the room that there is for large ones.
+pub(crate) fn no_room() -> Failure {
+    let why =
+        "this node's large answers wait for their clients to take them: try again later, or ask another node";
+    Failure::rejected(Code::ResourceExhausted, why)
 }
 
 #[cfg(test)]

@@ -93,8 +93,8 @@ impl Model {
             }
             let (base, last) = (self.base(id), self.last(id));
             let replica = self.replicas.get(&id).copied();
-            let lost = self.lost.get(&id).copied();
-            RecoveredShard { hard_state: *hard_state, replica, lost, base, terms, last }
+            let lacks = self.lost.get(&id).copied();
+            RecoveredShard { hard_state: *hard_state, replica, lost: lacks, base, terms, last }
         };
         self.shards.iter().map(|(id, state)| (*id, shard(*id, state))).collect()
     }

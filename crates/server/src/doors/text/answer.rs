@@ -13,10 +13,19 @@ use std::fmt::Write;
 use bytes::{BufMut, BytesMut};
 use ringfort_types::{ClusterState, Failure, Outcome, Presence, Receipt, Reply};
 
-use super::GetReply;
 use super::line::{one_line, shown};
 use crate::doors::tolerance::Wanted;
 use crate::gate::Answer;
+
+/// What answers a `GET`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GetReply {
+    /// The message.
+    #[default]
+    Bare,
+    /// `OK`, a space, and the message.
+    Ok,
+}
 
 /// What a command wants to be told.
 #[derive(Debug)]

@@ -69,6 +69,9 @@ fn set(rest: &Bytes) -> Result<Order, String> {
     if id.is_empty() || message.is_empty() {
         return Err("usage: SET <id> <message>".into());
     }
+    if std::str::from_utf8(&id).is_err() {
+        return Err("the id is not UTF-8: nothing was stored".into());
+    }
     if std::str::from_utf8(&message).is_err() {
         return Err("the message is not UTF-8: nothing was stored".into());
     }
@@ -154,6 +157,8 @@ mod tests {
         }
         let told = parse(&Bytes::from_static(b"SET 7 \xff")).unwrap().unwrap_err();
         assert!(told.contains("not UTF-8"), "{told}");
+        let told = parse(&Bytes::from_static(b"SET \xff 7")).unwrap().unwrap_err();
+        assert!(told.contains("the id is not UTF-8"), "{told}");
         let told = parsed("SET 7 one\rtwo\r").unwrap().unwrap_err();
         assert!(told.contains("carriage return"), "{told}");
     }

@@ -24,6 +24,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_stream::StreamExt;
 
 use self::answer::Expected;
+pub use self::answer::GetReply;
 use self::input::{End, LineMemory, Lines};
 use self::line::{HELP, Order};
 use super::tolerance::Tolerance;
@@ -61,16 +62,6 @@ pub struct TextSettings {
     /// How long a `GET` waits for the shard's leader before it takes what any replica has, which may be old; never, if this
     /// is not set.
     pub stale_after: Option<Duration>,
-}
-
-/// What answers a `GET`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum GetReply {
-    /// The message.
-    #[default]
-    Bare,
-    /// `OK`, a space, and the message.
-    Ok,
 }
 
 impl Default for TextSettings {
