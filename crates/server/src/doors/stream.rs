@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use ringfort_proto::status;
 use ringfort_types::limits::LIST_IDLE_MS;
 use ringfort_types::{Code, Failure};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio_stream::Stream;
 use tonic::Status;
 
@@ -29,6 +29,8 @@ pub(crate) struct Messages<M> {
     receiver: mpsc::Receiver<Message<M>>,
     /// The last message's.
     held: Option<OwnedSemaphorePermit>,
+    /// Why there are no more, if not all have come. It waits as long as the client likes: without it the stream would seem whole.
+    failed: oneshot::Receiver<Status>,
 }
 
 impl<M> Stream for Messages<M> {
@@ -36,7 +38,9 @@ impl<M> Stream for Messages<M> {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.held = None;
-        let Some((message, held)) = ready!(self.receiver.poll_recv(cx)) else { return Poll::Ready(None) };
+        let Some((message, held)) = ready!(self.receiver.poll_recv(cx)) else {
+            return Poll::Ready(self.failed.try_recv().ok().map(Err));
+        };
         self.held = held;
         Poll::Ready(Some(message))
     }
@@ -53,6 +57,7 @@ where
     I: IntoIterator<Item = Result<M, Failure>, IntoIter: Send> + Send,
 {
     let (sender, receiver) = mpsc::channel(MESSAGES_WAITING);
+    let (failing, failed) = oneshot::channel();
     let mut stopping = gate.stopping();
     tokio::spawn(async move {
         let sending = async {
@@ -74,11 +79,12 @@ where
         };
         drop(rows);
         if let Err(failure) = result {
-            let failed = (Err(status::from_failure(failure)), None);
-            let _gone = sender.send_timeout(failed, Duration::from_millis(LIST_IDLE_MS)).await;
+            let _gone = failing.send(status::from_failure(failure));
         }
+        // The client sees the end only now that it is known why.
+        drop(sender);
     });
-    Messages { receiver, held: None }
+    Messages { receiver, held: None, failed }
 }
 
 /// Sends a message, and meanwhile keeps readable what this stream still needs.
@@ -104,5 +110,25 @@ async fn send<M>(
                 ));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_stream::StreamExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stream_that_failed_says_so_however_late_it_is_read() {
+        let (sender, receiver) = mpsc::channel(MESSAGES_WAITING);
+        let (failing, failed) = oneshot::channel();
+        let mut messages = Messages { receiver, held: None, failed };
+        sender.try_send((Ok(1), None)).unwrap();
+        failing.send(Status::resource_exhausted("too slow")).unwrap();
+        drop(sender);
+        assert_eq!(messages.next().await.unwrap().unwrap(), 1);
+        assert_eq!(messages.next().await.unwrap().unwrap_err().message(), "too slow");
+        assert!(messages.next().await.is_none());
     }
 }
