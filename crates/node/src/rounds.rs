@@ -175,8 +175,7 @@ impl Node {
         for (shard, peer, term) in &probe.shards {
             let slot = self.slots.get_mut(shard.0 as usize);
             // Another replica than the one that is asked has forgotten whom that one voted for.
-            let is_it =
-                |replica: &Replica| replica.group.me() == *peer || planted::is(Bug::ProbeCountsTheNode);
+            let is_it = |replica: &Replica| replica.group.me() == *peer;
             match slot.and_then(|slot| slot.replica.as_mut()).filter(|replica| is_it(replica)) {
                 Some(replica) if replica.group.term() == *term && replica.leader_node() == Some(from) => {
                     replica.group.heard_leader();

@@ -21,6 +21,7 @@ fn planted_bugs_are_found() {
         (Bug::DamagedLeaderFallsSilent, "hands over soon"),
         (Bug::HungDiskLeads, "hands over soon"),
         (Bug::LogEndNotChecked, "has changed is refused"),
+        (Bug::RebuiltUnderOldId, "one vote a term"),
     ];
     for (bug, by) in soon {
         let found = find_planted(bug, 20).unwrap_or_else(|| panic!("{bug} was not found under twenty seeds"));

@@ -44,8 +44,6 @@ bugs! {
     ReadWithoutQuorum => "read-without-quorum",
     /// A replica confirms a leader's term to it although it is in a later one.
     ReadNotBoundToTerm => "read-not-bound-to-term",
-    /// A replica confirms a leader's term for one that was on its node before it.
-    ProbeCountsTheNode => "probe-counts-the-node",
     /// A replica that is made anew keeps the number of the one before it, and has forgotten what that one said.
     RebuiltUnderOldId => "rebuilt-under-old-id",
     /// A new leader answers reads before it has committed an entry of its own term.

@@ -1,7 +1,10 @@
 //! Replicas whose tables are damaged while their nodes go on.
 
 use ringfort_node::{Effect, Event};
-use ringfort_types::{DiskState, NodeId, Outcome, PeerMessage, Record, Reply, Request, ShardId};
+use ringfort_types::{
+    DiskState, Incarnation, NodeId, Outcome, PeerFrame, PeerId, PeerMessage, ReadProbe, Record, Reply,
+    Request, ShardId, Term,
+};
 
 use crate::failure;
 use crate::world::{SHARDS, World, get};
@@ -139,6 +142,39 @@ fn a_replica_that_is_damaged_is_made_anew_under_another_number_and_votes_again()
     world.run(ELECTED_MS);
     assert_eq!(world.get(leader, &key), Some("before".into()));
     assert!(matches!(world.put(leader, &key, "after"), Reply::Written(_)));
+}
+
+/// A new replica has forgotten whom the one before it voted for, so its word must not count for that one's.
+#[test]
+fn a_leader_is_not_confirmed_in_the_name_of_another_replica() {
+    let (mut world, shard, leader, _) = with_leader();
+    let follower = (leader + 1) % 3;
+    let me = world.peer_of(follower, shard);
+    let mut refused = |peer: PeerId| {
+        let node = world.nodes[follower].as_mut().expect("it runs");
+        let Some(state) = node.configuration(shard) else { panic!("it is open") };
+        assert!(state.node_of(me).is_some());
+        let (cluster, epoch) = (node.cluster(), node.epoch());
+        let terms = 1..20;
+        let shards = terms.map(|term| (shard, peer, Term(term))).collect();
+        let probe = PeerMessage::ReadProbe(ReadProbe { boot: 1, round: 7, shards });
+        let incarnation = Incarnation(world.disks[leader].incarnation);
+        let (from, to) = (NodeId(leader as u64 + 1), NodeId(follower as u64 + 1));
+        let frame = PeerFrame { from, to, incarnation, cluster, epoch, messages: vec![probe] };
+        node.handle(world.now, Event::Peer { link: leader as u64, frame });
+        let effects = node.take_effects(world.now);
+        let answers = effects.iter().filter_map(|effect| match effect {
+            Effect::Send { messages, .. } => Some(messages),
+            _ => None,
+        });
+        let refused = answers.flatten().find_map(|message| match message {
+            PeerMessage::ReadProbeReply(reply) if reply.round == 7 => Some(reply.refused.len()),
+            _ => None,
+        });
+        refused.expect("it answers")
+    };
+    assert_eq!(refused(me), 18, "one of these terms is the leader's");
+    assert_eq!(refused(PeerId(me.0 + 100)), 19, "none is, for a replica that is not here");
 }
 
 #[test]
