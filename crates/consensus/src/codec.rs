@@ -27,18 +27,11 @@ pub fn is_append(message: &[u8]) -> bool {
     message.first() == Some(&(MessageType::MsgAppend as u8))
 }
 
-/// Which replica an encoded message says it is from. Not checked further.
-pub fn sender(message: &Bytes) -> Option<PeerId> {
-    let mut reader = Reader::new(message.clone());
-    reader.u8().and_then(|_| reader.u8()).and_then(|_| reader.varint()).ok()?;
-    reader.varint().ok().map(PeerId)
-}
-
-/// Who a message is for.
-pub fn recipient(message: &Bytes) -> Option<PeerId> {
+/// Who a message is for, and who has sent it.
+pub fn ends(message: &Bytes) -> Option<(PeerId, PeerId)> {
     let mut reader = Reader::new(message.clone());
     reader.u8().and_then(|_| reader.u8()).ok()?;
-    reader.varint().ok().map(PeerId)
+    Some((PeerId(reader.varint().ok()?), PeerId(reader.varint().ok()?)))
 }
 
 /// For a message that tells its receiver to go on from a snapshot: the snapshot's index and term.

@@ -23,7 +23,7 @@ impl Node {
         let is_alone = places.replicas.len() == 1;
         let slot = &mut self.slots[shard.0 as usize];
         if slot.damage.is_some() || planted::is(Bug::DamagedReplicaGoesOn) {
-            return;
+            return self.has_begun(shard);
         }
         if is_alone && is_readable {
             let line = format!(

@@ -388,6 +388,7 @@ impl Node {
             let slot = &mut self.slots[shard.0 as usize];
             slot.replica = Some(Replica::new(shard, group, applied, revision, clock));
             slot.damage = None;
+            self.has_begun(shard);
             self.mark(shard);
         }
         self.set_abstaining();
@@ -445,14 +446,11 @@ impl Node {
     }
 
     pub(crate) fn step_raft(&mut self, from: NodeId, shard: ShardId, message: Bytes) {
-        if let Some(peer) = ringfort_consensus::codec::recipient(&message) {
-            self.notice_spoken_to(shard, peer);
-        }
+        let Some((to, sender)) = ringfort_consensus::codec::ends(&message) else { return };
+        self.notice_spoken_to(shard, to);
         let Some(slot) = self.slots.get_mut(shard.0 as usize) else { return };
         let Some(replica) = slot.replica.as_mut() else { return self.step_abdicating(shard, message) };
-        if let Some(peer) = ringfort_consensus::codec::sender(&message) {
-            replica.heard(peer, from);
-        }
+        replica.heard(sender, from);
         if let Some((index, _)) = ringfort_consensus::codec::snapshot(&message) {
             return self.step_snapshot(shard, message, index);
         }

@@ -70,6 +70,9 @@ impl Own {
 #[derive(Debug)]
 struct Recorded {
     shard: ShardId,
+    peer: PeerId,
+    /// Its table's.
+    generation: u64,
     /// The batch that holds it.
     batch: u64,
     /// The generation of the table that was in use.
@@ -80,6 +83,8 @@ struct Recorded {
 #[derive(Debug, Default)]
 pub(crate) struct Renewals {
     recorded: Vec<Recorded>,
+    /// Shards whose new replica is on its way: its record, or its table.
+    begun: BTreeSet<ShardId>,
     /// Shards whose new replica somebody has spoken to.
     awaited: BTreeSet<ShardId>,
 }
@@ -123,6 +128,16 @@ impl Learners {
     }
 }
 
+/// Whether a group is what it should be, in whatever order.
+fn is_reached(configuration: &Configuration, target: &[Place]) -> bool {
+    let Configuration { voters, learners, .. } = configuration;
+    let is_voter = |place: &Place| voters.contains(place);
+    !configuration.is_joint()
+        && learners.is_empty()
+        && voters.len() == target.len()
+        && target.iter().all(is_voter)
+}
+
 /// As a node with replicas of its own.
 impl Node {
     /// Who belongs to a shard's group, as far as this node's replica knows.
@@ -141,6 +156,13 @@ impl Node {
     pub(crate) fn is_new(&self, shard: ShardId) -> bool {
         let replica = self.slots[shard.0 as usize].replica.as_ref();
         replica.is_some_and(|replica| !replica.is_member())
+    }
+
+    /// The new replica of this shard is open, or can't be.
+    pub(crate) fn has_begun(&mut self, shard: ShardId) {
+        if self.renewals.recorded.iter().all(|recorded| recorded.shard != shard) {
+            self.renewals.begun.remove(&shard);
+        }
     }
 
     /// Whether any replica ever was to be made anew. If not, there is nothing to look for.
@@ -192,8 +214,8 @@ impl Node {
         self.renewals.awaited.remove(&shard);
         let own = self.slots[shard.0 as usize].own.as_mut().expect("looked at before");
         own.peer = peer;
-        let replaces = own.in_use;
-        let base = Base { generation: own.next_generation(), ..Base::default() };
+        let (replaces, generation) = (own.in_use, own.next_generation());
+        let base = Base { generation, ..Base::default() };
         let mut records = vec![
             Record::Installed(shard, base),
             Record::HardState(shard, HardState::default()),
@@ -204,7 +226,8 @@ impl Node {
         }
         let mut batch = 0;
         self.commit.add(shard, records, None, &mut batch);
-        self.renewals.recorded.push(Recorded { shard, batch, replaces });
+        self.renewals.recorded.push(Recorded { shard, peer, generation, batch, replaces });
+        self.renewals.begun.insert(shard);
         let line = format!("the replica of shard {shard} on this node is made anew from the others");
         self.out.last.push(Effect::Notice(line));
     }
@@ -232,10 +255,12 @@ impl Node {
     pub(crate) fn begin_recorded(&mut self, number: u64) {
         let layout = self.birth.layout();
         for recorded in self.renewals.recorded.extract_if(.., |recorded| recorded.batch <= number) {
-            let Recorded { shard, replaces, .. } = recorded;
-            let Some(own) = self.slots[shard.0 as usize].own.as_mut() else { continue };
-            own.in_use = own.generation;
-            let (peer, generation, born) = (own.peer, own.generation, layout.clone());
+            let Recorded { shard, peer, generation, replaces, .. } = recorded;
+            let own = self.slots[shard.0 as usize].own.as_mut();
+            // Else there is a still newer one, whose record is not durable yet.
+            let Some(own) = own.filter(|own| own.peer == peer) else { continue };
+            own.in_use = generation;
+            let born = layout.clone();
             self.out.first.push(Effect::Begin { shard, peer, generation, replaces, born });
         }
     }
@@ -248,7 +273,8 @@ impl Node {
         }
         let mut changes = Vec::new();
         for (slot, shard) in self.slots.iter().zip(&layout.shards) {
-            let Some(own) = slot.own.filter(|_| slot.damage.is_some()) else { continue };
+            let is_left = slot.damage.is_some() && !self.renewals.begun.contains(&shard.shard);
+            let Some(own) = slot.own.filter(|_| is_left) else { continue };
             let replica = Place { node: self.id, peer: own.peer };
             let is_whole = |place: &&Place| {
                 self.peers.has_open(place.node, shard.shard)
@@ -294,6 +320,9 @@ impl Node {
                 continue;
             };
             let me = replica.group.me();
+            if is_reached(replica.group.configuration(), &shard.replicas) {
+                continue;
+            }
             let mut caught_up = replica.learners.look(&replica.group, now_us);
             let configuration = replica.group.configuration();
             let can_lead = |place: &Place| {

@@ -9,7 +9,7 @@ use super::switch;
 use crate::refusal::one_line;
 
 /// Flags that say what to do this once.
-const OF_ONE_CALL: [(&str, &str); 24] = [
+const OF_ONE_CALL: [(&str, &str); 25] = [
     ("put", "if-absent"),
     ("put", "if-present"),
     ("put", "if-revision"),
@@ -30,6 +30,7 @@ const OF_ONE_CALL: [(&str, &str); 24] = [
     ("import", "file"),
     ("import", "format"),
     ("import", "skip"),
+    ("rebuild", "shard"),
     ("export", "file"),
     ("export", "format"),
     ("export", "resume"),

@@ -79,7 +79,7 @@ pub(crate) const VERBS: [&str; 12] = [
 /// Verbs that only `dev` has.
 pub(crate) const VERBS_DEV: [&str; 2] = ["kill", "start"];
 /// Commands of `ringfort` that are no verbs here.
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "bench",
     "check",
     "completions",
@@ -89,6 +89,7 @@ const COMMANDS: [&str; 12] = [
     "health",
     "import",
     "man",
+    "rebuild",
     "shell",
     "version",
     "write",

@@ -156,7 +156,7 @@ fn limits_hold_whether_or_not_anybody_is_there() {
 #[test]
 fn nobody_there_is_three_and_names_the_addresses() {
     let nobody = ["--addr", "127.0.0.1:1,127.0.0.1:2", "--timeout", "300ms"];
-    let commands: [&[&str]; 14] = [
+    let commands: [&[&str]; 15] = [
         &["get", "k"],
         &["get", "k", "l"],
         &["put", "k", "v"],
@@ -167,6 +167,7 @@ fn nobody_there_is_three_and_names_the_addresses() {
         &["status"],
         &["where", "k"],
         &["safe-to-stop", "node1"],
+        &["rebuild", "node1"],
         &["cluster", "shards"],
         &["cluster", "transfer", "3", "node1"],
         &["check"],

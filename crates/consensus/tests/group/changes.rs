@@ -42,7 +42,7 @@ impl Net {
                 return;
             }
             for (from, (PeerId(to), message)) in sent {
-                assert_eq!(codec::sender(&message), Some(PeerId(from)));
+                assert_eq!(codec::ends(&message), Some((PeerId(to), PeerId(from))));
                 if self.cut.contains(&from) == self.cut.contains(&to)
                     && let Some(replica) = self.replicas.get_mut(&to)
                 {
