@@ -38,7 +38,7 @@ impl World {
         let newest = self.judges.layouts.newest();
         let go_by_it = |world: &World| {
             let mut processes = world.hosts.iter().filter_map(|host| host.process.as_ref());
-            processes.all(|process| process.node.epoch() == newest)
+            processes.all(|process| process.node.epoch() >= newest)
         };
         if !self.run_while(HEALED_US_MAX, |world| !go_by_it(world)) {
             return self.find(HEALS, format_args!("not all nodes go by the layout of epoch {newest}"));

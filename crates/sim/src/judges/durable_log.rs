@@ -12,6 +12,10 @@ const NAME: &str = "what was synced survives";
 
 /// A replica has been opened.
 pub(crate) fn opened(host: usize, shard: ShardId, before: &ReplicaLog, found: &Opened) -> Option<Broken> {
+    if before.anew == Some(found.peer) {
+        // The batch in which another replica takes its place was not synced, and yet it is there.
+        return None;
+    }
     let node = host + 1;
     let log = Terms::found(found);
     if log.end() < before.synced.end() {

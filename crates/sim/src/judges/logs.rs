@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ringfort_node::Opened;
-use ringfort_types::{EntryKind, HardState, Index, Record, ShardId, Term};
+use ringfort_types::{EntryKind, HardState, Index, PeerId, Record, ShardId, Term};
 
 /// The terms of a log's entries, as runs: each with the first index that has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -84,6 +84,8 @@ pub(crate) struct ReplicaLog {
     /// As synced.
     pub(crate) synced: Terms,
     pub(crate) synced_state: HardState,
+    /// The replica that takes its place, once the record is handed to the disk and as long as it is not known to be synced.
+    pub(crate) anew: Option<PeerId>,
 }
 
 /// All replicas'.
@@ -125,11 +127,17 @@ impl Logs {
         {
             self.reconfigured.insert(*shard);
         }
+        if let Record::Replica(_, peer) = record {
+            self.of(host, record).anew = Some(*peer);
+        }
         let ReplicaLog { written, written_state, .. } = self.of(host, record);
         note(record, written, written_state);
     }
 
     pub(crate) fn synced(&mut self, host: usize, record: &Record) {
+        if let Record::Replica(..) = record {
+            self.of(host, record).anew = None;
+        }
         let ReplicaLog { synced, synced_state, .. } = self.of(host, record);
         note(record, synced, synced_state);
     }
@@ -155,8 +163,13 @@ impl Logs {
     pub(crate) fn opened(&mut self, host: usize, shard: ShardId, found: &Opened) {
         let terms = Terms::found(found);
         let state = found.hard_state;
-        let replica =
-            ReplicaLog { written: terms.clone(), written_state: state, synced: terms, synced_state: state };
+        let replica = ReplicaLog {
+            written: terms.clone(),
+            written_state: state,
+            synced: terms,
+            synced_state: state,
+            anew: None,
+        };
         self.replicas.insert((host, shard), replica);
     }
 }

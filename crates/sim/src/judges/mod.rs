@@ -157,6 +157,9 @@ impl Judges {
         let mut broken = Vec::new();
         for (shard, found) in opened {
             broken.extend(durable_log::opened(host, *shard, self.logs.replica(host, *shard), found));
+            if self.logs.replica(host, *shard).anew == Some(found.peer) {
+                self.logs.forgets(host, *shard);
+            }
             self.logs.opened(host, *shard, found);
             let count = replayed.iter().filter(|(of, _)| of == shard).count() as u64;
             self.apply_order.opened(host, *shard, found.applied, count);
