@@ -75,6 +75,11 @@ impl Peers {
         self.get(node).is_some_and(|peer| peer.report.disk == DiskState::Working)
     }
 
+    /// Whether it could lead this shard at once, as far as it has reported: it lives, its replica is open, its disk takes writes.
+    pub(crate) fn can_lead(&self, node: NodeId, shard: ShardId, now_us: u64) -> bool {
+        self.is_lively(node, now_us) && self.has_open(node, shard) && self.can_write(node)
+    }
+
     fn get(&self, node: NodeId) -> Option<&Peer> {
         self.peers.get((node.0 as usize).wrapping_sub(1))
     }

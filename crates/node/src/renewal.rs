@@ -35,6 +35,7 @@ use crate::Effect;
 use crate::leave::Phase;
 use crate::node::Node;
 use crate::replica::Replica;
+use crate::state::HANDOVER_LAG_MAX;
 
 /// Replicas that a node asks for in one look.
 const ASKED_MAX: usize = 8;
@@ -42,8 +43,6 @@ const ASKED_MAX: usize = 8;
 const ROUND_US_MAX: u64 = 500_000;
 /// Such rounds in a row, before it is made a voter.
 const ROUNDS: u32 = 2;
-/// Whoever lags by more entries than this is not handed the lead.
-const LAG_MAX: u64 = 1_000;
 /// Of a node's own requests. Nobody waits for what comes of them.
 const NOBODY_WAITS: Token = Token { origin: NodeId(0), id: 1 };
 
@@ -325,15 +324,8 @@ impl Node {
             }
             let mut caught_up = replica.learners.look(&replica.group, now_us);
             let configuration = replica.group.configuration();
-            let can_lead = |place: &Place| {
-                self.peers.is_lively(place.node, now_us)
-                    && self.peers.has_open(place.node, id)
-                    && self.peers.can_write(place.node)
-            };
-            let keeps_up = |place: &Place| {
-                let matched = replica.group.matched(place.peer);
-                matched.is_some_and(|matched| replica.group.last().0 - matched.0 <= LAG_MAX)
-            };
+            let can_lead = |place: &Place| self.peers.can_lead(place.node, id, now_us);
+            let keeps_up = |place: &Place| replica.lag(place.peer).is_some_and(|lag| lag <= HANDOVER_LAG_MAX);
             let able = configuration.voters.iter().filter(|voter| can_lead(voter) && keeps_up(voter));
             let able = able.map(|voter| voter.peer).collect();
             let open: BTreeSet<PeerId> = configuration

@@ -347,6 +347,11 @@ impl Replica {
         self.group.transfer_to(transferee);
     }
 
+    /// While leading: how many entries this peer of the group lacks.
+    pub(crate) fn lag(&self, peer: PeerId) -> Option<u64> {
+        Some(self.group.last().0.saturating_sub(self.group.matched(peer)?.0))
+    }
+
     /// Whether the leader has changed since the last look; what that means for the requests here.
     pub(crate) fn notice_leader(&mut self) -> bool {
         let leader = (self.group.term(), self.group.leader());

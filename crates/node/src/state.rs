@@ -76,11 +76,7 @@ impl Node {
             }
             // Not the crate's own mark of who was heard of: it is wiped at each check of the quorum, and may be so just
             // before every look.
-            let able = |voter: &Replica| {
-                self.peers.is_lively(voter.node, now_us)
-                    && self.peers.has_open(voter.node, shard)
-                    && self.peers.can_write(voter.node)
-            };
+            let able = |voter: &Replica| self.peers.can_lead(voter.node, shard, now_us);
             let target = layout.shard(shard).map_or(&[][..], |shard| &shard.replicas);
             let line = preferred(replica.group.configuration(), target, layout.leader_preference);
             let best = line.into_iter().find(|voter| voter.node == self.id || able(voter));
@@ -88,9 +84,7 @@ impl Node {
             if handed_over == HANDOVERS_MAX {
                 return;
             }
-            if let Some(matched) = replica.group.matched(preferred.peer)
-                && replica.group.last().0 - matched.0 <= HANDOVER_LAG_MAX
-            {
+            if replica.lag(preferred.peer).is_some_and(|lag| lag <= HANDOVER_LAG_MAX) {
                 replica.hand_over_to(preferred.peer);
                 handed_over += 1;
                 if !slot.dirty {

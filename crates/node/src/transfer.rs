@@ -196,8 +196,7 @@ fn caught_up(replica: &Replica, peer: PeerId) -> Result<PeerId, String> {
     if replica.group.awaits_snapshot(peer).is_some() {
         return Err("it waits for a whole table".to_owned());
     }
-    let matched = replica.group.matched(peer).unwrap_or_default();
-    let lag = replica.group.last().0.saturating_sub(matched.0);
+    let lag = replica.lag(peer).unwrap_or(replica.group.last().0);
     if lag > HANDOVER_LAG_MAX {
         return Err(format!("it is {} behind", count(lag, "entry", "entries")));
     }

@@ -275,7 +275,7 @@ impl Applier {
         };
         assert_eq!(shard.applied(), base.index, "shard {id}: a table is put in place whole, or not at all");
         self.shared.has_layout(shard.layout());
-        self.shared.readers.replace(shard.reader());
+        self.shared.readers.set(shard.reader());
         let (index, revision, clock) = (shard.applied(), shard.revision(), shard.clock());
         let open = self.shard(id).expect("the node installs only where it had a shard opened");
         let old = std::mem::replace(open, Open { shard, generation: base.generation, active_bytes: 0 });

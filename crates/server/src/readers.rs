@@ -28,19 +28,12 @@ impl Readers {
         assert!(place.set(RwLock::new(reader)).is_ok(), "a shard is opened once");
     }
 
-    /// A shard has a new replica, whether or not the one before it was ever open. Reads under way go on with the old table.
+    /// A shard has another table, whether or not one was ever open. Reads under way go on with the old one.
     pub(crate) fn set(&self, reader: ShardReader) {
         let shard = reader.shard();
         let left = self.shards[shard.0 as usize].set(RwLock::new(reader)).err();
         if let (Some(reader), Some(place)) = (left, self.place(shard)) {
             let reader = reader.into_inner().unwrap_or_else(PoisonError::into_inner);
-            *place.write().unwrap_or_else(PoisonError::into_inner) = reader;
-        }
-    }
-
-    /// A shard has another table. Reads under way go on with the old one.
-    pub(crate) fn replace(&self, reader: ShardReader) {
-        if let Some(place) = self.place(reader.shard()) {
             *place.write().unwrap_or_else(PoisonError::into_inner) = reader;
         }
     }

@@ -11,7 +11,7 @@ use ringfort_client::Client;
 use ringfort_types::{ClusterState, Index, LayoutChange, NodeId, PeerId, Presence, Replica, ShardId};
 use serde_json::json;
 
-use crate::cluster::{is_damaged, name};
+use crate::cluster::{find_node, is_damaged, name, presence_of};
 use crate::connection::{Connect, with_client};
 use crate::out::{Out, Output};
 use crate::progress::Progress;
@@ -58,7 +58,7 @@ struct UnderWay {
 pub(crate) fn run(rebuild: &Rebuild) -> Result<(), Stop> {
     with_client(&rebuild.connect, async |client| {
         let state = once_all_are_heard(&client).await?;
-        let node = find(&state, &rebuild.node)?;
+        let node = find_node(&state, &rebuild.node)?.id;
         let mut left = wanted(&state, node, rebuild.shard.map(ShardId))?;
         left.reverse();
         let total = left.len();
@@ -121,16 +121,6 @@ async fn once_all_are_heard(client: &Client) -> Result<ClusterState, Stop> {
     }
 }
 
-/// The node that is called so.
-fn find(state: &ClusterState, called: &str) -> Result<NodeId, Stop> {
-    let is_it = |id: NodeId| name(state, id) == called || id.to_string() == called;
-    let found = state.nodes.iter().map(|node| node.id).find(|id| is_it(*id));
-    found.ok_or_else(|| {
-        let known: Vec<String> = state.nodes.iter().map(|node| name(state, node.id)).collect();
-        Stop::usage(format!("this cluster has no node {called}; it has {}", known.join(", ")))
-    })
-}
-
 /// The shards whose replicas on this node can be made anew now, or why not.
 fn wanted(state: &ClusterState, node: NodeId, only: Option<ShardId>) -> Result<Vec<ShardId>, Stop> {
     let called = name(state, node);
@@ -146,8 +136,7 @@ fn wanted(state: &ClusterState, node: NodeId, only: Option<ShardId>) -> Result<V
                 shard.shard
             )));
         }
-        let is_up = |of: NodeId| state.nodes.iter().any(|one| one.id == of && one.presence == Presence::Up);
-        if let Some(other) = others().find(|of| !is_up(*of)) {
+        if let Some(other) = others().find(|of| presence_of(state, *of) != Presence::Up) {
             return Err(Stop::unavailable(format!(
                 "{} is not up, and shard {} can't do without both: start it first",
                 name(state, other),

@@ -106,7 +106,7 @@ fn a_node_is_rebuilt_from_the_others_while_they_serve() {
     assert_eq!(peers(&trio, 2), after);
 
     let (code, line) = refusal(&run(&mut trio.command(&["rebuild", "node9"]), b""));
-    assert!(code == Some(2) && line.contains("no node node9; it has node1, node2, node3"), "{line}");
+    assert!(code == Some(2) && line.contains("no node node9: the nodes are node1, node2, node3"), "{line}");
     eventually("the first is known to be down", || {
         let (code, line) = refusal(&run(&mut trio.command(&["rebuild", "node2"]), b""));
         code == Some(3) && line.contains("node1 is not up")
