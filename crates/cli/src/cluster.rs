@@ -277,7 +277,7 @@ pub(crate) fn shard_json(state: &ClusterState, shard: &ShardState) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use ringfort_types::{Index, PeerId, Role, Slot};
+    use ringfort_types::{Epoch, Index, PeerId, Role, Slot};
 
     use super::*;
 
@@ -303,6 +303,7 @@ mod tests {
             revision: ringfort_types::Revision(3),
             keys_estimate: 7,
             bytes_estimate: 8,
+            reached: Epoch(0),
         };
         let shard = |id: u32, leader: Option<u64>| ShardState {
             shard: ShardId(id),

@@ -143,6 +143,7 @@ mod tests {
             slots: vec![(Slot(first), Slot(last))],
             leader: (leader != 0).then_some(NodeId(leader)),
             term: Term(term),
+            is_moving: false,
             replicas: vec![(NodeId(1), ReplicaReport::default()), (NodeId(2), ReplicaReport::default())],
         };
         let meta = ShardState::default();

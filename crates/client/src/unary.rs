@@ -47,7 +47,10 @@ pub(crate) async fn call(connection: &Connection, call: Call, deadline: Instant)
             answer(cluster.digest(timed(v1::DigestRequest { shard: shard.0 }, deadline)).await)
         }
         Request::ChangeLayout(change) => {
-            let request = ringfort_proto::unary::change_layout(change);
+            let Some(request) = ringfort_proto::unary::change_layout(&change) else {
+                let failure = Failure::rejected(Code::InvalidArgument, "only nodes ask for that");
+                return Answer { leader: None, reply: Reply::Failed(failure) };
+            };
             answer(cluster.change_layout(timed(request, deadline)).await)
         }
         Request::Transfer { shard, to } => {

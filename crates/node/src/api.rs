@@ -49,6 +49,8 @@ pub struct Config {
     pub shards: u32,
     /// Copies of each shard that were asked for.
     pub replicas: u32,
+    /// How long a node is not heard of until its replicas are made anew elsewhere, in milliseconds.
+    pub replace_after_ms: u64,
 }
 
 /// Who this node is, from its data directory.
@@ -112,6 +114,17 @@ pub struct TableStats {
     pub bytes_estimate: u64,
 }
 
+/// The replica of a shard that this node has, or had, as its log names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FoundReplica {
+    /// Who it is in its group.
+    pub peer: PeerId,
+    /// Whether it is no more.
+    pub is_gone: bool,
+    /// The generation of its table.
+    pub generation: u64,
+}
+
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -132,9 +145,8 @@ pub enum Event {
     PeerLost(NodeId),
     /// [`Effect::SaveBirth`] is durable.
     BirthSaved,
-    /// [`Effect::Open`] has begun: these are the replicas that this node has, as its log names them, each with the generation of its
-    /// table. Comes before anything else is said of them.
-    Replicas(BTreeMap<ShardId, (PeerId, u64)>),
+    /// [`Effect::Open`] has begun: these are the replicas that this node has, or had. Comes before anything else is said of them.
+    Replicas(BTreeMap<ShardId, FoundReplica>),
     /// [`Effect::Open`] is done for these shards: perhaps for none, or for a part of those that are left.
     Opened(BTreeMap<ShardId, Opened>),
     /// The meta group's table here has this layout: it has been opened or put in place, or an entry has changed it.
@@ -277,8 +289,8 @@ pub enum Effect {
     Open {
         /// What the cluster was born with: its number, for file headers and peer frames, and the layout that the meta group begins with.
         born: Arc<Layout>,
-        /// The shards that have a replica here, the meta group among them if it has, each with the configuration that it was born
-        /// with.
+        /// All shards, the meta group among them, each with the configuration that it was born with. Which have a replica here the log
+        /// says; if it does not, those do that were born with one here.
         shards: BTreeMap<ShardId, Configuration>,
     },
     /// The log says, durably, that this node's replica of a shard is another one from now on, which has nothing yet. Apply nothing more to
@@ -291,10 +303,18 @@ pub enum Effect {
         peer: PeerId,
         /// Its table's.
         generation: u64,
-        /// The generation of the table of the one before.
-        replaces: u64,
+        /// The generation of the table of the one before, if there was one.
+        replaces: Option<u64>,
         /// What the cluster was born with: the log begins with who belonged to the group then.
         born: Arc<Layout>,
+    },
+    /// The log says, durably, that this node has no replica of this shard any more. Apply nothing more to it, read nothing from it, and
+    /// remove its table. In the order of [`Effect::Apply`]; what was applied to it is not reported any more after that.
+    End {
+        /// Whose.
+        shard: ShardId,
+        /// The generation of its table.
+        generation: u64,
     },
     /// Keep this layout as [`Identity::layout`], when there is time for it: whoever has lost it is given it by another node. A later
     /// one takes its place.
@@ -395,6 +415,8 @@ pub enum Effect {
     Discard,
     /// This node must not go on, for this reason: end the process with exit code 2.
     Refused(String),
+    /// This node is no member of its cluster any more, and nobody needs what it has: end the process.
+    Removed,
     /// Leadership is handed over as far as it could be: the process may end.
     Stopped,
 }

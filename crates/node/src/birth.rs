@@ -17,16 +17,17 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use ringfort_ring::{Layout, Member, RingError};
-use ringfort_types::limits::{LAYOUT_BYTES_MAX, NAME_BYTES_MAX};
+use ringfort_types::limits::{ADDRESS_BYTES_MAX, LAYOUT_BYTES_MAX, NAME_BYTES_MAX};
 use ringfort_types::planted::{self, Bug};
 use ringfort_types::wire::{Malformed, Reader, put_bytes, put_varint};
-use ringfort_types::{BirthStage, Hello, Incarnation, NodeId};
+use ringfort_types::{BirthStage, Hello, Incarnation, NodeId, Standing};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{Config, Identity, NodeError};
 
 const VERSION: u8 = 2;
-const ADDRESS_BYTES_MAX: usize = 262;
+/// The stage of a node that has joined.
+const JOINED: u8 = 3;
 
 /// One node in the map.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +35,31 @@ struct Listed {
     name: String,
     address: String,
     incarnation: Incarnation,
+}
+
+/// The record of a node that has joined a cluster: its number there, and what the cluster was born with. Drawn in
+/// `docs/formats/identity.md`: `version u8 (2) | stage u8 (3 joined) | node varint | layout bytes`
+pub fn joined(node: NodeId, born: &Layout) -> Bytes {
+    let mut out = BytesMut::new();
+    out.put_slice(&[VERSION, JOINED]);
+    put_varint(&mut out, node.0);
+    put_bytes(&mut out, &born.encode());
+    out.freeze()
+}
+
+/// What [`joined`] wrote; `None` if it is the record of a birth.
+pub fn read_joined(bytes: &Bytes) -> Result<Option<(NodeId, Layout)>, Malformed> {
+    if bytes.get(..2) != Some(&[VERSION, JOINED]) {
+        return Ok(None);
+    }
+    let mut reader = Reader::new(bytes.slice(2..));
+    let node = NodeId(reader.varint()?);
+    let born = Layout::decode(reader.bytes(LAYOUT_BYTES_MAX)?)?;
+    reader.finish()?;
+    if node == NodeId(0) || born.member(node).is_some() {
+        return Err(Malformed("a node that has joined under the number of one that was there"));
+    }
+    Ok(Some((node, born)))
 }
 
 /// The full map. Drawn in `docs/formats/identity.md`:
@@ -130,6 +156,8 @@ pub(crate) enum Step {
 pub(crate) struct Birth {
     config: Config,
     me: NodeId,
+    /// This node's place in the list.
+    place: usize,
     /// By place in the list; this node itself is always seen.
     seen: Vec<Option<(String, Incarnation)>>,
     /// By place in the list: whose map is synced.
@@ -149,6 +177,22 @@ impl Birth {
     pub(crate) fn new(config: Config, identity: &Identity) -> Result<Birth, NodeError> {
         let place = config.addresses.iter().position(|address| *address == config.address);
         let place = place.ok_or_else(|| NodeError::NotListed(config.address.clone()))?;
+        if let Some(bytes) = &identity.birth
+            && let Some((me, born)) = read_joined(bytes).map_err(|_| NodeError::BirthRecord)?
+        {
+            return Ok(Birth {
+                seen: Vec::new(),
+                mapped: Vec::new(),
+                map: None,
+                stage: BirthStage::Born,
+                saving: None,
+                born: Some(Arc::new(born)),
+                is_first: false,
+                config,
+                me,
+                place,
+            });
+        }
         let me = NodeId(place as u64 + 1);
         // A number of shards or copies that can't be should be known now, not once all nodes have met.
         let nodes = config.addresses.iter().map(|address| ("", &**address, Incarnation(0)));
@@ -168,7 +212,7 @@ impl Birth {
             (map, born) = (Some(stored), layout.map(Arc::new));
         }
         let is_first = identity.boot == 1 && identity.birth.is_none();
-        Ok(Birth { config, me, seen, mapped, map, stage, saving: None, born, is_first })
+        Ok(Birth { config, me, place, seen, mapped, map, stage, saving: None, born, is_first })
     }
 
     pub(crate) fn id(&self) -> NodeId {
@@ -179,10 +223,41 @@ impl Birth {
         self.stage == BirthStage::Born
     }
 
+    /// Where this node listens.
+    pub(crate) fn address(&self) -> &str {
+        &self.config.address
+    }
+
+    /// Whether it has joined a cluster that was there, and knows of no birth.
+    pub(crate) fn has_joined(&self) -> bool {
+        self.is_born() && self.map.is_none()
+    }
+
+    /// Whether what a node says of itself is of interest here. Once this node's cluster is born, only what those say that may not
+    /// know it; before, what those say that it is to be born with, or want to be.
+    pub(crate) fn listens_to(&self, hello: &Hello) -> bool {
+        let says_born = hello.stage == BirthStage::Born;
+        if self.is_born() {
+            !says_born && !self.has_joined()
+        } else {
+            !says_born || self.lists(&hello.address)
+        }
+    }
+
+    fn lists(&self, address: &str) -> bool {
+        self.config.addresses.iter().any(|listed| listed == address)
+    }
+
+    /// The nodes of the list, by number; this node alone if it has joined.
+    pub(crate) fn listed(&self) -> Vec<NodeId> {
+        let count = if self.has_joined() { 0 } else { self.config.addresses.len() as u64 };
+        (1..=count).map(NodeId).chain(self.has_joined().then_some(self.me)).collect()
+    }
+
     /// What this node says of itself.
     pub(crate) fn hello(&self) -> Hello {
         Hello {
-            name: self.config.names[self.me.0 as usize - 1].clone(),
+            name: self.config.names[self.place].clone(),
             address: self.config.address.clone(),
             addresses: self.config.addresses.clone(),
             names: self.config.names.clone(),
@@ -245,8 +320,9 @@ impl Birth {
             return Err(format!(
                 "{} ({}) was part of this cluster with another data directory than it has now (it was wiped or \
                  replaced): start it again with its old data directory; an empty one can't vote under an old name, or \
-                 acknowledged writes could be lost. The other nodes serve on without it",
-                known.name, known.address
+                 acknowledged writes could be lost. The other nodes serve on without it. If the old one is lost for good, the node gets \
+                 all its replicas from the others: ringfort start --id {} --addr {} --data-dir DIR --join {} --replace",
+                known.name, known.address, known.name, known.address, self.config.address
             ));
         }
         if known.name != hello.name {
@@ -303,9 +379,7 @@ impl Birth {
 
     /// Whether there can be no cluster without the node at this address.
     pub(crate) fn awaits(&self, address: &str) -> bool {
-        self.map.is_none()
-            && *address != self.config.address
-            && self.config.addresses.iter().any(|listed| listed == address)
+        self.map.is_none() && *address != self.config.address && self.lists(address)
     }
 
     /// What has to happen next, after a hello or a save.
@@ -347,7 +421,7 @@ impl Birth {
     pub(crate) fn saved(&mut self) -> Step {
         let Some(stage) = self.saving.take() else { return Step::Wait };
         self.stage = stage;
-        self.mapped[self.me.0 as usize - 1] = true;
+        self.mapped[self.place] = true;
         if self.is_born() { Step::Born } else { self.step() }
     }
 
@@ -360,7 +434,7 @@ impl Birth {
         arrived
             .iter()
             .enumerate()
-            .filter(|(place, arrived)| !**arrived && *place + 1 != self.me.0 as usize)
+            .filter(|(place, arrived)| !**arrived && *place != self.place)
             .map(|(place, _)| match self.config.names[place].as_str() {
                 "" => self.config.addresses[place].clone(),
                 name => format!("{name} ({})", self.config.addresses[place]),
@@ -412,6 +486,7 @@ fn first_layout<'a>(
         incarnation,
         weight: 1,
         zone: String::new(),
+        standing: Standing::Active,
     };
     Layout::first(nodes.zip(1..).map(member).collect(), cluster, shards, replicas)
 }

@@ -61,6 +61,7 @@ impl Node {
             return None;
         }
         self.layout = Some(Arc::clone(&layout));
+        self.follow_members();
         Some(layout)
     }
 

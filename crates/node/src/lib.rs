@@ -37,6 +37,7 @@ mod api;
 mod birth;
 mod damage;
 mod error;
+mod follow;
 mod forwards;
 mod held;
 mod layout;
@@ -48,6 +49,7 @@ mod peers;
 mod pending;
 mod persist;
 mod reads;
+mod rebalance;
 pub mod recovery;
 mod renewal;
 mod replica;
@@ -59,8 +61,10 @@ mod transfer;
 mod turn;
 
 pub use api::{
-    Answered, ApplyJob, Config, Effect, Event, Identity, Incoming, Opened, ReadJob, Stored, TableStats,
+    Answered, ApplyJob, Config, Effect, Event, FoundReplica, Identity, Incoming, Opened, ReadJob, Stored,
+    TableStats,
 };
+pub use birth::{joined, read_joined};
 pub use error::NodeError;
 pub use load::Load;
 pub use node::Node;

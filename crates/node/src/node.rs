@@ -20,12 +20,13 @@ use crate::leave::Phase;
 use crate::peers::Peers;
 use crate::pending::Pending;
 use crate::persist::GroupCommit;
+use crate::rebalance::Planned;
 use crate::renewal::{Own, Renewals};
 use crate::replica::Replica;
 use crate::rounds::Rounds;
 use crate::snapshots::Snapshots;
 use crate::transfer::Transfers;
-use crate::{Answered, ApplyJob, Config, Effect, Event, Identity, NodeError, Opened, ReadJob};
+use crate::{Answered, ApplyJob, Config, Effect, Event, FoundReplica, Identity, NodeError, Opened, ReadJob};
 
 /// Ticks between two hellos before birth.
 const HELLO_TICKS: u64 = 500 / TICK_MS;
@@ -91,10 +92,13 @@ pub(crate) struct Out {
 pub struct Node {
     pub(crate) id: NodeId,
     pub(crate) now: Now,
+    pub(crate) replace_after_us: u64,
     pub(crate) birth: Birth,
     /// Once born.
     pub(crate) layout: Option<Arc<Layout>>,
     pub(crate) layout_asked: Option<Asked>,
+    /// The tick at which all others were last asked for the layout.
+    pub(crate) all_asked: Option<u64>,
     /// By shard number, once born; the meta group first.
     pub(crate) slots: Vec<Slot>,
     pub(crate) dirty: Vec<ShardId>,
@@ -111,6 +115,7 @@ pub struct Node {
     pub(crate) snapshots: Snapshots,
     pub(crate) renewals: Renewals,
     pub(crate) transfers: Transfers,
+    pub(crate) planned: Planned,
     pub(crate) pending: usize,
     pub(crate) pending_bytes: usize,
     pub(crate) ticks: u64,
@@ -135,14 +140,16 @@ pub(crate) struct Doomed {
 impl Node {
     /// A node as its flags and its directory have it. Nothing happens before its first tick.
     pub fn new(config: Config, identity: &Identity, now: Now) -> Result<Node, NodeError> {
-        let nodes = config.addresses.len();
+        let replace_after_us = config.replace_after_ms * 1_000;
         let birth = Birth::new(config, identity)?;
         let mut node = Node {
             id: birth.id(),
             now,
+            replace_after_us,
             birth,
             layout: None,
             layout_asked: None,
+            all_asked: None,
             slots: Vec::new(),
             dirty: Vec::new(),
             serving: false,
@@ -151,10 +158,11 @@ impl Node {
             commit: GroupCommit::default(),
             rounds: Rounds::new(identity.boot),
             forwards: Forwards::new(identity.boot),
-            peers: Peers::new(nodes),
+            peers: Peers::default(),
             snapshots: Snapshots::new(identity.boot),
             renewals: Renewals::default(),
             transfers: Transfers::default(),
+            planned: Planned::default(),
             pending: 0,
             pending_bytes: 0,
             ticks: 0,
@@ -163,6 +171,7 @@ impl Node {
             doomed: None,
             out: Out::default(),
         };
+        node.peers.follow(node.birth.listed());
         if node.birth.is_born() {
             node.be_born();
             if let Some(kept) = &identity.layout {
@@ -176,7 +185,13 @@ impl Node {
 
     /// What people call a node.
     pub(crate) fn called(&self, node: NodeId) -> String {
-        self.birth.called(node)
+        let member = self.layout.as_ref().and_then(|layout| layout.member(node));
+        member.map_or_else(|| self.birth.called(node), |member| member.name.clone())
+    }
+
+    /// The layout that the cluster was born with, once it is.
+    pub fn born_layout(&self) -> Option<Arc<Layout>> {
+        self.birth.is_born().then(|| self.birth.layout())
     }
 
     /// This node's number.
@@ -220,7 +235,7 @@ impl Node {
                 self.take_step(step);
                 self.say_hello();
             }
-            Event::Replicas(replicas) => self.handle_replicas(replicas),
+            Event::Replicas(replicas) => self.handle_replicas(&replicas),
             Event::Opened(shards) => self.handle_opened(shards),
             Event::Layout(layout) => self.adopt(layout),
             Event::Persisted(number) => self.handle_persisted(number),
@@ -294,7 +309,7 @@ impl Node {
         }
         if self.ticks.is_multiple_of(SNAPSHOT_TICKS) {
             self.look_after_snapshots();
-            self.make_anew();
+            self.follow_places();
             self.follow_layout();
         }
         if self.ticks.is_multiple_of(REPORT_TICKS) {
@@ -302,6 +317,8 @@ impl Node {
             self.send_reports();
             self.balance_leaders();
             self.ask_for_new_replicas();
+            self.ask_about_groups();
+            self.plan_layout();
         }
         if self.disk != DiskState::Working && self.ticks.is_multiple_of(HAND_OVER_TICKS) {
             self.hand_over();
@@ -311,7 +328,8 @@ impl Node {
 
     pub(crate) fn say_hello(&mut self) {
         let hello = self.birth.hello();
-        for node in self.peers.all().filter(|node| *node != self.id).collect::<Vec<_>>() {
+        let me = self.id;
+        for node in self.peers.all().into_iter().filter(|node| *node != me) {
             self.send(node, PeerMessage::Hello(hello.clone()));
         }
     }
@@ -331,8 +349,7 @@ impl Node {
 
     fn be_born(&mut self) {
         let layout = self.birth.layout();
-        let born = layout.shards.iter().map(|shard| (shard.shard, shard.born()));
-        let shards = born.filter(|(_, born)| born.peer_on(self.id).is_some()).collect();
+        let shards = layout.shards.iter().map(|shard| (shard.shard, shard.born())).collect();
         self.slots = layout
             .shards
             .iter()
@@ -348,6 +365,7 @@ impl Node {
             .collect();
         self.out.first.push(Effect::Open { born: Arc::clone(&layout), shards });
         self.layout = Some(layout);
+        self.follow_members();
     }
 
     /// Whether some local shard is open, or there is none.
@@ -364,10 +382,11 @@ impl Node {
         self.opened_us.get_or_insert(self.now.monotonic_us);
         for (shard, opened) in shards {
             let (me, configuration) = (opened.peer, opened.configuration);
-            let generation = opened.base.generation;
-            let own = Own { peer: me, generation, in_use: generation };
-            if self.slots[shard.0 as usize].own.get_or_insert(own).peer != me {
-                // Meanwhile it is to be made anew once more.
+            let own =
+                Own::found(FoundReplica { peer: me, is_gone: false, generation: opened.base.generation });
+            let own = *self.slots[shard.0 as usize].own.get_or_insert(own);
+            if own.peer != me || own.is_gone {
+                // Meanwhile it is to be made anew once more, or has come to its end.
                 continue;
             }
             let restored = Restored {
@@ -396,13 +415,13 @@ impl Node {
     }
 
     pub(crate) fn serve_if_all_open(&mut self) {
-        let all_open = self.layout.as_ref().is_some_and(|layout| {
-            layout.shards.iter().all(|shard| {
-                shard.replicas.iter().all(|place| place.node != self.id)
-                    || self.slots[shard.shard.0 as usize].replica.is_some()
-                    || self.slots[shard.shard.0 as usize].damage.is_some()
-            })
-        });
+        // What is begun meanwhile is open soon.
+        let is_open = |slot: &Slot| slot.own.is_none_or(|own| own.is_gone) || slot.replica.is_some();
+        let is_begun = |number| self.renewals.is_begun(ShardId(number));
+        let all_open = self.renewals.is_log_open()
+            && (0..)
+                .zip(&self.slots)
+                .all(|(number, slot)| is_open(slot) || slot.damage.is_some() || is_begun(number));
         if all_open && !self.serving {
             self.serving = true;
             self.out.last.push(Effect::Serving);

@@ -1,13 +1,19 @@
 //! The other nodes: who is connected, what they say, and whom this node won't listen to.
 
+use std::collections::BTreeMap;
+
+use ringfort_types::limits::TICK_MS;
+use ringfort_types::planted::{self, Bug};
 use ringfort_types::{
-    Answer, DiskState, Hello, LayoutWanted, NodeId, NodeReport, PeerFrame, PeerMessage, RaftMessage, Refusal,
-    Role, ShardId,
+    Answer, BirthStage, DiskState, Hello, Incarnation, LayoutWanted, NodeId, NodeReport, PeerFrame,
+    PeerMessage, RaftMessage, Refusal, Role, ShardId,
 };
 
 use crate::Effect;
 use crate::node::{Doomed, Node};
 
+/// What a node is told that is no member any more.
+const REMOVED: &str = "this node has been removed from its cluster";
 /// A report is due every second.
 const REPORT_LATE_US: u64 = 2_500_000;
 
@@ -21,19 +27,27 @@ struct Peer {
     reported_at_us: Option<u64>,
 }
 
-/// All nodes of the list, this one among them.
-#[derive(Debug)]
+/// The cluster's members, this node among them; before birth the nodes of the list.
+#[derive(Debug, Default)]
 pub(crate) struct Peers {
-    peers: Vec<Peer>,
+    peers: BTreeMap<NodeId, Peer>,
 }
 
 impl Peers {
-    pub(crate) fn new(nodes: usize) -> Peers {
-        Peers { peers: (0..nodes).map(|_| Peer::default()).collect() }
+    /// These are the members from now on. Those that are none any more.
+    pub(crate) fn follow(&mut self, members: impl IntoIterator<Item = NodeId>) -> Vec<NodeId> {
+        let mut before = std::mem::take(&mut self.peers);
+        self.peers = members.into_iter().map(|id| (id, before.remove(&id).unwrap_or_default())).collect();
+        before.into_keys().collect()
     }
 
-    pub(crate) fn all(&self) -> impl Iterator<Item = NodeId> + use<> {
-        (1..=self.peers.len() as u64).map(NodeId)
+    pub(crate) fn all(&self) -> Vec<NodeId> {
+        self.peers.keys().copied().collect()
+    }
+
+    /// Those that are connected.
+    pub(crate) fn all_up(&self) -> Vec<NodeId> {
+        self.peers.iter().filter(|(_, peer)| peer.up).map(|(node, _)| *node).collect()
     }
 
     pub(crate) fn is_up(&self, node: NodeId) -> bool {
@@ -81,15 +95,39 @@ impl Peers {
     }
 
     fn get(&self, node: NodeId) -> Option<&Peer> {
-        self.peers.get((node.0 as usize).wrapping_sub(1))
+        self.peers.get(&node)
     }
 
     fn get_mut(&mut self, node: NodeId) -> Option<&mut Peer> {
-        self.peers.get_mut((node.0 as usize).wrapping_sub(1))
+        self.peers.get_mut(&node)
     }
 }
 
+/// Ticks until the others are asked again for a layout with somebody in it who is not known.
+const ASK_ALL_TICKS: u64 = 500 / TICK_MS;
+
 impl Node {
+    /// The layout has other members, perhaps.
+    pub(crate) fn follow_members(&mut self) {
+        let Some(layout) = self.layout.clone() else { return };
+        for gone in self.peers.follow(layout.members.iter().map(|member| member.id)) {
+            self.forget_peer(gone);
+        }
+        if layout.member(self.id).is_none() {
+            self.out.last.push(Effect::Removed);
+        }
+    }
+
+    /// Whether this node belongs to the cluster, and with this data directory.
+    fn knows(&self, node: NodeId, incarnation: Incarnation) -> bool {
+        match &self.layout {
+            Some(layout) => layout
+                .member(node)
+                .is_some_and(|member| member.incarnation == incarnation || planted::is(Bug::WipedNodeVotes)),
+            None => self.birth.knows(node, incarnation),
+        }
+    }
+
     pub(crate) fn handle_peer_up(&mut self, node: NodeId) {
         if let Some(peer) = self.peers.get_mut(node) {
             (peer.up, peer.report_is_fresh) = (true, false);
@@ -104,6 +142,11 @@ impl Node {
     pub(crate) fn handle_peer_lost(&mut self, node: NodeId) {
         let Some(peer) = self.peers.get_mut(node) else { return };
         peer.up = false;
+        self.forget_peer(node);
+    }
+
+    /// What was on its way to this node will not be answered.
+    fn forget_peer(&mut self, node: NodeId) {
         self.handle_lost_forwards(node);
         for slot in &mut self.slots {
             if let Some(replica) = slot.replica.as_mut()
@@ -115,7 +158,7 @@ impl Node {
     }
 
     pub(crate) fn handle_frame(&mut self, link: u64, frame: PeerFrame) {
-        let known = self.birth.knows(frame.from, frame.incarnation);
+        let known = self.knows(frame.from, frame.incarnation);
         let mine = frame.to == self.id && frame.from != self.id;
         let same_cluster = frame.cluster == self.cluster() && frame.cluster != 0;
         let speaks = mine && known && same_cluster;
@@ -125,6 +168,8 @@ impl Node {
         }
         for message in frame.messages {
             match message {
+                PeerMessage::Hello(hello) if speaks && hello.stage == BirthStage::Born => {}
+                PeerMessage::Hello(hello) if !self.birth.listens_to(&hello) => {}
                 PeerMessage::Hello(hello) => refused |= !self.handle_hello(link, frame.incarnation, &hello),
                 PeerMessage::Refused(Refusal { reason }) => self.handle_refused(reason, frame.cluster != 0),
                 // Before birth, and from those who are not known, nothing else counts.
@@ -132,12 +177,43 @@ impl Node {
                 message => self.handle_message(frame.from, message),
             }
         }
-        if self.birth.is_born() && mine && !known && !refused && frame.cluster != 0 {
-            let reason = format!(
-                "{} has another data directory than the one it was born with",
-                self.called(frame.from)
-            );
+        if !self.birth.is_born() || known || refused {
+            return;
+        }
+        if same_cluster && frame.epoch > self.epoch() {
+            // It may have joined.
+            self.ask_all_for_layout();
+        } else if frame.cluster != 0 || self.birth.has_joined() {
+            let reason = self.why_unknown(frame.from, same_cluster);
             self.out.first.push(Effect::Refuse { link, reason });
+        }
+    }
+
+    fn ask_all_for_layout(&mut self) {
+        if self.all_asked.is_some_and(|tick| self.ticks - tick < ASK_ALL_TICKS) {
+            return;
+        }
+        self.all_asked = Some(self.ticks);
+        for node in self.peers.all_up() {
+            self.send(node, LayoutWanted.into());
+        }
+    }
+
+    /// Why a node is not listened to.
+    fn why_unknown(&self, node: NodeId, same_cluster: bool) -> String {
+        let Some(layout) = self.layout.as_ref().filter(|_| same_cluster) else {
+            return format!(
+                "it is not of the cluster that {} belongs to: start it with --join {}, on an empty data directory",
+                self.called(self.id),
+                self.birth.address()
+            );
+        };
+        match layout.member(node) {
+            Some(member) => {
+                format!("{} has another data directory than the one it became a member with", member.name)
+            }
+            None if node < layout.next_node => REMOVED.to_owned(),
+            None => format!("no member of this cluster has the number {node}"),
         }
     }
 
@@ -167,7 +243,9 @@ impl Node {
     /// A node that is not born yet can't go on if another one won't have it. A born one goes on with those who
     /// will: who refuses it may be the stranger.
     fn handle_refused(&mut self, reason: String, by_born: bool) {
-        if self.birth.is_born() {
+        if self.birth.is_born() && reason == REMOVED {
+            self.out.last.push(Effect::Removed);
+        } else if self.birth.is_born() {
             self.out.last.push(Effect::Notice(format!("another node refuses this one: {reason}")));
         } else {
             self.doom(reason, by_born);
@@ -193,6 +271,8 @@ impl Node {
             PeerMessage::SnapshotReply(reply) => self.handle_snapshot_reply(from, reply),
             PeerMessage::LayoutWanted(LayoutWanted) => self.handle_layout_wanted(from),
             PeerMessage::LayoutSent(sent) => self.handle_layout_sent(from, sent),
+            PeerMessage::GroupWanted(wanted) => self.handle_group_wanted(from, wanted),
+            PeerMessage::GroupTold(told) => self.handle_group_told(told),
             PeerMessage::Hello(_) | PeerMessage::Refused { .. } => unreachable!("handled before"),
         }
     }

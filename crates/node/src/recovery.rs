@@ -23,7 +23,10 @@ use ringfort_storage::{
 use ringfort_types::planted::{self, Bug};
 use ringfort_types::{Configuration, Index, LogEntry, NodeId, PeerId, ShardId};
 
-use crate::Opened;
+use crate::{FoundReplica, Opened};
+
+/// Of no table.
+const NO_GENERATION: u64 = u64::MAX;
 
 /// What is to be opened.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +35,7 @@ pub struct Wanted<'a> {
     pub me: NodeId,
     /// What the cluster was born with: the meta group begins with it.
     pub born: &'a Arc<Layout>,
-    /// The shards that have a replica here, each with the configuration that it was born with.
+    /// All shards, each with the configuration that it was born with.
     pub shards: &'a BTreeMap<ShardId, Configuration>,
 }
 
@@ -42,7 +45,7 @@ pub struct Begun {
     /// Ready for the next batch.
     pub log: Log,
     /// For [`Event::Replicas`](crate::Event::Replicas).
-    pub replicas: BTreeMap<ShardId, (PeerId, u64)>,
+    pub replicas: BTreeMap<ShardId, FoundReplica>,
     /// The shards whose tables have all that is known to be committed, in order of their numbers.
     pub ready: Vec<Ready>,
     /// The others.
@@ -206,10 +209,19 @@ pub fn begin(
     let mut replicas = BTreeMap::new();
     for (id, born) in wanted.shards {
         let known = stored.get(id);
-        let peer = known.and_then(|known| known.replica).or_else(|| born.peer_on(me)).unwrap_or_default();
-        replicas.insert(*id, (peer, known.map_or(0, |known| known.base.generation)));
+        let peer = known.and_then(|known| known.replica).or_else(|| born.peer_on(me));
+        let is_gone = known.is_some_and(|known| known.is_gone);
+        let generation = known.map_or(0, |known| known.base.generation);
+        if let Some(peer) = peer {
+            replicas.insert(*id, FoundReplica { peer, is_gone, generation });
+        }
     }
     for id in wanted.shards.keys() {
+        if replicas.get(id).is_none_or(|found| found.is_gone) {
+            // Of a replica that was here only its table may be left.
+            tables.keep_generation(*id, NO_GENERATION)?;
+            continue;
+        }
         let found = match open_shard(data, tables, *id, stored.remove(id), wanted, sessions) {
             Ok(found) => found,
             Err(error) if error.is_of_one_table() => {

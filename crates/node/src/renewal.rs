@@ -1,63 +1,67 @@
-//! A replica that is made anew where it is, as another peer of its group.
+//! The replicas of this node: where the layout wants another one than there is, it begins, is made anew, or comes to its end.
 //!
-//! Its log or table is damaged, or an operator wants it: then the meta group gives its place to a fresh peer ([`LayoutChange::Renew`]).
-//! From then on two things go on without knowing of each other:
+//! From when the meta group has put a fresh peer somewhere, two things go on without knowing of each other:
 //!
-//! - *whoever leads the group* takes one step after the other to what the layout says ([`next_step`]): the old peer is demoted and
-//!   removed, the new one added as a learner, and made a voter when it has caught up;
-//! - *the node* ends its old replica, and has its log say which peer it is from then on, with nothing of the old one left: no entry, no
-//!   term, no vote. Once that is durable the driver begins an empty table, and the new replica takes what the leader sends: the log, or
-//!   a snapshot.
+//! - *whoever leads the group* (`follow`) takes one step after the other to what the layout says: peers that are not in it are demoted and
+//!   removed, new ones added as learners, and made voters when they have caught up;
+//! - *the node* has its log say which peer it is from then on, with nothing of the old one left: no entry, no term, no vote. Once that is
+//!   durable the driver begins an empty table, and the new replica takes what the leader sends: the log, or a snapshot. A replica that is
+//!   not in the layout comes to its end in the same way.
 //!
-//! That the peer is another one is what makes it safe. What the old replica had acknowledged or voted for, and what is forgotten now, is
-//! nobody's word any more.
+//! A replica is made anew where it is because its log or table is damaged, or an operator wants it ([`LayoutChange::Renew`]): as another
+//! peer. That is what makes it safe. What the old replica had acknowledged or voted for, and what is forgotten now, is nobody's word any
+//! more.
 //!
 //! Invariants:
 //! - a replica begins because the layout says so, and never because somebody speaks to it; before its record is durable nothing is said
-//!   in its name;
-//! - an old replica, with all that it has acknowledged, stays until its group goes on without it: it has been demoted, or somebody speaks
-//!   to the new one, which is added after the old one is gone;
+//!   in its name; and no peer begins that the log knows to be older than the last one, whatever an old layout says;
+//! - an old replica, with all that it has acknowledged, stays until its group goes on without it. It knows so from the configuration in
+//!   force, if it decides nothing there and its log holds no later change; or from another replica's, if that is later than all that it
+//!   has (it asks for it, since whoever was away may never hear of its own removal); or from somebody who speaks to the new one, which is
+//!   added after the old one is gone;
 //! - nobody reads from a new one before it belongs to its group.
 //!
-//! A node asks for this by itself where a replica of its own is damaged, and more than half of all replicas are whole elsewhere.
+//! A node asks for a new replica by itself where one of its own is damaged, and more than half of all replicas are whole elsewhere.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ringfort_consensus::Group;
-use ringfort_ring::{NextStep, Progress, next_step};
 use ringfort_types::planted::{self, Bug};
 use ringfort_types::{
-    Base, Call, Code, Configuration, DiskState, Failure, Forward, HardState, Index, LayoutChange, NodeId,
-    PeerId, PeerMessage, Record, Replica as Place, Reply, Request, ShardId, Token,
+    Base, Call, Code, Configuration, DiskState, Epoch, Failure, Forward, GroupTold, GroupWanted, HardState,
+    LayoutChange, NodeId, PeerId, PeerMessage, Record, Replica as Place, Reply, Request, ShardId, Token,
 };
 
-use crate::Effect;
 use crate::leave::Phase;
 use crate::node::Node;
 use crate::replica::Replica;
-use crate::state::HANDOVER_LAG_MAX;
+use crate::{Effect, FoundReplica};
 
 /// Replicas that a node asks for in one look.
 const ASKED_MAX: usize = 8;
-/// How fast a learner has to take in what its leader had at the last look: a round shorter than an election (Raft thesis, 4.2.1).
-const ROUND_US_MAX: u64 = 500_000;
-/// Such rounds in a row, before it is made a voter.
-const ROUNDS: u32 = 2;
 /// Of a node's own requests. Nobody waits for what comes of them.
 const NOBODY_WAITS: Token = Token { origin: NodeId(0), id: 1 };
 
-/// The replica of a shard that this node has.
+/// The replica of a shard that this node has, or had.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Own {
-    /// Who it is.
+    /// Who it is; 0 if there was none yet.
     pub(crate) peer: PeerId,
+    /// Whether there is none any more, or none yet.
+    pub(crate) is_gone: bool,
     /// The latest generation of its table that was begun.
     pub(crate) generation: u64,
-    /// The one in use.
-    pub(crate) in_use: u64,
+    /// The one in use, if there is one.
+    pub(crate) in_use: Option<u64>,
 }
 
 impl Own {
+    /// Of a shard of which there was no replica here.
+    const NONE: Own = Own { peer: PeerId(0), is_gone: true, generation: 0, in_use: None };
+
+    pub(crate) fn found(FoundReplica { peer, is_gone, generation }: FoundReplica) -> Own {
+        Own { peer, is_gone, generation, in_use: (!is_gone).then_some(generation) }
+    }
+
     /// A number for a new table, never used before in this process; what an earlier one left was removed at the start.
     pub(crate) fn next_generation(&mut self) -> u64 {
         self.generation += 1;
@@ -65,76 +69,48 @@ impl Own {
     }
 }
 
-/// A new replica whose record is on its way to the disk.
+/// What is to happen to a replica.
+#[derive(Clone, Copy, Debug)]
+enum Turn {
+    /// It begins, in place of another one or of none.
+    Begin(PeerId),
+    /// It ends.
+    End,
+}
+
+/// A replica that begins or ends, whose record is on its way to the disk.
 #[derive(Debug)]
 struct Recorded {
     shard: ShardId,
-    peer: PeerId,
+    turn: Turn,
     /// Its table's.
     generation: u64,
     /// The batch that holds it.
     batch: u64,
-    /// The generation of the table that was in use.
-    replaces: u64,
 }
 
 /// What is under way.
 #[derive(Debug, Default)]
 pub(crate) struct Renewals {
+    /// Which replicas there are is known.
+    is_log_open: bool,
     recorded: Vec<Recorded>,
     /// Shards whose new replica is on its way: its record, or its table.
     begun: BTreeSet<ShardId>,
     /// Shards whose new replica somebody has spoken to.
     awaited: BTreeSet<ShardId>,
+    /// The configurations that others have told, of groups whose replica here may have to end.
+    told: BTreeMap<ShardId, Configuration>,
 }
 
-/// How a learner keeps up.
-#[derive(Debug)]
-pub(crate) struct Catching {
-    /// The leader's last entry when the round began.
-    goal: Index,
-    since_us: u64,
-    /// Rounds in a row that were fast enough.
-    rounds: u32,
-}
-
-/// The learners of a group that this node leads.
-#[derive(Debug, Default)]
-pub(crate) struct Learners(BTreeMap<PeerId, Catching>);
-
-impl Learners {
-    /// Those that have caught up.
-    fn look(&mut self, group: &Group, now_us: u64) -> BTreeSet<PeerId> {
-        let learners: BTreeSet<PeerId> =
-            group.configuration().learners.iter().map(|learner| learner.peer).collect();
-        self.0.retain(|peer, _| learners.contains(peer));
-        let mut caught_up = BTreeSet::new();
-        for peer in learners {
-            let new = Catching { goal: group.last(), since_us: now_us, rounds: 0 };
-            let known = self.0.entry(peer).or_insert(new);
-            let is_fast = now_us.saturating_sub(known.since_us) <= ROUND_US_MAX;
-            if group.matched(peer).is_some_and(|matched| matched >= known.goal) {
-                let rounds = if is_fast { known.rounds + 1 } else { 0 };
-                *known = Catching { goal: group.last(), since_us: now_us, rounds };
-            } else if !is_fast {
-                known.rounds = 0;
-            }
-            if known.rounds >= ROUNDS {
-                caught_up.insert(peer);
-            }
-        }
-        caught_up
+impl Renewals {
+    pub(crate) fn is_log_open(&self) -> bool {
+        self.is_log_open
     }
-}
 
-/// Whether a group is what it should be, in whatever order.
-fn is_reached(configuration: &Configuration, target: &[Place]) -> bool {
-    let Configuration { voters, learners, .. } = configuration;
-    let is_voter = |place: &Place| voters.contains(place);
-    !configuration.is_joint()
-        && learners.is_empty()
-        && voters.len() == target.len()
-        && target.iter().all(is_voter)
+    pub(crate) fn is_begun(&self, shard: ShardId) -> bool {
+        self.begun.contains(&shard)
+    }
 }
 
 /// As a node with replicas of its own.
@@ -145,10 +121,11 @@ impl Node {
         Some(replica.group.configuration())
     }
 
-    pub(crate) fn handle_replicas(&mut self, replicas: BTreeMap<ShardId, (PeerId, u64)>) {
-        for (shard, (peer, generation)) in replicas {
-            self.slots[shard.0 as usize].own = Some(Own { peer, generation, in_use: generation });
+    pub(crate) fn handle_replicas(&mut self, replicas: &BTreeMap<ShardId, FoundReplica>) {
+        for (shard, slot) in (0..).map(ShardId).zip(&mut self.slots) {
+            slot.own = Some(replicas.get(&shard).map_or(Own::NONE, |found| Own::found(*found)));
         }
+        self.renewals.is_log_open = true;
     }
 
     /// Whether this node's replica of a shard does not belong to its group yet.
@@ -164,71 +141,102 @@ impl Node {
         }
     }
 
-    /// Whether any replica ever was to be made anew. If not, there is nothing to look for.
-    fn is_any_renewed(&self) -> bool {
-        self.layout.as_ref().is_some_and(|layout| layout.next_peer > self.birth.layout().next_peer)
+    /// Whether the layout ever was another one. If not, every replica is where it should be.
+    pub(crate) fn has_layout_moved(&self) -> bool {
+        self.epoch() > Epoch(1)
     }
 
-    /// The replica that the layout wants to be here in place of the one that is.
-    fn wanted_anew(&self, shard: ShardId) -> Option<PeerId> {
+    /// What the layout wants to happen to the replica here, if anything.
+    fn wanted_turn(&self, shard: ShardId) -> Option<Turn> {
         let own = self.slots[shard.0 as usize].own?;
         let places = &self.layout.as_ref()?.shard(shard)?.replicas;
-        let wanted = places.iter().find(|place| place.node == self.id)?.peer;
-        (wanted > own.peer).then_some(wanted)
+        match places.iter().find(|place| place.node == self.id) {
+            Some(place) => (place.peer > own.peer).then_some(Turn::Begin(place.peer)),
+            None => (!own.is_gone).then_some(Turn::End),
+        }
     }
 
     /// Somebody has spoken to this peer of a shard.
     pub(crate) fn notice_spoken_to(&mut self, shard: ShardId, peer: PeerId) {
         let own = self.slots.get(shard.0 as usize).and_then(|slot| slot.own);
-        if own.is_some_and(|own| own.peer < peer) {
+        if own.is_some_and(|own| own.peer < peer && !own.is_gone) {
             self.renewals.awaited.insert(shard);
         }
     }
 
-    /// Now and then: makes anew what the layout says.
-    pub(crate) fn make_anew(&mut self) {
-        if !self.is_any_renewed() || self.phase != Phase::Running || self.disk != DiskState::Working {
-            return;
-        }
-        for number in 0..self.slots.len() as u32 {
-            let shard = ShardId(number);
-            let Some(wanted) = self.wanted_anew(shard) else { continue };
-            let slot = &self.slots[number as usize];
-            let is_out = |replica: &Replica| !replica.group.configuration().decides(replica.group.me());
-            let is_spoken_to = self.renewals.awaited.contains(&shard);
-            let may_begin = match &slot.replica {
-                Some(replica) => (is_spoken_to || is_out(replica)) && !replica.is_busy(),
-                None => slot.damage.is_some() && is_spoken_to,
-            };
-            if may_begin {
-                self.begin_anew(shard, wanted);
+    /// Whether the replica here is nobody's any more.
+    fn is_out(&self, shard: ShardId, own: Own) -> bool {
+        let told = self.renewals.told.get(&shard);
+        match &self.slots[shard.0 as usize].replica {
+            Some(replica) => {
+                let group = &replica.group;
+                !replica.is_busy() && (group.is_out() || told.is_some_and(|told| group.is_out_of(told)))
+            }
+            // One that is damaged acknowledges nothing any more.
+            None => {
+                let is_damaged = self.slots[shard.0 as usize].damage.is_some();
+                is_damaged && told.is_some_and(|told| !told.decides(own.peer))
             }
         }
     }
 
-    fn begin_anew(&mut self, shard: ShardId, peer: PeerId) {
+    /// Now and then: begins and ends what the layout says.
+    pub(crate) fn follow_places(&mut self) {
+        if !self.has_layout_moved() || self.phase != Phase::Running || self.disk != DiskState::Working {
+            return;
+        }
+        for shard in (0..self.slots.len() as u32).map(ShardId) {
+            let (Some(turn), Some(own)) = (self.wanted_turn(shard), self.slots[shard.0 as usize].own) else {
+                continue;
+            };
+            let slot = &self.slots[shard.0 as usize];
+            let is_still = slot.replica.as_ref().map_or(slot.damage.is_some(), |replica| !replica.is_busy());
+            let is_awaited = matches!(turn, Turn::Begin(_)) && self.renewals.awaited.contains(&shard);
+            if own.is_gone || (is_awaited && is_still) || self.is_out(shard, own) {
+                self.turn_over(shard, own, turn);
+            }
+        }
+    }
+
+    /// Has the log say that a replica begins or ends here.
+    fn turn_over(&mut self, shard: ShardId, mut own: Own, turn: Turn) {
+        let leader = self.leader_of(shard).map(|leader| (self.term_of(shard), leader));
         self.dissolve(shard);
-        self.slots[shard.0 as usize].abdicating = None;
+        let slot = &mut self.slots[shard.0 as usize];
+        slot.abdicating = None;
+        slot.reported = leader.filter(|(_, leader)| *leader != self.id).or(slot.reported);
         self.forget_arriving(shard);
         self.renewals.awaited.remove(&shard);
-        let own = self.slots[shard.0 as usize].own.as_mut().expect("looked at before");
-        own.peer = peer;
-        let (replaces, generation) = (own.in_use, own.next_generation());
+        self.renewals.told.remove(&shard);
+        let was_gone = own.is_gone;
+        let generation = own.next_generation();
         let base = Base { generation, ..Base::default() };
-        let mut records = vec![
-            Record::Installed(shard, base),
-            Record::HardState(shard, HardState::default()),
-            Record::Replica(shard, peer),
-        ];
-        if planted::is(Bug::RebuiltUnderOldId) {
-            records.truncate(2);
+        let mut records =
+            vec![Record::Installed(shard, base), Record::HardState(shard, HardState::default())];
+        match turn {
+            Turn::Begin(peer) => {
+                (own.peer, own.is_gone) = (peer, false);
+                if !planted::is(Bug::RebuiltUnderOldId) {
+                    records.push(Record::Replica(shard, peer));
+                }
+                self.renewals.begun.insert(shard);
+                if !was_gone {
+                    let line =
+                        format!("the replica of shard {shard} on this node is made anew from the others");
+                    self.out.last.push(Effect::Notice(line));
+                }
+            }
+            Turn::End => {
+                own.is_gone = true;
+                records.push(Record::Gone(shard, own.peer));
+                self.slots[shard.0 as usize].damage = None;
+                self.renewals.begun.remove(&shard);
+            }
         }
+        self.slots[shard.0 as usize].own = Some(own);
         let mut batch = 0;
         self.commit.add(shard, records, None, &mut batch);
-        self.renewals.recorded.push(Recorded { shard, peer, generation, batch, replaces });
-        self.renewals.begun.insert(shard);
-        let line = format!("the replica of shard {shard} on this node is made anew from the others");
-        self.out.last.push(Effect::Notice(line));
+        self.renewals.recorded.push(Recorded { shard, turn, generation, batch });
     }
 
     /// Nothing more is asked of this node's replica of a shard, if it has one: what waits there goes elsewhere, and of what it has
@@ -250,17 +258,58 @@ impl Node {
         Some(replica)
     }
 
-    /// A batch is durable: new replicas whose record it holds may begin.
+    /// A batch is durable: new replicas whose record it holds may begin, and old ones go.
     pub(crate) fn begin_recorded(&mut self, number: u64) {
-        let layout = self.birth.layout();
         for recorded in self.renewals.recorded.extract_if(.., |recorded| recorded.batch <= number) {
-            let Recorded { shard, peer, generation, replaces, .. } = recorded;
+            let Recorded { shard, turn, generation, .. } = recorded;
             let own = self.slots[shard.0 as usize].own.as_mut();
             // Else there is a still newer one, whose record is not durable yet.
-            let Some(own) = own.filter(|own| own.peer == peer) else { continue };
-            own.in_use = generation;
-            let born = layout.clone();
-            self.out.first.push(Effect::Begin { shard, peer, generation, replaces, born });
+            let Some(own) = own.filter(|own| own.generation == generation) else { continue };
+            let replaces = own.in_use.take();
+            match turn {
+                Turn::Begin(peer) => {
+                    own.in_use = Some(generation);
+                    let born = self.birth.layout();
+                    self.out.first.push(Effect::Begin { shard, peer, generation, replaces, born });
+                }
+                Turn::End => {
+                    let end = replaces.map(|generation| Effect::End { shard, generation });
+                    self.out.first.extend(end);
+                }
+            }
+        }
+    }
+
+    /// Asks who belongs to the groups whose replicas here may have to end, since their leaders don't tell those that they have removed.
+    pub(crate) fn ask_about_groups(&mut self) {
+        if !self.has_layout_moved() || self.phase != Phase::Running {
+            return;
+        }
+        let Some(layout) = self.layout.clone() else { return };
+        for shard in &layout.shards {
+            let own = self.slots[shard.shard.0 as usize].own.filter(|own| !own.is_gone);
+            if own.is_none() || self.wanted_turn(shard.shard).is_none() {
+                continue;
+            }
+            let others = shard.replicas.iter().map(|place| place.node).filter(|node| *node != self.id);
+            for node in others.filter(|node| self.peers.is_up(*node)).collect::<Vec<_>>() {
+                self.send(node, GroupWanted { shard: shard.shard }.into());
+            }
+        }
+    }
+
+    pub(crate) fn handle_group_wanted(&mut self, from: NodeId, GroupWanted { shard }: GroupWanted) {
+        let replica = self.slots.get(shard.0 as usize).and_then(|slot| slot.replica.as_ref());
+        if let Some(replica) = replica.filter(|replica| replica.is_member()) {
+            let configuration = replica.group.configuration().clone();
+            self.send(from, GroupTold { shard, configuration }.into());
+        }
+    }
+
+    pub(crate) fn handle_group_told(&mut self, GroupTold { shard, configuration }: GroupTold) {
+        let is_known = (shard.0 as usize) < self.slots.len() && self.wanted_turn(shard).is_some();
+        if is_known && self.renewals.told.get(&shard).is_none_or(|told| told.at < configuration.at) {
+            self.renewals.told.insert(shard, configuration);
         }
     }
 
@@ -291,7 +340,7 @@ impl Node {
     }
 
     /// Has the meta group change the layout, if somebody leads it. Whoever still wants it asks again.
-    fn ask_for(&mut self, change: LayoutChange) {
+    pub(crate) fn ask_for(&mut self, change: LayoutChange) {
         let call = Call::from(Request::ChangeLayout(change));
         match self.leader_of(ShardId::META) {
             Some(leader) if leader == self.id => self.take_in(NOBODY_WAITS, call),
@@ -299,54 +348,6 @@ impl Node {
                 self.send(leader, PeerMessage::Forward(Forward { id: NOBODY_WAITS.id, call }));
             }
             _ => {}
-        }
-    }
-}
-
-/// As the leader of groups.
-impl Node {
-    /// Now and then: takes the groups that this node leads a step further to what the layout says.
-    pub(crate) fn follow_layout(&mut self) {
-        if !self.is_any_renewed() || self.phase != Phase::Running || self.disk != DiskState::Working {
-            return;
-        }
-        let Some(layout) = self.layout.clone() else { return };
-        let now_us = self.now.monotonic_us;
-        for shard in &layout.shards {
-            let id = shard.shard;
-            let slot = &mut self.slots[id.0 as usize];
-            let Some(replica) = slot.replica.as_mut().filter(|replica| replica.takes_writes()) else {
-                continue;
-            };
-            let me = replica.group.me();
-            if is_reached(replica.group.configuration(), &shard.replicas) {
-                continue;
-            }
-            let mut caught_up = replica.learners.look(&replica.group, now_us);
-            let configuration = replica.group.configuration();
-            let can_lead = |place: &Place| self.peers.can_lead(place.node, id, now_us);
-            let keeps_up = |place: &Place| replica.lag(place.peer).is_some_and(|lag| lag <= HANDOVER_LAG_MAX);
-            let able = configuration.voters.iter().filter(|voter| can_lead(voter) && keeps_up(voter));
-            let able = able.map(|voter| voter.peer).collect();
-            let open: BTreeSet<PeerId> = configuration
-                .learners
-                .iter()
-                .filter(|learner| can_lead(learner))
-                .map(|learner| learner.peer)
-                .collect();
-            caught_up.retain(|peer| open.contains(peer));
-            let progress = Progress { leader: me, caught_up, able };
-            let done = match next_step(configuration, &shard.replicas, &progress) {
-                NextStep::Done | NextStep::Wait | NextStep::Impossible => false,
-                NextStep::Change(change) => replica.group.propose_change(&change).is_some(),
-                NextStep::HandOver(peer) => {
-                    replica.hand_over_to(peer);
-                    true
-                }
-            };
-            if done {
-                self.mark(id);
-            }
         }
     }
 }

@@ -16,14 +16,14 @@ use ringfort_consensus::Group;
 use ringfort_types::limits::{ENTRY_BYTES_SOFT, ENTRY_COMMANDS_MAX, GROUP_REPLICAS_MAX};
 use ringfort_types::planted::{self, Bug};
 use ringfort_types::{
-    Base, Call, Command, Entry, EntryKind, HybridClock, Index, LogEntry, NodeId, Now, PeerId, Request,
+    Base, Call, Command, Entry, EntryKind, Epoch, HybridClock, Index, LogEntry, NodeId, Now, PeerId, Request,
     Revision, Role, ShardId, Stamped, Term, Token,
 };
 
+use crate::follow::Learners;
 use crate::held::Held;
 use crate::pending::{Pending, Waiter};
 use crate::reads::{Reads, Standing};
-use crate::renewal::Learners;
 use crate::{ApplyJob, ReadJob, TableStats};
 
 /// An entry that this replica has proposed and whose clients wait.
@@ -395,6 +395,7 @@ impl Replica {
             revision: self.stats.revision,
             keys_estimate: self.stats.keys_estimate,
             bytes_estimate: self.stats.bytes_estimate,
+            reached: Epoch(0),
         }
     }
 }

@@ -372,13 +372,11 @@ impl Node {
     /// Whether this shard has a replica on this node that is not open yet.
     pub(crate) fn is_opening(&self, shard: ShardId) -> bool {
         let slot = &self.slots[shard.0 as usize];
-        slot.replica.is_none()
-            && slot.damage.is_none()
-            && self
-                .layout
-                .as_ref()
-                .and_then(|layout| layout.shard(shard))
-                .is_some_and(|shard| shard.replicas.iter().any(|place| place.node == self.id))
+        let has_place = || {
+            let layout = self.layout.as_ref().and_then(|layout| layout.shard(shard));
+            layout.is_some_and(|shard| shard.replicas.iter().any(|place| place.node == self.id))
+        };
+        slot.replica.is_none() && slot.damage.is_none() && slot.own.map_or_else(has_place, |own| !own.is_gone)
     }
 
     /// What is told of a shard whose replica here is not open yet, and what else there is to say.

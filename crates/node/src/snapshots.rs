@@ -457,7 +457,7 @@ impl Node {
         let Some(replica) = self.slots[shard.0 as usize].replica.as_mut() else { return };
         let overtaken = replica.install(base);
         if let Some(own) = &mut self.slots[shard.0 as usize].own {
-            own.in_use = base.generation;
+            own.in_use = Some(base.generation);
         }
         self.out.first.push(Effect::Install { shard, base });
         for waiter in overtaken.in_doubt {

@@ -27,15 +27,16 @@ impl Node {
         let damaged = (0..).zip(&self.slots).filter(|(_, slot)| slot.damage.is_some());
         NodeReport {
             disk: self.disk,
-            replicas: replicas.map(crate::replica::Replica::report).collect(),
+            replicas: replicas
+                .map(|replica| ReplicaReport { reached: self.reached(replica.shard), ..replica.report() })
+                .collect(),
             damaged: damaged.map(|(number, _)| ShardId(number)).collect(),
         }
     }
 
     /// Tells all other nodes what is open here, if anything is.
     pub(crate) fn send_reports(&mut self) {
-        let up: Vec<_> = self.peers.all().filter(|node| self.peers.is_up(*node)).collect();
-        self.send_reports_to(&up);
+        self.send_reports_to(&self.peers.all_up());
     }
 
     pub(crate) fn send_reports_to(&mut self, nodes: &[NodeId]) {
@@ -119,6 +120,7 @@ impl Node {
                 name: member.name.clone(),
                 address: member.address.clone(),
                 incarnation: member.incarnation,
+                standing: member.standing,
                 disk: report.map_or(DiskState::Working, |(report, _)| report.disk),
                 damaged: report.map_or_else(Vec::new, |(report, _)| report.damaged.clone()),
                 presence: match age_us {
@@ -151,6 +153,7 @@ impl Node {
                 slots: shard.slots.clone(),
                 leader: self.leader_of(shard.shard),
                 term: self.term_of(shard.shard),
+                is_moving: self.has_layout_moved() && !self.is_reported_reached(shard.shard, layout.epoch),
                 replicas,
             }
         });
@@ -158,6 +161,7 @@ impl Node {
             epoch: layout.epoch,
             cluster: layout.cluster,
             leader_preference: layout.leader_preference,
+            copies: layout.copies,
             node: self.id,
             nodes: nodes.collect(),
             shards: shards.collect(),

@@ -2,7 +2,7 @@
 
 use ringfort_types::{
     ClusterState, DiskState, Epoch, Incarnation, Index, LeaderPreference, NodeId, NodeState, PeerId,
-    Presence, ReplicaReport, Revision, Role, ShardId, ShardState, Slot, Term,
+    Presence, ReplicaReport, Revision, Role, ShardId, ShardState, Slot, Standing, Term,
 };
 
 use crate::v1;
@@ -16,6 +16,7 @@ impl From<ClusterState> for v1::GetClusterStateResponse {
             nodes: state.nodes.into_iter().map(Into::into).collect(),
             shards: state.shards.into_iter().map(Into::into).collect(),
             leader_preference: v1::LeaderPreference::from(state.leader_preference).into(),
+            copies: state.copies,
         }
     }
 }
@@ -30,6 +31,7 @@ impl From<v1::GetClusterStateResponse> for ClusterState {
             shards: state.shards.into_iter().map(Into::into).collect(),
             // A node that says something else is newer; it is not shown.
             leader_preference: leader_preference(state.leader_preference).unwrap_or_default(),
+            copies: state.copies,
         }
     }
 }
@@ -52,6 +54,26 @@ pub(crate) fn leader_preference(said: i32) -> Option<LeaderPreference> {
     }
 }
 
+impl From<Standing> for v1::Standing {
+    fn from(standing: Standing) -> v1::Standing {
+        match standing {
+            Standing::Active => v1::Standing::Active,
+            Standing::Draining => v1::Standing::Draining,
+            Standing::Leaving => v1::Standing::Leaving,
+        }
+    }
+}
+
+/// `None` if nothing, or something unknown, is said.
+pub(crate) fn standing(said: i32) -> Option<Standing> {
+    match v1::Standing::try_from(said) {
+        Ok(v1::Standing::Active) => Some(Standing::Active),
+        Ok(v1::Standing::Draining) => Some(Standing::Draining),
+        Ok(v1::Standing::Leaving) => Some(Standing::Leaving),
+        Ok(v1::Standing::Unspecified) | Err(_) => None,
+    }
+}
+
 impl From<NodeState> for v1::NodeState {
     fn from(node: NodeState) -> v1::NodeState {
         v1::NodeState {
@@ -61,6 +83,7 @@ impl From<NodeState> for v1::NodeState {
             incarnation: node.incarnation.0,
             reachable: node.presence == Presence::Up,
             unknown: node.presence == Presence::Unknown,
+            standing: v1::Standing::from(node.standing).into(),
             disk_full: node.disk == DiskState::Full,
             disk_hung: node.disk == DiskState::Hung,
             damaged_shards: node.damaged.iter().map(|shard| shard.0).collect(),
@@ -83,6 +106,7 @@ impl From<v1::NodeState> for NodeState {
                 (false, true) => Presence::Unknown,
                 (false, false) => Presence::Down,
             },
+            standing: standing(node.standing).unwrap_or_default(),
             disk: match (node.disk_full, node.disk_hung) {
                 (true, _) => DiskState::Full,
                 (false, true) => DiskState::Hung,
@@ -107,6 +131,7 @@ impl From<ShardState> for v1::ShardState {
                 .collect(),
             leader_node: shard.leader.map_or(0, |node| node.0),
             term: shard.term.0,
+            moving: shard.is_moving,
             replicas: shard.replicas.into_iter().map(|(node, report)| replica(node, report)).collect(),
         }
     }
@@ -120,6 +145,7 @@ impl From<v1::ShardState> for ShardState {
             slots: shard.slots.iter().map(|range| (slot(range.first), slot(range.last))).collect(),
             leader: (shard.leader_node != 0).then_some(NodeId(shard.leader_node)),
             term: Term(shard.term),
+            is_moving: shard.moving,
             replicas: shard.replicas.into_iter().map(|replica| report(id, &replica)).collect(),
         }
     }
@@ -167,6 +193,7 @@ fn report(shard: ShardId, replica: &v1::ReplicaState) -> (NodeId, ReplicaReport)
         revision: Revision(replica.revision),
         keys_estimate: replica.keys_estimate,
         bytes_estimate: replica.bytes_estimate,
+        reached: Epoch(0),
     };
     (NodeId(replica.node), report)
 }
@@ -188,9 +215,11 @@ mod tests {
             revision: Revision(7),
             keys_estimate: 6,
             bytes_estimate: 5,
+            reached: Epoch(0),
         };
         let state = ClusterState {
             leader_preference: LeaderPreference::HighestId,
+            copies: 3,
             epoch: Epoch(1),
             cluster: u64::MAX,
             node: NodeId(2),
@@ -201,6 +230,7 @@ mod tests {
                     address: "127.0.0.1:50051".into(),
                     incarnation: Incarnation(99),
                     presence: Presence::Up,
+                    standing: Standing::Leaving,
                     disk: DiskState::Hung,
                     damaged: vec![ShardId(4)],
                     keys_estimate: 3,
@@ -215,6 +245,7 @@ mod tests {
                 slots: vec![(Slot(0), Slot(255)), (Slot(16_383), Slot(16_383))],
                 leader: Some(NodeId(1)),
                 term: Term(2),
+                is_moving: true,
                 replicas: vec![
                     (NodeId(1), report(Role::Leader)),
                     (NodeId(2), report(Role::Follower)),

@@ -1,12 +1,12 @@
 //! The messages of single calls, to requests and from replies, and the other way round.
 
-use ringfort_types::limits::GET_MANY_KEYS_MAX;
+use ringfort_types::limits::{BIRTH_NODES_MAX, GET_MANY_KEYS_MAX};
 use ringfort_types::{
     Call, Code, Consistency, Failure, HybridClock, Index, LayoutChange, NodeId, PeerId, Receipt, Replica,
     Reply, Request, Revision, Row, ShardId, Term,
 };
 
-use crate::state::leader_preference;
+use crate::state::{leader_preference, standing};
 use crate::v1;
 
 impl TryFrom<v1::GetRequest> for Call {
@@ -64,15 +64,30 @@ impl TryFrom<v1::ChangeLayoutRequest> for Call {
                 let replica = Replica { node: NodeId(node), peer: PeerId(peer) };
                 LayoutChange::Renew { shard: ShardId(shard), replica }
             }
-            None => return Err(invalid("nothing to change: set leader_preference or renew")),
+            Some(v1::change_layout_request::Change::Stand(v1::Stand { node, standing: said })) => {
+                let said = standing(said).filter(|_| node != 0);
+                let said = said.ok_or_else(|| {
+                    invalid("stand: set node, and standing: 1 is active, 2 is draining, 3 is leaving")
+                })?;
+                LayoutChange::Stand(NodeId(node), said)
+            }
+            Some(v1::change_layout_request::Change::Copies(copies)) => {
+                if copies == 0 || copies as usize > BIRTH_NODES_MAX {
+                    return Err(invalid(&format!("copies: give a number from 1 to {BIRTH_NODES_MAX}")));
+                }
+                LayoutChange::Copies(copies)
+            }
+            None => {
+                return Err(invalid("nothing to change: set leader_preference, renew, stand or copies"));
+            }
         };
         Ok(Request::ChangeLayout(change).into())
     }
 }
 
-/// The message that asks for a change of the layout.
-pub fn change_layout(change: LayoutChange) -> v1::ChangeLayoutRequest {
-    let change = match change {
+/// The message that asks for a change of the layout; `None` for those that only nodes ask for.
+pub fn change_layout(change: &LayoutChange) -> Option<v1::ChangeLayoutRequest> {
+    let change = match *change {
         LayoutChange::Prefer(preference) => {
             let preference = v1::LeaderPreference::from(preference);
             v1::change_layout_request::Change::LeaderPreference(preference.into())
@@ -81,8 +96,14 @@ pub fn change_layout(change: LayoutChange) -> v1::ChangeLayoutRequest {
             let renew = v1::RenewReplica { shard: shard.0, node: replica.node.0, peer: replica.peer.0 };
             v1::change_layout_request::Change::Renew(renew)
         }
+        LayoutChange::Stand(node, standing) => {
+            let standing = v1::Standing::from(standing).into();
+            v1::change_layout_request::Change::Stand(v1::Stand { node: node.0, standing })
+        }
+        LayoutChange::Copies(copies) => v1::change_layout_request::Change::Copies(copies),
+        LayoutChange::Join(_) | LayoutChange::Place { .. } | LayoutChange::Reached { .. } => return None,
     };
-    v1::ChangeLayoutRequest { change: Some(change) }
+    Some(v1::ChangeLayoutRequest { change: Some(change) })
 }
 
 impl From<v1::TransferLeadershipRequest> for Call {

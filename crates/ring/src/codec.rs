@@ -1,9 +1,9 @@
 //! A layout's bytes, as they are kept in a node's birth record, in its layout file, and by the meta group.
 //!
 //! ```text
-//! layout  = version u8 (1) | flags u8 (0) | epoch varint | cluster u64 | next peer varint | copies varint
+//! layout  = version u8 (2) | flags u8 (0) | epoch varint | cluster u64 | next node varint | next peer varint | copies varint
 //!         | leader preference u8 | count varint | member × count | count varint | shard × count
-//! member  = id varint | name bytes | address bytes | incarnation u64 | weight varint | zone bytes
+//! member  = id varint | name bytes | address bytes | incarnation u64 | weight varint | zone bytes | standing u8
 //! shard   = id varint | count varint | (first slot varint | last slot varint) × count
 //!         | count varint | (node varint | peer varint) × count
 //! ```
@@ -12,15 +12,15 @@
 //! member and on no node twice, and its peer is below the next one.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use ringfort_types::limits::{NAME_BYTES_MAX, SHARDS_MAX};
+use ringfort_types::limits::{ADDRESS_BYTES_MAX, NAME_BYTES_MAX, SHARDS_MAX};
 use ringfort_types::wire::{Malformed, Reader, put_bytes, put_varint};
-use ringfort_types::{Epoch, Incarnation, LeaderPreference, NodeId, PeerId, Replica, SLOTS, ShardId, Slot};
+use ringfort_types::{
+    Epoch, Incarnation, LeaderPreference, NodeId, PeerId, Replica, SLOTS, ShardId, Slot, Standing,
+};
 
 use crate::layout::{Layout, Member, Owners, ShardLayout};
 
-const VERSION: u8 = 1;
-/// Longest address, in bytes: a DNS name and a port.
-const ADDRESS_BYTES_MAX: usize = 262;
+const VERSION: u8 = 2;
 
 impl Layout {
     /// Its bytes.
@@ -29,6 +29,7 @@ impl Layout {
         out.put_slice(&[VERSION, 0]);
         put_varint(&mut out, self.epoch.0);
         out.put_u64_le(self.cluster);
+        put_varint(&mut out, self.next_node.0);
         put_varint(&mut out, self.next_peer.0);
         put_varint(&mut out, self.copies.into());
         out.put_u8(self.leader_preference.encode());
@@ -40,6 +41,7 @@ impl Layout {
             out.put_u64_le(member.incarnation.0);
             put_varint(&mut out, member.weight.into());
             put_bytes(&mut out, member.zone.as_bytes());
+            out.put_u8(member.standing.encode());
         }
         put_varint(&mut out, self.shards.len() as u64);
         for shard in &self.shards {
@@ -69,6 +71,7 @@ impl Layout {
         }
         let epoch = Epoch(reader.varint()?);
         let cluster = reader.u64()?;
+        let next_node = NodeId(reader.varint()?);
         let next_peer = PeerId(reader.varint()?);
         let copies = u32::try_from(reader.varint()?).map_err(|_| Malformed("too many copies"))?;
         let leader_preference = LeaderPreference::decode(reader.u8()?)?;
@@ -87,7 +90,20 @@ impl Layout {
             return Err(Malformed("shards of a layout out of order"));
         }
         let owners = Owners::new(&shards).ok_or(Malformed("a slot without an owner or with two"))?;
-        let layout = Layout { epoch, cluster, members, shards, next_peer, copies, leader_preference, owners };
+        if members.last().is_some_and(|last| last.id >= next_node) {
+            return Err(Malformed("a member whose number was never given out"));
+        }
+        let layout = Layout {
+            epoch,
+            cluster,
+            members,
+            shards,
+            next_node,
+            next_peer,
+            copies,
+            leader_preference,
+            owners,
+        };
         for shard in &layout.shards {
             for (place, replica) in shard.replicas.iter().enumerate() {
                 if layout.member(replica.node).is_none() {
@@ -113,6 +129,7 @@ fn member(reader: &mut Reader) -> Result<Member, Malformed> {
         incarnation: Incarnation(reader.u64()?),
         weight: u32::try_from(reader.varint()?).map_err(|_| Malformed("weight over its limit"))?,
         zone: reader.string(NAME_BYTES_MAX)?,
+        standing: Standing::decode(reader.u8()?)?,
     })
 }
 

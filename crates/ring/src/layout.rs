@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use ringfort_types::limits::{BIRTH_NODES_MAX, SHARDS_MAX};
+use ringfort_types::limits::{BIRTH_NODES_MAX, GROUP_REPLICAS_MAX, SHARDS_MAX};
 use ringfort_types::{
-    Configuration, Epoch, Incarnation, LayoutChange, LeaderPreference, NodeId, PeerId, Replica, SLOTS,
-    ShardId, Slot,
+    Configuration, Epoch, Incarnation, LayoutChange, LeaderPreference, Newcomer, NodeId, PeerId, Replica,
+    SLOTS, ShardId, Slot, Standing,
 };
 
 use crate::place::{place, place_one};
@@ -27,6 +27,8 @@ pub struct Member {
     pub weight: u32,
     /// Copies of a shard are spread over zones; nodes without one (empty) are one zone together.
     pub zone: String,
+    /// Whether it is given replicas.
+    pub standing: Standing,
 }
 
 /// What one shard owns and where it is.
@@ -58,6 +60,8 @@ pub struct Layout {
     pub members: Vec<Member>,
     /// In the order of their numbers; the meta group first.
     pub shards: Vec<ShardLayout>,
+    /// The next member's number. Greater than all that are or were in use.
+    pub next_node: NodeId,
     /// The next replica's identity. Greater than all that are or were in use.
     pub next_peer: PeerId,
     /// Copies of each shard that were asked for; how many there are is `effective_copies` of this.
@@ -65,6 +69,21 @@ pub struct Layout {
     /// Who should lead.
     pub leader_preference: LeaderPreference,
     pub(crate) owners: Owners,
+}
+
+/// Why a node can't become a member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoPlace {
+    /// A member has its name.
+    Name,
+    /// A member, called so, has its address.
+    Address(String),
+    /// It wants to take the place of a member that has its name, and there is none.
+    NobodyToReplace,
+    /// There are as many members as there can be.
+    Full,
+    /// A weight out of bounds.
+    Weight(u32),
 }
 
 /// A layout that can't be.
@@ -101,7 +120,7 @@ impl Layout {
         members.sort_by_key(|member| member.id);
         check(&members, shards, copies)?;
         let nodes = members.len() as u32;
-        let meta = place_one(&members, ShardId::META, effective_copies(META_NODES_MAX, nodes).0);
+        let meta = place_one(&members, ShardId::META, effective_copies(META_NODES_MAX, nodes).0, &[]);
         let placed = place(&members, shards, effective_copies(copies, nodes).0);
 
         let mut next_peer = PeerId(1);
@@ -120,11 +139,13 @@ impl Layout {
             all.push(ShardLayout { shard: ShardId(number), slots, replicas: replicas(nodes) });
         }
         let owners = Owners::new(&all).expect("consecutive ranges cover every slot once");
+        let next_node = NodeId(members.last().map_or(0, |last| last.id.0) + 1);
         Ok(Layout {
             epoch: Epoch(1),
             cluster,
             members,
             shards: all,
+            next_node,
             next_peer,
             copies,
             leader_preference: LeaderPreference::default(),
@@ -133,11 +154,17 @@ impl Layout {
     }
 
     /// The layout after this one in which what is wanted is so; `None` if it is so already.
-    pub fn after(&self, change: LayoutChange) -> Option<Layout> {
+    pub fn after(&self, change: &LayoutChange) -> Option<Layout> {
         let mut next = self.clone();
         match change {
-            LayoutChange::Prefer(preference) => next.leader_preference = preference,
-            LayoutChange::Renew { shard, replica } => next.renew(shard, replica),
+            LayoutChange::Prefer(preference) => next.leader_preference = *preference,
+            LayoutChange::Renew { shard, replica } => next.renew(*shard, *replica),
+            LayoutChange::Join(new) => next.join(new),
+            LayoutChange::Stand(node, standing) => next.stand(*node, *standing),
+            LayoutChange::Copies(copies) => next.copies = *copies,
+            LayoutChange::Place { epoch, places } if *epoch == self.epoch => next.place(places),
+            LayoutChange::Reached { epoch } if *epoch == self.epoch => next.forget_those_who_left(),
+            LayoutChange::Place { .. } | LayoutChange::Reached { .. } => {}
         }
         if next == *self {
             return None;
@@ -157,6 +184,102 @@ impl Layout {
             replica.peer = self.next_peer;
             self.next_peer.0 += 1;
         }
+    }
+
+    /// Takes a node in, if its name and address are free. One that takes another's place is given that one's replicas, as fresh peers.
+    fn join(&mut self, new: &Newcomer) {
+        if self.refusal(new).is_some() {
+            return;
+        }
+        let id = self.next_node;
+        self.next_node.0 += 1;
+        let gone = self.members.iter().position(|member| member.name == new.name);
+        if let Some(gone) = gone {
+            let gone = self.members.remove(gone).id;
+            let replicas = self.shards.iter_mut().flat_map(|shard| &mut shard.replicas);
+            for replica in replicas.filter(|replica| replica.node == gone) {
+                *replica = Replica { node: id, peer: self.next_peer };
+                self.next_peer.0 += 1;
+            }
+        }
+        // Numbers rise, so it is the last.
+        self.members.push(Member {
+            id,
+            name: new.name.clone(),
+            address: new.address.clone(),
+            incarnation: new.incarnation,
+            weight: new.weight,
+            zone: new.zone.clone(),
+            standing: Standing::Active,
+        });
+    }
+
+    /// Why this node can't become a member. None if it can, or is one.
+    pub fn refusal(&self, new: &Newcomer) -> Option<NoPlace> {
+        if self.members.iter().any(|member| member.incarnation == new.incarnation) {
+            return None;
+        }
+        let named = self.members.iter().find(|member| member.name == new.name);
+        if named.is_some() && !new.replaces {
+            return Some(NoPlace::Name);
+        }
+        if named.is_none() && new.replaces {
+            return Some(NoPlace::NobodyToReplace);
+        }
+        let replaced = named.map(|member| member.id);
+        let others = || self.members.iter().filter(|member| Some(member.id) != replaced);
+        if let Some(other) = others().find(|member| member.address == new.address) {
+            return Some(NoPlace::Address(other.name.clone()));
+        }
+        if others().count() >= BIRTH_NODES_MAX {
+            return Some(NoPlace::Full);
+        }
+        if new.weight == 0 || new.weight > WEIGHT_MAX {
+            return Some(NoPlace::Weight(new.weight));
+        }
+        None
+    }
+
+    /// The last one that is given replicas goes on being given them.
+    fn stand(&mut self, node: NodeId, standing: Standing) {
+        let is_active = |member: &&Member| member.standing == Standing::Active;
+        let is_last = self.members.iter().filter(is_active).all(|member| member.id == node);
+        let Ok(place) = self.members.binary_search_by_key(&node, |member| member.id) else { return };
+        if standing == Standing::Active || !is_last {
+            self.members[place].standing = standing;
+        }
+    }
+
+    /// Whoever keeps a replica of a shard keeps its peer.
+    fn place(&mut self, places: &[(ShardId, Vec<NodeId>)]) {
+        for (shard, nodes) in places {
+            let distinct: BTreeSet<NodeId> = nodes.iter().copied().collect();
+            let is_good = !nodes.is_empty()
+                && nodes.len() <= GROUP_REPLICAS_MAX
+                && distinct.len() == nodes.len()
+                && nodes.iter().all(|node| self.member(*node).is_some());
+            let Ok(place) = self.shards.binary_search_by_key(shard, |shard| shard.shard) else { continue };
+            if !is_good {
+                continue;
+            }
+            let before = std::mem::take(&mut self.shards[place].replicas);
+            let kept = |node| before.iter().find(|replica| replica.node == node).copied();
+            for node in nodes {
+                let replica = kept(*node).unwrap_or_else(|| {
+                    let fresh = Replica { node: *node, peer: self.next_peer };
+                    self.next_peer.0 += 1;
+                    fresh
+                });
+                self.shards[place].replicas.push(replica);
+            }
+        }
+    }
+
+    /// No group has a replica that is not in the layout, so who has no place there has none at all.
+    fn forget_those_who_left(&mut self) {
+        let shards = &self.shards;
+        let has_place = |id| shards.iter().any(|shard| shard.replicas.iter().any(|place| place.node == id));
+        self.members.retain(|member| member.standing != Standing::Leaving || has_place(member.id));
     }
 
     /// Who owns the slot. One look into a table.

@@ -37,11 +37,12 @@ mod codec;
 mod copies;
 mod layout;
 mod place;
+mod plan;
 mod steps;
 mod walk;
 
 pub use copies::effective_copies;
-pub use layout::{Layout, Member, RingError, ShardLayout};
+pub use layout::{Layout, Member, NoPlace, RingError, ShardLayout};
 pub use place::{place, place_from};
 pub use steps::{NextStep, Progress, next_step};
 

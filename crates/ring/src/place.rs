@@ -46,13 +46,25 @@ pub fn place_from(
     drawing.finish()
 }
 
-/// The members of a group that stands outside the shards: the first on its walk, zones apart.
-pub(crate) fn place_one(members: &[Member], shard: ShardId, copies: u32) -> Vec<NodeId> {
+/// The members of a group that stands outside the shards: those of `previous` that are still there, then the first on its walk, zones
+/// apart.
+pub(crate) fn place_one(members: &[Member], shard: ShardId, copies: u32, previous: &[NodeId]) -> Vec<NodeId> {
     let mut drawing = Drawing::new(members, 1, copies);
     drawing.walks = vec![Points::new(members).walk(shard)];
-    drawing.fill(&vec![1; members.len()], true);
-    drawing.fill(&vec![1; members.len()], false);
+    drawing.keep(&[previous.to_vec()]);
+    let bounds = vec![1; members.len()];
+    drawing.top_up(&bounds, true);
+    drawing.top_up(&bounds, false);
     drawing.replicas.given[0].iter().map(|&n| members[n].id).collect()
+}
+
+/// The members that have less than their fair share, rounded down, of the replicas of shards 1 to `previous.len()`.
+pub(crate) fn lacking(previous: &[Vec<NodeId>], members: &[Member], copies: u32) -> Vec<NodeId> {
+    let mut drawing = Drawing::new(members, previous.len() as u32, copies);
+    drawing.keep(previous);
+    let shares = drawing.shares.rounded_down();
+    let lacks = |n: &usize| drawing.replicas.loads[*n] < shares[*n];
+    (0..members.len()).filter(lacks).map(|n| members[n].id).collect()
 }
 
 struct Drawing<'a> {
@@ -112,6 +124,15 @@ impl<'a> Drawing<'a> {
                 assert!(relieved, "a placement within the bounds exists");
             }
         }
+    }
+
+    /// Deals along the walk what a lone group lacks.
+    fn top_up(&mut self, bounds: &[u64], apart: bool) {
+        self.replicas.bounds = bounds.to_vec();
+        let zone_max = if apart { self.zone_max } else { self.copies };
+        while self.replicas.given[0].len() < self.copies
+            && self.replicas.give_first(0, &self.walks[0], &fits(&self.zones, zone_max))
+        {}
     }
 
     /// Deals along the walks, a copy to each shard before the next to any, as far as the bounds and, if they are

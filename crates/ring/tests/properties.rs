@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use ringfort_ring::{Layout, Member, effective_copies, place, place_from};
-use ringfort_types::{Epoch, Incarnation, NodeId, SLOTS, ShardId, Slot};
+use ringfort_types::{Epoch, Incarnation, NodeId, SLOTS, ShardId, Slot, Standing};
+use ringfort_types::{LayoutChange, Newcomer};
 
 fn member(id: u64, weight: u32, zone: &str) -> Member {
     Member {
@@ -15,6 +16,7 @@ fn member(id: u64, weight: u32, zone: &str) -> Member {
         incarnation: Incarnation(id * 7919),
         weight,
         zone: zone.to_owned(),
+        standing: Standing::Active,
     }
 }
 
@@ -57,6 +59,24 @@ fn distinct(placed: &[Vec<NodeId>], copies: u32) -> bool {
     placed.iter().all(|nodes| {
         nodes.len() == copies as usize && nodes.iter().collect::<BTreeSet<_>>().len() == nodes.len()
     })
+}
+
+fn newcomer(id: u64) -> Newcomer {
+    let Member { name, address, incarnation, weight, zone, .. } = member(id, 1, "");
+    Newcomer { name, address, incarnation, weight, zone, replaces: false }
+}
+
+/// The layout in which everything is where it should be, given that these nodes are away.
+fn settled(layout: &Layout, away: &[NodeId]) -> (Layout, u64) {
+    let Some(change) = layout.plan(|node| !away.contains(&node)) else { return (layout.clone(), 0) };
+    let next = layout.after(&change).expect("a plan changes something");
+    assert_eq!(next.plan(|node| !away.contains(&node)), None, "a plan is made once");
+    (next.clone(), moved(&nodes_of(layout), &nodes_of(&next)))
+}
+
+fn nodes_of(layout: &Layout) -> Vec<Vec<NodeId>> {
+    let nodes = |shard: &ringfort_ring::ShardLayout| shard.replicas.iter().map(|place| place.node).collect();
+    layout.shards[1..].iter().map(nodes).collect()
 }
 
 proptest! {
@@ -277,4 +297,47 @@ fn impossible_clusters_are_refused_in_words() {
     let mut twins = equal(2);
     twins[1].address = twins[0].address.clone();
     assert!(words(twins, 1, 1).contains("two nodes have the address"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_plan_is_made_once_moves_little_and_is_undone(
+        (nodes, shards, copies, away) in (1u64..=12, 1u32..=96, 1u32..=5, 0u64..12)
+    ) {
+        let born = Layout::first(equal(nodes), 1, shards, copies).unwrap();
+        prop_assert_eq!(born.plan(|_| true), None, "what is born is where it should be");
+
+        // A node joins.
+        let joined = born.after(&LayoutChange::Join(newcomer(nodes + 1))).unwrap();
+        let (grown, moves) = settled(&joined, &[]);
+        let (before, now) = (effective_copies(copies, nodes as u32).0, effective_copies(copies, nodes as u32 + 1).0);
+        prop_assert!(distinct(&nodes_of(&grown), now));
+        if before == now {
+            let places = u64::from(shards * now);
+            prop_assert!(moves <= may_move(places, nodes + 1), "moved {} of {}", moves, places);
+        }
+        for shard in &grown.shards {
+            let peers: BTreeSet<_> = shard.replicas.iter().map(|replica| replica.peer).collect();
+            prop_assert_eq!(peers.len(), shard.replicas.len());
+            prop_assert!(peers.iter().all(|peer| *peer < grown.next_peer));
+        }
+        prop_assert_eq!(&Layout::decode(grown.encode()).unwrap(), &grown);
+
+        // One is away. It is waited for where it can't be made up for.
+        let away = NodeId(1 + away % (nodes + 1));
+        let (without, _) = settled(&grown, &[away]);
+        let has = |layout: &Layout| nodes_of(layout).iter().flatten().any(|node| *node == away);
+        prop_assert_eq!(has(&without), has(&grown) && nodes < u64::from(now));
+
+        // One leaves for good.
+        let leaving = grown.after(&LayoutChange::Stand(away, Standing::Leaving)).unwrap();
+        let (left, _) = settled(&leaving, &[]);
+        prop_assert!(!has(&left));
+        let forgotten = left.after(&LayoutChange::Reached { epoch: left.epoch }).unwrap();
+        prop_assert_eq!(forgotten.members.len() as u64, nodes);
+        prop_assert!(forgotten.after(&LayoutChange::Reached { epoch: left.epoch }).is_none(), "it is void");
+        prop_assert_eq!(&Layout::decode(forgotten.encode()).unwrap(), &forgotten);
+    }
 }

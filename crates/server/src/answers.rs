@@ -41,7 +41,8 @@ pub(crate) struct Answers {
     calls: Mutex<HashMap<u32, Caller>>,
     /// One a runtime that calls are made on.
     desks: Vec<Arc<Desk>>,
-    outboxes: Vec<Option<Arc<Outbox>>>,
+    /// One for each other node.
+    outboxes: RwLock<BTreeMap<NodeId, Arc<Outbox>>>,
     /// The memory of large answers.
     pub(crate) large: LargeAnswers,
 }
@@ -55,12 +56,8 @@ struct Caller {
 }
 
 impl Answers {
-    /// `outboxes` are indexed by node; there is none for this node itself. Calls come from these runtimes, most of them.
-    pub(crate) fn new<'a>(
-        me: NodeId,
-        outboxes: Vec<Option<Arc<Outbox>>>,
-        runtimes: impl IntoIterator<Item = &'a Handle>,
-    ) -> Answers {
+    /// Those of this node. Calls come from these runtimes, most of them.
+    pub(crate) fn new<'a>(me: NodeId, runtimes: impl IntoIterator<Item = &'a Handle>) -> Answers {
         Answers {
             me,
             next_connection: AtomicU32::new(CALLS + 1),
@@ -68,14 +65,26 @@ impl Answers {
             sessions: RwLock::default(),
             calls: Mutex::default(),
             desks: runtimes.into_iter().map(|runtime| Arc::new(Desk::new(runtime))).collect(),
-            outboxes,
+            outboxes: RwLock::default(),
             large: LargeAnswers::default(),
         }
     }
 
     /// The outbox to a node, if it is another one that we know.
-    pub(crate) fn outbox(&self, node: NodeId) -> Option<&Arc<Outbox>> {
-        self.outboxes.get(node.0 as usize)?.as_ref()
+    pub(crate) fn outbox(&self, node: NodeId) -> Option<Arc<Outbox>> {
+        self.outboxes.read().unwrap_or_else(PoisonError::into_inner).get(&node).cloned()
+    }
+
+    /// There is another node from now on: its outbox.
+    pub(crate) fn add_outbox(&self, node: NodeId) -> Arc<Outbox> {
+        let outbox = Arc::new(Outbox::new(node));
+        self.outboxes.write().unwrap_or_else(PoisonError::into_inner).insert(node, outbox.clone());
+        outbox
+    }
+
+    /// It is gone.
+    pub(crate) fn remove_outbox(&self, node: NodeId) {
+        self.outboxes.write().unwrap_or_else(PoisonError::into_inner).remove(&node);
     }
 
     /// Its desks, in the order of the runtimes.
@@ -272,10 +281,10 @@ mod tests {
 
     #[test]
     fn answers_find_their_session_their_call_and_their_node() {
-        let outbox = Arc::new(Outbox::new(NodeId(2)));
+        let answers = Answers::new(NodeId(1), []);
+        let outbox = answers.add_outbox(NodeId(2));
         outbox.assign(1);
         outbox.open();
-        let answers = Answers::new(NodeId(1), vec![None, None, Some(outbox.clone())], []);
         let (first, first_sink) = answers.open_session();
         let (second, second_sink) = answers.open_session();
         let (call, mut receiver) = answers.open_call();
@@ -302,7 +311,7 @@ mod tests {
 
     #[test]
     fn who_is_gone_gets_nothing() {
-        let answers = Answers::new(NodeId(1), Vec::new(), []);
+        let answers = Answers::new(NodeId(1), []);
         let (number, sink) = answers.open_session();
         answers.close_session(number);
         let (call, _) = answers.open_call();
@@ -316,7 +325,7 @@ mod tests {
 
     #[test]
     fn a_session_that_takes_nothing_is_cut_off() {
-        let answers = Answers::new(NodeId(1), Vec::new(), []);
+        let answers = Answers::new(NodeId(1), []);
         let (number, sink) = answers.open_session();
         let row = Row { value: vec![0; ANSWER_BYTES_MAX / 2].into(), revision: Revision(1) };
         let reply = Reply::Value { row: Some(row), at: Index(1), revision: Revision(1) };
@@ -327,7 +336,7 @@ mod tests {
 
     #[test]
     fn values_that_nobody_takes_share_what_the_node_has_for_them() {
-        let answers = Answers::new(NodeId(1), Vec::new(), []);
+        let answers = Answers::new(NodeId(1), []);
         let sessions: Vec<_> = (0..4).map(|_| answers.open_session()).collect();
         let half = LARGE_ANSWERS_BYTES / 2 - 1024;
         for (number, _) in &sessions {

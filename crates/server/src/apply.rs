@@ -65,7 +65,9 @@ pub(crate) enum Task {
     /// Put the table of this generation in place.
     Install { shard: ShardId, base: Base },
     /// Begin anew, as this replica, with an empty table.
-    Begin { shard: ShardId, peer: PeerId, generation: u64, replaces: u64, born: Arc<Layout> },
+    Begin { shard: ShardId, peer: PeerId, generation: u64, replaces: Option<u64>, born: Arc<Layout> },
+    /// Close the shard for good, and remove its table of this generation.
+    End { shard: ShardId, generation: u64 },
 }
 
 /// A shard and what it has in its active memtable.
@@ -145,7 +147,14 @@ impl Applier {
                                 // Of the replica before it.
                                 applied.remove(&shard);
                                 self.begin(shard, peer, generation, &born);
-                                snapshots::remove(&*self.tables, shard, replaces);
+                                if let Some(replaces) = replaces {
+                                    snapshots::remove(&*self.tables, shard, replaces);
+                                }
+                            }
+                            Task::End { shard, generation } => {
+                                self.apply(jobs.drain(..), &mut applied);
+                                applied.remove(&shard);
+                                self.end(shard, generation);
                             }
                         }
                     }
@@ -286,11 +295,24 @@ impl Applier {
         self.shared.inbox.push(Event::Installed { shard: id, index, revision, clock });
     }
 
+    /// Closes a shard for good.
+    fn end(&mut self, id: ShardId, generation: u64) {
+        if let Some(open) = self.shards.get_mut(id.0 as usize) {
+            *open = None;
+        }
+        self.shared.readers.close(id);
+        self.shared.forget_damage(id);
+        self.flusher.end(id);
+        snapshots::remove(&*self.tables, id, generation);
+        tracing::info!("shard {id} is elsewhere now, and its table here is removed");
+    }
+
     /// Begins a replica that has nothing yet, in place of the one that was here.
     fn begin(&mut self, id: ShardId, peer: PeerId, generation: u64, born: &Arc<Layout>) {
         if let Some(old) = self.shards.get_mut(id.0 as usize) {
             *old = None;
         }
+        self.shared.forget_damage(id);
         let configuration = born.shard(id).expect("a shard of the cluster").born();
         let table = match self.tables.open_generation(id, generation) {
             Ok(table) => table,

@@ -9,6 +9,7 @@ use ringfort_types::limits::{BIRTH_NODES_MAX, CALL_TIMEOUT_MAX_MS, HELD_READS_BY
 
 use crate::StartError;
 use crate::doors::text::TextSettings;
+use ringfort_ring::WEIGHT_MAX;
 
 /// The text protocol's port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,10 +38,20 @@ pub struct Config {
     /// The other nodes of a new cluster, with their names where they are known. May list this node too. The
     /// same list on every node; empty for a cluster of one.
     pub peers: Vec<(Option<String>, String)>,
+    /// Members of a cluster that is there, one of which is asked to take this node in. Instead of `peers`.
+    pub join: Vec<String>,
+    /// It takes the place of the member that has its name, whose data directory is lost for good.
+    pub replace: bool,
+    /// Its zone, if it joins; empty for none.
+    pub zone: String,
+    /// How much it takes compared to others, if it joins.
+    pub weight: u32,
     /// How many shards a new cluster has.
     pub shards: u32,
     /// How many copies of each shard a new cluster keeps.
     pub replicas: u32,
+    /// How long a node is not heard of until its replicas are made anew elsewhere.
+    pub replace_after: Duration,
     /// Bytes of rows in memory beyond which the largest table is flushed.
     pub memtable_bytes: u64,
     /// Bytes that may be written while long reads need older versions of rows; beyond it, those that cost most are given up.
@@ -56,6 +67,8 @@ pub struct Config {
 /// The least and the most time that a text command may be given.
 const TEXT_TIMEOUT_MIN: Duration = Duration::from_millis(100);
 const TEXT_TIMEOUT_MAX: Duration = Duration::from_millis(CALL_TIMEOUT_MAX_MS as u64);
+/// The shortest time after which a node is replaced: longer than a restart takes.
+const REPLACE_AFTER_MIN: Duration = Duration::from_secs(5);
 /// The smallest log: a few segments.
 const LOG_BYTES_MIN: u64 = 1024 * 1024;
 /// The slowest snapshots: fast enough that each part comes before its receiver gives up.
@@ -72,8 +85,13 @@ impl Config {
             text: None,
             data_dir: data_dir.into(),
             peers: Vec::new(),
+            join: Vec::new(),
+            replace: false,
+            zone: String::new(),
+            weight: 1,
             shards: 64,
             replicas: 3,
+            replace_after: Duration::from_secs(60),
             memtable_bytes: 64 * 1024 * 1024,
             held_reads_bytes: HELD_READS_BYTES,
             cache_bytes: 64 * 1024 * 1024,
@@ -98,6 +116,32 @@ impl Config {
         }
         if self.replicas == 0 || self.replicas as usize > BIRTH_NODES_MAX {
             return usage(format!("--replicas {}: give a number from 1 to {BIRTH_NODES_MAX}", self.replicas));
+        }
+        if !self.join.is_empty() && !self.peers.is_empty() {
+            return usage(
+                "--peers are the nodes that a new cluster is born with, --join is for one that is there: give one of them"
+                    .to_owned(),
+            );
+        }
+        if self.replace && (self.join.is_empty() || self.name.is_none()) {
+            return usage(
+                "--replace: say which node with --id, and where the others are with --join".to_owned(),
+            );
+        }
+        if !self.zone.is_empty() && !is_name(&self.zone) {
+            return usage(format!(
+                "{:?} is not a name for a zone: use 1 to 64 letters, digits, '-', '_' or '.'",
+                self.zone
+            ));
+        }
+        if self.weight == 0 || self.weight > WEIGHT_MAX {
+            return usage(format!("--weight {}: give a number from 1 to {WEIGHT_MAX}", self.weight));
+        }
+        if self.replace_after < REPLACE_AFTER_MIN {
+            return usage(format!(
+                "nodes replaced after {:?}: give them {REPLACE_AFTER_MIN:?} at least",
+                self.replace_after
+            ));
         }
         if self.peers.len() >= BIRTH_NODES_MAX {
             return usage(format!(
@@ -125,6 +169,9 @@ impl Config {
         for (_, address) in &self.peers {
             check_address("--peers", address)?;
         }
+        for address in &self.join {
+            check_address("--join", address)?;
+        }
         if let Some(address) = &self.advertise {
             check_address("--advertise", address)?;
         }
@@ -136,18 +183,20 @@ impl Config {
         if let Some(address) = &self.advertise {
             return Ok(address.clone());
         }
-        if bound.ip().is_unspecified() && !self.peers.is_empty() {
+        let has_others = !self.peers.is_empty() || !self.join.is_empty();
+        if bound.ip().is_unspecified() && has_others {
             return Err(StartError::Usage(format!(
                 "{} is every address of this machine, and none that other nodes could use: name one with --advertise HOST:PORT",
                 self.listen
             )));
         }
         if self.listen.ends_with(":0") {
-            if self.peers.is_empty() {
+            if !has_others {
                 return Ok(bound.to_string());
             }
             return Err(StartError::Usage(
-                "port 0 can't be listed in the other nodes' --peers: choose a port".into(),
+                "port 0 is another one at each start, and the other nodes could not find it: choose a port"
+                    .into(),
             ));
         }
         Ok(self.listen.clone())

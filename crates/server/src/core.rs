@@ -200,6 +200,7 @@ impl Core {
                 Effect::Begin { shard, peer, generation, replaces, born } => {
                     self.helpers.tasks.push(Task::Begin { shard, peer, generation, replaces, born });
                 }
+                Effect::End { shard, generation } => self.helpers.tasks.push(Task::End { shard, generation }),
                 Effect::TakeSnapshot { shard, transfer } => {
                     self.helpers.tasks.push(Task::Snapshot { shard, transfer });
                 }
@@ -236,6 +237,7 @@ impl Core {
                 Effect::Discard => self.data.discard(),
                 Effect::Refused(reason) => self.shared.report(Report::Failed(StartError::Refused(reason))),
                 Effect::Stopped => self.shared.report(Report::Stopped),
+                Effect::Removed => self.shared.report(Report::Removed),
             }
         }
     }

@@ -83,6 +83,12 @@ pub enum StartError {
     /// The other nodes won't have it, or it won't have them.
     #[error("refused: {0}")]
     Refused(String),
+    /// The node is no member of its cluster any more.
+    #[error(
+        "this node has been removed from its cluster, and nobody needs what it has: delete its data directory, {0}, before a node \
+         joins from there"
+    )]
+    Removed(String),
     /// The node has ended.
     #[error("the node has stopped: {0}")]
     Ended(&'static str),
@@ -108,6 +114,7 @@ impl StartError {
             | StartError::FewDescriptors { .. }
             | StartError::Usage(_)
             | StartError::Node(_)
+            | StartError::Removed(_)
             | StartError::Refused(_) => 2,
             StartError::Storage(error) => match error {
                 StorageError::Locked { .. }

@@ -155,6 +155,13 @@ impl Flusher {
         self.given_up.lock().unwrap_or_else(PoisonError::into_inner).insert(shard);
     }
 
+    /// There is no replica of this shard here any more.
+    pub(crate) fn end(&self, shard: ShardId) {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner).remove(&shard);
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner).remove(&shard);
+        self.give_up(shard);
+    }
+
     /// The replica of this shard takes no part any more: nothing will be applied to its table.
     pub(crate) fn retire(&self, shard: ShardId) {
         self.retired.lock().unwrap_or_else(PoisonError::into_inner).insert(shard);

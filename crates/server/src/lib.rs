@@ -44,6 +44,7 @@ mod fetch;
 mod flush;
 mod gate;
 mod horizon;
+mod join;
 mod links;
 mod log;
 mod open;

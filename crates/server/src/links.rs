@@ -16,19 +16,23 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use ringfort_node::Event;
-use ringfort_proto::internal::Frame;
 use ringfort_proto::internal::peer_client::PeerClient;
 use ringfort_proto::internal::peer_server::{Peer, PeerServer};
+use ringfort_proto::internal::{Frame, JoinRequest, JoinResponse};
 use ringfort_proto::reason::reason;
+use ringfort_proto::status::from_failure;
+use ringfort_ring::Member;
 use ringfort_types::limits::{CALL_WINDOW_BYTES, CONNECTION_WINDOW_BYTES};
 use ringfort_types::{Answer, NodeId, PeerFrame, PeerMessage, Refusal};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::server::NamedService;
 use tonic::transport::Endpoint;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::join;
 use crate::outbox::{Item, Outbox};
 use crate::shared::Shared;
 
@@ -54,8 +58,59 @@ const PING_MAX: Duration = Duration::from_secs(3);
 /// How long a reader pauses while the inbox is full of frames.
 const PAUSE: Duration = Duration::from_millis(1);
 
+/// Another node, and where it listens. The name may be none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Other {
+    pub(crate) node: NodeId,
+    pub(crate) address: String,
+    pub(crate) name: String,
+}
+
+/// Keeps all other nodes connected: those given until there is a layout, and then its members, as they change. For as long as this
+/// node lives.
+pub(crate) async fn keep_all_connected(shared: Arc<Shared>, listed: Vec<Other>) {
+    let mut layout = shared.watch_layout();
+    let mut kept: BTreeMap<NodeId, (String, AbortHandle)> = BTreeMap::new();
+    let mut tasks = JoinSet::new();
+    loop {
+        let others = match layout.borrow_and_update().as_ref() {
+            None => listed.clone(),
+            Some(layout) => {
+                let others = layout.members.iter().filter(|member| member.id != shared.header.from);
+                let other = |member: &Member| Other {
+                    node: member.id,
+                    address: member.address.clone(),
+                    name: member.name.clone(),
+                };
+                others.map(other).collect()
+            }
+        };
+        kept.retain(|node, (address, task)| {
+            let stays = others.iter().any(|other| other.node == *node && other.address == *address);
+            if !stays {
+                task.abort();
+                shared.answers.remove_outbox(*node);
+                // What is on its way to the node has nowhere to go, also if it has only moved.
+                shared.inbox.push(Event::PeerLost(*node));
+            }
+            stays
+        });
+        for Other { node, address, name } in others {
+            if !kept.contains_key(&node) {
+                let outbox = shared.answers.add_outbox(node);
+                let task = tasks.spawn(keep_connected(shared.clone(), outbox, address.clone(), name));
+                kept.insert(node, (address, task));
+            }
+        }
+        tokio::select! {
+            changed = layout.changed() => if changed.is_err() { return },
+            Some(_ended) = tasks.join_next() => if shared.is_stopping() && tasks.is_empty() { return },
+        }
+    }
+}
+
 /// Keeps one node connected, for as long as this node lives. `given` is the name given for it, which may be none.
-pub(crate) async fn keep_connected(shared: Arc<Shared>, outbox: Arc<Outbox>, address: String, given: String) {
+async fn keep_connected(shared: Arc<Shared>, outbox: Arc<Outbox>, address: String, given: String) {
     let node = outbox.to();
     let called = || match shared.name_of(node).unwrap_or_else(|| given.clone()) {
         name if name.is_empty() => address.clone(),
@@ -277,6 +332,11 @@ pub(crate) struct PeerService {
 
 #[tonic::async_trait]
 impl Peer for PeerService {
+    async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
+        let admitted = join::admit(&self.shared, request.into_inner()).await;
+        admitted.map(Response::new).map_err(from_failure)
+    }
+
     type LinkStream = ReceiverStream<Result<Frame, Status>>;
 
     async fn link(&self, request: Request<Streaming<Frame>>) -> Result<Response<Self::LinkStream>, Status> {

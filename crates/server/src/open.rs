@@ -164,7 +164,7 @@ impl Opening {
         let mut opened = Vec::new();
         for Ready { shard, opened: found } in ready {
             self.shared.has_layout(shard.layout());
-            self.shared.readers.open(shard.reader());
+            self.shared.readers.set(shard.reader());
             let (id, generation) = (shard.id(), found.base.generation);
             self.tasks.push(Task::Open { shard: Box::new(shard), generation });
             opened.push((id, found));

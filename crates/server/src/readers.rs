@@ -1,6 +1,6 @@
 //! Reads from the tables, by whoever asks.
 
-use std::sync::{OnceLock, PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock};
 
 use ringfort_shard::ShardReader;
 use ringfort_types::{Code, Failure, Index, Reply, Request, ShardId};
@@ -11,35 +11,30 @@ use crate::horizon::{Horizon, Reading, Reason};
 /// All local shards' tables, each once it is open.
 #[derive(Debug)]
 pub(crate) struct Readers {
-    /// By number. Each can be replaced, when a snapshot becomes the shard's table.
-    shards: Vec<OnceLock<RwLock<ShardReader>>>,
+    /// By number. Each can be replaced, when a snapshot becomes the shard's table, or go.
+    shards: Vec<RwLock<Option<ShardReader>>>,
     pub(crate) horizon: Horizon,
 }
 
 impl Readers {
     /// For shards up to this number; none is open yet.
     pub(crate) fn new(last: u32) -> Readers {
-        Readers { shards: (0..=last).map(|_| OnceLock::new()).collect(), horizon: Horizon::default() }
+        Readers { shards: (0..=last).map(|_| RwLock::default()).collect(), horizon: Horizon::default() }
     }
 
-    /// This shard's table is open. Happens once.
-    pub(crate) fn open(&self, reader: ShardReader) {
-        let place = &self.shards[reader.shard().0 as usize];
-        assert!(place.set(RwLock::new(reader)).is_ok(), "a shard is opened once");
-    }
-
-    /// A shard has another table, whether or not one was ever open. Reads under way go on with the old one.
+    /// A shard has this table from now on. Reads under way go on with the one before, if there was one.
     pub(crate) fn set(&self, reader: ShardReader) {
-        let shard = reader.shard();
-        let left = self.shards[shard.0 as usize].set(RwLock::new(reader)).err();
-        if let (Some(reader), Some(place)) = (left, self.place(shard)) {
-            let reader = reader.into_inner().unwrap_or_else(PoisonError::into_inner);
-            *place.write().unwrap_or_else(PoisonError::into_inner) = reader;
-        }
+        let place = &self.shards[reader.shard().0 as usize];
+        *place.write().unwrap_or_else(PoisonError::into_inner) = Some(reader);
     }
 
-    fn place(&self, shard: ShardId) -> Option<&RwLock<ShardReader>> {
-        self.shards.get(shard.0 as usize)?.get()
+    /// A shard has none any more.
+    pub(crate) fn close(&self, shard: ShardId) {
+        *self.shards[shard.0 as usize].write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn reader(&self, shard: ShardId) -> Option<ShardReader> {
+        self.shards.get(shard.0 as usize)?.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether this read may take so long that it should not hold up other work on its thread.
@@ -58,11 +53,7 @@ impl Readers {
 
     /// Does the read.
     pub(crate) fn query(&self, read: &ReadAt) -> Reply {
-        let reader = self.place(read.shard).map(|place| {
-            let reader = place.read().unwrap_or_else(PoisonError::into_inner);
-            reader.clone()
-        });
-        match reader {
+        match self.reader(read.shard) {
             Some(reader) => match self.query_at(&reader, read, read.at) {
                 // Whoever asked has let so much time pass that its index is gone.
                 Reply::Failed(gone)
@@ -122,7 +113,7 @@ mod tests {
         let shard = ShardId(1);
         let table = MemoryTables::new().open(shard).unwrap();
         let readers = Readers::new(1);
-        readers.open(
+        readers.set(
             Shard::open(shard, table.clone(), &Configuration::default(), SessionLimits::default())
                 .unwrap()
                 .reader(),

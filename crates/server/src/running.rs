@@ -1,14 +1,15 @@
 //! Starting a node, and the handle on one that runs.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ringfort_node::{Config as NodeConfig, Event, Identity, Node};
-use ringfort_storage::{DataDir, FileDisk, LogOptions, LsmTables, TableOptions, Who};
+use bytes::Bytes;
+use ringfort_node::{Config as NodeConfig, Event, Identity, Node, NodeError};
+use ringfort_storage::{DataDir, FileDisk, LogOptions, LsmTables, Stored, TableOptions, Who};
 use ringfort_types::limits::CALL_TIMEOUT_DEFAULT_MS;
-use ringfort_types::{ClusterState, Door, Failure, NodeId, is_name};
+use ringfort_types::{ClusterState, Door, Failure, Newcomer, NodeId, is_name};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -23,8 +24,8 @@ use crate::doors::places::Places;
 use crate::doors::spread::Runtimes;
 use crate::doors::tolerance::Tolerance;
 use crate::gate::Gate;
-use crate::links::{self, Links};
-use crate::outbox::Outbox;
+use crate::join::{Joined, join};
+use crate::links::{self, Links, Other};
 use crate::shared::{Header, Report, Shared};
 use crate::{Config, StartError, descriptors, doors, exposure};
 
@@ -32,6 +33,8 @@ use crate::{Config, StartError, descriptors, doors, exposure};
 const HAND_OVER_MAX: Duration = Duration::from_millis(3_600);
 /// How long to wait for answers to leave once nothing new is taken.
 const DRAIN_MAX: Duration = Duration::from_millis(700);
+/// Other nodes for which there is room, whatever the list says: some may join.
+const PEERS_FORESEEN: usize = 8;
 
 /// A node that serves, for its operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +45,7 @@ pub struct Summary {
     pub name: String,
     /// Where the others and the clients find it.
     pub address: String,
-    /// How many nodes the cluster was born with.
+    /// How many nodes the cluster has.
     pub nodes: usize,
     /// How many shards it has.
     pub shards: u32,
@@ -62,6 +65,7 @@ pub struct Running {
     /// Closes when the core has ended, and with it its threads.
     core: oneshot::Receiver<()>,
     sockets: JoinSet<()>,
+    data_dir: PathBuf,
     summary: Summary,
     started: Instant,
 }
@@ -106,16 +110,25 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
     config.validate()?;
     let (ports, bound, text_address) = bind(&config).await?;
     let address = config.advertised(bound)?;
-    let nodes = config.nodes(&address, config.name.as_deref().unwrap_or_default())?;
+    let listed = config.nodes(&address, config.name.as_deref().unwrap_or_default())?;
     let fresh = draw()?;
 
     let disk = Arc::new(FileDisk::open(&config.data_dir)?);
     let who = Who { name: config.name.clone(), address: address.clone(), fresh };
-    let (data, stored) = DataDir::open(disk.clone(), &who)?;
+    let (data, mut stored) = DataDir::open(disk.clone(), &who)?;
+    let (kept, lost) = become_member(&config, &data, &mut stored).await?;
+    let joined = stored.birth.as_ref().map(ringfort_node::read_joined).transpose();
+    let joined = joined.map_err(|_| NodeError::BirthRecord)?.flatten();
+    let nodes = match &joined {
+        // Who else there is its layout says.
+        Some(_) => vec![(address.clone(), String::new())],
+        None => listed,
+    };
+    let shards = joined.as_ref().map_or(config.shards, |(_, born)| born.shards.len() as u32 - 1);
     let is_counted = stored.is_counted();
     let options = TableOptions::default();
     let limit = descriptors::raise_limit();
-    let files = Shares::of(limit, nodes.len() - 1, options.open_files)
+    let files = Shares::of(limit, PEERS_FORESEEN.max(nodes.len() - 1), options.open_files)
         .map_err(|least| StartError::FewDescriptors { limit, least })?;
     let tables = LsmTables::new(
         disk,
@@ -127,34 +140,29 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
     let nodes: Vec<(String, String)> = nodes.into_iter().map(with_own).collect();
     let (addresses, names): (Vec<_>, Vec<_>) = nodes.into_iter().unzip();
     let clock = Clock::new();
-    let (kept, lost) =
-        data.layout().map_or_else(|error| (None, Some(error.to_string())), |kept| (kept, None));
     let node = Node::new(
         NodeConfig {
             address: address.clone(),
             addresses: addresses.clone(),
             names: names.clone(),
-            shards: config.shards,
+            shards,
             replicas: config.replicas,
+            replace_after_ms: config.replace_after.as_millis() as u64,
         },
         &Identity { incarnation: stored.incarnation, boot: stored.boot, birth: stored.birth, layout: kept },
         clock.now(),
     )?;
 
     let me = node.id();
-    let mut outboxes = vec![None];
-    for number in 1..=addresses.len() as u64 {
-        outboxes.push((number != me.0).then(|| Arc::new(Outbox::new(NodeId(number)))));
-    }
     let runtimes: Vec<Handle> = [Handle::current()].into_iter().chain(others).collect();
     let socket_threads = runtimes.iter().map(|runtime| runtime.metrics().num_workers()).sum();
     let runtimes = Runtimes::new(runtimes);
     let (reporting, reports) = mpsc::unbounded_channel();
     let shared = Arc::new(Shared::new(
-        Answers::new(me, outboxes, runtimes.handles()),
+        Answers::new(me, runtimes.handles()),
         Header::new(&node, stored.incarnation),
         Handle::current(),
-        config.shards,
+        shards,
         reporting,
     ));
     if addresses.len() == 1 && !config.peers.is_empty() {
@@ -167,11 +175,10 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
     let links = Arc::<Links>::default();
 
     let mut tasks = JoinSet::new();
-    for (place, (peer, name)) in addresses.iter().zip(names).enumerate() {
-        if let Some(outbox) = shared.answers.outbox(NodeId(place as u64 + 1)) {
-            tasks.spawn(links::keep_connected(shared.clone(), outbox.clone(), peer.clone(), name));
-        }
-    }
+    let listed = (1..).map(NodeId).zip(addresses.iter().cloned().zip(names));
+    let others = listed.filter(|(node, (at, _))| joined.is_none() && *node != me && *at != address);
+    let others = others.map(|(node, (address, name))| Other { node, address, name }).collect();
+    tasks.spawn(links::keep_all_connected(shared.clone(), others));
     let tolerance = Tolerance::default();
     let places = Places::new(files.connections, if text_address.is_some() { 2 } else { 1 });
     tasks.spawn(doors::serve(shared.clone(), links.clone(), ports, places, tolerance.clone(), runtimes));
@@ -199,11 +206,55 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
         name,
         address,
         nodes: addresses.len(),
-        shards: config.shards,
+        shards,
         text: text_address,
         took: Duration::ZERO,
     };
-    Ok(Running { tolerance, shared, reports, core, sockets: tasks, summary, started })
+    Ok(Running {
+        tolerance,
+        shared,
+        reports,
+        core,
+        sockets: tasks,
+        data_dir: config.data_dir,
+        summary,
+        started,
+    })
+}
+
+/// Makes this node a member of the cluster that it was told to join, unless it belongs to one already. The layout that is kept, and
+/// why there is none.
+async fn become_member(
+    config: &Config,
+    data: &DataDir,
+    stored: &mut Stored,
+) -> Result<(Option<Bytes>, Option<String>), StartError> {
+    if config.join.is_empty() || stored.birth.is_some() {
+        return Ok(data.layout().map_or_else(|error| (None, Some(error.to_string())), |kept| (kept, None)));
+    }
+    let newcomer = Newcomer {
+        name: node_name(&stored.name),
+        address: stored.address.clone(),
+        incarnation: stored.incarnation,
+        weight: config.weight,
+        zone: config.zone.clone(),
+        replaces: config.replace,
+    };
+    let Joined { node, born, layout } = match join(&config.join, &newcomer).await {
+        Ok(joined) => joined,
+        Err(error) => {
+            if stored.boot == 1 {
+                data.discard();
+            }
+            return Err(error);
+        }
+    };
+    let (record, kept) = (ringfort_node::joined(node, &born), layout.encode());
+    // The record comes first: with it the layout can be asked for.
+    data.save_birth(&record)?;
+    data.save_layout(layout.epoch, &kept)?;
+    stored.birth = Some(record);
+    Ok((Some(kept), None))
 }
 
 /// A number that nobody else draws.
@@ -259,9 +310,13 @@ impl Running {
     pub async fn serving(&mut self) -> Result<Summary, StartError> {
         while self.summary.took.is_zero() {
             match self.reports.recv().await {
-                Some(Report::Serving) => self.summary.took = self.started.elapsed(),
+                Some(Report::Serving) => {
+                    self.summary.nodes = self.shared.layout().map_or(1, |layout| layout.members.len());
+                    self.summary.took = self.started.elapsed();
+                }
                 Some(Report::Failed(error)) => return Err(error),
                 Some(Report::Stopped) => return Err(StartError::Ended("it was told to before it served")),
+                Some(Report::Removed) => return Err(self.removed()),
                 None => return Err(StartError::Ended("its threads have ended")),
             }
         }
@@ -273,10 +328,15 @@ impl Running {
         loop {
             match self.reports.recv().await {
                 Some(Report::Failed(error)) => return error,
+                Some(Report::Removed) => return self.removed(),
                 Some(Report::Serving) => {}
                 Some(Report::Stopped) | None => return StartError::Ended("its threads have ended"),
             }
         }
+    }
+
+    fn removed(&self) -> StartError {
+        StartError::Removed(self.data_dir.display().to_string())
     }
 
     /// Where the others and the clients find it.

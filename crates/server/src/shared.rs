@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use ringfort_node::{Event, Node};
 use ringfort_retry::Sessions;
@@ -28,6 +28,8 @@ pub(crate) enum Report {
     Failed(StartError),
     /// The node has handed over what it could, and may end.
     Stopped,
+    /// The node is no member of its cluster any more.
+    Removed,
 }
 
 /// What every frame to a peer says about its sender.
@@ -80,7 +82,9 @@ pub(crate) struct Shared {
     /// How many shards hold keys; they count from 1.
     pub(crate) shards: u32,
     /// As of the core's last turn; `None` before birth.
-    layout: RwLock<Option<Arc<Layout>>>,
+    layout: watch::Sender<Option<Arc<Layout>>>,
+    /// What the cluster was born with, once it is.
+    born: OnceLock<Arc<Layout>>,
     /// A handful over a node's life, so that it needs no bound.
     reports: mpsc::UnboundedSender<Report>,
     /// True once requests are served.
@@ -141,7 +145,8 @@ impl Shared {
             pipelined: AtomicUsize::new(0),
             sessions: Sessions::default(),
             shards,
-            layout: RwLock::default(),
+            layout: watch::Sender::new(None),
+            born: OnceLock::new(),
             reports,
             serving: watch::Sender::new(false),
             leaving: watch::Sender::new(false),
@@ -156,17 +161,27 @@ impl Shared {
 
     /// The cluster's layout, once it is born.
     pub(crate) fn layout(&self) -> Option<Arc<Layout>> {
-        self.layout.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.layout.borrow().clone()
+    }
+
+    /// The cluster's layout as it changes.
+    pub(crate) fn watch_layout(&self) -> watch::Receiver<Option<Arc<Layout>>> {
+        self.layout.subscribe()
+    }
+
+    /// What the cluster was born with, once it is.
+    pub(crate) fn born_layout(&self) -> Option<Arc<Layout>> {
+        self.born.get().cloned()
     }
 
     /// Takes note of another layout.
     pub(crate) fn notice_layout(&self, node: &Node) {
-        let epoch = {
-            let layout = self.layout.read().unwrap_or_else(PoisonError::into_inner);
-            layout.as_ref().map_or(Epoch(0), |layout| layout.epoch)
-        };
+        let epoch = self.layout.borrow().as_ref().map_or(Epoch(0), |layout| layout.epoch);
         if epoch != node.epoch() {
-            *self.layout.write().unwrap_or_else(PoisonError::into_inner) = node.layout().cloned();
+            if let Some(born) = node.born_layout() {
+                self.born.get_or_init(|| born);
+            }
+            self.layout.send_replace(node.layout().cloned());
         }
     }
 
@@ -230,6 +245,12 @@ impl Shared {
         if damaged.insert((shard, is_readable)) {
             self.inbox.push(Event::Damaged { shard, reason, is_readable });
         }
+    }
+
+    /// The shard's table here is another one from now on, or there is none.
+    pub(crate) fn forget_damage(&self, shard: ShardId) {
+        let mut damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
+        damaged.retain(|(of, _)| *of != shard);
     }
 
     /// The meta group's table here has this layout; other shards' have none.

@@ -63,7 +63,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Makes the layout what is wanted, if it is not. A shard of keys has none to change.
-    pub(crate) fn change_layout(&mut self, change: LayoutChange) {
+    pub(crate) fn change_layout(&mut self, change: &LayoutChange) {
         if let Some(next) = self.layout.as_ref().and_then(|layout| layout.after(change)) {
             self.layout = Some(Arc::new(next));
             self.next_revision();

@@ -55,7 +55,7 @@ impl Outcome {
             Command::Write { parts } => write(parts, draft)?,
             Command::Digest => Kind::Written(Vec::new()),
             Command::Layout(change) => {
-                draft.change_layout(*change);
+                draft.change_layout(change);
                 Kind::Written(Vec::new())
             }
         };

@@ -8,11 +8,12 @@ use ringfort_storage::{MemoryTables, Tables};
 use ringfort_types::LeaderPreference::{HighestId, Ring};
 use ringfort_types::{
     Command, Configuration, Entry, EntryKind, Epoch, HybridClock, Incarnation, Index, LayoutChange,
-    LeaderPreference, LogEntry, NodeId, Reply, Revision, ShardId, Term,
+    LeaderPreference, LogEntry, NodeId, Reply, Revision, ShardId, Standing, Term,
 };
 
 fn born() -> Arc<Layout> {
     let member = Member {
+        standing: Standing::Active,
         id: NodeId(1),
         name: "node1".into(),
         address: "127.0.0.1:50051".into(),

@@ -23,8 +23,8 @@ pub(crate) struct Begin {
     pub(crate) peer: PeerId,
     /// Its table's.
     pub(crate) generation: u64,
-    /// That of the table before.
-    pub(crate) replaces: u64,
+    /// That of the table before, if there was one.
+    pub(crate) replaces: Option<u64>,
     pub(crate) born: Arc<Layout>,
 }
 
@@ -53,6 +53,11 @@ pub(crate) enum Work {
     },
     /// Begins a replica that has nothing yet.
     Begin(Begin),
+    /// Closes a shard for good.
+    End {
+        shard: ShardId,
+        generation: u64,
+    },
     /// Holds a table for a snapshot.
     TakeSnapshot {
         shard: ShardId,

@@ -226,6 +226,8 @@ fn show(message: &PeerMessage) -> String {
             format!("shard {}: answer to question {:#x}: {:?}", reply.shard, reply.number, reply.told)
         }
         PeerMessage::LayoutWanted(_) => "layout wanted".to_owned(),
+        PeerMessage::GroupWanted(wanted) => format!("who belongs to shard {}?", wanted.shard),
+        PeerMessage::GroupTold(told) => format!("shard {} has {:?}", told.shard, told.configuration),
         PeerMessage::LayoutSent(sent) => format!("layout of {} bytes", sent.bytes.len()),
         PeerMessage::Report(report) => format!("report of {} replicas", report.replicas.len()),
         PeerMessage::SnapshotChunk(chunk) => {

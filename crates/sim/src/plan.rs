@@ -148,6 +148,8 @@ pub struct Plan {
     pub chaos_ms: u64,
     /// When the run ends, in milliseconds, if the verdict is there by then.
     pub length_ms: u64,
+    /// How long a node is away until others get its replicas, in milliseconds.
+    pub replace_after_ms: u64,
     /// Bytes of log that a node keeps.
     pub log_bytes: u64,
     /// Longest time that a sync takes, in microseconds.
@@ -181,6 +183,7 @@ impl Plan {
             keys: random.between(2, 16) as usize,
             chaos_ms: 50_000,
             length_ms: 60_000,
+            replace_after_ms: 60_000,
             log_bytes: u64::MAX,
             sync_us_max: random.pick(&[500, 3_000, 40_000]),
             message_us_max: random.pick(&[300, 2_000, 20_000]),

@@ -44,7 +44,9 @@ impl World {
             Ok(opened) => opened,
             Err(error) => return self.can_not_start(at, &error),
         };
-        let config = Config { address: host.address.clone(), addresses, names, shards, replicas };
+        let replace_after_ms = self.plan.replace_after_ms;
+        let address = host.address.clone();
+        let config = Config { address, addresses, names, shards, replicas, replace_after_ms };
         let layout = dir.layout().unwrap_or_default();
         let identity = Identity {
             incarnation: stored.incarnation,
@@ -202,6 +204,7 @@ impl World {
             }
             Work::Install { shard, base } => self.install(at, shard, base),
             Work::Begin(begin) => self.begin_anew(at, begin),
+            Work::End { shard, generation } => self.end_replica(at, shard, generation),
             Work::TakeSnapshot { shard, transfer } => self.take_snapshot(at, shard, transfer),
             Work::ReadChunk { transfer } => self.read_chunk(at, transfer),
             Work::StoreChunk { shard, generation, chunk } => self.store_chunk(at, shard, generation, &chunk),
@@ -291,6 +294,7 @@ impl World {
                 let begin = Begin { shard, peer, generation, replaces, born };
                 self.apply_later(at, Work::Begin(begin));
             }
+            Effect::End { shard, generation } => self.apply_later(at, Work::End { shard, generation }),
             Effect::TakeSnapshot { shard, transfer } => {
                 self.apply_later(at, Work::TakeSnapshot { shard, transfer });
             }
@@ -344,6 +348,10 @@ impl World {
             }
             // Whatever else this turn brings is still done.
             Effect::Stopped => self.later(at, 1_000, Work::Exit),
+            Effect::Removed => {
+                self.log(format_args!("n{} is no member any more", at + 1));
+                self.end(at, false);
+            }
         }
     }
 

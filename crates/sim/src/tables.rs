@@ -94,9 +94,11 @@ impl World {
         let Begin { shard: id, peer, generation, replaces, born } = begin;
         self.log(format_args!("n{} begins shard {id} anew as peer {peer}, table {generation}", at + 1));
         let host = &mut self.hosts[at];
-        host.tables.remove_generation(id, replaces).expect("memory forgets");
+        if let Some(replaces) = replaces {
+            host.tables.remove_generation(id, replaces).expect("memory forgets");
+            host.sealed.remove(&(id, replaces));
+        }
         host.tables.replaced(id);
-        host.sealed.remove(&(id, replaces));
         let process = host.process.as_mut().expect("only processes begin");
         process.shards.remove(&id);
         process.lost.remove(&id);
@@ -114,6 +116,20 @@ impl World {
         let opened = Opened { peer, base, configuration, ..Opened::default() };
         self.judges.begun(at, id);
         self.hear(at, Event::Opened([(id, opened)].into()));
+    }
+
+    pub(crate) fn end_replica(&mut self, at: usize, id: ShardId, generation: u64) {
+        self.log(format_args!("n{} has no replica of shard {id} any more", at + 1));
+        let host = &mut self.hosts[at];
+        host.tables.remove_generation(id, generation).expect("memory forgets");
+        host.sealed.remove(&(id, generation));
+        host.tables.replaced(id);
+        let process = host.process.as_mut().expect("only processes end replicas");
+        process.shards.remove(&id);
+        process.lost.remove(&id);
+        process.met.retain(|(met, _)| *met != id);
+        process.generations.remove(&id);
+        self.judges.begun(at, id);
     }
 
     pub(crate) fn take_snapshot(&mut self, at: usize, id: ShardId, transfer: u64) {

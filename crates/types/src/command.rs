@@ -44,7 +44,8 @@ impl Command {
         const OVERHEAD: usize = 16;
         match self {
             Command::Write { parts } => weight_of(parts) + OVERHEAD,
-            Command::Digest | Command::Layout(_) => OVERHEAD,
+            Command::Digest => OVERHEAD,
+            Command::Layout(change) => change.weight() + OVERHEAD,
         }
     }
 

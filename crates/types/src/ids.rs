@@ -17,8 +17,8 @@ macro_rules! id {
 }
 
 id!(
-    /// A node of this cluster: its place, from 1, in the sorted list of advertised addresses at birth.
-    /// Never reused. 0 is no node.
+    /// A node of this cluster. Those that it was born from are numbered from 1, in the order of their addresses; whoever joins later is
+    /// given the next number. Never reused. 0 is no node.
     NodeId(u64)
 );
 id!(

@@ -3,7 +3,13 @@
 //! ```text
 //! layout change = 1: leader preference u8
 //!                 2: shard varint | node varint | peer varint
+//!                 3: name bytes | address bytes | incarnation u64 | weight varint | zone bytes | replaces u8 (0 or 1)
+//!                 4: node varint | standing u8
+//!                 5: copies varint
+//!                 6: epoch varint | count varint | (shard varint | count varint | node varint × count) × count
+//!                 7: epoch varint
 //! leader preference = 0 ring | 1 highest id
+//! standing = 0 active | 1 draining | 2 leaving
 //! ```
 //!
 //! Each says what should be, not what to do, so giving one twice is as good as once.
@@ -13,8 +19,9 @@ use std::str::FromStr;
 
 use bytes::{BufMut, BytesMut};
 
-use crate::wire::{Malformed, Reader, put_varint};
-use crate::{NodeId, PeerId, Replica, ShardId};
+use crate::limits::{ADDRESS_BYTES_MAX, BIRTH_NODES_MAX, GROUP_REPLICAS_MAX, NAME_BYTES_MAX, SHARDS_MAX};
+use crate::wire::{Malformed, Reader, put_bytes, put_varint};
+use crate::{Epoch, Incarnation, NodeId, PeerId, Replica, ShardId};
 
 /// Which of a shard's replicas should lead it, if it can.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -60,8 +67,66 @@ impl FromStr for LeaderPreference {
     }
 }
 
+/// Whether a member of the cluster is given replicas.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Standing {
+    /// It is.
+    #[default]
+    Active,
+    /// It is not, and those that it has go elsewhere. It stays a member.
+    Draining,
+    /// The same, and once it has none it is no member any more.
+    Leaving,
+}
+
+impl Standing {
+    /// All there are.
+    pub const ALL: [Standing; 3] = [Standing::Active, Standing::Draining, Standing::Leaving];
+
+    /// Its byte.
+    pub fn encode(self) -> u8 {
+        self as u8
+    }
+
+    /// Reads its byte.
+    pub fn decode(byte: u8) -> Result<Standing, Malformed> {
+        let known = Standing::ALL.into_iter().find(|standing| standing.encode() == byte);
+        known.ok_or(Malformed("unknown standing of a member"))
+    }
+}
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Standing::Active => "active",
+            Standing::Draining => "draining",
+            Standing::Leaving => "leaving",
+        })
+    }
+}
+
+/// A node that wants to be a member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Newcomer {
+    /// Its operator's name for it.
+    pub name: String,
+    /// Where it listens.
+    pub address: String,
+    /// Its data directory's number.
+    pub incarnation: Incarnation,
+    /// How much it takes compared to others.
+    pub weight: u32,
+    /// Its zone; empty for none.
+    pub zone: String,
+    /// It takes the place of the member that has its name, whose data directory is lost for good.
+    pub replaces: bool,
+}
+
+/// Shards, and the nodes that each should be on, the preferred leader first.
+pub type Places = Vec<(ShardId, Vec<NodeId>)>;
+
 /// One thing that should be so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LayoutChange {
     /// Who should lead.
     Prefer(LeaderPreference),
@@ -73,10 +138,29 @@ pub enum LayoutChange {
         /// The replica as it is.
         replica: Replica,
     },
+    /// This node is a member.
+    Join(Newcomer),
+    /// Whether this member is given replicas.
+    Stand(NodeId, Standing),
+    /// So many copies of each shard are wanted.
+    Copies(u32),
+    /// These shards are to be on these nodes. Made for the layout of this epoch, and void for a later one.
+    Place {
+        /// That epoch.
+        epoch: Epoch,
+        /// Those that move.
+        places: Places,
+    },
+    /// All groups have gone to where the layout of this epoch wants them, so who is leaving and has no place there is gone. Void for
+    /// a later one.
+    Reached {
+        /// That epoch.
+        epoch: Epoch,
+    },
 }
 
 impl LayoutChange {
-    pub(crate) fn encode(self, out: &mut BytesMut) {
+    pub(crate) fn encode(&self, out: &mut BytesMut) {
         match self {
             LayoutChange::Prefer(preference) => out.put_slice(&[1, preference.encode()]),
             LayoutChange::Renew { shard, replica } => {
@@ -85,6 +169,40 @@ impl LayoutChange {
                 put_varint(out, replica.node.0);
                 put_varint(out, replica.peer.0);
             }
+            LayoutChange::Join(new) => {
+                out.put_u8(3);
+                put_bytes(out, new.name.as_bytes());
+                put_bytes(out, new.address.as_bytes());
+                out.put_u64_le(new.incarnation.0);
+                put_varint(out, new.weight.into());
+                put_bytes(out, new.zone.as_bytes());
+                out.put_u8(new.replaces.into());
+            }
+            LayoutChange::Stand(node, standing) => {
+                out.put_u8(4);
+                put_varint(out, node.0);
+                out.put_u8(standing.encode());
+            }
+            LayoutChange::Copies(copies) => {
+                out.put_u8(5);
+                put_varint(out, (*copies).into());
+            }
+            LayoutChange::Place { epoch, places } => {
+                out.put_u8(6);
+                put_varint(out, epoch.0);
+                put_varint(out, places.len() as u64);
+                for (shard, nodes) in places {
+                    put_varint(out, shard.0.into());
+                    put_varint(out, nodes.len() as u64);
+                    for node in nodes {
+                        put_varint(out, node.0);
+                    }
+                }
+            }
+            LayoutChange::Reached { epoch } => {
+                out.put_u8(7);
+                put_varint(out, epoch.0);
+            }
         }
     }
 
@@ -92,11 +210,62 @@ impl LayoutChange {
         match reader.u8()? {
             1 => Ok(LayoutChange::Prefer(LeaderPreference::decode(reader.u8()?)?)),
             2 => {
-                let shard = u32::try_from(reader.varint()?).map_err(|_| Malformed("a shard's number"))?;
+                let shard = shard(reader)?;
                 let replica = Replica { node: NodeId(reader.varint()?), peer: PeerId(reader.varint()?) };
-                Ok(LayoutChange::Renew { shard: ShardId(shard), replica })
+                Ok(LayoutChange::Renew { shard, replica })
             }
+            3 => Ok(LayoutChange::Join(Newcomer {
+                name: reader.string(NAME_BYTES_MAX)?,
+                address: reader.string(ADDRESS_BYTES_MAX)?,
+                incarnation: Incarnation(reader.u64()?),
+                weight: u32::try_from(reader.varint()?).map_err(|_| Malformed("weight over its limit"))?,
+                zone: reader.string(NAME_BYTES_MAX)?,
+                replaces: match reader.u8()? {
+                    0 => false,
+                    1 => true,
+                    _ => return Err(Malformed("neither yes nor no")),
+                },
+            })),
+            4 => Ok(LayoutChange::Stand(NodeId(reader.varint()?), Standing::decode(reader.u8()?)?)),
+            5 => {
+                let copies = u32::try_from(reader.varint()?).ok();
+                let copies = copies.filter(|copies| (1..=BIRTH_NODES_MAX as u32).contains(copies));
+                Ok(LayoutChange::Copies(copies.ok_or(Malformed("a number of copies over its limit"))?))
+            }
+            6 => {
+                let epoch = Epoch(reader.varint()?);
+                let count = reader.count(2)?;
+                let places = (0..count).map(|_| place(reader)).collect::<Result<Vec<_>, _>>()?;
+                Ok(LayoutChange::Place { epoch, places })
+            }
+            7 => Ok(LayoutChange::Reached { epoch: Epoch(reader.varint()?) }),
             _ => Err(Malformed("unknown kind of layout change")),
         }
     }
+
+    /// Its size for the purpose of bounds.
+    pub(crate) fn weight(&self) -> usize {
+        match self {
+            LayoutChange::Join(new) => 64 + new.name.len() + new.address.len() + new.zone.len(),
+            LayoutChange::Place { places, .. } => {
+                places.iter().map(|(_, nodes)| 8 + 8 * nodes.len()).sum::<usize>() + 16
+            }
+            _ => 16,
+        }
+    }
+}
+
+fn shard(reader: &mut Reader) -> Result<ShardId, Malformed> {
+    let shard = u32::try_from(reader.varint()?).ok().filter(|shard| *shard <= SHARDS_MAX);
+    shard.map(ShardId).ok_or(Malformed("a shard's number over its limit"))
+}
+
+fn place(reader: &mut Reader) -> Result<(ShardId, Vec<NodeId>), Malformed> {
+    let shard = shard(reader)?;
+    let count = reader.count(1)?;
+    if count > GROUP_REPLICAS_MAX {
+        return Err(Malformed("too many replicas of a group"));
+    }
+    let nodes = (0..count).map(|_| Ok(NodeId(reader.varint()?))).collect::<Result<Vec<_>, Malformed>>()?;
+    Ok((shard, nodes))
 }

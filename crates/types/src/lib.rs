@@ -46,12 +46,12 @@ pub use disk_state::DiskState;
 pub use error::{Code, Failure, Outcome};
 pub use ids::{Epoch, Incarnation, Index, NodeId, PeerId, Revision, ShardId, Slot, Term, Version};
 pub use key::{is_name, shown};
-pub use layout_change::{LayoutChange, LeaderPreference};
+pub use layout_change::{LayoutChange, LeaderPreference, Newcomer, Places, Standing};
 pub use log::{Base, EntryKind, HardState, LogEntry, Record};
 pub use message::{
-    Answer, BirthStage, Forward, Hello, LayoutSent, LayoutWanted, NodeReport, PeerFrame, PeerMessage,
-    RaftMessage, ReadIndex, ReadIndexReply, ReadProbe, ReadProbeReply, Refusal, ReplicaReport, Role,
-    SnapshotChunk, SnapshotReply, SnapshotVerdict,
+    Answer, BirthStage, Forward, GroupTold, GroupWanted, Hello, LayoutSent, LayoutWanted, NodeReport,
+    PeerFrame, PeerMessage, RaftMessage, ReadIndex, ReadIndexReply, ReadProbe, ReadProbeReply, Refusal,
+    ReplicaReport, Role, SnapshotChunk, SnapshotReply, SnapshotVerdict,
 };
 pub use presence::Presence;
 pub use reconfiguration::{CanNotFollow, ConfigurationChange};

@@ -119,6 +119,8 @@ pub const GROUP_REPLICAS_MAX: usize = BIRTH_NODES_MAX;
 pub const SHARDS_MAX: u32 = 4096;
 /// Longest layout on its way to a node, in bytes.
 pub const LAYOUT_BYTES_MAX: usize = 1024 * 1024;
+/// Longest address of a node, in bytes: a DNS name and a port.
+pub const ADDRESS_BYTES_MAX: usize = 262;
 /// Most bytes in a node's name.
 pub const NAME_BYTES_MAX: usize = 64;
 

@@ -74,6 +74,8 @@ pub enum Record {
     /// The replica has acknowledged everything up to this index, and its log does not go so far: it takes no part until it is made anew,
     /// as another one ([`Record::Replica`]).
     Lost(ShardId, Index),
+    /// This node has no replica of the shard any more; the last one was this. Whoever comes after it is another.
+    Gone(ShardId, PeerId),
 }
 
 impl Record {

@@ -6,7 +6,7 @@ use crate::limits::{GET_MANY_KEYS_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::wire::{Malformed, Reader, put_bytes, put_varint};
 use crate::{
     Code, DiskState, Epoch, Failure, HybridClock, Incarnation, Index, LeaderPreference, NodeId, Outcome,
-    Presence, Revision, ShardId, Slot, Term,
+    Presence, Revision, ShardId, Slot, Standing, Term,
 };
 
 /// Longest text in an answer (addresses, error messages), in bytes.
@@ -66,6 +66,8 @@ pub struct NodeState {
     pub incarnation: Incarnation,
     /// Whether it is connected and has reported lately.
     pub presence: Presence,
+    /// Whether it is given replicas.
+    pub standing: Standing,
     /// Whether it can write.
     pub disk: DiskState,
     /// The shards whose replica on it takes no part, because its table is damaged.
@@ -89,7 +91,9 @@ pub struct ShardState {
     pub leader: Option<NodeId>,
     /// The term of that leader.
     pub term: Term,
-    /// Its replicas, the preferred leader first, each with what it last reported.
+    /// Whether its group is on its way to these replicas: then others may still take part, and some of these not yet.
+    pub is_moving: bool,
+    /// Its replicas, as the layout wants them, the preferred leader first, each with what it last reported.
     pub replicas: Vec<(NodeId, crate::ReplicaReport)>,
 }
 
@@ -102,6 +106,8 @@ pub struct ClusterState {
     pub cluster: u64,
     /// Who should lead.
     pub leader_preference: LeaderPreference,
+    /// Copies of each shard that were asked for.
+    pub copies: u32,
     /// Who answers.
     pub node: NodeId,
     /// In the order of their numbers.

@@ -210,6 +210,7 @@ impl Request {
             Request::Write { parts } => weight_of(parts) + OVERHEAD,
             Request::GetMany { keys, .. } => keys_weight(keys) + OVERHEAD,
             Request::Scan(scan) => scan.from.len() + scan.prefix.len() + OVERHEAD,
+            Request::ChangeLayout(change) => change.weight() + OVERHEAD,
             _ => OVERHEAD,
         }
     }

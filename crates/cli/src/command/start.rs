@@ -62,6 +62,24 @@ pub(crate) struct Start {
     /// The other nodes of a new cluster, separated by commas; none for a cluster of one
     #[arg(long, value_name = "[NAME=]HOST:PORT,…", value_delimiter = ',', value_parser = peer)]
     peers: Vec<(Option<String>, String)>,
+    /// A new cluster of this node alone; others can join it. The same as no --peers
+    #[arg(long, conflicts_with_all = ["peers", "join"])]
+    bootstrap: bool,
+    /// Join a cluster that is there: its nodes, or some of them. Once it has joined, it needs none of these flags to come back
+    #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', conflicts_with = "peers")]
+    join: Vec<String>,
+    /// Take the place of the node with this --id, whose disk is lost for good, and get all that it had from the others
+    #[arg(long, requires = "join")]
+    replace: bool,
+    /// Where it is, for a node that joins: the copies of a key are spread over zones
+    #[arg(long, value_name = "NAME", requires = "join")]
+    zone: Option<String>,
+    /// How much it takes compared to others, for a node that joins: 1 to 100
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "join")]
+    weight: u32,
+    /// How long a node is away until its copies are made anew on others, if there are enough
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration::parse)]
+    replace_after: Duration,
     /// Copies of each key, for a new cluster; with fewer nodes, fewer
     #[arg(long, value_name = "N", default_value_t = 3)]
     replicas: u32,
@@ -172,6 +190,11 @@ fn config(start: Start) -> Result<Config, Stop> {
         Some(directory) => directory,
         None => default_directory(start.id.as_deref().unwrap_or(&start.addr)),
     };
+    if start.bootstrap && !(start.peers.is_empty() && start.join.is_empty()) {
+        return Err(Stop::usage(
+            "--bootstrap makes a cluster of this node alone: leave out --peers and --join",
+        ));
+    }
     Ok(Config {
         name: start.id,
         text: start.text.config()?,
@@ -179,6 +202,11 @@ fn config(start: Start) -> Result<Config, Stop> {
         advertise: start.advertise,
         // `--peers ""` is how scripts say that there are none.
         peers: start.peers.into_iter().filter(|peer| *peer != (None, String::new())).collect(),
+        join: start.join.into_iter().filter(|member| !member.is_empty()).collect(),
+        replace: start.replace,
+        zone: start.zone.unwrap_or_default(),
+        weight: start.weight,
+        replace_after: start.replace_after,
         shards: start.shards,
         replicas: start.replicas,
         memtable_bytes: start.memtable_mb * MIB,
@@ -202,7 +230,12 @@ async fn serve(config: Config, others: Vec<Handle>, how: How) -> Result<(), Stop
     let mut signals = Signals::new()?;
     let eof = stdin_eof(until_eof);
     tokio::pin!(eof);
-    let mut running = ringfort_server::start_on(config, others).await?;
+    // A node that can't join yet waits.
+    let mut running = tokio::select! {
+        running = ringfort_server::start_on(config, others) => running?,
+        _ = signals.next() => return Ok(()),
+        () = &mut eof => return Ok(()),
+    };
     if let Some((number, path)) = tolerance {
         let set = running.tolerance_setter();
         set(number);

@@ -140,6 +140,7 @@ pub(crate) fn acquaint(nodes: &[&Node]) {
             slots: vec![(Slot(number * share), Slot(last))],
             leader: Some(id),
             term: Term(1),
+            is_moving: false,
             replicas: Vec::new(),
         });
     }

@@ -90,6 +90,11 @@ impl Changes {
         self.recorded = commit;
     }
 
+    /// The last change that the log holds and that is not in force yet.
+    fn last(&self) -> Option<Index> {
+        self.waiting.back().copied()
+    }
+
     /// Entries are on their way to the disk, in a batch with all records so far: the commit index goes with them, at least up
     /// to the change before the last one. `in_force` is the last change that is in force.
     pub(super) fn assert_recorded(&self, in_force: Index) {
@@ -155,6 +160,18 @@ impl Group {
             self.raw.raft.become_follower(self.raw.raft.term, raft::INVALID_ID);
         }
         self.set_timeout();
+    }
+
+    /// Whether this replica decides nothing, and no entry that it has acknowledged could change that. Then nothing depends on what it
+    /// holds: whatever makes it a voter again comes later, and needs its word.
+    pub fn is_out(&self) -> bool {
+        self.changes.last().is_none() && !self.config.configuration.decides(self.me())
+    }
+
+    /// The same by a configuration that is in force elsewhere, if that comes after all changes that the log here holds.
+    pub fn is_out_of(&self, elsewhere: &Configuration) -> bool {
+        let known = self.changes.last().unwrap_or(self.config.configuration.at);
+        elsewhere.at > known && !elsewhere.decides(self.me())
     }
 
     /// This configuration is in force; the crate knows it already.

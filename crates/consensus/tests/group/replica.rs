@@ -131,7 +131,9 @@ impl OnDisk {
                 }
                 Record::Installed(..) => disk.log.clear(),
                 Record::Base(..) => unreachable!("only the log on disk writes it"),
-                Record::Replica(..) | Record::Lost(..) => unreachable!("a group knows one replica"),
+                Record::Replica(..) | Record::Lost(..) | Record::Gone(..) => {
+                    unreachable!("a group knows one replica")
+                }
             }
         }
         disk

@@ -27,6 +27,7 @@ pub(crate) fn records_shown(records: &[Record]) -> String {
         Record::Entry(_, entry) => entry_shown(entry),
         Record::Base(_, base) | Record::Installed(_, base) => format!("{base:?}"),
         Record::Replica(_, peer) => format!("peer {peer}"),
+        Record::Gone(_, peer) => format!("peer {peer} is gone"),
         Record::Lost(_, index) => format!("lost up to {index}"),
         Record::HardState(_, state) => {
             format!("term {}, {}, commit {}", state.term, vote_shown(*state), state.commit)

@@ -6,6 +6,7 @@ mod damaged;
 mod doubt;
 mod hung;
 mod layout;
+mod members;
 mod opening;
 mod scripts;
 mod strangers;
@@ -71,6 +72,7 @@ fn one_sync_serves_many_shards() {
             | Record::Base(shard, _)
             | Record::Installed(shard, _)
             | Record::Replica(shard, _)
+            | Record::Gone(shard, _)
             | Record::Lost(shard, _) => *shard,
         })
         .collect();

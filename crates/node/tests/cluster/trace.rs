@@ -92,6 +92,7 @@ impl World {
             Record::Entry(shard, entry) => Some(format!("shard {shard}: entry {}", entry_shown(entry))),
             Record::Base(..) => unreachable!("nothing is let go of in these worlds"),
             Record::Lost(shard, index) => Some(format!("shard {shard}: has lost what it had up to {index}")),
+            Record::Gone(shard, peer) => Some(format!("shard {shard}: peer {peer} is no more")),
             Record::Replica(shard, peer) => {
                 Some(format!("shard {shard}: from now on peer {peer}, with nothing"))
             }
@@ -118,6 +119,8 @@ fn message_shown(message: &PeerMessage) -> Option<String> {
         | PeerMessage::SnapshotReply(_)
         | PeerMessage::LayoutWanted(_)
         | PeerMessage::LayoutSent(_)
+        | PeerMessage::GroupWanted(_)
+        | PeerMessage::GroupTold(_)
         | PeerMessage::Refused { .. } => None,
         PeerMessage::Raft(RaftMessage { shard, message }) => match inspect(message) {
             Ok(Seen { kind: SeenKind::Heartbeat | SeenKind::HeartbeatReply, .. }) => None,

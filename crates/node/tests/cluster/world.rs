@@ -4,12 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ringfort_node::{ApplyJob, Config, Effect, Event, Identity, Incoming, Node, Opened, ReadJob};
+use ringfort_node::{
+    ApplyJob, Config, Effect, Event, FoundReplica, Identity, Incoming, Node, Opened, ReadJob,
+};
 use ringfort_ring::Layout;
 use ringfort_types::{
     Answer, Call, Change, Command, Configuration, ConfigurationChange, Consistency, DiskState, Durability,
-    Entry, EntryKind, Epoch, Failure, Incarnation, Index, NodeId, Now, Part, PeerFrame, PeerId, PeerMessage,
-    Receipt, Record, Refusal, Reply, Request, Revision, Row, ShardId, Stamp, Token,
+    Entry, EntryKind, Epoch, Failure, Incarnation, Index, LayoutChange, Newcomer, NodeId, Now, Part,
+    PeerFrame, PeerId, PeerMessage, Receipt, Record, Refusal, Reply, Request, Revision, Row, ShardId, Stamp,
+    Token,
 };
 
 use crate::trace::Trace;
@@ -64,6 +67,8 @@ pub(crate) struct World {
     pub(crate) notices: Vec<String>,
     /// Replicas that take no part any more, each with its node.
     pub(crate) retired: Vec<(usize, ShardId)>,
+    /// Replicas that have come to their end, each with its node.
+    pub(crate) ended: Vec<(usize, ShardId)>,
     pub(crate) refused: Vec<Option<String>>,
     pub(crate) stopped: BTreeSet<usize>,
     /// Those that have said so in their present life.
@@ -89,6 +94,7 @@ impl World {
                     names,
                     shards,
                     replicas: 3,
+                    replace_after_ms: 60_000,
                 }
             })
             .collect();
@@ -112,6 +118,7 @@ impl World {
             persists: Vec::new(),
             notices: Vec::new(),
             retired: Vec::new(),
+            ended: Vec::new(),
             refused: vec![None; nodes],
             stopped: BTreeSet::new(),
             serving: BTreeSet::new(),
@@ -150,6 +157,50 @@ impl World {
             }
         }
         self.settle(n);
+    }
+
+    /// A node with an empty disk becomes a member, by way of this one: which it is.
+    pub(crate) fn join(&mut self, by: usize, name: &str, replaces: bool) -> usize {
+        let n = self.nodes.len();
+        let incarnation = 100 + n as u64;
+        let address = format!("10.0.0.{}:50051", n + 1);
+        let newcomer = Newcomer {
+            name: name.to_owned(),
+            address: address.clone(),
+            incarnation: Incarnation(incarnation),
+            weight: 1,
+            zone: String::new(),
+            replaces,
+        };
+        let reply = self.ask_and_wait(by, Request::ChangeLayout(LayoutChange::Join(newcomer)));
+        assert!(matches!(reply, Reply::Written(_)), "{reply:?}");
+        self.run(1_500);
+        let node = self.nodes[by].as_ref().expect("it has answered");
+        let (layout, born) = (node.layout().expect("born").clone(), node.born_layout().expect("born"));
+        let member = layout.members.iter().find(|member| member.name == name).expect("it is a member now");
+        assert_eq!(member.id, NodeId(n as u64 + 1), "numbers rise, and none is used twice");
+        let birth = Some(ringfort_node::joined(member.id, &born));
+        let kept = Some(layout.encode());
+        self.disks.push(Disk { incarnation, birth, layout: kept, ..Disk::default() });
+        self.configs.push(Config {
+            address: address.clone(),
+            addresses: vec![address],
+            names: vec![name.to_owned()],
+            ..self.configs[0].clone()
+        });
+        self.nodes.push(None);
+        self.tables.push(BTreeMap::new());
+        self.refused.push(None);
+        self.start(n);
+        n
+    }
+
+    /// The voters of a shard's group, as its leader knows them; `None` if it is on its way, or not all that is asked of it is known.
+    pub(crate) fn voters(&mut self, shard: ShardId) -> Option<BTreeSet<NodeId>> {
+        let leader = self.leader(shard)?;
+        let group = self.nodes.get(leader.0 as usize - 1)?.as_ref()?.configuration(shard)?;
+        let is_settled = !group.is_joint() && group.learners.is_empty();
+        is_settled.then(|| group.voters.iter().map(|voter| voter.node).collect())
     }
 
     pub(crate) fn kill(&mut self, n: usize) {
@@ -261,9 +312,11 @@ impl World {
             Effect::Open { born, shards, .. } => {
                 self.born_layout = Some(born);
                 self.tables[n].clear();
-                let now = shards.keys().copied().filter(|shard| !self.withheld.contains(&(n, *shard)));
-                let now = now.collect::<Vec<_>>();
                 self.born.extend(shards);
+                let found = self.found(n);
+                let now = found.iter().filter(|(_, found)| !found.is_gone).map(|(shard, _)| *shard);
+                let now = now.filter(|shard| !self.withheld.contains(&(n, *shard))).collect::<Vec<_>>();
+                self.queue.push((n, Event::Replicas(found)));
                 let opened = now.into_iter().map(|shard| (shard, self.open(n, shard)));
                 let opened = opened.collect();
                 self.queue.push((n, Event::Opened(opened)));
@@ -281,7 +334,7 @@ impl World {
             }
             Effect::Send { to, messages } => {
                 let other = to.0 as usize - 1;
-                if self.nodes[other].is_some() && !self.is_cut(n, other) {
+                if self.nodes.get(other).is_some_and(Option::is_some) && !self.is_cut(n, other) {
                     let incarnation = Incarnation(self.disks[n].incarnation);
                     let frame = PeerFrame { from, to, incarnation, cluster, epoch, messages };
                     let frame = PeerFrame::decode(frame.encode()).expect("a round trip");
@@ -328,6 +381,10 @@ impl World {
                 assert_eq!((opened.peer, opened.last), (peer, Index(0)));
                 self.queue.push((n, Event::Opened([(shard, opened)].into())));
             }
+            Effect::End { shard, .. } => {
+                self.tables[n].remove(&shard);
+                self.ended.push((n, shard));
+            }
             Effect::TakeSnapshot { .. }
             | Effect::ReadChunk { .. }
             | Effect::DropSnapshot { .. }
@@ -342,6 +399,10 @@ impl World {
             Effect::Discard => self.notices.push("may be removed".to_owned()),
             Effect::Refused(reason) => {
                 self.refused[n] = Some(reason);
+                self.nodes[n] = None;
+            }
+            Effect::Removed => {
+                self.refused[n] = Some("removed".to_owned());
                 self.nodes[n] = None;
             }
             Effect::Stopped => {
@@ -362,6 +423,21 @@ impl World {
     pub(crate) fn peer_of(&self, n: usize, shard: ShardId) -> PeerId {
         let born = self.born[&shard].peer_on(NodeId(n as u64 + 1));
         replica_of(&self.disks[n].synced, shard).0.or(born).expect("a replica")
+    }
+
+    /// The replicas that a node's log says it has, or had.
+    fn found(&self, n: usize) -> BTreeMap<ShardId, FoundReplica> {
+        let records = &self.disks[n].synced;
+        let found = |(shard, born): (&ShardId, &Configuration)| {
+            let of = |record: &&Record| matches!(record, Record::Replica(of, _) | Record::Gone(of, _) if of == shard);
+            let (peer, is_gone) = match records.iter().rev().find(of) {
+                Some(Record::Gone(_, peer)) => (*peer, true),
+                Some(Record::Replica(_, peer)) => (*peer, false),
+                _ => (born.peer_on(NodeId(n as u64 + 1))?, false),
+            };
+            Some((*shard, FoundReplica { peer, is_gone, generation: 0 }))
+        };
+        self.born.iter().filter_map(found).collect()
     }
 
     /// Tables are in memory and lost with the process: everything committed is replayed.
@@ -422,7 +498,7 @@ impl World {
             let parts = match stamped.command {
                 Command::Write { parts } => parts,
                 Command::Layout(change) => {
-                    if let Some(next) = table.layout.as_ref().and_then(|layout| layout.after(change)) {
+                    if let Some(next) = table.layout.as_ref().and_then(|layout| layout.after(&change)) {
                         let next = Arc::new(next);
                         table.layout = Some(next.clone());
                         self.queue.push((n, Event::Layout(next)));

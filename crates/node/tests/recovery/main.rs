@@ -3,13 +3,14 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use ringfort_node::FoundReplica;
 use ringfort_node::recovery::{Begun, Ready, RecoveryError, Step, Wanted, begin};
 use ringfort_ring::{Layout, Member};
 use ringfort_shard::{SessionLimits, Shard};
 use ringfort_storage::{DataDir, Log, LogOptions, MemoryTables, SimDisk, Tables, Who};
 use ringfort_types::{
     Base, Change, Command, Configuration, ConfigurationChange, Entry, EntryKind, HardState, HybridClock,
-    Incarnation, Index, LogEntry, NodeId, Part, PeerId, Record, Replica, ShardId, Term,
+    Incarnation, Index, LogEntry, NodeId, Part, PeerId, Record, Replica, ShardId, Standing, Term,
 };
 
 /// Small segments, so that there are many.
@@ -75,6 +76,7 @@ fn apply_to(born: &Configuration, tables: &MemoryTables, shard: u32, records: &[
 
 fn open(data: &DataDir, tables: &MemoryTables, shards: u32) -> Result<Begun, RecoveryError> {
     let member = Member {
+        standing: Standing::Active,
         id: NodeId(1),
         name: "node1".into(),
         address: "127.0.0.1:50051".into(),
@@ -271,7 +273,7 @@ fn a_replica_that_was_made_anew_begins_with_nothing() {
     let (data, tables) = with_log(&[&before[..], &anew[..]].concat());
     apply(&tables, 1, &before[..2]);
     let mut begun = open(&data, &tables, 1).unwrap();
-    assert_eq!(begun.replicas[&ShardId(1)], (PeerId(9), 7));
+    assert_eq!(begun.replicas[&ShardId(1)], FoundReplica { peer: PeerId(9), is_gone: false, generation: 7 });
     let opened = begun.ready.pop().expect("there is nothing to replay").opened;
     assert_eq!(
         (opened.peer, opened.base, opened.last, opened.applied),

@@ -47,13 +47,14 @@ impl Layouts {
 #[cfg(test)]
 mod tests {
     use ringfort_ring::Member;
-    use ringfort_types::{Incarnation, LayoutChange, LeaderPreference, NodeId};
+    use ringfort_types::{Incarnation, LayoutChange, LeaderPreference, NodeId, Standing};
 
     use super::*;
 
     #[test]
     fn another_layout_of_an_epoch_and_an_earlier_one_are_found() {
         let member = Member {
+            standing: Standing::Active,
             id: NodeId(1),
             name: "node1".into(),
             address: "n1".into(),
@@ -63,7 +64,7 @@ mod tests {
         };
         let first = Arc::new(Layout::first(vec![member], 1, 1, 1).expect("it is one"));
         let change = LayoutChange::Prefer(LeaderPreference::HighestId);
-        let second = Arc::new(first.after(change).expect("it changes"));
+        let second = Arc::new(first.after(&change).expect("it changes"));
         let mut other = Layout::clone(&first);
         other.epoch = second.epoch;
         let other = Arc::new(other);

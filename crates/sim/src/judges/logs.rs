@@ -127,7 +127,7 @@ impl Logs {
         {
             self.reconfigured.insert(*shard);
         }
-        if let Record::Replica(_, peer) = record {
+        if let Record::Replica(_, peer) | Record::Gone(_, peer) = record {
             self.of(host, record).anew = Some(*peer);
         }
         let ReplicaLog { written, written_state, .. } = self.of(host, record);
@@ -135,7 +135,7 @@ impl Logs {
     }
 
     pub(crate) fn synced(&mut self, host: usize, record: &Record) {
-        if let Record::Replica(..) = record {
+        if let Record::Replica(..) | Record::Gone(..) = record {
             self.of(host, record).anew = None;
         }
         let ReplicaLog { synced, synced_state, .. } = self.of(host, record);
@@ -148,7 +148,8 @@ impl Logs {
         | Record::Base(shard, _)
         | Record::Installed(shard, _)
         | Record::Replica(shard, _)
-        | Record::Lost(shard, _)) = record;
+        | Record::Lost(shard, _)
+        | Record::Gone(shard, _)) = record;
         self.replicas.entry((host, *shard)).or_default()
     }
 
@@ -179,7 +180,7 @@ fn note(record: &Record, terms: &mut Terms, state: &mut HardState) {
         Record::Entry(_, entry) => terms.add(entry.index, entry.term),
         Record::HardState(_, new) => *state = *new,
         // Nodes leave it to their logs.
-        Record::Base(..) | Record::Replica(..) | Record::Lost(..) => {}
+        Record::Base(..) | Record::Replica(..) | Record::Lost(..) | Record::Gone(..) => {}
         Record::Installed(_, base) => *terms = Terms::after(base.index, base.term),
     }
 }

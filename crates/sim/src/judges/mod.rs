@@ -115,13 +115,13 @@ impl Judges {
     pub(crate) fn synced(&mut self, host: usize, records: &[Record]) -> Vec<Broken> {
         let mut broken = Vec::new();
         for record in records {
-            if let Record::Replica(shard, _) = record {
+            if let Record::Replica(shard, _) | Record::Gone(shard, _) = record {
                 self.logs.forgets(host, *shard);
             }
         }
         for record in records {
-            let is_anew =
-                |shard| records.iter().any(|other| matches!(other, Record::Replica(of, _) if *of == shard));
+            let of_one_anew = |record: &Record, shard| matches!(record, Record::Replica(of, _) | Record::Gone(of, _) if *of == shard);
+            let is_anew = |shard| records.iter().any(|other| of_one_anew(other, shard));
             if let Record::HardState(shard, state) = record
                 && !is_anew(*shard)
             {

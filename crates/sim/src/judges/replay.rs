@@ -127,6 +127,14 @@ impl Replay {
                 self.revision.0 += u64::from(before != *preference);
                 return Reply::Written(self.receipt(Vec::new()));
             }
+            // Clients ask for no other.
+            Command::Layout(
+                LayoutChange::Join(_)
+                | LayoutChange::Stand(..)
+                | LayoutChange::Copies(_)
+                | LayoutChange::Place { .. }
+                | LayoutChange::Reached { .. },
+            ) => return Reply::Written(self.receipt(Vec::new())),
             Command::Layout(LayoutChange::Renew { shard, replica }) => {
                 // Once: its place is another's then.
                 self.revision.0 += u64::from(self.renewed.insert((*shard, *replica)));

@@ -120,7 +120,8 @@ impl Log {
                     records.push(Record::HardState(*shard, known.hard_state));
                 }
                 if let Some(peer) = known.replica.filter(|_| known.has_replica_in(first)) {
-                    records.push(Record::Replica(*shard, peer));
+                    let has_none = known.is_gone;
+                    records.push(if has_none { Record::Gone } else { Record::Replica }(*shard, peer));
                     // It would be forgotten.
                     records.extend(known.lost.map(|index| Record::Lost(*shard, index)));
                 } else if let Some(index) = known.lost.filter(|_| known.has_lost_in(first)) {

@@ -54,8 +54,10 @@ pub(super) struct ShardIndex {
     pub(super) hard_state: HardState,
     /// Where it was written last; 0 if it never was.
     state_segment: u64,
-    /// Which replica this node has; `None` for the one that the shard was born with.
+    /// Which replica this node has, or had last; `None` for the one that the shard was born with.
     pub(super) replica: Option<PeerId>,
+    /// Whether it has none any more.
+    pub(super) is_gone: bool,
     replica_segment: u64,
     /// What that replica has acknowledged, if its log does not go so far.
     pub(super) lost: Option<Index>,
@@ -101,7 +103,13 @@ impl LogIndex {
     pub(super) fn set_replica(&mut self, shard: ShardId, peer: PeerId, segment: u64) {
         let known = self.shards.entry(shard).or_default();
         (known.replica, known.replica_segment) = (Some(peer), segment);
-        known.lost = None;
+        (known.is_gone, known.lost) = (false, None);
+    }
+
+    /// Takes note that this node has no replica any more.
+    pub(super) fn set_gone(&mut self, shard: ShardId, last: PeerId, segment: u64) {
+        self.set_replica(shard, last, segment);
+        self.shards.entry(shard).or_default().is_gone = true;
     }
 
     /// Takes note of what is known to be lost.

@@ -353,7 +353,11 @@ impl Log {
                     (shard, entry.index)
                 }
                 Record::Installed(shard, base) => (shard, base.index),
-                Record::HardState(..) | Record::Base(..) | Record::Replica(..) | Record::Lost(..) => continue,
+                Record::HardState(..)
+                | Record::Base(..)
+                | Record::Replica(..)
+                | Record::Lost(..)
+                | Record::Gone(..) => continue,
             };
             lasts.insert(*shard, last);
         }
@@ -375,6 +379,7 @@ impl Log {
                 Record::Installed(shard, base) => index.install(*shard, *base, segment),
                 Record::Replica(shard, peer) => index.set_replica(*shard, *peer, segment),
                 Record::Lost(shard, at) => index.set_lost(*shard, *at, segment),
+                Record::Gone(shard, last) => index.set_gone(*shard, *last, segment),
             }
         }
         index.end = End { segment, offset: self.offset };

@@ -10,12 +10,14 @@
 //!   6 first segment   segment varint                                  (its shard is 0, and means nothing)
 //!   7 replica         peer varint
 //!   8 lost            index varint
+//!   9 gone            peer varint
 //! ```
 //!
 //! An entry replaces every earlier one of its shard at its index and above; a hard state and a base replace the
 //! earlier one; `installed` is a base that replaces all entries before it as well; the last `replica` says which peer of the
 //! shard's group this node is, and without one it is the peer that the shard was born with. A `lost` after it says that the replica
-//! has acknowledged entries up to that index which its log lacks. The last `first segment` says
+//! has acknowledged entries up to that index which its log lacks, a `gone` that the node has no replica any more, and who the last one
+//! was. The last `first segment` says
 //! which segments the log needs. Whoever meets a kind that it does not know stops: it can't tell what the record would have changed.
 
 use bytes::{BufMut, BytesMut};
@@ -30,6 +32,7 @@ const INSTALLED: u8 = 5;
 const FIRST_SEGMENT: u8 = 6;
 const REPLICA: u8 = 7;
 const LOST: u8 = 8;
+const GONE: u8 = 9;
 
 /// Longest record beside its payload: a kind and four varints.
 pub(super) const RECORD_OVERHEAD_MAX: usize = 41;
@@ -44,6 +47,7 @@ pub(super) enum Stored<'a> {
     FirstSegment(u64),
     Replica(ShardId, PeerId),
     Lost(ShardId, Index),
+    Gone(ShardId, PeerId),
 }
 
 /// Why records can't be read, though their checksum is right.
@@ -75,17 +79,20 @@ pub(super) fn encode(record: &Record, out: &mut BytesMut) {
         }
         Record::Base(shard, base) => put_base(BASE, *shard, *base, out),
         Record::Installed(shard, base) => put_base(INSTALLED, *shard, *base, out),
-        Record::Replica(shard, peer) => {
-            out.put_u8(REPLICA);
-            put_varint(out, shard.0.into());
-            put_varint(out, peer.0);
-        }
+        Record::Replica(shard, peer) => put_peer(REPLICA, *shard, *peer, out),
+        Record::Gone(shard, peer) => put_peer(GONE, *shard, *peer, out),
         Record::Lost(shard, index) => {
             out.put_u8(LOST);
             put_varint(out, shard.0.into());
             put_varint(out, index.0);
         }
     }
+}
+
+fn put_peer(kind: u8, shard: ShardId, peer: PeerId, out: &mut BytesMut) {
+    out.put_u8(kind);
+    put_varint(out, shard.0.into());
+    put_varint(out, peer.0);
 }
 
 fn put_base(kind: u8, shard: ShardId, base: Base, out: &mut BytesMut) {
@@ -124,7 +131,7 @@ impl<'a> Records<'a> {
         let place = self.at as u32;
         let Some(&kind) = self.bytes.get(self.at) else { return Ok(None) };
         self.at += 1;
-        if !(ENTRY..=LOST).contains(&kind) {
+        if !(ENTRY..=GONE).contains(&kind) {
             return Err(RecordFault::UnknownKind(kind));
         }
         let shard = ShardId(u32::try_from(self.varint()?).map_err(|_| RecordFault::Malformed)?);
@@ -135,6 +142,9 @@ impl<'a> Records<'a> {
         }
         if kind == FIRST_SEGMENT {
             return Ok(Some((place, Stored::FirstSegment(self.varint()?))));
+        }
+        if kind == GONE {
+            return Ok(Some((place, Stored::Gone(shard, PeerId(self.varint()?)))));
         }
         if kind == REPLICA {
             return Ok(Some((place, Stored::Replica(shard, PeerId(self.varint()?)))));
@@ -209,7 +219,10 @@ mod tests {
             }
         });
         let replica = (any::<u32>(), any::<u64>());
-        let replica = replica.prop_map(|(shard, peer)| Record::Replica(ShardId(shard), PeerId(peer)));
+        let replica = replica.prop_flat_map(|(shard, peer)| {
+            let (shard, peer) = (ShardId(shard), PeerId(peer));
+            prop_oneof![Just(Record::Replica(shard, peer)), Just(Record::Gone(shard, peer))]
+        });
         let lost = (any::<u32>(), any::<u64>());
         let lost = lost.prop_map(|(shard, index)| Record::Lost(ShardId(shard), Index(index)));
         prop_oneof![entry, state, base, replica, lost]
@@ -228,6 +241,7 @@ mod tests {
                 Stored::Base(shard, base) => Record::Base(shard, base),
                 Stored::Installed(shard, base) => Record::Installed(shard, base),
                 Stored::Replica(shard, peer) => Record::Replica(shard, peer),
+                Stored::Gone(shard, peer) => Record::Gone(shard, peer),
                 Stored::Lost(shard, index) => Record::Lost(shard, index),
                 // Only the log itself writes one.
                 Stored::FirstSegment(_) => continue,

@@ -40,8 +40,10 @@ use crate::disk::{Disk, File};
 pub struct RecoveredShard {
     /// The last one in the log; zeroes if there is none.
     pub hard_state: HardState,
-    /// Which replica of it this node has; `None` for the one that the shard was born with.
+    /// Which replica of it this node has, or had last; `None` for the one that the shard was born with.
     pub replica: Option<PeerId>,
+    /// Whether it has none any more.
+    pub is_gone: bool,
     /// What that replica has acknowledged, if its log was found not to go so far.
     pub lost: Option<Index>,
     /// What comes before its entries.
@@ -121,6 +123,7 @@ impl Recovered {
         let shard = |known: &ShardIndex| RecoveredShard {
             hard_state: known.hard_state,
             replica: known.replica,
+            is_gone: known.is_gone,
             lost: known.lost,
             base: known.base,
             terms: known.terms.clone(),
@@ -402,6 +405,7 @@ fn take_records(found: &mut Recovered, segment: u64, frame: u64, bytes: &[u8]) -
             Stored::FirstSegment(first) => index.first_segment = first,
             Stored::Replica(shard, peer) => index.set_replica(shard, peer, segment),
             Stored::Lost(shard, at) => index.set_lost(shard, at, segment),
+            Stored::Gone(shard, last) => index.set_gone(shard, last, segment),
         }
     }
     Ok(())

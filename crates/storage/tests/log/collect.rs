@@ -225,7 +225,25 @@ fn which_replica_it_is_goes_along_and_nothing_before_it_counts() {
     assert_eq!((recovered[&ONE].lost, &recovered), (Some(Index(40)), &model.recovered()));
     append(&mut log, &mut model, &[Record::Replica(ONE, PeerId(10))]);
     drop(log);
-    assert_eq!(open(&disk, SMALL).unwrap().1[&ONE].lost, None, "it is nobody's word any more");
+    let (mut log, recovered) = open(&disk, SMALL).unwrap();
+    assert_eq!(recovered[&ONE].lost, None, "it is nobody's word any more");
+
+    // That there is none any more goes along too, and keeps nothing.
+    let base = Base { generation: 5, ..Base::default() };
+    let gone = [Record::Installed(ONE, base), hard_state(1, 0, 0), Record::Gone(ONE, PeerId(10))];
+    append(&mut log, &mut model, &gone);
+    for index in 121..=240 {
+        append(&mut log, &mut model, &[entry(2, index, 1, &[2; 400])]);
+    }
+    collect(&mut log, &mut model, &durable(&[(2, 240)]));
+    assert!(log.bytes() <= SMALL.budget_bytes, "the segment that said it is gone");
+    drop(log);
+    let (mut log, recovered) = open(&disk, SMALL).unwrap();
+    assert_eq!(recovered, model.recovered());
+    assert!(recovered[&ONE].is_gone && recovered[&ONE].replica == Some(PeerId(10)));
+    append(&mut log, &mut model, &[Record::Replica(ONE, PeerId(11))]);
+    drop(log);
+    assert!(!open(&disk, SMALL).unwrap().1[&ONE].is_gone, "another one has come");
 }
 
 #[test]

@@ -76,9 +76,11 @@ fn write(engine: &Engine, records: &[Record]) {
             Record::HardState(shard, state) => {
                 batch.put(region(*shard), HARD_STATE.to_vec(), words(state)).unwrap();
             }
-            Record::Base(..) | Record::Installed(..) | Record::Replica(..) | Record::Lost(..) => {
-                unreachable!("nothing is let go of here")
-            }
+            Record::Base(..)
+            | Record::Installed(..)
+            | Record::Replica(..)
+            | Record::Lost(..)
+            | Record::Gone(..) => unreachable!("nothing is let go of here"),
         }
     }
     for (shard, entries) in runs {

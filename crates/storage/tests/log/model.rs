@@ -1,6 +1,6 @@
 //! What the log should hold, said naively, and logs to try it on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -22,6 +22,8 @@ pub(crate) struct Model {
     pub(crate) bases: BTreeMap<ShardId, Base>,
     /// Those that this node has.
     pub(crate) replicas: BTreeMap<ShardId, PeerId>,
+    /// Those of them that are no more.
+    pub(crate) gone: BTreeSet<ShardId>,
     /// What those have acknowledged and lack.
     pub(crate) lost: BTreeMap<ShardId, Index>,
 }
@@ -49,7 +51,11 @@ impl Model {
                     self.shards.entry(*shard).or_default().1.clear();
                     self.bases.insert(*shard, *base);
                 }
-                Record::Replica(shard, peer) => {
+                Record::Replica(shard, peer) | Record::Gone(shard, peer) => {
+                    self.gone.remove(shard);
+                    if matches!(record, Record::Gone(..)) {
+                        self.gone.insert(*shard);
+                    }
                     self.shards.entry(*shard).or_default();
                     self.replicas.insert(*shard, *peer);
                     self.lost.remove(shard);
@@ -94,7 +100,8 @@ impl Model {
             let (base, last) = (self.base(id), self.last(id));
             let replica = self.replicas.get(&id).copied();
             let lacks = self.lost.get(&id).copied();
-            RecoveredShard { hard_state: *hard_state, replica, lost: lacks, base, terms, last }
+            let is_gone = self.gone.contains(&id);
+            RecoveredShard { hard_state: *hard_state, replica, is_gone, lost: lacks, base, terms, last }
         };
         self.shards.iter().map(|(id, state)| (*id, shard(*id, state))).collect()
     }

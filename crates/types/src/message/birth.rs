@@ -4,11 +4,8 @@ use bytes::{BufMut, BytesMut};
 
 use super::Wire;
 use crate::is_name;
-use crate::limits::{BIRTH_NODES_MAX, NAME_BYTES_MAX};
+use crate::limits::{ADDRESS_BYTES_MAX, BIRTH_NODES_MAX, NAME_BYTES_MAX};
 use crate::wire::{Malformed, Reader, put_bytes, put_varint};
-
-/// Longest address, in bytes: a DNS name and a port.
-const ADDRESS_BYTES_MAX: usize = 262;
 
 /// How far a node is with its cluster's birth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -12,6 +12,7 @@
 
 mod birth;
 mod forward;
+mod group;
 mod layout;
 mod raft;
 mod reads;
@@ -26,6 +27,7 @@ use crate::{Epoch, Incarnation, NodeId};
 
 pub use birth::{BirthStage, Hello};
 pub use forward::{Answer, Forward};
+pub use group::{GroupTold, GroupWanted};
 pub use layout::{LayoutSent, LayoutWanted};
 pub use raft::{RaftMessage, Refusal};
 pub use reads::{ReadIndex, ReadIndexReply, ReadProbe, ReadProbeReply};
@@ -117,6 +119,10 @@ messages! {
     LayoutWanted(LayoutWanted),
     /// The layout that I go by.
     LayoutSent(LayoutSent),
+    /// Who belongs to this group?
+    GroupWanted(GroupWanted),
+    /// The answer to it.
+    GroupTold(GroupTold),
 }
 
 /// Everything that one node tells another after one turn.

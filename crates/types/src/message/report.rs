@@ -4,7 +4,7 @@ use bytes::{BufMut, BytesMut};
 
 use super::Wire;
 use crate::wire::{Malformed, Reader, put_varint};
-use crate::{DiskState, Index, PeerId, Revision, ShardId, Term};
+use crate::{DiskState, Epoch, Index, PeerId, Revision, ShardId, Term};
 
 /// Raft's role of one replica.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,6 +41,8 @@ pub struct ReplicaReport {
     pub keys_estimate: u64,
     /// Estimated bytes.
     pub bytes_estimate: u64,
+    /// Of a leader: the layout whose places its group has reached; 0 if it is on its way.
+    pub reached: Epoch,
 }
 
 /// What a node tells the others about itself each second.
@@ -114,6 +116,7 @@ impl ReplicaReport {
         put_varint(out, self.revision.0);
         put_varint(out, self.keys_estimate);
         put_varint(out, self.bytes_estimate);
+        put_varint(out, self.reached.0);
     }
 
     fn decode(reader: &mut Reader) -> Result<ReplicaReport, Malformed> {
@@ -133,6 +136,7 @@ impl ReplicaReport {
             revision: Revision(reader.varint()?),
             keys_estimate: reader.varint()?,
             bytes_estimate: reader.varint()?,
+            reached: Epoch(reader.varint()?),
         })
     }
 }

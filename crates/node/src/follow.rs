@@ -1,0 +1,116 @@
+//! The groups that this node leads go where the layout says, one step after the other ([`next_step`]).
+//!
+//! A learner is made a voter once it has caught up: it has taken in, twice in a row and each time within less than an election, what
+//! its leader had at the look before (Raft thesis, 4.2.1). So whatever the load is, the group does not wait for it then.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ringfort_consensus::Group;
+use ringfort_ring::{NextStep, Progress, next_step};
+use ringfort_types::{Configuration, DiskState, Index, PeerId, Replica as Place};
+
+use crate::leave::Phase;
+use crate::node::Node;
+use crate::state::HANDOVER_LAG_MAX;
+
+/// How fast a learner has to take in what its leader had at the last look: a round shorter than an election.
+const ROUND_US_MAX: u64 = 500_000;
+/// Such rounds in a row, before it is made a voter.
+const ROUNDS: u32 = 2;
+
+/// How a learner keeps up.
+#[derive(Debug)]
+pub(crate) struct Catching {
+    /// The leader's last entry when the round began.
+    goal: Index,
+    since_us: u64,
+    /// Rounds in a row that were fast enough.
+    rounds: u32,
+}
+
+/// The learners of a group that this node leads.
+#[derive(Debug, Default)]
+pub(crate) struct Learners(BTreeMap<PeerId, Catching>);
+
+impl Learners {
+    /// Those that have caught up.
+    fn look(&mut self, group: &Group, now_us: u64) -> BTreeSet<PeerId> {
+        let learners: BTreeSet<PeerId> =
+            group.configuration().learners.iter().map(|learner| learner.peer).collect();
+        self.0.retain(|peer, _| learners.contains(peer));
+        let mut caught_up = BTreeSet::new();
+        for peer in learners {
+            let new = Catching { goal: group.last(), since_us: now_us, rounds: 0 };
+            let known = self.0.entry(peer).or_insert(new);
+            let is_fast = now_us.saturating_sub(known.since_us) <= ROUND_US_MAX;
+            if group.matched(peer).is_some_and(|matched| matched >= known.goal) {
+                let rounds = if is_fast { known.rounds + 1 } else { 0 };
+                *known = Catching { goal: group.last(), since_us: now_us, rounds };
+            } else if !is_fast {
+                known.rounds = 0;
+            }
+            if known.rounds >= ROUNDS {
+                caught_up.insert(peer);
+            }
+        }
+        caught_up
+    }
+}
+
+/// Whether a group is what it should be, in whatever order.
+pub(crate) fn is_reached(configuration: &Configuration, target: &[Place]) -> bool {
+    let Configuration { voters, learners, .. } = configuration;
+    let is_voter = |place: &Place| voters.contains(place);
+    !configuration.is_joint()
+        && learners.is_empty()
+        && voters.len() == target.len()
+        && target.iter().all(is_voter)
+}
+
+/// As the leader of groups.
+impl Node {
+    /// Now and then: takes the groups that this node leads a step further to what the layout says.
+    pub(crate) fn follow_layout(&mut self) {
+        if !self.has_layout_moved() || self.phase != Phase::Running || self.disk != DiskState::Working {
+            return;
+        }
+        let Some(layout) = self.layout.clone() else { return };
+        let now_us = self.now.monotonic_us;
+        for shard in &layout.shards {
+            let id = shard.shard;
+            let slot = &mut self.slots[id.0 as usize];
+            let Some(replica) = slot.replica.as_mut().filter(|replica| replica.takes_writes()) else {
+                continue;
+            };
+            let me = replica.group.me();
+            if is_reached(replica.group.configuration(), &shard.replicas) {
+                continue;
+            }
+            let mut caught_up = replica.learners.look(&replica.group, now_us);
+            let configuration = replica.group.configuration();
+            let can_lead = |place: &Place| self.peers.can_lead(place.node, id, now_us);
+            let keeps_up = |place: &Place| replica.lag(place.peer).is_some_and(|lag| lag <= HANDOVER_LAG_MAX);
+            let able = configuration.voters.iter().filter(|voter| can_lead(voter) && keeps_up(voter));
+            let able = able.map(|voter| voter.peer).collect();
+            let open: BTreeSet<PeerId> = configuration
+                .learners
+                .iter()
+                .filter(|learner| can_lead(learner))
+                .map(|learner| learner.peer)
+                .collect();
+            caught_up.retain(|peer| open.contains(peer));
+            let progress = Progress { leader: me, caught_up, able };
+            let done = match next_step(configuration, &shard.replicas, &progress) {
+                NextStep::Done | NextStep::Wait | NextStep::Impossible => false,
+                NextStep::Change(change) => replica.group.propose_change(&change).is_some(),
+                NextStep::HandOver(peer) => {
+                    replica.hand_over_to(peer);
+                    true
+                }
+            };
+            if done {
+                self.mark(id);
+            }
+        }
+    }
+}
