@@ -85,7 +85,9 @@ impl Order {
                 [node] => {
                     Ok(Order::Stand(standing::Wanted { node: (*node).to_owned(), standing, force, wait }))
                 }
-                _ => Err(Stop::usage(format!("name one node, as in `ringfort cluster {verb} node4`"))),
+                _ => Err(Stop::usage(format!(
+                    "{verb} takes the name of one node: `ringfort cluster nodes` lists them"
+                ))),
             };
         }
         match (what, words) {
@@ -247,8 +249,8 @@ mod tests {
             assert_eq!(read(line, force, wait), Ok(order), "{line}");
         }
         for (line, force, wait, says) in [
-            ("remove", false, true, "`ringfort cluster remove node4`"),
-            ("drain a b", false, true, "`ringfort cluster drain node4`"),
+            ("remove", false, true, "remove takes the name of one node"),
+            ("drain a b", false, true, "drain takes the name of one node"),
             ("undrain node4", true, true, "--force is for"),
             ("nodes", true, true, "--force is for"),
             ("set replicas=5", false, false, "--no-wait is for"),

@@ -102,13 +102,15 @@ pub(crate) fn at_stake(state: &ClusterState, node: NodeId, standing: Standing) -
             0 => "no node".to_owned(),
             lost => show::count(lost.into(), "node", "nodes"),
         };
+        let survived = if lost(copies) == lost(copies_now) {
+            String::new()
+        } else {
+            format!(", which survive the loss of {} instead of {}", lost(copies), lost(copies_now))
+        };
         return Err(Stop::usage(format!(
-            "without {called} there {} left, and each shard has {} instead of {copies_now}, which survive the loss of {} instead of \
-             {}: have another node join first",
+            "without {called} there {} left, and each shard has {} instead of {copies_now}{survived}: have another node join first",
             if left == 1 { "is 1 node".to_owned() } else { format!("are {left} nodes") },
             show::count(copies.into(), "copy", "copies"),
-            lost(copies),
-            lost(copies_now),
         )));
     }
     let is_up = |other: &&NodeState| other.presence == Presence::Up;

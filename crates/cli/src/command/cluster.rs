@@ -30,7 +30,7 @@ use crate::stop::Stop;
     as if the outcome is unknown), one that has no replica of the shard too (2). Shard 0 is the meta group.\n\n\
     `remove` and `drain` put a node's replicas on the others, and wait until the node has none. They are refused if each shard would \
     have fewer copies (exit code 2), or if too many other replicas are down (3); --force does it all the same. A node that is down can be removed \
-    like any other. Whoever interrupts them ends the wait, and nothing else. A node joins with `ringfort start --join`.\n\n\
+    like any other. Whoever interrupts them ends the wait, and nothing else. A node joins with `ringfort start --join HOST:PORT`.\n\n\
     JSON: an object a line; numbers of nodes are those of `cluster nodes`. Of `transfer`: shard, node, name, term, led_already, kept_ms. Of `remove`, \
     `drain` and `undrain`: node, name, standing, done, seconds. Of `plan`: nodes, shards, replicas, replicas_then, copied, dropped, bytes_to_copy, \
     copies, copies_then, why, down, refused.")]
