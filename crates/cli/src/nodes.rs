@@ -217,7 +217,12 @@ impl Nodes {
                 Some(signal) => format!("was ended by signal {signal}"),
                 None => format!("ended: {}", last_line(&self.log(&self.all[at]))),
             };
-            notices.push(format!("{name} {how}; `start {name}` starts it again"));
+            // What it was given, or has, can't be right: it would end again.
+            let again = match status.code() {
+                Some(2) => String::new(),
+                _ => format!("; `start {name}` starts it again"),
+            };
+            notices.push(format!("{name} {how}{again}"));
         }
         notices
     }

@@ -13,7 +13,7 @@ use ringfort_types::{
 };
 use serde_json::{Value, json};
 
-use crate::cluster::{find_node, name, presence_of};
+use crate::cluster::{find_node, moving, name, presence_of};
 use crate::layout::layout_of;
 use crate::show;
 use crate::standing::at_stake;
@@ -86,6 +86,8 @@ pub(crate) struct Plan {
     why: Option<String>,
     /// Replicas that go.
     dropped: usize,
+    /// Shards that are on their way to where they are taken to be now.
+    moving: usize,
     /// Nodes that are down and so given nothing.
     down: Vec<String>,
     /// Why it would be refused.
@@ -155,6 +157,7 @@ impl Plan {
             copies: [copies.0, copies_then],
             why,
             dropped: dropped.sum(),
+            moving: moving(state).len(),
             down: then.members.iter().filter(is_down).map(|member| called(member.id)).collect(),
             refused,
         })
@@ -180,7 +183,7 @@ impl Plan {
         let all: usize = self.nodes.iter().map(|node| node.now).sum();
         let (made, bytes) = self.made();
         if self.shards.is_empty() {
-            text.push_str("nothing moves");
+            text.push_str(if self.moving > 0 { "nothing else moves" } else { "nothing moves" });
         } else if made == self.dropped {
             let _ = write!(text, "{made} of {} move", show::count(all as u64, "replica", "replicas"));
         } else {
@@ -193,6 +196,10 @@ impl Plan {
         }
         if made > 0 {
             let _ = write!(text, ": ~{} to copy", show::bytes(bytes));
+        }
+        if self.moving > 0 {
+            let shards = show::count(self.moving as u64, "shard is", "shards are");
+            let _ = write!(text, "\n{shards} moving already, which is counted as done");
         }
         let [copies, copies_then] = self.copies;
         let _ =
@@ -237,6 +244,7 @@ impl Plan {
             "replicas_then": self.nodes.iter().map(|node| node.then).sum::<usize>(),
             "copied": made,
             "dropped": self.dropped,
+            "moving": self.moving,
             "bytes_to_copy": bytes,
             "copies": copies,
             "copies_then": copies_then,
@@ -327,6 +335,16 @@ nothing moves
 3 copies of each shard"
         );
         assert!(plan.shards.is_empty() && plan.json()["refused"].is_null());
+    }
+
+    #[test]
+    fn what_moves_already_is_not_planned_again() {
+        let mut state = cluster_of(3);
+        state.shards[1].is_moving = true;
+        let plan = plan(&state, &[]);
+        let says = "nothing else moves\n1 shard is moving already, which is counted as done\n";
+        assert!(plan.text().contains(says), "{}", plan.text());
+        assert_eq!(plan.json()["moving"], 1);
     }
 
     #[test]

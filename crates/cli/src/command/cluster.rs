@@ -33,7 +33,7 @@ use crate::stop::Stop;
     like any other. Whoever interrupts them ends the wait, and nothing else. A node joins with `ringfort start --join HOST:PORT`.\n\n\
     JSON: an object a line; numbers of nodes are those of `cluster nodes`. Of `transfer`: shard, node, name, term, led_already, kept_ms. Of `remove`, \
     `drain` and `undrain`: node, name, standing, done, seconds. Of `plan`: nodes, shards, replicas, replicas_then, copied, dropped, bytes_to_copy, \
-    copies, copies_then, why, down, refused.")]
+    moving, copies, copies_then, why, down, refused.")]
 pub(crate) struct Cluster {
     /// nodes, shards, set, transfer, remove, drain, undrain or plan
     #[arg(value_name = "WHAT")]

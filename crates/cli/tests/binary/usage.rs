@@ -119,6 +119,14 @@ fn wrong_usage_is_one_line_and_two() {
     assert_refused(&["snapshot", "restore", "f"], 2, "`ringfort import rows.tsv.gz`");
     assert_refused(&["put", "k", "v", "NX"], 2, "--if-absent");
     assert_refused(&["put", "-a", "b"], 2, "`ringfort put -- -a`");
+    assert_refused(&["dev", "--nodes", "5", "--base-port", "65533"], 2, "65536");
+    let output = run(ringfort(&["get", "k"]).env("RINGFORT_ADDR", "localhost"), b"");
+    let (code, line) = refusal(&output);
+    assert!(code == Some(2) && line.starts_with("RINGFORT_ADDR: "), "{line}");
+}
+
+#[test]
+fn what_is_said_of_members_is_checked_before_anything_is_asked() {
     assert_refused(&["member", "add", "node4"], 2, "`ringfort start --id node4 --join 127.0.0.1:50051`");
     assert_refused(&["member", "remove", "node4"], 2, "`ringfort cluster remove NODE`");
     assert_refused(&["cluster", "forget", "node4"], 2, "`ringfort cluster remove NODE`");
@@ -142,10 +150,6 @@ fn wrong_usage_is_one_line_and_two() {
     assert_refused(&["cluster", "plan", "fly"], 2, "`join N`");
     assert_refused(&["cluster", "plan", "join", "0"], 2, "no number of nodes");
     assert_refused(&["cluster", "plan", "replicas", "65"], 2, "one from 1 to 64");
-    assert_refused(&["dev", "--nodes", "5", "--base-port", "65533"], 2, "65536");
-    let output = run(ringfort(&["get", "k"]).env("RINGFORT_ADDR", "localhost"), b"");
-    let (code, line) = refusal(&output);
-    assert!(code == Some(2) && line.starts_with("RINGFORT_ADDR: "), "{line}");
 }
 
 #[test]
