@@ -89,7 +89,10 @@ impl Members {
         let ended = loop {
             match child.try_wait().expect("it is ours") {
                 Some(ended) => break ended,
-                None if Instant::now() > until => panic!("node{} goes on", node + 1),
+                None if Instant::now() > until => {
+                    let state = run(&mut self.cli(1, &["cluster", "nodes"]), b"");
+                    panic!("node{} goes on: {} {}", node + 1, stdout(&state), self.said(node))
+                }
                 None => std::thread::sleep(Duration::from_millis(50)),
             }
         };
@@ -222,7 +225,7 @@ fn stand(runtime: &Runtime, client: &Client, node: usize, standing: Standing) {
 #[test]
 fn a_cluster_grows_from_one_node_to_five_and_shrinks_to_three_while_it_serves() {
     let runtime = runtime();
-    let mut members = Members::start(&[]);
+    let mut members = Members::start(&["--log-level", "info"]);
     let client = connect(&runtime, members.addresses(&[0]));
     let load = Load::start(&runtime, &client);
     for copies in [2, 3, 3, 3] {
