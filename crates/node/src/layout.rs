@@ -62,6 +62,10 @@ impl Node {
         }
         self.layout = Some(Arc::clone(&layout));
         self.follow_members();
+        // (A node that has joined is not in the layout that its cluster was born with.)
+        if layout.member(self.id).is_none() {
+            self.out.last.push(Effect::Removed);
+        }
         Some(layout)
     }
 

@@ -113,9 +113,6 @@ impl Node {
         for gone in self.peers.follow(layout.members.iter().map(|member| member.id)) {
             self.forget_peer(gone);
         }
-        if layout.member(self.id).is_none() {
-            self.out.last.push(Effect::Removed);
-        }
     }
 
     /// Whether this node belongs to the cluster, and with this data directory.

@@ -277,9 +277,9 @@ impl Layout {
 
     /// No group has a replica that is not in the layout, so who has no place there has none at all.
     fn forget_those_who_left(&mut self) {
-        let shards = &self.shards;
-        let has_place = |id| shards.iter().any(|shard| shard.replicas.iter().any(|place| place.node == id));
-        self.members.retain(|member| member.standing != Standing::Leaving || has_place(member.id));
+        let mut members = std::mem::take(&mut self.members);
+        members.retain(|member| member.standing != Standing::Leaving || self.has_replica_on(member.id));
+        self.members = members;
     }
 
     /// Who owns the slot. One look into a table.

@@ -39,7 +39,11 @@ fn assert_placed(world: &mut World, copies: usize, nodes: &[usize]) {
     let allowed: BTreeSet<NodeId> = nodes.iter().map(|n| NodeId(*n as u64 + 1)).collect();
     let mut used = BTreeSet::new();
     for shard in shards().skip(1) {
-        let voters = world.voters(shard).unwrap_or_else(|| panic!("shard {shard} is on its way"));
+        let voters = world.voters(shard).unwrap_or_else(|| {
+            let leader = world.leader(shard).map_or(0, |leader| leader.0 as usize - 1);
+            let node = world.nodes[leader].as_ref();
+            panic!("shard {shard} is on its way: {:?}", node.and_then(|node| node.configuration(shard)))
+        });
         assert_eq!(voters.len(), copies, "shard {shard}: {voters:?}");
         assert!(voters.is_subset(&allowed), "shard {shard}: {voters:?}");
         used.extend(voters);
