@@ -168,10 +168,11 @@ impl Group {
         self.changes.last().is_none() && !self.config.configuration.decides(self.me())
     }
 
-    /// The same by a configuration that is in force elsewhere, if that comes after all changes that the log here holds.
+    /// The same by a configuration that is in force elsewhere, if the log here holds no change that comes after it. It may well hold that
+    /// very change, and never hear that it is committed: a leader does not speak to a replica that it has removed.
     pub fn is_out_of(&self, elsewhere: &Configuration) -> bool {
         let known = self.changes.last().unwrap_or(self.config.configuration.at);
-        elsewhere.at > known && !elsewhere.decides(self.me())
+        elsewhere.at >= known && !elsewhere.decides(self.me())
     }
 
     /// This configuration is in force; the crate knows it already.
