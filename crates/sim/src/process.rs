@@ -391,7 +391,9 @@ impl World {
 
     /// One node won't have another, and says so on the connection that it came in on.
     fn refuse(&mut self, at: usize, whom: usize, reason: String) {
-        let is_member = self.layout.as_ref().is_none_or(|layout| layout.member(node(whom)).is_some());
+        // It may not have heard yet who has joined.
+        let process = self.hosts[at].process.as_ref().expect("only processes refuse");
+        let is_member = process.node.layout().is_none_or(|layout| layout.member(node(whom)).is_some());
         if is_member && !self.hosts[whom].was_shelved && self.hosts[at].shelf.is_none() {
             self.find(NODE_GOES_ON, format_args!("n{} refuses n{}: {reason}", at + 1, whom + 1));
         }
