@@ -42,7 +42,7 @@ pub(crate) struct Joined {
 }
 
 /// Asks these members in turn, until one can be reached. An error is a refusal.
-pub(crate) async fn join(members: &[String], newcomer: &Newcomer) -> Result<Joined, StartError> {
+pub(crate) async fn join(members: &[&str], newcomer: &Newcomer) -> Result<Joined, StartError> {
     let mut said = Instant::now();
     loop {
         let mut why = String::new();

@@ -240,7 +240,16 @@ async fn become_member(
         zone: config.zone.clone(),
         replaces: config.replace,
     };
-    let Joined { node, born, layout } = match join(&config.join, &newcomer).await {
+    // The same list may be given to all.
+    let others: Vec<&str> =
+        config.join.iter().map(String::as_str).filter(|at| *at != stored.address).collect();
+    if others.is_empty() {
+        return Err(StartError::Usage(format!(
+            "--join {}: that is this node itself; name another one",
+            stored.address
+        )));
+    }
+    let Joined { node, born, layout } = match join(&others, &newcomer).await {
         Ok(joined) => joined,
         Err(error) => {
             if stored.boot == 1 {

@@ -18,6 +18,7 @@ mod layout;
 mod lists;
 mod log;
 mod machine;
+mod members;
 mod memory;
 mod messages;
 mod node;

@@ -1,0 +1,350 @@
+//! Clusters that change shape while they serve: nodes join, leave, stay away, and lose their disks.
+
+use std::fs::File;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use ringfort_client::{Client, Options};
+use ringfort_types::{ClusterState, LayoutChange, Standing};
+use tokio::runtime::Runtime;
+
+use crate::support::{ask_to_stop, eventually, free_ports, refusal, ringfort, run, stdout};
+
+const CLIENTS: usize = 32;
+const COUNTERS: usize = 4;
+/// Until all groups are where the layout wants them.
+const MOVED_MAX: Duration = Duration::from_secs(60);
+
+/// Nodes of one cluster, the first of which was there alone.
+struct Members {
+    directory: tempfile::TempDir,
+    base: u16,
+    nodes: Vec<Option<Child>>,
+    /// Flags that each has.
+    more: Vec<String>,
+}
+
+impl Members {
+    fn start(more: &[&str]) -> Members {
+        let directory = tempfile::tempdir().expect("a directory");
+        let more = more.iter().map(|flag| (*flag).to_owned()).collect();
+        let mut members = Members { directory, base: free_ports(8), nodes: Vec::new(), more };
+        members.add(&["--bootstrap", "--shards", "16"]);
+        members
+    }
+
+    fn address(&self, node: usize) -> String {
+        format!("127.0.0.1:{}", self.base + node as u16)
+    }
+
+    fn data(&self, node: usize) -> std::path::PathBuf {
+        self.directory.path().join(format!("node{}", node + 1))
+    }
+
+    fn said(&self, node: usize) -> String {
+        std::fs::read_to_string(self.directory.path().join(format!("{node}.log"))).unwrap_or_default()
+    }
+
+    fn command(&self, node: usize, flags: &[&str]) -> Command {
+        let mut command = ringfort(&["start", "--id", &format!("node{}", node + 1)]);
+        command.args(["--addr", &self.address(node), "--data-dir"]).arg(self.data(node));
+        command.args(&self.more).args(flags);
+        command
+    }
+
+    /// One more, which serves.
+    fn add(&mut self, flags: &[&str]) -> usize {
+        self.nodes.push(None);
+        let node = self.nodes.len() - 1;
+        self.start_node(node, flags);
+        node
+    }
+
+    fn start_node(&mut self, node: usize, flags: &[&str]) {
+        let log = File::create(self.directory.path().join(format!("{node}.log"))).expect("a log");
+        let errors = log.try_clone().expect("a log");
+        let child = self.command(node, flags).stdin(Stdio::null()).stdout(log).stderr(errors).spawn();
+        self.nodes[node] = Some(child.expect("starts"));
+        eventually("it serves", || self.said(node).contains("serves on"));
+    }
+
+    fn join(&mut self) -> usize {
+        let members = format!("{},{}", self.address(1), self.address(0));
+        self.add(&["--join", &members])
+    }
+
+    fn kill(&mut self, node: usize) {
+        if let Some(mut child) = self.nodes[node].take() {
+            child.kill().expect("it runs");
+            child.wait().expect("it ends");
+        }
+    }
+
+    /// It has ended by itself, with this code.
+    fn has_ended(&mut self, node: usize, code: i32) {
+        let child = self.nodes[node].as_mut().expect("it was started");
+        let until = Instant::now() + Duration::from_secs(20);
+        let ended = loop {
+            match child.try_wait().expect("it is ours") {
+                Some(ended) => break ended,
+                None if Instant::now() > until => panic!("node{} goes on", node + 1),
+                None => std::thread::sleep(Duration::from_millis(50)),
+            }
+        };
+        self.nodes[node] = None;
+        assert_eq!(ended.code(), Some(code), "{}", self.said(node));
+    }
+
+    fn addresses(&self, nodes: &[usize]) -> Vec<String> {
+        nodes.iter().map(|node| self.address(*node)).collect()
+    }
+
+    fn cli(&self, node: usize, arguments: &[&str]) -> Command {
+        let mut command = ringfort(arguments);
+        command.env("RINGFORT_ADDR", self.address(node));
+        command
+    }
+}
+
+impl Drop for Members {
+    fn drop(&mut self) {
+        for node in 0..self.nodes.len() {
+            self.kill(node);
+        }
+    }
+}
+
+/// Whether each shard has so many replicas, all on these nodes, and its group is there.
+fn is_placed(state: &ClusterState, copies: usize, nodes: &[usize]) -> bool {
+    let is_one = |node: &ringfort_types::NodeId| nodes.contains(&(node.0 as usize - 1));
+    let is_there = |shard: &ringfort_types::ShardState| {
+        shard.replicas.len() == copies
+            && shard.replicas.iter().all(|(node, _)| is_one(node))
+            && !shard.is_moving
+    };
+    let has_some = |node: &usize| {
+        let mut places = state.shards[1..].iter().flat_map(|shard| &shard.replicas);
+        places.any(|(id, _)| id.0 as usize - 1 == *node)
+    };
+    state.shards[1..].iter().all(is_there) && !state.shards[0].is_moving && nodes.iter().all(has_some)
+}
+
+/// Waits until everything is on these nodes.
+fn wait_for(runtime: &Runtime, client: &Client, copies: usize, nodes: &[usize]) {
+    let until = Instant::now() + MOVED_MAX;
+    loop {
+        let state = runtime.block_on(client.cluster_state());
+        if state.as_ref().is_ok_and(|state| is_placed(state, copies, nodes)) {
+            return;
+        }
+        assert!(Instant::now() < until, "not {copies} copies on {nodes:?}: {state:?}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Clients that write, and remember what was acknowledged.
+struct Load {
+    over: Arc<AtomicBool>,
+    puts: Vec<Arc<AtomicU64>>,
+    added: Arc<AtomicU64>,
+    tasks: tokio::task::JoinSet<()>,
+}
+
+impl Load {
+    fn start(runtime: &Runtime, client: &Client) -> Load {
+        let over = Arc::<AtomicBool>::default();
+        let puts: Vec<Arc<AtomicU64>> = (0..CLIENTS).map(|_| Arc::default()).collect();
+        let added = Arc::<AtomicU64>::default();
+        let mut tasks = tokio::task::JoinSet::new();
+        let _in_it = runtime.enter();
+        for (number, last) in puts.iter().cloned().enumerate() {
+            let (client, over) = (client.clone(), over.clone());
+            tasks.spawn(async move {
+                for value in 1_u64.. {
+                    if over.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let key = format!("client{number}");
+                    client.put(key.clone(), value.to_string()).await.expect("a retry covers it");
+                    last.store(value, Ordering::Relaxed);
+                    let row = client.get(key).await.expect("a retry covers it").expect("it was put");
+                    assert_eq!(row.value, value.to_string(), "nobody else writes it");
+                }
+            });
+        }
+        for number in 0..COUNTERS {
+            let (client, over, added) = (client.clone(), over.clone(), added.clone());
+            tasks.spawn(async move {
+                while !over.load(Ordering::Relaxed) {
+                    client.increment(format!("counter{number}"), 1).await.expect("a retry covers it");
+                    added.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        Load { over, puts, added, tasks }
+    }
+
+    /// Ends it, and looks for all that was acknowledged.
+    fn end(self, runtime: &Runtime, client: &Client) {
+        self.over.store(true, Ordering::Relaxed);
+        runtime.block_on(self.tasks.join_all());
+        for (number, last) in self.puts.iter().enumerate() {
+            let row = runtime.block_on(client.get(format!("client{number}"))).expect("it answers");
+            assert_eq!(row.expect("it is there").value, last.load(Ordering::Relaxed).to_string());
+        }
+        let count = |number: usize| {
+            let row = runtime.block_on(client.get(format!("counter{number}"))).expect("it answers");
+            String::from_utf8(row.expect("it is there").value.to_vec()).expect("a number").parse::<u64>()
+        };
+        let counted: u64 = (0..COUNTERS).map(|number| count(number).expect("a number")).sum();
+        assert_eq!(counted, self.added.load(Ordering::Relaxed), "each took effect once");
+    }
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
+}
+
+fn connect(runtime: &Runtime, addresses: Vec<String>) -> Client {
+    let options = Options { timeout: Duration::from_secs(10), ..Options::new(addresses) };
+    runtime.block_on(Client::connect(options)).expect("it serves")
+}
+
+fn stand(runtime: &Runtime, client: &Client, node: usize, standing: Standing) {
+    let state = runtime.block_on(client.cluster_state()).expect("it answers");
+    let name = format!("node{}", node + 1);
+    let id = state.nodes.iter().find(|node| node.name == name).expect("a member").id;
+    runtime.block_on(client.change_layout(LayoutChange::Stand(id, standing))).expect("it is taken");
+}
+
+#[test]
+fn a_cluster_grows_from_one_node_to_five_and_shrinks_to_three_while_it_serves() {
+    let runtime = runtime();
+    let mut members = Members::start(&[]);
+    let client = connect(&runtime, members.addresses(&[0]));
+    let load = Load::start(&runtime, &client);
+    for copies in [2, 3, 3, 3] {
+        let node = members.join();
+        wait_for(&runtime, &client, copies, &(0..=node).collect::<Vec<_>>());
+    }
+    // What has joined comes back without a word about whom it had joined.
+    members.kill(4);
+    members.start_node(4, &[]);
+    // Also the first one goes.
+    for (gone, left) in [(0, &[1, 2, 3, 4][..]), (3, &[1, 2, 4])] {
+        stand(&runtime, &client, gone, Standing::Leaving);
+        wait_for(&runtime, &client, 3, left);
+        members.has_ended(gone, 2);
+        assert!(members.said(gone).contains("has been removed from its cluster"), "{}", members.said(gone));
+        let left_over = std::fs::read_dir(members.data(gone).join("lane-0/shards")).expect("a directory");
+        assert_eq!(left_over.count(), 0, "no table is left on node{}", gone + 1);
+    }
+    load.end(&runtime, &client);
+    let client = connect(&runtime, members.addresses(&[4]));
+    let state = runtime.block_on(client.cluster_state()).expect("it answers");
+    let names: Vec<&str> = state.nodes.iter().map(|node| node.name.as_str()).collect();
+    assert_eq!(names, ["node2", "node3", "node5"]);
+    let checked = run(&mut members.cli(4, &["check"]), b"");
+    assert!(stdout(&checked).contains("all replicas agree"), "{checked:?}");
+
+    // Whoever is no member is told so when it comes back, and nobody else is disturbed.
+    let told = run(&mut members.command(0, &["--bootstrap", "--shards", "16"]), b"");
+    assert_eq!(told.status.code(), Some(2), "{told:?}");
+    assert!(String::from_utf8_lossy(&told.stderr).contains("has been removed from its cluster"), "{told:?}");
+    assert_eq!(run(&mut members.cli(4, &["health"]), b"").status.code(), Some(0));
+}
+
+#[test]
+fn a_node_that_is_killed_for_good_is_made_up_for_by_the_others() {
+    let runtime = runtime();
+    let mut members = Members::start(&["--replace-after", "5s"]);
+    for _ in 1..4 {
+        members.join();
+    }
+    let client = connect(&runtime, members.addresses(&[0, 1]));
+    wait_for(&runtime, &client, 3, &[0, 1, 2, 3]);
+    let load = Load::start(&runtime, &client);
+    members.kill(2);
+    wait_for(&runtime, &client, 3, &[0, 1, 3]);
+    // It was only away: what it has is nobody's any more, and it is given replicas anew.
+    members.start_node(2, &[]);
+    wait_for(&runtime, &client, 3, &[0, 1, 2, 3]);
+    load.end(&runtime, &client);
+    let checked = run(&mut members.cli(2, &["check"]), b"");
+    assert!(stdout(&checked).contains("all replicas agree"), "{checked:?}");
+}
+
+#[test]
+fn a_lost_disk_is_made_up_for_by_the_command_that_the_refusal_names() {
+    let runtime = runtime();
+    let mut members = Members::start(&[]);
+    members.join();
+    members.join();
+    let client = connect(&runtime, members.addresses(&[0, 1]));
+    wait_for(&runtime, &client, 3, &[0, 1, 2]);
+    runtime.block_on(client.put("key", "value")).expect("it is taken");
+    let member = members.address(0);
+
+    // While it is up, nobody takes its place.
+    let thief = |members: &Members, flags: &[&str]| {
+        let elsewhere = members.directory.path().join("elsewhere");
+        let address = format!("127.0.0.1:{}", members.base + 7);
+        let mut command = ringfort(&["start", "--id", "node3", "--addr", &address, "--data-dir"]);
+        command.arg(elsewhere).args(["--join", &member]).args(flags);
+        refusal(&run(&mut command, b""))
+    };
+    let (code, told) = thief(&members, &[]);
+    assert_eq!(code, Some(2));
+    assert!(told.contains("a member of the cluster is called node3"), "{told}");
+    let (code, told) = thief(&members, &["--replace"]);
+    assert_eq!(code, Some(2));
+    assert!(told.contains("node3 is up"), "{told}");
+    assert!(!members.directory.path().join("elsewhere").exists(), "nothing is left of it");
+
+    members.kill(2);
+    std::fs::remove_dir_all(members.data(2)).expect("it is lost");
+    let (code, told) = refusal(&run(&mut members.command(2, &["--join", &member]), b""));
+    assert_eq!(code, Some(2));
+    assert!(told.contains("say --replace"), "{told}");
+    eventually("it is known to be down", || {
+        let state = runtime.block_on(client.cluster_state()).expect("it answers");
+        state.nodes.iter().any(|node| node.presence == ringfort_types::Presence::Down)
+    });
+    members.start_node(2, &["--join", &member, "--replace"]);
+    wait_for(&runtime, &client, 3, &[0, 1, 3]);
+    let checked = run(&mut members.cli(0, &["check"]), b"");
+    assert!(stdout(&checked).contains("all replicas agree"), "{checked:?}");
+    let row = runtime.block_on(client.get("key")).expect("it answers");
+    assert_eq!(row.expect("it is there").value, "value");
+}
+
+#[test]
+fn a_node_waits_for_the_cluster_that_it_is_to_join_and_can_be_stopped_meanwhile() {
+    let members = Members::start(&[]);
+    let nobody = format!("127.0.0.1:{}", members.base + 6);
+    let mut command = members.command(5, &["--join", &nobody]);
+    let mut waiting = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("starts");
+    std::thread::sleep(Duration::from_secs(7));
+    ask_to_stop(&waiting);
+    assert!(waiting.wait().expect("it ends").success());
+    let mut told = String::new();
+    std::io::Read::read_to_string(&mut waiting.stderr.take().expect("piped"), &mut told).expect("text");
+    assert!(told.contains(&format!("can't join the cluster yet: {nobody}")), "{told}");
+
+    for (flags, told) in [
+        (&["--join", "x"][..], "--join"),
+        (&["--bootstrap", "--join", &nobody], "--bootstrap"),
+        (&["--peers", &nobody, "--join", &nobody], "--join"),
+        (&["--replace"], "--join"),
+        (&["--join", &nobody, "--weight", "0"], "--weight"),
+        (&["--join", &nobody, "--zone", "a b"], "zone"),
+        (&["--replace-after", "1s"], "replace"),
+    ] {
+        let refused = run(&mut members.command(4, flags), b"");
+        let (code, line) = (refused.status.code(), String::from_utf8_lossy(&refused.stderr).into_owned());
+        assert_eq!(code, Some(2), "{flags:?}: {line}");
+        assert!(line.contains(told), "{flags:?}: {line}");
+    }
+}
