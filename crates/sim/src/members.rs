@@ -317,16 +317,27 @@ impl World {
             return Some(format!("{} has not joined", joining.name));
         }
         if let Some(leaving) = layout.members.iter().find(|member| member.standing == Standing::Leaving) {
-            return Some(format!("n{} has not left", leaving.id));
+            return Some(format!("n{} has not left; {}", leaving.id, self.not_reached(layout)));
         }
         if let Some(change) = layout.plan(|_| true) {
-            return Some(format!("{change:?} is not done"));
+            return Some(format!("{change:?} is not done; {}", self.not_reached(layout)));
         }
         if let Some(host) = (0..self.hosts.len()).find(|host| !self.is_member(*host) && self.should_end(*host)) {
             return Some(format!("n{} is no member, and runs", host + 1));
         }
         let epoch = self.judges.layouts.newest();
         self.members().into_iter().find_map(|host| self.not_in_place(host, layout, epoch))
+    }
+
+    /// The first group that is not what the layout wants.
+    fn not_reached(&self, layout: &Layout) -> String {
+        let found = layout.shards.iter().find_map(|shard| {
+            let latest = self.judges.configurations.latest(shard.shard)?;
+            let is_reached = self.is_as_wanted(shard.shard, latest);
+            let led_by = self.judges.leader(shard.shard).map(|host| host + 1);
+            (!is_reached).then(|| format!("{shard:?} has {latest:?}, led by {led_by:?}"))
+        });
+        found.unwrap_or_else(|| "all groups are as the layout wants them".to_owned())
     }
 
     /// What of a member's replicas is not as the layout wants it.
