@@ -62,8 +62,8 @@ impl Node {
         }
         self.layout = Some(Arc::clone(&layout));
         self.follow_members();
-        // (A node that has joined is not in the layout that its cluster was born with.)
-        if layout.member(self.id).is_none() {
+        // (A node that has joined is not in the layouts from before that.)
+        if layout.member(self.id).is_none() && self.id < layout.next_node {
             self.out.last.push(Effect::Removed);
         }
         Some(layout)

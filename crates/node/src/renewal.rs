@@ -149,10 +149,12 @@ impl Node {
     /// What the layout wants to happen to the replica here, if anything.
     fn wanted_turn(&self, shard: ShardId) -> Option<Turn> {
         let own = self.slots[shard.0 as usize].own?;
-        let places = &self.layout.as_ref()?.shard(shard)?.replicas;
+        let layout = self.layout.as_ref()?;
+        let places = &layout.shard(shard)?.replicas;
         match places.iter().find(|place| place.node == self.id) {
             Some(place) => (place.peer > own.peer).then_some(Turn::Begin(place.peer)),
-            None => (!own.is_gone).then_some(Turn::End),
+            // A layout that is older than the replica says nothing of it: a process may begin with one, and peers begin only once.
+            None => (!own.is_gone && own.peer < layout.next_peer).then_some(Turn::End),
         }
     }
 

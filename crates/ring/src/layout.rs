@@ -188,7 +188,9 @@ impl Layout {
 
     /// Takes a node in, if its name and address are free. One that takes another's place is given that one's replicas, as fresh peers.
     fn join(&mut self, new: &Newcomer) {
-        if self.refusal(new).is_some() {
+        // Who has asked before is a member under the number that it was given then.
+        let is_member = self.members.iter().any(|member| member.incarnation == new.incarnation);
+        if is_member || self.refusal(new).is_some() {
             return;
         }
         let id = self.next_node;

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use ringfort_node::{Event, Incoming};
-use ringfort_ring::ShardLayout;
 use ringfort_types::{
     Call, Change, Durability, Index, NodeId, Outcome, Reply, Request, Scan, ShardId, Stamp, Token, slot_of,
 };
@@ -275,9 +274,7 @@ impl World {
             }
         }
         if let Reply::Written(receipt) = reply {
-            let layout = self.layout.as_ref().and_then(|layout| layout.shard(receipt.shard));
-            let group = layout.map(ShardLayout::born).unwrap_or_default();
-            let broken = self.judges.acknowledged(&group, receipt, is_new);
+            let broken = self.judges.acknowledged(receipt, is_new);
             self.find_all(broken);
         }
     }

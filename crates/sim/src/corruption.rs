@@ -108,6 +108,9 @@ impl World {
             return;
         };
         let shard = self.shard_of_key(&key).expect("looked at above");
+        if self.changes_shape && !self.can_lose(host, Some(shard)) {
+            return;
+        }
         let damage = Damage { percent: random.pick(&DAMAGED_PERCENTS), luck: random.next() };
         self.spoil(host, shard, damage);
         self.poke(host, vec![key], POKES);

@@ -216,7 +216,11 @@ impl World {
 
     pub(crate) fn read(&mut self, at: usize, job: &ReadJob) {
         let process = self.hosts[at].process.as_ref().expect("only processes read");
-        let reply = process.shards[&job.shard].reader().query(&job.request, job.at);
+        let reply = match process.shards.get(&job.shard) {
+            Some(shard) => shard.reader().query(&job.request, job.at),
+            // Its replica has come to its end meanwhile.
+            None => Reply::Failed(Failure::rejected(Code::Unavailable, "this node has no replica of it")),
+        };
         if let Reply::Failed(failure) = &reply
             && failure.code == Code::DataLoss
         {

@@ -23,7 +23,7 @@ const ANSWERED_US: u64 = 5_000_000;
 impl World {
     pub(crate) fn examine(&mut self, questions: &[Question]) {
         // Of fewer nodes there is none that could take over, or too few to elect it.
-        if self.plan.examines && self.hosts.len() >= 3 {
+        if self.plan.examines && self.members().len() >= 3 {
             self.examine_hung_disk(questions);
             self.examine_damaged_leader(questions);
         }
@@ -31,7 +31,7 @@ impl World {
 
     /// A disk hangs: its node hands over all that it leads.
     fn examine_hung_disk(&mut self, questions: &[Question]) {
-        let host = self.random.below(self.hosts.len() as u64) as usize;
+        let host = self.random.pick(&self.members());
         self.log(format_args!("exam: the disk of n{} hangs", host + 1));
         self.hosts[host].hangs_until_us = u64::MAX;
         self.insist(questions, self.now_us + ANSWERED_US);
@@ -81,7 +81,8 @@ impl World {
 
     /// A shard that is led where tables may be damaged and its own is not; and a key of it.
     fn whole_leader(&mut self, questions: &[Question]) -> Option<(ShardId, usize, Bytes)> {
-        let host = self.damaged_host.unwrap_or_else(|| self.random.below(self.hosts.len() as u64) as usize);
+        let members = self.members();
+        let host = self.damaged_host.unwrap_or_else(|| self.random.pick(&members));
         questions.iter().find_map(|(_, question)| {
             let (shard, key) = (self.shard_of(question)?, question.keys().next()?);
             let is_led = self.judges.leader(shard) == Some(host);
@@ -89,19 +90,14 @@ impl World {
         })
     }
 
-    /// Whether no replica's table is damaged, and all of them vote.
+    /// Whether no replica's table is damaged, all of them vote, and they can do without one.
     fn is_whole(&self, shard: ShardId) -> bool {
-        self.is_settled(shard) && !self.hosts.iter().any(|host| host.tables.is_damaged(shard))
+        self.hosts_of(shard).len() >= 3 && self.is_settled(shard) && !self.hosts.iter().any(|host| host.tables.is_damaged(shard))
     }
 
     /// Whether every replica of this shard that runs takes all of them for voters.
     pub(crate) fn is_settled(&self, shard: ShardId) -> bool {
-        let all = self.hosts_of(shard).len();
-        let is_settled = |configuration: &Configuration| {
-            !configuration.is_joint()
-                && configuration.learners.is_empty()
-                && configuration.voters.len() == all
-        };
+        let is_settled = |configuration: &Configuration| self.is_as_wanted(shard, configuration);
         let processes = self.hosts.iter().filter_map(|host| host.process.as_ref());
         processes.filter_map(|process| process.node.configuration(shard)).all(is_settled)
     }

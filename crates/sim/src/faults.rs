@@ -2,7 +2,7 @@
 
 use ringfort_node::Event;
 
-use crate::host::{Trap, Work};
+use crate::host::{Fate, Trap, Work};
 use crate::judges::{ENDS_WHEN_ASKED, WIPED_IS_REFUSED};
 use crate::plan::{Fault, Strike};
 use crate::random::Random;
@@ -41,7 +41,8 @@ impl World {
         if self.is_calm {
             return;
         }
-        let Strike { number, fault, host, other, for_ms, luck, .. } = strike;
+        let Strike { number, fault, for_ms, luck, .. } = strike;
+        let (host, other) = self.aim(&strike);
         self.log(format_args!("fault {number}: {fault:?}, n{} (n{}), {for_ms} ms", host + 1, other + 1));
         let runs = self.hosts[host].process.is_some();
         let for_us = for_ms * 1_000;
@@ -111,8 +112,25 @@ impl World {
                 let by_ms = self.hosts[host].clock.jump(&mut random);
                 self.log(format_args!("n{}'s wall clock jumps by {by_ms} ms", host + 1));
             }
+            _ if fault.changes_shape() => self.reshape(fault, host, for_us, luck),
             _ => {}
         }
+    }
+
+    /// Whom a strike hits: in a cluster that has grown, also those that have joined, and nobody who is lost.
+    fn aim(&self, strike: &Strike) -> (usize, usize) {
+        if self.hosts.len() == self.plan.nodes && !strike.fault.changes_shape() {
+            return (strike.host, strike.other);
+        }
+        let mut random = Random::new(strike.luck ^ 0x61_696d);
+        let here: Vec<usize> =
+            (0..self.hosts.len()).filter(|host| self.hosts[*host].fate == Fate::Here).collect();
+        if here.is_empty() {
+            return (strike.host, strike.other);
+        }
+        let host = random.below(here.len() as u64) as usize;
+        let other = host + 1 + random.below((here.len() as u64).max(2) - 1) as usize;
+        (here[host], here[other % here.len()])
     }
 
     pub(crate) fn pause(&mut self, host: usize, for_us: u64) {
@@ -155,8 +173,9 @@ impl World {
         let born = self.is_born(host);
         // Were all directories empty, they would be a new cluster.
         let others_know =
-            (0..self.hosts.len()).any(|other| other != host && self.hosts[other].shelf.is_none());
-        if !born || !others_know || self.hosts[host].shelf.is_some() || self.hosts[host].rot.is_some() {
+            (0..self.plan.nodes).any(|other| other != host && self.hosts[other].shelf.is_none());
+        // One that has joined would be refused when it asks to.
+        if host >= self.plan.nodes || !born || !others_know || self.hosts[host].shelf.is_some() || self.hosts[host].rot.is_some() {
             return;
         }
         self.end(host, false);
@@ -245,7 +264,7 @@ impl World {
             if self.hosts[at].paused.is_some() {
                 self.resume(at);
             }
-            if self.hosts[at].process.is_none() {
+            if self.hosts[at].process.is_none() && self.hosts[at].fate == Fate::Here {
                 let life = self.hosts[at].life;
                 self.schedule(1_000, Next::Start { host: at, life });
             }

@@ -134,9 +134,23 @@ pub(crate) struct Shelf {
     sealed: Sealed,
 }
 
+/// Whether a machine is one of those that should run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It is.
+    Here,
+    /// Its node has ended as no member of the cluster any more. Its disk is still there.
+    Removed,
+    /// It was lost for good, and another one takes its place.
+    Lost,
+}
+
 /// One machine.
 #[derive(Debug)]
 pub(crate) struct Host {
+    /// Its node's name: that of another one if it has taken its place.
+    pub(crate) name: String,
+    pub(crate) fate: Fate,
     pub(crate) address: String,
     pub(crate) disk: PluggedDisk,
     pub(crate) tables: FragileTables,
@@ -163,6 +177,10 @@ pub(crate) struct Host {
     pub(crate) shelf: Option<Shelf>,
     /// It has run with another one: frames of that time may still be on their way.
     pub(crate) was_shelved: bool,
+    /// The layouts that were kept, in order.
+    pub(crate) layouts: Vec<Arc<Layout>>,
+    /// The one that its next process begins with in place of the last.
+    pub(crate) old_layout: Option<Arc<Layout>>,
 }
 
 /// Shards that are being brought up to date.
@@ -213,6 +231,8 @@ pub(crate) struct Process {
     pub(crate) is_hung: bool,
     /// The last batch that was written.
     pub(crate) last_batch: u64,
+    /// The layout that it went by at the end of its last turn.
+    pub(crate) went_by: Option<Arc<Layout>>,
 }
 
 impl std::fmt::Debug for Process {
@@ -236,6 +256,10 @@ impl Host {
             stalled: VecDeque::new(),
             trap: None,
             slowness: 1,
+            name: format!("node{}", number + 1),
+            fate: Fate::Here,
+            layouts: Vec::new(),
+            old_layout: None,
             rot: None,
             shelf: None,
             was_shelved: false,

@@ -8,7 +8,8 @@
 //!
 //! **A run** (`world`): the nodes are born, clients put, get, delete and list, write several keys at once and under
 //! conditions, raise counters (`clients`, `requests`), send some writes again and again (`sessions`), or several things at a
-//! time over one connection (`pipes`), and things go wrong (`plan` draws what and when, `faults` does it). Then everything heals, and must work again (`verdict`).
+//! time over one connection (`pipes`), and things go wrong (`plan` draws what and when, `faults` does it); some clusters
+//! change their shape (`members`). Then everything heals, and must work again (`verdict`).
 //!
 //! **What is judged** (`judges`, one file for each promise): while it runs, what nodes write and say and answer;
 //! at the end, that every shard takes a write soon, that nothing acknowledged is missing, that all replicas are
@@ -41,6 +42,7 @@ mod host;
 mod judges;
 mod keys;
 mod many;
+mod members;
 mod network;
 mod opening;
 mod pipes;

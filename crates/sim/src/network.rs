@@ -38,7 +38,7 @@ pub(crate) struct Link {
     pub(crate) jitter_us: u64,
     arrived_us: u64,
     /// When its sender hears, or heard, of the last loss.
-    lost_us: u64,
+    pub(crate) lost_us: u64,
 }
 
 impl Link {
@@ -57,6 +57,15 @@ pub(crate) struct Network {
 impl Network {
     pub(crate) fn new(nodes: usize, message_us_max: u64) -> Network {
         Network { links: vec![vec![Link::default(); nodes]; nodes], message_us_max }
+    }
+
+    /// There is one more node.
+    pub(crate) fn grow(&mut self) {
+        let nodes = self.links.len() + 1;
+        self.links.push(Vec::new());
+        for links in &mut self.links {
+            links.resize(nodes, Link::default());
+        }
     }
 
     pub(crate) fn link(&mut self, from: usize, to: usize) -> &mut Link {
@@ -85,10 +94,11 @@ impl Network {
 impl World {
     /// Puts a frame on its way, if there is a connection.
     pub(crate) fn send(&mut self, from: usize, to: usize, mut frame: PeerFrame) {
-        let link = *self.network.link(from, to);
-        if !link.is_up {
+        // A member may not have begun yet.
+        if to >= self.hosts.len() || !self.network.link(from, to).is_up {
             return;
         }
+        let link = *self.network.link(from, to);
         self.put_on_its_way(from, to, &frame, false);
         if link.repeats_percent > 0 && self.random.chance(link.repeats_percent) {
             frame.messages.retain(|message| !matches!(message, PeerMessage::Forward(_)));
@@ -172,7 +182,7 @@ impl World {
 
     pub(crate) fn connect(&mut self, from: usize, to: usize, connection: u64) {
         let link = *self.network.link(from, to);
-        if link.connection != connection || link.is_up || self.hosts[from].process.is_none() {
+        if link.connection != connection || link.is_up || !self.wants_to_connect(from, to) {
             return;
         }
         if link.blocked > 0 || self.hosts[to].process.is_none() {

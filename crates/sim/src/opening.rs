@@ -37,6 +37,8 @@ impl World {
         let rot = host.rot.take();
         match (found, rot) {
             (Ok(Begun { log, replicas, ready, replay, damaged }), None) => {
+                let broken = self.judges.found(at, &replicas);
+                self.find_all(broken);
                 self.hear(at, Event::Replicas(replicas));
                 for (shard, error) in damaged {
                     self.can_not_open_shard(at, shard, &error);

@@ -73,6 +73,22 @@ pub enum Fault {
     SlowProcess,
     /// A wall clock jumps, up to ten minutes either way.
     ClockJump,
+    /// A spare host joins the cluster.
+    Join,
+    /// A member is to give its replicas to others, and stays.
+    Drain,
+    /// A member is to give its replicas to others, and is none any more then.
+    Leave,
+    /// A member is given replicas, whatever it was told before.
+    Activate,
+    /// A node is lost for good, with its disk, and a new one takes its place under its name.
+    Replace,
+    /// Shards are to have another number of copies.
+    Copies,
+    /// A node that is no member any more is started again. It must be refused.
+    Return,
+    /// A process ends, and the next one begins with a layout that was kept long before.
+    OldLayout,
 }
 
 /// All kinds, each with the longest time that it lasts, in milliseconds. Of those that end a process it is the time
@@ -108,6 +124,23 @@ const KINDS: [(Fault, u64); 28] = [
     (Fault::ClockJump, 0),
 ];
 
+/// What changes the shape of a cluster, and what is only of interest where it changes. Some seeds have these besides; for the others they
+/// change nothing.
+const SHAPES: [(Fault, u64); 8] = [
+    (Fault::Join, 0),
+    (Fault::Drain, 0),
+    (Fault::Leave, 0),
+    (Fault::Activate, 0),
+    (Fault::Replace, 6_000),
+    (Fault::Copies, 0),
+    (Fault::Return, 0),
+    (Fault::OldLayout, 2_000),
+];
+/// Seeds of a hundred whose clusters change their shape.
+const SHAPED_PERCENT: u64 = 40;
+/// When the first of these changes comes, at least: a cluster is born by then, as a rule.
+const SHAPED_MS: u64 = 3_000;
+
 /// One thing that goes wrong, once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Strike {
@@ -125,6 +158,13 @@ pub struct Strike {
     pub for_ms: u64,
     /// Whatever else has to be decided.
     pub luck: u64,
+}
+
+impl Fault {
+    /// Whether it is one of those that change a cluster's shape.
+    pub(crate) fn changes_shape(self) -> bool {
+        SHAPES.iter().any(|(fault, _)| *fault == self)
+    }
 }
 
 /// One run.
@@ -200,7 +240,30 @@ impl Plan {
         plan.schedule(&kinds, first_ms, gap_ms);
         plan.log_bytes = random.pick(&[3, 3, 6, 24]) * SEGMENT_BYTES;
         plan.pipes = random.pick(&[0, 1, 2, 2]);
+        plan.change_shape();
         plan
+    }
+
+    /// Some seeds' clusters change their shape: a few more strikes, in order of time among themselves.
+    fn change_shape(&mut self) {
+        let mut random = Random::new(self.seed ^ 0x7368_6170_6573);
+        if !random.chance(SHAPED_PERCENT) {
+            return;
+        }
+        self.replace_after_ms = random.pick(&[2_000, 6_000, 60_000]);
+        let percent = random.pick(&[40, 80, 100]);
+        let mut kinds: Vec<(Fault, u64)> = SHAPES.into_iter().filter(|_| random.chance(percent)).collect();
+        // Without spare hosts there is little that could change.
+        kinds.extend([SHAPES[0]; 2]);
+        let gap_ms = random.pick(&[2_000, 6_000, 12_000]);
+        let mut at_ms = SHAPED_MS + random.below(4_000);
+        while at_ms < self.chaos_ms {
+            let (fault, longest_ms) = random.pick(&kinds);
+            let (number, host, other) = (self.strikes.len(), random.below(self.nodes as u64) as usize, 0);
+            let (for_ms, luck) = (random.between(0, longest_ms), random.next());
+            self.strikes.push(Strike { number, at_ms, fault, host, other, for_ms, luck });
+            at_ms += random.between(100, gap_ms);
+        }
     }
 
     /// Draws a schedule of these faults, from `first_ms` on, with up to `gap_ms` between two.
@@ -239,7 +302,7 @@ impl Plan {
 
     /// A plan under which nothing goes wrong.
     pub fn calm(seed: u64, nodes: usize) -> Plan {
-        let calm = Plan { nodes, chaos_ms: 3_000, length_ms: 6_000, shards: 4, ..Plan::from_seed(seed) };
+        let calm = Plan { nodes, chaos_ms: 3_000, length_ms: 6_000, shards: 4, replace_after_ms: 60_000, ..Plan::from_seed(seed) };
         Plan { strikes: Vec::new(), examines: false, ..calm }
     }
 }

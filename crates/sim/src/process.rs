@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use ringfort_consensus::inspect::inspect;
 use ringfort_node::{Config, Effect, Event, Identity, Node};
+use ringfort_ring::Layout;
 use ringfort_storage::{DataDir, StorageError, Who};
 use ringfort_types::limits::TICK_MS;
 use ringfort_types::{Answer, NodeId, PeerFrame, PeerMessage, RaftMessage, Refusal, Reply, Token};
@@ -31,15 +32,16 @@ impl World {
     /// A process begins.
     pub(crate) fn start(&mut self, at: usize) {
         let fresh = self.random.next();
-        let names: Vec<String> = (0..self.hosts.len())
-            .map(|other| if other == at { format!("node{}", at + 1) } else { String::new() })
-            .collect();
-        let addresses: Vec<String> = self.hosts.iter().map(|host| host.address.clone()).collect();
+        // Whoever has joined knows of no birth.
+        let listed = if at < self.plan.nodes { 0..self.plan.nodes } else { at..at + 1 };
+        let name = |other: usize| if other == at { self.hosts[at].name.clone() } else { String::new() };
+        let names: Vec<String> = listed.clone().map(name).collect();
+        let addresses: Vec<String> = listed.map(|other| self.hosts[other].address.clone()).collect();
         let (shards, replicas) = (self.plan.shards, self.plan.replicas);
         let host = &mut self.hosts[at];
         host.disk.unplug(false);
         host.disk.disk.fail_syncs(false);
-        let who = Who { name: Some(names[at].clone()), address: host.address.clone(), fresh };
+        let who = Who { name: Some(host.name.clone()), address: host.address.clone(), fresh };
         let (dir, stored) = match DataDir::open(Arc::new(host.disk.clone()), &who) {
             Ok(opened) => opened,
             Err(error) => return self.can_not_start(at, &error),
@@ -47,7 +49,8 @@ impl World {
         let replace_after_ms = self.plan.replace_after_ms;
         let address = host.address.clone();
         let config = Config { address, addresses, names, shards, replicas, replace_after_ms };
-        let layout = dir.layout().unwrap_or_default();
+        let old = host.old_layout.take().map(|layout| layout.encode());
+        let layout = old.or_else(|| dir.layout().unwrap_or_default());
         let identity = Identity {
             incarnation: stored.incarnation,
             boot: stored.boot,
@@ -81,6 +84,7 @@ impl World {
             hangs_since_us: None,
             is_hung: false,
             last_batch: 0,
+            went_by: None,
         });
         self.log(format_args!("n{} starts, boot {}", at + 1, stored.boot));
         self.connect_all(at);
@@ -183,6 +187,7 @@ impl World {
             }
             Work::Open { born, shards } => self.open(at, &born, &shards),
             Work::SaveLayout(layout) => {
+                self.hosts[at].layouts.push(layout.clone());
                 let process = self.hosts[at].process.as_ref().expect("just looked at");
                 // There may be no room. Then another node is asked for it at the next start.
                 let _lost = process.dir.save_layout(layout.epoch, &layout.encode());
@@ -232,9 +237,6 @@ impl World {
         let process = self.hosts[at].process.as_mut().expect("only processes take turns");
         process.turn_is_due = false;
         let effects = process.node.take_effects(now);
-        if self.layout.is_none() {
-            self.layout = process.node.layout().map(|layout| ringfort_ring::Layout::clone(layout));
-        }
         let goes_by = process.node.layout().cloned();
         let too_full = process.node.loads().into_iter().find(|load| load.now > load.most);
         if let Some(load) = too_full {
@@ -244,6 +246,7 @@ impl World {
             );
         }
         if let Some(layout) = goes_by {
+            self.notice_layout(at, &layout);
             let broken = self.judges.layouts.goes_by(at, &layout);
             self.find_all(broken.into_iter().collect());
         }
@@ -254,6 +257,21 @@ impl World {
             for shard in std::mem::take(&mut process.newly_damaged) {
                 self.judges.heard_of_damage(at, shard);
             }
+        }
+    }
+
+    /// A process goes by this layout.
+    fn notice_layout(&mut self, at: usize, layout: &Arc<Layout>) {
+        if self.layout.is_none() {
+            self.judges.born(layout);
+        }
+        if self.layout.as_ref().is_none_or(|known| known.epoch < layout.epoch) {
+            self.layout = Some(Arc::clone(layout));
+        }
+        let process = self.hosts[at].process.as_mut().expect("only processes go by layouts");
+        let before = process.went_by.replace(Arc::clone(layout));
+        if let Some(before) = before.filter(|before| before.epoch != layout.epoch) {
+            self.follow_members(at, &before, layout);
         }
     }
 
@@ -285,7 +303,8 @@ impl World {
             Effect::Apply(jobs) => {
                 for job in &jobs {
                     let broken = self.judges.damaged.used(at, job.shard, "applies an entry to");
-                    self.find_all(broken.into_iter().collect());
+                    let handed_out = self.judges.handed_out(job.shard, &job.entry);
+                    self.find_all(broken.into_iter().chain(handed_out).collect());
                 }
                 self.apply_later(at, Work::Apply(jobs));
             }
@@ -348,10 +367,7 @@ impl World {
             }
             // Whatever else this turn brings is still done.
             Effect::Stopped => self.later(at, 1_000, Work::Exit),
-            Effect::Removed => {
-                self.log(format_args!("n{} is no member any more", at + 1));
-                self.end(at, false);
-            }
+            Effect::Removed => self.be_removed(at),
         }
     }
 
@@ -375,7 +391,10 @@ impl World {
 
     /// One node won't have another, and says so on the connection that it came in on.
     fn refuse(&mut self, at: usize, whom: usize, reason: String) {
-        if !self.hosts[whom].was_shelved && self.hosts[at].shelf.is_none() {
+        // It may not have heard yet who has joined.
+        let process = self.hosts[at].process.as_ref().expect("only processes refuse");
+        let is_member = process.node.layout().is_none_or(|layout| layout.member(node(whom)).is_some());
+        if is_member && !self.hosts[whom].was_shelved && self.hosts[at].shelf.is_none() {
             self.find(NODE_GOES_ON, format_args!("n{} refuses n{}: {reason}", at + 1, whom + 1));
         }
         self.log(format_args!("n{} refuses n{}: {reason}", at + 1, whom + 1));

@@ -22,6 +22,10 @@ const REST_US: u64 = 3_500_000;
 
 /// Until a damaged replica is made anew, in microseconds: it is asked for, the old one demoted and removed, the new one given a table.
 const WHOLE_US_MAX: u64 = 20_000_000;
+/// Until a cluster that changes its shape has the one that it should have, in microseconds.
+const SHAPED_US_MAX: u64 = 60_000_000;
+/// Until a node that is no member any more, and is started again, has heard so, in microseconds.
+const REFUSED_US_MAX: u64 = 5_000_000;
 
 /// A question of the judge, and the first node to be asked.
 pub(crate) type Question = (usize, Request);
@@ -30,7 +34,7 @@ impl World {
     /// Looks at everything.
     pub(crate) fn reach_a_verdict(&mut self) {
         let began_us = self.now_us;
-        if !self.run_while(HEALED_US_MAX, |world| !world.hosts.iter().all(crate::host::Host::is_serving)) {
+        if !self.run_while(HEALED_US_MAX, |world| !world.all_serve()) {
             return self.find(HEALS, format_args!("not all nodes serve within 10 s"));
         }
         self.run_while(HEALED_US_MAX, |world| world.clients.wait());
@@ -40,7 +44,7 @@ impl World {
             let mut processes = world.hosts.iter().filter_map(|host| host.process.as_ref());
             processes.all(|process| process.node.epoch() >= newest)
         };
-        if !self.run_while(HEALED_US_MAX, |world| !go_by_it(world)) {
+        if !self.changes_shape && !self.run_while(HEALED_US_MAX, |world| !go_by_it(world)) {
             return self.find(HEALS, format_args!("not all nodes go by the layout of epoch {newest}"));
         }
         let Some(keys) = self.key_of_each_shard() else {
@@ -48,6 +52,9 @@ impl World {
         };
         let puts = self.write_to_all(&keys, began_us);
         self.healed_ms = (self.now_us - began_us) / 1_000;
+        if self.changes_shape {
+            self.come_to_rest();
+        }
         self.examine(&puts);
         self.compare_replicas(&keys);
         self.wait_for_whole_groups();
@@ -68,6 +75,28 @@ impl World {
         };
         self.run_while(REST_US, |world| world.hosts.iter().any(is_busy));
         self.look_for_leftovers();
+    }
+
+    /// Whether all members run and serve.
+    fn all_serve(&self) -> bool {
+        self.members().into_iter().all(|host| self.hosts.get(host).is_some_and(Host::is_serving))
+    }
+
+    /// The cluster gets the shape that it should have; and who is no member any more is refused.
+    fn come_to_rest(&mut self) {
+        if !self.run_while(SHAPED_US_MAX, |world| world.not_in_shape().is_some()) {
+            let what = self.not_in_shape().unwrap_or_default();
+            return self.find(HEALS, format_args!("the cluster does not come to rest: {what}"));
+        }
+        self.log(format_args!("the cluster has come to rest"));
+        let gone: Vec<usize> = (0..self.hosts.len()).filter(|host| self.is_gone(*host)).collect();
+        for host in gone {
+            self.start(host);
+        }
+        if !self.run_while(REFUSED_US_MAX, |world| world.not_in_shape().is_some()) {
+            let what = self.not_in_shape().unwrap_or_default();
+            self.find(HEALS, format_args!("after removed nodes were started again: {what}"));
+        }
     }
 
     /// Asks all of this at once, and again, of one node after the other, what is answered by a failure. The
@@ -171,7 +200,7 @@ impl World {
 
     /// Whatever replica is known to be damaged is made anew, and votes again.
     fn wait_for_whole_groups(&mut self) {
-        let shards: Vec<ShardId> = (0..=self.plan.shards).map(ShardId).collect();
+        let shards: Vec<ShardId> = self.shards().collect();
         let is_whole = |world: &World, shard: &ShardId| {
             let is_known = |host: &Host| {
                 let met = host.process.iter().flat_map(|process| &process.met);
@@ -190,13 +219,10 @@ impl World {
     fn read_everything(&mut self) {
         let consistency = Consistency::Linearizable;
         let keys = self.clients.keys.all();
-        let nodes = self.hosts.len();
-        let questions: Vec<Question> = keys
-            .iter()
-            .flat_map(|key| {
-                (0..nodes).map(move |host| (host, Request::Get { key: key.clone(), consistency }))
-            })
-            .collect();
+        let members = self.members();
+        let get = |key: &Bytes| Request::Get { key: key.clone(), consistency };
+        let questions: Vec<Question> =
+            keys.iter().flat_map(|key| members.iter().map(move |host| (*host, get(key)))).collect();
         let answers = self.insist(&questions, self.now_us + HEALED_US_MAX);
         for ((host, request), answer) in questions.iter().zip(answers) {
             if answer.is_none() {
@@ -209,7 +235,7 @@ impl World {
 
     /// Nobody asks for anything any more, so nothing may be waiting.
     fn look_for_leftovers(&mut self) {
-        for at in 0..self.hosts.len() {
+        for at in self.members() {
             let Some(process) = self.hosts[at].process.as_ref() else {
                 self.find(HEALS, format_args!("n{} does not run at the end", at + 1));
                 continue;

@@ -1,8 +1,9 @@
 //! The queue of what happens next, and the course of a run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Arguments;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use ringfort_ring::Layout;
@@ -15,9 +16,10 @@ use crate::faults::Cure;
 use crate::history::Operation;
 use crate::host::{Host, Work};
 use crate::judges::{Broken, Judges};
+use crate::members::Joining;
 use crate::network::Network;
 use crate::pipes::Pipe;
-use crate::plan::Strike;
+use crate::plan::{Fault, Strike};
 use crate::random::Random;
 use crate::sessions::Sessions;
 use crate::trace::Trace;
@@ -103,6 +105,8 @@ pub(crate) enum Next {
     GiveUp {
         id: u64,
     },
+    /// The host that wants to join asks again, or begins.
+    Join,
     /// Somebody looks at who leads.
     Look,
     /// A process that was asked to stop must be gone by now.
@@ -154,8 +158,16 @@ pub(crate) struct World {
     pub(crate) judges: Judges,
     pub(crate) trace: Trace,
     pub(crate) findings: Vec<Finding>,
-    /// Once a node is born. It does not change.
-    pub(crate) layout: Option<Layout>,
+    /// The newest that any process has gone by, once a node is born. Which shard has which slots does not change.
+    pub(crate) layout: Option<Arc<Layout>>,
+    /// The cluster changes its shape in this run.
+    pub(crate) changes_shape: bool,
+    /// Something may be lost for good, or damaged, in this run.
+    pub(crate) may_lose: bool,
+    /// Hosts that want to join, one after the other.
+    pub(crate) joining: VecDeque<Joining>,
+    /// When members were told to give their replicas to others.
+    pub(crate) stands_us: Vec<u64>,
     /// Nothing goes wrong any more.
     pub(crate) is_calm: bool,
     pub(crate) healed_ms: u64,
@@ -192,6 +204,9 @@ impl World {
     pub(crate) fn new(plan: Plan) -> World {
         let mut random = Random::new(plan.seed);
         let hosts = (0..plan.nodes).map(|number| Host::new(number, &mut random)).collect();
+        let changes_shape = plan.strikes.iter().any(|strike| strike.fault.changes_shape());
+        let loses = |strike: &Strike| matches!(strike.fault, Fault::Replace | Fault::DamagedTable);
+        let may_lose = plan.strikes.iter().any(loses);
         World {
             network: Network::new(plan.nodes, plan.message_us_max),
             clients: Clients::new(&plan),
@@ -209,6 +224,10 @@ impl World {
             judges: Judges::default(),
             findings: Vec::new(),
             layout: None,
+            changes_shape,
+            may_lose,
+            joining: VecDeque::new(),
+            stands_us: Vec::new(),
             is_calm: false,
             healed_ms: 0,
         }
@@ -291,6 +310,7 @@ impl World {
             Next::Poke { host, keys, left } => self.poke(host, keys, left),
             Next::Answer { id, reply } => self.hear_answer(id, *reply),
             Next::GiveUp { id } => self.give_up(id),
+            Next::Join => self.join(),
             Next::Look => self.look(),
             Next::MustBeGone { host, life, pauses } => self.must_be_gone(host, life, pauses),
             Next::Copy { stamp, request } => self.send_copy(stamp, *request),

@@ -169,7 +169,8 @@ impl Group {
         self.changes.last().is_none() && self.config.configuration.node_of(self.me()).is_none()
     }
 
-    /// The same by a configuration that is in force elsewhere, if the log here holds no change after the one that made it.
+    /// The same by a configuration that is in force elsewhere, if the log here holds no change that comes after it. It may well hold that
+    /// very change, and never hear that it is committed: a leader does not speak to a replica that it has removed.
     pub fn is_out_of(&self, elsewhere: &Configuration) -> bool {
         let known = self.changes.last().unwrap_or(self.config.configuration.at);
         elsewhere.at >= known && elsewhere.node_of(self.me()).is_none()

@@ -11,28 +11,39 @@ use crate::network::host_of;
 
 const NAME: &str = "what is acknowledged is synced on a majority";
 
-/// A client has been given this receipt of a shard with this group.
-pub(crate) fn given(logs: &Logs, group: &Configuration, receipt: &Receipt) -> Option<Broken> {
+/// A client has been given this receipt of a shard. It was committed by one of the first configurations; the others have come since, and
+/// its copies may have been counted by them.
+pub(crate) fn given(
+    logs: &Logs,
+    (committed, since): (&[Configuration], &[Configuration]),
+    receipt: &Receipt,
+) -> Option<Broken> {
     let has = |node| logs.has_synced(host_of(node), receipt.shard, receipt.index, receipt.term);
-    let deciding: Vec<NodeId> = group.deciding().map(|replica| replica.node).collect();
-    let copies = deciding.iter().filter(|node| has(**node)).count();
-    if !group.is_quorum(|peer| group.node_of(peer).is_some_and(has)) {
+    let has_quorum =
+        |group: &Configuration| group.is_quorum(|peer| group.node_of(peer).is_some_and(has));
+    let copies = |group: &Configuration| group.deciding().filter(|replica| has(replica.node)).count();
+    let groups = || committed.iter().chain(since);
+    let most = groups().map(copies).max().unwrap_or_default();
+    let deciding: BTreeSet<NodeId> =
+        groups().flat_map(Configuration::deciding).map(|replica| replica.node).collect();
+    if !committed.iter().any(has_quorum) {
         return Some(broken!(
             NAME,
-            "{receipt:?} is acknowledged, and synced on {copies} of {} replicas",
+            "{receipt:?} is acknowledged, and synced on {most} of {} replicas",
             deciding.len()
         ));
     }
-    if receipt.copies < group.least_quorum() || receipt.copies as usize > copies {
-        return Some(broken!(NAME, "{receipt:?} speaks of {} copies; there are {copies}", receipt.copies));
+    let least = groups().map(Configuration::least_quorum).min().unwrap_or_default();
+    if receipt.copies < least || receipt.copies as usize > most {
+        return Some(broken!(NAME, "{receipt:?} speaks of {} copies; there are {most}", receipt.copies));
     }
     let lacking: BTreeSet<NodeId> = receipt.lacking.iter().copied().collect();
-    // While a replica is made anew, fewer decide.
-    let is_all =
-        |count| count == deciding.len() || logs.is_reconfigured(receipt.shard) && count < deciding.len();
+    let count = lacking.len() + receipt.copies as usize;
+    // Where the group has changed it can't be told which of its configurations this was said by.
+    let is_all = if groups().count() == 1 { count == deciding.len() } else { count <= deciding.len() };
     let is_wrong = lacking.len() != receipt.lacking.len()
         || !lacking.iter().all(|node| deciding.contains(node))
-        || !lacking.is_empty() && !is_all(lacking.len() + receipt.copies as usize);
+        || !lacking.is_empty() && !is_all;
     is_wrong.then(|| broken!(NAME, "{receipt:?} does not name those of {deciding:?} that lack a copy"))
 }
 
@@ -45,7 +56,8 @@ mod tests {
     #[test]
     fn too_few_copies_are_found() {
         let replica = |number| Replica { node: NodeId(number), peer: PeerId(number) };
-        let group = Configuration::born((1..=3).map(replica).collect());
+        let group = [Configuration::born((1..=3).map(replica).collect())];
+        let group = (&group[..], &[][..]);
         let mut logs = Logs::default();
         let entry = LogEntry {
             index: Index(1),
@@ -63,14 +75,14 @@ mod tests {
             ..Receipt::default()
         };
         logs.synced(0, &record);
-        assert!(given(&logs, &group, &receipt(2)).is_some());
+        assert!(given(&logs, group, &receipt(2)).is_some());
         logs.synced(2, &record);
-        assert_eq!(given(&logs, &group, &receipt(2)), None);
-        assert!(given(&logs, &group, &receipt(3)).is_some());
-        assert!(given(&logs, &group, &receipt(1)).is_some());
+        assert_eq!(given(&logs, group, &receipt(2)), None);
+        assert!(given(&logs, group, &receipt(3)).is_some());
+        assert!(given(&logs, group, &receipt(1)).is_some());
         let lacking = |nodes: &[u64]| {
             let lacking = nodes.iter().map(|node| NodeId(*node)).collect();
-            given(&logs, &group, &Receipt { lacking, ..receipt(2) })
+            given(&logs, group, &Receipt { lacking, ..receipt(2) })
         };
         assert_eq!(lacking(&[2]), None);
         for wrong in [&[4][..], &[2, 2], &[1, 2]] {

@@ -3,10 +3,10 @@
 //! A log may begin anywhere. What its node lets go of is forgotten here only when the node itself has forgotten it,
 //! with its next start; what comes before the base then is in a table that nothing takes away.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use ringfort_node::Opened;
-use ringfort_types::{EntryKind, HardState, Index, PeerId, Record, ShardId, Term};
+use ringfort_types::{HardState, Index, PeerId, Record, ShardId, Term};
 
 /// The terms of a log's entries, as runs: each with the first index that has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -95,8 +95,6 @@ pub(crate) struct Logs {
     none: ReplicaLog,
     /// What replicas had synced that were made anew, as of the last time. Its acknowledgements may be on their way for a moment.
     forgotten: BTreeMap<(usize, ShardId), Terms>,
-    /// Shards whose groups have changed, or were to.
-    reconfigured: BTreeSet<ShardId>,
 }
 
 impl Logs {
@@ -116,17 +114,7 @@ impl Logs {
         self.forgotten.insert((host, shard), synced);
     }
 
-    /// Whether this shard's group may ever have been another one than it was born with.
-    pub(crate) fn is_reconfigured(&self, shard: ShardId) -> bool {
-        self.reconfigured.contains(&shard)
-    }
-
     pub(crate) fn wrote(&mut self, host: usize, record: &Record) {
-        if let Record::Entry(shard, entry) = record
-            && entry.kind == EntryKind::Configuration
-        {
-            self.reconfigured.insert(*shard);
-        }
         if let Record::Replica(_, peer) | Record::Gone(_, peer) = record {
             self.of(host, record).anew = Some(*peer);
         }

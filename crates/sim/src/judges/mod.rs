@@ -7,13 +7,15 @@
 use std::collections::BTreeMap;
 
 use ringfort_consensus::inspect::Seen;
-use ringfort_node::Opened;
+use ringfort_node::{FoundReplica, Opened};
+use ringfort_ring::Layout;
 use ringfort_storage::Durable;
-use ringfort_types::{Base, ClusterState, Configuration, Index, LogEntry, Record, ShardId};
+use ringfort_types::{Base, ClusterState, Index, LogEntry, Record, ShardId};
 
 mod acknowledged;
 mod apply_order;
 mod committed;
+pub(crate) mod configurations;
 mod damaged;
 pub(crate) mod digests;
 mod durable_log;
@@ -33,9 +35,11 @@ mod receipts;
 pub(crate) mod rejected;
 pub(crate) mod replay;
 mod synced_first;
+pub(crate) mod undestroyed;
 pub(crate) mod versions;
 pub(crate) mod whole_snapshots;
 
+pub(crate) use configurations::Configurations;
 pub(crate) use logs::Logs;
 pub(crate) use whole_snapshots::NAME as WHOLE_SNAPSHOTS;
 
@@ -86,6 +90,8 @@ pub(crate) struct Judges {
     committed: committed::Committed,
     apply_order: apply_order::ApplyOrder,
     pub(crate) damaged: damaged::Damaged,
+    pub(crate) configurations: Configurations,
+    pub(crate) undestroyed: undestroyed::Undestroyed,
     pub(crate) digests: digests::Digests,
     pub(crate) layouts: layouts::Layouts,
     pub(crate) receipts: receipts::Receipts,
@@ -98,6 +104,12 @@ pub(crate) struct Judges {
 }
 
 impl Judges {
+    /// The cluster is born with this layout.
+    pub(crate) fn born(&mut self, layout: &Layout) {
+        self.configurations.born(layout);
+        self.reads.born(layout);
+    }
+
     /// A node hands records to its disk.
     pub(crate) fn wrote(&mut self, host: usize, records: &[Record]) -> Vec<Broken> {
         let mut broken = Vec::new();
@@ -130,6 +142,7 @@ impl Judges {
             }
             self.logs.synced(host, record);
         }
+        broken.extend(self.undestroyed.synced(host, records, &self.configurations));
         broken
     }
 
@@ -145,6 +158,21 @@ impl Judges {
     pub(crate) fn heard_of_damage(&mut self, host: usize, shard: ShardId) {
         let term = self.logs.replica(host, shard).written_state.term;
         self.damaged.heard(host, shard, term);
+    }
+
+    /// A process has opened its log, in which there are, or were, these replicas.
+    pub(crate) fn found(&mut self, host: usize, replicas: &BTreeMap<ShardId, FoundReplica>) -> Vec<Broken> {
+        let (undestroyed, groups) = (&mut self.undestroyed, &self.configurations);
+        let found = replicas.iter().filter_map(|(shard, found)| {
+            undestroyed.found(host, *shard, (found.peer, found.is_gone), groups)
+        });
+        found.collect()
+    }
+
+    /// A node hands out an entry as committed.
+    pub(crate) fn handed_out(&mut self, shard: ShardId, entry: &LogEntry) -> Option<Broken> {
+        let is_new = self.configurations.handed_out(shard, entry);
+        is_new.then(|| self.undestroyed.look(shard, &self.configurations)).flatten()
     }
 
     /// A process has opened its log and its tables, and has applied these entries to them.
@@ -202,6 +230,7 @@ impl Judges {
     pub(crate) fn applied(&mut self, host: usize, shard: ShardId, entry: &LogEntry) -> Vec<Broken> {
         let mut broken = Vec::new();
         broken.extend(self.apply_order.applied(host, shard, entry.index));
+        broken.extend(self.handed_out(shard, entry));
         let term = self.logs.replica(host, shard).written_state.term;
         match self.committed.applied(host, shard, entry, term) {
             Ok(true) => {
@@ -244,12 +273,12 @@ impl Judges {
     /// A client has an acknowledgement; `is_new` if it is of a change that nobody has been told of before.
     pub(crate) fn acknowledged(
         &mut self,
-        group: &Configuration,
         receipt: &ringfort_types::Receipt,
         is_new: bool,
     ) -> Vec<Broken> {
         let mut broken = if is_new { self.receipts.given(receipt) } else { Vec::new() };
-        broken.extend(acknowledged::given(&self.logs, group, receipt));
+        let around = self.configurations.around(receipt.shard, receipt.index);
+        broken.extend(acknowledged::given(&self.logs, around, receipt));
         broken
     }
 }

@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use ringfort_ring::Layout;
 use ringfort_types::{HybridClock, Index, LogEntry, Page, Reply, Revision, Row, Scan, ShardId, Stamp};
 
 use super::replay::{Found, Replay, bare};
@@ -43,6 +44,11 @@ pub(crate) struct Reads {
 }
 
 impl Reads {
+    /// The cluster is born with this layout.
+    pub(crate) fn born(&mut self, layout: &Layout) {
+        self.shards.entry(ShardId::META).or_default().replay.layout = Some(layout.clone());
+    }
+
     /// An entry has been applied for the first time anywhere. They come in order. The stamps of those of its commands that
     /// have changed something.
     pub(crate) fn committed(&mut self, shard: ShardId, entry: &LogEntry) -> Vec<Stamp> {

@@ -2,13 +2,13 @@
 //! map, and sessions as a list with the longest unused first (DESIGN §4: an entry's commands see the effects of the
 //! earlier ones; §10: exactly once). It says what each command must be answered, on every replica that applies it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use ringfort_ring::Layout;
 use ringfort_types::limits::TOMBSTONE_MS;
 use ringfort_types::{
-    Change, Code, Command, Condition, Entry, Failure, HybridClock, Index, LayoutChange, LeaderPreference,
-    LogEntry, Part, Receipt, Replica, Reply, Revision, ShardId, Stamp, Stamped, Term, Version,
+    Change, Code, Command, Condition, Entry, Failure, HybridClock, Index, LogEntry, Part, Receipt, Reply, Revision, ShardId, Stamp, Stamped, Term, Version,
 };
 
 use crate::sessions::LIMITS;
@@ -24,10 +24,8 @@ pub(crate) struct Replay {
     /// Where callers have put keys in orders of their own, those that were deleted too.
     versions: BTreeMap<Bytes, Place>,
     revision: Revision,
-    /// What the meta group's layout says.
-    leader_preference: LeaderPreference,
-    /// Replicas that were to be made anew.
-    renewed: BTreeSet<(ShardId, Replica)>,
+    /// The meta group's layout, as its own crate changes it.
+    pub(crate) layout: Option<Layout>,
     pub(crate) clock: HybridClock,
     /// The longest unused first.
     sessions: Vec<Session>,
@@ -122,22 +120,11 @@ impl Replay {
     fn run(&mut self, command: &Command) -> Reply {
         let parts = match command {
             Command::Write { parts } => parts,
-            Command::Layout(LayoutChange::Prefer(preference)) => {
-                let before = std::mem::replace(&mut self.leader_preference, *preference);
-                self.revision.0 += u64::from(before != *preference);
-                return Reply::Written(self.receipt(Vec::new()));
-            }
-            // Clients ask for no other.
-            Command::Layout(
-                LayoutChange::Join(_)
-                | LayoutChange::Stand(..)
-                | LayoutChange::Copies(_)
-                | LayoutChange::Place { .. }
-                | LayoutChange::Reached { .. },
-            ) => return Reply::Written(self.receipt(Vec::new())),
-            Command::Layout(LayoutChange::Renew { shard, replica }) => {
-                // Once: its place is another's then.
-                self.revision.0 += u64::from(self.renewed.insert((*shard, *replica)));
+            Command::Layout(change) => {
+                if let Some(next) = self.layout.as_ref().and_then(|layout| layout.after(change)) {
+                    self.layout = Some(next);
+                    self.revision.0 += 1;
+                }
                 return Reply::Written(self.receipt(Vec::new()));
             }
             Command::Digest => return Reply::Written(self.receipt(Vec::new())),
