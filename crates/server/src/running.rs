@@ -117,14 +117,7 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
     let who = Who { name: config.name.clone(), address: address.clone(), fresh };
     let (data, mut stored) = DataDir::open(disk.clone(), &who)?;
     let (kept, lost) = become_member(&config, &data, &mut stored).await?;
-    let joined = stored.birth.as_ref().map(ringfort_node::read_joined).transpose();
-    let joined = joined.map_err(|_| NodeError::BirthRecord)?.flatten();
-    let nodes = match &joined {
-        // Who else there is its layout says.
-        Some(_) => vec![(address.clone(), String::new())],
-        None => listed,
-    };
-    let shards = joined.as_ref().map_or(config.shards, |(_, born)| born.shards.len() as u32 - 1);
+    let Origin { nodes, shards, has_joined } = Origin::of(&config, &address, listed, &stored)?;
     let is_counted = stored.is_counted();
     let options = TableOptions::default();
     let limit = descriptors::raise_limit();
@@ -176,7 +169,7 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
 
     let mut tasks = JoinSet::new();
     let listed = (1..).map(NodeId).zip(addresses.iter().cloned().zip(names));
-    let others = listed.filter(|(node, (at, _))| joined.is_none() && *node != me && *at != address);
+    let others = listed.filter(|(node, _)| !has_joined && *node != me);
     let others = others.map(|(node, (address, name))| Other { node, address, name }).collect();
     tasks.spawn(links::keep_all_connected(shared.clone(), others));
     let tolerance = Tolerance::default();
@@ -220,6 +213,34 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
         summary,
         started,
     })
+}
+
+/// What a node begins with: a new cluster's list, or nothing but itself if it has joined one.
+struct Origin {
+    /// The addresses, with the names that are known.
+    nodes: Vec<(String, String)>,
+    shards: u32,
+    has_joined: bool,
+}
+
+impl Origin {
+    fn of(
+        config: &Config,
+        address: &str,
+        listed: Vec<(String, String)>,
+        stored: &Stored,
+    ) -> Result<Origin, StartError> {
+        let joined = stored.birth.as_ref().map(ringfort_node::read_joined).transpose();
+        Ok(match joined.map_err(|_| NodeError::BirthRecord)?.flatten() {
+            None => Origin { nodes: listed, shards: config.shards, has_joined: false },
+            Some((_, born)) => Origin {
+                // Who else there is its layout says.
+                nodes: vec![(address.to_owned(), String::new())],
+                shards: born.shards.len() as u32 - 1,
+                has_joined: true,
+            },
+        })
+    }
 }
 
 /// Makes this node a member of the cluster that it was told to join, unless it belongs to one already. The layout that is kept, and
