@@ -20,6 +20,7 @@
 #[cfg(test)]
 mod advice;
 mod args;
+mod authority;
 mod changes;
 mod cluster;
 mod command;
