@@ -33,8 +33,8 @@ const LOOKS: u32 = 100;
     JSON: an object a line; numbers of nodes are those of `cluster nodes`. Of `transfer`: shard, node, name, term, led_already, kept_ms.")]
 pub(crate) struct Cluster {
     /// nodes, shards, set or transfer
-    #[arg(value_name = "WHAT")]
-    what: What,
+    #[arg(value_name = "ACTION")]
+    action: Action,
     /// SETTING=VALUE after set, SHARD NODE after transfer
     #[arg(value_name = "WORD", num_args = 0..=2)]
     words: Vec<String>,
@@ -45,7 +45,7 @@ pub(crate) struct Cluster {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum What {
+enum Action {
     /// A line for each node
     Nodes,
     /// A line for each shard
@@ -58,13 +58,13 @@ enum What {
 
 pub(crate) fn run(cluster: &Cluster) -> Result<(), Stop> {
     let words: Vec<&str> = cluster.words.iter().map(String::as_str).collect();
-    let change = match (cluster.what, &words[..]) {
-        (What::Transfer, [shard, node]) => return hand_over(cluster, shard, node),
-        (What::Transfer, _) => {
+    let change = match (cluster.action, &words[..]) {
+        (Action::Transfer, [shard, node]) => return hand_over(cluster, shard, node),
+        (Action::Transfer, _) => {
             return Err(Stop::usage("name a shard and a node, as in `ringfort cluster transfer 3 node2`"));
         }
-        (What::Set, [setting]) => Some(preference_of(setting)?),
-        (What::Set, [_, more, ..]) => {
+        (Action::Set, [setting]) => Some(preference_of(setting)?),
+        (Action::Set, [_, more, ..]) => {
             return Err(Stop::usage(format!(
                 "one setting at a time: leave {more:?} out, or set it after the first"
             )));
@@ -80,26 +80,26 @@ pub(crate) fn run(cluster: &Cluster) -> Result<(), Stop> {
     })?;
     if cluster.output.json {
         let mut out = Out::new();
-        for line in lines(cluster.what, &state) {
+        for line in lines(cluster.action, &state) {
             out.line(line.to_string())?;
         }
         return Ok(());
     }
-    let text = match cluster.what {
-        What::Nodes => node_table(&state),
-        What::Shards => shard_table(&state),
-        What::Set => format!("leader-preference = {}", state.leader_preference),
-        What::Transfer => unreachable!("it has returned"),
+    let text = match cluster.action {
+        Action::Nodes => node_table(&state),
+        Action::Shards => shard_table(&state),
+        Action::Set => format!("leader-preference = {}", state.leader_preference),
+        Action::Transfer => unreachable!("it has returned"),
     };
     out::line(text.trim_end())
 }
 
-fn lines(what: What, state: &ClusterState) -> Vec<serde_json::Value> {
-    match what {
-        What::Nodes => state.nodes.iter().map(|node| node_json(state, node)).collect(),
-        What::Shards => state.shards.iter().map(|shard| shard_json(state, shard)).collect(),
-        What::Set => vec![json!({ "leader_preference": state.leader_preference.to_string() })],
-        What::Transfer => unreachable!("it has returned"),
+fn lines(action: Action, state: &ClusterState) -> Vec<serde_json::Value> {
+    match action {
+        Action::Nodes => state.nodes.iter().map(|node| node_json(state, node)).collect(),
+        Action::Shards => state.shards.iter().map(|shard| shard_json(state, shard)).collect(),
+        Action::Set => vec![json!({ "leader_preference": state.leader_preference.to_string() })],
+        Action::Transfer => unreachable!("it has returned"),
     }
 }
 
