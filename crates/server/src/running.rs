@@ -129,8 +129,6 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
     );
 
     let name = node_name(&stored.name);
-    let with_own = |(at, known)| if at == address { (at, name.clone()) } else { (at, known) };
-    let nodes: Vec<(String, String)> = nodes.into_iter().map(with_own).collect();
     let (addresses, names): (Vec<_>, Vec<_>) = nodes.into_iter().unzip();
     let clock = Clock::new();
     let node = Node::new(
@@ -158,13 +156,10 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
         shards,
         reporting,
     ));
-    if addresses.len() == 1 && !config.peers.is_empty() {
-        shared.notice(format!(
-            "--peers lists this node alone, {address}: it is a cluster of one, without copies elsewhere"
-        ));
-    }
+    let is_alone = addresses.len() == 1 && !config.peers.is_empty();
+    let alone = is_alone.then(|| peerless(&address));
     let uncounted = (!is_counted).then(|| uncounted(&config.data_dir));
-    lost.into_iter().chain(uncounted).for_each(|line| shared.notice(line));
+    alone.into_iter().chain(lost).chain(uncounted).for_each(|line| shared.notice(line));
     let links = Arc::<Links>::default();
 
     let mut tasks = JoinSet::new();
@@ -231,11 +226,16 @@ impl Origin {
         stored: &Stored,
     ) -> Result<Origin, StartError> {
         let joined = stored.birth.as_ref().map(ringfort_node::read_joined).transpose();
+        let name = node_name(&stored.name);
         Ok(match joined.map_err(|_| NodeError::BirthRecord)?.flatten() {
-            None => Origin { nodes: listed, shards: config.shards, has_joined: false },
+            None => {
+                let with_own = |(at, known)| if at == address { (at, name.clone()) } else { (at, known) };
+                let nodes = listed.into_iter().map(with_own).collect();
+                Origin { nodes, shards: config.shards, has_joined: false }
+            }
             Some((_, born)) => Origin {
                 // Who else there is its layout says.
-                nodes: vec![(address.to_owned(), String::new())],
+                nodes: vec![(address.to_owned(), name)],
                 shards: born.shards.len() as u32 - 1,
                 has_joined: true,
             },
@@ -299,6 +299,11 @@ fn draw() -> Result<u64, StartError> {
         action: "draw a random number",
         source: std::io::Error::other(error),
     })
+}
+
+/// What is said of a list of one.
+fn peerless(address: &str) -> String {
+    format!("--peers lists this node alone, {address}: it is a cluster of one, without copies elsewhere")
 }
 
 /// What is said of a start on a full disk.
