@@ -77,29 +77,49 @@ pub(crate) fn told(reply: Reply, in_doubt: bool) -> Reply {
     }
 }
 
-/// What a client is told when nobody could take its request in time. Nothing has happened.
-pub(crate) fn no_leader(
+/// What a client is told when nobody has taken its request in time, though this node leads the shard, if any does. Nothing has happened.
+pub(crate) fn not_taken(
     shard: &str,
     group: &Configuration,
+    leader: Option<&str>,
     is_reachable: impl Fn(NodeId) -> bool,
 ) -> Failure {
     let deciding: Vec<Replica> = group.deciding().collect();
     let reached = deciding.iter().filter(|replica| is_reachable(replica.node)).count();
     let (replicas, needed) = (deciding.len(), group.least_quorum());
-    let message = if group.is_quorum(|peer| group.node_of(peer).is_some_and(&is_reachable)) {
-        format!("{shard} has no leader yet ({reached} of its {replicas} replicas can be reached): try again")
-    } else {
-        format!(
+    let has_quorum = group.is_quorum(|peer| group.node_of(peer).is_some_and(&is_reachable));
+    let message = match leader {
+        _ if !has_quorum => format!(
             "no quorum: {reached} of {shard}'s {replicas} replicas can be reached, {needed} are needed: start the missing \
              nodes"
-        )
+        ),
+        Some(leader) => format!(
+            "{leader} leads {shard} and did not come to this in time: the node or its disk is held up (see `status`): try again"
+        ),
+        None => {
+            format!(
+                "{shard} has no leader yet ({reached} of its {replicas} replicas can be reached): try again"
+            )
+        }
     };
     Failure::rejected(Code::Unavailable, message)
 }
 
 #[cfg(test)]
 mod tests {
+    use ringfort_types::PeerId;
+
     use super::*;
+
+    #[test]
+    fn a_shard_that_is_led_is_not_said_to_have_no_leader() {
+        let voters = (1..=3).map(|n| Replica { node: NodeId(n), peer: PeerId(n) }).collect();
+        let group = Configuration { voters, ..Configuration::default() };
+        let told = |leader, up: u64| not_taken("shard 8", &group, leader, |node| node.0 <= up).message;
+        assert!(told(Some("n1"), 3).starts_with("n1 leads shard 8 and did not come to this in time"));
+        assert!(told(None, 3).starts_with("shard 8 has no leader yet (3 of its 3 replicas"));
+        assert!(told(Some("n1"), 1).starts_with("no quorum: 1 of shard 8's 3 replicas can be reached, 2"));
+    }
 
     #[test]
     fn what_the_shard_has_not_said_of_the_write_is_in_doubt() {

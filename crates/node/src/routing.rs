@@ -11,7 +11,7 @@ use ringfort_types::{
 
 use crate::admission;
 use crate::node::Node;
-use crate::pending::{Pending, no_leader, told};
+use crate::pending::{Pending, not_taken, told};
 use crate::replica::Replica;
 use crate::turn::APPLYING_BYTES_MAX;
 use crate::{Answered, Incoming};
@@ -417,12 +417,16 @@ impl Node {
         }
     }
 
-    pub(crate) fn no_leader(&self, shard: ShardId) -> Failure {
+    /// What is told of a request that nobody has taken in time.
+    pub(crate) fn not_taken(&self, shard: ShardId) -> Failure {
         let layout = self.layout.as_ref().expect("shards exist after birth");
         let group = layout.shard(shard).expect("a known shard").born();
         let name =
             if shard == ShardId::META { "the meta group".to_owned() } else { format!("shard {shard}") };
-        no_leader(&name, &group, |node| node == self.id || self.peers.is_up(node))
+        let is_reachable = |node| node == self.id || self.peers.is_up(node);
+        let leader = self.leader_of(shard).filter(|leader| is_reachable(*leader));
+        let leader = leader.map(|leader| self.called(leader));
+        not_taken(&name, &group, leader.as_deref(), is_reachable)
     }
 
     /// No request goes round in circles: what another node has passed on stays here. (A transfer ends with the node that is wanted,

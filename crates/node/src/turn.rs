@@ -163,12 +163,12 @@ impl Node {
     fn why_late(&self, shard: ShardId) -> Failure {
         let leads = self.slots[shard.0 as usize].replica.as_ref().is_some_and(crate::replica::Replica::leads);
         if leads && let Some(refusal) = self.refusal_by_disk() {
-            refusal
-        } else if self.is_opening(shard) {
-            self.still_opening(shard, ", and no other node could take this")
-        } else {
-            self.no_leader(shard)
+            return refusal;
         }
+        if self.is_opening(shard) {
+            return self.still_opening(shard, ", and no other node could take this");
+        }
+        self.not_taken(shard)
     }
 
     /// Answers a request that is pending here with a failure.

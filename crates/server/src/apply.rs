@@ -409,7 +409,7 @@ impl Applier {
         let stats = |open: &Open| TableStats {
             shard: open.shard.id(),
             revision: open.shard.revision(),
-            keys_estimate: open.shard.table().rows_estimate(),
+            keys_estimate: open.shard.keys_estimate(),
             bytes_estimate: open.shard.table().bytes_estimate(),
         };
         self.shared.inbox.push(Event::Stats(self.shards.iter().flatten().map(stats).collect()));

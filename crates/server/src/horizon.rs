@@ -6,7 +6,8 @@
 //! digest mark has named since.
 //!
 //! Both kinds are noticed where they pass, on every node that has the shard: a scan leaves its trace with each
-//! page, a mark as it is applied. A list stream that pauses longer asks for a row now and then (`gate::rows`).
+//! page, a mark as it is applied. A list stream that pauses longer asks for a row now and then (`gate::rows`). A list of few rows
+//! that has got all that it may want of a shard with its first page holds nothing: nobody comes back for more (`readers`).
 //!
 //! A scan may go on for hours, and all that is written meanwhile stays on disk. So a held index can be *given up*, for a
 //! [`Reason`] (`flush` looks for them): from then on whoever reads at it is told why. Who begins to read there, because nothing newer
@@ -158,6 +159,14 @@ impl Horizon {
     /// The lowest index of this shard that is held.
     pub(crate) fn held(&self, shard: ShardId) -> Option<Index> {
         self.state().oldest(shard, Instant::now())
+    }
+
+    /// For how long the lowest index of this shard that is held has been held.
+    pub(crate) fn held_for(&self, shard: ShardId) -> Option<Duration> {
+        let now = Instant::now();
+        let state = self.state();
+        let index = state.oldest(shard, now)?;
+        state.held.get(&(shard, index)).map(|held| now - held.since)
     }
 
     /// Gives up the lowest index of this shard that is held, and says which that is.

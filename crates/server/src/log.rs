@@ -20,6 +20,7 @@ use ringfort_node::Event;
 use ringfort_storage::{Log, LogAhead, StorageError};
 use ringfort_types::{Base, Record, ShardId};
 
+use crate::disk_watch::Work;
 use crate::error::die;
 use crate::flush::Flusher;
 use crate::queue::{Queue, Taken};
@@ -60,13 +61,13 @@ pub(crate) fn run(mut log: Log, batches: &Queue<Batch>, shared: &Arc<Shared>, fl
                 }
                 ahead.keep(shared);
                 if Instant::now() >= next_look {
-                    shared.disk_watch.during(Part::Log, || collect(&mut log, shared, flusher));
+                    shared.disk_watch.during(Work::Log, 0, || collect(&mut log, shared, flusher));
                     next_look = Instant::now() + LOOK;
                 }
                 sealed = false;
             }
             Taken::Nothing => {
-                shared.disk_watch.during(Part::Log, || {
+                shared.disk_watch.during(Work::Log, 0, || {
                     collect(&mut log, shared, flusher);
                     seal(&mut log);
                 });
@@ -116,7 +117,7 @@ impl Ahead {
 
 fn append(log: &mut Log, batch: &Batch, shared: &Shared) {
     let mut full = false;
-    while let Err(error) = shared.disk_watch.during(Part::Log, || log.append(&batch.records)) {
+    while let Err(error) = shared.disk_watch.during(Work::Log, 0, || log.append(&batch.records)) {
         if !error.is_disk_full() || shared.is_stopping() {
             die("the log can't be written", &error);
         }

@@ -8,6 +8,9 @@ use ringfort_types::{Code, Failure, Index, Reply, Request, ShardId};
 use crate::delivery::ReadAt;
 use crate::horizon::{Horizon, Reading, Reason};
 
+/// A list of at most so many rows is brief.
+const BRIEF_ROWS_MAX: u32 = 128;
+
 /// All local shards' tables, each once it is open.
 #[derive(Debug)]
 pub(crate) struct Readers {
@@ -71,10 +74,33 @@ impl Readers {
         }
     }
 
+    /// Whether this is the first page of a list of so few rows that they fit into one frame, as a rule, so that whoever gets some of them
+    /// gets them all. (A list with more rows may be continued at another node, which asks each shard again.)
+    fn is_brief(request: &Request) -> bool {
+        matches!(request, Request::Scan(scan) if scan.at.is_none() && scan.rows_max <= BRIEF_ROWS_MAX)
+    }
+
+    /// Whether a list that has got this page comes back to the shard for more.
+    fn has_more(request: &Request, reply: &Reply) -> bool {
+        match (request, reply) {
+            (Request::Scan(scan), Reply::Page(page)) => {
+                page.next.is_some() && page.rows.len() < scan.rows_max as usize
+            }
+            _ => false,
+        }
+    }
+
     /// Does it at this index, which is held if the read is long.
     fn query_at(&self, reader: &ShardReader, read: &ReadAt, at: Index) -> Reply {
         if !Self::is_long(&read.request) {
             return reader.query(&read.request, at);
+        }
+        if Self::is_brief(&read.request) {
+            let reply = reader.query(&read.request, at);
+            if !Self::has_more(&read.request, &reply) {
+                return reply;
+            }
+            // Once more, held before it begins.
         }
         let begins = Self::may_read_later(&read.request);
         let reading = if begins { Reading::Begins } else { Reading::GoesOn };
@@ -130,11 +156,18 @@ mod tests {
                 at: at.map(Index),
                 from: Bytes::new(),
                 prefix: Bytes::new(),
-                rows_max: 1,
+                rows_max: BRIEF_ROWS_MAX + 1,
                 bytes_max: 1,
                 keys_only: false,
             })
         };
+        let brief = |rows_max, bytes_max| {
+            let Request::Scan(scan) = scan(None) else { unreachable!("it is one") };
+            let request = Request::Scan(Scan { rows_max, bytes_max, ..scan });
+            readers.query(&ReadAt { shard, at: Index(9), request })
+        };
+        assert!(matches!(brief(1, 100), Reply::Page(page) if page.next.is_none()));
+        assert_eq!(readers.horizon.held(shard), None, "nobody comes back for more");
         let page = |at: Option<u64>| readers.query(&ReadAt { shard, at: Index(3), request: scan(at) });
         assert!(
             matches!(page(None), Reply::Page(page) if page.at == Index(9)),

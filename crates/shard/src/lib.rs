@@ -32,6 +32,8 @@
 //!   understood is a broken invariant and panics with what was found;
 //! - a row or state row of an unknown version is refused, never guessed at.
 //!
+//! How many keys there are is estimated from a sample of them, which costs a hash for each change and no read (`sample`).
+//!
 //! Deliberately absent, for now: expiry of rows, and the removal of tombstones that have ended. The places in the formats
 //! are kept: a kind of table keys, a flag on rows.
 //!
@@ -47,6 +49,7 @@ mod error;
 mod outcome;
 mod query;
 mod row;
+mod sample;
 mod sessions;
 mod shard;
 mod state;

@@ -8,8 +8,8 @@
 //!
 //! Flag 4 is a tombstone's: there is no value, and the key counts as not there, except that a write with an older version of
 //! its caller's does not pass. An expiry is milliseconds since 1970; only tombstones have one so far.
-//! Kinds: 1 row, 2 session, 3 shard state, 4 expiry, 5 change log, 6 intent, 7 version, 8 layout. Only the first three and the
-//! last, which is the meta group's alone, are written so far. A session's key is its client's number, 16 bytes, big-endian; what is of all sessions has none. Whoever does not know a flag must not guess where the
+//! Kinds: 1 row, 2 session, 3 shard state, 4 expiry, 5 change log, 6 intent, 7 version, 8 layout, 9 sample of keys. Only the first three and the
+//! last two are written so far; a layout is the meta group's alone. A session's key is its client's number, 16 bytes, big-endian; what is of all sessions has none. Whoever does not know a flag must not guess where the
 //! value begins.
 
 use std::ops::Deref;
@@ -22,6 +22,7 @@ const ROW: u8 = 1;
 const SESSION: u8 = 2;
 const STATE: u8 = 3;
 const LAYOUT: u8 = 8;
+const SAMPLE: u8 = 9;
 const NAMESPACE: u8 = 0;
 const VERSION: u8 = 1;
 const EXPIRY: u8 = 1;
@@ -36,6 +37,8 @@ const HEADER_BYTES_MAX: usize = 2 + 10 + 8 + 8 + 10;
 pub(crate) const STATE_KEY: [u8; PREFIX_BYTES] = [STATE, NAMESPACE];
 /// The table key of the cluster's layout, in the meta group's table.
 pub(crate) const LAYOUT_KEY: [u8; PREFIX_BYTES] = [LAYOUT, NAMESPACE];
+/// The table key of the sample of the shard's keys.
+pub(crate) const SAMPLE_KEY: [u8; PREFIX_BYTES] = [SAMPLE, NAMESPACE];
 /// The table key of what is of all sessions; those of each one follow.
 pub(crate) const SESSIONS_KEY: [u8; PREFIX_BYTES] = [SESSION, NAMESPACE];
 /// Where the sessions end, exclusive.
@@ -124,6 +127,11 @@ impl Stored {
     }
 }
 
+/// Whether an encoded row is a key that is there, and no tombstone.
+pub(crate) fn is_there(row: Option<&Bytes>) -> bool {
+    row.is_some_and(|row| row.get(1).is_some_and(|flags| flags & TOMBSTONE == 0))
+}
+
 /// Most bytes that a key and its row take together.
 pub(crate) fn bytes_max(key: &[u8], value_bytes: usize) -> usize {
     PREFIX_BYTES + key.len() + HEADER_BYTES_MAX + value_bytes
@@ -198,6 +206,8 @@ mod tests {
         let tombstone = Stored { expiry: Some(1_000), ..stored(1, None) };
         assert!(tombstone.counts_at(at(999)) && !tombstone.counts_at(at(1_000)));
         assert!(stored(1, Some("v")).counts_at(HybridClock(u64::MAX)));
+        assert!(is_there(Some(&encoded(&stored(1, Some(""))))) && !is_there(Some(&encoded(&tombstone))));
+        assert!(!is_there(None));
         assert_eq!(tombstone.into_row(), None);
         assert_eq!(stored(4, Some("")).into_row(), Some(Row { value: Bytes::new(), revision: Revision(4) }));
     }

@@ -15,7 +15,8 @@ use ringfort_types::{
 use crate::draft::Draft;
 use crate::outcome::Outcome;
 use crate::query::Newest;
-use crate::row::{LAYOUT_KEY, PREFIX_BYTES, STATE_KEY};
+use crate::row::{LAYOUT_KEY, PREFIX_BYTES, SAMPLE_KEY, STATE_KEY, is_there};
+use crate::sample::Sample;
 use crate::sessions::{SessionLimits, Sessions, Unread};
 use crate::state::State;
 use crate::{ShardError, ShardReader};
@@ -66,6 +67,8 @@ pub struct Shard {
     table: Arc<dyn Table>,
     state: State,
     sessions: Sessions,
+    /// `None` if the table was begun by a version that kept none.
+    sample: Option<Sample>,
     /// Where the state row was last written. The table takes one value of a key for each index.
     sealed: Index,
     /// The last entry that held a digest mark since this was opened.
@@ -101,11 +104,18 @@ impl Shard {
             Unread::Storage(source) => ShardError::Storage { shard: id, source },
             Unread::Malformed(malformed) => unusable(malformed.0),
         })?;
+        let row = table.get(&SAMPLE_KEY, durable);
+        let sample = match row.map_err(|source| ShardError::Storage { shard: id, source })? {
+            Some(row) => Some(Sample::decode(row).map_err(|malformed| unusable(malformed.0))?),
+            // A table without any keys has none either.
+            None => (state.revision == Revision(0)).then(Sample::begin),
+        };
         let newest = Arc::<Newest>::default();
         newest.set(state.revision, state.clock);
         let sealed = state.applied;
         let (layout, layout_sealed) = (None, Epoch(0));
-        Ok(Shard { id, table, state, sessions, sealed, marked: Index(0), layout, layout_sealed, newest })
+        let marked = Index(0);
+        Ok(Shard { id, table, state, sessions, sample, sealed, marked, layout, layout_sealed, newest })
     }
 
     /// The same for any shard of a cluster. The meta group has a layout besides: a table of its without anything has the one with which
@@ -155,6 +165,12 @@ impl Shard {
     /// The stamp of the last applied entry that had one.
     pub fn clock(&self) -> HybridClock {
         self.state.clock
+    }
+
+    /// About how many keys it has: exact if they are few, and never mistaken by what is overwritten.
+    pub fn keys_estimate(&self) -> u64 {
+        let counted = self.table.rows_estimate();
+        self.sample.as_ref().map_or(counted, |sample| sample.estimate(counted))
     }
 
     /// Who belongs to its group, as of the last entry applied.
@@ -223,6 +239,11 @@ impl Shard {
             self.layout = Some(Arc::clone(layout));
         }
         let rows = draft.into_rows();
+        if let Some(sample) = &mut self.sample {
+            for (key, row) in &rows {
+                sample.set(&key[PREFIX_BYTES..], is_there(row.as_ref()));
+            }
+        }
         if !rows.is_empty() {
             self.table.write(entry.index, &rows);
         }
@@ -284,6 +305,9 @@ impl Shard {
             }
             let mut rows = vec![(Bytes::from_static(&STATE_KEY), Some(state.encode()))];
             self.sessions.take_rows(&mut rows);
+            if let Some(row) = self.sample.as_mut().and_then(Sample::take_row) {
+                rows.push((Bytes::from_static(&SAMPLE_KEY), Some(row)));
+            }
             if let Some(layout) = self.layout.as_ref().filter(|layout| layout.epoch > self.layout_sealed) {
                 rows.push((Bytes::from_static(&LAYOUT_KEY), Some(layout.encode())));
                 self.layout_sealed = layout.epoch;

@@ -262,7 +262,7 @@ impl World {
         let stats = |shard: &Shard| TableStats {
             shard: shard.id(),
             revision: shard.revision(),
-            keys_estimate: shard.table().rows_estimate(),
+            keys_estimate: shard.keys_estimate(),
             bytes_estimate: shard.table().bytes_estimate(),
         };
         let stats = process.shards.values().map(stats).collect();

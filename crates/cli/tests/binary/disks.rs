@@ -145,6 +145,11 @@ impl Syncs {
     }
 
     fn start(&self, trio: &mut Trio, node: usize) {
+        self.start_with(trio, node, |command| command);
+    }
+
+    /// With more arguments or variables.
+    fn start_with(&self, trio: &mut Trio, node: usize, more: impl Fn(&mut Command) -> &mut Command) {
         self.take(node, 0);
         let data = trio.directory.path().join(format!("node{}", node + 1));
         let log = fs::File::create(trio.log(node)).expect("a log");
@@ -152,7 +157,8 @@ impl Syncs {
         let mut command = trio.flags(node, &data, 16);
         command.env("LD_PRELOAD", &self.library);
         command.env("SYNC_MS_FILE", self.directory.path().join(format!("node{node}")));
-        let child = command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn().expect("starts");
+        let child =
+            more(&mut command).stdin(Stdio::null()).stdout(log).stderr(errors).spawn().expect("starts");
         trio.nodes[node] = Some(child);
     }
 }
@@ -216,6 +222,82 @@ fn leaderships_leave_a_disk_that_hangs_and_come_back() {
         "{}",
         trio.said(0)
     );
+
+    syncs.take(0, 0);
+    let begun = Instant::now();
+    while leads(&trio) == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "nothing came back: {}", trio.said(0));
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert_eq!(status(&trio)["nodes"][0]["disk_hung"], false);
+    assert_eq!(writable(&trio), 48);
+}
+
+/// How many shards the first node leads.
+fn leads(trio: &Trio) -> u64 {
+    status(trio)["nodes"][0]["leads"].as_u64().expect("a number")
+}
+
+/// A sync is done after so long, again and again: too long for one who leads.
+#[test]
+fn a_node_whose_syncs_take_seconds_leads_nothing() {
+    let syncs = Syncs::new();
+    let mut trio = Trio::idle(tempfile::tempdir().expect("a directory"));
+    for node in 0..3 {
+        syncs.start(&mut trio, node);
+    }
+    eventually("it leads", || writable(&trio) == 48 && leads(&trio) > 0);
+    syncs.take(0, 4_000);
+    writable(&trio);
+    eventually("others lead", || leads(&trio) == 0);
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(9) {
+        eventually("all keys take writes", || writable(&trio) == 48);
+        assert_eq!(leads(&trio), 0, "it gets nothing back in between");
+    }
+    syncs.take(0, 0);
+    let begun = Instant::now();
+    while leads(&trio) == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "nothing came back: {}", trio.said(0));
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// The log is well, and the files of the tables are not.
+#[test]
+fn leaderships_leave_a_node_whose_tables_hang_as_soon_as_one_whose_log_does() {
+    let syncs = Syncs::new();
+    let mut trio = Trio::idle(tempfile::tempdir().expect("a directory"));
+    for node in 0..3 {
+        syncs.start_with(&mut trio, node, |command| {
+            command.args(["--memtable-mb", "1", "--log-mb", "16"]).env("SYNC_MS_IN", "/shards/")
+        });
+    }
+    eventually("it leads", || writable(&trio) == 48 && leads(&trio) > 0);
+    syncs.take(0, 3_600_000);
+    let value = "v".repeat(8 * 1024);
+    let mut round = 0;
+    let mut write = |trio: &Trio| {
+        round += 1;
+        let rows: Vec<_> = (0..128).map(|row| format!("row{round}-{row}\t{value}\n")).collect();
+        let mut import = ringfort(&["import", "-", "--give-up", "1s"]);
+        run(import.env("RINGFORT_ADDR", trio.address(1)), rows.concat().as_bytes());
+    };
+    let begun = Instant::now();
+    while !trio.said(0).contains("the flush of a table has taken") {
+        assert!(begun.elapsed() < Duration::from_secs(20), "no table is flushed: {}", trio.said(0));
+        write(&trio);
+    }
+    let noticed = Instant::now();
+    eventually("it is shown, and others lead", || {
+        status(&trio)["nodes"][0]["disk_hung"] == true && leads(&trio) == 0
+    });
+    println!("others lead {:?} after the first line", noticed.elapsed());
+    for _ in 0..3 {
+        assert_eq!(writable(&trio), 48, "all keys take writes");
+    }
+    let said = trio.said(0);
+    assert!(said.contains("is not done: the disk hangs; leaderships go to nodes whose disks work"), "{said}");
 
     syncs.take(0, 0);
     let begun = Instant::now();

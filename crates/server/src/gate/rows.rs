@@ -223,7 +223,10 @@ impl Rows {
                 let first = cursor.rows.last().map(|(key, _)| key.clone()).unwrap_or_default();
                 cursor.room = Some(room);
                 self.heads.push(Reverse((first, at)));
-                self.ask_ahead(at);
+                // A list that needs no more of the shard does not come back to it: then nothing is kept there for it (`readers`).
+                if (self.cursors[at].rows.len() as u64) < self.left {
+                    self.ask_ahead(at);
+                }
                 return Ok(());
             }
             // An empty page that goes no further has a row before it that is larger than a page.

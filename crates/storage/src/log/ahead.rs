@@ -6,7 +6,8 @@
 //! several. Filling 64 MiB takes a while, so it is a background thread's work, and it is optional: without a
 //! spare segment the log sets room aside when it needs it.
 //!
-//! A spare has its name only after its zeroes are synced, and becomes a segment by a rename.
+//! A spare has its name only after its zeroes are synced, and becomes a segment by a rename. One that an earlier process has left is
+//! removed, not used.
 
 use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -103,23 +104,16 @@ impl LogAhead {
 }
 
 impl Spare {
-    /// What an earlier process left.
-    pub(super) fn find(disk: &dyn Disk, dir: &str, segment_bytes: u64) -> std::io::Result<Spare> {
+    /// Removes what an earlier process left. Nobody has looked whether that is still all zeroes, and what is not is damage once it is
+    /// in the log; another one is made when it is wanted.
+    pub(super) fn clear(disk: &dyn Disk, dir: &str) -> std::io::Result<Spare> {
         let names = disk.list(dir)?;
-        let has = |wanted| names.iter().any(|name| name == wanted);
-        if has(SPARE_NEW) {
-            disk.remove(&format!("{dir}/{SPARE_NEW}"))?;
-        }
-        let spare = Spare::default();
-        if has(SPARE) {
-            let path = format!("{dir}/{SPARE}");
-            if disk.open(&path)?.len()? == segment_bytes {
-                spare.set(Some(segment_bytes));
-            } else {
-                disk.remove(&path)?;
+        for left in [SPARE, SPARE_NEW] {
+            if names.iter().any(|name| name == left) {
+                disk.remove(&format!("{dir}/{left}"))?;
             }
         }
-        Ok(spare)
+        Ok(Spare::default())
     }
 
     fn is_ready(&self) -> bool {

@@ -141,8 +141,8 @@ impl Log {
             notes.extend(unreadable);
         }
         let shards = recovered.shards();
-        let spare = Spare::find(&*disk, dir, options.segment_bytes).map_err(|source| StorageError::Io {
-            action: "look for a spare log segment in",
+        let spare = Spare::clear(&*disk, dir).map_err(|source| StorageError::Io {
+            action: "remove a spare log segment from",
             path: format!("{}/{dir}", disk.name()),
             source,
         })?;

@@ -77,7 +77,7 @@ fn a_full_disk_takes_nothing_and_takes_the_same_batch_later() {
 }
 
 #[test]
-fn a_segment_made_ahead_is_used_and_survives_a_restart() {
+fn a_segment_made_ahead_is_used_and_after_a_restart_it_is_made_anew() {
     let disk = SimDisk::new();
     let (mut log, _) = open(&disk, SMALL).unwrap();
     let spare = format!("{DIR}/spare");
@@ -89,6 +89,8 @@ fn a_segment_made_ahead_is_used_and_survives_a_restart() {
     drop(log);
     disk.crash(3);
     let (mut log, _) = open(&disk, SMALL).unwrap();
+    assert!(disk.bytes(&spare).is_none(), "nobody knows what has become of it");
+    log.ahead().make().unwrap();
     log.append(&[entry(1, 2, 1, &[2; 5000])]).unwrap();
     assert!(disk.bytes(&spare).is_some(), "a batch that does not fit into it leaves it");
     let syncs = disk.counts().0;
