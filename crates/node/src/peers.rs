@@ -118,9 +118,10 @@ impl Node {
     /// Whether this node belongs to the cluster, and with this data directory.
     fn knows(&self, node: NodeId, incarnation: Incarnation) -> bool {
         match &self.layout {
-            Some(layout) => layout
-                .member(node)
-                .is_some_and(|member| member.incarnation == incarnation || planted::is(Bug::WipedNodeVotes)),
+            Some(layout) => match layout.member(node) {
+                Some(member) => member.incarnation == incarnation || planted::is(Bug::WipedNodeVotes),
+                None => node < layout.next_node && planted::is(Bug::RemovedNodeSpeaks),
+            },
             None => self.birth.knows(node, incarnation),
         }
     }
