@@ -164,12 +164,12 @@ becomes "start --id node2 --addr 127.0.0.1:50052 --peers node1=localhost:50051,n
 --advertise localhost:50052 --data-dir raft2" \
     raft-kv/node -port 50052 -raft_port 12002 -node_id node2 -raft_dir raft2 -join_addr localhost:50051
 unset RAFT_KV_PEERS
-becomes "start --id node1 --addr 127.0.0.1:50051 --peers " raft-kv/node --bootstrap
-refused 'list all nodes .* --peers NAME=localhost:50051,node2=127.0.0.1:50052,' \
+becomes "start --id node1 --addr 127.0.0.1:50051 --bootstrap" raft-kv/node --bootstrap
+becomes "start --id node2 --addr 127.0.0.1:50052 --join localhost:50051" \
     raft-kv/node --port=50052 --node_id=node2 --join_addr=localhost:50051
-refused '--peers NAME=localhost:50052,node1=127.0.0.1:50051,' raft-kv/node --join_addr=localhost:50052
+refused 'join one with --join_addr' raft-kv/node --node_id=node2
 refused 'a word too many: node2;' raft-kv/node --bootstrap node2
-becomes "start --id node1 --addr 127.0.0.1:50051 --peers  --shards 8" raft-kv/node --bootstrap -- --shards 8
+becomes "start --id node1 --addr 127.0.0.1:50051 --bootstrap --shards 8" raft-kv/node --bootstrap -- --shards 8
 becomes "start --id b --addr 10.0.0.2:1 --peers a=10.0.0.1:1 --insecure" raft-kv/node -node_id b -port 1 -peers a=10.0.0.1:1,b=10.0.0.2:1
 becomes "start --id b --addr [::1]:2 --peers a=[::1]:1" raft-kv/node -node_id b -port 2 -peers 'a=[::1]:1,b=[::1]:2'
 refused 'have to be the same' raft-kv/node -node_id b -peers a=10.0.0.1:1,b=10.0.0.2:1

@@ -78,6 +78,16 @@ serving() {
     done
 }
 
+# within SECONDS COMMAND…: until it succeeds.
+within() {
+    local until=$((SECONDS + $1))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        [ $SECONDS -lt $until ] || wrong "not in time: $*"
+        sleep 0.2
+    done
+}
+
 # kill -9
 crash() {
     kill -KILL "${pids[$1]}"

@@ -1,24 +1,33 @@
 #!/usr/bin/env bash
-# The README of the store on Raft, against Ringfort: three nodes by its own command lines, the client that puts and gets, and a
-# node that is stopped.
+# The README of the store on Raft, against Ringfort: three nodes by its own command lines, the client that puts and gets, a node that is
+# stopped, and a fourth one that joins.
 source "$(dirname "$0")/../coming-from/walk.sh"
 
-# What its README does not have: who will be there.
-export RAFT_KV_PEERS=node1=localhost:50051,node2=localhost:50052,node3=localhost:50053
 node() {
     case $1 in
         1) start node1 "$launchers/node" --port=50051 --raft_port=12001 --node_id=node1 --raft_dir="$work/raft1" --bootstrap=true ;;
         2) start node2 "$launchers/node" --port=50052 --raft_port=12002 --node_id=node2 --raft_dir="$work/raft2" --join_addr=localhost:50051 ;;
         3) start node3 "$launchers/node" --port=50053 --raft_port=12003 --node_id=node3 --raft_dir="$work/raft3" --join_addr=localhost:50051 ;;
+        4) start node4 "$launchers/node" --port=50054 --raft_port=12004 --node_id=node4 --raft_dir="$work/raft4" --join_addr=localhost:50052 ;;
     esac
 }
 
+# Whether a node has so many replicas, and nothing moves.
+has_replicas() {
+    local status
+    status=$("$RINGFORT" --addr "127.0.0.1:$1" status)
+    grep -Eq "^node${1: -1} +[^ ]+ +up +[0-9]+ +$2 " <<<"$status" && ! grep -q moving <<<"$status"
+}
+
 step "2. start the cluster"
-fails 'list all nodes of a new one' env -u RAFT_KV_PEERS "$launchers/node" --port=50052 --node_id=node2 --join_addr=localhost:50051
 node 1
+serving node1
 node 2
 node 3
-serving node1 node2 node3
+serving node2 node3
+for port in 50051 50052 50053; do
+    within 60 has_replicas $port 64
+done
 
 step "3. interact with the cluster"
 says $'OK\nworld' "$launchers/cli"
@@ -29,6 +38,7 @@ for client in go_client python_client; do
     done
     fails 'NotFound|NOT_FOUND' $client localhost:50051 get nothing
     fails 'FailedPrecondition|FAILED_PRECONDITION' $client localhost:50051 join node4 localhost:12004 localhost:50054
+    says Joined $client localhost:50051 join node3 localhost:12003 127.0.0.1:50053
 done
 
 # Everything that was put is there, and the client's two calls work.
@@ -57,3 +67,9 @@ all_well 50053
 node 1
 serving node1
 all_well 50051
+
+step "a fourth node joins: a quarter of the replicas moves, at most"
+node 4
+serving node4
+within 60 has_replicas 50054 48
+all_well 50054

@@ -59,7 +59,7 @@ struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 enum Command {
-    Start(start::Start),
+    Start(Box<start::Start>),
     Dev(dev::Dev),
     #[command(alias = "set")]
     Put(put::Put),
@@ -89,7 +89,7 @@ enum Command {
 /// Does what this process's command line says, to its end.
 pub(crate) fn run() -> Result<(), Stop> {
     match read(&std::env::args_os().collect::<Vec<_>>())? {
-        Command::Start(start) => start::run(start),
+        Command::Start(start) => start::run(*start),
         Command::Dev(dev) => dev::run(&dev),
         Command::Put(put) => put::run(&put),
         Command::Get(get) => get::run(&get),

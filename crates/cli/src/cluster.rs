@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use ringfort_types::{
-    ClusterState, DiskState, NodeId, NodeState, Presence, ReplicaReport, ShardId, ShardState,
+    ClusterState, DiskState, NodeId, NodeState, Presence, ReplicaReport, ShardId, ShardState, Term,
 };
 use serde_json::{Value, json};
 
@@ -92,8 +92,11 @@ pub(crate) fn judge(state: &ClusterState) -> Result<(), Stop> {
 
 /// By how many log entries the slowest replica is behind the shard's leader, as they last reported.
 fn lag(state: &ClusterState, shard: &ShardState) -> u64 {
-    let takes_part = |node| !is_damaged(state, node, shard.shard);
-    let reports = || shard.replicas.iter().filter(|(node, _)| takes_part(*node)).map(|(_, report)| report);
+    // Of a replica that only comes to be, nothing is heard yet.
+    let is_coming = |report: &ReplicaReport| shard.is_moving && report.term == Term(0);
+    let takes_part = |node, report| !is_damaged(state, node, shard.shard) && !is_coming(report);
+    let of_group = shard.replicas.iter().filter(|(node, report)| takes_part(*node, report));
+    let reports = || of_group.clone().map(|(_, report)| report);
     let committed = reports().map(|report| report.committed.0).max().unwrap_or(0);
     let applied = reports().map(|report| report.applied.0).min().unwrap_or(0);
     committed.saturating_sub(applied)
@@ -138,6 +141,7 @@ pub(crate) fn node_table(state: &ClusterState) -> String {
                 (presence, _) => presence.name(),
             }
             .to_owned(),
+            node.standing.to_string(),
             leads.to_string(),
             replicas.to_string(),
             format!("~{}", show::grouped(node.keys_estimate)),
@@ -145,8 +149,14 @@ pub(crate) fn node_table(state: &ClusterState) -> String {
             report,
         ]);
     }
-    let heads = ["node", "address", "state", ">leads", ">replicas", ">keys", ">bytes", "reported"];
+    let heads =
+        ["node", "address", "state", "standing", ">leads", ">replicas", ">keys", ">bytes", "reported"];
     show::table(&heads, &rows)
+}
+
+/// The shards whose groups are on their way to where the layout wants them.
+pub(crate) fn moving(state: &ClusterState) -> Vec<ShardId> {
+    state.shards.iter().filter(|shard| shard.is_moving).map(|shard| shard.shard).collect()
 }
 
 /// The nodes, and a line about the shards.
@@ -171,6 +181,11 @@ pub(crate) fn render(state: &ClusterState) -> String {
             let _ = writeln!(text, "; largest lag {}", show::count(lag, "entry", "entries"));
         }
         None => text.push_str("; lag not known\n"),
+    }
+    let moving = moving(state);
+    if !moving.is_empty() {
+        let shards = show::count(moving.len() as u64, "shard is", "shards are");
+        let _ = writeln!(text, "{shards} moving ({})", named(&moving));
     }
     for node in state.nodes.iter().filter(|node| !node.damaged.is_empty()) {
         let _ = writeln!(
@@ -212,10 +227,12 @@ pub(crate) fn shard_table(state: &ClusterState) -> String {
             shard.term.to_string(),
             format!("~{}", show::grouped(keys)),
             shard.leader.map_or_else(|| "?".to_owned(), |_| lag(state, shard).to_string()),
+            if shard.is_moving { "moving" } else { "placed" }.to_owned(),
             replicas.join(" "),
         ]);
     }
-    show::table(&[">shard", "slots", "leader", ">term", ">keys", ">lag", "replicas (applied index)"], &rows)
+    let heads = [">shard", "slots", "leader", ">term", ">keys", ">lag", "state", "replicas (applied index)"];
+    show::table(&heads, &rows)
 }
 
 /// Everything, as JSON.
@@ -224,6 +241,7 @@ pub(crate) fn json(state: &ClusterState) -> Value {
         "cluster": format!("{:016x}", state.cluster),
         "epoch": state.epoch.0,
         "leader_preference": state.leader_preference.to_string(),
+        "copies": state.copies,
         "node": state.node.0,
         "nodes": state.nodes.iter().map(|node| node_json(state, node)).collect::<Vec<_>>(),
         "shards": state.shards.iter().map(|shard| shard_json(state, shard)).collect::<Vec<_>>(),
@@ -238,6 +256,7 @@ pub(crate) fn node_json(state: &ClusterState, node: &NodeState) -> Value {
         "address": node.address,
         "incarnation": format!("{:016x}", node.incarnation.0),
         "state": node.presence.name(),
+        "standing": node.standing.to_string(),
         "disk_full": node.disk == DiskState::Full,
         "disk_hung": node.disk == DiskState::Hung,
         "damaged_shards": node.damaged.iter().map(|shard| shard.0).collect::<Vec<_>>(),
@@ -271,13 +290,14 @@ pub(crate) fn shard_json(state: &ClusterState, shard: &ShardState) -> Value {
         "leader": shard.leader.map(|leader| leader.0),
         "term": shard.term.0,
         "lag": shard.leader.is_some().then(|| lag(state, shard)),
+        "moving": shard.is_moving,
         "replicas": shard.replicas.iter().map(replica).collect::<Vec<_>>(),
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use ringfort_types::{Epoch, Index, PeerId, Role, Slot};
+    use ringfort_types::{Epoch, Index, PeerId, Role, Slot, Standing};
 
     use super::*;
 
@@ -322,9 +342,9 @@ mod tests {
     #[test]
     fn nodes_and_shards_at_a_glance() {
         let expected = "\
-node   address          state  leads  replicas     keys    bytes  reported
-node1  127.0.0.1:50051  up         1         2  ~63,436  ~5.2 MB  400 ms ago
-node2  127.0.0.1:50052  down       0         2  ~63,436  ~5.2 MB  never
+node   address          state  standing  leads  replicas     keys    bytes  reported
+node1  127.0.0.1:50051  up     active        1         2  ~63,436  ~5.2 MB  400 ms ago
+node2  127.0.0.1:50052  down   active        0         2  ~63,436  ~5.2 MB  never
 2 shards, 1 WITHOUT A LEADER (2); largest lag 4 entries
 ";
         assert_eq!(render(&state()), expected);
@@ -377,6 +397,27 @@ node2  127.0.0.1:50052  down       0         2  ~63,436  ~5.2 MB  never
         assert_eq!(json["nodes"][0]["damaged_shards"], json!([0, 1, 2]));
         assert_eq!(json["shards"][1]["replicas"][1]["damaged"], true);
         assert_eq!(json["shards"][1]["replicas"][0]["damaged"], false);
+    }
+
+    #[test]
+    fn what_moves_is_told_and_a_replica_that_comes_to_be_does_not_lag() {
+        let mut state = state();
+        state.nodes[0].standing = Standing::Leaving;
+        assert!(!render(&state).contains("moving") && !shard_table(&state).contains("moving"));
+        state.shards[1].is_moving = true;
+        state.shards[1].replicas[1].1 = ReplicaReport::default();
+        let text = render(&state);
+        assert!(text.contains("node2  127.0.0.1:50052  down   leaving "), "{text}");
+        assert!(text.ends_with("; largest lag 0 entries\n1 shard is moving (1)\n"), "{text}");
+        assert!(shard_table(&state).contains("  0  moving  node1@9 node2@0\n"), "{}", shard_table(&state));
+        let json = json(&state);
+        assert_eq!(
+            (&json["shards"][1]["moving"], &json["shards"][0]["moving"]),
+            (&true.into(), &false.into())
+        );
+        assert_eq!((&json["nodes"][0]["standing"], &json["copies"]), (&"leaving".into(), &0.into()));
+        state.shards[0].is_moving = true;
+        assert!(render(&state).ends_with("2 shards are moving (meta group, 1)\n"), "{}", render(&state));
     }
 
     #[test]

@@ -28,7 +28,11 @@ const fn after(command: &'static str, words: &'static [&'static str], says: &'st
 const NO_TTL: &str = "keys have no time to live yet";
 const NO_AUTH: &str = "there is no authentication yet";
 const NO_TLS: &str = "there is no TLS yet";
-const NO_MEMBERSHIP: &str = "nodes can't be added, removed or replaced yet; a new cluster forms from nodes that are started with the same `--peers`";
+const JOIN: &str = "a node joins by `ringfort start --id node4 --join 127.0.0.1:50051`; `ringfort cluster plan join 1` shows what would move";
+const REMOVE: &str = "`ringfort cluster remove NODE` empties a node and removes it; `ringfort cluster drain NODE` only empties it";
+const BALANCED: &str =
+    "replicas and leaders are balanced by themselves; `ringfort cluster plan` shows what will move";
+const REPLICAS: &str = "`ringfort cluster set replicas=5` changes how many copies there are";
 const NO_RANGE_END: &str =
     "a list has no last key yet: there are `--prefix` and `--from`, and `--limit` for how many rows";
 const PREFIX: &str = "`ringfort list --prefix P` prints all keys that begin with P";
@@ -49,12 +53,21 @@ pub(crate) const HINTS: &[Hint] = &[
     command(&["watch", "subscribe", "psubscribe", "monitor"], "there is no watch yet"),
     command(&["lease", "expire", "pexpire", "expireat", "ttl", "pttl", "persist", "setex", "psetex"], NO_TTL),
     command(&["member list", "members", "nodes", "info", "stats", "topology"], STATUS),
-    command(&["member", "join", "leave", "meet", "forget", "reshard", "rebalance"], NO_MEMBERSHIP),
+    command(&["member add", "member", "join", "meet", "scale"], JOIN),
+    command(
+        &["member remove", "member rm", "leave", "forget", "drain", "decommission", "evict", "cordon"],
+        REMOVE,
+    ),
+    command(&["reshard", "rebalance", "balance"], BALANCED),
+    after("cluster", &["meet", "add", "join", "scale"], JOIN),
+    after("cluster", &["forget", "delete", "leave", "decommission", "evict", "cordon"], REMOVE),
     after(
         "cluster",
-        &["meet", "forget", "add", "remove", "join", "drain", "rebalance", "replicate"],
-        NO_MEMBERSHIP,
+        &["uncordon", "activate"],
+        "`ringfort cluster undrain NODE` gives a node replicas again",
     ),
+    after("cluster", &["rebalance", "reshard", "balance"], BALANCED),
+    after("cluster", &["replicate", "replicas", "replication"], REPLICAS),
     after("cluster", &["info", "status", "topology", "slots"], STATUS),
     after("cluster", &["keyslot", "countkeysinslot", "getkeysinslot"], WHERE),
     after("cluster", &["failover", "takeover", "transfer-leader", "move-leader", "elect"], TRANSFER),
@@ -94,7 +107,8 @@ pub(crate) const HINTS: &[Hint] = &[
         &["snapshot", "backup", "dump", "save", "bgsave", "make-mirror"],
         "`ringfort export rows.tsv.gz` writes all rows to a file, and `ringfort import rows.tsv.gz` reads them",
     ),
-    command(&["rm", "remove", "unset", "unlink", "erase", "getdel"], "`ringfort delete KEY` removes a key"),
+    command(&["rm", "unset", "unlink", "erase", "getdel"], "`ringfort delete KEY` removes a key"),
+    command(&["remove"], "`ringfort delete KEY` removes a key, `ringfort cluster remove NODE` a node"),
     command(&["serve", "server", "run", "node", "up", "daemon", "init"], "`ringfort start` runs a node"),
     command(
         &["flushall", "flushdb", "clear", "drop", "wipe", "truncate"],
@@ -225,16 +239,25 @@ pub(crate) const HINTS: &[Hint] = &[
     ),
     after(
         "start",
-        &["--bootstrap", "--bootstrap-expect", "--initial-cluster-state", "--init"],
-        "no node is special: a new cluster forms once all nodes listed with `--peers` have met, and without `--peers` a node is a \
-         cluster of one",
+        &["--bootstrap-expect", "--initial-cluster-state", "--init"],
+        "no node is special: a new cluster forms once all nodes listed with `--peers` have met, with `--bootstrap` a node is a \
+         cluster of one, and with `--join` it joins one that is there",
     ),
     after(
         "start",
         &["--initial-cluster", "--cluster", "--nodes", "--members", "--seeds", "--seed", "--peer"],
         "`ringfort start --peers node2=127.0.0.1:50052,node3=127.0.0.1:50053` lists the other nodes of a new cluster",
     ),
-    after("start", &["--join", "--join-addr", "--join_addr", "--replicaof", "--retry-join"], NO_MEMBERSHIP),
+    after(
+        "start",
+        &["--join-addr", "--join_addr", "--replicaof", "--retry-join", "--discovery"],
+        "`ringfort start --id node4 --join 127.0.0.1:50051` joins the cluster of the node that is there",
+    ),
+    after(
+        "start",
+        &["--rack", "--az", "--locality", "--location", "--failure-domain"],
+        "`ringfort start --join 127.0.0.1:50051 --zone a` says where a node is",
+    ),
     after(
         "start",
         &[

@@ -7,13 +7,14 @@
 
 use std::fs::{self, File};
 use std::io::{IsTerminal, Read, Seek, SeekFrom, Write};
+use std::net::TcpListener;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use ringfort_client::Client;
-use ringfort_types::Presence;
+use ringfort_types::{ClusterState, Presence, is_name};
 
 use crate::cluster::key_shards;
 use crate::leftovers;
@@ -47,6 +48,8 @@ pub(crate) struct Nodes {
 struct Node {
     name: String,
     address: String,
+    /// Whether it has joined the others, instead of having been born with them.
+    joins: bool,
     /// Its process, while it runs. Our end of its stdin is in here: as long as it is open, the node lives.
     child: Option<Child>,
 }
@@ -73,7 +76,8 @@ impl Nodes {
             (claimed.0, Some(claimed.1))
         };
         let temporary = lock.is_some();
-        let node = |(at, address)| Node { name: format!("node{}", at + 1), address, child: None };
+        let node =
+            |(at, address)| Node { name: format!("node{}", at + 1), address, joins: false, child: None };
         let all = addresses.into_iter().enumerate().map(node).collect();
         Ok(Nodes { all, directory, temporary, _lock: lock, shards, replicas })
     }
@@ -104,12 +108,12 @@ impl Nodes {
         let log = File::options().create(true).append(true).open(self.log(node));
         let log = log.map_err(|error| failed("its log file", error))?;
         let errors = log.try_clone().map_err(|error| failed("its log file", error))?;
-        let peers: Vec<String> = self
-            .all
-            .iter()
-            .filter(|peer| peer.name != node.name)
-            .map(|peer| format!("{}={}", peer.name, peer.address))
-            .collect();
+        let others = || self.all.iter().filter(|peer| !peer.joins && peer.name != node.name);
+        let peers: Vec<String> = if node.joins {
+            others().map(|peer| peer.address.clone()).collect()
+        } else {
+            others().map(|peer| format!("{}={}", peer.name, peer.address)).collect()
+        };
         let mut command = Command::new(binary);
         // What is set for `start` is for nodes that somebody starts, not for these.
         settings::forget_environment(&mut command);
@@ -124,7 +128,7 @@ impl Nodes {
             .stderr(errors)
             .process_group(0);
         if !peers.is_empty() {
-            command.args(["--peers", &peers.join(",")]);
+            command.args([if node.joins { "--join" } else { "--peers" }, &peers.join(",")]);
         }
         let child = command.spawn().map_err(|error| failed("its process", error))?;
         self.all[at].child = Some(child);
@@ -147,7 +151,7 @@ impl Nodes {
             if let Ok(Ok(state)) = tokio::time::timeout(Duration::from_secs(1), client.cluster_state()).await
                 && key_shards(&state).count() > 0
                 && key_shards(&state).all(|shard| shard.leader.is_some())
-                && state.nodes.iter().all(|node| node.presence == Presence::Up)
+                && self.all.iter().all(|node| is_up(&state, &node.address))
             {
                 return Ok(());
             }
@@ -213,7 +217,12 @@ impl Nodes {
                 Some(signal) => format!("was ended by signal {signal}"),
                 None => format!("ended: {}", last_line(&self.log(&self.all[at]))),
             };
-            notices.push(format!("{name} {how}; `start {name}` starts it again"));
+            // What it was given, or has, can't be right: it would end again.
+            let again = match status.code() {
+                Some(2) => String::new(),
+                _ => format!("; `start {name}` starts it again"),
+            };
+            notices.push(format!("{name} {how}{again}"));
         }
         notices
     }
@@ -244,6 +253,47 @@ impl Nodes {
         }
         self.start(at)?;
         Ok(format!("{name} is starting"))
+    }
+
+    /// Starts the process of one more node, which joins the others. One whose directory is there from before comes back as what it was.
+    pub(crate) fn add(&mut self, name: Option<&str>) -> Result<String, Stop> {
+        let is_taken = |name: &str| self.all.iter().any(|node| node.name == name);
+        let numbered = (self.all.len() + 1..).map(|number| format!("node{number}"));
+        let name = match name {
+            Some(name) if !is_name(name) => {
+                return Err(Stop::usage(format!(
+                    "{name:?} is no name for a node: use 1 to 64 letters, digits, '-', '_' or '.'"
+                )));
+            }
+            Some(name) if is_taken(name) => {
+                return Err(Stop::usage(format!("there is a {name}: choose another name")));
+            }
+            Some(name) => name.to_owned(),
+            None => numbered.into_iter().find(|name| !is_taken(name)).unwrap_or_default(),
+        };
+        let address = self.next_address()?;
+        self.all.push(Node { name: name.clone(), address: address.clone(), joins: true, child: None });
+        if let Err(stop) = self.start(self.all.len() - 1) {
+            self.all.pop();
+            return Err(stop);
+        }
+        Ok(format!("{name} is starting on {address}, and joins; status shows it when it has"))
+    }
+
+    /// The port behind the last one.
+    fn next_address(&self) -> Result<String, Stop> {
+        let last = self.all.last().and_then(|node| node.address.rsplit_once(':'));
+        let next = last.and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?.checked_add(1)?)));
+        let Some((host, port)) = next else {
+            return Err(Stop::usage("there is no port left above those of the other nodes"));
+        };
+        let address = format!("{host}:{port}");
+        match TcpListener::bind(&address) {
+            Ok(_free) => Ok(address),
+            Err(error) => Err(Stop::usage(format!(
+                "can't listen on {address}, the next port: {error}; stop what listens there"
+            ))),
+        }
     }
 
     /// Ends all processes: if their data is to be kept, as an operator would, else at once.
@@ -285,6 +335,10 @@ impl Drop for Nodes {
             let _ = fs::remove_dir_all(&self.directory);
         }
     }
+}
+
+fn is_up(state: &ClusterState, address: &str) -> bool {
+    state.nodes.iter().any(|node| node.address == address && node.presence == Presence::Up)
 }
 
 /// Kills a process and waits for its end.

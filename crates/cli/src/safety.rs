@@ -5,6 +5,9 @@
 //! asked. Nodes report once a second, so an answer takes about as long. Of each shard the replicas that count have to be a
 //! majority of its configuration, and somebody has to lead.
 //!
+//! Of a shard that is moving nobody tells who decides in its group meanwhile: other nodes may than those where it should be, and any
+//! node may be one of them. So nothing is safe until it has moved.
+//!
 //! It is a look at the cluster and reserves nothing: whoever stops two nodes asks again in between.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -106,6 +109,8 @@ struct Unsafe {
     shard: ShardId,
     group: Configuration,
     led: bool,
+    /// Its group is not where it should be yet.
+    moving: bool,
     /// The others that count.
     left: usize,
     troubles: Vec<(NodeId, Trouble)>,
@@ -123,7 +128,7 @@ impl Unsafe {
         let has = |node| {
             self.troubles.iter().any(|(of, trouble)| *of == node && !matches!(trouble, Trouble::Unheard))
         };
-        self.led && is_quorum(&self.group, |node| node != stops && !has(node))
+        self.led && !self.moving && is_quorum(&self.group, |node| node != stops && !has(node))
     }
 }
 
@@ -197,7 +202,7 @@ impl Safety {
     /// Each reason once, with the shards that it is one for.
     fn reasons(&self) -> Vec<(String, Vec<ShardId>)> {
         let mut troubles: BTreeMap<(NodeId, &str), (Trouble, Vec<ShardId>)> = BTreeMap::new();
-        let (mut unled, mut alone) = (Vec::new(), Vec::new());
+        let (mut unled, mut alone, mut moving) = (Vec::new(), Vec::new(), Vec::new());
         for found in &self.unsafe_shards {
             // What passes matters only where nothing worse is in the way.
             let lasts = !found.passes(self.node);
@@ -205,6 +210,9 @@ impl Safety {
                 found.troubles.iter().filter(|(_, trouble)| !lasts || !trouble.passes()).peekable();
             if !found.led && !lasts {
                 unled.push(found.shard);
+            }
+            if found.moving && !lasts {
+                moving.push(found.shard);
             }
             if lasts && reasons.peek().is_none() {
                 alone.push(found.shard);
@@ -224,6 +232,11 @@ impl Safety {
         if !unled.is_empty() {
             reasons
                 .push(("nobody is known to lead: ask again after an election, a second or so".into(), unled));
+        }
+        if !moving.is_empty() {
+            let line =
+                "replicas are moving, and any node may still be needed for that: ask again when they have";
+            reasons.push((line.into(), moving));
         }
         if !alone.is_empty() {
             let line =
@@ -274,6 +287,7 @@ impl Safety {
                 "needed": found.group.least_quorum(),
                 "left": found.left,
                 "led": found.led,
+                "moving": found.moving,
                 "missing": missing.collect::<Vec<_>>(),
             })
         });
@@ -312,11 +326,12 @@ fn judge(
         .collect();
     let in_trouble: BTreeSet<NodeId> = troubles.iter().map(|(node, _)| *node).collect();
     let led = shard.leader.is_some_and(|leader| presence_of(state, leader) != Presence::Down);
-    if led && is_quorum(&group, |node| node != stops && !in_trouble.contains(&node)) {
+    let moving = shard.is_moving;
+    if led && !moving && is_quorum(&group, |node| node != stops && !in_trouble.contains(&node)) {
         return None;
     }
     let left = others.count() - troubles.len();
-    Some(Unsafe { shard: shard.shard, group, led, left, troubles })
+    Some(Unsafe { shard: shard.shard, group, led, moving, left, troubles })
 }
 
 /// What the state tells of a shard's configuration: all its replicas decide.
@@ -490,6 +505,27 @@ mod tests {
         // Nothing is said of what passes where something worse is in the way.
         let text = assert_unsafe(&state, 2, "node1 is down").text();
         assert_eq!(text.lines().count(), 2, "{text}");
+    }
+
+    #[test]
+    fn nothing_is_safe_while_a_shard_is_moving() {
+        let mut state = state();
+        state.shards[2].is_moving = true;
+        // Whether it has a replica there or not: the group may still have one.
+        for stops in [2, 9] {
+            let found_out =
+                assert_unsafe(&state, stops, "replicas are moving, and any node may still be needed");
+            assert!(found_out.unsafe_shards[0].passes(NodeId(stops)));
+            let json: serde_json::Value = serde_json::from_slice(&found_out.json()).expect("JSON");
+            assert_eq!(
+                (&json["unsafe_shards"][0]["shard"], &json["unsafe_shards"][0]["moving"]),
+                (&2.into(), &true.into())
+            );
+            assert!(found_out.known().is_ok(), "it is known");
+        }
+        state.nodes[2].presence = Presence::Down;
+        let text = assert_unsafe(&state, 2, "node3 is down").text();
+        assert!(!text.contains("are moving"), "{text}");
     }
 
     #[test]

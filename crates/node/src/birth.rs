@@ -47,9 +47,14 @@ pub fn joined(node: NodeId, born: &Layout) -> Bytes {
     out.freeze()
 }
 
+/// Whether this is a record of one that has joined.
+pub fn is_joined(bytes: &Bytes) -> bool {
+    bytes.get(..2) == Some(&[VERSION, JOINED])
+}
+
 /// What [`joined`] wrote; `None` if it is the record of a birth.
 pub fn read_joined(bytes: &Bytes) -> Result<Option<(NodeId, Layout)>, Malformed> {
-    if bytes.get(..2) != Some(&[VERSION, JOINED]) {
+    if !is_joined(bytes) {
         return Ok(None);
     }
     let mut reader = Reader::new(bytes.slice(2..));

@@ -64,7 +64,7 @@ pub use api::{
     Answered, ApplyJob, Config, Effect, Event, FoundReplica, Identity, Incoming, Opened, ReadJob, Stored,
     TableStats,
 };
-pub use birth::{joined, read_joined};
+pub use birth::{is_joined, joined, read_joined};
 pub use error::NodeError;
 pub use load::Load;
 pub use node::Node;

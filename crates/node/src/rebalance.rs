@@ -33,8 +33,10 @@ impl Node {
         {
             return;
         }
-        let is_leaving = layout.members.iter().any(|member| member.standing == Standing::Leaving);
-        if is_leaving && self.is_everywhere_reached(&layout) {
+        let leaving = layout.members.iter().filter(|member| member.standing == Standing::Leaving);
+        let mut leaving = leaving.map(|member| member.id).peekable();
+        let is_any_leaving = leaving.peek().is_some();
+        if is_any_leaving && leaving.all(|node| self.is_empty(node)) && self.is_everywhere_reached(&layout) {
             let change = LayoutChange::Reached { epoch: layout.epoch };
             if layout.after(&change).is_some() {
                 return self.ask_for(change);
@@ -50,6 +52,13 @@ impl Node {
             Some(change) => self.ask_for(change),
             None => self.planned = looked_at,
         }
+    }
+
+    /// Whether a node has taken leave of its replicas, as far as it can be asked.
+    fn is_empty(&self, node: NodeId) -> bool {
+        let is_heard = node != self.id && self.peers.is_lively(node, self.now.monotonic_us);
+        let report = self.peers.report(node).filter(|_| is_heard);
+        report.is_none_or(|(report, _)| report.replicas.is_empty() && report.damaged.is_empty())
     }
 
     /// Whether a node can be given replicas: it was heard of within the time after which it is replaced.

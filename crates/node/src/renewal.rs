@@ -16,9 +16,9 @@
 //! - a replica begins because the layout says so, and never because somebody speaks to it; before its record is durable nothing is said
 //!   in its name; and no peer begins that the log knows to be older than the last one, whatever an old layout says;
 //! - an old replica, with all that it has acknowledged, stays until its group goes on without it. It knows so from the configuration in
-//!   force, if it decides nothing there and its log holds no later change; or from another replica's, if that is later than all that it
-//!   has (it asks for it, since whoever was away may never hear of its own removal); or from somebody who speaks to the new one, which is
-//!   added after the old one is gone;
+//!   force, if it is not in that and its log holds no later change; or from another replica's, if its log holds none after that one (it
+//!   asks for it, since a leader tells nobody that it is removed); or from somebody who speaks to the new one, which is added after the
+//!   old one is gone;
 //! - nobody reads from a new one before it belongs to its group.
 //!
 //! A node asks for a new replica by itself where one of its own is damaged, and more than half of all replicas are whole elsewhere.
@@ -183,7 +183,7 @@ impl Node {
             // One that is damaged acknowledges nothing any more.
             None => {
                 let is_damaged = self.slots[shard.0 as usize].damage.is_some();
-                is_damaged && told.is_some_and(|told| !told.decides(own.peer))
+                is_damaged && told.is_some_and(|told| told.node_of(own.peer).is_none())
             }
         }
     }

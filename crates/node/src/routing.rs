@@ -5,13 +5,14 @@
 
 use ringfort_types::limits::{HEARTBEAT_MS, SHARD_PENDING_REQUESTS_MAX};
 use ringfort_types::{
-    Call, Code, Consistency, Copies, Failure, Forward, NodeId, Outcome, PeerMessage, Reply, Request, ShardId,
-    Term, Token,
+    Call, Code, Consistency, Copies, Failure, Forward, NodeId, Outcome, PeerMessage, Replica as Place, Reply,
+    Request, ShardId, Term, Token,
 };
 
 use crate::admission;
 use crate::node::Node;
 use crate::pending::{Pending, no_leader, told};
+use crate::replica::Replica;
 use crate::turn::APPLYING_BYTES_MAX;
 use crate::{Answered, Incoming};
 
@@ -152,8 +153,9 @@ impl Node {
 
     /// A read at an index that is known: any replica will do, but not this node if it has none.
     fn read_here(&mut self, shard: ShardId, at: ringfort_types::Index, asked: Pending) {
+        let keeps_up = self.keeps_up(shard);
         let replica = self.slots[shard.0 as usize].replica.as_mut();
-        if let Some(replica) = replica.filter(|replica| replica.is_member()) {
+        if let Some(replica) = replica.filter(|_| keeps_up) {
             replica.reads.add_at(at, asked);
             let mut ready = Vec::new();
             replica.release_reads(&mut ready);
@@ -219,6 +221,7 @@ impl Node {
                 | Request::GetMany { consistency: Consistency::Lease, .. }
         );
         let knows_leader = self.leader_of(shard).is_some_and(|leader| self.peers.is_up(leader));
+        let keeps_up = self.keeps_up(shard);
         match self.slots[shard.0 as usize].replica.as_mut() {
             Some(replica) if replica.leads() => {
                 if is_leased && let Some(index) = replica.leased_index(now_us) {
@@ -228,9 +231,7 @@ impl Node {
                 self.reads_fresh = true;
                 self.mark(shard);
             }
-            Some(replica)
-                if knows_leader && !is_leased && asked.retry_at_us <= now_us && replica.is_member() =>
-            {
+            Some(replica) if knows_leader && !is_leased && asked.retry_at_us <= now_us && keeps_up => {
                 replica.reads.add(asked);
                 self.reads_fresh = true;
             }
@@ -363,10 +364,29 @@ impl Node {
     /// The node that leads this shard, as far as is known here.
     pub(crate) fn leader_of(&self, shard: ShardId) -> Option<NodeId> {
         let slot = self.slots.get(shard.0 as usize)?;
+        let reported = || slot.reported.map(|(_, node)| node);
         match &slot.replica {
+            // One whose place is elsewhere now may never hear again who leads.
+            Some(replica) if !self.has_its_place(shard, replica) => replica.leader_node().or_else(reported),
             Some(replica) => replica.leader_node(),
-            None => slot.reported.map(|(_, node)| node),
+            None => reported(),
         }
+    }
+
+    /// Whether the layout wants this replica where it is.
+    fn has_its_place(&self, shard: ShardId, replica: &Replica) -> bool {
+        let place = Place { node: self.id, peer: replica.group.me() };
+        let layout = self.layout.as_ref().and_then(|layout| layout.shard(shard));
+        layout.is_some_and(|shard| shard.replicas.contains(&place))
+    }
+
+    /// Whether this node's replica of a shard hears what is written: reads that wait for that can be left to it. One that is new does not
+    /// yet, and one whose place is elsewhere now may not any more.
+    fn keeps_up(&self, shard: ShardId) -> bool {
+        let replica = self.slots[shard.0 as usize].replica.as_ref();
+        replica.is_some_and(|replica| {
+            replica.leads() || (replica.is_member() && self.has_its_place(shard, replica))
+        })
     }
 
     /// Whether this shard has a replica on this node that is not open yet.

@@ -229,8 +229,12 @@ async fn become_member(
     data: &DataDir,
     stored: &mut Stored,
 ) -> Result<(Option<Bytes>, Option<String>), StartError> {
-    if config.join.is_empty() || stored.birth.is_some() {
-        return Ok(data.layout().map_or_else(|error| (None, Some(error.to_string())), |kept| (kept, None)));
+    let (kept, lost) =
+        data.layout().map_or_else(|error| (None, Some(error.to_string())), |kept| (kept, None));
+    let has_joined = stored.birth.as_ref().is_some_and(ringfort_node::is_joined);
+    // One that has lost the layout may know nobody any more whom it could ask for it.
+    if config.join.is_empty() || (stored.birth.is_some() && (kept.is_some() || !has_joined)) {
+        return Ok((kept, lost));
     }
     let newcomer = Newcomer {
         name: node_name(&stored.name),
@@ -260,9 +264,11 @@ async fn become_member(
     };
     let (record, kept) = (ringfort_node::joined(node, &born), layout.encode());
     // The record comes first: with it the layout can be asked for.
-    data.save_birth(&record)?;
+    if !has_joined {
+        data.save_birth(&record)?;
+        stored.birth = Some(record);
+    }
     data.save_layout(layout.epoch, &kept)?;
-    stored.birth = Some(record);
     Ok((Some(kept), None))
 }
 

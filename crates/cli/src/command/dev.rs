@@ -24,7 +24,8 @@ use crate::writing::Writing;
 #[command(after_help = "Examples:\n  ringfort dev\n  printf 'put name Ada\\nget name\\n' | ringfort dev\n  \
     ringfort dev --data-dir ./data        keeps its data for the next time\n\n\
     Meanwhile, in another terminal, every other command finds it without --addr. `kill node2` and `start node2` \
-    in its shell end a node as kill -9 does, and start it again.")]
+    in its shell end a node as kill -9 does, and start it again; `node add` starts one more, which joins, and `cluster remove node4` \
+    removes it. With --data-dir, one that has joined is not started the next time, until `node add` is said again.")]
 pub(crate) struct Dev {
     /// How many nodes
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=BIRTH_NODES_MAX as i64))]

@@ -17,13 +17,12 @@ use crate::out::{Out, Output};
 use crate::progress::Progress;
 use crate::show;
 use crate::stop::Stop;
+use crate::waiting::once_all_are_heard;
 
 /// Replicas that are made anew at a time.
 const AT_ONCE: usize = 8;
 /// How often it is looked how far they are.
 const LOOK: Duration = Duration::from_millis(100);
-/// How long to wait for nodes that were not heard of yet.
-const HEARD_MAX: Duration = Duration::from_secs(6);
 /// How long nothing may have gone forward.
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -106,19 +105,6 @@ pub(crate) fn run(rebuild: &Rebuild) -> Result<(), Stop> {
         }
         Ok(())
     })
-}
-
-/// The cluster's state, once the node that is asked knows of each other one whether it is up.
-async fn once_all_are_heard(client: &Client) -> Result<ClusterState, Stop> {
-    let until = Instant::now() + HEARD_MAX;
-    loop {
-        let state = client.cluster_state().await?;
-        let is_unknown = state.nodes.iter().any(|node| node.presence == Presence::Unknown);
-        if !is_unknown || Instant::now() > until {
-            return Ok(state);
-        }
-        tokio::time::sleep(LOOK).await;
-    }
 }
 
 /// The shards whose replicas on this node can be made anew now, or why not.

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::connection::ADDRESS_DEFAULT;
 use crate::json::Object;
+use crate::membership::Membership;
 use crate::out::Output;
 use crate::runtimes::Runtimes;
 use crate::signals::Signals;
@@ -35,9 +36,13 @@ const MIB: u64 = 1024 * 1024;
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  ringfort start                                a cluster of one\n  \
     ringfort start --id node1 --addr 10.0.0.1:50051 --insecure --data-dir /var/lib/ringfort \\\n      \
-    --peers node2=10.0.0.2:50051,node3=10.0.0.3:50051\n\n\
+    --peers node2=10.0.0.2:50051,node3=10.0.0.3:50051\n  \
+    ringfort start --id node4 --addr 10.0.0.4:50051 --insecure --data-dir /var/lib/ringfort \\\n      \
+    --join 10.0.0.1:50051,10.0.0.2:50051                 one more node of that cluster\n\n\
     A new cluster is born when all of its nodes have met: start each of them with the others as --peers. Names \
     in --peers may be left out. After that, each node needs its --data-dir and the same flags to come back.\n\n\
+    A node that joins is given its share of the replicas while the cluster serves; `ringfort cluster remove` takes it out again. One whose \
+    disk is lost is started with a new directory, --join and --replace.\n\n\
     There is no TLS yet: whoever reaches a node can do anything. So it listens on loopback, or, with --insecure, wherever \
     you say.\n\n\
     When it serves, it prints one line; JSON: name, address, nodes, shards, text (null without \
@@ -62,24 +67,8 @@ pub(crate) struct Start {
     /// The other nodes of a new cluster, separated by commas; none for a cluster of one
     #[arg(long, value_name = "[NAME=]HOST:PORT,…", value_delimiter = ',', value_parser = peer)]
     peers: Vec<(Option<String>, String)>,
-    /// A new cluster of this node alone; others can join it. The same as no --peers
-    #[arg(long, conflicts_with_all = ["peers", "join"])]
-    bootstrap: bool,
-    /// Join a cluster that is there: its nodes, or some of them. Once it has joined, it needs none of these flags to come back
-    #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', conflicts_with = "peers")]
-    join: Vec<String>,
-    /// Take the place of the node with this --id, whose disk is lost for good, and get all that it had from the others
-    #[arg(long, requires = "join")]
-    replace: bool,
-    /// Where it is, for a node that joins: the copies of a key are spread over zones
-    #[arg(long, value_name = "NAME", requires = "join")]
-    zone: Option<String>,
-    /// How much it takes compared to others, for a node that joins: 1 to 100
-    #[arg(long, value_name = "N", default_value_t = 1, requires = "join")]
-    weight: u32,
-    /// How long a node is away until its copies are made anew on others, if there are enough
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration::parse)]
-    replace_after: Duration,
+    #[command(flatten)]
+    membership: Membership,
     /// Copies of each key, for a new cluster; with fewer nodes, fewer
     #[arg(long, value_name = "N", default_value_t = 3)]
     replicas: u32,
@@ -190,11 +179,8 @@ fn config(start: Start) -> Result<Config, Stop> {
         Some(directory) => directory,
         None => default_directory(start.id.as_deref().unwrap_or(&start.addr)),
     };
-    if start.bootstrap && !(start.peers.is_empty() && start.join.is_empty()) {
-        return Err(Stop::usage(
-            "--bootstrap makes a cluster of this node alone: leave out --peers and --join",
-        ));
-    }
+    let membership = start.membership;
+    membership.check(!start.peers.is_empty())?;
     Ok(Config {
         name: start.id,
         text: start.text.config()?,
@@ -202,11 +188,11 @@ fn config(start: Start) -> Result<Config, Stop> {
         advertise: start.advertise,
         // `--peers ""` is how scripts say that there are none.
         peers: start.peers.into_iter().filter(|peer| *peer != (None, String::new())).collect(),
-        join: start.join.into_iter().filter(|member| !member.is_empty()).collect(),
-        replace: start.replace,
-        zone: start.zone.unwrap_or_default(),
-        weight: start.weight,
-        replace_after: start.replace_after,
+        join: membership.join.into_iter().filter(|member| !member.is_empty()).collect(),
+        replace: membership.replace,
+        zone: membership.zone.unwrap_or_default(),
+        weight: membership.weight,
+        replace_after: membership.replace_after,
         shards: start.shards,
         replicas: start.replicas,
         memtable_bytes: start.memtable_mb * MIB,

@@ -9,7 +9,7 @@ use super::switch;
 use crate::refusal::one_line;
 
 /// Flags that say what to do this once.
-const OF_ONE_CALL: [(&str, &str); 25] = [
+const OF_ONE_CALL: [(&str, &str); 28] = [
     ("put", "if-absent"),
     ("put", "if-present"),
     ("put", "if-revision"),
@@ -31,6 +31,9 @@ const OF_ONE_CALL: [(&str, &str); 25] = [
     ("import", "format"),
     ("import", "skip"),
     ("rebuild", "shard"),
+    ("start", "replace"),
+    ("cluster", "force"),
+    ("cluster", "no-wait"),
     ("export", "file"),
     ("export", "format"),
     ("export", "resume"),

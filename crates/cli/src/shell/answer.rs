@@ -3,6 +3,7 @@
 use ringfort_client::{Counted, Read};
 use ringfort_types::{ClusterState, Failure, Receipt, Row};
 
+use crate::administration::Answer;
 use crate::cluster;
 use crate::json::{self, Object};
 use crate::out::Out;
@@ -86,6 +87,14 @@ impl Answers {
         json: impl FnOnce() -> Vec<u8>,
     ) -> Result<(), Stop> {
         if self.json { self.out.line(json()) } else { self.out.line(text()) }
+    }
+
+    /// What `ringfort cluster` prints, too.
+    pub(super) fn lines(&mut self, Answer { text, json }: Answer) -> Result<(), Stop> {
+        if self.json {
+            return json.iter().try_for_each(|line| self.out.line(line));
+        }
+        self.out.line(text.trim_end())
     }
 
     /// Anything else there is to say.

@@ -15,10 +15,12 @@ use std::io::Write;
 use std::time::Duration;
 
 use bytes::Bytes;
+use clap::ValueEnum;
 use ringfort_client::{Client, List};
 use ringfort_types::{Consistency, Failure, Receipt};
 use tokio_stream::StreamExt;
 
+use crate::administration::{self, Answer, What, carry_out};
 use crate::cluster;
 use crate::nodes::Nodes;
 use crate::safety::safety;
@@ -32,9 +34,9 @@ use input::{Input, Line};
 use order::Order;
 
 const COMMANDS: &str =
-    "Commands: put/get/list/exit, also delete/incr/status/where/safe-to-stop/transfer/help";
-const COMMANDS_DEV: &str =
-    "Commands: put/get/list/exit, also delete/incr/status/where/safe-to-stop/transfer/help and kill/start";
+    "Commands: put/get/list/exit, also delete/incr/status/where/safe-to-stop/transfer/cluster/help";
+const COMMANDS_DEV: &str = "Commands: put/get/list/exit, also delete/incr/status/where/safe-to-stop/transfer/cluster/help and \
+                            kill/start/node";
 const HELP: &str = "\
 put <key> <value>         set a key; the value is the rest of the line
 get <key>                 print a key and its value
@@ -45,12 +47,14 @@ status                    nodes, who leads what, lag, keys, bytes
 where <key>               a key's slot, its shard, the replicas, and who leads
 safe-to-stop <node>       whether every shard goes on without a node
 transfer <shard> <node>   have a node lead a shard
+cluster ...               nodes, shards, set, remove, drain, undrain or plan, as after `ringfort cluster`
 help                      this
 exit                      leave (so do quit and Ctrl+D)
 What has spaces, or begins with a quote, goes in quotes: \"...\" with \\n \\r \\t \\\\ \\\" \\xHH, or '...' as it is.";
 const HELP_DEV: &str = "\
 kill <node>               end a node's process at once, as kill -9 does
-start <node>              start it again";
+start <node>              start it again
+node add [<name>]         start one more node, which joins";
 
 /// How long `safe-to-stop` looks at the cluster.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -182,12 +186,21 @@ async fn obey(
                 Err(stop) => answers.stopped(&stop),
             };
         }
+        Order::Cluster { words } => {
+            return match administer(client, &words).await {
+                Ok(answer) => answers.lines(answer).map(|()| 0),
+                Err(stop) => answers.stopped(&stop),
+            };
+        }
         Order::Help => {
             answers.said(HELP)?;
             if nodes.is_some() {
                 answers.said(HELP_DEV)?;
             }
             Ok(())
+        }
+        Order::AddNode { name } => {
+            return of_nodes(nodes, "node", answers, |nodes| nodes.add(name.as_deref()));
         }
         Order::Kill { node } => return of_nodes(nodes, "kill", answers, |nodes| nodes.kill(&node)),
         Order::Start { node } => return of_nodes(nodes, "start", answers, |nodes| nodes.start_again(&node)),
@@ -202,6 +215,20 @@ async fn obey(
         Ok(()) => Ok(0),
         Err(failure) => answers.failed(&failure, code_of(&failure)),
     }
+}
+
+/// Does what `ringfort cluster` would, given these words after it.
+async fn administer(client: &Client, words: &[String]) -> Result<Answer, Stop> {
+    let (flags, words): (Vec<&str>, Vec<&str>) =
+        words.iter().map(String::as_str).partition(|word| ["--force", "--no-wait"].contains(word));
+    let (what, words) = words.split_first().unwrap_or((&"", &[]));
+    let what = What::from_str(what, true).map_err(|_| {
+        let all: Vec<String> = What::value_variants().iter().map(|what| what.word()).collect();
+        Stop::usage(format!("there is no `cluster {what}`: there are {}", all.join(", ")))
+    })?;
+    let order =
+        administration::Order::read(what, words, flags.contains(&"--force"), !flags.contains(&"--no-wait"))?;
+    carry_out(client, &order).await
 }
 
 /// Carries out what only a shell with nodes of its own can, and prints what came of it.

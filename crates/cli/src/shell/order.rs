@@ -41,8 +41,16 @@ pub(crate) enum Order<'a> {
         shard: String,
         node: String,
     },
+    /// The words after `cluster`.
+    Cluster {
+        words: Vec<String>,
+    },
     Help,
     Exit,
+    /// In `dev` only.
+    AddNode {
+        name: Option<String>,
+    },
     /// In `dev` only.
     Kill {
         node: String,
@@ -62,7 +70,7 @@ pub(crate) enum Order<'a> {
 }
 
 /// Every verb, for completion.
-pub(crate) const VERBS: [&str; 12] = [
+pub(crate) const VERBS: [&str; 13] = [
     "put",
     "get",
     "list",
@@ -72,12 +80,13 @@ pub(crate) const VERBS: [&str; 12] = [
     "where",
     "safe-to-stop",
     "transfer",
+    "cluster",
     "help",
     "exit",
     "quit",
 ];
 /// Verbs that only `dev` has.
-pub(crate) const VERBS_DEV: [&str; 2] = ["kill", "start"];
+pub(crate) const VERBS_DEV: [&str; 3] = ["kill", "start", "node"];
 /// Commands of `ringfort` that are no verbs here.
 const COMMANDS: [&str; 13] = [
     "bench",
@@ -95,22 +104,30 @@ const COMMANDS: [&str; 13] = [
     "write",
 ];
 /// Verbs of other stores' shells, and what does the same here.
-const FOREIGN: [(&[&str], &str); 8] = [
+const FOREIGN: [(&[&str], &str); 10] = [
     (&["keys", "scan", "range", "ls"], "list [<prefix>] [<n>] prints rows in key order"),
     (&["mget"], "get takes one key at a time"),
     (&["decr", "decrby"], "incr <key> -1 subtracts"),
     (&["incrby", "add"], "incr <key> <n> adds"),
     (&["exists", "has"], "get <key> says (not found) if it is not there"),
-    (&["rm", "remove", "unset", "unlink"], "delete <key> removes a key"),
+    (&["rm", "unset", "unlink"], "delete <key> removes a key"),
+    (&["remove"], "delete <key> removes a key, cluster remove <node> a node"),
     (
-        &["info", "nodes", "node", "cluster", "members", "member", "ping", "endpoint"],
+        &["drain", "undrain", "plan"],
+        "cluster drain <node> empties a node, cluster plan drain <node> shows what would move",
+    ),
+    (
+        &["info", "nodes", "members", "member", "ping", "endpoint"],
         "status shows the nodes, where <key> a key's shard; transfer <shard> <node> moves a leadership",
     ),
     (&["ringfort"], "a line begins with the command itself, without `ringfort` before it"),
 ];
-const OF_DEV: &str = "kill <node> ends a node as kill -9 does, start <node> starts it again";
-const ONLY_OF_DEV: &str =
-    "kill and start are commands of the shell of `ringfort dev`, whose nodes are its own";
+const OF_DEV: &str =
+    "kill <node> ends a node as kill -9 does, start <node> starts it again, node add has one more join";
+const ONLY_OF_DEV: &str = "kill, start and node are commands of the shell of `ringfort dev`, whose nodes are its own; status shows the nodes";
+const CLUSTER: &str =
+    "Usage: cluster nodes|shards|set|transfer|remove|drain|undrain|plan, as `ringfort cluster` in a terminal";
+const NODE: &str = "Usage: node add [<name>], node kill <node>, node start <node>";
 
 /// What `line` says.
 pub(crate) fn parse(line: &[u8]) -> Order<'_> {
@@ -128,6 +145,21 @@ fn parse_after<'a>(verb: &str, rest: &'a [u8]) -> Result<Order<'a>, BadQuote> {
         return Ok(match (key, rest_of_line(rest)?) {
             (Some(key), Some(value)) => Order::Put { key, value },
             _ => Order::Usage("Usage: put <key> <value>"),
+        });
+    }
+    if verb == "cluster" {
+        let words = words(rest)?;
+        return Ok(if words.is_empty() { Order::Usage(CLUSTER) } else { Order::Cluster { words } });
+    }
+    if verb == "node" {
+        let words = words(rest)?;
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        return Ok(match words[..] {
+            ["add"] => Order::AddNode { name: None },
+            ["add", name] => Order::AddNode { name: Some(name.to_owned()) },
+            ["kill", node] => Order::Kill { node: node.to_owned() },
+            ["start", node] => Order::Start { node: node.to_owned() },
+            _ => Order::Usage(NODE),
         });
     }
     if !VERBS.contains(&verb) && !VERBS_DEV.contains(&verb) && !["", "del", "?"].contains(&verb) {
@@ -192,6 +224,16 @@ pub(crate) fn hint(verb: &str, next: &str, dev: bool) -> Option<String> {
     foreign.or_else(|| hints::hint(None, verb, Some(next))).map(str::to_owned)
 }
 
+/// All words that are left.
+fn words(mut rest: &[u8]) -> Result<Vec<String>, BadQuote> {
+    let mut words = Vec::new();
+    while let (Some(word), after) = argument(rest)? {
+        words.push(text(&word));
+        rest = after;
+    }
+    Ok(words)
+}
+
 fn text(word: &[u8]) -> String {
     String::from_utf8_lossy(word).into_owned()
 }
@@ -243,6 +285,10 @@ mod tests {
         for line in [&b"transfer 3"[..], b"transfer 3 node2 now"] {
             assert_eq!(parse(line), Order::Usage("Usage: transfer <shard> <node>"));
         }
+        assert_eq!(parse(b"cluster"), Order::Usage(CLUSTER));
+        for line in [&b"node"[..], b"node stop node1", b"node kill", b"node add a b"] {
+            assert_eq!(parse(line), Order::Usage(NODE));
+        }
         let Order::Usage(why) = parse(b"get \"a") else { panic!("a quote is open") };
         assert!(why.contains("not closed"), "{why}");
     }
@@ -266,6 +312,12 @@ mod tests {
         assert_eq!(parse(b"safe-to-stop node1"), Order::SafeToStop { node: "node1".into() });
         let transfer = Order::Transfer { shard: "3".into(), node: "node2".into() };
         assert_eq!(parse(b"TRANSFER 3 node2 \r"), transfer);
+        let words = ["remove", "node 4", "--force"].map(str::to_owned).to_vec();
+        assert_eq!(parse(b"cluster remove 'node 4' --force \r"), Order::Cluster { words });
+        assert_eq!(parse(b"node add"), Order::AddNode { name: None });
+        assert_eq!(parse(b"node add n9 \r"), Order::AddNode { name: Some("n9".into()) });
+        assert_eq!(parse(b"node kill n9"), Order::Kill { node: "n9".into() });
+        assert_eq!(parse(b"node start n9"), Order::Start { node: "n9".into() });
         assert_eq!(parse(b" \r"), Order::Nothing);
         assert_eq!(parse(b"Fly \"away"), Order::Unknown { verb: "fly".into(), next: "\"away".into() });
     }
@@ -280,6 +332,9 @@ mod tests {
             ("restart", true, "start <node>"),
             ("stop", false, "Ctrl+C"),
             ("kill", false, "`ringfort dev`"),
+            ("node", false, "`ringfort dev`"),
+            ("remove", true, "cluster remove <node>"),
+            ("drain", false, "cluster drain <node>"),
             ("watch", false, "no watch yet"),
             ("import", true, "run `ringfort import`"),
             ("fly", true, ""),

@@ -60,9 +60,11 @@ fn the_command_line_is_as_the_book_shows_it() {
         ("Writes with conditions", 4),
         ("Copies", 3),
         ("Does it serve?", 3),
+        ("Settings of the cluster", 2),
         ("Where a key is", 2),
         ("Transferring a leadership", 1),
         ("Stopping a node", 1),
+        ("Members", 2),
         ("The shell", 1),
     ] {
         let section = page.split("\n## ").find(|section| section.starts_with(title));

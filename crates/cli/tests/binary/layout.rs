@@ -24,7 +24,7 @@ fn a_setting_holds_for_all_nodes_and_after_restarts() {
         stdout(&told)
     };
     eventually("leaders are spread", || leaders(&trio) == [1, 2, 3]);
-    assert_eq!(set(&trio, &[]), "leader-preference = ring\n");
+    assert_eq!(set(&trio, &[]), "leader-preference = ring\nreplicas = 3\n");
     assert_eq!(set(&trio, &["leader-preference=highest-id"]), "leader-preference = highest-id\n");
     eventually("the highest leads all", || leaders(&trio) == [3]);
 
@@ -59,7 +59,9 @@ fn a_setting_that_is_none_is_refused_with_what_there_is() {
     for (setting, told) in [
         ("leader-preference", "has no value"),
         ("leader-preference=loudest", "say ring or highest-id"),
-        ("leader=ring", "there is leader-preference=ring"),
+        ("leader=ring", "there are leader-preference=ring and replicas=3"),
+        ("replicas=0", "one from 1 to 64"),
+        ("replicas=three", "one from 1 to 64"),
     ] {
         let (code, line) = refusal(&run(&mut trio.command(&["cluster", "set", setting]), b""));
         assert!(code == Some(2) && line.contains(told), "{line}");

@@ -26,6 +26,7 @@ mod reads;
 mod rolling;
 mod settings;
 mod shape;
+mod shape_change;
 mod socket_threads;
 mod solo;
 mod support;

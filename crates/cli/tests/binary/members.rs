@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use ringfort_client::{Client, Options};
 use ringfort_types::{ClusterState, LayoutChange, Standing};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::runtime::Runtime;
 
 use crate::support::{ask_to_stop, eventually, free_ports, refusal, ringfort, run, stdout};
@@ -71,8 +72,24 @@ impl Members {
     }
 
     fn join(&mut self) -> usize {
+        // The same list for all, as somebody would write it who deploys them.
         let members = format!("{},{}", self.address(1), self.address(0));
         self.add(&["--join", &members])
+    }
+
+    fn join_by(&mut self, member: usize) -> usize {
+        let member = self.address(member);
+        self.add(&["--join", &member])
+    }
+
+    /// What was started before, by the same line.
+    fn start_again(&mut self, node: usize) {
+        self.start_node(node, if node == 0 { &["--bootstrap", "--shards", "16"] } else { &[] });
+    }
+
+    fn signal(&self, node: usize, signal: Signal) {
+        let child = self.nodes[node].as_ref().expect("it runs");
+        kill_process(Pid::from_child(child), signal).expect("it runs");
     }
 
     fn kill(&mut self, node: usize) {
@@ -89,7 +106,10 @@ impl Members {
         let ended = loop {
             match child.try_wait().expect("it is ours") {
                 Some(ended) => break ended,
-                None if Instant::now() > until => panic!("node{} goes on", node + 1),
+                None if Instant::now() > until => {
+                    let state = run(&mut self.cli(1, &["cluster", "nodes"]), b"");
+                    panic!("node{} goes on: {} {}", node + 1, stdout(&state), self.said(node))
+                }
                 None => std::thread::sleep(Duration::from_millis(50)),
             }
         };
@@ -222,7 +242,7 @@ fn stand(runtime: &Runtime, client: &Client, node: usize, standing: Standing) {
 #[test]
 fn a_cluster_grows_from_one_node_to_five_and_shrinks_to_three_while_it_serves() {
     let runtime = runtime();
-    let mut members = Members::start(&[]);
+    let mut members = Members::start(&["--log-level", "info"]);
     let client = connect(&runtime, members.addresses(&[0]));
     let load = Load::start(&runtime, &client);
     for copies in [2, 3, 3, 3] {
@@ -254,6 +274,84 @@ fn a_cluster_grows_from_one_node_to_five_and_shrinks_to_three_while_it_serves() 
     assert_eq!(told.status.code(), Some(2), "{told:?}");
     assert!(String::from_utf8_lossy(&told.stderr).contains("has been removed from its cluster"), "{told:?}");
     assert_eq!(run(&mut members.cli(4, &["health"]), b"").status.code(), Some(0));
+}
+
+/// A small generator, so that a chain can be had again by its seed.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+}
+
+/// Changes as they come: nodes join, are removed, killed, stopped for a while, and lose their disks, one after the other and before the one
+/// before is over. `RINGFORT_TEST_CHAIN` says how many, `RINGFORT_TEST_SEED` which.
+#[test]
+fn a_chain_of_changes_loses_nothing_and_leaves_nothing_behind() {
+    let number = |name: &str, or| std::env::var(name).map_or(or, |text| text.parse().expect("a number"));
+    let (changes, seed) = (number("RINGFORT_TEST_CHAIN", 6), number("RINGFORT_TEST_SEED", 3));
+    let mut dice = Dice(seed);
+    let runtime = runtime();
+    let mut members = Members::start(&["--replace-after", "5s"]);
+    for _ in 1..4 {
+        members.join();
+    }
+    let client = connect(&runtime, members.addresses(&[0, 1, 2, 3]));
+    wait_for(&runtime, &client, 3, &[0, 1, 2, 3]);
+    let load = Load::start(&runtime, &client);
+    // By their places among the processes; each process is a member with a number of its own.
+    let mut there = vec![0, 1, 2, 3];
+    for _ in 0..changes {
+        let any = there[dice.roll(there.len() as u64) as usize];
+        let what = dice.roll(5);
+        eprintln!("change {what} at process {any} of {there:?}");
+        match what {
+            0 if members.nodes.len() < 8 => there.push(members.join_by(any)),
+            1 if there.len() > 4 => {
+                stand(&runtime, &client, any, Standing::Leaving);
+                there.retain(|node| *node != any);
+                wait_for(&runtime, &client, 3, &there);
+                members.has_ended(any, 2);
+            }
+            2 => {
+                members.kill(any);
+                std::thread::sleep(Duration::from_millis(200 + dice.roll(3_000)));
+                members.start_again(any);
+            }
+            3 => {
+                members.signal(any, Signal::STOP);
+                std::thread::sleep(Duration::from_millis(200 + dice.roll(3_000)));
+                members.signal(any, Signal::CONT);
+            }
+            // Away for good: the others make up for it, before it comes back as if nothing had been.
+            _ if there.len() > 3 => {
+                let others: Vec<usize> = there.iter().copied().filter(|node| *node != any).collect();
+                wait_for(&runtime, &client, 3, &there);
+                members.kill(any);
+                wait_for(&runtime, &client, 3, &others);
+                members.start_again(any);
+            }
+            _ => {}
+        }
+        std::thread::sleep(Duration::from_millis(dice.roll(1_500)));
+    }
+    wait_for(&runtime, &client, 3, &there);
+    load.end(&runtime, &client);
+    let checked = run(&mut members.cli(there[0], &["check"]), b"");
+    assert!(stdout(&checked).contains("all replicas agree"), "{checked:?}");
+    // A table that is not in use any more goes in the background.
+    let state = runtime.block_on(client.cluster_state()).expect("it answers");
+    eventually("what is on disk is what should be there", || {
+        there.iter().all(|node| {
+            let on = |shard: &&ringfort_types::ShardState| {
+                shard.replicas.iter().any(|(id, _)| id.0 as usize - 1 == *node)
+            };
+            let tables = std::fs::read_dir(members.data(*node).join("lane-0/shards")).expect("a directory");
+            tables.count() == state.shards.iter().filter(on).count()
+        })
+    });
 }
 
 #[test]

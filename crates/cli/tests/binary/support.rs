@@ -107,6 +107,9 @@ pub(crate) fn eventually(what: &str, mut so: impl FnMut() -> bool) {
     }
 }
 
+/// Ports of a cluster by `ringfort dev`: for three nodes, and one that joins.
+const DEV_PORTS: u16 = 4;
+
 /// A cluster by `ringfort dev`, and its shell.
 pub(crate) struct Dev {
     pub(crate) child: Child,
@@ -126,7 +129,7 @@ impl Dev {
 
     /// Three nodes with data in this directory, as these flags say. Ready when the shell first answers.
     pub(crate) fn start_as(directory: &Path, flags: &[&str]) -> Dev {
-        let base_port = free_ports(3);
+        let base_port = free_ports(DEV_PORTS);
         let mut command = ringfort(&["dev", "--base-port", &base_port.to_string(), "--data-dir"]);
         command.arg(directory).args(flags).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("starts");

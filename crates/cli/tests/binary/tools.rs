@@ -71,6 +71,9 @@ fn bash_completes_with_its_script() {
     assert_eq!(complete("ringfort get k --reads-from r", 4).as_deref(), Some("replicas"));
     assert_eq!(complete("ringfort safe", 1).as_deref(), Some("safe-to-stop"));
     assert_eq!(complete("ringfort cluster t", 2).as_deref(), Some("transfer"));
+    assert_eq!(complete("ringfort cluster un", 2).as_deref(), Some("undrain"));
+    assert_eq!(complete("ringfort cluster remove node4 --fo", 4).as_deref(), Some("--force"));
+    assert_eq!(complete("ringfort start --joi", 2).as_deref(), Some("--join"));
     assert_eq!(complete("ringfort completions f", 2).as_deref(), Some("fish"));
 }
 
@@ -90,7 +93,9 @@ fn man_writes_a_page_for_every_command() {
     assert!(page("ringfort-start.1").contains("RINGFORT_START_DATA_DIR"));
     assert!(page("ringfort-get.1").contains("RINGFORT_CONSISTENCY"));
     assert!(page("ringfort-write.1").contains("RINGFORT_COPIES"));
+    assert!(page("ringfort-start.1").contains("RINGFORT_START_REPLACE_AFTER"));
     assert!(!page("ringfort-put.1").contains("RINGFORT_PUT_IF"), "what is done this once is no setting");
+    assert!(!page("ringfort-cluster.1").contains("RINGFORT_CLUSTER"), "nor is this");
     assert!(!page("ringfort-start.1").contains("eof"), "hidden flags are not for people");
     let main = run(&mut ringfort(&["man"]), b"");
     assert!(main.status.success() && stdout(&main) == page("ringfort.1"));

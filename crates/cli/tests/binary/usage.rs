@@ -119,12 +119,37 @@ fn wrong_usage_is_one_line_and_two() {
     assert_refused(&["snapshot", "restore", "f"], 2, "`ringfort import rows.tsv.gz`");
     assert_refused(&["put", "k", "v", "NX"], 2, "--if-absent");
     assert_refused(&["put", "-a", "b"], 2, "`ringfort put -- -a`");
-    assert_refused(&["start", "--join", "127.0.0.1:50051"], 2, "can't be added");
-    assert_refused(&["config", "start", "--join", "127.0.0.1:50051"], 2, "can't be added");
     assert_refused(&["dev", "--nodes", "5", "--base-port", "65533"], 2, "65536");
     let output = run(ringfort(&["get", "k"]).env("RINGFORT_ADDR", "localhost"), b"");
     let (code, line) = refusal(&output);
     assert!(code == Some(2) && line.starts_with("RINGFORT_ADDR: "), "{line}");
+}
+
+#[test]
+fn what_is_said_of_members_is_checked_before_anything_is_asked() {
+    assert_refused(&["member", "add", "node4"], 2, "`ringfort start --id node4 --join 127.0.0.1:50051`");
+    assert_refused(&["member", "remove", "node4"], 2, "`ringfort cluster remove NODE`");
+    assert_refused(&["cluster", "forget", "node4"], 2, "`ringfort cluster remove NODE`");
+    assert_refused(&["start", "--join-addr", "127.0.0.1:50051"], 2, "--join 127.0.0.1:50051");
+    assert_refused(&["start", "--replace"], 2, "--join");
+    assert_refused(&["start", "--zone", "a"], 2, "--join");
+    assert_refused(&["start", "--bootstrap", "--join", "127.0.0.1:50051"], 2, "cannot be used");
+    assert_refused(&["start", "--join", "127.0.0.1:1", "--peers", "127.0.0.1:2"], 2, "cannot be used");
+    assert_refused(&["start", "--replace-after", "5"], 2, "needs a unit");
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), "[start]\nbootstrap = true\njoin = '127.0.0.1:1'\n").expect("written");
+    assert_refused(
+        &["start", "--config", file.path().to_str().expect("plain")],
+        2,
+        "leave out --peers and --join",
+    );
+    assert_refused(&["cluster", "remove"], 2, "remove takes the name of one node");
+    assert_refused(&["cluster", "drain", "node1", "node2"], 2, "drain takes the name of one node");
+    assert_refused(&["cluster", "undrain", "node1", "--force"], 2, "--force is for");
+    assert_refused(&["cluster", "nodes", "--no-wait"], 2, "--no-wait is for");
+    assert_refused(&["cluster", "plan", "fly"], 2, "`join N`");
+    assert_refused(&["cluster", "plan", "join", "0"], 2, "no number of nodes");
+    assert_refused(&["cluster", "plan", "replicas", "65"], 2, "one from 1 to 64");
 }
 
 #[test]
@@ -156,7 +181,7 @@ fn limits_hold_whether_or_not_anybody_is_there() {
 #[test]
 fn nobody_there_is_three_and_names_the_addresses() {
     let nobody = ["--addr", "127.0.0.1:1,127.0.0.1:2", "--timeout", "300ms"];
-    let commands: [&[&str]; 15] = [
+    let commands: [&[&str]; 20] = [
         &["get", "k"],
         &["get", "k", "l"],
         &["put", "k", "v"],
@@ -170,6 +195,11 @@ fn nobody_there_is_three_and_names_the_addresses() {
         &["rebuild", "node1"],
         &["cluster", "shards"],
         &["cluster", "transfer", "3", "node1"],
+        &["cluster", "set", "replicas=3"],
+        &["cluster", "remove", "node1"],
+        &["cluster", "drain", "node1"],
+        &["cluster", "undrain", "node1"],
+        &["cluster", "plan"],
         &["check"],
         &["bench"],
     ];
@@ -249,7 +279,7 @@ fn a_port_in_use_is_said_before_anything_starts() {
 fn the_shell_needs_nobody_to_say_how_it_is_used() {
     let arguments = ["shell", "--addr", "127.0.0.1:1", "--timeout", "200ms"];
     let output = run(&mut ringfort(&arguments), b"\nput a\nget\nfly\nexit\nget never\n");
-    let expected = "Usage: put <key> <value>\nUsage: get <key>\nCommands: put/get/list/exit, also delete/incr/status/where/safe-to-stop/transfer/help\n";
+    let expected = "Usage: put <key> <value>\nUsage: get <key>\nCommands: put/get/list/exit, also delete/incr/status/where/safe-to-stop/transfer/cluster/help\n";
     assert_eq!(stdout(&output), expected);
     assert_eq!(output.status.code(), Some(2));
     let output = run(&mut ringfort(&arguments), b"get a\nfly");

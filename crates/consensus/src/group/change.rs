@@ -162,17 +162,18 @@ impl Group {
         self.set_timeout();
     }
 
-    /// Whether this replica decides nothing, and no entry that it has acknowledged could change that. Then nothing depends on what it
-    /// holds: whatever makes it a voter again comes later, and needs its word.
+    /// Whether this replica does not belong to the group, and no entry that it has acknowledged could change that. Then nothing depends
+    /// on what it holds: whatever made it a voter would come later, and need its word. (A learner belongs to it: its leader may be
+    /// about to promote it, and a group of few could not go on without it then.)
     pub fn is_out(&self) -> bool {
-        self.changes.last().is_none() && !self.config.configuration.decides(self.me())
+        self.changes.last().is_none() && self.config.configuration.node_of(self.me()).is_none()
     }
 
     /// The same by a configuration that is in force elsewhere, if the log here holds no change that comes after it. It may well hold that
     /// very change, and never hear that it is committed: a leader does not speak to a replica that it has removed.
     pub fn is_out_of(&self, elsewhere: &Configuration) -> bool {
         let known = self.changes.last().unwrap_or(self.config.configuration.at);
-        elsewhere.at >= known && !elsewhere.decides(self.me())
+        elsewhere.at >= known && elsewhere.node_of(self.me()).is_none()
     }
 
     /// This configuration is in force; the crate knows it already.

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use ringfort_consensus::{Outgoing, Restored, codec};
+use ringfort_consensus::{Group, GroupConfig, Outgoing, Restored, codec};
 use ringfort_types::ConfigurationChange::{self, AddLearner, EnterJoint, LeaveJoint, RemoveLearner};
-use ringfort_types::{Configuration, HardState, Index, LogEntry, PeerId, Record, Role, Term};
+use ringfort_types::{
+    Configuration, EntryKind, HardState, Index, LogEntry, PeerId, Record, Role, ShardId, Term,
+};
 
 use crate::replica::{Replica, born, place};
 
@@ -327,4 +329,43 @@ fn a_change_that_can_not_be_read_is_not_taken_into_the_log() {
     assert_eq!(net.at(to.0).group.last(), Index(1));
     net.at(to.0).group.step(message).expect("our own encoding");
     assert_eq!(net.at(to.0).group.last(), Index(2));
+}
+
+/// A leader does not tell a learner that its removal is committed: the entry may be the last thing that it has of its group.
+#[test]
+fn whoever_has_its_own_removal_and_does_not_know_it_to_be_committed_can_be_told() {
+    let learning = Configuration { at: Index(4), learners: vec![place(4)], ..born(3) };
+    let removal = ConfigurationChange::RemoveLearner(PeerId(4));
+    let entry = |index, kind, payload| LogEntry { index: Index(index), term: Term(1), kind, payload };
+    let with_tail = |tail: Vec<LogEntry>| {
+        let restored = Restored {
+            hard_state: HardState { term: Term(1), vote: PeerId(0), commit: Index(4) },
+            terms: vec![(Index(1), Term(1))],
+            last: tail.last().map_or(Index(4), |last| last.index),
+            applied: Index(4),
+            tail,
+            ..Restored::default()
+        };
+        Group::new(
+            GroupConfig { shard: ShardId(1), me: PeerId(4), configuration: learning.clone() },
+            &restored,
+        )
+    };
+    let after = learning.after(&removal, Index(5)).expect("it can follow");
+
+    let idle = with_tail(Vec::new());
+    assert!(!idle.is_out() && !idle.is_out_of(&learning), "its leader may be about to promote it");
+    assert!(idle.is_out_of(&after));
+
+    let removed = with_tail(vec![entry(5, EntryKind::Configuration, removal.encode())]);
+    assert!(!removed.is_out(), "it does not know what becomes of the entry");
+    assert!(!removed.is_out_of(&learning), "that is older than what it has");
+    assert!(removed.is_out_of(&after));
+
+    // What promotes it comes later than what it is told of.
+    let enter = ConfigurationChange::EnterJoint { promote: vec![PeerId(4)], demote: Vec::new() };
+    let promoted = with_tail(vec![entry(5, EntryKind::Configuration, enter.encode())]);
+    assert!(!promoted.is_out() && !promoted.is_out_of(&learning));
+    let joint = learning.after(&enter, Index(5)).expect("it can follow");
+    assert!(!promoted.is_out_of(&joint));
 }

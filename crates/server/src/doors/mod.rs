@@ -129,8 +129,8 @@ fn add_services(services: &mut Services, gate: &impl Fn(Door) -> Gate, tolerance
 }
 
 /// What is said to a node that wants to join.
-const JOIN: &str = "a cluster's nodes are listed when it is born: start every node of a new cluster with --peers naming the \
-                    others (ringfort start --help), and with as many as it will have";
+const JOIN: &str = "there is no such member: a node becomes one by being started with --join naming one of this cluster's nodes \
+                    (ringfort start --help)";
 
 /// A key that is not there, to those who are told so by a status.
 fn not_there(key: &str) -> Status {
