@@ -160,7 +160,7 @@ impl Node {
             None => {
                 let is_known = own.peer < layout.next_peer || planted::is(Bug::EndsByOldLayout);
                 (!own.is_gone && is_known).then_some(Turn::End)
-            },
+            }
         }
     }
 
