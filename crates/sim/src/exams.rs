@@ -92,7 +92,9 @@ impl World {
 
     /// Whether no replica's table is damaged, all of them vote, and they can do without one.
     fn is_whole(&self, shard: ShardId) -> bool {
-        self.hosts_of(shard).len() >= 3 && self.is_settled(shard) && !self.hosts.iter().any(|host| host.tables.is_damaged(shard))
+        self.hosts_of(shard).len() >= 3
+            && self.is_settled(shard)
+            && !self.hosts.iter().any(|host| host.tables.is_damaged(shard))
     }
 
     /// Whether every replica of this shard that runs takes all of them for voters.

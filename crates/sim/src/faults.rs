@@ -175,7 +175,12 @@ impl World {
         let others_know =
             (0..self.plan.nodes).any(|other| other != host && self.hosts[other].shelf.is_none());
         // One that has joined would be refused when it asks to.
-        if host >= self.plan.nodes || !born || !others_know || self.hosts[host].shelf.is_some() || self.hosts[host].rot.is_some() {
+        if host >= self.plan.nodes
+            || !born
+            || !others_know
+            || self.hosts[host].shelf.is_some()
+            || self.hosts[host].rot.is_some()
+        {
             return;
         }
         self.end(host, false);

@@ -84,7 +84,8 @@ impl World {
             }
             Fault::OldLayout => {
                 let kept = &self.hosts[host].layouts;
-                if self.hosts[host].process.is_some() && self.hosts[host].shelf.is_none() && !kept.is_empty() {
+                if self.hosts[host].process.is_some() && self.hosts[host].shelf.is_none() && !kept.is_empty()
+                {
                     self.hosts[host].old_layout = Some(random.pick(&kept.iter().collect::<Vec<_>>()).clone());
                     self.restart_after(host, false, for_us);
                 }
@@ -144,7 +145,11 @@ impl World {
         if let Some((layout, born)) = told {
             return self.admit(&newcomer, *host, &layout, &born);
         }
-        if self.layout.as_ref().is_some_and(|layout| layout.refusal(&newcomer) == Some(NoPlace::NobodyToReplace)) {
+        if self
+            .layout
+            .as_ref()
+            .is_some_and(|layout| layout.refusal(&newcomer) == Some(NoPlace::NobodyToReplace))
+        {
             newcomer.replaces = false;
         }
         self.want_of_one(LayoutChange::Join(newcomer.clone()));
@@ -176,7 +181,8 @@ impl World {
         let member = layout.members.iter().find(|member| member.incarnation == newcomer.incarnation);
         let member = member.expect("it is one");
         if member.id != node(at) {
-            let what = format_args!("{} has joined as n{}, and n{} comes next", member.name, member.id, at + 1);
+            let what =
+                format_args!("{} has joined as n{}, and n{} comes next", member.name, member.id, at + 1);
             return self.find(NODE_GOES_ON, what);
         }
         let who = Who { name: Some(host.name.clone()), address: host.address.clone(), fresh: 0 };
@@ -324,7 +330,9 @@ impl World {
         if let Some(change) = layout.plan(|_| true) {
             return Some(format!("{change:?} is not done; {}", self.not_reached(layout)));
         }
-        if let Some(host) = (0..self.hosts.len()).find(|host| !self.is_member(*host) && self.should_end(*host)) {
+        if let Some(host) =
+            (0..self.hosts.len()).find(|host| !self.is_member(*host) && self.should_end(*host))
+        {
             return Some(format!("n{} is no member, and runs", host + 1));
         }
         let epoch = self.judges.layouts.newest();
@@ -356,7 +364,9 @@ impl World {
             match (process.node.configuration(id), has_place) {
                 (Some(found), true) if self.is_as_wanted(id, found) => None,
                 (None, false) if !process.generations.contains_key(&id) => None,
-                (found, true) => Some(format!("the replica of shard {id} on n{n} has {found:?}, and not {shard:?}")),
+                (found, true) => {
+                    Some(format!("the replica of shard {id} on n{n} has {found:?}, and not {shard:?}"))
+                }
                 (_, false) => Some(format!("n{n} has a replica of shard {id} left, and not {shard:?}")),
             }
         })
@@ -365,9 +375,8 @@ impl World {
     /// Whether a process of no member runs that could know so: some member that it goes by is one.
     fn should_end(&self, host: usize) -> bool {
         let Some(process) = &self.hosts[host].process else { return false };
-        let is_there = |other: NodeId| {
-            self.is_member(host_of(other)) && self.hosts[host_of(other)].process.is_some()
-        };
+        let is_there =
+            |other: NodeId| self.is_member(host_of(other)) && self.hosts[host_of(other)].process.is_some();
         process.node.layout().is_some_and(|layout| layout.members.iter().any(|member| is_there(member.id)))
     }
 }

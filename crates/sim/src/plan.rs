@@ -305,7 +305,14 @@ impl Plan {
 
     /// A plan under which nothing goes wrong.
     pub fn calm(seed: u64, nodes: usize) -> Plan {
-        let calm = Plan { nodes, chaos_ms: 3_000, length_ms: 6_000, shards: 4, replace_after_ms: 60_000, ..Plan::from_seed(seed) };
+        let calm = Plan {
+            nodes,
+            chaos_ms: 3_000,
+            length_ms: 6_000,
+            shards: 4,
+            replace_after_ms: 60_000,
+            ..Plan::from_seed(seed)
+        };
         Plan { strikes: Vec::new(), examines: false, ..calm }
     }
 }

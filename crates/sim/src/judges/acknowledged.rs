@@ -19,8 +19,7 @@ pub(crate) fn given(
     receipt: &Receipt,
 ) -> Option<Broken> {
     let has = |node| logs.has_synced(host_of(node), receipt.shard, receipt.index, receipt.term);
-    let has_quorum =
-        |group: &Configuration| group.is_quorum(|peer| group.node_of(peer).is_some_and(has));
+    let has_quorum = |group: &Configuration| group.is_quorum(|peer| group.node_of(peer).is_some_and(has));
     let copies = |group: &Configuration| group.deciding().filter(|replica| has(replica.node)).count();
     let groups = || committed.iter().chain(since);
     let most = groups().map(copies).max().unwrap_or_default();

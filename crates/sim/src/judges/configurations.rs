@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use ringfort_ring::Layout;
-use ringfort_types::{Configuration, ConfigurationChange, EntryKind, LogEntry, Index, ShardId};
+use ringfort_types::{Configuration, ConfigurationChange, EntryKind, Index, LogEntry, ShardId};
 
 #[derive(Debug, Default)]
 pub(crate) struct Configurations {

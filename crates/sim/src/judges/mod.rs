@@ -271,11 +271,7 @@ impl Judges {
     }
 
     /// A client has an acknowledgement; `is_new` if it is of a change that nobody has been told of before.
-    pub(crate) fn acknowledged(
-        &mut self,
-        receipt: &ringfort_types::Receipt,
-        is_new: bool,
-    ) -> Vec<Broken> {
+    pub(crate) fn acknowledged(&mut self, receipt: &ringfort_types::Receipt, is_new: bool) -> Vec<Broken> {
         let mut broken = if is_new { self.receipts.given(receipt) } else { Vec::new() };
         let around = self.configurations.around(receipt.shard, receipt.index);
         broken.extend(acknowledged::given(&self.logs, around, receipt));

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use ringfort_ring::Layout;
 use ringfort_types::limits::TOMBSTONE_MS;
 use ringfort_types::{
-    Change, Code, Command, Condition, Entry, Failure, HybridClock, Index, LogEntry, Part, Receipt, Reply, Revision, ShardId, Stamp, Stamped, Term, Version,
+    Change, Code, Command, Condition, Entry, Failure, HybridClock, Index, LogEntry, Part, Receipt, Reply,
+    Revision, ShardId, Stamp, Stamped, Term, Version,
 };
 
 use crate::sessions::LIMITS;

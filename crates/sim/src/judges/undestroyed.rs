@@ -32,7 +32,10 @@ impl Undestroyed {
                     let before = self.begun.insert((*shard, node(host)), *peer);
                     if before.is_some_and(|before| before >= *peer) {
                         let n = host + 1;
-                        broken.push(broken!(BEGINS_ONCE, "n{n} begins shard {shard} as peer {peer}, after {before:?}"));
+                        broken.push(broken!(
+                            BEGINS_ONCE,
+                            "n{n} begins shard {shard} as peer {peer}, after {before:?}"
+                        ));
                     }
                     broken.extend(self.ends(host, *shard, PeerId(peer.0 - 1), groups));
                 }
@@ -104,7 +107,9 @@ mod tests {
         let mut groups = Configurations::default();
         groups.born(&layout);
         let shard = ShardId(1);
-        let peer_on = |number| groups.latest(shard).and_then(|group| group.peer_on(NodeId(number))).expect("there is one");
+        let peer_on = |number| {
+            groups.latest(shard).and_then(|group| group.peer_on(NodeId(number))).expect("there is one")
+        };
         let fresh = layout.next_peer;
         let mut judge = Undestroyed::default();
         assert!(judge.synced(0, &[Record::Gone(shard, peer_on(1))], &groups).is_empty());
