@@ -182,7 +182,9 @@ pub(crate) fn render(state: &ClusterState) -> String {
         }
         None => text.push_str("; lag not known\n"),
     }
-    let moving = moving(state);
+    // Of what nobody leads, nobody can say so.
+    let is_led = |id: &ShardId| state.shards.iter().any(|shard| shard.shard == *id && shard.leader.is_some());
+    let moving: Vec<ShardId> = moving(state).into_iter().filter(is_led).collect();
     if !moving.is_empty() {
         let shards = show::count(moving.len() as u64, "shard is", "shards are");
         let _ = writeln!(text, "{shards} moving ({})", named(&moving));
@@ -227,7 +229,12 @@ pub(crate) fn shard_table(state: &ClusterState) -> String {
             shard.term.to_string(),
             format!("~{}", show::grouped(keys)),
             shard.leader.map_or_else(|| "?".to_owned(), |_| lag(state, shard).to_string()),
-            if shard.is_moving { "moving" } else { "placed" }.to_owned(),
+            match (shard.is_moving, shard.leader) {
+                (false, _) => "placed",
+                (true, Some(_)) => "moving",
+                (true, None) => "?",
+            }
+            .to_owned(),
             replicas.join(" "),
         ]);
     }
@@ -418,6 +425,10 @@ node2  127.0.0.1:50052  down   active        0         2  ~63,436  ~5.2 MB  neve
         assert_eq!((&json["nodes"][0]["standing"], &json["copies"]), (&"leaving".into(), &0.into()));
         state.shards[0].is_moving = true;
         assert!(render(&state).ends_with("2 shards are moving (meta group, 1)\n"), "{}", render(&state));
+        // Nobody can tell of what nobody leads.
+        state.shards[1].leader = None;
+        assert!(render(&state).ends_with("1 shard is moving (meta group)\n"), "{}", render(&state));
+        assert!(shard_table(&state).contains("  ?       node1@9"), "{}", shard_table(&state));
     }
 
     #[test]

@@ -130,14 +130,18 @@ impl Plan {
             _ => name(state, node),
         };
         let ids = then.members.iter().map(|member| member.id);
-        let nodes = ids.map(|node| OfNode {
-            node: before.member(node).map(|known| known.id),
-            called: called(node),
-            now: of(&before, node),
-            then: of(&then, node),
-            copied: arriving(&before, &then, node).count(),
-            bytes: arriving(&before, &then, node).map(|shard| bytes_of(state, shard)).sum(),
-        });
+        let mut nodes: Vec<OfNode> = ids
+            .map(|node| OfNode {
+                node: before.member(node).map(|known| known.id),
+                called: called(node),
+                now: of(&before, node),
+                then: of(&then, node),
+                copied: arriving(&before, &then, node).count(),
+                bytes: arriving(&before, &then, node).map(|shard| bytes_of(state, shard)).sum(),
+            })
+            .collect();
+        // As in `cluster nodes`, and newcomers behind.
+        nodes.sort_by_key(|node| (node.node.is_none(), node.called.clone()));
         let there =
             |shard: &ShardLayout| shard.replicas.iter().map(|replica| replica.node).collect::<Vec<_>>();
         let pairs =
@@ -152,7 +156,7 @@ impl Plan {
         };
         let [copies, (copies_then, why)] = [&before, &then].map(copies_of);
         Ok(Plan {
-            nodes: nodes.collect(),
+            nodes,
             shards: moves.map(|(shard, now, then)| (shard, [all_called(&now), all_called(&then)])).collect(),
             copies: [copies.0, copies_then],
             why,

@@ -169,7 +169,7 @@ fn proto_and_family_answer_with_the_codes_that_their_clients_know() {
         assert_eq!(refused.metadata().get("ringfort-outcome").unwrap(), "rejected");
         let join = client.join(proto_kv::JoinRequest::default()).await.unwrap_err();
         assert_eq!(join.code(), Code::FailedPrecondition);
-        assert!(join.message().contains("--peers"), "{join}");
+        assert!(join.message().contains("--join"), "{join}");
 
         let mut family = FamilyServiceClient::new(channel(&trio, 1).await);
         let mut storage = StorageServiceClient::new(channel(&trio, 2).await);
