@@ -46,9 +46,19 @@ def wire(files: FileDescriptorSet) -> Iterator[str]:
                 yield f"method {file.package}.{service.name}/{method.name} ({asked}) returns ({answered})"
 
 
+def unnamed(files: FileDescriptorSet) -> Iterator[str]:
+    """Public files whose stubs a generator would put where it thinks best."""
+    for file in files.file:
+        if file.package.startswith("google."):
+            continue
+        for option in ("go_package", "java_package", "java_multiple_files"):
+            if not file.options.HasField(option):
+                yield f"{file.name} does not say its {option}"
+
+
 def main() -> int:
-    descriptors = Path(sys.argv[1]).read_bytes()
-    now = sorted(wire(FileDescriptorSet.FromString(descriptors)))
+    files = FileDescriptorSet.FromString(Path(sys.argv[1]).read_bytes())
+    now = sorted(wire(files))
     if sys.argv[2:] == ["--write"]:
         WIRE.write_text("\n".join(now) + "\n")
         return 0
@@ -57,7 +67,10 @@ def main() -> int:
         print(f"wire.txt has, and the protos don't: {line}", file=sys.stderr)
     for line in sorted(set(now) - set(before)):
         print(f"the protos have, and wire.txt doesn't: {line}", file=sys.stderr)
-    return int(before != now)
+    unsaid = list(unnamed(files))
+    for line in unsaid:
+        print(line, file=sys.stderr)
+    return int(before != now or bool(unsaid))
 
 
 if __name__ == "__main__":

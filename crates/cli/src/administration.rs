@@ -21,7 +21,7 @@ const SETTINGS: &str = "leader-preference=ring and replicas=3";
 
 /// The first of the words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum What {
+pub(crate) enum Action {
     /// A line for each node
     Nodes,
     /// A line for each shard
@@ -64,11 +64,11 @@ pub(crate) struct Answer {
 
 impl Order {
     /// What these words, the first of them apart, and flags ask for.
-    pub(crate) fn read(what: What, words: &[&str], force: bool, wait: bool) -> Result<Order, Stop> {
+    pub(crate) fn read(what: Action, words: &[&str], force: bool, wait: bool) -> Result<Order, Stop> {
         let standing = match what {
-            What::Remove => Some(Standing::Leaving),
-            What::Drain => Some(Standing::Draining),
-            What::Undrain => Some(Standing::Active),
+            Action::Remove => Some(Standing::Leaving),
+            Action::Drain => Some(Standing::Draining),
+            Action::Undrain => Some(Standing::Active),
             _ => None,
         };
         if force && standing.is_none_or(|standing| standing == Standing::Active) {
@@ -91,20 +91,20 @@ impl Order {
             };
         }
         match (what, words) {
-            (What::Plan, words) => plan::Wanted::read(words).map(Order::Plan),
-            (What::Transfer, [shard, node]) => {
+            (Action::Plan, words) => plan::Wanted::read(words).map(Order::Plan),
+            (Action::Transfer, [shard, node]) => {
                 Ok(Order::Transfer { shard: (*shard).to_owned(), node: (*node).to_owned() })
             }
-            (What::Transfer, _) => {
+            (Action::Transfer, _) => {
                 Err(Stop::usage("name a shard and a node, as in `ringfort cluster transfer 3 node2`"))
             }
-            (What::Set, [setting]) => Order::setting(setting),
-            (What::Set, [_, more, ..]) => Err(Stop::usage(format!(
+            (Action::Set, [setting]) => Order::setting(setting),
+            (Action::Set, [_, more, ..]) => Err(Stop::usage(format!(
                 "one setting at a time: leave {more:?} out, or set it after the first"
             ))),
-            (What::Set, []) => Ok(Order::Settings),
-            (What::Nodes, []) => Ok(Order::Nodes),
-            (What::Shards, []) => Ok(Order::Shards),
+            (Action::Set, []) => Ok(Order::Settings),
+            (Action::Nodes, []) => Ok(Order::Nodes),
+            (Action::Shards, []) => Ok(Order::Shards),
             (_, [word, ..]) => {
                 let is_setting = word.contains('=');
                 let of = if is_setting { " is for `ringfort cluster set`" } else { " is one word too many" };
@@ -130,7 +130,7 @@ impl Order {
     }
 }
 
-impl What {
+impl Action {
     /// As people write it.
     pub(crate) fn word(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
@@ -226,7 +226,7 @@ mod tests {
 
     fn read(line: &str, force: bool, wait: bool) -> Result<Order, Stop> {
         let mut words = line.split(' ');
-        let what = What::from_str(words.next().expect("a word"), false).expect("known");
+        let what = Action::from_str(words.next().expect("a word"), false).expect("known");
         Order::read(what, &words.collect::<Vec<_>>(), force, wait)
     }
 

@@ -82,12 +82,30 @@ pub(crate) fn judge(state: &ClusterState) -> Result<(), Stop> {
         .filter(|node| node.presence == Presence::Down)
         .map(|node| name(state, node.id))
         .collect();
-    let what_to_do = if down.is_empty() {
-        "an election takes a second or so, look again".to_owned()
-    } else {
+    let damaged = damaged_beyond_a_majority(state);
+    let what_to_do = if !down.is_empty() {
         format!("it takes a majority of each shard's replicas, so start what is down: {}", down.join(", "))
+    } else if !damaged.is_empty() {
+        format!("too many of its replicas are damaged for an election: see the log of {}", damaged.join(", "))
+    } else {
+        "an election takes a second or so, look again".to_owned()
     };
     Err(Stop::unavailable(format!("{what}; {what_to_do}")))
+}
+
+/// The nodes whose replicas are damaged of a shard that can't have a leader for that reason.
+fn damaged_beyond_a_majority(state: &ClusterState) -> Vec<String> {
+    let mut nodes = Vec::new();
+    for shard in state.shards.iter().filter(|shard| shard.leader.is_none()) {
+        let replicas = || shard.replicas.iter().map(|(node, _)| *node);
+        let damaged: Vec<_> = replicas().filter(|node| is_damaged(state, *node, shard.shard)).collect();
+        if 2 * damaged.len() >= replicas().count() {
+            nodes.extend(damaged);
+        }
+    }
+    nodes.sort_unstable();
+    nodes.dedup();
+    nodes.into_iter().map(|node| name(state, node)).collect()
 }
 
 /// By how many log entries the slowest replica is behind the shard's leader, as they last reported.
@@ -404,6 +422,13 @@ node2  127.0.0.1:50052  down   active        0         2  ~63,436  ~5.2 MB  neve
         assert_eq!(json["nodes"][0]["damaged_shards"], json!([0, 1, 2]));
         assert_eq!(json["shards"][1]["replicas"][1]["damaged"], true);
         assert_eq!(json["shards"][1]["replicas"][0]["damaged"], false);
+        let stop = judge(&state).expect_err("one is not led");
+        assert!(
+            stop.message
+                .ends_with("; too many of its replicas are damaged for an election: see the log of node2"),
+            "{}",
+            stop.message
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! One request, from asking to answer. Whom to ask, `cluster` says; when to ask again, `ringfort_retry`.
 //!
 //! It goes to its key's leader, or to another node if that one can't be reached: every node passes on what it does
-//! not lead. What may be repeated (all that does not change anything, and a write of a session) and gets no answer within a
+//! not lead. If the connection breaks over it, the next attempt is another node's. What may be repeated (all that does not change anything, and a write of a session) and gets no answer within a
 //! second is asked elsewhere; its node may hang (`patience`).
 
 use std::sync::Arc;
@@ -73,10 +73,10 @@ impl Inner {
         let _room = self.room.admit(request.weight(), deadline).await?;
         let in_session = self.options.exactly_once && request.takes_stamp();
         let mut retry = Retry::new(&request, in_session, begun, deadline);
-        let mut slow: Option<Arc<Link>> = None;
+        let mut avoid: Option<Arc<Link>> = None;
         loop {
-            let told = match self.number(&request, &mut retry, &mut slow, deadline).await {
-                Ok(()) => self.attempt(&request, retry.stamp(), copies, &mut slow, deadline).await,
+            let told = match self.number(&request, &mut retry, &mut avoid, deadline).await {
+                Ok(()) => self.attempt(&request, retry.stamp(), copies, &mut avoid, deadline).await,
                 Err(failure) => Err(failure),
             };
             let failure = match told {
@@ -92,16 +92,16 @@ impl Inner {
         }
     }
 
-    /// One attempt at one node: who leads the request's key, unless that one was slow.
+    /// One attempt at one node: who leads the request's key, unless the attempt before this one has failed of that node.
     async fn attempt(
         &self,
         request: &Request,
         stamp: Option<Stamp>,
         copies: u32,
-        slow: &mut Option<Arc<Link>>,
+        avoid: &mut Option<Arc<Link>>,
         deadline: Instant,
     ) -> Result<Reply, Failure> {
-        let (link, connection) = self.cluster.pick(request, slow.as_slice(), deadline).await?;
+        let (link, connection) = self.cluster.pick(request, avoid.as_slice(), deadline).await?;
         let call = Call { stamp, durability: Copies::from(copies).into(), ..request.clone().into() };
         let answer = if copies > 0 && stamp.is_some() {
             // Copies may take their time, as long as the node does not hang.
@@ -119,10 +119,12 @@ impl Inner {
         }
         match answer.reply {
             Reply::Failed(failure) => {
-                *slow = (failure.code == Code::DeadlineExceeded).then_some(link);
-                if let Some(slow) = slow {
-                    suspect(slow);
+                let was_silent = failure.code == Code::DeadlineExceeded;
+                if was_silent {
+                    suspect(&link);
                 }
+                // Whoever was silent, or has closed the connection, may do so again: others pass the request on.
+                *avoid = (was_silent || !connection.is_usable()).then_some(link);
                 Err(failure)
             }
             reply => Ok(reply),
@@ -134,7 +136,7 @@ impl Inner {
         &self,
         request: &Request,
         retry: &mut Retry,
-        slow: &mut Option<Arc<Link>>,
+        avoid: &mut Option<Arc<Link>>,
         deadline: Instant,
     ) -> Result<(), Failure> {
         if !retry.wants_session() {
@@ -144,7 +146,7 @@ impl Inner {
         if retry.take_session(&self.sessions, shard)? {
             return Ok(());
         }
-        match self.attempt(&Request::OpenSession { shard }, None, 0, slow, deadline).await? {
+        match self.attempt(&Request::OpenSession { shard }, None, 0, avoid, deadline).await? {
             Reply::Opened { clock } => retry.open_session(&self.sessions, shard, clock),
             other => Err(other.into_failure()),
         }

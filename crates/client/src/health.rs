@@ -10,10 +10,13 @@ use ringfort_proto::health::health_check_response::ServingStatus;
 use ringfort_proto::health::health_client::HealthClient;
 use ringfort_types::{Code, Failure};
 use tokio::time::timeout;
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
 
 use crate::parse_address;
-use ringfort_proto::reason::reason;
+use ringfort_proto::reason::{BROKE, reason};
+
+/// What is said of a node that closes a connection before it has answered anything.
+const CLOSED: &str = "it closes the connection before it answers: it may have too many";
 
 /// What a node says about a service of its.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,4 +69,21 @@ pub async fn health(address: &str, service: &str, patience: Duration) -> Result<
         }
     };
     timeout(patience, asked).await.unwrap_or_else(|_| Err(silent("it does not answer")))
+}
+
+/// Has any call answered over this connection, or says why not. What a node says about its health does not matter: whoever
+/// starts or stops says itself what it can't do.
+pub(crate) async fn takes_calls(channel: Channel) -> Result<(), String> {
+    let Err(status) = HealthClient::new(channel).check(HealthCheckRequest::default()).await else {
+        return Ok(());
+    };
+    match std::error::Error::source(&status) {
+        Some(source) => Err(match reason(source) {
+            why if why == BROKE => CLOSED.to_owned(),
+            why => why,
+        }),
+        None if status.code() == tonic::Code::Unavailable => Err(status.message().to_owned()),
+        // A server without health checks is one that answers.
+        None => Ok(()),
+    }
 }

@@ -2,7 +2,11 @@
 //!
 //! Nobody waits for a node that is known to be down: after a failed attempt, [`Link::look`] says so at once,
 //! while further attempts go on behind it, a little later each time. Only the first attempt, and the first
-//! after a break, are worth waiting for ([`Link::ready`]).
+//! after a break, are worth waiting for ([`Link::ready`]), and no longer than [`PATIENCE`].
+//!
+//! An attempt succeeds once the node has answered a call. That a connection is accepted says little: a process that hangs has its
+//! connections accepted by its system, and a node with no place for another client accepts, greets, and closes. So nothing
+//! is sent over a connection, and no request asks its node first, before somebody there has shown that he takes calls.
 //!
 //! One HTTP/2 connection a node carries the session's stream and all single calls.
 
@@ -12,15 +16,22 @@ use std::time::{Duration, Instant};
 
 use ringfort_types::{Code, Failure};
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::gathered::Connector;
+use crate::health::takes_calls;
 use crate::options::Transport;
+use crate::patience::PATIENCE;
 use crate::session::Session;
 use ringfort_proto::reason::reason;
 
 /// How long one attempt to connect may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// And then the node's first answer.
+const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// What is said of a node of which nothing is heard.
+const SILENT: &str = "it does not answer";
 /// From a failed attempt to the next one, at first; doubles up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// Longest pause between attempts.
@@ -48,7 +59,7 @@ impl Connection {
         self.broken.store(true, Ordering::Relaxed);
     }
 
-    fn is_usable(&self) -> bool {
+    pub(crate) fn is_usable(&self) -> bool {
         !self.broken.load(Ordering::Relaxed) && !self.session.as_ref().is_some_and(Session::is_closed)
     }
 }
@@ -69,9 +80,11 @@ enum State {
     /// Nobody has asked yet.
     New,
     Up(Arc<Connection>),
-    /// `failed`: why the attempt before this one failed, if one did.
+    /// `failed`: why the attempt before this one failed, if one did. `is_accepted`: there is a connection, and no answer yet.
     Connecting {
         failed: Option<String>,
+        since: Instant,
+        is_accepted: bool,
         pause: Duration,
     },
     Down {
@@ -156,8 +169,10 @@ impl Link {
         let (look, pause) = match &*state {
             State::Up(connection) if connection.is_usable() => return Look::Up(connection.clone()),
             State::New | State::Up(_) => (Look::Wait, PAUSE_MIN),
-            State::Connecting { failed: None, .. } => return Look::Wait,
-            State::Connecting { failed: Some(why), .. } => return Look::Down(why.clone()),
+            State::Connecting { failed: None, since, .. } if since.elapsed() < PATIENCE => return Look::Wait,
+            State::Connecting { failed, .. } => {
+                return Look::Down(failed.clone().unwrap_or_else(|| SILENT.to_owned()));
+            }
             State::Down { why, until, .. } if *until > Instant::now() => return Look::Down(why.clone()),
             State::Down { why, pause, .. } => (Look::Down(why.clone()), (*pause * 2).min(PAUSE_MAX)),
         };
@@ -165,9 +180,18 @@ impl Link {
             Look::Down(why) => Some(why.clone()),
             _ => None,
         };
-        *state = State::Connecting { failed, pause };
+        *state = State::Connecting { failed, since: Instant::now(), is_accepted: false, pause };
         tokio::spawn(self.clone().connect());
         look
+    }
+
+    /// Whether connections to it are accepted, whatever becomes of calls.
+    pub(crate) fn is_accepted(&self) -> bool {
+        match &*self.lock() {
+            State::Up(connection) => connection.is_usable(),
+            State::Connecting { is_accepted, .. } => *is_accepted,
+            State::New | State::Down { .. } => false,
+        }
     }
 
     /// The connection, if it is there or comes before the deadline, and the node is not known to be down.
@@ -179,7 +203,7 @@ impl Link {
                 Look::Down(why) => return Err(why),
                 Look::Wait => {
                     if tokio::time::timeout_at(deadline.into(), changes.changed()).await.is_err() {
-                        return Err("it does not answer".into());
+                        return Err(SILENT.to_owned());
                     }
                 }
             }
@@ -187,26 +211,32 @@ impl Link {
     }
 
     async fn connect(self: Arc<Link>) {
-        let next = match tokio::time::timeout(
-            2 * CONNECT_TIMEOUT,
-            self.endpoint.connect_with_connector(Connector::new()),
-        )
-        .await
-        {
-            Ok(Ok(channel)) => {
-                let session = self.sessions.then(|| Session::open(channel.clone(), self.address.clone()));
-                Ok(Arc::new(Connection { channel, session, broken: AtomicBool::new(false) }))
-            }
-            Ok(Err(error)) => Err(reason(&error)),
-            Err(_) => Err("it does not answer".to_owned()),
-        };
+        let next = self.connected().await;
         let mut state = self.lock();
         let pause = if let State::Connecting { pause, .. } = &*state { *pause } else { PAUSE_MIN };
         *state = match next {
-            Ok(connection) => State::Up(connection),
+            Ok(connection) => State::Up(Arc::new(connection)),
             Err(why) => State::Down { why, until: Instant::now() + pause, pause },
         };
         drop(state);
         self.changes.send_modify(|changes| *changes += 1);
+    }
+
+    /// A connection over which the node has answered, or why there is none.
+    async fn connected(&self) -> Result<Connection, String> {
+        let connecting = self.endpoint.connect_with_connector(Connector::new());
+        let channel = match timeout(2 * CONNECT_TIMEOUT, connecting).await {
+            Ok(connected) => connected.map_err(|error| reason(&error))?,
+            Err(_) => return Err(SILENT.to_owned()),
+        };
+        if let State::Connecting { is_accepted, .. } = &mut *self.lock() {
+            *is_accepted = true;
+        }
+        match timeout(FIRST_ANSWER_TIMEOUT, takes_calls(channel.clone())).await {
+            Ok(answered) => answered?,
+            Err(_) => return Err(SILENT.to_owned()),
+        }
+        let session = self.sessions.then(|| Session::open(channel.clone(), self.address.clone()));
+        Ok(Connection { channel, session, broken: AtomicBool::new(false) })
     }
 }

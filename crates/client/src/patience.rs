@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use ringfort_types::{ClusterState, Code, Failure, Reply, Request};
 
-use crate::link::{Link, Look};
+use crate::link::Link;
 use crate::unary;
 
 /// How long one node may take before another one is asked, if it does no harm to ask twice.
@@ -75,7 +75,7 @@ pub(crate) async fn until_hung(link: &Arc<Link>) {
             suspect(link);
         }
         tokio::time::sleep(PATIENCE).await;
-        if link.is_slow() && matches!(link.look(), Look::Up(_)) {
+        if link.is_slow() && link.is_accepted() {
             return;
         }
     }

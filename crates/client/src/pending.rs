@@ -231,8 +231,9 @@ impl Pending {
         self.busy.notified().await;
     }
 
-    /// Ends the session: every caller hears `why`, and no request is taken any more.
-    pub(crate) fn close(&self, why: &Failure) {
+    /// Ends the session: every caller hears `why`, and no request is taken any more. What was sent and not answered may have been
+    /// taken by the node, unless that is known.
+    pub(crate) fn close(&self, why: &Failure, may_be_taken: bool) {
         let mut state = self.lock();
         if state.closed.is_some() {
             return;
@@ -241,7 +242,7 @@ impl Pending {
         for slot in &mut state.slots {
             if let Some(caller) = slot.caller.take() {
                 let sent = slot.queued.take().is_none();
-                let failure = after(why.clone(), sent, slot.write);
+                let failure = after(why.clone(), sent && may_be_taken, slot.write);
                 let _ = caller.send(Answer { leader: None, reply: Reply::Failed(failure) });
             }
         }
@@ -355,11 +356,20 @@ mod tests {
         let mut sent = [put("a"), get("b")].map(|request| pending.submit(request, soon()).unwrap());
         assert_eq!(ids(&pending).len(), 2);
         let mut queued = pending.submit(put("c"), soon()).unwrap();
-        pending.close(&Failure::rejected(Code::Unavailable, "broke"));
+        pending.close(&Failure::rejected(Code::Unavailable, "broke"), true);
         assert_eq!(failure(&mut sent[0]).outcome, Outcome::Unknown);
         assert_eq!(failure(&mut sent[1]).outcome, Outcome::Rejected);
         assert_eq!(failure(&mut queued).outcome, Outcome::Rejected);
         assert!(pending.submit(put("d"), soon()).is_err());
+    }
+
+    #[test]
+    fn what_the_node_says_it_has_not_taken_is_not_unknown() {
+        let pending = Pending::new();
+        let mut sent = pending.submit(put("a"), soon()).unwrap();
+        assert_eq!(ids(&pending).len(), 1);
+        pending.close(&Failure::rejected(Code::Unavailable, "stopping"), false);
+        assert_eq!(failure(&mut sent).outcome, Outcome::Rejected);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use ringfort_proto::status::to_failure;
 use ringfort_proto::v1::SessionRequest;
 use ringfort_proto::v1::kv_client::KvClient;
 use ringfort_types::limits::GRPC_MESSAGE_BYTES_MAX;
-use ringfort_types::{Call, Code, Failure};
+use ringfort_types::{Call, Code, Failure, Outcome};
 use tokio::sync::oneshot;
 use tokio_stream::Stream;
 use tonic::Status;
@@ -53,7 +53,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.pending.close(&Failure::rejected(Code::Unavailable, "the connection was closed"));
+        self.pending.close(&Failure::rejected(Code::Unavailable, "the connection was closed"), true);
     }
 }
 
@@ -78,11 +78,13 @@ async fn run(channel: Channel, address: String, pending: Arc<Pending>) {
         () = sweep(&pending) => return,
     };
     let mut why = to_failure(&ended);
-    let cause = std::error::Error::source(&ended).map_or_else(|| why.message.clone(), reason);
+    let broke = std::error::Error::source(&ended);
+    let cause = broke.map_or_else(|| why.message.clone(), reason);
     why.message = format!("lost the connection to {address}: {cause}");
-    // What the stream's end says is not what a request failed of: that is up to each of them.
+    // What the stream's end says is not what a request failed of: that is up to each of them. But a node that rejects the rest of
+    // a stream has answered all that it has taken of it.
     why.code = Code::Unavailable;
-    pending.close(&why);
+    pending.close(&why, broke.is_some() || why.outcome == Outcome::Unknown);
 }
 
 /// Completes callers until the stream ends; returns why it did.

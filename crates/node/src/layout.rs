@@ -23,7 +23,7 @@ const ASK_AGAIN_TICKS: u64 = 500 / TICK_MS;
 
 /// The last time that this node has asked for a layout.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Asked {
+pub(crate) struct LayoutRequest {
     epoch: Epoch,
     tick: u64,
 }
@@ -71,9 +71,9 @@ impl Node {
 
     /// Another node goes by the layout of this epoch.
     pub(crate) fn notice_epoch(&mut self, of: NodeId, epoch: Epoch) {
-        let waits = |asked: Asked| epoch <= asked.epoch && self.ticks - asked.tick < ASK_AGAIN_TICKS;
-        if epoch > self.epoch() && !self.layout_asked.is_some_and(waits) {
-            self.layout_asked = Some(Asked { epoch, tick: self.ticks });
+        let waits = |last: LayoutRequest| epoch <= last.epoch && self.ticks - last.tick < ASK_AGAIN_TICKS;
+        if epoch > self.epoch() && !self.layout_request.is_some_and(waits) {
+            self.layout_request = Some(LayoutRequest { epoch, tick: self.ticks });
             self.send(of, LayoutWanted.into());
         }
     }

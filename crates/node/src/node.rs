@@ -15,7 +15,7 @@ use ringfort_types::{
 use crate::abdicate::Abdicating;
 use crate::birth::{Birth, Step};
 use crate::forwards::Forwards;
-use crate::layout::Asked;
+use crate::layout::LayoutRequest;
 use crate::leave::Phase;
 use crate::peers::Peers;
 use crate::pending::Pending;
@@ -96,7 +96,7 @@ pub struct Node {
     pub(crate) birth: Birth,
     /// Once born.
     pub(crate) layout: Option<Arc<Layout>>,
-    pub(crate) layout_asked: Option<Asked>,
+    pub(crate) layout_request: Option<LayoutRequest>,
     /// The tick at which all others were last asked for the layout.
     pub(crate) all_asked: Option<u64>,
     /// By shard number, once born; the meta group first.
@@ -148,7 +148,7 @@ impl Node {
             replace_after_us,
             birth,
             layout: None,
-            layout_asked: None,
+            layout_request: None,
             all_asked: None,
             slots: Vec::new(),
             dirty: Vec::new(),
@@ -209,6 +209,11 @@ impl Node {
     pub fn awaits_tables(&self) -> bool {
         let mut replicas = self.slots.iter().filter_map(|slot| slot.replica.as_ref());
         replicas.any(|replica| replica.reads.await_table())
+    }
+
+    /// How many shards have something to do in the next turn.
+    pub fn shards_with_work(&self) -> usize {
+        self.dirty.len()
     }
 
     /// The layout's version; 0 before birth.

@@ -85,7 +85,7 @@ impl Node {
 
     /// Whether the leaders of all groups have said so.
     fn is_everywhere_reached(&self, layout: &Layout) -> bool {
-        layout.shards.iter().all(|shard| self.is_reported_reached(shard.shard, layout.epoch))
+        layout.shards.iter().all(|shard| self.is_reported_reached(shard.shard, layout.placed))
     }
 
     /// Whether the group of a shard is where the layout of this epoch wants it, as far as its leader has said.

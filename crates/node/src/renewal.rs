@@ -146,7 +146,7 @@ impl Node {
 
     /// Whether the layout ever was another one. If not, every replica is where it should be.
     pub(crate) fn has_layout_moved(&self) -> bool {
-        self.epoch() > Epoch(1)
+        self.layout.as_ref().is_some_and(|layout| layout.placed > Epoch(1))
     }
 
     /// What the layout wants to happen to the replica here, if anything.
@@ -175,17 +175,13 @@ impl Node {
     /// Whether the replica here is nobody's any more.
     fn is_out(&self, shard: ShardId, own: Own) -> bool {
         let told = self.renewals.told.get(&shard);
-        match &self.slots[shard.0 as usize].replica {
-            Some(replica) => {
-                let group = &replica.group;
-                !replica.is_busy() && (group.is_out() || told.is_some_and(|told| group.is_out_of(told)))
-            }
-            // One that is damaged acknowledges nothing any more.
-            None => {
-                let is_damaged = self.slots[shard.0 as usize].damage.is_some();
-                is_damaged && told.is_some_and(|told| told.node_of(own.peer).is_none())
-            }
+        let slot = &self.slots[shard.0 as usize];
+        if let Some(replica) = &slot.replica {
+            let group = &replica.group;
+            return !replica.is_busy() && (group.is_out() || told.is_some_and(|told| group.is_out_of(told)));
         }
+        // One that is damaged acknowledges nothing any more.
+        slot.damage.is_some() && told.is_some_and(|told| told.node_of(own.peer).is_none())
     }
 
     /// Now and then: begins and ends what the layout says.

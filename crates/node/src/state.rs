@@ -153,7 +153,7 @@ impl Node {
                 slots: shard.slots.clone(),
                 leader: self.leader_of(shard.shard),
                 term: self.term_of(shard.shard),
-                is_moving: self.has_layout_moved() && !self.is_reported_reached(shard.shard, layout.epoch),
+                is_moving: self.has_layout_moved() && !self.is_reported_reached(shard.shard, layout.placed),
                 replicas,
             }
         });

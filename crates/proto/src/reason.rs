@@ -7,7 +7,7 @@ use std::io;
 /// What is said if nobody listens there.
 pub const REFUSED: &str = "connection refused";
 /// What is said if there was a connection.
-const BROKE: &str = "the connection broke";
+pub const BROKE: &str = "the connection broke";
 /// What `h2`'s frame reader says of a connection that ends within a frame, in an error of no kind.
 const CUT_FRAME: &str = "bytes remaining on stream";
 

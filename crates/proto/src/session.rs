@@ -5,7 +5,7 @@ use ringfort_types::{Call, Code, Failure, NodeId, Outcome, Reply, Request};
 
 use crate::writes::{self, WriteMessage};
 use crate::{unary, v1};
-use v1::session_op::Request as Asked;
+use v1::session_op::Request as OpRequest;
 use v1::session_result::Result as Told;
 
 /// What kind of answer an operation wants; put and delete have the same reply but not the same message.
@@ -28,17 +28,17 @@ pub enum OpKind {
 }
 
 /// The call that an operation makes, and the kind of answer it wants. An operation without a request is refused.
-pub fn call_of(request: Option<Asked>, timeout_ms: u32) -> Result<(OpKind, Call), Failure> {
+pub fn call_of(request: Option<OpRequest>, timeout_ms: u32) -> Result<(OpKind, Call), Failure> {
     let timeout_ms =
         if timeout_ms == 0 { CALL_TIMEOUT_DEFAULT_MS } else { timeout_ms.min(CALL_TIMEOUT_MAX_MS) };
     let (kind, call): (_, Call) = match request {
-        Some(Asked::Get(get)) => (OpKind::Get, get.try_into()?),
-        Some(Asked::Put(put)) => (OpKind::Put, put.try_into()?),
-        Some(Asked::Delete(delete)) => (OpKind::Delete, delete.try_into()?),
-        Some(Asked::Write(write)) => (OpKind::Write, write.try_into()?),
-        Some(Asked::Increment(increment)) => (OpKind::Increment, increment.into()),
-        Some(Asked::GetMany(many)) => (OpKind::GetMany, many.try_into()?),
-        Some(Asked::OpenSession(open)) => (OpKind::OpenSession, open.into()),
+        Some(OpRequest::Get(get)) => (OpKind::Get, get.try_into()?),
+        Some(OpRequest::Put(put)) => (OpKind::Put, put.try_into()?),
+        Some(OpRequest::Delete(delete)) => (OpKind::Delete, delete.try_into()?),
+        Some(OpRequest::Write(write)) => (OpKind::Write, write.try_into()?),
+        Some(OpRequest::Increment(increment)) => (OpKind::Increment, increment.into()),
+        Some(OpRequest::GetMany(many)) => (OpKind::GetMany, many.try_into()?),
+        Some(OpRequest::OpenSession(open)) => (OpKind::OpenSession, open.into()),
         None => {
             return Err(Failure::rejected(
                 Code::InvalidArgument,
@@ -67,20 +67,20 @@ pub fn op_of(id: u64, call: Call) -> Result<v1::SessionOp, Failure> {
     let timeout_ms = call.timeout_ms;
     let request = match call.request {
         Request::Get { key, consistency } => {
-            Asked::Get(v1::GetRequest { key, consistency: unary::consistency(consistency) })
+            OpRequest::Get(v1::GetRequest { key, consistency: unary::consistency(consistency) })
         }
-        Request::GetMany { keys, consistency } => Asked::GetMany(v1::GetManyRequest {
+        Request::GetMany { keys, consistency } => OpRequest::GetMany(v1::GetManyRequest {
             keys,
             consistency: unary::consistency(consistency),
             surplus: 0,
         }),
         Request::Write { parts } => match writes::message_of(parts, call.stamp, call.durability.copies)? {
-            WriteMessage::Put(put) => Asked::Put(put),
-            WriteMessage::Delete(delete) => Asked::Delete(delete),
-            WriteMessage::Increment(increment) => Asked::Increment(increment),
-            WriteMessage::Write(write) => Asked::Write(write),
+            WriteMessage::Put(put) => OpRequest::Put(put),
+            WriteMessage::Delete(delete) => OpRequest::Delete(delete),
+            WriteMessage::Increment(increment) => OpRequest::Increment(increment),
+            WriteMessage::Write(write) => OpRequest::Write(write),
         },
-        Request::OpenSession { shard } => Asked::OpenSession(v1::OpenSessionRequest { shard: shard.0 }),
+        Request::OpenSession { shard } => OpRequest::OpenSession(v1::OpenSessionRequest { shard: shard.0 }),
         _ => {
             let why = "a session carries reads and writes of keys only: make a call of its own for this";
             return Err(Failure::rejected(Code::InvalidArgument, why));
@@ -202,7 +202,7 @@ mod tests {
         assert!(!carries(&Request::ClusterState));
         assert!(op_of(1, Request::ClusterState.into()).is_err());
         assert_eq!(call_of(None, 1).unwrap_err().code, Code::InvalidArgument);
-        let get = || Some(Asked::Get(v1::GetRequest { key: Bytes::from_static(b"k"), consistency: 0 }));
+        let get = || Some(OpRequest::Get(v1::GetRequest { key: Bytes::from_static(b"k"), consistency: 0 }));
         let kept = |asked| call_of(get(), asked).unwrap().1.timeout_ms;
         assert_eq!((kept(0), kept(u32::MAX)), (CALL_TIMEOUT_DEFAULT_MS, CALL_TIMEOUT_MAX_MS));
     }

@@ -1,7 +1,7 @@
 //! A layout's bytes, as they are kept in a node's birth record, in its layout file, and by the meta group.
 //!
 //! ```text
-//! layout  = version u8 (2) | flags u8 (0) | epoch varint | cluster u64 | next node varint | next peer varint | copies varint
+//! layout  = version u8 (2) | flags u8 (0) | epoch varint | placed varint | cluster u64 | next node varint | next peer varint | copies varint
 //!         | leader preference u8 | count varint | member × count | count varint | shard × count
 //! member  = id varint | name bytes | address bytes | incarnation u64 | weight varint | zone bytes | standing u8
 //! shard   = id varint | count varint | (first slot varint | last slot varint) × count
@@ -28,6 +28,7 @@ impl Layout {
         let mut out = BytesMut::with_capacity(256 + 64 * self.members.len() + 32 * self.shards.len());
         out.put_slice(&[VERSION, 0]);
         put_varint(&mut out, self.epoch.0);
+        put_varint(&mut out, self.placed.0);
         out.put_u64_le(self.cluster);
         put_varint(&mut out, self.next_node.0);
         put_varint(&mut out, self.next_peer.0);
@@ -70,6 +71,7 @@ impl Layout {
             return Err(Malformed("unknown flag on a layout"));
         }
         let epoch = Epoch(reader.varint()?);
+        let placed = Epoch(reader.varint()?);
         let cluster = reader.u64()?;
         let next_node = NodeId(reader.varint()?);
         let next_peer = PeerId(reader.varint()?);
@@ -95,6 +97,7 @@ impl Layout {
         }
         let layout = Layout {
             epoch,
+            placed,
             cluster,
             members,
             shards,

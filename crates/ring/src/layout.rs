@@ -55,6 +55,8 @@ impl ShardLayout {
 pub struct Layout {
     /// Its version; the first one has 1.
     pub epoch: Epoch,
+    /// The version in which some replica was last put somewhere else.
+    pub placed: Epoch,
     /// The cluster's number.
     pub cluster: u64,
     /// In the order of their numbers.
@@ -143,6 +145,7 @@ impl Layout {
         let next_node = NodeId(members.last().map_or(0, |last| last.id.0) + 1);
         Ok(Layout {
             epoch: Epoch(1),
+            placed: Epoch(1),
             cluster,
             members,
             shards: all,
@@ -171,6 +174,9 @@ impl Layout {
             return None;
         }
         next.epoch.0 += 1;
+        if next.shards != self.shards {
+            next.placed = next.epoch;
+        }
         Some(next)
     }
 

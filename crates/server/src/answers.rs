@@ -37,7 +37,7 @@ pub(crate) struct Answers {
     me: NodeId,
     next_connection: AtomicU32,
     next_call: AtomicU32,
-    sessions: RwLock<BTreeMap<u32, Arc<Sink>>>,
+    sessions: RwLock<Sessions>,
     calls: Mutex<HashMap<u32, Caller>>,
     /// One a runtime that calls are made on.
     desks: Vec<Arc<Desk>>,
@@ -45,6 +45,14 @@ pub(crate) struct Answers {
     outboxes: RwLock<BTreeMap<NodeId, Arc<Outbox>>>,
     /// The memory of large answers.
     pub(crate) large: LargeAnswers,
+}
+
+/// The sessions by their numbers.
+#[derive(Debug, Default)]
+struct Sessions {
+    sinks: BTreeMap<u32, Arc<Sink>>,
+    /// Nobody will be answered any more, those included that open from now on.
+    closed: bool,
 }
 
 /// Who waits for the answer to a single call.
@@ -96,13 +104,15 @@ impl Answers {
     pub(crate) fn open_session(&self) -> (u32, Arc<Sink>) {
         let number = self.next_connection.fetch_add(1, Ordering::Relaxed);
         let sink = Arc::<Sink>::default();
-        self.sessions.write().unwrap_or_else(PoisonError::into_inner).insert(number, sink.clone());
+        let mut sessions = self.sessions.write().unwrap_or_else(PoisonError::into_inner);
+        sink.lock().closed = sessions.closed;
+        sessions.sinks.insert(number, sink.clone());
         (number, sink)
     }
 
     /// The session is gone.
     pub(crate) fn close_session(&self, number: u32) {
-        self.sessions.write().unwrap_or_else(PoisonError::into_inner).remove(&number);
+        self.sessions.write().unwrap_or_else(PoisonError::into_inner).sinks.remove(&number);
     }
 
     /// The token of a session's request.
@@ -156,7 +166,7 @@ impl Answers {
             }
             if current.as_ref().is_none_or(|(number, _)| *number != connection) {
                 drop(current.take());
-                current = sessions.get(&connection).map(|sink| (connection, sink.lock()));
+                current = sessions.sinks.get(&connection).map(|sink| (connection, sink.lock()));
             }
             if let Some((_, collected)) = &mut current {
                 let delivery = self.admit(delivery, collected.bytes);
@@ -196,8 +206,9 @@ impl Answers {
     /// Nobody will be answered any more: calls fail, sessions end once they have taken what is there.
     pub(crate) fn close(&self) {
         self.calls().clear();
-        let sessions = self.sessions.read().unwrap_or_else(PoisonError::into_inner);
-        for sink in sessions.values() {
+        let mut sessions = self.sessions.write().unwrap_or_else(PoisonError::into_inner);
+        sessions.closed = true;
+        for sink in sessions.sinks.values() {
             let mut collected = sink.lock();
             collected.closed = true;
             let waker = collected.waker.take();
@@ -321,6 +332,20 @@ mod tests {
         let mut ready = Vec::new();
         sink.take(&mut ready, Waker::noop()).unwrap();
         assert!(ready.is_empty());
+    }
+
+    #[test]
+    fn sessions_end_once_they_have_taken_what_is_there_and_later_ones_at_once() {
+        let answers = Answers::new(NodeId(1), []);
+        let (number, sink) = answers.open_session();
+        answers.deliver([(answers.session_token(number, 7), written())]);
+        answers.close();
+        let mut ready = Vec::new();
+        assert_eq!(sink.take(&mut ready, Waker::noop()), Ok(()));
+        assert_eq!(ready.len(), 1);
+        assert_eq!(sink.take(&mut Vec::new(), Waker::noop()), Err(Ended::Closed));
+        let (_, late) = answers.open_session();
+        assert_eq!(late.take(&mut Vec::new(), Waker::noop()), Err(Ended::Closed));
     }
 
     #[test]

@@ -91,7 +91,7 @@ impl Config {
             weight: 1,
             shards: 64,
             replicas: 3,
-            replace_after: Duration::from_secs(60),
+            replace_after: Duration::from_mins(1),
             memtable_bytes: 64 * 1024 * 1024,
             held_reads_bytes: HELD_READS_BYTES,
             cache_bytes: 64 * 1024 * 1024,

@@ -96,11 +96,11 @@ pub(crate) async fn keep_all_connected(shared: Arc<Shared>, listed: Vec<Other>) 
             stays
         });
         for Other { node, address, name } in others {
-            if !kept.contains_key(&node) {
+            kept.entry(node).or_insert_with(|| {
                 let outbox = shared.answers.add_outbox(node);
                 let task = tasks.spawn(keep_connected(shared.clone(), outbox, address.clone(), name));
-                kept.insert(node, (address, task));
-            }
+                (address, task)
+            });
         }
         tokio::select! {
             changed = layout.changed() => if changed.is_err() { return },

@@ -117,14 +117,7 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
     let who = Who { name: config.name.clone(), address: address.clone(), fresh };
     let (data, mut stored) = DataDir::open(disk.clone(), &who)?;
     let (kept, lost) = become_member(&config, &data, &mut stored).await?;
-    let joined = stored.birth.as_ref().map(ringfort_node::read_joined).transpose();
-    let joined = joined.map_err(|_| NodeError::BirthRecord)?.flatten();
-    let nodes = match &joined {
-        // Who else there is its layout says.
-        Some(_) => vec![(address.clone(), String::new())],
-        None => listed,
-    };
-    let shards = joined.as_ref().map_or(config.shards, |(_, born)| born.shards.len() as u32 - 1);
+    let Origin { nodes, shards, has_joined } = Origin::of(&config, &address, listed, &stored)?;
     let is_counted = stored.is_counted();
     let options = TableOptions::default();
     let limit = descriptors::raise_limit();
@@ -136,8 +129,6 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
     );
 
     let name = node_name(&stored.name);
-    let with_own = |(at, known)| if at == address { (at, name.clone()) } else { (at, known) };
-    let nodes: Vec<(String, String)> = nodes.into_iter().map(with_own).collect();
     let (addresses, names): (Vec<_>, Vec<_>) = nodes.into_iter().unzip();
     let clock = Clock::new();
     let node = Node::new(
@@ -165,18 +156,15 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
         shards,
         reporting,
     ));
-    if addresses.len() == 1 && !config.peers.is_empty() {
-        shared.notice(format!(
-            "--peers lists this node alone, {address}: it is a cluster of one, without copies elsewhere"
-        ));
-    }
+    let is_alone = addresses.len() == 1 && !config.peers.is_empty();
+    let alone = is_alone.then(|| peerless(&address));
     let uncounted = (!is_counted).then(|| uncounted(&config.data_dir));
-    lost.into_iter().chain(uncounted).for_each(|line| shared.notice(line));
+    alone.into_iter().chain(lost).chain(uncounted).for_each(|line| shared.notice(line));
     let links = Arc::<Links>::default();
 
     let mut tasks = JoinSet::new();
     let listed = (1..).map(NodeId).zip(addresses.iter().cloned().zip(names));
-    let others = listed.filter(|(node, (at, _))| joined.is_none() && *node != me && *at != address);
+    let others = listed.filter(|(node, _)| !has_joined && *node != me);
     let others = others.map(|(node, (address, name))| Other { node, address, name }).collect();
     tasks.spawn(links::keep_all_connected(shared.clone(), others));
     let tolerance = Tolerance::default();
@@ -220,6 +208,39 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
         summary,
         started,
     })
+}
+
+/// What a node begins with: a new cluster's list, or nothing but itself if it has joined one.
+struct Origin {
+    /// The addresses, with the names that are known.
+    nodes: Vec<(String, String)>,
+    shards: u32,
+    has_joined: bool,
+}
+
+impl Origin {
+    fn of(
+        config: &Config,
+        address: &str,
+        listed: Vec<(String, String)>,
+        stored: &Stored,
+    ) -> Result<Origin, StartError> {
+        let joined = stored.birth.as_ref().map(ringfort_node::read_joined).transpose();
+        let name = node_name(&stored.name);
+        Ok(match joined.map_err(|_| NodeError::BirthRecord)?.flatten() {
+            None => {
+                let with_own = |(at, known)| if at == address { (at, name.clone()) } else { (at, known) };
+                let nodes = listed.into_iter().map(with_own).collect();
+                Origin { nodes, shards: config.shards, has_joined: false }
+            }
+            Some((_, born)) => Origin {
+                // Who else there is its layout says.
+                nodes: vec![(address.to_owned(), name)],
+                shards: born.shards.len() as u32 - 1,
+                has_joined: true,
+            },
+        })
+    }
 }
 
 /// Makes this node a member of the cluster that it was told to join, unless it belongs to one already. The layout that is kept, and
@@ -278,6 +299,11 @@ fn draw() -> Result<u64, StartError> {
         action: "draw a random number",
         source: std::io::Error::other(error),
     })
+}
+
+/// What is said of a list of one.
+fn peerless(address: &str) -> String {
+    format!("--peers lists this node alone, {address}: it is a cluster of one, without copies elsewhere")
 }
 
 /// What is said of a start on a full disk.

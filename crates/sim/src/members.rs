@@ -60,13 +60,13 @@ impl World {
                 let members = self.layout.iter().flat_map(|layout| &layout.members);
                 let passive = members.filter(|member| member.standing != Standing::Active);
                 if let Some(member) = passive.map(|member| member.id).next() {
-                    self.want(LayoutChange::Stand(member, Standing::Active));
+                    self.want(&LayoutChange::Stand(member, Standing::Active));
                 }
             }
             Fault::Copies if is_sound => {
                 // One copy is none if a disk is lost.
                 let most = if self.may_lose { &[3, 5][..] } else { &[1, 3, 3, 5] };
-                self.want(LayoutChange::Copies(random.pick(most)));
+                self.want(&LayoutChange::Copies(random.pick(most)));
             }
             Fault::Replace if self.can_lose(host, None) => {
                 self.log(format_args!("n{} is lost for good", host + 1));
@@ -97,11 +97,11 @@ impl World {
 
     fn stand(&mut self, host: usize, standing: Standing) {
         self.stands_us.push(self.now_us);
-        self.want(LayoutChange::Stand(node(host), standing));
+        self.want(&LayoutChange::Stand(node(host), standing));
     }
 
     /// Somebody asks two nodes for a change of the layout.
-    fn want(&mut self, change: LayoutChange) {
+    fn want(&mut self, change: &LayoutChange) {
         for _ in 0..2 {
             self.want_of_one(change.clone());
         }

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::administration::{Order, What, carry_out};
+use crate::administration::{Action, Order, carry_out};
 use crate::connection::{Connect, with_client};
 use crate::out::{Out, Output};
 use crate::stop::Stop;
@@ -36,8 +36,8 @@ use crate::stop::Stop;
     moving, copies, copies_then, why, down, refused.")]
 pub(crate) struct Cluster {
     /// nodes, shards, set, transfer, remove, drain, undrain or plan
-    #[arg(value_name = "WHAT")]
-    what: What,
+    #[arg(value_name = "ACTION")]
+    action: Action,
     /// SETTING=VALUE after set, SHARD NODE after transfer, NODE after remove, drain and undrain, what to plan for after plan
     #[arg(value_name = "WORD", num_args = 0..=2)]
     words: Vec<String>,
@@ -55,7 +55,7 @@ pub(crate) struct Cluster {
 
 pub(crate) fn run(cluster: &Cluster) -> Result<(), Stop> {
     let words: Vec<&str> = cluster.words.iter().map(String::as_str).collect();
-    let order = Order::read(cluster.what, &words, cluster.force, !cluster.no_wait)?;
+    let order = Order::read(cluster.action, &words, cluster.force, !cluster.no_wait)?;
     let answer = with_client(&cluster.connect, async |client| carry_out(&client, &order).await)?;
     let mut out = Out::new();
     if cluster.output.json {

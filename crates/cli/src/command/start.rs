@@ -11,6 +11,8 @@ use rustix::fs::Mode;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::prelude::*;
 
 use crate::connection::ADDRESS_DEFAULT;
 use crate::json::Object;
@@ -21,7 +23,7 @@ use crate::signals::Signals;
 use crate::sink::Sink;
 use crate::stop::Stop;
 use crate::text_door::TextDoor;
-use crate::{duration, report, show, tolerance};
+use crate::{authority, duration, report, show, tolerance};
 
 /// Most threads for sockets. With one, the node's core runs there too, which on two processors is faster than two threads that wake
 /// each other.
@@ -130,13 +132,13 @@ pub(crate) fn run(start: Start) -> Result<(), Stop> {
     // What it makes is its owner's alone: keys and values are nobody else's business.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let (out, errors) = (Sink::new(std::io::stdout()), Sink::new(std::io::stderr()));
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::new(&start.log_level))
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(errors.clone())
         .with_ansi(std::io::stderr().is_terminal())
         // Where in the code it comes from is for those who look into that.
         .with_target(["debug", "trace"].contains(&start.log_level.as_str()))
-        .init();
+        .with_filter(EnvFilter::new(&start.log_level));
+    tracing_subscriber::registry().with(lines).with(authority::listener()).init();
     let threads = start.socket_threads.map_or_else(socket_threads, |threads| threads as usize);
     let runtimes = Runtimes::new(threads, "sockets")?;
     let tolerance = match start.text.tolerance_file.clone() {

@@ -20,7 +20,7 @@ use ringfort_client::{Client, List};
 use ringfort_types::{Consistency, Failure, Receipt};
 use tokio_stream::StreamExt;
 
-use crate::administration::{self, Answer, What, carry_out};
+use crate::administration::{self, Action, Answer, carry_out};
 use crate::cluster;
 use crate::nodes::Nodes;
 use crate::safety::safety;
@@ -222,8 +222,8 @@ async fn administer(client: &Client, words: &[String]) -> Result<Answer, Stop> {
     let (flags, words): (Vec<&str>, Vec<&str>) =
         words.iter().map(String::as_str).partition(|word| ["--force", "--no-wait"].contains(word));
     let (what, words) = words.split_first().unwrap_or((&"", &[]));
-    let what = What::from_str(what, true).map_err(|_| {
-        let all: Vec<String> = What::value_variants().iter().map(|what| what.word()).collect();
+    let what = Action::from_str(what, true).map_err(|_| {
+        let all: Vec<String> = Action::value_variants().iter().map(|what| what.word()).collect();
         Stop::usage(format!("there is no `cluster {what}`: there are {}", all.join(", ")))
     })?;
     let order =

@@ -5,8 +5,9 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Stdio;
 
 use crate::support::{
-    Dev, ask_to_stop, eventually, free_ports, is_free, refusal, ringfort, run, stderr, stdout,
+    Dev, ask_to_stop, eventually, free_ports, is_free, objects, refusal, ringfort, run, stderr, stdout,
 };
+use crate::trio::Trio;
 
 /// So many rows in key order, as `export` writes them, with bytes that need escaping.
 fn rows(count: u32) -> String {
@@ -317,4 +318,31 @@ fn nodes_end_with_a_dev_that_is_killed() {
     dev.child.kill().expect("it runs");
     let base = dev.base_port;
     eventually("the nodes end", || (base..base + 3).all(is_free));
+}
+
+#[test]
+fn who_has_not_been_heard_of_since_a_start_is_unknown_and_not_down() {
+    let mut trio = Trio::start();
+    for node in 0..3 {
+        trio.kill(node);
+    }
+    trio.start_node(0);
+    let states = || {
+        let output = run(&mut ringfort(&["status", "--json", "--addr", &trio.address(0)]), b"");
+        let state = objects(&output).pop()?;
+        let nodes = state["nodes"].as_array().filter(|nodes| nodes.len() == 3)?;
+        Some(nodes.iter().map(|node| node["state"].as_str().expect("a word").to_owned()).collect::<Vec<_>>())
+    };
+    let mut first = None;
+    eventually("it tells of the cluster", || {
+        first = states();
+        first.is_some()
+    });
+    assert_eq!(first.expect("told"), ["up", "unknown", "unknown"]);
+    eventually("then they are down", || states().is_some_and(|states| states == ["up", "down", "down"]));
+    // And whoever asks for a comparison at the start is not told that nobody is there.
+    trio.kill(0);
+    trio.start_all();
+    let checked = run(&mut trio.command(&["check"]), b"");
+    assert!(checked.status.success(), "{}{}", stdout(&checked), stderr(&checked));
 }

@@ -1,7 +1,9 @@
 //! Connections beyond what a node has room for.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ringfort_types::{Epoch, Incarnation, NodeId, PeerFrame};
@@ -105,6 +107,49 @@ async fn idle_clients_do_not_keep_nodes_apart() {
         assert!(std::time::Instant::now() < until, "{told:?}");
     }
     drop(clients);
+}
+
+/// A node that takes no more clients leads what it leads: the others pass that on to it.
+#[test]
+fn a_leader_that_is_full_is_reached_through_the_others() {
+    let mut trio = Trio::idle(tempfile::tempdir().expect("a directory"));
+    trio.open_files = Some(500);
+    trio.start_all();
+    eventually("all are led", || stdout(&run(&mut trio.command(&["status"]), b"")).contains("all led"));
+    let full = trio.address(0);
+    // Those that are turned away come again, so that there is never a place.
+    let over = Arc::new(AtomicBool::new(false));
+    let (until, at) = (over.clone(), full.clone());
+    let crowd = std::thread::spawn(move || {
+        let mut held: Vec<TcpStream> = Vec::new();
+        while !until.load(Ordering::Relaxed) {
+            held.retain_mut(|stream| {
+                let mut told = [0; 4096];
+                !matches!(stream.read(&mut told), Ok(0))
+                    && stream.take_error().is_ok_and(|error| error.is_none())
+            });
+            held.extend((held.len()..400).filter_map(|_| idle(&at)).inspect(|stream| {
+                stream.set_nonblocking(true).expect("it can be");
+            }));
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    });
+    eventually("it is full", || trio.said(0).contains("is turned away"));
+    let asked = |arguments: &[&str], input: &[u8]| {
+        let output = run(ringfort(arguments).env("RINGFORT_ADDR", trio.address(1)), input);
+        assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+    };
+    for number in 0..24 {
+        asked(&["put", &format!("key{number}"), "v"], b"");
+        asked(&["get", &format!("key{number}")], b"");
+    }
+    let rows: Vec<_> = (0..200).map(|number| format!("row{number}\tv\n")).collect();
+    asked(&["import", "--give-up", "5s", "-"], rows.concat().as_bytes());
+    eventually("it is still full", || {
+        !ringfort(&["get", "--addr", &full, "key1"]).output().expect("runs").status.success()
+    });
+    over.store(true, Ordering::Relaxed);
+    crowd.join().expect("it ends");
 }
 
 /// A speaker that is refused is told why, and what it sends after that is not read.

@@ -15,7 +15,7 @@ use ringfort_client::{Client, Condition, Consistency, Decision, Options, ReadsFr
 use rustix::process::Signal;
 
 use crate::solo::Solo;
-use crate::support::{eventually, run, stderr};
+use crate::support::{eventually, ringfort, run, stderr};
 use crate::trio::Trio;
 
 const DAMAGES: u64 = 20;
@@ -386,6 +386,32 @@ fn replicas_whose_tables_are_damaged_are_made_anew_while_the_others_go_on() {
     eventually("it serves", || trio.said(0).contains("serves on"));
     eventually("what was made anew is whole after kill -9, too", || agree(&trio));
     assert!(!trio.said(0).contains("damage"), "{}", trio.said(0));
+}
+
+#[test]
+fn a_lone_node_with_a_damaged_table_is_not_told_to_wait_for_an_election() {
+    let mut solo = Solo::new();
+    let start = |solo: &mut Solo| {
+        let mut command = solo.command();
+        command.args(["--memtable-mb", "1", "--log-mb", "1"]);
+        solo.spawn(command);
+    };
+    start(&mut solo);
+    for round in 0..6 {
+        let rows: Vec<_> = (0..KEYS).map(|n| format!("{}\t{}\n", key(n), value(n, round))).collect();
+        solo.ask(&["import", "-"], rows.concat().as_bytes());
+    }
+    eventually("tables are written", || tables(&solo.data()).len() >= 2);
+    solo.stop(Signal::TERM);
+    for path in tables(&solo.data()).into_values().flatten() {
+        fs::remove_file(path).expect("it is there");
+    }
+    start(&mut solo);
+    eventually("what helps is said", || {
+        let output = run(ringfort(&["status"]).env("RINGFORT_ADDR", &solo.address), b"");
+        assert!(!stderr(&output).contains("an election takes"), "{}", stderr(&output));
+        stderr(&output).contains("damaged for an election: see the log of ")
+    });
 }
 
 #[test]

@@ -70,6 +70,50 @@ fn clients_that_try_tls_are_closed_and_one_line_is_logged() {
     assert_eq!(said.lines().filter(|line| line.contains("TLS")).count(), 1, "{said}");
 }
 
+/// The frame of a call's headers, as a client sends them that has this authority. HPACK (RFC 7541) without compression.
+fn call_headers(stream: u8, authority: &str) -> Vec<u8> {
+    let literal = |name: &[u8], value: &str| [name, &[value.len() as u8], value.as_bytes()].concat();
+    let (method_post, scheme_http) = ([0x83], [0x86]);
+    let block = [
+        &method_post[..],
+        &scheme_http,
+        &literal(&[0x04], GOOD),
+        &literal(&[0x01], authority),
+        &literal(&[0x0f, 0x10], "application/grpc"),
+        &literal(&[0x00, 2, b't', b'e'], "trailers"),
+    ]
+    .concat();
+    let end_of_headers = 4;
+    [&[0, 0, block.len() as u8, 1, end_of_headers, 0, 0, 0, stream], &block[..]].concat()
+}
+
+#[test]
+fn calls_with_a_list_as_authority_are_named_once_in_the_log() {
+    let node = Node::start();
+    let mut stream = node.connect();
+    let greeting = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let list = "127.0.0.1:50051,127.0.0.1:50052,127.0.0.1:50053";
+    let calls = [1, 3, 5].map(|number| call_headers(number, list)).concat();
+    stream
+        .write_all(
+            &[&greeting[..], &calls, &call_headers(7, "a"), b"\0\0\x05\0\x01\0\0\0\x07\0\0\0\0\0"].concat(),
+        )
+        .expect("sent");
+    let mut told = Vec::new();
+    // The fourth call is answered, and those before it are reset (RST_STREAM, PROTOCOL_ERROR).
+    let reset = |number: u8| [0, 0, 4, 3, 0, 0, 0, 0, number, 0, 0, 0, 1];
+    let has = |told: &[u8], frame: &[u8]| told.windows(frame.len()).any(|window| window == frame);
+    while !has(&told, &[0, 0, 0, 7]) || ![1, 3, 5].iter().all(|number| has(&told, &reset(*number))) {
+        let mut more = [0; 4096];
+        let bytes = stream.read(&mut more).expect("it says more");
+        assert!(bytes > 0, "it has closed the connection");
+        told.extend_from_slice(&more[..bytes]);
+    }
+    eventually("it is logged", || node.said().contains("grpc.default_authority"));
+    let said = node.said();
+    assert_eq!(said.lines().filter(|line| line.contains("authority")).count(), 1, "{said}");
+}
+
 /// An answer to a request over HTTP/2.
 #[derive(Debug)]
 pub(crate) struct Told {

@@ -16,7 +16,7 @@ use crate::support::{ask_to_stop, eventually, free_ports, refusal, ringfort, run
 const CLIENTS: usize = 32;
 const COUNTERS: usize = 4;
 /// Until all groups are where the layout wants them.
-const MOVED_MAX: Duration = Duration::from_secs(60);
+const MOVED_MAX: Duration = Duration::from_mins(1);
 
 /// Nodes of one cluster, the first of which was there alone.
 struct Members {

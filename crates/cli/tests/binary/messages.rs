@@ -7,7 +7,7 @@ use ringfort_proto::status::to_failure;
 use ringfort_proto::v1;
 use ringfort_proto::v1::cluster_client::ClusterClient;
 use ringfort_proto::v1::kv_client::KvClient;
-use ringfort_proto::v1::session_op::Request as Asked;
+use ringfort_proto::v1::session_op::Request as OpRequest;
 use ringfort_proto::v1::session_result::Result as Told;
 use ringfort_proto::v1::{FRAME_OPS_MAX, FRAME_SURPLUS_MAX};
 use ringfort_types::Outcome;
@@ -39,7 +39,7 @@ fn put(key: &str, bytes: usize) -> v1::PutRequest {
     }
 }
 
-fn op(id: u64, request: Asked) -> v1::SessionOp {
+fn op(id: u64, request: OpRequest) -> v1::SessionOp {
     v1::SessionOp { id, timeout_ms: 0, request: Some(request) }
 }
 
@@ -104,9 +104,14 @@ async fn too_many_parts_keys_or_requests_are_refused_by_themselves() {
     assert_refused(&client.get_many(too_many_keys(3000)).await.unwrap_err(), "limit is 1024");
 
     let mut session = Session::open(client).await;
-    let (parts, keys) = (Asked::Write(too_many_parts(1025)), Asked::GetMany(too_many_keys(1025)));
+    let (parts, keys) = (OpRequest::Write(too_many_parts(1025)), OpRequest::GetMany(too_many_keys(1025)));
     session
-        .send(vec![op(1, Asked::Put(put("k", 1))), op(2, parts), op(3, keys), op(4, Asked::Get(get("k")))])
+        .send(vec![
+            op(1, OpRequest::Put(put("k", 1))),
+            op(2, parts),
+            op(3, keys),
+            op(4, OpRequest::Get(get("k"))),
+        ])
         .await;
     let told = session.take(4).await.expect("it goes on");
     assert!(matches!(told[&1], Told::Put(_)) && matches!(told[&4], Told::Get(_)), "{told:?}");
@@ -114,7 +119,7 @@ async fn too_many_parts_keys_or_requests_are_refused_by_themselves() {
     assert_error(&told[&3], v1::ErrorCode::InvalidArgument, "limit is 1024");
 
     let gets = |count: usize| -> Vec<v1::SessionOp> {
-        (1..=count as u64).map(|id| op(id, Asked::Get(get("k")))).collect()
+        (1..=count as u64).map(|id| op(id, OpRequest::Get(get("k")))).collect()
     };
     session.send(gets(FRAME_OPS_MAX + 3)).await;
     let told = session.take(FRAME_OPS_MAX + 3).await.expect("it goes on");
@@ -138,8 +143,8 @@ async fn a_frame_that_can_not_be_read_ends_a_session_once_the_others_are_answere
     let node = Node::start();
     let client = KvClient::new(channel(&node.address).await).max_encoding_message_size(32 * 1024 * 1024);
     let mut session = Session::open(client).await;
-    session.send((1..=100).map(|id| op(id, Asked::Put(put("k", 1000)))).collect::<Vec<_>>()).await;
-    session.send(vec![op(101, Asked::Put(put("k", 17 * 1024 * 1024)))]).await;
+    session.send((1..=100).map(|id| op(id, OpRequest::Put(put("k", 1000)))).collect::<Vec<_>>()).await;
+    session.send(vec![op(101, OpRequest::Put(put("k", 17 * 1024 * 1024)))]).await;
     let told = session.take(100).await.expect("they are answered");
     assert!(told.values().all(|told| matches!(told, Told::Put(_))), "{told:?}");
     let status = session.take(1).await.unwrap_err();
@@ -156,7 +161,7 @@ async fn an_enum_s_number_that_is_not_known_is_refused() {
     let many = v1::GetManyRequest { consistency: -1, ..too_many_keys(1) };
     assert_refused(&client.get_many(many).await.unwrap_err(), "no consistency -1");
     let mut session = Session::open(client).await;
-    session.send(vec![op(1, Asked::Get(unknown)), op(2, Asked::Get(get("k")))]).await;
+    session.send(vec![op(1, OpRequest::Get(unknown)), op(2, OpRequest::Get(get("k")))]).await;
     let told = session.take(2).await.expect("it goes on");
     assert_error(&told[&1], v1::ErrorCode::InvalidArgument, "no consistency 3");
     assert!(matches!(told[&2], Told::Get(_)));
@@ -273,6 +278,27 @@ async fn the_last_frame_of_a_list_and_no_other_says_that_it_is_the_last() {
 }
 
 #[tokio::test]
+async fn a_list_takes_the_deadline_of_its_call() {
+    let mut trio = Trio::start();
+    let mut client = KvClient::new(channel(&trio.address(0)).await);
+    client.put(put("row", 1)).await.expect("put");
+    // Nobody can say that what is read is the newest.
+    trio.kill(1);
+    trio.kill(2);
+    for ms in [600, 1_500, 3_000] {
+        let mut call = tonic::Request::new(v1::ListRequest::default());
+        let time = Duration::from_millis(ms);
+        call.set_timeout(time);
+        let begun = Instant::now();
+        let mut answers = client.list(call).await.expect("it opens").into_inner();
+        let status = answers.message().await.unwrap_err();
+        let took = begun.elapsed();
+        assert!(took <= time && took >= time / 2, "{ms} ms: {took:?}");
+        assert_eq!(to_failure(&status).outcome, Outcome::Rejected, "{status:?}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_larger_than_a_client_takes_costs_it_that_row_only() {
     let trio = Trio::start();
     // As a client is that was told nothing.
@@ -311,10 +337,15 @@ async fn what_is_larger_than_a_client_takes_costs_it_that_row_only() {
 
     for (node, bytes) in [(0, CLIENT_BYTES), (1, 65_536), (2, CLIENT_BYTES)] {
         let mut session = Session::open(KvClient::new(channel(&trio.address(node)).await)).await;
-        let mut frame: v1::SessionRequest =
-            (0..).zip(sizes).map(|(id, (key, _))| op(id, Asked::Get(get(key)))).collect::<Vec<_>>().into();
+        let mut frame: v1::SessionRequest = (0..)
+            .zip(sizes)
+            .map(|(id, (key, _))| op(id, OpRequest::Get(get(key))))
+            .collect::<Vec<_>>()
+            .into();
         let keys = sizes[1..4].iter().map(|(key, _)| (*key).into()).collect();
-        frame.ops.push(op(9, Asked::GetMany(v1::GetManyRequest { keys, ..v1::GetManyRequest::default() })));
+        frame
+            .ops
+            .push(op(9, OpRequest::GetMany(v1::GetManyRequest { keys, ..v1::GetManyRequest::default() })));
         frame.max_message_bytes = bytes;
         session.send(frame).await;
         let told = session.take(6).await.expect("all can be read");
@@ -329,11 +360,11 @@ async fn what_is_larger_than_a_client_takes_costs_it_that_row_only() {
         }
         assert_error(&told[&9], v1::ErrorCode::FailedPrecondition, "");
         // It holds for the frames after it.
-        session.send(vec![op(10, Asked::Get(get("{x}b"))), op(11, Asked::Get(get("{x}e")))]).await;
+        session.send(vec![op(10, OpRequest::Get(get("{x}b"))), op(11, OpRequest::Get(get("{x}e")))]).await;
         let told = session.take(2).await.expect("all can be read");
         assert_error(&told[&10], v1::ErrorCode::FailedPrecondition, "raise its limit");
         assert!(matches!(&told[&11], Told::Get(get) if get.found));
-        let mut refused: v1::SessionRequest = vec![op(12, Asked::Get(get("{x}e")))].into();
+        let mut refused: v1::SessionRequest = vec![op(12, OpRequest::Get(get("{x}e")))].into();
         refused.max_message_bytes = 1;
         session.send(refused).await;
         assert_error(

@@ -1,5 +1,6 @@
 //! Rolling restarts: each node is asked to stop, in turn, while clients write that never try a write again whose fate is not known.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -7,7 +8,10 @@ use std::time::Duration;
 use ringfort_proto::status::to_failure;
 use ringfort_proto::v1;
 use ringfort_proto::v1::kv_client::KvClient;
+use ringfort_proto::v1::session_op::Request as OpRequest;
+use ringfort_proto::v1::session_result::Result as OpResult;
 use ringfort_types::Outcome;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::support::{eventually, ringfort, stdout};
@@ -151,4 +155,103 @@ fn restarts_leave_no_write_in_doubt(mut trio: Trio) {
     });
     assert_eq!(sums.sum::<u64>(), added, "each took effect once");
     assert!(acknowledged > 1_000);
+}
+
+/// What became of the requests of a session whose node was asked to stop.
+#[derive(Debug, Default)]
+struct Session {
+    sent: u64,
+    /// With whether it was done, and whether it surely was not.
+    answered: BTreeMap<u64, (bool, bool)>,
+}
+
+/// Sends frames of so many puts one after another until the session ends; then how, and what was answered.
+async fn talk(node: &str, tag: &str, frame: u64, pause: Duration) -> (Session, Option<tonic::Status>) {
+    let endpoint = Endpoint::from_shared(format!("http://{node}")).expect("an address");
+    let mut client = KvClient::new(endpoint.connect().await.expect("it listens"));
+    let (sender, receiver) = tokio::sync::mpsc::channel(1);
+    let tag = tag.to_owned();
+    let sending = tokio::spawn(async move {
+        let mut sent = 0;
+        loop {
+            let put = |id: u64| {
+                let (key, value) = (format!("{tag}{id}").into(), "v".into());
+                let put = v1::PutRequest { key, value, ..v1::PutRequest::default() };
+                v1::SessionOp { id, timeout_ms: 10_000, request: Some(OpRequest::Put(put)) }
+            };
+            let ops: Vec<_> = (sent + 1..=sent + frame).map(put).collect();
+            if sender.send(v1::SessionRequest::from(ops)).await.is_err() {
+                return sent;
+            }
+            sent += frame;
+            tokio::time::sleep(pause).await;
+        }
+    });
+    let mut session = Session::default();
+    let mut answers = client.session(ReceiverStream::new(receiver)).await.expect("it opens").into_inner();
+    let ended = loop {
+        match answers.message().await {
+            Ok(Some(frame)) => session.answered.extend(frame.results.into_iter().map(|told| {
+                let what = match told.result.expect("one") {
+                    OpResult::Error(error) => (false, error.outcome() == v1::Outcome::Rejected),
+                    _ => (true, false),
+                };
+                (told.id, what)
+            })),
+            Ok(None) => break None,
+            Err(status) => break Some(status),
+        }
+    };
+    drop(answers);
+    session.sent = sending.await.expect("it ends with the stream");
+    (session, ended)
+}
+
+#[test]
+fn a_session_that_ends_with_its_node_leaves_no_request_without_an_outcome() {
+    let mut trio = Trio::start();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let rounds = std::env::var("RINGFORT_TEST_RESTARTS").map_or(4, |text| text.parse().expect("a number"));
+    for round in 0..rounds {
+        let node = round % 3;
+        let (address, tag) = (trio.address(node), format!("{round}-"));
+        let (frame, pause_ms) = [(1, 0), (20, 2), (200, 5)][round % 3];
+        let pause = Duration::from_millis(pause_ms);
+        let talking = runtime.spawn({
+            let (address, tag) = (address.clone(), tag.clone());
+            async move { talk(&address, &tag, frame, pause).await }
+        });
+        std::thread::sleep(Duration::from_millis(500));
+        trio.terminate(node);
+        let (session, ended) = runtime.block_on(talking).expect("it does not panic");
+        let status = ended.expect("it does not end well while something is not answered");
+        let (unanswered, rejected): (Vec<u64>, Vec<u64>) = (
+            (1..=session.sent).filter(|id| !session.answered.contains_key(id)).collect(),
+            session.answered.iter().filter(|(_, (_, is_rejected))| *is_rejected).map(|(id, _)| *id).collect(),
+        );
+        let done = session.answered.values().filter(|(done, _)| *done).count();
+        println!(
+            "round {round}: {} sent, {done} done, {} rejected, {} in doubt, {} unanswered, {status:?}",
+            session.sent,
+            rejected.len(),
+            session.answered.len() - done - rejected.len(),
+            unanswered.len()
+        );
+        assert!(done > 0);
+        let failure = to_failure(&status);
+        assert_eq!(failure.outcome, Outcome::Rejected, "{status:?}");
+        assert!(failure.message.contains("is stopping"), "{status:?}");
+        assert_eq!(done + rejected.len(), session.answered.len(), "whatever was taken is answered");
+        let client = runtime.block_on(ringfort_client::Client::connect(ringfort_client::Options::new(vec![
+            trio.address((node + 1) % 3),
+        ])));
+        let keys = unanswered.iter().chain(&rejected).map(|id| format!("{tag}{id}"));
+        let rows = runtime.block_on(client.expect("it connects").get_many(keys)).expect("read");
+        assert!(rows.iter().all(Option::is_none), "what is said not to have been taken was done");
+        trio.start_node(node);
+        eventually("it serves again", || {
+            let asked = ["health", "--addr", &address, "--service", "ringfort.v1.KV"];
+            ringfort(&asked).output().expect("runs").status.success()
+        });
+    }
 }

@@ -36,6 +36,8 @@ pub(crate) enum Act {
     Silence,
     /// Breaks the stream off.
     Break,
+    /// Ends the stream with this, and answers nothing.
+    End(Failure),
 }
 
 /// How a node sends a list of six rows.
@@ -204,7 +206,7 @@ impl Service {
 
     async fn single(&self, call: Call) -> Result<(Reply, Option<NodeId>), Status> {
         match self.act(&call) {
-            Act::Reply(Reply::Failed(failure)) => Err(from_failure(failure)),
+            Act::Reply(Reply::Failed(failure)) | Act::End(failure) => Err(from_failure(failure)),
             Act::Reply(reply) => Ok((reply, None)),
             Act::Hint(reply, leader) => Ok((reply, Some(leader))),
             Act::Silence => std::future::pending().await,
@@ -342,6 +344,10 @@ impl Kv for Service {
                         }
                         Act::Break => {
                             let _ = outgoing.send(Err(Status::internal("broke")));
+                            return;
+                        }
+                        Act::End(failure) => {
+                            let _ = outgoing.send(Err(from_failure(failure)));
                             return;
                         }
                     }

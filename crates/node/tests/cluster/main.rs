@@ -18,6 +18,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use ringfort_node::Event;
+use ringfort_types::limits::{HEARTBEAT_MS, TICK_MS};
 use ringfort_types::{
     Change, Code, Consistency, DiskState, Entry, Failure, HybridClock, NodeId, Outcome, Part, Record, Reply,
     Request, ShardId, Stamp,
@@ -459,4 +460,25 @@ fn a_page_at_an_index_that_there_is_not_is_refused_at_once() {
         assert_eq!(failure.code, Code::FailedPrecondition);
         assert!(failure.message.contains("its log ends at"), "{}", failure.message);
     }
+}
+
+/// What a second of nothing costs: a turn of a shard's leader for each heartbeat, and no more.
+#[test]
+fn an_idle_shard_takes_no_turn() {
+    let mut world = World::born_with_shards(3, 64);
+    world.run(5_000);
+    let mut turns = 0;
+    for _ in 0..1_000 / TICK_MS {
+        world.now.monotonic_us += TICK_MS * 1_000;
+        world.now.wall_ms += TICK_MS;
+        for n in 0..world.nodes.len() {
+            let node = world.nodes[n].as_mut().expect("it runs");
+            node.handle(world.now, Event::Tick);
+            turns += node.shards_with_work();
+            world.settle(n);
+        }
+        world.drain();
+    }
+    let heartbeats = 65 * (1_000 / HEARTBEAT_MS) as usize;
+    assert!(turns <= heartbeats * 11 / 10, "{turns} turns, {heartbeats} heartbeats");
 }

@@ -311,15 +311,8 @@ impl World {
             }
             Effect::Open { born, shards, .. } => {
                 self.born_layout = Some(born);
-                self.tables[n].clear();
                 self.born.extend(shards);
-                let found = self.found(n);
-                let now = found.iter().filter(|(_, found)| !found.is_gone).map(|(shard, _)| *shard);
-                let now = now.filter(|shard| !self.withheld.contains(&(n, *shard))).collect::<Vec<_>>();
-                self.queue.push((n, Event::Replicas(found)));
-                let opened = now.into_iter().map(|shard| (shard, self.open(n, shard)));
-                let opened = opened.collect();
-                self.queue.push((n, Event::Opened(opened)));
+                self.open_all(n);
             }
             Effect::SaveLayout(layout) => self.disks[n].layout = Some(layout.encode()),
             Effect::Persist { number, records } => {
@@ -423,6 +416,17 @@ impl World {
     pub(crate) fn peer_of(&self, n: usize, shard: ShardId) -> PeerId {
         let born = self.born[&shard].peer_on(NodeId(n as u64 + 1));
         replica_of(&self.disks[n].synced, shard).0.or(born).expect("a replica")
+    }
+
+    fn open_all(&mut self, n: usize) {
+        self.tables[n].clear();
+        let found = self.found(n);
+        let now = found.iter().filter(|(_, found)| !found.is_gone).map(|(shard, _)| *shard);
+        let now = now.filter(|shard| !self.withheld.contains(&(n, *shard))).collect::<Vec<_>>();
+        self.queue.push((n, Event::Replicas(found)));
+        let opened = now.into_iter().map(|shard| (shard, self.open(n, shard)));
+        let opened = opened.collect();
+        self.queue.push((n, Event::Opened(opened)));
     }
 
     /// The replicas that a node's log says it has, or had.

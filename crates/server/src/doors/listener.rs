@@ -43,6 +43,10 @@ const SILENCE_MAX: Duration = Duration::from_millis(PING_MS + PING_ANSWER_MS);
 /// Most connections that the operating system keeps until they are accepted (and at most as many as `somaxconn` says). With the
 /// libraries' 128 the 130th of those that come at once, as clients do after a restart, waits a second and more for TCP to try again.
 const BACKLOG: u32 = 1024;
+/// How long a client may take to close its direction after this node has closed its own. Closing a socket into which its client is
+/// still writing makes the kernel reset the connection, and the client's next write fails with that before it has read what it
+/// was told last. No longer than a node that stops waits for its connections.
+const FAREWELL_MAX: Duration = Duration::from_millis(300);
 /// How long to wait when the operating system has no descriptor for another connection.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
@@ -226,6 +230,8 @@ pub(crate) struct Connection {
     entered: Entered,
     /// When to look next how long it has been silent.
     look: Option<Pin<Box<Sleep>>>,
+    /// Since nothing more is said here: until when it is waited for the client's end.
+    farewell: Option<Pin<Box<Sleep>>>,
     /// To the runtime that it is registered with, once that is decided.
     _belonging: Option<Belonging>,
 }
@@ -242,7 +248,24 @@ impl Connection {
             bytes_count: expected != Greeting::Http2,
             entered,
             look: None,
+            farewell: None,
             _belonging: None,
+        }
+    }
+
+    /// Reads on, and throws away what comes, until the client has closed its direction, or its time for that is over.
+    fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut unread = [0; 4096];
+        loop {
+            let is_over = self.farewell.as_mut().is_none_or(|farewell| farewell.as_mut().poll(cx).is_ready());
+            if is_over || self.standing().poll_closed(cx) {
+                return Poll::Ready(());
+            }
+            let mut buf = ReadBuf::new(&mut unread);
+            let read = std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf));
+            if read.is_err() || buf.filled().is_empty() {
+                return Poll::Ready(());
+            }
         }
     }
 
@@ -398,7 +421,15 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        if self.farewell.is_none() {
+            std::task::ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            if self.bytes_count || !self.understood {
+                // Lines are read by another task, and strangers by who answers them.
+                return Poll::Ready(Ok(()));
+            }
+            self.farewell = Some(Box::pin(sleep(FAREWELL_MAX)));
+        }
+        self.poll_farewell(cx).map(Ok)
     }
 }
 

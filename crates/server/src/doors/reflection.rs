@@ -19,7 +19,7 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::{Code, Status, Streaming};
-use tonic_reflection::pb::v1::server_reflection_request::MessageRequest as Asked;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse as Told;
 use tonic_reflection::pb::v1::server_reflection_server::{ServerReflection, ServerReflectionServer};
 use tonic_reflection::pb::v1::{
@@ -78,7 +78,7 @@ impl Index {
         add_types(file.package(), &file.message_type, &file.enum_type, &mut symbol);
     }
 
-    fn answer(&self, asked: Option<&Asked>) -> Told {
+    fn answer(&self, asked: Option<&MessageRequest>) -> Told {
         let file = |file: Option<&Bytes>, what: &str, name: &str| match file {
             Some(file) => {
                 let file_descriptor_proto = vec![file.to_vec()];
@@ -87,18 +87,18 @@ impl Index {
             None => error(Code::NotFound, format!("there is no {what} \"{}\" here", name.escape_debug())),
         };
         match asked {
-            Some(Asked::FileByFilename(name)) => file(self.files.get(name), "file", name),
-            Some(Asked::FileContainingSymbol(name)) => file(self.symbols.get(name), "symbol", name),
-            Some(Asked::FileContainingExtension(extension)) => {
+            Some(MessageRequest::FileByFilename(name)) => file(self.files.get(name), "file", name),
+            Some(MessageRequest::FileContainingSymbol(name)) => file(self.symbols.get(name), "symbol", name),
+            Some(MessageRequest::FileContainingExtension(extension)) => {
                 let name = &extension.containing_type;
                 error(Code::NotFound, format!("\"{}\" has no extensions here", name.escape_debug()))
             }
-            Some(Asked::AllExtensionNumbersOfType(name)) if self.symbols.contains_key(name) => {
+            Some(MessageRequest::AllExtensionNumbersOfType(name)) if self.symbols.contains_key(name) => {
                 let none = ExtensionNumberResponse { base_type_name: name.clone(), ..Default::default() };
                 Told::AllExtensionNumbersResponse(none)
             }
-            Some(Asked::AllExtensionNumbersOfType(name)) => file(None, "type", name),
-            Some(Asked::ListServices(_)) => {
+            Some(MessageRequest::AllExtensionNumbersOfType(name)) => file(None, "type", name),
+            Some(MessageRequest::ListServices(_)) => {
                 Told::ListServicesResponse(ListServiceResponse { service: self.services.clone() })
             }
             None => error(Code::InvalidArgument, "a question without a request: set one".into()),
@@ -215,15 +215,15 @@ mod tests {
             "grpc.health.v1.HealthCheckResponse.ServingStatus",
             "grpc.health.v1.HealthCheckResponse.NOT_SERVING",
         ] {
-            assert!(is_found(Asked::FileContainingSymbol(symbol.into())), "{symbol}");
+            assert!(is_found(MessageRequest::FileContainingSymbol(symbol.into())), "{symbol}");
         }
-        assert!(is_found(Asked::FileByFilename("ringfort/v1/kv.proto".into())));
-        assert!(is_found(Asked::AllExtensionNumbersOfType("ringfort.v1.GetRequest".into())));
+        assert!(is_found(MessageRequest::FileByFilename("ringfort/v1/kv.proto".into())));
+        assert!(is_found(MessageRequest::AllExtensionNumbersOfType("ringfort.v1.GetRequest".into())));
         for asked in [
-            Asked::FileContainingSymbol("ringfort.v1.Nothing".into()),
-            Asked::FileContainingSymbol(String::new()),
-            Asked::FileByFilename("ringfort/internal/v1/peer.proto".into()),
-            Asked::AllExtensionNumbersOfType("no.type".into()),
+            MessageRequest::FileContainingSymbol("ringfort.v1.Nothing".into()),
+            MessageRequest::FileContainingSymbol(String::new()),
+            MessageRequest::FileByFilename("ringfort/internal/v1/peer.proto".into()),
+            MessageRequest::AllExtensionNumbersOfType("no.type".into()),
         ] {
             assert!(!is_found(asked.clone()), "{asked:?}");
         }

@@ -218,3 +218,30 @@ async fn a_connection_that_is_closed_ends_although_nobody_takes_what_is_written(
     standing.close();
     timeout(SOON, writing).await.expect("it ends").unwrap();
 }
+
+/// Closing a socket that is still written to would reset it, and the client might not read the last words.
+#[tokio::test]
+async fn who_is_told_the_last_words_may_go_on_writing_for_a_while() {
+    let (mut incoming, address) = door(1, Greeting::Http2, &Places::new(100, 2)).await;
+    let greeting = [&HTTP2_PREFACE[..], &[0; HTTP2_FRAME_HEADER_BYTES]].concat();
+    let mut client = TcpStream::connect(address).await.unwrap();
+    client.write_all(&greeting).await.unwrap();
+    let mut connection = next(&mut incoming).await;
+    let ending = tokio::spawn(async move {
+        connection.write_all(b"the last words").await.unwrap();
+        connection.shutdown().await.unwrap();
+    });
+    for _ in 0..5 {
+        client.write_all(&[7; 10_000]).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(said(&mut client).await, b"the last words");
+    client.write_all(b"so long").await.expect("it was not reset");
+    drop(client);
+    timeout(SOON, ending).await.expect("soon").unwrap();
+
+    let mut stays = TcpStream::connect(address).await.unwrap();
+    stays.write_all(&greeting).await.unwrap();
+    let mut connection = next(&mut incoming).await;
+    timeout(SOON, connection.shutdown()).await.expect("its time is over").unwrap();
+}

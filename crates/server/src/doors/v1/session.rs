@@ -4,17 +4,21 @@
 //! in, puts all their requests into the [`Pipeline`], and makes one frame of all answers that have collected. So a client
 //! that does not take its answers is not read from either.
 //!
-//! A frame that can't be read ends the session, but not before all that came before it is answered.
+//! A frame that can't be read ends the session, but not before all that came before it is answered. Nor does a node that stops end
+//! it before: frames that come in the last moments are answered that it is stopping. So whatever a session that has ended so has not answered
+//! was never taken, and its status says that with the outcome `rejected`.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use ringfort_proto::session::{self, OpKind};
 use ringfort_proto::v1::FRAME_OPS_MAX;
 use ringfort_proto::{sized, status, v1};
 use ringfort_types::limits::{GET_MANY_BYTES_MAX, GRPC_MESSAGE_BYTES_MAX};
 use ringfort_types::{Code, Failure};
+use tokio::time::{Sleep, sleep};
 use tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
@@ -23,6 +27,9 @@ use crate::gate::{Gate, Order, Pipeline};
 
 /// Frames read before answers are looked after.
 const FRAMES_PER_POLL: usize = 32;
+
+/// How long a node that stops goes on turning down the frames of a client that has not heard of it yet, or has not heeded it.
+const REST_MAX: Duration = Duration::from_millis(100);
 
 // A frame has about a megabyte of answers, and one more.
 const _: () = assert!(1024 * 1024 + GET_MANY_BYTES_MAX < GRPC_MESSAGE_BYTES_MAX);
@@ -36,6 +43,8 @@ pub(crate) struct Session {
     bytes_max: usize,
     /// Frames of answers that the client has not taken yet.
     frames: VecDeque<v1::SessionResponse>,
+    /// Since the node has ended: until when frames that were on their way are still waited for.
+    rest: Option<Pin<Box<Sleep>>>,
     /// Why nothing more is read. The client is told once all else is answered.
     broken: Option<Status>,
 }
@@ -47,6 +56,7 @@ impl Session {
             calls: gate.pipeline(Order::AsAnswered),
             bytes_max: GRPC_MESSAGE_BYTES_MAX,
             frames: VecDeque::new(),
+            rest: None,
             broken: None,
         }
     }
@@ -123,7 +133,18 @@ impl Stream for Session {
             bytes
         });
         match answered {
-            Poll::Ready(Err(Ended::Closed)) => Poll::Ready(None),
+            // All that was read is answered, and all that is to come.
+            Poll::Ready(Err(Ended::Closed)) if this.input.is_none() => {
+                Poll::Ready(this.broken.take().map(Err))
+            }
+            Poll::Ready(Err(Ended::Closed)) => {
+                let rest = this.rest.get_or_insert_with(|| Box::pin(sleep(REST_MAX)));
+                ready!(rest.as_mut().poll(cx));
+                let why =
+                    "the node is stopping: ask another one for what is not answered, which was not taken";
+                let failure = Failure::rejected(Code::Stopping, why);
+                Poll::Ready(Some(Err(status::from_failure(failure))))
+            }
             Poll::Ready(Err(Ended::TooSlow)) => {
                 let why = "the session leaves too many answers unread: read them as they come";
                 let failure = Failure::unknown(Code::ResourceExhausted, why);
