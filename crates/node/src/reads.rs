@@ -254,7 +254,6 @@ fn is_quorum(configuration: &Configuration, holds: impl Fn(PeerId) -> bool) -> b
     let Configuration { voters, learners, .. } = configuration;
     configuration.is_quorum(&holds)
         || (planted::is(Bug::LearnerCounts) && 2 * (count(voters) + count(learners)) > voters.len())
-        || (planted::is(Bug::JointCountsNewHalf) && 2 * count(voters) > voters.len())
 }
 
 /// Where it follows, or nobody leads.
