@@ -535,7 +535,10 @@ impl Group {
             return 0;
         }
         let has = |peer| self.matched(peer).is_some_and(|matched| matched >= index);
-        self.config.configuration.deciding().filter(|replica| has(replica.peer)).count() as u32
+        let copies = self.config.configuration.deciding().filter(|replica| has(replica.peer)).count();
+        let learners = &self.config.configuration.learners;
+        let counted = if planted::is(Bug::LearnerIsACopy) { &learners[..] } else { &[] };
+        (copies + counted.iter().filter(|replica| has(replica.peer)).count()) as u32
     }
 
     /// For a leader: the last index known to be on this peer.

@@ -320,6 +320,7 @@ impl Node {
         if self.ticks.is_multiple_of(REPORT_TICKS) {
             self.record_commits();
             self.send_reports();
+            self.tell_the_silent();
             self.balance_leaders();
             self.ask_for_new_replicas();
             self.ask_about_groups();

@@ -118,9 +118,10 @@ impl Node {
     /// Whether this node belongs to the cluster, and with this data directory.
     fn knows(&self, node: NodeId, incarnation: Incarnation) -> bool {
         match &self.layout {
-            Some(layout) => layout
-                .member(node)
-                .is_some_and(|member| member.incarnation == incarnation || planted::is(Bug::WipedNodeVotes)),
+            Some(layout) => match layout.member(node) {
+                Some(member) => member.incarnation == incarnation || planted::is(Bug::WipedNodeVotes),
+                None => node < layout.next_node && planted::is(Bug::RemovedNodeSpeaks),
+            },
             None => self.birth.knows(node, incarnation),
         }
     }
@@ -169,11 +170,16 @@ impl Node {
                 PeerMessage::Hello(hello) if !self.birth.listens_to(&hello) => {}
                 PeerMessage::Hello(hello) => refused |= !self.handle_hello(link, frame.incarnation, &hello),
                 PeerMessage::Refused(Refusal { reason }) => self.handle_refused(reason, frame.cluster != 0),
+                // Whoever was away for long may know none of those who are members now.
+                PeerMessage::LayoutSent(sent) if mine && same_cluster && !known => {
+                    self.handle_layout_sent(frame.from, sent);
+                }
                 // Before birth, and from those who are not known, nothing else counts.
                 _ if !speaks || refused => {}
                 message => self.handle_message(frame.from, message),
             }
         }
+        let known = known || self.knows(frame.from, frame.incarnation);
         if !self.birth.is_born() || known || refused {
             return;
         }
@@ -183,6 +189,19 @@ impl Node {
         } else if frame.cluster != 0 || self.birth.has_joined() {
             let reason = self.why_unknown(frame.from, same_cluster);
             self.out.first.push(Effect::Refuse { link, reason });
+        }
+    }
+
+    /// Now and then: tells the layout to those who are connected and say nothing. They may go by one that is so old that nobody in it is
+    /// there any more: then they are connected with nobody, and could never ask.
+    pub(crate) fn tell_the_silent(&mut self) {
+        if !self.has_layout_moved() {
+            return;
+        }
+        for node in
+            self.peers.all_up().into_iter().filter(|node| !self.peers.is_heard(*node)).collect::<Vec<_>>()
+        {
+            self.handle_layout_wanted(node);
         }
     }
 

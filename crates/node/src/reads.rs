@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use ringfort_types::limits::LEASE_MS;
 use ringfort_types::planted::{self, Bug};
-use ringfort_types::{Configuration, Index, NodeId, PeerId, ReadIndexReply, Request, ShardId, Term};
+use ringfort_types::{Configuration, Index, NodeId, PeerId, ReadIndexReply, Replica, Request, ShardId, Term};
 
 use crate::ReadJob;
 use crate::pending::Pending;
@@ -189,7 +189,7 @@ impl Reads {
     fn settle_rounds(&mut self, now_us: u64, standing: Standing<'_>) {
         let Standing { me, leads, term, configuration } = standing;
         let is_confirmed = |round: &Round| {
-            configuration.is_quorum(|peer| peer == me || round.confirmed_by.contains(&peer))
+            is_quorum(configuration, |peer| peer == me || round.confirmed_by.contains(&peer))
                 || planted::is(Bug::ReadWithoutQuorum)
         };
         let counts = |round: &Round| leads && round.term == term && round.configured == configuration.at;
@@ -246,6 +246,14 @@ impl Reads {
     pub(crate) fn take_told(&mut self) -> Vec<(NodeId, ReadIndexReply)> {
         std::mem::take(&mut self.told)
     }
+}
+
+/// Whether those of whom this is true are enough.
+fn is_quorum(configuration: &Configuration, holds: impl Fn(PeerId) -> bool) -> bool {
+    let count = |of: &[Replica]| of.iter().filter(|replica| holds(replica.peer)).count();
+    let Configuration { voters, learners, .. } = configuration;
+    configuration.is_quorum(&holds)
+        || (planted::is(Bug::LearnerCounts) && 2 * (count(voters) + count(learners)) > voters.len())
 }
 
 /// Where it follows, or nobody leads.

@@ -59,6 +59,9 @@ impl Own {
     const NONE: Own = Own { peer: PeerId(0), is_gone: true, generation: 0, in_use: None };
 
     pub(crate) fn found(FoundReplica { peer, is_gone, generation }: FoundReplica) -> Own {
+        if is_gone && planted::is(Bug::GoneForgotten) {
+            return Own { generation, ..Own::NONE };
+        }
         Own { peer, is_gone, generation, in_use: (!is_gone).then_some(generation) }
     }
 
@@ -154,7 +157,10 @@ impl Node {
         match places.iter().find(|place| place.node == self.id) {
             Some(place) => (place.peer > own.peer).then_some(Turn::Begin(place.peer)),
             // A layout that is older than the replica says nothing of it: a process may begin with one, and peers begin only once.
-            None => (!own.is_gone && own.peer < layout.next_peer).then_some(Turn::End),
+            None => {
+                let is_known = own.peer < layout.next_peer || planted::is(Bug::EndsByOldLayout);
+                (!own.is_gone && is_known).then_some(Turn::End)
+            }
         }
     }
 
@@ -190,7 +196,8 @@ impl Node {
             let slot = &self.slots[shard.0 as usize];
             let is_still = slot.replica.as_ref().map_or(slot.damage.is_some(), |replica| !replica.is_busy());
             let is_awaited = matches!(turn, Turn::Begin(_)) && self.renewals.awaited.contains(&shard);
-            if own.is_gone || (is_awaited && is_still) || self.is_out(shard, own) {
+            let is_free = own.is_gone || (is_awaited && is_still) || self.is_out(shard, own);
+            if is_free || planted::is(Bug::ReplicaEndsTooEarly) {
                 self.turn_over(shard, own, turn);
             }
         }

@@ -129,7 +129,10 @@ impl Node {
             };
             if replica.reads.wait_for(number) {
                 shards.push(shard);
-                for place in replica.group.configuration().deciding() {
+                let configuration = replica.group.configuration();
+                let learners = configuration.learners.iter().copied();
+                let asks_learners = planted::is(Bug::LearnerCounts);
+                for place in configuration.deciding().chain(learners.filter(|_| asks_learners)) {
                     if place.node != self.id {
                         probes.entry(place.node).or_default().push((shard, place.peer, term));
                     }

@@ -363,13 +363,20 @@ impl Node {
 
     /// The node that leads this shard, as far as is known here.
     pub(crate) fn leader_of(&self, shard: ShardId) -> Option<NodeId> {
-        let slot = self.slots.get(shard.0 as usize)?;
-        let reported = || slot.reported.map(|(_, node)| node);
-        match &slot.replica {
+        self.slots.get(shard.0 as usize)?;
+        self.lead_of(shard).1
+    }
+
+    /// A term of this shard, and who leads in it, as far as is known here.
+    fn lead_of(&self, shard: ShardId) -> (Term, Option<NodeId>) {
+        let slot = &self.slots[shard.0 as usize];
+        let reported = slot.reported.map(|(term, node)| (term, Some(node)));
+        let Some(replica) = &slot.replica else { return reported.unwrap_or_default() };
+        let known = (replica.group.term(), replica.leader_node());
+        match (known, reported) {
             // One whose place is elsewhere now may never hear again who leads.
-            Some(replica) if !self.has_its_place(shard, replica) => replica.leader_node().or_else(reported),
-            Some(replica) => replica.leader_node(),
-            None => reported(),
+            ((_, None), Some(reported)) if !self.has_its_place(shard, replica) => reported,
+            _ => known,
         }
     }
 
@@ -410,11 +417,7 @@ impl Node {
 
     /// The term that this leader has, or at which none is known here.
     pub(crate) fn term_of(&self, shard: ShardId) -> Term {
-        let slot = &self.slots[shard.0 as usize];
-        match &slot.replica {
-            Some(replica) => replica.group.term(),
-            None => slot.reported.map_or(Term(0), |(term, _)| term),
-        }
+        self.lead_of(shard).0
     }
 
     /// What is told of a request that nobody has taken in time.

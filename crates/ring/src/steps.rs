@@ -8,7 +8,8 @@
 //! 2. A learner that should not be there is removed. This comes before anything is added, because a node has one replica
 //!    of a shard at a time.
 //! 3. A replica that is missing is added as a learner. Nobody waits for it (Raft thesis, 4.2.1).
-//! 4. Once all of those have caught up, they become voters and the others learners, in one joint change.
+//! 4. Once all of those have caught up, they become voters and the others learners, in one joint change. A majority of those who are
+//!    voters then must be able to decide: a group that can't leave a joint configuration takes no write, and can't go back.
 //!
 //! So a voter that goes is a learner first, and hears of it. To abort is to have another target.
 //!
@@ -39,7 +40,7 @@ pub struct Progress {
 pub enum NextStep {
     /// Nothing: the target is reached.
     Done,
-    /// Nothing yet: a learner has not caught up, or nobody can take over the lead.
+    /// Nothing yet: a learner has not caught up, too few of the next voters can decide, or nobody can take over the lead.
     Wait,
     /// This change is to be proposed.
     Change(ConfigurationChange),
@@ -84,6 +85,16 @@ pub fn next_step(configuration: &Configuration, target: &[Replica], progress: &P
     }
     if voters.len() + promote.len() == demote.len() {
         return NextStep::Impossible;
+    }
+    // Who is not needed for the step into a joint configuration may be needed for the step out of it.
+    let is_ready = |peer: &PeerId| {
+        *peer == progress.leader || progress.able.contains(peer) || progress.caught_up.contains(peer)
+    };
+    let stays = |peer: &PeerId| !demote.contains(peer);
+    let incoming = voters.iter().map(|voter| voter.peer).filter(stays).chain(promote.iter().copied());
+    let incoming: Vec<PeerId> = incoming.collect();
+    if 2 * incoming.iter().filter(|peer| is_ready(peer)).count() <= incoming.len() {
+        return NextStep::Wait;
     }
     NextStep::Change(ConfigurationChange::EnterJoint { promote, demote })
 }

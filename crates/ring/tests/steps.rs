@@ -172,3 +172,15 @@ fn nobody_is_promoted_before_all_have_caught_up_and_nobody_leads_who_can_not() {
     progress.able.insert(third);
     assert_eq!(next_step(&joint, &target, &progress), NextStep::HandOver(third));
 }
+
+#[test]
+fn nobody_is_let_go_whom_the_others_can_not_do_without() {
+    let born = Configuration::born(replicas(&[1, 2, 3]));
+    let [first, second, third] = [1, 2, 3].map(|node| replica(node, 1).peer);
+    let target = replicas(&[1, 3]);
+    let mut progress = Progress { leader: first, able: [second].into(), ..Progress::default() };
+    assert_eq!(next_step(&born, &target, &progress), NextStep::Wait, "{third} is away");
+    progress.able.insert(third);
+    let enter = EnterJoint { promote: Vec::new(), demote: vec![second] };
+    assert_eq!(next_step(&born, &target, &progress), NextStep::Change(enter));
+}

@@ -4,10 +4,11 @@
 //! these are for. Each is made of what can happen to real nodes.
 
 use bytes::Bytes;
-use ringfort_types::Request;
+use ringfort_types::{Replica, Request, ShardId};
 
 use crate::clients::Asker;
 use crate::faults::Cure;
+use crate::network::host_of;
 use crate::plan::Fault;
 use crate::random::Random;
 use crate::world::{Next, World};
@@ -16,6 +17,12 @@ use crate::world::{Next, World};
 const POKES: u32 = 30;
 /// What has been sent by then has arrived.
 const ARRIVED_US: u64 = 60_000;
+/// How often a group that is changing is looked for, and how long after the last time, in microseconds.
+pub(crate) const TRIES: u32 = 40;
+const LOOK_US: u64 = 50_000;
+/// By then those who hear nothing of their leader stand for election, in microseconds, and by then they have elected one.
+const DEPOSED_US: u64 = 500_000;
+const ELECTED_US: u64 = 1_500_000;
 
 /// A later step.
 #[derive(Debug)]
@@ -26,6 +33,8 @@ pub(crate) enum Step {
     BeCutOff { host: usize },
     /// A node hears nothing of the others any more, and is asked to stop.
     Abdicate { host: usize, keys: Vec<Bytes>, for_us: u64 },
+    /// Waits for a group that is changing, so many times more, and splits it.
+    Estrange { left: u32, for_us: u64 },
     /// A process ends and starts again at once, so many times more.
     Blink { host: usize, keys: Vec<Bytes>, more: u32 },
 }
@@ -72,6 +81,48 @@ impl World {
         self.schedule(after_us, Next::Step(Box::new(step)));
     }
 
+    /// Cuts the leader of a group that is changing off from those who decided before, with those who are new: whoever counts these in
+    /// takes it for a leader that still leads. If there is no such group now, it is looked for again.
+    pub(crate) fn estrange(&mut self, left: u32, for_us: u64) {
+        let Some((leader, near, far, keys)) = self.shards().find_map(|shard| self.changing(shard)) else {
+            if left > 0 {
+                let again = Step::Estrange { left: left - 1, for_us };
+                self.schedule(LOOK_US, Next::Step(Box::new(again)));
+            }
+            return;
+        };
+        let both = |near: &usize| {
+            let near = *near;
+            far.iter().flat_map(move |far| [(near, *far), (*far, near)])
+        };
+        let links = near.iter().flat_map(both).collect();
+        self.log(format_args!("n{} and {near:?} are cut off from {far:?}", leader + 1));
+        self.block(links, for_us + ELECTED_US);
+        for after_us in [DEPOSED_US, ELECTED_US - DEPOSED_US / 2] {
+            self.schedule(after_us, Next::Poke { host: leader, keys: keys.clone(), left: POKES });
+        }
+    }
+
+    /// The leader of a group that is changing, it and the new ones, the others who decide, and keys of its shard.
+    fn changing(&self, shard: ShardId) -> Option<(usize, Vec<usize>, Vec<usize>, Vec<Bytes>)> {
+        let group = self.judges.configurations.latest(shard)?;
+        let leader = self.judges.leader(shard).filter(|host| self.hosts[*host].process.is_some())?;
+        let before = if group.is_joint() { &group.outgoing } else { &group.voters };
+        let is_old = |replica: &Replica| before.contains(replica);
+        let hosts = |is_near: bool| {
+            let of = |replica: &Replica| host_of(replica.node);
+            let replicas = group.replicas().filter(move |replica| {
+                (of(replica) == leader || !is_old(replica)) == is_near && of(replica) < self.hosts.len()
+            });
+            replicas.map(|replica| of(&replica)).collect::<Vec<usize>>()
+        };
+        let (near, far) = (hosts(true), hosts(false));
+        let mut keys: Vec<Bytes> = self.clients.keys.settable().cloned().collect();
+        keys.retain(|key| self.shard_of_key(key) == Some(shard));
+        let is_useful = near.len() > 1 && near.contains(&leader) && 2 * far.len() > before.len();
+        (is_useful && !keys.is_empty()).then_some((leader, near, far, keys))
+    }
+
     fn read_at(&mut self, host: usize, key: &Bytes) {
         let consistency = self.draw_fresh();
         self.ask(Asker::Passer, host, Request::Get { key: key.clone(), consistency }, 300);
@@ -105,6 +156,7 @@ impl World {
                     self.schedule(again_us, Next::Step(Box::new(again)));
                 }
             }
+            Step::Estrange { left, for_us } => self.estrange(left, for_us),
             Step::FallAsleep { .. } | Step::Blink { .. } => {}
         }
     }

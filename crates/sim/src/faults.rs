@@ -204,7 +204,7 @@ impl World {
         self.schedule(10_000, Next::Start { host, life });
     }
 
-    fn block(&mut self, links: Vec<(usize, usize)>, for_us: u64) {
+    pub(crate) fn block(&mut self, links: Vec<(usize, usize)>, for_us: u64) {
         for &(from, to) in &links {
             self.network.link(from, to).blocked += 1;
             self.break_link(from, to);

@@ -14,6 +14,7 @@ use ringfort_types::{
     Configuration, Epoch, Incarnation, LayoutChange, Newcomer, NodeId, Replica, Request, ShardId, Standing,
 };
 
+use crate::ambushes::TRIES;
 use crate::clients::Asker;
 use crate::host::{Fate, Host, Work};
 use crate::judges::NODE_GOES_ON;
@@ -89,6 +90,7 @@ impl World {
                     self.restart_after(host, false, for_us);
                 }
             }
+            Fault::Estrange => self.estrange(TRIES, for_us),
             _ => {}
         }
     }

@@ -89,6 +89,8 @@ pub enum Fault {
     Return,
     /// A process ends, and the next one begins with a layout that was kept long before.
     OldLayout,
+    /// The leader of a group that is changing is cut off from those who decided until then, together with those who are new.
+    Estrange,
 }
 
 /// All kinds, each with the longest time that it lasts, in milliseconds. Of those that end a process it is the time
@@ -126,7 +128,7 @@ const KINDS: [(Fault, u64); 28] = [
 
 /// What changes the shape of a cluster, and what is only of interest where it changes. Some seeds have these besides; for the others they
 /// change nothing.
-const SHAPES: [(Fault, u64); 8] = [
+const SHAPES: [(Fault, u64); 9] = [
     (Fault::Join, 0),
     (Fault::Drain, 0),
     (Fault::Leave, 0),
@@ -135,6 +137,7 @@ const SHAPES: [(Fault, u64); 8] = [
     (Fault::Copies, 0),
     (Fault::Return, 0),
     (Fault::OldLayout, 2_000),
+    (Fault::Estrange, 1_000),
 ];
 /// Seeds of a hundred whose clusters change their shape.
 const SHAPED_PERCENT: u64 = 40;

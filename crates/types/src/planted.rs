@@ -98,6 +98,20 @@ bugs! {
     HungDiskLeads => "hung-disk-leads",
     /// What is known of how far a log went is not compared with how far it goes.
     LogEndNotChecked => "log-end-not-checked",
+    /// Learners count in a majority.
+    LearnerCounts => "learner-counts",
+    /// A write on a learner is told to be one more copy.
+    LearnerIsACopy => "learner-is-a-copy",
+    /// A replica ends, or is made anew, as soon as the layout says so, and not when its group can do without it.
+    ReplicaEndsTooEarly => "replica-ends-too-early",
+    /// Which replica it was that has come to its end is forgotten with the process.
+    GoneForgotten => "gone-forgotten",
+    /// A replica ends because of a layout from before its time.
+    EndsByOldLayout => "ends-by-old-layout",
+    /// Whoever was removed is listened to.
+    RemovedNodeSpeaks => "removed-node-speaks",
+    /// A node that asks twice to join becomes another member.
+    JoinedTwice => "joined-twice",
 }
 
 impl fmt::Display for Bug {
