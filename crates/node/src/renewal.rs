@@ -154,14 +154,12 @@ impl Node {
         let own = self.slots[shard.0 as usize].own?;
         let layout = self.layout.as_ref()?;
         let places = &layout.shard(shard)?.replicas;
-        match places.iter().find(|place| place.node == self.id) {
-            Some(place) => (place.peer > own.peer).then_some(Turn::Begin(place.peer)),
-            // A layout that is older than the replica says nothing of it: a process may begin with one, and peers begin only once.
-            None => {
-                let is_known = own.peer < layout.next_peer || planted::is(Bug::EndsByOldLayout);
-                (!own.is_gone && is_known).then_some(Turn::End)
-            }
+        if let Some(place) = places.iter().find(|place| place.node == self.id) {
+            return (place.peer > own.peer).then_some(Turn::Begin(place.peer));
         }
+        // A layout that is older than the replica says nothing of it: a process may begin with one, and peers begin only once.
+        let is_known = own.peer < layout.next_peer || planted::is(Bug::EndsByOldLayout);
+        (!own.is_gone && is_known).then_some(Turn::End)
     }
 
     /// Somebody has spoken to this peer of a shard.
