@@ -59,9 +59,6 @@ impl Own {
     const NONE: Own = Own { peer: PeerId(0), is_gone: true, generation: 0, in_use: None };
 
     pub(crate) fn found(FoundReplica { peer, is_gone, generation }: FoundReplica) -> Own {
-        if is_gone && planted::is(Bug::GoneForgotten) {
-            return Own { generation, ..Own::NONE };
-        }
         Own { peer, is_gone, generation, in_use: (!is_gone).then_some(generation) }
     }
 
@@ -158,8 +155,7 @@ impl Node {
             return (place.peer > own.peer).then_some(Turn::Begin(place.peer));
         }
         // A layout that is older than the replica says nothing of it: a process may begin with one, and peers begin only once.
-        let is_known = own.peer < layout.next_peer || planted::is(Bug::EndsByOldLayout);
-        (!own.is_gone && is_known).then_some(Turn::End)
+        (!own.is_gone && own.peer < layout.next_peer).then_some(Turn::End)
     }
 
     /// Somebody has spoken to this peer of a shard.

@@ -26,12 +26,14 @@ const ROW_OVERHEAD_BYTES: usize = 16;
 /// How far a shard has come, as its readers know it: as far as any index that they are given, or a little further.
 #[derive(Debug, Default)]
 pub(crate) struct Newest {
+    applied: AtomicU64,
     revision: AtomicU64,
     clock: AtomicU64,
 }
 
 impl Newest {
-    pub(crate) fn set(&self, revision: Revision, clock: HybridClock) {
+    pub(crate) fn set(&self, applied: Index, revision: Revision, clock: HybridClock) {
+        self.applied.store(applied.0, Ordering::Release);
         self.revision.store(revision.0, Ordering::Release);
         self.clock.store(clock.0, Ordering::Release);
     }
@@ -67,6 +69,14 @@ impl ShardReader {
 
     /// Answers questions as of `at`, which must be applied. Orders are not a reader's business and are refused.
     pub fn query(&self, request: &Request, at: Index) -> Reply {
+        // Only a replica that was made anew since the index was given: what it has not yet is not absent.
+        if at.0 > self.newest.applied.load(Ordering::Acquire) {
+            let why = format!(
+                "the replica of shard {} here was made anew, and has not come to index {at}",
+                self.shard
+            );
+            return Reply::Failed(Failure::rejected(Code::Unavailable, why));
+        }
         let answer = match request {
             Request::Get { key, .. } => self.get(key, at),
             Request::GetMany { keys, .. } => self.get_many(keys, at),

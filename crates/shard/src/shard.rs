@@ -111,7 +111,7 @@ impl Shard {
             None => (state.revision == Revision(0)).then(Sample::begin),
         };
         let newest = Arc::<Newest>::default();
-        newest.set(state.revision, state.clock);
+        newest.set(state.applied, state.revision, state.clock);
         let sealed = state.applied;
         let (layout, layout_sealed) = (None, Epoch(0));
         let marked = Index(0);
@@ -216,6 +216,7 @@ impl Shard {
         }
         if entry.kind == EntryKind::Configuration || entry.payload.is_empty() {
             self.state.applied = entry.index;
+            self.newest.set(entry.index, self.state.revision, self.state.clock);
             return Ok(Applied::default());
         }
         let Entry { clock, commands } = Entry::decode(entry.payload.clone()).unwrap_or_else(|malformed| {
@@ -247,7 +248,7 @@ impl Shard {
         if !rows.is_empty() {
             self.table.write(entry.index, &rows);
         }
-        self.newest.set(self.state.revision, clock);
+        self.newest.set(entry.index, self.state.revision, clock);
         Ok(Applied { replies, layout, rows })
     }
 

@@ -39,6 +39,17 @@ pub(crate) enum Step {
     Blink { host: usize, keys: Vec<Bytes>, more: u32 },
 }
 
+/// A group that is changing, in two parts.
+struct Split {
+    leader: usize,
+    /// It and those who are new.
+    near: Vec<usize>,
+    /// The others who decide.
+    far: Vec<usize>,
+    /// Of its shard.
+    keys: Vec<Bytes>,
+}
+
 impl World {
     /// The first step.
     pub(crate) fn ambush(
@@ -84,7 +95,8 @@ impl World {
     /// Cuts the leader of a group that is changing off from those who decided before, with those who are new: whoever counts these in
     /// takes it for a leader that still leads. If there is no such group now, it is looked for again.
     pub(crate) fn estrange(&mut self, left: u32, for_us: u64) {
-        let Some((leader, near, far, keys)) = self.shards().find_map(|shard| self.changing(shard)) else {
+        let Some(Split { leader, near, far, keys }) = self.shards().find_map(|shard| self.changing(shard))
+        else {
             if left > 0 {
                 let again = Step::Estrange { left: left - 1, for_us };
                 self.schedule(LOOK_US, Next::Step(Box::new(again)));
@@ -103,8 +115,8 @@ impl World {
         }
     }
 
-    /// The leader of a group that is changing, it and the new ones, the others who decide, and keys of its shard.
-    fn changing(&self, shard: ShardId) -> Option<(usize, Vec<usize>, Vec<usize>, Vec<Bytes>)> {
+    /// How the group of a shard can be split, if it is changing.
+    fn changing(&self, shard: ShardId) -> Option<Split> {
         let group = self.judges.configurations.latest(shard)?;
         let leader = self.judges.leader(shard).filter(|host| self.hosts[*host].process.is_some())?;
         let before = if group.is_joint() { &group.outgoing } else { &group.voters };
@@ -120,7 +132,7 @@ impl World {
         let mut keys: Vec<Bytes> = self.clients.keys.settable().cloned().collect();
         keys.retain(|key| self.shard_of_key(key) == Some(shard));
         let is_useful = near.len() > 1 && near.contains(&leader) && 2 * far.len() > before.len();
-        (is_useful && !keys.is_empty()).then_some((leader, near, far, keys))
+        (is_useful && !keys.is_empty()).then_some(Split { leader, near, far, keys })
     }
 
     fn read_at(&mut self, host: usize, key: &Bytes) {

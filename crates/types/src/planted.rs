@@ -104,10 +104,6 @@ bugs! {
     LearnerIsACopy => "learner-is-a-copy",
     /// A replica ends, or is made anew, as soon as the layout says so, and not when its group can do without it.
     ReplicaEndsTooEarly => "replica-ends-too-early",
-    /// Which replica it was that has come to its end is forgotten with the process.
-    GoneForgotten => "gone-forgotten",
-    /// A replica ends because of a layout from before its time.
-    EndsByOldLayout => "ends-by-old-layout",
     /// Whoever was removed is listened to.
     RemovedNodeSpeaks => "removed-node-speaks",
     /// A node that asks twice to join becomes another member.

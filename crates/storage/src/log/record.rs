@@ -272,6 +272,6 @@ mod tests {
 
     #[test]
     fn a_kind_of_later_versions_is_refused() {
-        assert_eq!(decode(&[9, 1, 1]), Err(RecordFault::UnknownKind(9)));
+        assert_eq!(decode(&[10, 1, 1]), Err(RecordFault::UnknownKind(10)));
     }
 }
