@@ -11,9 +11,9 @@
 //! is old: that one is flushed next.
 //!
 //! A second thread merges tables in which many rows are gone, or were kept for a read that has ended
-//! ([`is_worth_merging`]), one at a time, with pauses: scans would meet each removal, and what is out of date takes room. Where lists
-//! come one after the other, each of which keeps an index for a while, it merges what is on disk once those are over that there were
-//! then, beside what has come since ([`Table::set_apart`]).
+//! ([`is_worth_merging`]), one at a time, with pauses: scans would meet each removal, and what is out of date takes room. It waits for
+//! reads that are in the way. (The first page of a short list that has all it may want holds nothing, so a consumer that lists the
+//! head of a queue again and again is not.)
 //! A table of more than [`MERGE_BYTES_MAX`] is left to ordinary compaction.
 //!
 //! A failed flush ends the process, because a failed sync can't be repaired; a full disk is waited out, as the log
@@ -29,9 +29,9 @@ use std::time::{Duration, Instant};
 use ringfort_storage::{Dead, Durable, StorageError, Table};
 use ringfort_types::{Index, ShardId, count};
 
-use crate::disk_watch::{DiskWatch, Work};
+use crate::disk_watch::Work;
 use crate::error::die;
-use crate::horizon::{HELD, Horizon, RECENT, Reason};
+use crate::horizon::{HELD, RECENT, Reason};
 use crate::queue::{Queue, Taken};
 use crate::shared::{Part, Shared};
 
@@ -57,8 +57,6 @@ const MERGE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 const MERGE_EVERY: Duration = Duration::from_secs(1);
 /// When to try again after it has failed.
 const MERGE_AGAIN: Duration = Duration::from_mins(1);
-/// When what is on disk is set apart for a merge that reads are in the way of: they soon let it pass, unless newer ones come.
-const SET_APART_AFTER: Duration = Duration::from_secs(2);
 /// Between two looks at whether the node ends.
 const PAUSE: Duration = Duration::from_millis(50);
 /// Beyond every entry.
@@ -271,84 +269,46 @@ impl Flusher {
 
     /// Merges tables, until the node ends.
     pub(crate) fn run_merges(&self, shared: &Shared) {
-        let (mut next, mut merges) = (Instant::now() + MERGE_EVERY, Merges::default());
+        let (mut next, mut last) = (Instant::now() + MERGE_EVERY, ShardId::META);
         while !shared.is_stopping() && !self.ended.load(Ordering::Acquire) {
             thread::sleep(PAUSE);
             let now = Instant::now();
             if now < next {
                 continue;
             }
-            let wanted = self.worth_merging(merges.last);
-            // As long as it took, so that other work gets its share of the disk; longer if it has failed: the table is as it was, and
-            // goes on as it is.
-            let pause = match merges.advance(&shared.readers.horizon, &shared.disk_watch, wanted) {
-                Ok(()) => now.elapsed().max(MERGE_EVERY),
-                Err((failed, error)) => {
-                    tracing::warn!("the table of shard {failed} can't be merged: {error}");
-                    MERGE_AGAIN
+            if let Some((shard, table, keep_from)) = self.to_merge(shared, last) {
+                last = shard;
+                let bytes = table.bytes_estimate();
+                match shared.disk_watch.during(Work::Merge, bytes, || table.merge(keep_from)) {
+                    Ok(_) => tracing::debug!("shard {shard}: merged for its removals in {:?}", now.elapsed()),
+                    // It is as it was, and goes on as it is.
+                    Err(error) => {
+                        tracing::warn!("the table of shard {shard} can't be merged: {error}");
+                        next = Instant::now() + MERGE_AGAIN;
+                        continue;
+                    }
                 }
-            };
-            next = Instant::now() + pause;
+            }
+            // As long as it took, so that other work gets its share of the disk.
+            next = Instant::now() + now.elapsed().max(MERGE_EVERY);
         }
     }
 
-    /// The tables for which a merge is worth it, those after this one first.
-    fn worth_merging(&self, last: ShardId) -> Vec<(ShardId, Arc<dyn Table>)> {
+    /// The next table after this one that is to be merged, and for which it is no use to wait: all that is on disk is older than any read
+    /// asks for.
+    fn to_merge(&self, shared: &Shared, last: ShardId) -> Option<(ShardId, Arc<dyn Table>, Index)> {
         let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         let after = tables.range((Bound::Excluded(last), Bound::Unbounded));
-        let worth = after.chain(tables.range(..=last)).filter(|(_, table)| {
+        after.chain(tables.range(..=last)).find_map(|(shard, table)| {
             let bytes = table.bytes_estimate();
-            is_worth_merging(table.dead(), bytes) && bytes <= MERGE_BYTES_MAX
-        });
-        worth.map(|(shard, table)| (*shard, table.clone())).collect()
+            let is_wanted = is_worth_merging(table.dead(), bytes) && bytes <= MERGE_BYTES_MAX;
+            let keep_from = is_wanted.then(|| shared.readers.horizon.keep_from(*shard))?;
+            (table.durable() <= keep_from).then(|| (*shard, table.clone(), keep_from))
+        })
     }
 
     fn busy(&self) -> MutexGuard<'_, BTreeMap<ShardId, u64>> {
         self.busy.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What the thread that merges remembers.
-#[derive(Debug, Default)]
-struct Merges {
-    /// The table that it has had last.
-    last: ShardId,
-    /// Since when a merge of each table is worth it, and reads have been in the way.
-    waiting: BTreeMap<ShardId, Instant>,
-}
-
-impl Merges {
-    /// Merges one of these tables: one of which all that is on disk, or that was set apart, is older than any read asks for. If reads have been
-    /// in the way of one for long, and newer ones may be for ever, sets that one apart, and merges it later.
-    fn advance(
-        &mut self,
-        horizon: &Horizon,
-        disk: &DiskWatch,
-        wanted: Vec<(ShardId, Arc<dyn Table>)>,
-    ) -> Result<(), (ShardId, StorageError)> {
-        let now = Instant::now();
-        self.waiting.retain(|shard, _| wanted.iter().any(|(wanted, _)| wanted == shard));
-        for (shard, table) in wanted {
-            let bytes = table.bytes_estimate();
-            let watched = |act: &dyn Fn() -> Result<bool, StorageError>| {
-                disk.during(Work::Merge, bytes, act).map_err(|error| (shard, error))
-            };
-            let keep_from = horizon.keep_from(shard);
-            if watched(&|| table.merge(keep_from))? {
-                tracing::debug!("shard {shard}: merged for what is gone in {:?}", now.elapsed());
-                self.waiting.remove(&shard);
-                self.last = shard;
-                return Ok(());
-            }
-            let since = *self.waiting.entry(shard).or_insert(now);
-            let has_long_read = horizon.held_for(shard).is_some_and(|held| held > HELD * 2);
-            if now - since >= SET_APART_AFTER && !has_long_read && watched(&|| table.set_apart())? {
-                tracing::debug!("shard {shard}: set apart for a merge in {:?}", now.elapsed());
-                self.last = shard;
-                return Ok(());
-            }
-        }
-        Ok(())
     }
 }
 
@@ -444,10 +404,7 @@ fn retry<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
-    use ringfort_storage::{FileDisk, LsmTables, MemoryTables, TableOptions, Tables};
-
-    use crate::horizon::Reading;
+    use ringfort_storage::{MemoryTables, Tables};
 
     #[test]
     fn a_table_is_merged_for_removals_or_for_what_long_reads_have_left() {
@@ -458,58 +415,6 @@ mod tests {
         assert!(is_worth_merging(dead(0, mib), 4 * mib));
         assert!(!is_worth_merging(dead(0, mib), 5 * mib), "it is a small part of it");
         assert!(!is_worth_merging(dead(0, mib - 1), mib), "it is little");
-    }
-
-    /// Somebody reads at all times, and there is always something on disk that is younger.
-    #[test]
-    fn what_reads_are_in_the_way_of_is_set_apart_and_merged_beside_what_comes() {
-        let directory = tempfile::tempdir().unwrap();
-        let disk = Arc::new(FileDisk::open(directory.path()).unwrap());
-        let (shard, horizon, watch) = (ShardId(1), Horizon::default(), DiskWatch::new());
-        let table = LsmTables::new(disk, TableOptions::default()).open(shard).unwrap();
-        let job = |number: u64| Bytes::from(format!("{number:06}"));
-        let write = |index: u64| {
-            let put = (0..100).map(|row| (job(index * 100 + row), Some(Bytes::from_static(b"job"))));
-            let removed = (0..100).map(|row| (job(index * 100 + row - 100), None));
-            let state = (Bytes::from_static(b"\x03\0"), Some(Bytes::from(index.to_string())));
-            table.write(Index(index), &put.chain(removed).chain([state]).collect::<Vec<_>>());
-            table.rotate();
-            table.flush(horizon.keep_from(shard)).unwrap();
-            horizon.remember(vec![Index(0), Index(index)]);
-        };
-        let mut merges = Merges::default();
-        let mut advance = |waited: Duration| {
-            for since in merges.waiting.values_mut() {
-                *since = since.checked_sub(waited).unwrap();
-            }
-            merges.advance(&horizon, &watch, vec![(shard, table.clone())]).unwrap();
-        };
-        for index in 1..=20 {
-            write(index);
-        }
-        horizon.hold(shard, Index(20), Reading::Begins).unwrap();
-        for index in 21..=40 {
-            write(index);
-        }
-        advance(Duration::ZERO);
-        assert_eq!(table.dead().removals, 4_000, "reads may soon let it pass");
-        advance(SET_APART_AFTER);
-        for index in 41..=60 {
-            write(index);
-        }
-        advance(SET_APART_AFTER);
-        assert_eq!(table.dead().removals, 6_000, "somebody reads it");
-        horizon.release(shard, Index(20));
-        horizon.hold(shard, Index(40), Reading::Begins).unwrap();
-        thread::sleep(RECENT);
-        assert!(horizon.keep_from(shard) < table.durable());
-        advance(Duration::ZERO);
-        assert_eq!(table.dead().removals, 2_000, "those that have come since");
-        for (at, removed, there) in [(40, 39, 40), (60, 59, 60)] {
-            assert_eq!(table.get(&job(removed * 100), Index(at)).unwrap(), None);
-            assert!(table.get(&job(there * 100), Index(at)).unwrap().is_some());
-        }
-        assert!(table.get(&job(40 * 100), Index(60)).unwrap().is_none());
     }
 
     #[test]

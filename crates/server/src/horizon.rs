@@ -161,14 +161,6 @@ impl Horizon {
         self.state().oldest(shard, Instant::now())
     }
 
-    /// For how long the lowest index of this shard that is held has been held.
-    pub(crate) fn held_for(&self, shard: ShardId) -> Option<Duration> {
-        let now = Instant::now();
-        let state = self.state();
-        let index = state.oldest(shard, now)?;
-        state.held.get(&(shard, index)).map(|held| now - held.since)
-    }
-
     /// Gives up the lowest index of this shard that is held, and says which that is.
     pub(crate) fn give_up(&self, shard: ShardId, reason: Reason) -> Option<Index> {
         let mut state = self.state();

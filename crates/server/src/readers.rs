@@ -130,7 +130,7 @@ mod tests {
     use bytes::Bytes;
     use ringfort_shard::{SessionLimits, Shard};
     use ringfort_storage::{MemoryTables, Tables};
-    use ringfort_types::{Configuration, Consistency, Scan};
+    use ringfort_types::{Configuration, Consistency, EntryKind, LogEntry, Scan, Term};
 
     use super::*;
 
@@ -139,13 +139,13 @@ mod tests {
         let shard = ShardId(1);
         let table = MemoryTables::new().open(shard).unwrap();
         let readers = Readers::new(1);
-        readers.set(
-            Shard::open(shard, table.clone(), &Configuration::default(), SessionLimits::default())
-                .unwrap()
-                .reader(),
-        );
-        for index in 1..=9 {
-            table.write(Index(index), &[("row".into(), Some("value".into()))]);
+        let mut shard_of_rows =
+            Shard::open(shard, table.clone(), &Configuration::default(), SessionLimits::default()).unwrap();
+        readers.set(shard_of_rows.reader());
+        for index in (1..=9).map(Index) {
+            table.write(index, &[("row".into(), Some("value".into()))]);
+            let (term, kind, payload) = (Term(1), EntryKind::Normal, Bytes::new());
+            shard_of_rows.apply(&LogEntry { index, term, kind, payload }, 0).unwrap();
         }
         table.compact(Index(7)).unwrap();
         readers.horizon.remember(vec![Index(0), Index(9)]);

@@ -304,6 +304,8 @@ fn a_row_of_a_later_version_is_refused_by_name() {
     shard.apply(&entry(1, vec![put("a", "1")]), 1).unwrap();
     let later = (Bytes::from_static(b"\x01\x00new"), Some(Bytes::from_static(b"\x02\x00something")));
     shard.table().write(Index(2), &[later]);
+    let nothing = LogEntry { index: Index(2), term: Term(1), kind: EntryKind::Normal, payload: Bytes::new() };
+    shard.apply(&nothing, 1).unwrap();
     for request in [
         Request::Get { key: key("new"), consistency: Consistency::Stale },
         Request::Scan(scan("", "", 10, 1000)),

@@ -142,10 +142,6 @@ impl Table for FragileTable {
         self.memory.merge(keep_from)
     }
 
-    fn set_apart(&self) -> Result<bool, StorageError> {
-        self.memory.set_apart()
-    }
-
     fn is_crowded(&self) -> bool {
         self.memory.is_crowded()
     }

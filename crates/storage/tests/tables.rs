@@ -123,8 +123,6 @@ enum Op {
     Flush(u64),
     Compact(u64),
     Merge(u64),
-    /// What is on disk is kept apart for a later merge.
-    SetApart,
     /// A reader stays where readers may be at the earliest.
     Hold,
     /// It has read all that it wanted.
@@ -140,7 +138,6 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (0u64..8).prop_map(Op::Flush),
         3 => (0u64..8).prop_map(Op::Compact),
         1 => (0u64..8).prop_map(Op::Merge),
-        1 => Just(Op::SetApart),
         1 => Just(Op::Hold),
         1 => Just(Op::Release),
         1 => Just(Op::Crash),
@@ -187,9 +184,6 @@ fn run(engine: &dyn Engine, ops: &[Op]) {
             }
             Op::Merge(_) => {
                 table.merge(Index(keep)).unwrap();
-            }
-            Op::SetApart => {
-                table.set_apart().unwrap();
             }
             Op::Hold => is_held = true,
             Op::Release => is_held = false,
@@ -376,46 +370,6 @@ fn an_old_index_stays_readable_while_it_is_kept() {
     check_telltale(&*table, 400).unwrap();
 }
 
-/// Readers who are always some entries behind, while newer entries are flushed all the time, do not keep what is gone for ever, and
-/// see all that they may.
-#[test]
-fn what_is_gone_goes_though_somebody_reads_at_all_times() {
-    let engine = Lsm::new();
-    let table = engine.open();
-    let value = Bytes::from(vec![b'v'; 50]);
-    let job = |number: u64| Bytes::from(format!("j{number:06}"));
-    let (mut merges, mut most) = (0, 0);
-    for index in 1..=600u64 {
-        // Five are put and the five oldest removed.
-        let put = (0..5).map(|row| (job(index * 5 + row), Some(value.clone())));
-        let removed = (0..5).map(|row| (job(index * 5 + row - 5), None));
-        let state = (Bytes::from_static(STATE_ROW), Some(Bytes::from(index.to_string())));
-        table.write(Index(index), &put.chain(removed).chain([state]).collect::<Vec<_>>());
-        if index.is_multiple_of(4) {
-            table.rotate();
-            let keep = index.saturating_sub(30).max(table.collected().0);
-            table.flush(Index(keep)).unwrap();
-            if index > 12 {
-                while table.compact(Index(keep)).unwrap() {}
-            }
-            if table.merge(Index(keep)).unwrap() {
-                merges += 1;
-            } else {
-                table.set_apart().unwrap();
-            }
-            assert!(table.durable() > Index(keep), "never is all on disk as old as who reads");
-            for at in [keep, keep + 3, index].into_iter().filter(|at| *at > 0) {
-                let jobs: Vec<_> =
-                    scan(&*table, b"j", Some(b"k"), at).into_iter().map(|(key, _)| key).collect();
-                assert_eq!(jobs, (0..5).map(|row| job(at * 5 + row).to_vec()).collect::<Vec<_>>(), "at {at}");
-            }
-            most = most.max(table.dead().removals);
-        }
-    }
-    assert!(merges >= 8, "{merges} merges");
-    assert!(most < 5 * 100, "{most} of 3,000 removals at a time");
-}
-
 /// Versions of one key that take many blocks, and lie in several files, are told apart at every index.
 #[test]
 fn many_versions_of_one_key_are_read_at_any_index() {
@@ -474,9 +428,6 @@ fn readers_while_flushes_and_compactions_run() {
         scope.spawn(move || {
             while !stop.load(Ordering::Acquire) {
                 table.compact(keep()).unwrap();
-                if !table.merge(keep()).unwrap() {
-                    table.set_apart().unwrap();
-                }
             }
         });
         for seed in 0..2u64 {

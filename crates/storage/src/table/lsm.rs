@@ -10,10 +10,6 @@
 //! some reader reads at. So it is given a watermark only if everything on disk is as old as the oldest reader; if not, it
 //! is given none, and keeps every version: reads that are held for long cost disk.
 //!
-//! A merge that waits for that would wait for ever where somebody reads at newer and newer indexes while flushes bring newer files.
-//! So it may set apart what is on disk (`set_apart`): flushes put their files into level 0, and all else is in the levels below,
-//! where nothing changes until the oldest reader has passed it.
-//!
 //! A flush may run beside a compaction, which must not choose files that are younger than it was told: between the compaction's
 //! look at what is durable and its choice, a flush waits with what it has written (`choosing`).
 //!
@@ -36,7 +32,7 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
-use lsm_tree::compaction::{Leveled, PullDown};
+use lsm_tree::compaction::Leveled;
 use lsm_tree::merge::Merger;
 use lsm_tree::{
     AbstractTree, AnyTree, Config, Guard, InternalValue, Memtable, SequenceNumberCounter, Tree, ValueType,
@@ -56,10 +52,6 @@ use crate::StorageError;
 const ROW_OVERHEAD_BYTES: u64 = 64;
 /// Files that flushes have left unmerged are many at so many times those that are merged at once.
 const CROWD: usize = 2;
-/// So many of them, and nothing stays set apart for a merge.
-const CROWD_BESIDE: usize = 8;
-/// The lowest level of a tree.
-const LAST_LEVEL: u8 = 6;
 /// Between two looks at whether a compaction has chosen its files, which takes it microseconds.
 const CHOICE_PAUSE: Duration = Duration::from_micros(100);
 
@@ -75,9 +67,8 @@ pub(super) struct LsmTable {
     collected: RwLock<Index>,
     /// What super versions get their numbers from.
     counter: SequenceNumberCounter,
-    /// Held during a compaction: at most one runs. What is set apart for a merge: everything up to this index, all of it below
-    /// level 0, and nothing else is there. `None` if nothing is.
-    compacting: Mutex<Option<Index>>,
+    /// Held during a compaction: at most one runs.
+    compacting: Mutex<()>,
     /// A compaction has looked at `durable`, and may not have chosen its files.
     choosing: AtomicBool,
     /// Held while files of a flush are put in place, and while a compaction looks at `durable`.
@@ -145,7 +136,7 @@ impl LsmTable {
             options: tables.options,
             collected: RwLock::new(Index(durable)),
             counter,
-            compacting: Mutex::default(),
+            compacting: Mutex::new(()),
             choosing: AtomicBool::new(false),
             installing: Mutex::new(()),
             written: AtomicU64::new(durable),
@@ -186,35 +177,21 @@ impl LsmTable {
         *collected
     }
 
-    /// Compacts with what is on disk now, which is passed on with the watermark that `keep_from` comes to: 0 if something on disk is
-    /// younger.
     fn compact_by(
         &self,
         keep_from: Index,
         compact: impl FnOnce(u64) -> lsm_tree::Result<()>,
     ) -> Result<bool, StorageError> {
-        let Ok(mut set_apart) = self.compacting.try_lock() else { return Ok(false) };
-        *set_apart = None;
-        let keep_from = self.collect(keep_from);
-        self.compact_all(|durable| {
-            compact(if durable <= keep_from { keep_from.0.saturating_add(1) } else { 0 })?;
-            Ok(durable <= keep_from)
-        })
-    }
-
-    /// Compacts with what is on disk now, while whoever calls this holds `compacting`. `compact` is told how far the table is durable, and
-    /// says whether it has dropped what it could.
-    fn compact_all(
-        &self,
-        compact: impl FnOnce(Index) -> lsm_tree::Result<bool>,
-    ) -> Result<bool, StorageError> {
+        let Ok(_lock) = self.compacting.try_lock() else { return Ok(false) };
         if self.is_left_alone.load(Ordering::Relaxed) {
             return Ok(false);
         }
         let before = self.tree.current_version().id();
+        let keep_from = self.collect(keep_from);
         let choosing = self.choose();
+        let drops = self.durable() <= keep_from;
         self.counter.set(0);
-        let drops = compact(self.durable()).map_err(|source| {
+        compact(if drops { keep_from.0.saturating_add(1) } else { 0 }).map_err(|source| {
             let error = self.place.explain(source);
             self.is_left_alone.store(error.is_damage(), Ordering::Relaxed);
             error
@@ -224,23 +201,6 @@ impl LsmTable {
         let is_done = self.tree.current_version().id() != before;
         if is_done && !drops {
             self.retained().merged_all();
-        }
-        Ok(is_done)
-    }
-
-    /// Merges what is set apart up to this index, level by level from below, so that newer versions stay above older ones.
-    fn merge_set_apart(&self, newest: Index) -> Result<bool, StorageError> {
-        let is_done = self.compact_all(|_| {
-            for level in (1..LAST_LEVEL).rev() {
-                if self.tree.level_table_count(level.into()).is_some_and(|files| files > 0) {
-                    self.tree.compact(Arc::new(PullDown(level, LAST_LEVEL)), newest.0.saturating_add(1))?;
-                    self.counter.set(0);
-                }
-            }
-            Ok(true)
-        })?;
-        if is_done {
-            self.retained().dropped_all();
         }
         Ok(is_done)
     }
@@ -270,11 +230,6 @@ impl LsmTable {
     /// Drops all super versions but the newest, and with them their memtables and files.
     fn drop_old_versions(&self) -> Result<(), StorageError> {
         self.tree.get_version_history_lock().maintenance(&self.path, u64::MAX).map_err(self.failed())
-    }
-
-    /// Files that flushes have brought and that are not merged yet.
-    fn flushed_files(&self) -> usize {
-        self.tree.level_table_count(0).unwrap_or_default()
     }
 
     fn sealed(&self) -> MutexGuard<'_, Sealed> {
@@ -387,30 +342,12 @@ impl Table for LsmTable {
     }
 
     fn compact(&self, keep_from: Index) -> Result<bool, StorageError> {
-        if self.compacting.try_lock().is_ok_and(|set_apart| set_apart.is_some())
-            && self.durable() > keep_from
-            && self.flushed_files() < CROWD_BESIDE * usize::from(self.options.flushes_merged)
-        {
-            return Ok(false);
-        }
         self.compact_by(keep_from, |watermark| self.tree.compact(self.strategy.clone(), watermark))
     }
 
     fn merge(&self, keep_from: Index) -> Result<bool, StorageError> {
-        if let Ok(mut set_apart) = self.compacting.try_lock()
-            && let Some(newest) = *set_apart
-            && newest <= keep_from
-            && self.durable() > keep_from
-        {
-            *set_apart = None;
-            self.collect(keep_from);
-            return self.merge_set_apart(newest);
-        }
-        if self.durable() > keep_from {
-            // Somebody still reads what it was to drop.
-            return Ok(false);
-        }
         let merge = |watermark| match watermark {
+            // Somebody still reads what it was to drop.
             0 => Ok(()),
             _ => self.tree.major_compact(self.options.file_bytes, watermark),
         };
@@ -421,26 +358,9 @@ impl Table for LsmTable {
         Ok(is_done)
     }
 
-    fn set_apart(&self) -> Result<bool, StorageError> {
-        let Ok(mut set_apart) = self.compacting.try_lock() else { return Ok(false) };
-        if set_apart.is_some() || self.is_left_alone.load(Ordering::Relaxed) {
-            return Ok(false);
-        }
-        let mut newest = Index(0);
-        self.compact_all(|durable| {
-            newest = durable;
-            // All versions are kept.
-            if self.flushed_files() > 0 {
-                self.tree.compact(Arc::new(PullDown(0, 1)), 0)?;
-            }
-            Ok(false)
-        })?;
-        *set_apart = Some(newest);
-        Ok(true)
-    }
-
     fn is_crowded(&self) -> bool {
-        self.flushed_files() >= CROWD * usize::from(self.options.flushes_merged)
+        let merged = usize::from(self.options.flushes_merged);
+        self.tree.level_table_count(0).is_some_and(|files| files >= CROWD * merged)
     }
 
     fn written_since(&self, index: Index) -> u64 {

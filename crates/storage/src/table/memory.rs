@@ -224,10 +224,6 @@ impl Table for MemoryTable {
         self.compact(keep_from)
     }
 
-    fn set_apart(&self) -> Result<bool, StorageError> {
-        Ok(false)
-    }
-
     fn is_crowded(&self) -> bool {
         false
     }

@@ -82,15 +82,10 @@ pub trait Table: Send + Sync + Debug {
     /// more rounds: everything stays as it is.
     fn compact(&self, keep_from: Index) -> Result<bool, StorageError>;
 
-    /// Merges all that is on disk, so that nothing is left of rows which are gone; or, if something on disk is younger than
-    /// `keep_from`, which is as in `flush`, what was set apart, if that is not. For a background thread, and for when
-    /// [`Table::dead`] says that it is worth it. Says whether it was done: not while another compaction runs, and not if both
-    /// are younger.
+    /// Merges all that is on disk, so that nothing is left of rows which are gone. For a background thread, and for when
+    /// [`Table::dead`] says that it is worth it. Says whether it was done: not while another compaction runs, and not if something
+    /// on disk is younger than `keep_from`, which is as in `flush`.
     fn merge(&self, keep_from: Index) -> Result<bool, StorageError>;
-
-    /// Keeps all that is on disk now apart from what comes, for a merge once nobody reads below it any more: until then, or until so
-    /// many flushes have come that reads feel it, the table is not compacted. Says whether it was done; not if something is set apart already.
-    fn set_apart(&self) -> Result<bool, StorageError>;
 
     /// Whether so many flushes are yet to be compacted that reads feel it.
     fn is_crowded(&self) -> bool;
