@@ -1,7 +1,9 @@
 //! The other nodes: who is connected, what they say, and whom this node won't listen to.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use ringfort_ring::Layout;
 use ringfort_types::limits::TICK_MS;
 use ringfort_types::planted::{self, Bug};
 use ringfort_types::{
@@ -183,8 +185,9 @@ impl Node {
         if !self.birth.is_born() || known || refused {
             return;
         }
-        if same_cluster && frame.epoch > self.epoch() {
-            // It may have joined.
+        let is_later = |layout: &Arc<Layout>| frame.epoch > layout.epoch || frame.from >= layout.next_node;
+        if same_cluster && self.layout.as_ref().is_some_and(is_later) {
+            // It may have joined since.
             self.ask_all_for_layout();
         } else if frame.cluster != 0 || self.birth.has_joined() {
             let reason = self.why_unknown(frame.from, same_cluster);

@@ -12,7 +12,8 @@ use crate::network::host_of;
 const NAME: &str = "what is acknowledged is synced on a majority";
 
 /// A client has been given this receipt of a shard. It was committed by one of the first configurations; the others have come since, and
-/// its copies may have been counted by them.
+/// its copies may have been counted by them. Who is asked again may tell it so late that replicas of the first ones have been made anew: then
+/// it is on a majority of a later one.
 pub(crate) fn given(
     logs: &Logs,
     (committed, since): (&[Configuration], &[Configuration]),
@@ -25,7 +26,7 @@ pub(crate) fn given(
     let most = groups().map(copies).max().unwrap_or_default();
     let deciding: BTreeSet<NodeId> =
         groups().flat_map(Configuration::deciding).map(|replica| replica.node).collect();
-    if !committed.iter().any(has_quorum) {
+    if !groups().any(has_quorum) {
         return Some(broken!(
             NAME,
             "{receipt:?} is acknowledged, and synced on {most} of {} replicas",
