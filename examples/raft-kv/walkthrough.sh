@@ -16,7 +16,7 @@ node() {
 has_replicas() {
     local status
     status=$("$RINGFORT" --addr "127.0.0.1:$1" status)
-    grep -Eq "^node${1: -1} +[^ ]+ +up +[0-9]+ +$2 " <<<"$status" && ! grep -q moving <<<"$status"
+    grep -Eq "^node${1: -1} +[^ ]+ +up +([a-z]+ +)?[0-9]+ +$2 " <<<"$status" && ! grep -q moving <<<"$status"
 }
 
 step "2. start the cluster"
