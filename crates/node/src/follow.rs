@@ -42,6 +42,10 @@ impl Learners {
         for peer in learners {
             let new = Catching { goal: group.last(), since_us: now_us, rounds: 0 };
             let known = self.0.entry(peer).or_insert(new);
+            if known.goal > group.last() {
+                // It is from an earlier leadership, whose last entries were lost: nobody will ever reach it.
+                *known = Catching { goal: group.last(), since_us: now_us, rounds: 0 };
+            }
             let is_fast = now_us.saturating_sub(known.since_us) <= ROUND_US_MAX;
             if group.matched(peer).is_some_and(|matched| matched >= known.goal) {
                 let rounds = if is_fast { known.rounds + 1 } else { 0 };
