@@ -105,3 +105,10 @@ fn a_finding_is_shrunk_to_what_it_needs() {
     assert!(run(&plan.keeping(&numbers)).findings.contains(&found));
     assert_clean(&run(&Plan { plant: None, ..plan }.keeping(&numbers)));
 }
+
+/// Seeds that have found something once.
+#[test]
+fn what_was_found_once_is_not_found_again() {
+    // What a learner was to reach was from an earlier leadership.
+    assert_clean(&run(&Plan::from_seed(179_599_100_180_525)));
+}
