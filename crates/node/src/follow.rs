@@ -19,7 +19,7 @@ const ROUND_US_MAX: u64 = 500_000;
 const ROUNDS: u32 = 2;
 
 /// How a learner keeps up.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Catching {
     /// The leader's last entry when the round began.
     goal: Index,
@@ -44,12 +44,12 @@ impl Learners {
             let known = self.0.entry(peer).or_insert(new);
             if known.goal > group.last() {
                 // It is from an earlier leadership, whose last entries were lost: nobody will ever reach it.
-                *known = Catching { goal: group.last(), since_us: now_us, rounds: 0 };
+                *known = new;
             }
             let is_fast = now_us.saturating_sub(known.since_us) <= ROUND_US_MAX;
             if group.matched(peer).is_some_and(|matched| matched >= known.goal) {
                 let rounds = if is_fast { known.rounds + 1 } else { 0 };
-                *known = Catching { goal: group.last(), since_us: now_us, rounds };
+                *known = Catching { rounds, ..new };
             } else if !is_fast {
                 known.rounds = 0;
             }

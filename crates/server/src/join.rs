@@ -123,8 +123,8 @@ pub(crate) async fn admit(
     if newcomer.replaces {
         let state = gate.cluster(CALL_TIMEOUT_DEFAULT_MS).await?;
         let is_up =
-            |node: &&ringfort_types::NodeState| node.name == newcomer.name && node.presence != Presence::Down;
-        if state.nodes.iter().any(|node| is_up(&node)) {
+            |node: &ringfort_types::NodeState| node.name == newcomer.name && node.presence != Presence::Down;
+        if state.nodes.iter().any(is_up) {
             return Err(Failure::rejected(
                 Code::FailedPrecondition,
                 format!("{} is up: stop it before another data directory takes its place", newcomer.name),

@@ -93,16 +93,9 @@ impl World {
     pub(crate) fn begin_anew(&mut self, at: usize, begin: Begin) {
         let Begin { shard: id, peer, generation, replaces, born } = begin;
         self.log(format_args!("n{} begins shard {id} anew as peer {peer}, table {generation}", at + 1));
+        self.forget_replica(at, id, replaces);
         let host = &mut self.hosts[at];
-        if let Some(replaces) = replaces {
-            host.tables.remove_generation(id, replaces).expect("memory forgets");
-            host.sealed.remove(&(id, replaces));
-        }
-        host.tables.replaced(id);
         let process = host.process.as_mut().expect("only processes begin");
-        process.shards.remove(&id);
-        process.lost.remove(&id);
-        process.met.retain(|(met, _)| *met != id);
         let table = host.tables.open_generation(id, generation).expect("memory opens");
         let configuration = born.shard(id).expect("a shard of the cluster").born();
         let shard = Shard::open_of_cluster(id, table, &configuration, Some(&born), LIMITS);
@@ -120,16 +113,23 @@ impl World {
 
     pub(crate) fn end_replica(&mut self, at: usize, id: ShardId, generation: u64) {
         self.log(format_args!("n{} has no replica of shard {id} any more", at + 1));
+        self.forget_replica(at, id, Some(generation));
+        self.judges.begun(at, id);
+    }
+
+    /// Nothing is left of a replica, whose table had this generation if there was one.
+    fn forget_replica(&mut self, at: usize, id: ShardId, generation: Option<u64>) {
         let host = &mut self.hosts[at];
-        host.tables.remove_generation(id, generation).expect("memory forgets");
-        host.sealed.remove(&(id, generation));
+        if let Some(generation) = generation {
+            host.tables.remove_generation(id, generation).expect("memory forgets");
+            host.sealed.remove(&(id, generation));
+        }
         host.tables.replaced(id);
-        let process = host.process.as_mut().expect("only processes end replicas");
+        let process = host.process.as_mut().expect("only processes have replicas");
         process.shards.remove(&id);
         process.lost.remove(&id);
         process.met.retain(|(met, _)| *met != id);
         process.generations.remove(&id);
-        self.judges.begun(at, id);
     }
 
     pub(crate) fn take_snapshot(&mut self, at: usize, id: ShardId, transfer: u64) {
