@@ -272,11 +272,15 @@ impl World {
     /// Whether a copy of something is lost for good or damaged, so that nothing may be taken away besides.
     fn is_missing_something(&self) -> bool {
         let is_lost = |host: usize| self.hosts[host].fate == Fate::Lost && self.is_member(host);
-        (0..self.hosts.len()).any(|host| is_lost(host) || self.is_damaged(host))
+        (0..self.hosts.len()).any(|host| is_lost(host) || self.may_be_damaged(host))
     }
 
-    fn is_damaged(&self, host: usize) -> bool {
-        self.shards().any(|shard| self.hosts[host].tables.is_damaged(shard))
+    /// Whether something on this host's own disk is damaged, or can't be looked at since it is not in its place.
+    fn may_be_damaged(&self, host: usize) -> bool {
+        let host = &self.hosts[host];
+        host.shelf.is_some()
+            || host.rot.is_some()
+            || self.shards().any(|shard| host.tables.is_damaged(shard))
     }
 
     pub(crate) fn shards(&self) -> impl Iterator<Item = ShardId> + use<> {
@@ -287,7 +291,7 @@ impl World {
     pub(crate) fn can_lose(&self, host: usize, shard: Option<ShardId>) -> bool {
         let others = (0..self.hosts.len()).filter(|other| *other != host);
         let is_lost = |other: usize| self.hosts[other].fate == Fate::Lost && self.is_member(other);
-        let is_sound = !others.clone().any(|other| is_lost(other) || self.is_damaged(other));
+        let is_sound = !others.clone().any(|other| is_lost(other) || self.may_be_damaged(other));
         let is_here = self.hosts[host].fate == Fate::Here
             && self.hosts[host].shelf.is_none()
             && self.hosts[host].rot.is_none()

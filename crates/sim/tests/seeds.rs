@@ -111,4 +111,6 @@ fn a_finding_is_shrunk_to_what_it_needs() {
 fn what_was_found_once_is_not_found_again() {
     // What a learner was to reach was from an earlier leadership.
     assert_clean(&run(&Plan::from_seed(179_599_100_180_525)));
+    // A node was taken away for good while another one's damaged disk was not in its place.
+    assert_clean(&run(&Plan::from_seed(179_599_100_180_704)));
 }
