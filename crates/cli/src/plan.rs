@@ -1,6 +1,6 @@
 //! What would move, before anything does: what `cluster plan` prints, the shell too.
 //!
-//! The same planner that the leader of the meta group asks ([`Layout::plan`]), on the layout that a state tells of (`layout`). What
+//! The same planner that the leader of the meta group asks ([`Layout::settled`]), on the layout that a state tells of (`layout`). What
 //! that leader knows better: zones and weights, and for how long a node has been away. Here a node that is down is taken for one that
 //! stays away.
 
@@ -121,9 +121,10 @@ impl Plan {
             Wanted::Replicas(copies) => wished = after(&wished, &LayoutChange::Copies(*copies)),
         }
         let is_usable = |node| before.member(node).is_none() || presence_of(state, node) != Presence::Down;
-        let then = match wished.plan(is_usable) {
-            Some(places) => after(&wished, &places),
-            None => wished,
+        let places = wished.settled(is_usable);
+        let then = match places.is_empty() {
+            true => wished,
+            false => after(&wished, &LayoutChange::Place { epoch: wished.epoch, places }),
         };
         let called = |node: NodeId| match (before.member(node), then.member(node)) {
             (None, Some(new)) => new.name.clone(),

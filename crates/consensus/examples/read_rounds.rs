@@ -11,7 +11,8 @@ use raft::eraftpb::{ConfState, Message};
 use raft::storage::MemStorage;
 use raft::{Config, RawNode, StateRole};
 use ringfort_types::{
-    Epoch, Incarnation, NodeId, PeerFrame, PeerId, PeerMessage, ReadProbe, ReadProbeReply, ShardId, Term,
+    Epoch, Incarnation, LogMark, NodeId, PeerFrame, PeerId, PeerMessage, ReadProbe, ReadProbeReply, ShardId,
+    Term,
 };
 
 const GROUPS: u32 = 64;
@@ -87,6 +88,7 @@ fn main() {
         incarnation: Incarnation(1),
         cluster: 1,
         epoch: Epoch(1),
+        log: LogMark::NONE,
         messages: vec![message],
     };
     let began = Instant::now();

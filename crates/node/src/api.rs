@@ -32,7 +32,7 @@ use bytes::Bytes;
 use ringfort_ring::Layout;
 use ringfort_types::{
     Base, Call, Configuration, DiskState, HardState, HybridClock, Incarnation, Index, LogEntry, NodeId,
-    PeerFrame, PeerId, PeerMessage, Record, Reply, Request, Revision, ShardId, Term, Token,
+    PeerFrame, PeerId, PeerMessage, Record, Refusal, Reply, Request, Revision, ShardId, Term, Token,
 };
 
 /// How a node was told to be born. All listed nodes must agree on everything but `me`.
@@ -64,6 +64,10 @@ pub struct Identity {
     pub birth: Option<Bytes>,
     /// What the last [`Effect::SaveLayout`] said that has become durable; `None` also if it is lost.
     pub layout: Option<Bytes>,
+    /// A number that this process has drawn at random, not 0.
+    pub process: u64,
+    /// What the last [`Effect::SaveMarks`] said that has become durable.
+    pub marks: Option<Bytes>,
 }
 
 /// A request from a client of this node.
@@ -145,14 +149,26 @@ pub enum Event {
     PeerLost(NodeId),
     /// [`Effect::SaveBirth`] is durable.
     BirthSaved,
-    /// [`Effect::Open`] has begun: these are the replicas that this node has, or had. Comes before anything else is said of them.
-    Replicas(BTreeMap<ShardId, FoundReplica>),
+    /// [`Effect::Open`] has begun. Comes before anything else is said of replicas.
+    Replicas {
+        /// The replicas that this node has, or had.
+        replicas: BTreeMap<ShardId, FoundReplica>,
+        /// The log's number of the last batch that was found in it; 0 if it is empty.
+        batch: u64,
+    },
     /// [`Effect::Open`] is done for these shards: perhaps for none, or for a part of those that are left.
     Opened(BTreeMap<ShardId, Opened>),
     /// The meta group's table here has this layout: it has been opened or put in place, or an entry has changed it.
     Layout(Arc<Layout>),
-    /// [`Effect::Persist`] with this number is durable.
-    Persisted(u64),
+    /// [`Effect::Persist`] is durable.
+    Persisted {
+        /// Its number.
+        number: u64,
+        /// The log's number for it, which goes on from one process to the next.
+        batch: u64,
+    },
+    /// What came of [`Effect::SaveMarks`]: whether they are kept. If not, it is tried again.
+    MarksSaved(bool),
     /// These shards' tables have reached these indexes.
     Applied(Vec<(ShardId, Index)>),
     /// What came of writes that are [`ApplyJob::held`].
@@ -319,6 +335,8 @@ pub enum Effect {
     /// Keep this layout as [`Identity::layout`], when there is time for it: whoever has lost it is given it by another node. A later
     /// one takes its place.
     SaveLayout(Arc<Layout>),
+    /// Keep these bytes as [`Identity::marks`], durably, then report [`Event::MarksSaved`]. One at a time.
+    SaveMarks(Bytes),
     /// Append to the log as one batch, sync, then report [`Event::Persisted`].
     Persist {
         /// Its number, from 1 in each boot.
@@ -400,8 +418,8 @@ pub enum Effect {
     Refuse {
         /// The incoming connection.
         link: u64,
-        /// One line for people: what is wrong and what to do.
-        reason: String,
+        /// What it says.
+        refusal: Refusal,
     },
     /// The replica of this shard takes no part any more, and nothing will be applied to it. What the log keeps for its table may
     /// go, if the log outgrows its budget because of it.

@@ -39,6 +39,7 @@ impl Node {
         if self.phase == Phase::Running {
             self.phase = Phase::LeavingSince(self.ticks);
             self.set_abstaining();
+            self.keep_marks();
         }
     }
 

@@ -26,9 +26,10 @@
 //! **Program order** (`order`): what a driver holds back of one connection, so that its calls take effect in the order in
 //! which they were made.
 //!
-//! **Renewal** (`renewal`): a replica that is damaged is made anew from the others.
+//! **Renewal** (`renewal`): a replica that is damaged is made anew from the others. **Marks** (`marks`): a disk that is older than it was
+//! is noticed by the others.
 //!
-//! Caveats. Nodes do not join or leave yet. Every node reports to every other each second, which is
+//! Caveats. Every node reports to every other each second, which is
 //! meant for tens of nodes.
 
 mod abdicate;
@@ -43,6 +44,7 @@ mod held;
 mod layout;
 mod leave;
 mod load;
+mod marks;
 mod node;
 pub mod order;
 mod peers;
@@ -67,4 +69,5 @@ pub use api::{
 pub use birth::{is_joined, joined, read_joined};
 pub use error::NodeError;
 pub use load::Load;
+pub use marks::remembered_in;
 pub use node::Node;

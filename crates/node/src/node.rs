@@ -17,6 +17,7 @@ use crate::birth::{Birth, Step};
 use crate::forwards::Forwards;
 use crate::layout::LayoutRequest;
 use crate::leave::Phase;
+use crate::marks::{KEEP_TICKS, Marks};
 use crate::peers::Peers;
 use crate::pending::Pending;
 use crate::persist::GroupCommit;
@@ -114,6 +115,7 @@ pub struct Node {
     pub(crate) peers: Peers,
     pub(crate) snapshots: Snapshots,
     pub(crate) renewals: Renewals,
+    pub(crate) marks: Marks,
     pub(crate) transfers: Transfers,
     pub(crate) planned: Planned,
     pub(crate) pending: usize,
@@ -142,6 +144,12 @@ impl Node {
     pub fn new(config: Config, identity: &Identity, now: Now) -> Result<Node, NodeError> {
         let replace_after_us = config.replace_after_ms * 1_000;
         let birth = Birth::new(config, identity)?;
+        let marks = || Marks::none(identity.process);
+        let (marks, lost) = match identity.marks.as_ref().map(|kept| marks().with(kept)) {
+            None => (marks(), None),
+            Some(Ok(marks)) => (marks, None),
+            Some(Err(malformed)) => (marks(), Some(malformed)),
+        };
         let mut node = Node {
             id: birth.id(),
             now,
@@ -161,6 +169,7 @@ impl Node {
             peers: Peers::default(),
             snapshots: Snapshots::new(identity.boot),
             renewals: Renewals::default(),
+            marks,
             transfers: Transfers::default(),
             planned: Planned::default(),
             pending: 0,
@@ -171,6 +180,11 @@ impl Node {
             doomed: None,
             out: Out::default(),
         };
+        if let Some(malformed) = lost {
+            node.out.last.push(Effect::Notice(format!(
+                "what was kept of the other nodes' logs can't be read ({malformed}): it is heard again from them"
+            )));
+        }
         node.peers.follow(node.birth.listed());
         if node.birth.is_born() {
             node.be_born();
@@ -240,10 +254,14 @@ impl Node {
                 self.take_step(step);
                 self.say_hello();
             }
-            Event::Replicas(replicas) => self.handle_replicas(&replicas),
+            Event::Replicas { replicas, batch } => self.handle_replicas(&replicas, batch),
             Event::Opened(shards) => self.handle_opened(shards),
             Event::Layout(layout) => self.adopt(layout),
-            Event::Persisted(number) => self.handle_persisted(number),
+            Event::Persisted { number, batch } => {
+                self.log_persisted(number, batch);
+                self.handle_persisted(number);
+            }
+            Event::MarksSaved(is_kept) => self.handle_marks_saved(is_kept),
             Event::Applied(indexes) => self.handle_applied(&indexes),
             Event::Fetched { shard, entries } => {
                 self.with_replica(shard, |replica| replica.group.fetched(&entries));
@@ -325,6 +343,10 @@ impl Node {
             self.ask_for_new_replicas();
             self.ask_about_groups();
             self.plan_layout();
+            self.go_on_renouncing();
+        }
+        if self.ticks.is_multiple_of(KEEP_TICKS) {
+            self.keep_marks();
         }
         if self.disk != DiskState::Working && self.ticks.is_multiple_of(HAND_OVER_TICKS) {
             self.hand_over();
@@ -391,8 +413,8 @@ impl Node {
             let own =
                 Own::found(FoundReplica { peer: me, is_gone: false, generation: opened.base.generation });
             let own = *self.slots[shard.0 as usize].own.get_or_insert(own);
-            if own.peer != me || own.is_gone {
-                // Meanwhile it is to be made anew once more, or has come to its end.
+            if own.peer != me || own.is_gone || self.marks.is_renounced(shard, me) {
+                // Meanwhile it is to be made anew once more, or has come to its end, or is older than it was.
                 continue;
             }
             let restored = Restored {

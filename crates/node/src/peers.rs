@@ -8,14 +8,13 @@ use ringfort_types::limits::TICK_MS;
 use ringfort_types::planted::{self, Bug};
 use ringfort_types::{
     Answer, BirthStage, DiskState, Hello, Incarnation, LayoutWanted, NodeId, NodeReport, PeerFrame,
-    PeerMessage, RaftMessage, Refusal, Role, ShardId,
+    PeerMessage, RaftMessage, Refusal, RefusalKind, Role, ShardId,
 };
 
 use crate::Effect;
+use crate::marks::speaks_for_replicas;
 use crate::node::{Doomed, Node};
 
-/// What a node is told that is no member any more.
-const REMOVED: &str = "this node has been removed from its cluster";
 /// A report is due every second.
 const REPORT_LATE_US: u64 = 2_500_000;
 
@@ -114,6 +113,7 @@ impl Node {
         let Some(layout) = self.layout.clone() else { return };
         for gone in self.peers.follow(layout.members.iter().map(|member| member.id)) {
             self.forget_peer(gone);
+            self.marks.forget(gone);
         }
     }
 
@@ -142,6 +142,7 @@ impl Node {
     pub(crate) fn handle_peer_lost(&mut self, node: NodeId) {
         let Some(peer) = self.peers.get_mut(node) else { return };
         peer.up = false;
+        self.marks.lost(node);
         self.forget_peer(node);
     }
 
@@ -163,21 +164,25 @@ impl Node {
         let same_cluster = frame.cluster == self.cluster() && frame.cluster != 0;
         let speaks = mine && known && same_cluster;
         let mut refused = false;
+        let mut is_heard = false;
         if speaks {
             self.notice_epoch(frame.from, frame.epoch);
+            is_heard = self.hear_mark(link, frame.from, frame.log);
         }
         for message in frame.messages {
             match message {
                 PeerMessage::Hello(hello) if speaks && hello.stage == BirthStage::Born => {}
                 PeerMessage::Hello(hello) if !self.birth.listens_to(&hello) => {}
                 PeerMessage::Hello(hello) => refused |= !self.handle_hello(link, frame.incarnation, &hello),
-                PeerMessage::Refused(Refusal { reason }) => self.handle_refused(reason, frame.cluster != 0),
+                PeerMessage::Refused(refusal) => self.handle_refused(refusal, frame.cluster != 0),
                 // Whoever was away for long may know none of those who are members now.
                 PeerMessage::LayoutSent(sent) if mine && same_cluster && !known => {
                     self.handle_layout_sent(frame.from, sent);
                 }
                 // Before birth, and from those who are not known, nothing else counts.
                 _ if !speaks || refused => {}
+                // Nor what a process says of replicas that may have lost something.
+                message if !is_heard && speaks_for_replicas(&message) => {}
                 message => self.handle_message(frame.from, message),
             }
         }
@@ -190,8 +195,8 @@ impl Node {
             // It may have joined since.
             self.ask_all_for_layout();
         } else if frame.cluster != 0 || self.birth.has_joined() {
-            let reason = self.why_unknown(frame.from, same_cluster);
-            self.out.first.push(Effect::Refuse { link, reason });
+            let refusal = self.why_unknown(frame.from, same_cluster);
+            self.out.first.push(Effect::Refuse { link, refusal });
         }
     }
 
@@ -219,20 +224,25 @@ impl Node {
     }
 
     /// Why a node is not listened to.
-    fn why_unknown(&self, node: NodeId, same_cluster: bool) -> String {
+    fn why_unknown(&self, node: NodeId, same_cluster: bool) -> Refusal {
+        let stranger = |reason| Refusal { kind: RefusalKind::Stranger, reason };
         let Some(layout) = self.layout.as_ref().filter(|_| same_cluster) else {
-            return format!(
+            return stranger(format!(
                 "it is not of the cluster that {} belongs to: start it with --join {}, on an empty data directory",
                 self.called(self.id),
                 self.birth.address()
-            );
+            ));
         };
         match layout.member(node) {
-            Some(member) => {
-                format!("{} has another data directory than the one it became a member with", member.name)
+            Some(member) => stranger(format!(
+                "{} has another data directory than the one it became a member with",
+                member.name
+            )),
+            None if node < layout.next_node => {
+                let reason = "this node has been removed from its cluster".to_owned();
+                Refusal { kind: RefusalKind::Removed, reason }
             }
-            None if node < layout.next_node => REMOVED.to_owned(),
-            None => format!("no member of this cluster has the number {node}"),
+            None => stranger(format!("no member of this cluster has the number {node}")),
         }
     }
 
@@ -253,7 +263,8 @@ impl Node {
                     self.doom(reason.clone(), false);
                 }
                 self.out.last.push(Effect::Notice(format!("refused {}: {reason}", hello.address)));
-                self.out.first.push(Effect::Refuse { link, reason });
+                let refusal = Refusal { kind: RefusalKind::Stranger, reason };
+                self.out.first.push(Effect::Refuse { link, refusal });
                 false
             }
         }
@@ -261,14 +272,15 @@ impl Node {
 
     /// A node that is not born yet can't go on if another one won't have it. A born one goes on with those who
     /// will: who refuses it may be the stranger.
-    fn handle_refused(&mut self, reason: String, by_born: bool) {
-        if self.birth.is_born() && reason == REMOVED {
-            self.out.last.push(Effect::Removed);
-        } else if self.birth.is_born() {
-            self.out.last.push(Effect::Notice(format!("another node refuses this one: {reason}")));
-        } else {
-            self.doom(reason, by_born);
+    fn handle_refused(&mut self, Refusal { kind, reason }: Refusal, by_born: bool) {
+        if !self.birth.is_born() {
+            return self.doom(reason, by_born);
         }
+        self.out.last.push(match kind {
+            RefusalKind::Stranger => Effect::Notice(format!("another node refuses this one: {reason}")),
+            RefusalKind::Removed => Effect::Removed,
+            RefusalKind::SecondProcess => Effect::Refused(reason),
+        });
     }
 
     fn doom(&mut self, reason: String, by_born: bool) {
@@ -292,6 +304,7 @@ impl Node {
             PeerMessage::LayoutSent(sent) => self.handle_layout_sent(from, sent),
             PeerMessage::GroupWanted(wanted) => self.handle_group_wanted(from, wanted),
             PeerMessage::GroupTold(told) => self.handle_group_told(told),
+            PeerMessage::LogRecall(recall) => self.handle_log_recall(from, recall),
             PeerMessage::Hello(_) | PeerMessage::Refused { .. } => unreachable!("handled before"),
         }
     }

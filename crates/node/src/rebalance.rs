@@ -48,9 +48,13 @@ impl Node {
         if looked_at == self.planned {
             return;
         }
-        match layout.plan(|node| looked_at.usable.contains(&node)) {
+        let is_usable = |node| looked_at.usable.contains(&node);
+        let is_reached = |shard| self.is_reported_reached(shard, layout.placed);
+        match layout.plan(is_usable, is_reached) {
             Some(change) => self.ask_for(change),
-            None => self.planned = looked_at,
+            None if layout.settled(is_usable).is_empty() => self.planned = looked_at,
+            // Some shard is on its way.
+            None => {}
         }
     }
 

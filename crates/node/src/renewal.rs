@@ -121,11 +121,13 @@ impl Node {
         Some(replica.group.configuration())
     }
 
-    pub(crate) fn handle_replicas(&mut self, replicas: &BTreeMap<ShardId, FoundReplica>) {
+    pub(crate) fn handle_replicas(&mut self, replicas: &BTreeMap<ShardId, FoundReplica>, batch: u64) {
         for (shard, slot) in (0..).map(ShardId).zip(&mut self.slots) {
             slot.own = Some(replicas.get(&shard).map_or(Own::NONE, |found| Own::found(*found)));
         }
         self.renewals.is_log_open = true;
+        let in_use = replicas.iter().filter(|(_, found)| !found.is_gone);
+        self.marks.opened(batch, in_use.map(|(shard, found)| (*shard, found.peer)).collect());
     }
 
     /// Whether this node's replica of a shard does not belong to its group yet.
@@ -315,7 +317,7 @@ impl Node {
     /// Asks the meta group to give the places of damaged replicas to fresh peers.
     pub(crate) fn ask_for_new_replicas(&mut self) {
         let Some(layout) = self.layout.clone() else { return };
-        if self.phase != Phase::Running || self.disk != DiskState::Working {
+        if self.phase != Phase::Running || self.disk != DiskState::Working || self.marks.is_renouncing() {
             return;
         }
         let mut changes = Vec::new();

@@ -23,6 +23,7 @@ use std::task::Poll;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use bytes::Bytes;
 use ringfort_node::{Effect, Event, Incoming, Node, ReadJob};
 use ringfort_ring::Layout;
 use ringfort_storage::{DataDir, LogOptions, Tables};
@@ -219,7 +220,7 @@ impl Core {
                 Effect::Fetch { shard, from, to, bytes_max } => {
                     self.helpers.fetches.push(Fetch { shard, from, to, bytes_max });
                 }
-                Effect::Refuse { link, reason } => self.links.refuse(&self.shared, link, reason),
+                Effect::Refuse { link, refusal } => self.links.refuse(&self.shared, link, refusal),
                 Effect::SaveBirth(bytes) => {
                     if let Err(error) = self.data.save_birth(&bytes) {
                         die("the birth record can't be written", &error);
@@ -228,6 +229,7 @@ impl Core {
                 }
                 Effect::Open { born, shards } => self.open(born, shards),
                 Effect::SaveLayout(layout) => self.save_layout(layout),
+                Effect::SaveMarks(bytes) => self.save_marks(bytes),
                 Effect::Retire(shard) => self.helpers.flusher.retire(shard),
                 Effect::Notice(line) => self.shared.notice(line),
                 Effect::Serving => {
@@ -266,6 +268,17 @@ impl Core {
             if let Err(error) = data.save_layout(layout.epoch, &layout.encode()) {
                 shared.notice(format!("{error}: at the next start the other nodes are asked for the layout"));
             }
+        });
+    }
+
+    fn save_marks(&self, bytes: Bytes) {
+        let (data, shared) = (self.data.clone(), self.shared.clone());
+        self.shared.runtime.spawn_blocking(move || {
+            let kept = data.save_marks(&bytes);
+            if let Err(error) = &kept {
+                shared.notice(format!("{error}: it is tried again"));
+            }
+            shared.inbox.push(Event::MarksSaved(kept.is_ok()));
         });
     }
 

@@ -258,6 +258,7 @@ fn frame(shared: &Shared, to: NodeId, messages: Vec<PeerMessage>) -> PeerFrame {
         incarnation: header.incarnation,
         cluster: header.cluster(),
         epoch: header.epoch(),
+        log: header.log(),
         messages,
     }
 }
@@ -279,9 +280,9 @@ struct Link {
 
 impl Links {
     /// Says so on this connection, and closes it.
-    pub(crate) fn refuse(&self, shared: &Shared, link: u64, reason: String) {
+    pub(crate) fn refuse(&self, shared: &Shared, link: u64, refusal: Refusal) {
         if let Some(link) = self.open().remove(&link) {
-            let refusal = frame(shared, link.from, vec![PeerMessage::Refused(Refusal { reason })]);
+            let refusal = frame(shared, link.from, vec![PeerMessage::Refused(refusal)]);
             let _gone = link.answers.try_send(Ok(Frame { payload: refusal.encode() }));
         }
     }

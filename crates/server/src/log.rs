@@ -57,7 +57,8 @@ pub(crate) fn run(mut log: Log, batches: &Queue<Batch>, shared: &Arc<Shared>, fl
             Taken::Items => {
                 for batch in waiting.drain(..) {
                     append(&mut log, &batch, shared);
-                    shared.inbox.push(Event::Persisted(batch.number));
+                    let event = Event::Persisted { number: batch.number, batch: log.last_batch() };
+                    shared.inbox.push(event);
                 }
                 ahead.keep(shared);
                 if Instant::now() >= next_look {

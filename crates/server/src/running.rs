@@ -128,6 +128,8 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
         TableOptions { cache_bytes: config.cache_bytes, open_files: files.tables, ..options },
     );
 
+    let (marks, unreadable) =
+        data.marks().map_or_else(|error| (None, Some(error.to_string())), |marks| (marks, None));
     let name = node_name(&stored.name);
     let (addresses, names): (Vec<_>, Vec<_>) = nodes.into_iter().unzip();
     let clock = Clock::new();
@@ -140,7 +142,14 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
             replicas: config.replicas,
             replace_after_ms: config.replace_after.as_millis() as u64,
         },
-        &Identity { incarnation: stored.incarnation, boot: stored.boot, birth: stored.birth, layout: kept },
+        &Identity {
+            incarnation: stored.incarnation,
+            boot: stored.boot,
+            birth: stored.birth,
+            layout: kept,
+            process: draw()?.max(1),
+            marks,
+        },
         clock.now(),
     )?;
 
@@ -159,7 +168,7 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
     let is_alone = addresses.len() == 1 && !config.peers.is_empty();
     let alone = is_alone.then(|| peerless(&address));
     let uncounted = (!is_counted).then(|| uncounted(&config.data_dir));
-    alone.into_iter().chain(lost).chain(uncounted).for_each(|line| shared.notice(line));
+    alone.into_iter().chain(lost).chain(unreadable).chain(uncounted).for_each(|line| shared.notice(line));
     let links = Arc::<Links>::default();
 
     let mut tasks = JoinSet::new();

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use ringfort_node::{Event, Node};
 use ringfort_retry::Sessions;
 use ringfort_ring::Layout;
-use ringfort_types::{Code, DiskState, Epoch, Incarnation, NodeId, Reply, ShardId};
+use ringfort_types::{Code, DiskState, Epoch, Incarnation, LogMark, NodeId, Reply, ShardId};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
@@ -39,12 +39,18 @@ pub(crate) struct Header {
     pub(crate) incarnation: Incarnation,
     cluster: AtomicU64,
     epoch: AtomicU64,
+    log: Mutex<LogMark>,
 }
 
 impl Header {
     pub(crate) fn new(node: &Node, incarnation: Incarnation) -> Header {
-        let header =
-            Header { from: node.id(), incarnation, cluster: AtomicU64::new(0), epoch: AtomicU64::new(0) };
+        let header = Header {
+            from: node.id(),
+            incarnation,
+            cluster: AtomicU64::new(0),
+            epoch: AtomicU64::new(0),
+            log: Mutex::default(),
+        };
         header.update(node);
         header
     }
@@ -53,6 +59,11 @@ impl Header {
     pub(crate) fn update(&self, node: &Node) {
         self.cluster.store(node.cluster(), Ordering::Release);
         self.epoch.store(node.epoch().0, Ordering::Release);
+        *self.log.lock().unwrap_or_else(PoisonError::into_inner) = node.log_mark();
+    }
+
+    pub(crate) fn log(&self) -> LogMark {
+        *self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn cluster(&self) -> u64 {

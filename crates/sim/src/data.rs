@@ -39,6 +39,7 @@ impl World {
         let log = process.log.as_mut().expect("a node persists after it was opened");
         match (log.append(&records), trap) {
             (Ok(()), None) => {
+                let batch = log.last_batch();
                 let had_no_room = std::mem::replace(&mut process.is_full, false);
                 self.log(format_args!("n{} batch {number} of {} is durable", at + 1, records.len()));
                 let broken = self.judges.synced(at, &records);
@@ -47,7 +48,7 @@ impl World {
                     self.hear(at, Event::Disk(DiskState::Working));
                 }
                 let after_us = self.random.below(100);
-                self.later(at, after_us, Work::Hear(Event::Persisted(number)));
+                self.later(at, after_us, Work::Hear(Event::Persisted { number, batch }));
                 self.later(at, IDLE_US, Work::Seal { after: number });
                 let process = self.hosts[at].process.as_mut().expect("it goes on");
                 process.last_batch = number;

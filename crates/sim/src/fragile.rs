@@ -46,6 +46,12 @@ impl FragileTables {
         self.damages.lock().expect(ONE_THREAD).remove(&shard);
     }
 
+    /// A copy that shares nothing with these.
+    pub(crate) fn fork(&self) -> FragileTables {
+        let damages = self.damages.lock().expect(ONE_THREAD).clone();
+        FragileTables { memory: self.memory.fork(), damages: Arc::new(Mutex::new(damages)) }
+    }
+
     pub(crate) fn is_damaged(&self, shard: ShardId) -> bool {
         self.damages.lock().expect(ONE_THREAD).contains_key(&shard)
     }

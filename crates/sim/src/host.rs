@@ -84,6 +84,7 @@ pub(crate) enum Work {
         shards: BTreeMap<ShardId, Configuration>,
     },
     SaveLayout(Arc<Layout>),
+    SaveMarks(Bytes),
     /// Goes on with bringing shards up to date.
     Replay,
     Fetch {
@@ -177,6 +178,12 @@ pub(crate) struct Host {
     pub(crate) shelf: Option<Shelf>,
     /// It has run with another one: frames of that time may still be on their way.
     pub(crate) was_shelved: bool,
+    /// A copy of its directory and tables, with the log's last batch in it.
+    pub(crate) image: Option<(Shelf, u64)>,
+    /// The replicas that it should have had when it was put back on an older image.
+    pub(crate) older: BTreeMap<ShardId, PeerId>,
+    /// All peers on it below this one have lost something then.
+    pub(crate) older_below: Option<PeerId>,
     /// The layouts that were kept, in order.
     pub(crate) layouts: Vec<Arc<Layout>>,
     /// The one that its next process begins with in place of the last.
@@ -263,6 +270,9 @@ impl Host {
             rot: None,
             shelf: None,
             was_shelved: false,
+            image: None,
+            older: BTreeMap::new(),
+            older_below: None,
             lacks_room: false,
             hangs_until_us: 0,
         }
@@ -286,6 +296,20 @@ impl Host {
     pub(crate) fn make_room(&mut self) {
         self.lacks_room = false;
         self.disk.disk.set_capacity(None);
+    }
+
+    /// Keeps a copy of what is on its disk.
+    pub(crate) fn take_image(&mut self) {
+        let Some(log) = self.process.as_ref().and_then(|process| process.log.as_ref()) else { return };
+        let batch = log.last_batch();
+        let shelf = Shelf { disk: self.disk.fork(), tables: self.tables.fork(), sealed: BTreeMap::new() };
+        self.image = Some((shelf, batch));
+    }
+
+    /// Puts a copy in place of what is on its disk.
+    pub(crate) fn put_back(&mut self, Shelf { disk, tables, sealed }: Shelf) {
+        self.make_room();
+        (self.disk, self.tables, self.sealed) = (disk, tables, sealed);
     }
 
     /// Puts its directory aside and gives it an empty one.

@@ -8,10 +8,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use ringfort_node::remembered_in;
 use ringfort_ring::{Layout, NoPlace};
 use ringfort_storage::{DataDir, Who};
 use ringfort_types::{
-    Configuration, Epoch, Incarnation, LayoutChange, Newcomer, NodeId, Replica, Request, ShardId, Standing,
+    Configuration, Epoch, Incarnation, LayoutChange, Newcomer, NodeId, PeerId, Replica, Request, ShardId,
+    Standing,
 };
 
 use crate::ambushes::TRIES;
@@ -33,6 +35,12 @@ const TIMEOUT_MS: u32 = 3_000;
 const ASKED_US: u64 = 6_000_000;
 /// Voters of a group that can do without one for good.
 const VOTERS_MIN: usize = 3;
+
+/// How old an image is at least that a disk is put back on, in microseconds.
+const IMAGE_US_MIN: u64 = 1_000_000;
+/// So often it is looked whether that may be now, and how long apart.
+const LOOKS: u32 = 40;
+const LOOK_US: u64 = 250_000;
 
 /// A host that wants to join.
 #[derive(Debug)]
@@ -90,9 +98,54 @@ impl World {
                     self.restart_after(host, false, for_us);
                 }
             }
+            Fault::OldImage if self.hosts[host].fate == Fate::Here && self.hosts[host].shelf.is_none() => {
+                self.hosts[host].take_image();
+                let after_us = for_us.max(IMAGE_US_MIN);
+                self.schedule(after_us, Next::PutBack { host, looks: LOOKS });
+            }
             Fault::Estrange => self.estrange(TRIES, for_us),
             _ => {}
         }
+    }
+
+    /// A host is put back on the image that was taken of it, if all the others that there are remember, durably, that it was further since,
+    /// and can do without what it has.
+    pub(crate) fn put_back(&mut self, host: usize, looks: u32) {
+        let Some(batch) = self.hosts[host].image.as_ref().map(|(_, batch)| *batch) else { return };
+        let remembers = |other: usize| {
+            let process = self.hosts[other].process.as_ref()?;
+            let kept = process.dir.marks().ok().flatten()?;
+            remembered_in(&kept, node(host))
+        };
+        let mut others = self.members().into_iter().filter(|other| *other != host).peekable();
+        let is_remembered = others.peek().is_some()
+            && others.all(|other| remembers(other).is_some_and(|known| known > batch));
+        if self.is_calm || !self.can_lose(host, None) || !is_remembered {
+            if looks > 0 && !self.is_calm {
+                self.schedule(LOOK_US, Next::PutBack { host, looks: looks - 1 });
+            } else {
+                self.hosts[host].image = None;
+            }
+            return;
+        }
+        let (shelf, _) = self.hosts[host].image.take().expect("just looked at");
+        self.log(format_args!(
+            "n{} is put back as it was, with batch {batch} of its log as the last",
+            host + 1
+        ));
+        self.end(host, false);
+        self.hosts[host].put_back(shelf);
+        let places = self.layout.iter().flat_map(|layout| &layout.shards);
+        let older = places.filter_map(|shard| {
+            let place = shard.replicas.iter().find(|place| place.node == node(host))?;
+            Some((shard.shard, place.peer))
+        });
+        self.hosts[host].older = older.collect();
+        self.hosts[host].older_below = self.layout.as_ref().map(|layout| layout.next_peer);
+        let broken = self.judges.put_back(host, &self.hosts[host].older);
+        self.find_all(broken);
+        let life = self.hosts[host].life;
+        self.schedule(10_000, Next::Start { host, life });
     }
 
     fn stand(&mut self, host: usize, standing: Standing) {
@@ -275,12 +328,19 @@ impl World {
         (0..self.hosts.len()).any(|host| is_lost(host) || self.may_be_damaged(host))
     }
 
-    /// Whether something on this host's own disk is damaged, or can't be looked at since it is not in its place.
+    /// Whether something on this host's own disk is damaged, or has lost something.
     fn may_be_damaged(&self, host: usize) -> bool {
+        self.is_out_of_place(host) || self.shards().any(|shard| self.hosts[host].tables.is_damaged(shard))
+    }
+
+    /// Whether a host's own disk is not in its place, or is older than it was.
+    fn is_out_of_place(&self, host: usize) -> bool {
+        let is_left = |(shard, peer): (&ShardId, &PeerId)| {
+            let group = self.judges.configurations.latest(*shard);
+            group.is_some_and(|group| group.node_of(*peer).is_some())
+        };
         let host = &self.hosts[host];
-        host.shelf.is_some()
-            || host.rot.is_some()
-            || self.shards().any(|shard| host.tables.is_damaged(shard))
+        host.shelf.is_some() || host.rot.is_some() || host.older.iter().any(is_left)
     }
 
     pub(crate) fn shards(&self) -> impl Iterator<Item = ShardId> + use<> {
@@ -292,10 +352,8 @@ impl World {
         let others = (0..self.hosts.len()).filter(|other| *other != host);
         let is_lost = |other: usize| self.hosts[other].fate == Fate::Lost && self.is_member(other);
         let is_sound = !others.clone().any(|other| is_lost(other) || self.may_be_damaged(other));
-        let is_here = self.hosts[host].fate == Fate::Here
-            && self.hosts[host].shelf.is_none()
-            && self.hosts[host].rot.is_none()
-            && self.is_member(host);
+        let is_here =
+            self.hosts[host].fate == Fate::Here && !self.is_out_of_place(host) && self.is_member(host);
         let active = self.layout.iter().flat_map(|layout| &layout.members);
         let active = active.filter(|member| member.standing == Standing::Active).count();
         let asked = self.stands_us.iter().filter(|at_us| **at_us + ASKED_US > self.now_us).count();
@@ -331,7 +389,7 @@ impl World {
         if let Some(leaving) = layout.members.iter().find(|member| member.standing == Standing::Leaving) {
             return Some(format!("n{} has not left; {}", leaving.id, self.not_reached(layout)));
         }
-        if let Some(change) = layout.plan(|_| true) {
+        if let Some(change) = layout.plan(|_| true, |_| true) {
             return Some(format!("{change:?} is not done; {}", self.not_reached(layout)));
         }
         if let Some(host) =

@@ -224,7 +224,7 @@ fn show(message: &PeerMessage) -> String {
             format!("answer {id} ({})", crate::requests::show_reply(reply))
         }
         PeerMessage::Hello(hello) => format!("hello from {}, {:?}", hello.name, hello.stage),
-        PeerMessage::Refused(Refusal { reason }) => format!("refused: {reason}"),
+        PeerMessage::Refused(Refusal { reason, .. }) => format!("refused: {reason}"),
         PeerMessage::ReadProbe(probe) => format!("read round {} for {:?}", probe.round, probe.shards),
         PeerMessage::ReadProbeReply(reply) => {
             format!("read round {} confirmed but for {:?}", reply.round, reply.refused)
@@ -235,6 +235,7 @@ fn show(message: &PeerMessage) -> String {
         PeerMessage::ReadIndexReply(reply) => {
             format!("shard {}: answer to question {:#x}: {:?}", reply.shard, reply.number, reply.told)
         }
+        PeerMessage::LogRecall(recall) => format!("your log was at batch {}", recall.synced),
         PeerMessage::LayoutWanted(_) => "layout wanted".to_owned(),
         PeerMessage::GroupWanted(wanted) => format!("who belongs to shard {}?", wanted.shard),
         PeerMessage::GroupTold(told) => format!("shard {} has {:?}", told.shard, told.configuration),

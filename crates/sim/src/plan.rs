@@ -89,6 +89,8 @@ pub enum Fault {
     Return,
     /// A process ends, and the next one begins with a layout that was kept long before.
     OldLayout,
+    /// A copy of a disk is kept, and some time later, with many writes since, the disk is put back as it was then.
+    OldImage,
     /// The leader of a group that is changing is cut off from those who decided until then, together with those who are new.
     Estrange,
 }
@@ -128,7 +130,7 @@ const KINDS: [(Fault, u64); 28] = [
 
 /// What changes the shape of a cluster, and what is only of interest where it changes. Some seeds have these besides; for the others they
 /// change nothing.
-const SHAPES: [(Fault, u64); 9] = [
+const SHAPES: [(Fault, u64); 10] = [
     (Fault::Join, 0),
     (Fault::Drain, 0),
     (Fault::Leave, 0),
@@ -138,6 +140,7 @@ const SHAPES: [(Fault, u64); 9] = [
     (Fault::Return, 0),
     (Fault::OldLayout, 2_000),
     (Fault::Estrange, 1_000),
+    (Fault::OldImage, 12_000),
 ];
 /// Seeds of a hundred whose clusters change their shape.
 const SHAPED_PERCENT: u64 = 40;

@@ -22,6 +22,11 @@ impl PluggedDisk {
         self.unplugged.store(unplugged, Ordering::Relaxed);
     }
 
+    /// A copy that shares nothing with this disk, everything on it durable.
+    pub(crate) fn fork(&self) -> PluggedDisk {
+        PluggedDisk { disk: self.disk.fork(), unplugged: Arc::default() }
+    }
+
     fn file(&self, inner: Arc<dyn File>) -> Arc<dyn File> {
         Arc::new(PluggedFile { inner, unplugged: self.unplugged.clone() })
     }

@@ -56,6 +56,8 @@ impl World {
             boot: stored.boot,
             birth: stored.birth.clone(),
             layout,
+            process: fresh.max(1),
+            marks: dir.marks().unwrap_or_default(),
         };
         let node = match Node::new(config, &identity, host.clock.read(self.now_us)) {
             Ok(node) => node,
@@ -192,6 +194,11 @@ impl World {
                 // There may be no room. Then another node is asked for it at the next start.
                 let _lost = process.dir.save_layout(layout.epoch, &layout.encode());
             }
+            Work::SaveMarks(bytes) => {
+                let process = self.hosts[at].process.as_ref().expect("just looked at");
+                let is_kept = process.dir.save_marks(&bytes).is_ok();
+                self.hear(at, Event::MarksSaved(is_kept));
+            }
             Work::Replay => self.replay(at),
             Work::Fetch { shard, from, to, bytes_max } => {
                 let process = self.hosts[at].process.as_ref().expect("just looked at");
@@ -293,6 +300,10 @@ impl World {
                 let after_us = self.random.between(100, self.plan.sync_us_max);
                 self.later(at, after_us, Work::SaveLayout(layout));
             }
+            Effect::SaveMarks(bytes) => {
+                let after_us = self.random.between(100, self.plan.sync_us_max);
+                self.later(at, after_us, Work::SaveMarks(bytes));
+            }
             Effect::Persist { number, records } => {
                 let broken = self.judges.wrote(at, &records);
                 self.find_all(broken);
@@ -347,7 +358,7 @@ impl World {
                 let after_us = self.random.between(100, self.plan.sync_us_max);
                 self.later(at, after_us, Work::Fetch { shard, from, to, bytes_max });
             }
-            Effect::Refuse { link, reason } => self.refuse(at, link as usize, reason),
+            Effect::Refuse { link, refusal } => self.refuse(at, link as usize, refusal),
             Effect::Notice(line) => self.log(format_args!("n{}: {line}", at + 1)),
             Effect::Serving => {
                 self.log(format_args!("n{} serves", at + 1));
@@ -390,18 +401,19 @@ impl World {
     }
 
     /// One node won't have another, and says so on the connection that it came in on.
-    fn refuse(&mut self, at: usize, whom: usize, reason: String) {
+    fn refuse(&mut self, at: usize, whom: usize, refusal: Refusal) {
         // It may not have heard yet who has joined.
         let process = self.hosts[at].process.as_ref().expect("only processes refuse");
         let is_member = process.node.layout().is_none_or(|layout| layout.member(node(whom)).is_some());
         if is_member && !self.hosts[whom].was_shelved && self.hosts[at].shelf.is_none() {
-            self.find(NODE_GOES_ON, format_args!("n{} refuses n{}: {reason}", at + 1, whom + 1));
+            let what = format_args!("n{} refuses n{}: {}", at + 1, whom + 1, refusal.reason);
+            self.find(NODE_GOES_ON, what);
         }
-        self.log(format_args!("n{} refuses n{}: {reason}", at + 1, whom + 1));
+        self.log(format_args!("n{} refuses n{}: {}", at + 1, whom + 1, refusal.reason));
         if !self.network.link(whom, at).is_up {
             return;
         }
-        if let Some(frame) = self.frame(at, node(whom), vec![PeerMessage::Refused(Refusal { reason })]) {
+        if let Some(frame) = self.frame(at, node(whom), vec![PeerMessage::Refused(refusal)]) {
             let life = self.hosts[whom].life;
             let after_us = self.random.between(50, self.plan.message_us_max);
             let work = Work::Hear(Event::Peer { link: at as u64, frame });
@@ -412,14 +424,32 @@ impl World {
 
     fn frame(&self, at: usize, to: NodeId, messages: Vec<PeerMessage>) -> Option<PeerFrame> {
         let process = self.hosts[at].process.as_ref()?;
-        let (cluster, epoch) = (process.node.cluster(), process.node.epoch());
-        Some(PeerFrame { from: node(at), to, incarnation: process.incarnation, cluster, epoch, messages })
+        let (cluster, epoch, log) = (process.node.cluster(), process.node.epoch(), process.node.log_mark());
+        Some(PeerFrame {
+            from: node(at),
+            to,
+            incarnation: process.incarnation,
+            cluster,
+            epoch,
+            log,
+            messages,
+        })
     }
 
     fn send_messages(&mut self, at: usize, to: NodeId, messages: Vec<PeerMessage>) {
         for message in &messages {
+            if let PeerMessage::LogRecall(recall) = message
+                && self.hosts[to.0 as usize - 1].older_below.is_none()
+            {
+                let what = format_args!("n{} is told that its log was at batch {}", to.0, recall.synced);
+                self.find(NODE_GOES_ON, what);
+            }
             if let PeerMessage::Raft(RaftMessage { shard, message }) = message {
                 let seen = inspect(message).expect("nodes make messages that can be read");
+                // What those say that have lost something counts for nothing, and may be anything.
+                if self.hosts[at].older_below.is_some_and(|fresh| seen.from < fresh) {
+                    continue;
+                }
                 let broken = self.judges.said(at, *shard, &seen);
                 self.find_all(broken);
             }

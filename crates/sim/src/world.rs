@@ -82,6 +82,11 @@ pub(crate) enum Next {
         host: usize,
         life: u64,
     },
+    /// A host is put back on its image, as soon as nothing is lost by that: so many more looks.
+    PutBack {
+        host: usize,
+        looks: u32,
+    },
     /// A client asks for something.
     Act {
         client: usize,
@@ -310,6 +315,7 @@ impl World {
             Next::Poke { host, keys, left } => self.poke(host, keys, left),
             Next::Answer { id, reply } => self.hear_answer(id, *reply),
             Next::GiveUp { id } => self.give_up(id),
+            Next::PutBack { host, looks } => self.put_back(host, looks),
             Next::Join => self.join(),
             Next::Look => self.look(),
             Next::MustBeGone { host, life, pauses } => self.must_be_gone(host, life, pauses),

@@ -113,4 +113,6 @@ fn what_was_found_once_is_not_found_again() {
     assert_clean(&run(&Plan::from_seed(179_599_100_180_525)));
     // A node was taken away for good while another one's damaged disk was not in its place.
     assert_clean(&run(&Plan::from_seed(179_599_100_180_704)));
+    // The only replica of a shard was to go, and to come back before it had gone.
+    assert_clean(&run(&Plan::from_seed(179_599_486_010_340)));
 }

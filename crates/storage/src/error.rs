@@ -72,6 +72,16 @@ pub enum StorageError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// What was kept of the other nodes' logs can't be understood.
+    #[error(
+        "{path} is damaged ({reason}): what is remembered of the other nodes' logs is heard again from them"
+    )]
+    Marks {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// The flags name another node than the one that lives here.
     #[error(
         "data directory {directory} belongs to a node whose {what} is {stored}, but this one was started with \

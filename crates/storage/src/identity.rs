@@ -8,8 +8,8 @@
 //! order, so a node that finds no room to count a start draws a number instead, far above any count; the file keeps
 //! the count that it has.
 //!
-//! The file is replaced whole (`whole`). So is the file beside it that keeps the cluster's layout as this node knows it; without that one
-//! a node asks the others.
+//! The file is replaced whole (`whole`). So are the files beside it: the cluster's layout as this node knows it, and what it remembers of the
+//! other nodes' logs. What is lost of these the others know.
 
 use std::sync::{Arc, Mutex};
 
@@ -29,6 +29,9 @@ const IDENTITY_NEW: &str = "identity.new";
 const LAYOUT_MAGIC: &[u8; 12] = b"RFLAYOUT\x01\0\0\0";
 const LAYOUT: &str = "layout";
 const LAYOUT_NEW: &str = "layout.new";
+const MARKS_MAGIC: &[u8; 12] = b"RFMARKS\0\x01\0\0\0";
+const MARKS: &str = "marks";
+const MARKS_NEW: &str = "marks.new";
 const LOCK: &str = "lock";
 /// What a directory may hold and still count as empty: what the first moments of a life leave behind, and
 /// what a fresh file system has.
@@ -147,6 +150,21 @@ impl DataDir {
         whole::read(&*self.disk, LAYOUT, LAYOUT_MAGIC, FILE_BYTES_MAX).map_err(|unusable| match unusable {
             Unusable::Unread(error) => error,
             Unusable::Damaged(reason) => StorageError::Layout { path, reason },
+        })
+    }
+
+    /// Keeps what the node remembers of the others' logs, and what it adds to its own numbers. Durable when it returns.
+    pub fn save_marks(&self, bytes: &Bytes) -> Result<(), StorageError> {
+        let _one_at_a_time = self.layout_kept.lock().expect("no thread panics while it writes a file");
+        whole::replace(&*self.disk, MARKS, MARKS_NEW, MARKS_MAGIC, bytes)
+    }
+
+    /// What was kept last, if anything was.
+    pub fn marks(&self) -> Result<Option<Bytes>, StorageError> {
+        let path = path_of(&*self.disk, MARKS);
+        whole::read(&*self.disk, MARKS, MARKS_MAGIC, FILE_BYTES_MAX).map_err(|unusable| match unusable {
+            Unusable::Unread(error) => error,
+            Unusable::Damaged(reason) => StorageError::Marks { path, reason },
         })
     }
 

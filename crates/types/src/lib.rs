@@ -49,9 +49,9 @@ pub use key::{is_name, shown};
 pub use layout_change::{LayoutChange, LeaderPreference, Newcomer, Places, Standing};
 pub use log::{Base, EntryKind, HardState, LogEntry, Record};
 pub use message::{
-    Answer, BirthStage, Forward, GroupTold, GroupWanted, Hello, LayoutSent, LayoutWanted, NodeReport,
-    PeerFrame, PeerMessage, RaftMessage, ReadIndex, ReadIndexReply, ReadProbe, ReadProbeReply, Refusal,
-    ReplicaReport, Role, SnapshotChunk, SnapshotReply, SnapshotVerdict,
+    Answer, BirthStage, Forward, GroupTold, GroupWanted, Hello, LayoutSent, LayoutWanted, LogMark, LogRecall,
+    NodeReport, PeerFrame, PeerMessage, RaftMessage, ReadIndex, ReadIndexReply, ReadProbe, ReadProbeReply,
+    Refusal, RefusalKind, ReplicaReport, Role, SnapshotChunk, SnapshotReply, SnapshotVerdict,
 };
 pub use presence::Presence;
 pub use reconfiguration::{CanNotFollow, ConfigurationChange};

@@ -108,6 +108,8 @@ bugs! {
     RemovedNodeSpeaks => "removed-node-speaks",
     /// A node that asks twice to join becomes another member.
     JoinedTwice => "joined-twice",
+    /// A disk that is older than it was is let in with what it has.
+    OldImageAccepted => "old-image-accepted",
 }
 
 impl fmt::Display for Bug {

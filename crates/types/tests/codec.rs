@@ -7,9 +7,9 @@ use ringfort_types::limits::{
 use ringfort_types::wire::Reader;
 use ringfort_types::{
     Answer, Call, Change, Code, Command, Condition, Configuration, Consistency, Copies, Door, Durability,
-    Entry, Epoch, Failure, Forward, HybridClock, Incarnation, Index, NewValue, NodeId, Page, Part, PeerFrame,
-    PeerId, PeerMessage, Principal, Receipt, Replica, Reply, Request, Revision, Row, Scan, ShardId, Stamp,
-    Stamped, Term, Version,
+    Entry, Epoch, Failure, Forward, HybridClock, Incarnation, Index, LogMark, NewValue, NodeId, Page, Part,
+    PeerFrame, PeerId, PeerMessage, Principal, Receipt, Replica, Reply, Request, Revision, Row, Scan,
+    ShardId, Stamp, Stamped, Term, Version,
 };
 
 fn text(text: &'static str) -> Bytes {
@@ -144,6 +144,7 @@ fn through_a_frame(messages: Vec<PeerMessage>) {
         incarnation: Incarnation(3),
         cluster: 4,
         epoch: Epoch(5),
+        log: LogMark { process: u64::MAX, began: 300, synced: 70_000 },
         messages,
     };
     assert_eq!(PeerFrame::decode(frame.encode()), Ok(frame));

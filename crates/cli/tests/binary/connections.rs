@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use ringfort_types::{Epoch, Incarnation, NodeId, PeerFrame};
+use ringfort_types::{Epoch, Incarnation, LogMark, NodeId, PeerFrame};
 
 use crate::grpc_port::{ask, connect, post};
 use crate::node::{Node, SOON};
@@ -167,6 +167,7 @@ async fn a_refused_peer_is_not_read_any_more() {
         incarnation: Incarnation(7),
         cluster: 7,
         epoch: Epoch(1),
+        log: LogMark::NONE,
         messages: Vec::new(),
     };
     let payload = stranger.encode();

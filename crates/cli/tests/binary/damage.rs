@@ -15,7 +15,7 @@ use ringfort_client::{Client, Condition, Consistency, Decision, Options, ReadsFr
 use rustix::process::Signal;
 
 use crate::solo::Solo;
-use crate::support::{eventually, ringfort, run, stderr};
+use crate::support::{copy, eventually, ringfort, run, stderr};
 use crate::trio::Trio;
 
 const DAMAGES: u64 = 20;
@@ -69,19 +69,6 @@ fn files(dir: &Path, found: &mut BTreeMap<&'static str, Vec<PathBuf>>) {
             files(&path, found);
         } else {
             found.entry(kind(&path)).or_default().push(path);
-        }
-    }
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("made");
-    for entry in fs::read_dir(from).expect("a directory") {
-        let entry = entry.expect("an entry");
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).expect("copied");
         }
     }
 }

@@ -13,6 +13,7 @@ mod files;
 mod grpc_port;
 mod health;
 mod hung;
+mod images;
 mod json;
 mod layout;
 mod lists;

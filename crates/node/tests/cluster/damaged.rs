@@ -150,6 +150,7 @@ fn a_leader_is_not_confirmed_in_the_name_of_another_replica() {
     let (mut world, shard, leader, _) = with_leader();
     let follower = (leader + 1) % 3;
     let me = world.peer_of(follower, shard);
+    let log = world.mark(leader);
     let mut refused = |peer: PeerId| {
         let node = world.nodes[follower].as_mut().expect("it runs");
         let Some(state) = node.configuration(shard) else { panic!("it is open") };
@@ -160,7 +161,7 @@ fn a_leader_is_not_confirmed_in_the_name_of_another_replica() {
         let probe = PeerMessage::ReadProbe(ReadProbe { boot: 1, round: 7, shards });
         let incarnation = Incarnation(world.disks[leader].incarnation);
         let (from, to) = (NodeId(leader as u64 + 1), NodeId(follower as u64 + 1));
-        let frame = PeerFrame { from, to, incarnation, cluster, epoch, messages: vec![probe] };
+        let frame = PeerFrame { from, to, incarnation, cluster, epoch, log, messages: vec![probe] };
         node.handle(world.now, Event::Peer { link: leader as u64, frame });
         let effects = node.take_effects(world.now);
         let answers = effects.iter().filter_map(|effect| match effect {

@@ -5,6 +5,7 @@ mod copies;
 mod damaged;
 mod doubt;
 mod hung;
+mod images;
 mod layout;
 mod members;
 mod opening;

@@ -17,6 +17,7 @@ fn a_candidate_that_a_voter_does_not_know_is_answered_on_the_node_that_it_speaks
     let layout = world.nodes[0].as_ref().and_then(|node| node.layout()).expect("born").clone();
     let replicas = &layout.shard(SHARD).expect("it has so many").replicas;
     let voter = *replicas.iter().find(|replica| replica.node == NodeId(1)).expect("one on each");
+    let log = world.mark(2);
     world.kill(1);
     world.kill(2);
     world.run(2_000);
@@ -34,6 +35,7 @@ fn a_candidate_that_a_voter_does_not_know_is_answered_on_the_node_that_it_speaks
         incarnation: Incarnation(world.disks[2].incarnation),
         cluster: layout.cluster,
         epoch: Epoch(1),
+        log,
         messages: vec![PeerMessage::Raft(RaftMessage { shard: SHARD, message })],
     };
     let node = world.nodes[0].as_mut().expect("it runs");

@@ -10,9 +10,8 @@ use ringfort_node::{
 use ringfort_ring::Layout;
 use ringfort_types::{
     Answer, Call, Change, Command, Configuration, ConfigurationChange, Consistency, DiskState, Durability,
-    Entry, EntryKind, Epoch, Failure, Incarnation, Index, LayoutChange, Newcomer, NodeId, Now, Part,
-    PeerFrame, PeerId, PeerMessage, Receipt, Record, Refusal, Reply, Request, Revision, Row, ShardId, Stamp,
-    Token,
+    Entry, EntryKind, Epoch, Failure, Incarnation, Index, LayoutChange, LogMark, Newcomer, NodeId, Now, Part,
+    PeerFrame, PeerId, PeerMessage, Receipt, Record, Reply, Request, Revision, Row, ShardId, Stamp, Token,
 };
 
 use crate::trace::Trace;
@@ -20,13 +19,16 @@ use crate::trace::Trace;
 pub(crate) const SHARDS: u32 = 8;
 
 /// What survives a crash of a node.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Disk {
     pub(crate) boot: u64,
     pub(crate) incarnation: u64,
     pub(crate) birth: Option<Bytes>,
     pub(crate) layout: Option<Bytes>,
     pub(crate) synced: Vec<Record>,
+    /// The last batch of the log.
+    pub(crate) batch: u64,
+    pub(crate) marks: Option<Bytes>,
 }
 
 /// One shard's rows on one node.
@@ -75,6 +77,8 @@ pub(crate) struct World {
     pub(crate) serving: BTreeSet<usize>,
     /// What happens, line by line, for those who want to know.
     pub(crate) trace: Option<Trace>,
+    /// Started so far.
+    processes: u64,
 }
 
 impl World {
@@ -123,6 +127,7 @@ impl World {
             stopped: BTreeSet::new(),
             serving: BTreeSet::new(),
             trace: None,
+            processes: 0,
         }
     }
 
@@ -140,6 +145,8 @@ impl World {
     }
 
     pub(crate) fn start(&mut self, n: usize) {
+        self.processes += 1;
+        let process = 1_000 * self.processes + n as u64;
         let disk = &mut self.disks[n];
         disk.boot += 1;
         let identity = Identity {
@@ -147,6 +154,8 @@ impl World {
             boot: disk.boot,
             birth: disk.birth.clone(),
             layout: disk.layout.clone(),
+            process,
+            marks: disk.marks.clone(),
         };
         let node = Node::new(self.configs[n].clone(), &identity, self.now).expect("good flags");
         self.nodes[n] = Some(node);
@@ -157,6 +166,17 @@ impl World {
             }
         }
         self.settle(n);
+    }
+
+    pub(crate) fn mark(&self, n: usize) -> LogMark {
+        self.nodes[n].as_ref().map_or(LogMark::NONE, Node::log_mark)
+    }
+
+    fn sync(&mut self, n: usize, number: u64, records: Vec<Record>) -> Event {
+        let disk = &mut self.disks[n];
+        disk.synced.extend(records);
+        disk.batch += 1;
+        Event::Persisted { number, batch: disk.batch }
     }
 
     /// A node with an empty disk becomes a member, by way of this one: which it is.
@@ -252,8 +272,8 @@ impl World {
     pub(crate) fn finish_sync(&mut self, n: usize) {
         if let Some((number, records)) = self.held.remove(&n) {
             self.tell(format!("node{} has synced batch {number}", n + 1));
-            self.disks[n].synced.extend(records);
-            self.queue.push((n, Event::Persisted(number)));
+            let event = self.sync(n, number, records);
+            self.queue.push((n, event));
             self.drain();
         }
     }
@@ -314,14 +334,18 @@ impl World {
                 self.born.extend(shards);
                 self.open_all(n);
             }
+            Effect::SaveMarks(bytes) => {
+                self.disks[n].marks = Some(bytes);
+                self.queue.push((n, Event::MarksSaved(true)));
+            }
             Effect::SaveLayout(layout) => self.disks[n].layout = Some(layout.encode()),
             Effect::Persist { number, records } => {
                 if self.stuck.contains(&n) {
                     let earlier = self.held.insert(n, (number, records.clone()));
                     assert!(earlier.is_none(), "one batch is under way at a time");
                 } else {
-                    self.disks[n].synced.extend(records.iter().cloned());
-                    self.queue.push((n, Event::Persisted(number)));
+                    let event = self.sync(n, number, records.clone());
+                    self.queue.push((n, event));
                 }
                 self.persists.push(records);
             }
@@ -329,16 +353,18 @@ impl World {
                 let other = to.0 as usize - 1;
                 if self.nodes.get(other).is_some_and(Option::is_some) && !self.is_cut(n, other) {
                     let incarnation = Incarnation(self.disks[n].incarnation);
-                    let frame = PeerFrame { from, to, incarnation, cluster, epoch, messages };
+                    let log = self.mark(n);
+                    let frame = PeerFrame { from, to, incarnation, cluster, epoch, log, messages };
                     let frame = PeerFrame::decode(frame.encode()).expect("a round trip");
                     self.queue.push((other, Event::Peer { link: n as u64, frame }));
                 }
             }
-            Effect::Refuse { link, reason } => {
+            Effect::Refuse { link, refusal } => {
                 let to = NodeId(link + 1);
                 let incarnation = Incarnation(self.disks[n].incarnation);
-                let messages = vec![PeerMessage::Refused(Refusal { reason })];
-                let frame = PeerFrame { from, to, incarnation, cluster, epoch, messages };
+                let messages = vec![PeerMessage::Refused(refusal)];
+                let log = self.mark(n);
+                let frame = PeerFrame { from, to, incarnation, cluster, epoch, log, messages };
                 self.queue.push((link as usize, Event::Peer { link: n as u64, frame }));
             }
             Effect::Apply(jobs) => {
@@ -423,10 +449,21 @@ impl World {
         let found = self.found(n);
         let now = found.iter().filter(|(_, found)| !found.is_gone).map(|(shard, _)| *shard);
         let now = now.filter(|shard| !self.withheld.contains(&(n, *shard))).collect::<Vec<_>>();
-        self.queue.push((n, Event::Replicas(found)));
+        self.queue.push((n, Event::Replicas { replicas: found, batch: self.disks[n].batch }));
+        let (lost, now): (Vec<_>, Vec<_>) = now.into_iter().partition(|shard| self.is_lost(n, *shard));
+        for shard in lost {
+            let reason = "its log says so".to_owned();
+            self.queue.push((n, Event::Damaged { shard, reason, is_readable: false }));
+        }
         let opened = now.into_iter().map(|shard| (shard, self.open(n, shard)));
         let opened = opened.collect();
         self.queue.push((n, Event::Opened(opened)));
+    }
+
+    /// Whether a node's log says that its replica of a shard has lost something.
+    fn is_lost(&self, n: usize, shard: ShardId) -> bool {
+        let (_, records) = replica_of(&self.disks[n].synced, shard);
+        records.iter().any(|record| matches!(record, Record::Lost(of, _) if *of == shard))
     }
 
     /// The replicas that a node's log says it has, or had.
@@ -572,6 +609,7 @@ impl World {
                 incarnation: Incarnation(self.disks[n].incarnation),
                 cluster: node.cluster(),
                 epoch: node.epoch(),
+                log: node.log_mark(),
                 messages: vec![PeerMessage::Answer(Answer { id: token.id, reply })],
             };
             self.tell_messages(n, token.origin, &frame.messages);

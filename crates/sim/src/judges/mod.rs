@@ -10,7 +10,7 @@ use ringfort_consensus::inspect::Seen;
 use ringfort_node::{FoundReplica, Opened};
 use ringfort_ring::Layout;
 use ringfort_storage::Durable;
-use ringfort_types::{Base, ClusterState, Index, LogEntry, Record, ShardId};
+use ringfort_types::{Base, ClusterState, Index, LogEntry, PeerId, Record, ShardId};
 
 mod acknowledged;
 mod apply_order;
@@ -144,6 +144,14 @@ impl Judges {
         }
         broken.extend(self.undestroyed.synced(host, records, &self.configurations));
         broken
+    }
+
+    /// A host is put back as it was before, and these replicas of its with it: nobody may count them any more.
+    pub(crate) fn put_back(&mut self, host: usize, older: &BTreeMap<ShardId, PeerId>) -> Vec<Broken> {
+        self.logs.put_back(host);
+        let (undestroyed, groups) = (&mut self.undestroyed, &self.configurations);
+        let ends = |(shard, peer): (&ShardId, &PeerId)| undestroyed.put_back(host, *shard, *peer, groups);
+        older.iter().filter_map(ends).collect()
     }
 
     /// A process has ended: what it had not synced is in doubt.

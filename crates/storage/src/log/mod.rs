@@ -187,6 +187,11 @@ impl Log {
         Ok((log, shards))
     }
 
+    /// The number of the last batch; 0 if there is none.
+    pub fn last_batch(&self) -> u64 {
+        self.next - 1
+    }
+
     /// What whoever runs the node should know of what was found when it was opened.
     pub fn notes(&self) -> &[Note] {
         &self.notes

@@ -49,6 +49,22 @@ impl MemoryTables {
         (state.active_bytes, state.sealed_bytes) = (0, 0);
     }
 
+    /// A copy that shares nothing with these, of what a crash is sure to leave.
+    #[must_use]
+    pub fn fork(&self) -> MemoryTables {
+        let shards = self.shards.lock().expect(POISONED);
+        let copy = |table: &Arc<MemoryTable>| {
+            let state = table.state.read().expect(POISONED).clone();
+            Arc::new(MemoryTable { shard: table.shard, state: RwLock::new(state) })
+        };
+        let copies: Generations = shards.iter().map(|(of, table)| (*of, copy(table))).collect();
+        let copies = MemoryTables { shards: Arc::new(Mutex::new(copies)) };
+        for (shard, generation, durable) in copies.generations() {
+            copies.fall_back_generation(shard, generation, durable);
+        }
+        copies
+    }
+
     /// Drops a shard's first table whole, as if it had never been made.
     pub fn remove(&self, shard: ShardId) {
         self.shards.lock().expect(POISONED).remove(&(shard, 0));
@@ -96,7 +112,7 @@ struct MemoryTable {
     state: RwLock<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct State {
     /// Of each key its versions, by rising index. Never empty.
     rows: BTreeMap<Bytes, Vec<(Index, Option<Bytes>)>>,

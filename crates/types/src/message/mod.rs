@@ -1,12 +1,13 @@
 //! What nodes say to each other: a file for each family of messages, with their codecs.
 //!
 //! A frame is everything that one node has to tell another after one turn: one write to the socket, one
-//! event at the other end. Every frame names its sender's data directory and the layout it goes by, so that
-//! a wiped disk or a stranger is noticed at once. Frames are not stored; both ends run one version.
+//! event at the other end. Every frame names its sender's data directory, how far its log has come, and the layout it goes by, so that
+//! a wiped disk, an older one or a stranger is noticed at once. Frames are not stored; both ends run one version.
 //!
 //! ```text
-//! frame   = version u8 (1) | from varint | to varint | incarnation u64 | cluster u64 | epoch varint |
+//! frame   = version u8 (1) | from varint | to varint | incarnation u64 | cluster u64 | epoch varint | log |
 //!           count varint | message × count
+//! log     = process u64 | began varint | synced varint
 //! message = kind u8 | fields, as in the message's file
 //! ```
 
@@ -14,6 +15,7 @@ mod birth;
 mod forward;
 mod group;
 mod layout;
+mod marks;
 mod raft;
 mod reads;
 mod report;
@@ -29,7 +31,8 @@ pub use birth::{BirthStage, Hello};
 pub use forward::{Answer, Forward};
 pub use group::{GroupTold, GroupWanted};
 pub use layout::{LayoutSent, LayoutWanted};
-pub use raft::{RaftMessage, Refusal};
+pub use marks::{LogMark, LogRecall};
+pub use raft::{RaftMessage, Refusal, RefusalKind};
 pub use reads::{ReadIndex, ReadIndexReply, ReadProbe, ReadProbeReply};
 pub use report::{NodeReport, ReplicaReport, Role};
 pub use snapshot::{SnapshotChunk, SnapshotReply, SnapshotVerdict};
@@ -123,6 +126,8 @@ messages! {
     GroupWanted(GroupWanted),
     /// The answer to it.
     GroupTold(GroupTold),
+    /// Your log was further once.
+    LogRecall(LogRecall),
 }
 
 /// Everything that one node tells another after one turn.
@@ -138,6 +143,8 @@ pub struct PeerFrame {
     pub cluster: u64,
     /// The speaker's layout; 0 before birth.
     pub epoch: Epoch,
+    /// How far its log has come.
+    pub log: LogMark,
     /// In order.
     pub messages: Vec<PeerMessage>,
 }
@@ -152,6 +159,7 @@ impl PeerFrame {
         out.put_u64_le(self.incarnation.0);
         out.put_u64_le(self.cluster);
         put_varint(&mut out, self.epoch.0);
+        self.log.encode(&mut out);
         put_varint(&mut out, self.messages.len() as u64);
         for message in &self.messages {
             message.encode(&mut out);
@@ -170,6 +178,7 @@ impl PeerFrame {
         let incarnation = Incarnation(reader.u64()?);
         let cluster = reader.u64()?;
         let epoch = Epoch(reader.varint()?);
+        let log = LogMark::decode(&mut reader)?;
         let count = reader.count(1)?;
         if count > PEER_FRAME_MESSAGES_MAX {
             return Err(Malformed("too many messages in a peer frame"));
@@ -179,6 +188,6 @@ impl PeerFrame {
             messages.push(PeerMessage::decode(&mut reader)?);
         }
         reader.finish()?;
-        Ok(PeerFrame { from, to, incarnation, cluster, epoch, messages })
+        Ok(PeerFrame { from, to, incarnation, cluster, epoch, log, messages })
     }
 }

@@ -1,6 +1,6 @@
 //! Raft's own messages, which are opaque bytes here, and refusals.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 
 use super::Wire;
 use crate::ShardId;
@@ -20,9 +20,22 @@ pub struct RaftMessage {
     pub message: Bytes,
 }
 
+/// What a node is refused as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusalKind {
+    /// It does not belong here, or was told otherwise.
+    Stranger,
+    /// It was a member, and is none any more.
+    Removed,
+    /// Another process speaks as the same node.
+    SecondProcess,
+}
+
 /// "I won't work with you, for this reason."
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
+    /// As what.
+    pub kind: RefusalKind,
     /// One line for people: what is wrong and what to do.
     pub reason: String,
 }
@@ -48,11 +61,22 @@ impl Wire for Refusal {
     const KIND: u8 = 2;
 
     fn encode(&self, out: &mut BytesMut) {
+        out.put_u8(match self.kind {
+            RefusalKind::Stranger => 0,
+            RefusalKind::Removed => 1,
+            RefusalKind::SecondProcess => 2,
+        });
         put_bytes(out, &self.reason.as_bytes()[..self.reason.floor_char_boundary(REASON_BYTES_MAX)]);
     }
 
     fn decode(reader: &mut Reader) -> Result<Refusal, Malformed> {
-        Ok(Refusal { reason: reader.string(REASON_BYTES_MAX)? })
+        let kind = match reader.u8()? {
+            0 => RefusalKind::Stranger,
+            1 => RefusalKind::Removed,
+            2 => RefusalKind::SecondProcess,
+            _ => return Err(Malformed("unknown kind of refusal")),
+        };
+        Ok(Refusal { kind, reason: reader.string(REASON_BYTES_MAX)? })
     }
 
     fn weight(&self) -> usize {
