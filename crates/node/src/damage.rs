@@ -16,13 +16,13 @@ use ringfort_types::{Code, Failure, ShardId};
 
 use crate::Effect;
 use crate::node::Node;
-use crate::replica::Replica;
 
 impl Node {
     pub(crate) fn handle_damaged(&mut self, shard: ShardId, reason: String, is_readable: bool) {
         let Some(places) = self.layout.as_ref().and_then(|layout| layout.shard(shard)) else { return };
         let is_alone = places.replicas.len() == 1;
-        if self.slots[shard.0 as usize].damage.is_some() || planted::is(Bug::DamagedReplicaGoesOn) {
+        let slot = &mut self.slots[shard.0 as usize];
+        if slot.damage.is_some() || planted::is(Bug::DamagedReplicaGoesOn) {
             return self.has_begun(shard);
         }
         if is_alone && is_readable {
@@ -37,24 +37,17 @@ impl Node {
             "its other replicas go on without this node's, which is made anew once enough of them are up"
         };
         self.out.last.push(Effect::Notice(format!("damage in shard {shard}: {what_now}: {reason}")));
-        if let Some(replica) = self.be_damaged(shard, reason) {
-            self.abdicate(replica);
-        }
-        self.serve_if_all_open();
-        self.send_reports();
-    }
-
-    /// This node's replica takes no part from now on. What is left of it.
-    pub(crate) fn be_damaged(&mut self, shard: ShardId, reason: String) -> Option<Replica> {
         self.out.last.push(Effect::Retire(shard));
-        let slot = &mut self.slots[shard.0 as usize];
         slot.damage = Some(reason);
         let waiting = std::mem::take(&mut slot.waiting);
-        let replica = self.dissolve(shard);
+        if let Some(replica) = self.dissolve(shard) {
+            self.abdicate(replica);
+        }
         for asked in waiting {
             self.route(asked);
         }
-        replica
+        self.serve_if_all_open();
+        self.send_reports();
     }
 
     /// What is told of a shard if nobody else has a replica, or this node's is asked by name.

@@ -3,20 +3,17 @@
 //!
 //! An image put back, a copy of a directory and a disk that has lost what it had synced are consistent in themselves: only others can
 //! know. Each frame says which process speaks, with which batch the log ended when it began, and which one is synced
-//! ([`LogMark`]). Everybody keeps the highest that was heard of each node. If a process begins below that,
-//!
-//! - whoever remembers does not listen to its replicas, and says what it remembers ([`LogRecall`]);
-//! - the node uses none of the replicas that it has found. Its log says so of each ([`Record::Lost`]), and they are made anew as other peers
-//!   (`renewal`), as long as more than half of all are whole elsewhere;
-//! - then it keeps, durably, what is missing to the number that is remembered, and adds it to what it says of its log from then on. So it
-//!   is listened to again, and the next start is no matter.
+//! ([`LogMark`]). Everybody keeps the highest that was heard of each node. If a process begins below that, whoever remembers does not listen
+//! to its replicas, and says what it remembers ([`LogRecall`]); and the process ends. What it has is of no use: it has forgotten votes and
+//! acknowledgements, and replicas of its may have begun since that it knows nothing of. Its node is lost, as with its disk, and another one
+//! can take its place; or its own directory is put back.
 //!
 //! The same tells two processes apart that run on copies of one directory: the one that came later is refused, once both have gone on
 //! speaking for a while.
 //!
 //! Invariants:
 //! - nobody counts a vote, an acknowledgement or a confirmation of a process that began below what it remembers;
-//! - a number that is told was synced, and none is told twice for different batches of a directory that was not put back.
+//! - a number that is told was synced.
 //!
 //! What nobody remembers can't be noticed: a node that runs alone, or what was written after the last frame that anybody has got who
 //! is there. The memory is kept every five seconds, for the case that all nodes start again.
@@ -27,9 +24,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use ringfort_types::limits::TICK_MS;
 use ringfort_types::planted::{self, Bug};
 use ringfort_types::wire::{Malformed, Reader, put_varint};
-use ringfort_types::{
-    LogMark, LogRecall, NodeId, PeerId, PeerMessage, Record, Refusal, RefusalKind, ShardId,
-};
+use ringfort_types::{LogMark, LogRecall, NodeId, PeerMessage, Refusal, RefusalKind};
 
 use crate::Effect;
 use crate::node::Node;
@@ -83,53 +78,22 @@ enum Heard {
     Second,
 }
 
-/// This node's own log.
-#[derive(Debug)]
-struct OwnLog {
-    /// The last batch that was found in it.
-    began: u64,
-    synced: u64,
-    /// The replicas that it had then, and that are in use.
-    found: BTreeMap<ShardId, PeerId>,
-}
-
-/// The replicas that were found are given up.
-#[derive(Debug)]
-struct Renouncing {
-    /// The number that others remember.
-    to: u64,
-    /// The node's number of the batch that says so of each replica; none once it is durable.
-    recorded_in: Option<u64>,
-}
-
 /// What this node remembers, and what others may hold against it.
 #[derive(Debug)]
 pub(crate) struct Marks {
     process: u64,
-    /// What is added to the numbers of this node's log where others are told of them.
-    ahead: u64,
-    own: Option<OwnLog>,
-    renouncing: Option<Renouncing>,
-    renounced: BTreeMap<ShardId, PeerId>,
+    /// Once the log is open: the last batch that was found in it, and the last one that is synced.
+    own: Option<(u64, u64)>,
     others: BTreeMap<NodeId, Known>,
     kept: Bytes,
-    /// What is being kept, and the number to be added that is in it.
-    keeping: Option<(Bytes, u64)>,
+    /// What is being kept.
+    keeping: Option<Bytes>,
 }
 
 impl Marks {
     /// Of a process that has drawn this number, and remembers nothing.
     pub(crate) fn none(process: u64) -> Marks {
-        Marks {
-            process,
-            ahead: 0,
-            own: None,
-            renouncing: None,
-            renounced: BTreeMap::new(),
-            others: BTreeMap::new(),
-            kept: Bytes::new(),
-            keeping: None,
-        }
+        Marks { process, own: None, others: BTreeMap::new(), kept: Bytes::new(), keeping: None }
     }
 
     /// With what the one before it has kept.
@@ -139,7 +103,6 @@ impl Marks {
         if reader.u8()? != VERSION {
             return Err(Malformed("unknown version of what is remembered of other nodes"));
         }
-        self.ahead = reader.varint()?;
         for _ in 0..reader.count(10)? {
             let node = NodeId(reader.varint()?);
             let (process, synced) = (reader.u64()?, reader.varint()?);
@@ -149,10 +112,9 @@ impl Marks {
         Ok(self)
     }
 
-    fn encode(&self, ahead: u64) -> Bytes {
+    fn encode(&self) -> Bytes {
         let mut out = BytesMut::new();
         out.put_u8(VERSION);
-        put_varint(&mut out, ahead);
         put_varint(&mut out, self.others.len() as u64);
         for (node, known) in &self.others {
             put_varint(&mut out, node.0);
@@ -163,37 +125,20 @@ impl Marks {
     }
 
     /// What this node says of its own log.
-    pub(crate) fn own(&self) -> LogMark {
-        self.own.as_ref().map_or(LogMark::NONE, |own| LogMark {
-            process: self.process,
-            began: own.began + self.ahead,
-            synced: own.synced + self.ahead,
-        })
+    fn own(&self) -> LogMark {
+        self.own.map_or(LogMark::NONE, |(began, synced)| LogMark { process: self.process, began, synced })
     }
 
-    /// The log is open.
-    pub(crate) fn opened(&mut self, batch: u64, found: BTreeMap<ShardId, PeerId>) {
-        self.own = Some(OwnLog { began: batch, synced: batch, found });
+    /// The log is open, and ends with this batch.
+    pub(crate) fn opened(&mut self, batch: u64) {
+        self.own = Some((batch, batch));
     }
 
-    /// One of the node's batches is durable: the log's number for it.
-    fn persisted(&mut self, number: u64, batch: u64) {
-        if let Some(own) = &mut self.own {
-            own.synced = batch;
+    /// This batch is durable.
+    pub(crate) fn persisted(&mut self, batch: u64) {
+        if let Some((_, synced)) = &mut self.own {
+            *synced = batch;
         }
-        if let Some(renouncing) = &mut self.renouncing {
-            renouncing.recorded_in.take_if(|recorded_in| *recorded_in <= number);
-        }
-    }
-
-    /// Whether this replica was found in a directory that is older than it was.
-    pub(crate) fn is_renounced(&self, shard: ShardId, peer: PeerId) -> bool {
-        self.renounced.get(&shard) == Some(&peer)
-    }
-
-    /// Whether replicas are being given up: until that is durable, none is made anew.
-    pub(crate) fn is_renouncing(&self) -> bool {
-        self.renouncing.is_some()
     }
 
     /// Whether this process speaks for its node, as far as it can be known.
@@ -249,53 +194,20 @@ impl Marks {
         self.others.remove(&node);
     }
 
-    /// Somebody remembers more of this node's log than there was when this process began. The replicas that it found then, if this is
-    /// so, and how far the log came.
-    fn recall(&mut self, recall: LogRecall) -> Option<(BTreeMap<ShardId, PeerId>, u64)> {
-        let own = self.own.as_mut().filter(|_| recall.process == self.process)?;
-        let to = self.renouncing.as_ref().map_or(own.began + self.ahead, |renouncing| renouncing.to);
-        if recall.synced <= to {
-            return None;
-        }
-        let recorded_in = self.renouncing.take().and_then(|renouncing| renouncing.recorded_in);
-        self.renouncing = Some(Renouncing { to: recall.synced, recorded_in });
-        let found = std::mem::take(&mut own.found);
-        self.renounced.extend(&found);
-        Some((found, own.began))
-    }
-
-    /// The node's number of the batch that says so of each replica.
-    fn renounced_in(&mut self, number: u64) {
-        if let Some(renouncing) = &mut self.renouncing {
-            renouncing.recorded_in = renouncing.recorded_in.max((number > 0).then_some(number));
-        }
-    }
-
     /// What is to be kept, if that has changed.
     fn keep(&mut self) -> Option<Bytes> {
-        if self.keeping.is_some() {
+        let bytes = self.encode();
+        if self.keeping.is_some() || bytes == self.kept {
             return None;
         }
-        let mut ahead = self.ahead;
-        if let (Some(own), Some(Renouncing { to, recorded_in: None })) = (&self.own, &self.renouncing) {
-            ahead = ahead.max(to - own.began);
-        }
-        let bytes = self.encode(ahead);
-        if bytes == self.kept {
-            return None;
-        }
-        self.keeping = Some((bytes.clone(), ahead));
+        self.keeping = Some(bytes.clone());
         Some(bytes)
     }
 
     /// What was to be kept is durable, or could not be written.
-    fn kept(&mut self, is_kept: bool) {
-        let Some((bytes, ahead)) = self.keeping.take().filter(|_| is_kept) else { return };
-        (self.kept, self.ahead) = (bytes, ahead);
-        if let (Some(own), Some(renouncing)) = (&self.own, &self.renouncing)
-            && own.began + ahead >= renouncing.to
-        {
-            self.renouncing = None;
+    pub(crate) fn kept(&mut self, is_kept: bool) {
+        if let Some(bytes) = self.keeping.take().filter(|_| is_kept) {
+            self.kept = bytes;
         }
     }
 }
@@ -344,12 +256,13 @@ impl Node {
             Heard::Older { synced } => {
                 if self.marks.is_recall_due(from, now_us) {
                     self.send(from, LogRecall { process: mark.process, synced }.into());
-                    self.out.last.push(Effect::Notice(format!(
-                        "the disk of {} is older than it was: its log ended with batch {} when it started, and it has told {synced} before; \
-                         its replicas are not listened to until they are made anew",
+                    let line = format!(
+                        "the data directory of {} is older than it was: its log ended with batch {} when it started, and had {synced} \
+                         before; its replicas are not listened to",
                         self.called(from),
                         mark.began
-                    )));
+                    );
+                    self.out.last.push(Effect::Notice(line));
                 }
                 false
             }
@@ -366,40 +279,24 @@ impl Node {
         }
     }
 
-    /// Gives up the replicas that this process has found, if somebody remembers more of its log than it has found.
+    /// This process must not go on, if somebody remembers more of its log than it has found.
     pub(crate) fn handle_log_recall(&mut self, from: NodeId, recall: LogRecall) {
-        let Some((found, began)) = self.marks.recall(recall) else { return };
+        let LogMark { process, began, .. } = self.marks.own();
+        if recall.process != process || recall.synced <= began {
+            return;
+        }
         let reason = format!(
-            "the data directory is older than it was: its log ended with batch {began} when this process started, and {} remembers {} of \
-             it. It was put back from an image or a copy, or the disk has lost what it had synced",
+            "the data directory is older than it was: its log ends with batch {began}, and {} remembers batch {} of it. It was put back from \
+             an image or a copy, or its disk has lost what it had synced; acknowledged writes could be lost if it went on. Put it back as it \
+             was last. If that is lost for good, the node gets all its replicas from the others: ringfort start --id {} --addr {} --data-dir \
+             DIR --join {} --replace, with a directory that is empty",
             self.called(from),
-            recall.synced
+            recall.synced,
+            self.called(self.id),
+            self.address_of(self.id),
+            self.address_of(from)
         );
-        self.out.last.push(Effect::Notice(format!(
-            "{reason}. Nothing that it has is used: its replicas are made anew from the other nodes, as long as those have whole ones. \
-             If they don't, stop this node and put its own directory back as it was"
-        )));
-        let mut batch = 0;
-        for (shard, peer) in found {
-            let slot = &self.slots[shard.0 as usize];
-            if slot.own.is_none_or(|own| own.peer != peer || own.is_gone) {
-                continue;
-            }
-            self.commit.add(shard, vec![Record::Lost(shard, Record::ALL_LOST)], None, &mut batch);
-            // It hands nothing over: whatever it may say is nobody's word.
-            let _gone = self.be_damaged(shard, reason.clone());
-            self.slots[shard.0 as usize].abdicating = None;
-        }
-        self.marks.renounced_in(batch);
-        self.serve_if_all_open();
-        self.go_on_renouncing();
-    }
-
-    /// Once the log says that the replicas are given up, the numbers that are told go on from what is remembered.
-    pub(crate) fn go_on_renouncing(&mut self) {
-        if self.marks.renouncing.as_ref().is_some_and(|renouncing| renouncing.recorded_in.is_none()) {
-            self.keep_marks();
-        }
+        self.out.last.push(Effect::Refused(reason));
     }
 
     /// Now and then, and before the end.
@@ -407,20 +304,5 @@ impl Node {
         if let Some(bytes) = self.marks.keep() {
             self.out.last.push(Effect::SaveMarks(bytes));
         }
-    }
-
-    pub(crate) fn handle_marks_saved(&mut self, is_kept: bool) {
-        let was_renouncing = self.marks.is_renouncing();
-        self.marks.kept(is_kept);
-        if was_renouncing && is_kept {
-            // Something else may have been on its way.
-            self.go_on_renouncing();
-            self.send_reports();
-        }
-    }
-
-    pub(crate) fn log_persisted(&mut self, number: u64, batch: u64) {
-        self.marks.persisted(number, batch);
-        self.go_on_renouncing();
     }
 }

@@ -213,6 +213,12 @@ impl Node {
         self.id
     }
 
+    /// Where a member can be reached.
+    pub(crate) fn address_of(&self, node: NodeId) -> &str {
+        let member = self.layout.as_ref().and_then(|layout| layout.member(node));
+        member.map_or("HOST:PORT", |member| &member.address)
+    }
+
     /// The cluster's number; 0 before birth.
     pub fn cluster(&self) -> u64 {
         self.layout.as_ref().map_or(0, |layout| layout.cluster)
@@ -258,10 +264,10 @@ impl Node {
             Event::Opened(shards) => self.handle_opened(shards),
             Event::Layout(layout) => self.adopt(layout),
             Event::Persisted { number, batch } => {
-                self.log_persisted(number, batch);
+                self.marks.persisted(batch);
                 self.handle_persisted(number);
             }
-            Event::MarksSaved(is_kept) => self.handle_marks_saved(is_kept),
+            Event::MarksSaved(is_kept) => self.marks.kept(is_kept),
             Event::Applied(indexes) => self.handle_applied(&indexes),
             Event::Fetched { shard, entries } => {
                 self.with_replica(shard, |replica| replica.group.fetched(&entries));
@@ -343,7 +349,6 @@ impl Node {
             self.ask_for_new_replicas();
             self.ask_about_groups();
             self.plan_layout();
-            self.go_on_renouncing();
         }
         if self.ticks.is_multiple_of(KEEP_TICKS) {
             self.keep_marks();
@@ -413,8 +418,8 @@ impl Node {
             let own =
                 Own::found(FoundReplica { peer: me, is_gone: false, generation: opened.base.generation });
             let own = *self.slots[shard.0 as usize].own.get_or_insert(own);
-            if own.peer != me || own.is_gone || self.marks.is_renounced(shard, me) {
-                // Meanwhile it is to be made anew once more, or has come to its end, or is older than it was.
+            if own.peer != me || own.is_gone {
+                // Meanwhile it is to be made anew once more, or has come to its end.
                 continue;
             }
             let restored = Restored {

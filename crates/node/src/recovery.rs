@@ -21,7 +21,7 @@ use ringfort_storage::{
     DataDir, Log, LogOptions, LogReader, NEXT_STEP, RecoveredShard, StorageError, Tables,
 };
 use ringfort_types::planted::{self, Bug};
-use ringfort_types::{Configuration, Index, LogEntry, NodeId, PeerId, Record, ShardId};
+use ringfort_types::{Configuration, Index, LogEntry, NodeId, PeerId, ShardId};
 
 use crate::{FoundReplica, Opened};
 
@@ -46,8 +46,6 @@ pub struct Begun {
     pub log: Log,
     /// For [`Event::Replicas`](crate::Event::Replicas).
     pub replicas: BTreeMap<ShardId, FoundReplica>,
-    /// The log's last batch, likewise.
-    pub batch: u64,
     /// The shards whose tables have all that is known to be committed, in order of their numbers.
     pub ready: Vec<Ready>,
     /// The others.
@@ -163,17 +161,6 @@ pub enum RecoveryError {
         /// What it has acknowledged.
         known: Index,
     },
-    /// It was found out before that the whole directory is older than it was.
-    #[error(
-        "the data directory with {log} is older than it was, as the other nodes remember: the replica of shard {shard} in it is not used. {}",
-        NEXT_STEP
-    )]
-    Older {
-        /// The log's directory.
-        log: String,
-        /// Whose.
-        shard: ShardId,
-    },
     /// The log lacks committed entries.
     #[error(
         "shard {shard} is known to be committed up to index {commit}, but the log in {log} brings it to {applied} only: the \
@@ -201,8 +188,7 @@ impl RecoveryError {
             RecoveryError::Shard(error) => error.is_damage(),
             RecoveryError::TableBehind { .. }
             | RecoveryError::NobodyDecides { .. }
-            | RecoveryError::Lost { .. }
-            | RecoveryError::Older { .. } => true,
+            | RecoveryError::Lost { .. } => true,
             RecoveryError::LogBehind { .. } | RecoveryError::LogShort { .. } => false,
         }
     }
@@ -255,8 +241,7 @@ pub fn begin(
         }
     }
     let total = behind.values().map(Ready::left).sum();
-    let batch = log.last_batch();
-    Ok(Begun { log, replicas, batch, ready, replay: Replay { reader, behind, done: 0, total }, damaged })
+    Ok(Begun { log, replicas, ready, replay: Replay { reader, behind, done: 0, total }, damaged })
 }
 
 /// Opens a shard's table, which may be behind what is known to be committed.
@@ -269,11 +254,7 @@ fn open_shard(
     sessions: SessionLimits,
 ) -> Result<Ready, RecoveryError> {
     if let Some(RecoveredShard { lost: Some(known), last, .. }) = stored {
-        let log = data.log_place();
-        return Err(match known {
-            Record::ALL_LOST => RecoveryError::Older { log, shard: id },
-            known => RecoveryError::Lost { log, shard: id, last, known },
-        });
+        return Err(RecoveryError::Lost { log: data.log_place(), shard: id, last, known });
     }
     let born = wanted.shards[&id].peer_on(wanted.me).unwrap_or_default();
     let mut found = Opened { peer: born, ..Opened::default() };

@@ -126,8 +126,7 @@ impl Node {
             slot.own = Some(replicas.get(&shard).map_or(Own::NONE, |found| Own::found(*found)));
         }
         self.renewals.is_log_open = true;
-        let in_use = replicas.iter().filter(|(_, found)| !found.is_gone);
-        self.marks.opened(batch, in_use.map(|(shard, found)| (*shard, found.peer)).collect());
+        self.marks.opened(batch);
     }
 
     /// Whether this node's replica of a shard does not belong to its group yet.
@@ -317,7 +316,7 @@ impl Node {
     /// Asks the meta group to give the places of damaged replicas to fresh peers.
     pub(crate) fn ask_for_new_replicas(&mut self) {
         let Some(layout) = self.layout.clone() else { return };
-        if self.phase != Phase::Running || self.disk != DiskState::Working || self.marks.is_renouncing() {
+        if self.phase != Phase::Running || self.disk != DiskState::Working {
             return;
         }
         let mut changes = Vec::new();

@@ -76,12 +76,12 @@ impl Opening {
         let started = Instant::now();
         let wanted = Wanted { me: self.shared.header.from, born, shards };
         let sessions = SessionLimits::default();
-        let Begun { log, replicas, batch, ready, replay, damaged } =
+        let Begun { log, replicas, ready, replay, damaged } =
             begin(&self.data, &*self.tables, &wanted, self.log_options, sessions)?;
         for note in log.notes() {
             self.shared.notice(note.to_string());
         }
-        self.shared.inbox.push(Event::Replicas { replicas, batch });
+        self.shared.inbox.push(Event::Replicas { replicas, batch: log.last_batch() });
         for (shard, error) in damaged {
             self.damaged(shard, &error);
         }

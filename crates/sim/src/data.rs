@@ -43,7 +43,7 @@ impl World {
                 let had_no_room = std::mem::replace(&mut process.is_full, false);
                 self.log(format_args!("n{} batch {number} of {} is durable", at + 1, records.len()));
                 let broken = self.judges.synced(at, &records);
-                self.find_all(broken);
+                self.find_of(at, broken);
                 if had_no_room {
                     self.hear(at, Event::Disk(DiskState::Working));
                 }
@@ -151,7 +151,7 @@ impl World {
         }
         self.log(format_args!("n{} applies {index} of term {term} in shard {id} for {waiting}", at + 1));
         let broken = self.judges.applied(at, id, entry);
-        self.find_all(broken);
+        self.find_of(at, broken);
         let process = self.hosts[at].process.as_mut().expect("only processes apply");
         let shard = process.shards.get_mut(&id).expect("only what was opened is applied to");
         let loses = planted::is(Bug::RowsLost) && at == 1 && index.0.is_multiple_of(32) && waiting == 0;

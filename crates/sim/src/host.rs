@@ -180,10 +180,8 @@ pub(crate) struct Host {
     pub(crate) was_shelved: bool,
     /// A copy of its directory and tables, with the log's last batch in it.
     pub(crate) image: Option<(Shelf, u64)>,
-    /// The replicas that it should have had when it was put back on an older image.
-    pub(crate) older: BTreeMap<ShardId, PeerId>,
-    /// All peers on it below this one have lost something then.
-    pub(crate) older_below: Option<PeerId>,
+    /// Its disk was put back as it was before.
+    pub(crate) is_older: bool,
     /// The layouts that were kept, in order.
     pub(crate) layouts: Vec<Arc<Layout>>,
     /// The one that its next process begins with in place of the last.
@@ -271,8 +269,7 @@ impl Host {
             shelf: None,
             was_shelved: false,
             image: None,
-            older: BTreeMap::new(),
-            older_below: None,
+            is_older: false,
             lacks_room: false,
             hangs_until_us: 0,
         }
@@ -310,6 +307,7 @@ impl Host {
     pub(crate) fn put_back(&mut self, Shelf { disk, tables, sealed }: Shelf) {
         self.make_room();
         (self.disk, self.tables, self.sealed) = (disk, tables, sealed);
+        self.is_older = true;
     }
 
     /// Puts its directory aside and gives it an empty one.

@@ -12,8 +12,7 @@ use ringfort_node::remembered_in;
 use ringfort_ring::{Layout, NoPlace};
 use ringfort_storage::{DataDir, Who};
 use ringfort_types::{
-    Configuration, Epoch, Incarnation, LayoutChange, Newcomer, NodeId, PeerId, Replica, Request, ShardId,
-    Standing,
+    Configuration, Epoch, Incarnation, LayoutChange, Newcomer, NodeId, Replica, Request, ShardId, Standing,
 };
 
 use crate::ambushes::TRIES;
@@ -113,7 +112,8 @@ impl World {
     pub(crate) fn put_back(&mut self, host: usize, looks: u32) {
         let Some(batch) = self.hosts[host].image.as_ref().map(|(_, batch)| *batch) else { return };
         let remembers = |other: usize| {
-            let process = self.hosts[other].process.as_ref()?;
+            // Whoever has just become a member is no host yet.
+            let process = self.hosts.get(other)?.process.as_ref()?;
             let kept = process.dir.marks().ok().flatten()?;
             remembered_in(&kept, node(host))
         };
@@ -135,17 +135,18 @@ impl World {
         ));
         self.end(host, false);
         self.hosts[host].put_back(shelf);
-        let places = self.layout.iter().flat_map(|layout| &layout.shards);
-        let older = places.filter_map(|shard| {
-            let place = shard.replicas.iter().find(|place| place.node == node(host))?;
-            Some((shard.shard, place.peer))
-        });
-        self.hosts[host].older = older.collect();
-        self.hosts[host].older_below = self.layout.as_ref().map(|layout| layout.next_peer);
-        let broken = self.judges.put_back(host, &self.hosts[host].older);
+        let broken = self.judges.undestroyed.lost(node(host), &self.judges.configurations);
         self.find_all(broken);
         let life = self.hosts[host].life;
         self.schedule(10_000, Next::Start { host, life });
+    }
+
+    /// A host whose disk is older than it was has been told so: it is lost, and another one takes its place.
+    pub(crate) fn lose_older(&mut self, host: usize) {
+        self.end(host, false);
+        self.hosts[host].fate = Fate::Lost;
+        let luck = self.random.next();
+        self.enlist(self.hosts[host].name.clone(), true, luck, 1_000_000);
     }
 
     fn stand(&mut self, host: usize, standing: Standing) {
@@ -335,12 +336,8 @@ impl World {
 
     /// Whether a host's own disk is not in its place, or is older than it was.
     fn is_out_of_place(&self, host: usize) -> bool {
-        let is_left = |(shard, peer): (&ShardId, &PeerId)| {
-            let group = self.judges.configurations.latest(*shard);
-            group.is_some_and(|group| group.node_of(*peer).is_some())
-        };
         let host = &self.hosts[host];
-        host.shelf.is_some() || host.rot.is_some() || host.older.iter().any(is_left)
+        host.shelf.is_some() || host.rot.is_some() || (host.is_older && host.fate == Fate::Here)
     }
 
     pub(crate) fn shards(&self) -> impl Iterator<Item = ShardId> + use<> {

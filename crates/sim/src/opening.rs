@@ -36,10 +36,10 @@ impl World {
         let found = begin(&process.dir, &host.tables, &wanted, options, LIMITS);
         let rot = host.rot.take();
         match (found, rot) {
-            (Ok(Begun { log, replicas, batch, ready, replay, damaged }), None) => {
+            (Ok(Begun { log, replicas, ready, replay, damaged }), None) => {
                 let broken = self.judges.found(at, &replicas);
-                self.find_all(broken);
-                self.hear(at, Event::Replicas { replicas, batch });
+                self.find_of(at, broken);
+                self.hear(at, Event::Replicas { replicas, batch: log.last_batch() });
                 for (shard, error) in damaged {
                     self.can_not_open_shard(at, shard, &error);
                 }
@@ -75,9 +75,7 @@ impl World {
     fn can_not_open_shard(&mut self, at: usize, shard: ShardId, error: &RecoveryError) {
         let reason = error.to_string();
         match error {
-            RecoveryError::Lost { .. } | RecoveryError::Older { .. } => {
-                self.hear(at, Event::Damaged { shard, reason, is_readable: false })
-            }
+            RecoveryError::Lost { .. } => self.hear(at, Event::Damaged { shard, reason, is_readable: false }),
             _ => self.meet_damage(at, shard, reason, false),
         }
     }
@@ -132,7 +130,7 @@ impl World {
         }
         self.log(format_args!("n{} has opened {opened:?}", at + 1));
         let broken = self.judges.opened(at, &opened, replayed);
-        self.find_all(broken);
+        self.find_of(at, broken);
         self.hear(at, Event::Opened(opened));
         if let Some(layout) = layout {
             self.hear(at, Event::Layout(layout));

@@ -255,7 +255,7 @@ impl World {
         if let Some(layout) = goes_by {
             self.notice_layout(at, &layout);
             let broken = self.judges.layouts.goes_by(at, &layout);
-            self.find_all(broken.into_iter().collect());
+            self.find_of(at, broken.into_iter().collect());
         }
         for effect in effects {
             self.carry_out(at, effect);
@@ -306,7 +306,7 @@ impl World {
             }
             Effect::Persist { number, records } => {
                 let broken = self.judges.wrote(at, &records);
-                self.find_all(broken);
+                self.find_of(at, broken);
                 let after_us = self.random.between(100, self.plan.sync_us_max);
                 self.later(at, after_us, Work::Sync { number, records });
             }
@@ -315,7 +315,7 @@ impl World {
                 for job in &jobs {
                     let broken = self.judges.damaged.used(at, job.shard, "applies an entry to");
                     let handed_out = self.judges.handed_out(job.shard, &job.entry);
-                    self.find_all(broken.into_iter().chain(handed_out).collect());
+                    self.find_of(at, broken.into_iter().chain(handed_out).collect());
                 }
                 self.apply_later(at, Work::Apply(jobs));
             }
@@ -371,6 +371,9 @@ impl World {
             Effect::Discard | Effect::Retire(_) => {}
             Effect::Refused(reason) => {
                 self.log(format_args!("n{} must not go on: {reason}", at + 1));
+                if self.hosts[at].is_older && self.hosts[at].shelf.is_none() {
+                    return self.lose_older(at);
+                }
                 if self.hosts[at].shelf.is_none() {
                     self.find(NODE_GOES_ON, format_args!("n{} ends: {reason}", at + 1));
                 }
@@ -439,17 +442,16 @@ impl World {
     fn send_messages(&mut self, at: usize, to: NodeId, messages: Vec<PeerMessage>) {
         for message in &messages {
             if let PeerMessage::LogRecall(recall) = message
-                && self.hosts[to.0 as usize - 1].older_below.is_none()
+                && !self.hosts[to.0 as usize - 1].is_older
             {
                 let what = format_args!("n{} is told that its log was at batch {}", to.0, recall.synced);
                 self.find(NODE_GOES_ON, what);
             }
-            if let PeerMessage::Raft(RaftMessage { shard, message }) = message {
+            // What a disk says that has lost something counts for nothing, and may be anything.
+            if let PeerMessage::Raft(RaftMessage { shard, message }) = message
+                && !self.hosts[at].is_older
+            {
                 let seen = inspect(message).expect("nodes make messages that can be read");
-                // What those say that have lost something counts for nothing, and may be anything.
-                if self.hosts[at].older_below.is_some_and(|fresh| seen.from < fresh) {
-                    continue;
-                }
                 let broken = self.judges.said(at, *shard, &seen);
                 self.find_all(broken);
             }

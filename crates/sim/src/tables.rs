@@ -61,7 +61,7 @@ impl World {
                 let whole: Vec<_> = bases.iter().filter(|(id, _)| !lost.contains(id)).copied().collect();
                 let held: Durable = whole.iter().map(held).collect();
                 let broken = self.judges.compacted(at, &whole, &held);
-                self.find_all(broken);
+                self.find_of(at, broken);
                 self.hear(at, Event::Compacted(bases));
             }
             (Err(error), None) if error.is_disk_full() => {}

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use ringfort_types::{Consistency, Reply, Request, ShardId, slot_of};
 
 use crate::clients::Asker;
-use crate::host::Host;
-use crate::judges::{BOUNDED, HEALS, linearizable, lost_writes};
+use crate::host::{Fate, Host};
+use crate::judges::{BOUNDED, HEALS, OLD_IS_REFUSED, linearizable, lost_writes};
 use crate::world::World;
 
 /// From the healing until every shard takes writes, at most, in microseconds (PITFALLS 13).
@@ -54,6 +54,10 @@ impl World {
         self.healed_ms = (self.now_us - began_us) / 1_000;
         if self.changes_shape {
             self.come_to_rest();
+        }
+        let is_let_in = |host: &usize| self.hosts[*host].is_older && self.hosts[*host].fate == Fate::Here;
+        if let Some(host) = (0..self.hosts.len()).find(is_let_in) {
+            self.find(OLD_IS_REFUSED, format_args!("n{} goes on", host + 1));
         }
         self.examine(&puts);
         self.compare_replicas(&keys);

@@ -349,6 +349,13 @@ impl World {
         }
     }
 
+    /// What judges have found of a host, unless that has lost something: it is judged by what comes of it elsewhere.
+    pub(crate) fn find_of(&mut self, host: usize, broken: Vec<Broken>) {
+        if !self.hosts[host].is_older {
+            self.find_all(broken);
+        }
+    }
+
     /// What judges have found.
     pub(crate) fn find_all(&mut self, broken: Vec<Broken>) {
         for Broken { invariant, what } in broken {

@@ -72,17 +72,13 @@ pub enum Record {
     /// Which replica of the shard this node has from now on. Until there is one, it is the one that the shard was born with.
     Replica(ShardId, PeerId),
     /// The replica has acknowledged everything up to this index, and its log does not go so far: it takes no part until it is made anew,
-    /// as another one ([`Record::Replica`]). [`Record::ALL_LOST`] if nobody knows how far that was, since the whole directory is older than
-    /// it was.
+    /// as another one ([`Record::Replica`]).
     Lost(ShardId, Index),
     /// This node has no replica of the shard any more; the last one was this. Whoever comes after it is another.
     Gone(ShardId, PeerId),
 }
 
 impl Record {
-    /// See [`Record::Lost`].
-    pub const ALL_LOST: Index = Index(u64::MAX);
-
     /// Its size for the purpose of bounds.
     pub fn weight(&self) -> usize {
         const OVERHEAD: usize = 64;

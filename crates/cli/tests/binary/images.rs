@@ -3,11 +3,10 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crate::support::{copy, eventually, run, stdout};
+use crate::support::{copy, eventually, ringfort, run, stdout};
 use crate::trio::Trio;
 
-/// What a node says once that has found out.
-const OLDER: &str = "the data directory is older than it was: its log ended with batch";
+const OLDER: &str = "the data directory is older than it was: its log ends with batch";
 
 fn directory(trio: &Trio, node: usize) -> PathBuf {
     trio.directory.path().join(format!("node{}", node + 1))
@@ -33,6 +32,17 @@ fn assert_whole(trio: &Trio, value: &str) {
     assert!(rows.iter().all(|row| row.ends_with(value)), "an older value is back");
 }
 
+/// The other two have it all.
+fn assert_whole_without(trio: &Trio, value: &str) {
+    let mut listed = String::new();
+    eventually("the others serve", || {
+        let output = run(&mut trio.command(&["list"]), b"");
+        listed = stdout(&output);
+        output.status.success()
+    });
+    assert_eq!(listed.lines().filter(|row| row.ends_with(value)).count(), 2_000);
+}
+
 /// A copy of a stopped node's directory, which then goes on.
 fn take_image(trio: &mut Trio, node: usize) -> PathBuf {
     trio.terminate(node);
@@ -48,43 +58,68 @@ fn put_back(trio: &Trio, node: usize, image: &PathBuf) {
     copy(image, &directory(trio, node));
 }
 
+/// It ends with exit code 2, and says what to do.
+fn assert_refused(trio: &mut Trio, node: usize) {
+    let mut child = trio.nodes[node].take().expect("it was started");
+    assert_eq!(child.wait().expect("it ends").code(), Some(2), "{}", trio.said(node));
+    let said = trio.said(node);
+    for says in [OLDER, "Put it back as it was", "ringfort start --id node3 --addr", "--replace"] {
+        assert!(said.contains(says), "{says}: {said}");
+    }
+}
+
 #[test]
-fn a_node_on_an_older_directory_is_made_anew_by_itself() {
+fn a_node_on_an_older_directory_is_refused_and_the_printed_command_makes_the_cluster_whole() {
     let mut trio = Trio::start();
     load(&trio, "before");
     let image = take_image(&mut trio, 2);
     load(&trio, "after");
     trio.kill(2);
-    put_back(&trio, 2, &image);
+    let as_it_was = trio.directory.path().join("as-it-was");
+    fs::rename(directory(&trio, 2), &as_it_was).expect("it was there");
+    copy(&image, &directory(&trio, 2));
     trio.start_node(2);
-    eventually("it has noticed", || trio.said(2).contains(OLDER));
-    assert_whole(&trio, "after");
-    eventually("nothing is damaged any more", || {
-        let state = stdout(&run(&mut trio.command(&["status", "--json"]), b""));
-        !state.contains("\"damaged\":true") && !state.contains("takes no part")
-    });
-    assert_eq!(trio.said(2).matches(OLDER).count(), 1, "it says so once:\n{}", trio.said(2));
-    assert!(trio.said(0).contains("the disk of node3 is older than it was"), "{}", trio.said(0));
+    assert_refused(&mut trio, 2);
+    let noticed = |node| trio.said(node).contains("the data directory of node3 is older than it was");
+    assert!(noticed(0) || noticed(1), "{}", trio.said(0));
 
-    // Nor is it an older disk at any later start.
-    trio.terminate(2);
+    // As it was last it is let in.
+    fs::remove_dir_all(directory(&trio, 2)).expect("it was there");
+    fs::rename(&as_it_was, directory(&trio, 2)).expect("it was there");
     trio.start_node(2);
     eventually("it serves again", || trio.said(2).contains("serves on"));
     assert_whole(&trio, "after");
-    assert!(!trio.said(2).contains(OLDER), "{}", trio.said(2));
+
+    // Lost for good: the command that was printed, with an empty directory.
+    trio.kill(2);
+    put_back(&trio, 2, &image);
+    trio.start_node(2);
+    assert_refused(&mut trio, 2);
+    let said = trio.said(2);
+    let command = said.split("ringfort start ").nth(1).expect("a command");
+    let command = command.split(", with a directory").next().expect("its end").replace("DIR", "EMPTY");
+    let empty = trio.directory.path().join("empty");
+    let words: Vec<String> =
+        command.split_whitespace().map(|word| word.replace("EMPTY", &empty.display().to_string())).collect();
+    let log = fs::File::create(trio.log(2)).expect("a log");
+    let errors = log.try_clone().expect("a log");
+    let child = ringfort(&["start"]).args(&words).stdout(log).stderr(errors).spawn().expect("starts");
+    trio.nodes[2] = Some(child);
+    eventually("it serves in its own place", || trio.said(2).contains("serves on"));
+    assert_whole(&trio, "after");
 }
 
 #[test]
-fn an_older_directory_is_noticed_though_all_nodes_start_again() {
+fn an_older_directory_is_refused_though_all_nodes_start_again() {
     let mut trio = Trio::start();
     load(&trio, "before");
     let image = take_image(&mut trio, 2);
     load(&trio, "after");
     // Until then the others may have kept nothing of it.
-    std::thread::sleep(std::time::Duration::from_millis(6_000));
+    std::thread::sleep(std::time::Duration::from_secs(6));
     (0..3).for_each(|node| trio.kill(node));
     put_back(&trio, 2, &image);
-    trio.start_all();
-    eventually("it has noticed", || trio.said(2).contains(OLDER));
-    assert_whole(&trio, "after");
+    (0..3).for_each(|node| trio.start_node(node));
+    assert_refused(&mut trio, 2);
+    assert_whole_without(&trio, "after");
 }

@@ -1,15 +1,12 @@
 //! Disks that are older than they were, and two processes with copies of one.
 
 use ringfort_node::{Effect, Event};
-use ringfort_types::{
-    Incarnation, LogMark, NodeId, PeerFrame, PeerId, PeerMessage, Record, RefusalKind, Reply, ShardId,
-};
+use ringfort_types::{Incarnation, LogMark, NodeId, PeerFrame, PeerMessage, RefusalKind, Reply, ShardId};
 
-use crate::world::{SHARDS, World};
+use crate::world::{Disk, SHARDS, World};
 
-/// Until what is remembered has been kept, and until replicas have been made anew.
+/// Until what is remembered has been kept.
 const KEPT_MS: u64 = 6_000;
-const RENEWED_MS: u64 = 20_000;
 
 fn fill(world: &mut World, by: usize, value: &str) {
     for i in 0..40 {
@@ -18,73 +15,53 @@ fn fill(world: &mut World, by: usize, value: &str) {
     }
 }
 
-fn peers(world: &World, n: usize) -> Vec<PeerId> {
-    (0..=SHARDS).map(|shard| world.peer_of(n, ShardId(shard))).collect()
-}
-
-fn given_up(world: &World, n: usize) -> usize {
-    let is_lost = |record: &&Record| matches!(record, Record::Lost(_, Record::ALL_LOST));
-    world.disks[n].synced.iter().filter(is_lost).count()
-}
-
-/// All replicas of this node are others than these, all groups are whole, and all rows are there whoever is asked.
-fn assert_made_anew(world: &mut World, n: usize, old: &[PeerId], value: &str) {
-    let now = peers(world, n);
-    for (shard, (old, now)) in old.iter().zip(now).enumerate() {
-        assert!(now > *old, "shard {shard} has still the replica {old}");
-        let voters = world.voters(ShardId(shard as u32)).expect("it rests");
-        assert_eq!(voters.len(), 3, "shard {shard}");
-    }
-    for i in 0..40 {
-        assert_eq!(world.get(n, &format!("key{i}")), Some(value.into()), "key{i}");
-    }
+/// A node's directory is put back, and it starts: what it is told.
+fn start_on(world: &mut World, n: usize, image: Disk) -> String {
+    world.disks[n] = image;
+    world.refused[n] = None;
+    world.start(n);
+    world.run(2_000);
+    world.refused[n].clone().expect("it must not go on")
 }
 
 #[test]
-fn a_node_on_an_older_image_has_its_replicas_made_anew_and_votes_for_nobody_before() {
+fn an_older_image_is_refused_with_what_to_do_and_the_disk_as_it_was_is_not() {
     let mut world = World::born(3);
     fill(&mut world, 0, "before");
     let image = world.disks[2].clone();
     fill(&mut world, 0, "after");
     world.run(2_000);
     world.kill(2);
-    world.disks[2] = image;
-    let old = peers(&world, 2);
-    world.start(2);
-    world.run(RENEWED_MS);
-    assert!(
-        world.notices.iter().any(|line| line.contains("the data directory is older than it was")
-            && line.contains("made anew from the other nodes")),
-        "{:?}",
-        world.notices
-    );
-    assert_made_anew(&mut world, 2, &old, "after");
-    assert_eq!(given_up(&world, 2), SHARDS as usize + 1);
-
-    // It is no matter any more, however often it starts.
-    let anew = peers(&world, 2);
+    let as_it_was = world.disks[2].clone();
     for _ in 0..2 {
+        let reason = start_on(&mut world, 2, image.clone());
+        for says in
+            ["older than it was", "remembers batch", "Put it back as it was", "--id node3", "--replace"]
+        {
+            assert!(reason.contains(says), "{says}: {reason}");
+        }
         world.kill(2);
-        world.start(2);
-        world.run(RENEWED_MS);
     }
-    assert_eq!(peers(&world, 2), anew);
-    assert_eq!(given_up(&world, 2), SHARDS as usize + 1);
+    world.disks[2] = as_it_was;
+    world.refused[2] = None;
+    world.start(2);
+    world.run(3_000);
+    assert_eq!(world.refused[2], None);
+    assert_eq!(world.get(2, "key7"), Some("after".into()));
 }
 
 #[test]
-fn an_older_image_is_noticed_though_all_nodes_start_again() {
+fn an_older_image_is_refused_though_all_nodes_start_again() {
     let mut world = World::born(3);
     fill(&mut world, 0, "before");
     let image = world.disks[2].clone();
     fill(&mut world, 0, "after");
     world.run(KEPT_MS);
     (0..3).for_each(|n| world.kill(n));
-    world.disks[2] = image;
-    let old = peers(&world, 2);
-    (0..3).for_each(|n| world.start(n));
-    world.run(RENEWED_MS);
-    assert_made_anew(&mut world, 2, &old, "after");
+    (0..2).for_each(|n| world.start(n));
+    start_on(&mut world, 2, image);
+    world.run(2_000);
+    assert_eq!(world.get(0, "key7"), Some("after".into()));
 }
 
 /// The only one that has the write is away: the other two must not go on without it.
@@ -103,22 +80,22 @@ fn nobody_is_elected_by_an_older_image() {
     world.held.remove(&1);
     world.kill(0);
     world.kill(2);
-    world.disks[2] = image;
     // What it remembers it has from before.
     world.start(1);
-    world.start(2);
-    world.run(RENEWED_MS);
+    start_on(&mut world, 2, image);
+    world.run(10_000);
     let led: Vec<u32> = (0..=SHARDS).filter(|shard| world.leader(ShardId(*shard)).is_some()).collect();
     assert!(led.is_empty(), "shards {led:?} have a leader that may lack writes");
+    world.kill(2);
     world.start(0);
-    world.run(RENEWED_MS);
+    world.run(5_000);
     for i in 0..40 {
         assert_eq!(world.get(1, &format!("key{i}")), Some("after".into()), "key{i}");
     }
 }
 
 #[test]
-fn an_honest_node_gives_nothing_up_however_it_ends() {
+fn a_node_whose_disk_is_as_it_was_goes_on_however_it_ended() {
     let mut world = World::born(3);
     fill(&mut world, 0, "before");
     for round in 0..6 {
@@ -135,7 +112,8 @@ fn an_honest_node_gives_nothing_up_however_it_ends() {
     (0..3).for_each(|n| world.kill(n));
     (0..3).for_each(|n| world.start(n));
     world.run(KEPT_MS);
-    (0..3).for_each(|n| assert_eq!(given_up(&world, n), 0, "node{}", n + 1));
+    (0..3).for_each(|n| assert_eq!(world.refused[n], None, "node{}", n + 1));
+    assert!(!world.notices.iter().any(|line| line.contains("older than it was")), "{:?}", world.notices);
 }
 
 /// The second process of two is refused once it has gone on for a while, and until then nobody counts what it says.

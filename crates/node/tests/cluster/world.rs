@@ -450,20 +450,9 @@ impl World {
         let now = found.iter().filter(|(_, found)| !found.is_gone).map(|(shard, _)| *shard);
         let now = now.filter(|shard| !self.withheld.contains(&(n, *shard))).collect::<Vec<_>>();
         self.queue.push((n, Event::Replicas { replicas: found, batch: self.disks[n].batch }));
-        let (lost, now): (Vec<_>, Vec<_>) = now.into_iter().partition(|shard| self.is_lost(n, *shard));
-        for shard in lost {
-            let reason = "its log says so".to_owned();
-            self.queue.push((n, Event::Damaged { shard, reason, is_readable: false }));
-        }
         let opened = now.into_iter().map(|shard| (shard, self.open(n, shard)));
         let opened = opened.collect();
         self.queue.push((n, Event::Opened(opened)));
-    }
-
-    /// Whether a node's log says that its replica of a shard has lost something.
-    fn is_lost(&self, n: usize, shard: ShardId) -> bool {
-        let (_, records) = replica_of(&self.disks[n].synced, shard);
-        records.iter().any(|record| matches!(record, Record::Lost(of, _) if *of == shard))
     }
 
     /// The replicas that a node's log says it has, or had.

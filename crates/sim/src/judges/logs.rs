@@ -114,15 +114,6 @@ impl Logs {
         self.forgotten.insert((host, shard), synced);
     }
 
-    /// A host is put back as it was before.
-    pub(crate) fn put_back(&mut self, host: usize) {
-        for ((at, shard), replica) in &mut self.replicas {
-            if *at == host {
-                self.forgotten.insert((host, *shard), std::mem::take(replica).synced);
-            }
-        }
-    }
-
     pub(crate) fn wrote(&mut self, host: usize, record: &Record) {
         if let Record::Replica(_, peer) | Record::Gone(_, peer) = record {
             self.of(host, record).anew = Some(*peer);

@@ -10,7 +10,7 @@ use ringfort_consensus::inspect::Seen;
 use ringfort_node::{FoundReplica, Opened};
 use ringfort_ring::Layout;
 use ringfort_storage::Durable;
-use ringfort_types::{Base, ClusterState, Index, LogEntry, PeerId, Record, ShardId};
+use ringfort_types::{Base, ClusterState, Index, LogEntry, Record, ShardId};
 
 mod acknowledged;
 mod apply_order;
@@ -53,6 +53,8 @@ pub(crate) const ANSWERED_IN_TIME: &str = "every request is answered in time";
 pub(crate) const BOUNDED: &str = "everything in a node stays within its bound, and is empty at rest";
 /// PITFALLS 16a: `faults` and `process`.
 pub(crate) const WIPED_IS_REFUSED: &str = "a wiped node is not let in";
+/// MEMBERSHIP 7: `members` and `verdict`.
+pub(crate) const OLD_IS_REFUSED: &str = "a disk that is older than it was is not let in";
 /// PITFALLS 7: `data`.
 pub(crate) const ROT_IS_REFUSED: &str = "a log that has changed is refused";
 /// `faults`.
@@ -144,14 +146,6 @@ impl Judges {
         }
         broken.extend(self.undestroyed.synced(host, records, &self.configurations));
         broken
-    }
-
-    /// A host is put back as it was before, and these replicas of its with it: nobody may count them any more.
-    pub(crate) fn put_back(&mut self, host: usize, older: &BTreeMap<ShardId, PeerId>) -> Vec<Broken> {
-        self.logs.put_back(host);
-        let (undestroyed, groups) = (&mut self.undestroyed, &self.configurations);
-        let ends = |(shard, peer): (&ShardId, &PeerId)| undestroyed.put_back(host, *shard, *peer, groups);
-        older.iter().filter_map(ends).collect()
     }
 
     /// A process has ended: what it had not synced is in doubt.

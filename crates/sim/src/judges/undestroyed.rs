@@ -59,17 +59,6 @@ impl Undestroyed {
         self.ends(host, shard, last, groups)
     }
 
-    /// A host has lost what its replica of a shard has acknowledged.
-    pub(crate) fn put_back(
-        &mut self,
-        host: usize,
-        shard: ShardId,
-        peer: PeerId,
-        groups: &Configurations,
-    ) -> Option<Broken> {
-        self.ends(host, shard, peer, groups)
-    }
-
     /// All peers up to this one have come to their end on a host.
     fn ends(&mut self, host: usize, shard: ShardId, last: PeerId, groups: &Configurations) -> Option<Broken> {
         let known = self.destroyed.entry((shard, node(host))).or_default();
