@@ -3,6 +3,7 @@
 
 # The compiler that rust-toolchain.toml names, on the Debian release that the binary is to run on.
 FROM rust:1.95.0-slim-trixie AS build
+LABEL org.ringfort.build=true
 WORKDIR /src
 COPY . .
 # Without names and lines of every function, which are two thirds of the file.

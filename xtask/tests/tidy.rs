@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use xtask::tidy::{self, Finding, arrows, bans, planted, scripts, sources};
+use xtask::tidy::{self, Finding, arrows, bans, circles, planted, scripts, sources};
 
 fn workspace(packages: &[(&str, &[&str])]) -> Value {
     let package = |(name, uses): &(&str, &[&str])| {
@@ -31,6 +31,28 @@ fn arrows_point_down_only() {
     assert_eq!(arrow_findings("xtask", &["ringfort-types"]).len(), 1);
     assert_eq!(arrow_findings("ringfort-cli", &["xtask"]).len(), 1);
     assert_eq!(arrow_findings("ringfort-extra", &[]).len(), 1);
+}
+
+#[test]
+fn files_do_not_import_each_other_in_circles() {
+    let root = TempDir::new().unwrap();
+    let write = |path: &str, text: &str| {
+        let path = root.path().join("crates").join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    for name in ["cli", "proto", "server", "types"] {
+        write(&format!("{name}/src/lib.rs"), "");
+    }
+    write("client/src/a.rs", "\nuse crate::{\n    Error,\n    b::{C, D},\n};\n");
+    write("client/src/b/mod.rs", "\nuse crate::e::F;\n");
+    write("client/src/b/g.rs", "\nuse super::C;\nuse crate::a::H;\n");
+    write("client/src/e.rs", "\nuse crate::i::J;\n");
+    assert_eq!(circles::check(root.path()).unwrap(), []);
+    write("client/src/e.rs", "\nuse crate::a::K;\n");
+    let findings = circles::check(root.path()).unwrap();
+    let findings: Vec<String> = findings.iter().map(ToString::to_string).collect();
+    assert!(findings.len() == 1 && findings[0].contains("a, b, e import each other"), "{findings:?}");
 }
 
 #[test]

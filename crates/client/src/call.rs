@@ -13,8 +13,8 @@ use ringfort_types::{Call, Code, Copies, Failure, NodeId, Outcome, Reply, Reques
 
 use crate::cluster::{Cluster, REFRESH, REFRESH_AGAIN};
 use crate::link::{Connection, Link};
-use crate::options::Options;
-use crate::patience::{PATIENCE, suspect, until_hung};
+use crate::options::{Options, PATIENCE};
+use crate::patience::{suspect, until_hung};
 use crate::pending::{Answer, NO_ANSWER};
 use crate::room::Room;
 use crate::unary;

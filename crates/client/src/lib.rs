@@ -55,6 +55,7 @@ mod room;
 mod routes;
 mod session;
 mod standby;
+mod streams;
 mod unary;
 mod write;
 

@@ -21,8 +21,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::gathered::Connector;
 use crate::health::takes_calls;
-use crate::options::Transport;
-use crate::patience::PATIENCE;
+use crate::options::{PATIENCE, Transport};
 use crate::session::Session;
 use ringfort_proto::reason::reason;
 

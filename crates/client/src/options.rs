@@ -5,6 +5,9 @@ use std::time::Duration;
 use ringfort_types::Consistency;
 use ringfort_types::limits::CONNECTION_BYTES_MAX;
 
+/// How long one node may take before another one is asked, if it does no harm to ask twice.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
+
 /// How requests travel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Transport {

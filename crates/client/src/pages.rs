@@ -15,31 +15,26 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{BufMut, BytesMut};
-use ringfort_proto::status::refused;
 use ringfort_proto::v1::{ListRequest, ListResponse, ListRow};
 use ringfort_retry::Retry;
 use ringfort_types::{Code, Failure, Request};
-use tonic::{Status, Streaming};
+use tonic::Streaming;
 
 use crate::call::Inner;
 use crate::cluster::{DETOUR, REFRESH, REFRESH_AGAIN, is_among};
 use crate::link::{Connection, Link};
-use crate::patience::{PATIENCE, suspect};
+use crate::options::PATIENCE;
+use crate::patience::suspect;
 use crate::pending::NO_ANSWER;
 use crate::race::first;
 use crate::standby::Standby;
+use crate::streams::{Told, next_of, opened};
 use crate::unary;
 
 /// Most nodes that are asked for the same page.
 const SOURCES_MAX: usize = 2;
 /// Any request without a key will do: it says that all nodes are equally good.
 const ANY: Request = Request::ClusterState;
-
-/// Why a stream that has ended did not end well: some libraries between here and the node take a cut stream for a whole one.
-const CUT: &str = "it ended before its last rows";
-
-/// The next page and the stream that it came from.
-type Told = Result<(Streaming<ListResponse>, ListResponse), Status>;
 
 /// A node that is asked.
 struct Source {
@@ -271,15 +266,4 @@ async fn at_once(link: Option<Arc<Link>>, deadline: Instant) -> Option<(Arc<Link
     let link = link?;
     let connection = link.ready(deadline.min(Instant::now() + DETOUR)).await.ok()?;
     Some((link, connection))
-}
-
-/// Asks for a list, and waits for its first page.
-pub(crate) async fn opened(connection: Arc<Connection>, wanted: ListRequest) -> Told {
-    let mut client = unary::kv(&connection.channel);
-    next_of(client.list(tonic::Request::new(wanted)).await?.into_inner()).await
-}
-
-async fn next_of(mut stream: Streaming<ListResponse>) -> Told {
-    let page = stream.message().await?.ok_or_else(|| refused(tonic::Code::Unavailable, CUT))?;
-    Ok((stream, page))
 }

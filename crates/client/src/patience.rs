@@ -14,10 +14,9 @@ use std::time::{Duration, Instant};
 use ringfort_types::{ClusterState, Code, Failure, Reply, Request};
 
 use crate::link::Link;
+use crate::options::PATIENCE;
 use crate::unary;
 
-/// How long one node may take before another one is asked, if it does no harm to ask twice.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 /// How long one question to a slow node is left open. It answers the last one when it goes on.
 const PROBE: Duration = Duration::from_secs(5);
 /// From one such question to the next.

@@ -18,7 +18,7 @@ use tokio::task::AbortHandle;
 
 use crate::cluster::Cluster;
 use crate::link::{Connection, Link};
-use crate::pages::opened;
+use crate::streams::opened;
 
 /// A list that takes longer than this has a second node. Every node keeps what was the newest for 500 ms.
 const AFTER: Duration = Duration::from_millis(100);

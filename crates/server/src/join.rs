@@ -22,7 +22,7 @@ use tonic::{Code as Status, Request as Message};
 
 use crate::StartError;
 use crate::gate::Gate;
-use crate::links::FRAME_BYTES_MAX;
+use crate::outbox::FRAME_BYTES_MAX;
 use crate::shared::Shared;
 
 /// How long one member is waited for.
@@ -31,6 +31,10 @@ const ASK_MAX: Duration = Duration::from_secs(10);
 const AGAIN: Duration = Duration::from_secs(1);
 /// It is said that nobody can be asked when it has lasted so long, and again each time.
 const TOLD_EVERY: Duration = Duration::from_secs(5);
+
+/// A node that has ended is known to be down after so long, and this is how often it is looked.
+const SUSPECT: Duration = Duration::from_secs(6);
+const LOOK: Duration = Duration::from_millis(250);
 
 /// What a node is told that is a member now.
 pub(crate) struct Joined {
@@ -101,6 +105,11 @@ async fn ask(member: &str, newcomer: &Newcomer) -> Result<Joined, Refusal> {
     Ok(Joined { node: NodeId(node), born: read(born)?, layout: read(layout)? })
 }
 
+async fn is_up(gate: &Gate, name: &str) -> Result<bool, Failure> {
+    let state = gate.cluster(CALL_TIMEOUT_DEFAULT_MS).await?;
+    Ok(state.nodes.iter().any(|node| node.name == name && node.presence != Presence::Down))
+}
+
 /// Makes somebody a member, as a member of the cluster.
 pub(crate) async fn admit(
     shared: &std::sync::Arc<Shared>,
@@ -121,14 +130,16 @@ pub(crate) async fn admit(
     }
     let gate = Gate::new(shared.clone(), Door::V1);
     if newcomer.replaces {
-        let state = gate.cluster(CALL_TIMEOUT_DEFAULT_MS).await?;
-        let is_up =
-            |node: &ringfort_types::NodeState| node.name == newcomer.name && node.presence != Presence::Down;
-        if state.nodes.iter().any(is_up) {
-            return Err(Failure::rejected(
-                Code::FailedPrecondition,
-                format!("{} is up: stop it before another data directory takes its place", newcomer.name),
-            ));
+        // One that has just ended is not known to be down yet.
+        let begun = Instant::now();
+        while is_up(&gate, &newcomer.name).await? {
+            if begun.elapsed() > SUSPECT {
+                return Err(Failure::rejected(
+                    Code::FailedPrecondition,
+                    format!("{} is up: stop it before another data directory takes its place", newcomer.name),
+                ));
+            }
+            sleep(LOOK).await;
         }
     }
     let change = Request::ChangeLayout(LayoutChange::Join(newcomer.clone()));

@@ -33,11 +33,9 @@ use tonic::transport::Endpoint;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::join;
-use crate::outbox::{Item, Outbox};
+use crate::outbox::{FRAME_BYTES_MAX, Item, Outbox};
 use crate::shared::Shared;
 
-/// Largest frame between nodes: a Raft message may be 64 MiB by itself.
-pub(crate) const FRAME_BYTES_MAX: usize = 80 * 1024 * 1024;
 /// Most incoming connections from peers (and strangers who speak their protocol).
 const LINKS_MAX: usize = 256;
 /// Most that say they are from one node. More than one is for when that has not noticed yet that an earlier one broke.

@@ -19,6 +19,9 @@ use ringfort_types::{NodeId, PeerMessage};
 
 use crate::delivery::ReadAt;
 
+/// Largest frame between nodes: a Raft message may be 64 MiB by itself.
+pub(crate) const FRAME_BYTES_MAX: usize = 80 * 1024 * 1024;
+
 /// A frame is closed once its messages reach this many bytes (one message may be larger by itself).
 pub(crate) const FRAME_BYTES_SOFT: usize = 4 * 1024 * 1024;
 

@@ -170,6 +170,28 @@ pub const PING_MS: u64 = 20_000;
 pub const PING_ANSWER_MS: u64 = 60_000;
 /// A connection that has taken so much is one whose client reads, in bytes.
 pub const TAKEN_BYTES_MIN: usize = 4 * 1024;
+/// How long a gRPC message may take to come whole, once it has room, in milliseconds.
+pub const MESSAGE_MS: u64 = 30_000;
+/// The same, while others wait for room.
+pub const MESSAGE_CROWDED_MS: u64 = 5_000;
+/// How long a gRPC message may wait for room, in milliseconds.
+pub const MESSAGE_ROOM_MS: u64 = 10_000;
+/// How long replicas may lag before `kvstore.v1` acknowledges a committed Put without them, in milliseconds.
+pub const KVSTORE_LAG_MS: u32 = 2_000;
+/// How long a node that stops goes on turning down what a session sends, in milliseconds.
+pub const SESSION_STOP_MS: u64 = 100;
+/// How long a connection that takes another one's place may be without a call, in milliseconds.
+pub const CONNECTION_TRIAL_MS: u64 = 2_000;
+/// Bytes of an unfinished line of text that every connection may hold.
+pub const TEXT_LINE_BYTES_FREE: usize = 16 * 1024;
+/// How long a longer one may take to come whole, in milliseconds.
+pub const TEXT_LINE_MS: u64 = 10_000;
+/// The same, while others wait for the room that it has.
+pub const TEXT_LINE_CROWDED_MS: u64 = 2_000;
+/// How long a client of the text door may take nothing of what it is answered, in milliseconds.
+pub const TEXT_WRITE_MS: u64 = 30_000;
+/// How long a client of the text door may be connected before it says anything, in milliseconds.
+pub const TEXT_SILENT_MS: u64 = 600_000;
 
 const _: () = {
     assert!(KEY_BYTES_MAX + VALUE_BYTES_MAX + 1024 < GRPC_MESSAGE_BYTES_MAX);

@@ -5,7 +5,8 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -143,6 +144,17 @@ impl Cluster {
         addresses.join(",")
     }
 
+    /// Sends a line to a service's published port for text, and gives the line of answer.
+    pub(super) fn say(&self, service: &str, line: &str) -> Result<String> {
+        let port = self.ports.get(service).context("it is published")? + 4;
+        let mut talk = TcpStream::connect(("127.0.0.1", port))?;
+        talk.set_read_timeout(Some(QUICK))?;
+        talk.write_all(format!("{line}\n").as_bytes())?;
+        let mut answer = String::new();
+        BufReader::new(talk).read_line(&mut answer)?;
+        Ok(answer.trim_end().to_owned())
+    }
+
     /// A client of the nodes' own image that knows these services, to be started.
     pub(super) fn client(&self, services: &[&str], arguments: &[&str]) -> Command {
         let mut command = limited("docker", SLOW);
@@ -199,7 +211,11 @@ impl Drop for Cluster {
         if !self.keep {
             down.extend(["--rmi", "local"]);
         }
-        if let Err(error) = remove_clients().and_then(|()| self.compose(&down, 2 * QUICK)) {
+        let removed = remove_clients().and_then(|()| self.compose(&down, 2 * QUICK));
+        // Builders without BuildKit leave an image of each stage.
+        let stages = ["image", "prune", "--force", "--filter", "label=org.ringfort.build=true"];
+        let removed = removed.and_then(|_| if self.keep { Ok(String::new()) } else { docker(&stages) });
+        if let Err(error) = removed {
             eprintln!("docker: what was made could not be removed: {error:#}");
         }
     }

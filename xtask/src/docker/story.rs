@@ -72,10 +72,14 @@ fn image(cluster: &Cluster) -> Result<()> {
 fn ports(cluster: &Cluster, rows: &mut Rows) -> Result<()> {
     for node in NODES {
         cluster.ask(&[node], &["health"])?;
-        let keys: Vec<_> = (0..5).map(|number| format!("through-{node}-{number}")).collect();
+        let mut keys: Vec<_> = (0..5).map(|number| format!("through-{node}-{number}")).collect();
         for key in &keys {
             cluster.ask(&[node], &["put", key, &value_of(key)])?;
         }
+        let text = format!("text-{node}");
+        let said = cluster.say(node, &format!("SET {text} {}", value_of(&text)))?;
+        ensure!(said == "OK", "{node}'s port for text says {said:?}");
+        keys.push(text);
         add(rows, keys);
     }
     NODES.iter().try_for_each(|node| complete(cluster, &[node], rows))

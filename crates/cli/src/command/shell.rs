@@ -9,7 +9,7 @@ use crate::shell;
 use crate::stop::Stop;
 use crate::writing::Writing;
 
-/// Type commands: put, get, delete, incr, list, status, where, safe-to-stop, transfer, help, exit
+/// Type commands: put, get, delete, incr, list, status, where, safe-to-stop, transfer, cluster, help, exit
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  ringfort shell\n  printf 'put name Ada\\nget name\\n' | ringfort shell\n\n\

@@ -3,6 +3,7 @@
 //! Both block, so they live on a thread of their own, which reads a line only when it is asked for one: the prompt
 //! must not appear before the last answer does.
 
+use std::collections::VecDeque;
 use std::io::{BufReader, IsTerminal};
 use std::path::PathBuf;
 use std::sync::mpsc as threads;
@@ -19,7 +20,7 @@ use super::order::{VERBS, VERBS_DEV};
 use crate::lines::read_line;
 use crate::stop::Stop;
 
-const PROMPT: &str = "> ";
+pub(super) const PROMPT: &str = "> ";
 /// Lines kept in the history.
 const HISTORY_LINES: usize = 1000;
 /// A verb, a key, a value, and some spaces.
@@ -29,6 +30,8 @@ const LINE_BYTES_MAX: usize = KEY_BYTES_MAX + VALUE_BYTES_MAX + 1024;
 #[derive(Debug)]
 pub(crate) enum Line {
     Text(Vec<u8>),
+    /// One more of several that were pasted at once: it is to be shown, since nobody has typed it.
+    Pasted(String),
     /// Ctrl+C: the line is forgotten.
     Abandoned,
     /// The input is over.
@@ -123,14 +126,23 @@ fn edit(mut editor: LineEditor, asked: &threads::Receiver<()>, tell: &mpsc::Send
     if let Some(history) = &history {
         let _ = editor.load_history(history);
     }
+    // The lines behind the first one of what was pasted at once: a terminal gives that as one line.
+    let mut pasted = VecDeque::new();
     while asked.recv().is_ok() {
+        if let Some(line) = pasted.pop_front() {
+            if tell.blocking_send(Ok(Line::Pasted(line))).is_err() {
+                return;
+            }
+            continue;
+        }
         let told = match editor.readline(PROMPT) {
             Ok(line) => {
                 if let Some(history) = &history {
                     // A shell without a memory is still a shell.
                     let _ = editor.append_history(history);
                 }
-                Ok(Line::Text(line.into_bytes()))
+                pasted.extend(line.split(['\n', '\r']).filter(|line| !line.is_empty()).map(str::to_owned));
+                Ok(Line::Text(pasted.pop_front().unwrap_or_default().into_bytes()))
             }
             Err(ReadlineError::Eof) => Ok(Line::End),
             Err(ReadlineError::Interrupted) => Ok(Line::Abandoned),

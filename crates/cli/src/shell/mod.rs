@@ -30,7 +30,7 @@ use crate::transfer::transfer;
 use crate::whereabouts::Whereabouts;
 use crate::writing::Writing;
 use answer::Answers;
-use input::{Input, Line};
+use input::{Input, Line, PROMPT};
 use order::Order;
 
 const COMMANDS: &str =
@@ -86,6 +86,10 @@ pub(crate) async fn talk(
             Line::End => break,
             Line::Abandoned => continue,
             Line::Text(line) => line,
+            Line::Pasted(line) => {
+                answers.said(&format!("{PROMPT}{line}"))?;
+                line.into_bytes()
+            }
         };
         if let Some(nodes) = &mut nodes {
             for notice in nodes.look() {

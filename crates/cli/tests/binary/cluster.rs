@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use crate::support::{
     Dev, ask_to_stop, eventually, free_ports, is_free, objects, refusal, ringfort, run, stderr, stdout,
@@ -345,4 +345,23 @@ fn who_has_not_been_heard_of_since_a_start_is_unknown_and_not_down() {
     trio.start_all();
     let checked = run(&mut trio.command(&["check"]), b"");
     assert!(checked.status.success(), "{}{}", stdout(&checked), stderr(&checked));
+}
+
+/// On a terminal, whatever is typed or pasted ahead is one command a line, in order, and none gets lost.
+#[test]
+fn lines_that_are_pasted_into_the_shell_are_commands_each() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let dev = Dev::start(directory.path());
+    let shell = dev.command(&["shell"]);
+    let program = shell.get_program().to_str().expect("a plain path");
+    let mut terminal = Command::new("script");
+    terminal.args(["-qec", &format!("{program} shell"), "/dev/null"]);
+    terminal.env("RINGFORT_ADDR", dev.address(1)).env("TERM", "xterm").env("HOME", directory.path());
+    let pasted = "put a 1\rput b 2\rput c 3\r\x1b[200~put d 4\rput e 5\nput f 6\x1b[201~\rget f\rexit\r";
+    let output = run(&mut terminal, pasted.as_bytes());
+    assert!(output.status.success(), "{output:?}");
+    let shown = stdout(&output);
+    assert_eq!(shown.matches("Stored and replicated").count(), 6, "{shown}");
+    let rows = stdout(&run(&mut dev.command(&["list"]), b""));
+    assert_eq!(rows, "a\t1\nb\t2\nc\t3\nd\t4\ne\t5\nf\t6\n");
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use crate::support::{copy, eventually, ringfort, run, stdout};
 use crate::trio::Trio;
@@ -105,7 +106,11 @@ fn a_node_on_an_older_directory_is_refused_and_the_printed_command_makes_the_clu
     let errors = log.try_clone().expect("a log");
     let child = ringfort(&["start"]).args(&words).stdout(log).stderr(errors).spawn().expect("starts");
     trio.nodes[2] = Some(child);
-    eventually("it serves in its own place", || trio.said(2).contains("serves on"));
+    let begun = Instant::now();
+    while !trio.said(2).contains("serves on") {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{command}: {}", trio.said(2));
+        std::thread::sleep(Duration::from_millis(100));
+    }
     assert_whole(&trio, "after");
 }
 
@@ -116,7 +121,7 @@ fn an_older_directory_is_refused_though_all_nodes_start_again() {
     let image = take_image(&mut trio, 2);
     load(&trio, "after");
     // Until then the others may have kept nothing of it.
-    std::thread::sleep(std::time::Duration::from_secs(6));
+    std::thread::sleep(Duration::from_secs(6));
     (0..3).for_each(|node| trio.kill(node));
     put_back(&trio, 2, &image);
     (0..3).for_each(|node| trio.start_node(node));

@@ -226,7 +226,8 @@ fn a_message_is_ok_once_as_many_have_it_as_the_file_says() {
     std::fs::write(&file, "# besides the leader\n tolerance = 2\n").expect("written");
     let (mut trio, ports) = trio(&["--tolerance-file", file.to_str().expect("text"), "--text-timeout", "2s"]);
     eventually("it says what three replicas can't keep", || {
-        trio.said(0).contains("start a cluster of 5 nodes with --replicas 5")
+        trio.said(0)
+            .contains("have a cluster of 5 nodes keep as many copies (ringfort cluster set replicas=5)")
     });
     let mut client = Client::new(ports[0]);
     assert_eq!(client.ask("SET 1 everywhere"), "OK");

@@ -17,7 +17,10 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Frame, SizeHint};
 use ringfort_proto::status;
-use ringfort_types::limits::{ARRIVING_BYTES, GRPC_MESSAGE_BYTES_MAX, LARGE_MESSAGE_BYTES};
+use ringfort_types::limits::{
+    ARRIVING_BYTES, GRPC_MESSAGE_BYTES_MAX, LARGE_MESSAGE_BYTES, MESSAGE_CROWDED_MS, MESSAGE_MS,
+    MESSAGE_ROOM_MS,
+};
 use ringfort_types::{Code, Failure};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
@@ -30,11 +33,11 @@ use crate::doors::crowd::Crowd;
 use crate::links;
 
 /// How long a message may take to come whole, once it has room.
-const MESSAGE_TIME: Duration = Duration::from_secs(30);
+const MESSAGE_TIME: Duration = Duration::from_millis(MESSAGE_MS);
 /// The same, while others wait for room.
-const CROWDED_TIME: Duration = Duration::from_secs(5);
+const CROWDED_TIME: Duration = Duration::from_millis(MESSAGE_CROWDED_MS);
 /// How long it may wait for room.
-const ROOM_WAIT_MAX: Duration = Duration::from_secs(10);
+const ROOM_WAIT_MAX: Duration = Duration::from_millis(MESSAGE_ROOM_MS);
 /// So much earlier than its deadline, or a fifth of it, a call ends whose message has not come, before the transport's timer ends it
 /// without an outcome.
 const EARLIER: Duration = Duration::from_millis(100);

@@ -13,7 +13,7 @@ use tonic::{Code, Request, Response, Status};
 use super::held::response;
 use super::tolerance::Tolerance;
 use super::utf8::text;
-use super::{JOIN, not_there};
+use super::{JOIN, is_same_place, not_there};
 use crate::gate::Gate;
 
 /// Both services.
@@ -68,8 +68,11 @@ impl FamilyService for Service {
         let view = self.view(call.metadata()).await?;
         let node = call.into_inner();
         // Whoever is there already may say so again.
-        if view.members.contains(&node) {
-            return Ok(Response::new(view));
+        let asked = format!("{}:{}", node.host, node.port);
+        for member in &view.members {
+            if is_same_place(&asked, &format!("{}:{}", member.host, member.port)).await {
+                return Ok(Response::new(view));
+            }
         }
         Err(refused(Code::FailedPrecondition, JOIN))
     }

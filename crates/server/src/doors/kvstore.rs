@@ -8,6 +8,7 @@ use ringfort_proto::kvstore::kv_store_server::KvStore;
 use ringfort_proto::kvstore::replicator_server::Replicator;
 use ringfort_proto::kvstore::{Ack, Key, KeyValue, Value};
 use ringfort_proto::status::{from_failure, from_write_failure, stream_timeout_ms, timeout_ms};
+use ringfort_types::limits::KVSTORE_LAG_MS;
 use ringfort_types::{Change, Copies, Durability, Failure, Part, Receipt, Row};
 use tonic::{Request, Response, Status};
 
@@ -18,7 +19,7 @@ use super::utf8::{key_text, text};
 use crate::gate::{Gate, Listing};
 
 /// How long replicas may lag before a committed Put is acknowledged without them.
-const PATIENCE_MS: u32 = 2_000;
+const PATIENCE_MS: u32 = KVSTORE_LAG_MS;
 
 /// Both services.
 #[derive(Clone, Debug)]

@@ -31,6 +31,7 @@ mod utf8;
 mod v1;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ringfort_proto::family::family_service_server::FamilyServiceServer;
 use ringfort_proto::family::storage_service_server::StorageServiceServer;
@@ -56,7 +57,8 @@ use self::spread::Runtimes;
 use self::text::TextSettings;
 use self::tolerance::Tolerance;
 use crate::gate::Gate;
-use crate::links::{FRAME_BYTES_MAX, Links, PeerService};
+use crate::links::{Links, PeerService};
+use crate::outbox::FRAME_BYTES_MAX;
 use crate::shared::Shared;
 
 /// The sockets of all doors.
@@ -132,6 +134,25 @@ fn add_services(services: &mut Services, gate: &impl Fn(Door) -> Gate, tolerance
 const JOIN: &str = "there is no such member: a node becomes one by being started with --join naming one of this cluster's nodes \
                     (ringfort start --help)";
 
+/// How long a name may take to be looked up.
+const LOOK_UP: Duration = Duration::from_secs(1);
+
+/// Whether two addresses are of one place, though one of them may have a name where the other has a number.
+async fn is_same_place(one: &str, other: &str) -> bool {
+    if one == other {
+        return true;
+    }
+    let look_up = |address: &str| {
+        let address = address.to_owned();
+        async move {
+            let found = tokio::time::timeout(LOOK_UP, tokio::net::lookup_host(address)).await;
+            found.ok().and_then(Result::ok).map_or_else(Vec::new, Iterator::collect::<Vec<_>>)
+        }
+    };
+    let (one, other) = tokio::join!(look_up(one), look_up(other));
+    one.iter().any(|address| other.contains(address))
+}
+
 /// A key that is not there, to those who are told so by a status.
 fn not_there(key: &str) -> Status {
     refused(Code::NotFound, format!("there is no key \"{}\"", shown(key.as_bytes())))
@@ -140,6 +161,14 @@ fn not_there(key: &str) -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_name_is_the_same_place_as_its_address() {
+        assert!(is_same_place("localhost:7", "127.0.0.1:7").await);
+        assert!(is_same_place("n1:7", "n1:7").await);
+        assert!(!is_same_place("localhost:7", "127.0.0.1:8").await);
+        assert!(!is_same_place("no port", "127.0.0.1:8").await);
+    }
 
     /// Clients refuse a status whose message is beyond some kilobytes, and say something else instead.
     #[test]

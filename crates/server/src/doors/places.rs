@@ -11,14 +11,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use ringfort_types::limits::{CONNECTION_IDLE_MS, NODE_CONNECTIONS_MAX, PEER_PLACES, TAKEN_BYTES_MIN};
+use ringfort_types::limits::{
+    CONNECTION_IDLE_MS, CONNECTION_TRIAL_MS, NODE_CONNECTIONS_MAX, PEER_PLACES, TAKEN_BYTES_MIN,
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
 /// How long after one was asked to close its place may take to come free.
 const CLOSING_MAX: Duration = Duration::from_secs(1);
 /// How long a newcomer on trial may take until its first call.
-pub(crate) const TRIAL_MAX: Duration = Duration::from_secs(2);
+pub(crate) const TRIAL_MAX: Duration = Duration::from_millis(CONNECTION_TRIAL_MS);
 const IDLE_MIN: Duration = Duration::from_millis(CONNECTION_IDLE_MS);
 
 /// Those of a node. A clone counts the same places.

@@ -8,7 +8,7 @@ use tonic::{Code, Request, Response, Status};
 
 use super::held::response;
 use super::utf8::text;
-use super::{JOIN, not_there};
+use super::{JOIN, is_same_place, not_there};
 use crate::gate::Gate;
 
 /// The service.
@@ -41,7 +41,9 @@ impl Kv for Service {
         let JoinRequest { node_id, grpc_address, .. } = call.into_inner();
         let layout = self.gate.layout();
         let mut members = layout.iter().flat_map(|layout| &layout.members);
-        if members.any(|member| member.name == node_id && member.address == grpc_address) {
+        if let Some(member) = members.find(|member| member.name == node_id)
+            && is_same_place(&grpc_address, &member.address).await
+        {
             return Ok(Response::new(JoinResponse {}));
         }
         Err(refused(Code::FailedPrecondition, JOIN))

@@ -53,13 +53,16 @@ impl Wanted {
     pub(crate) fn impossible(self, replicas: u32) -> Option<String> {
         let besides = self.besides_leader.filter(|besides| *besides >= replicas)?;
         let needed = besides.saturating_add(1);
+        // Of an even number of copies one would be for nothing.
+        let replicas_then = needed | 1;
         let less = match replicas.saturating_sub(1) {
             0 => "start this node without --tolerance-file".to_owned(),
             most => format!("set TOLERANCE={most} at most"),
         };
         Some(format!(
             "TOLERANCE={besides} wants {needed} copies of each message and this cluster keeps {replicas}: nothing was \
-             written; {less}, or start a cluster with --replicas {needed}"
+             written; {less}, or, in a cluster of {replicas_then} nodes or more, have it keep more: ringfort cluster set \
+             replicas={replicas_then}"
         ))
     }
 
@@ -88,8 +91,8 @@ impl Wanted {
         (read_with < besides && !reads_fall_back).then(|| {
             format!(
                 "TOLERANCE={besides}: with {replicas} replicas, a SET is OK while {} up; {less}with more down nothing is read or \
-                 written. To read and write with {besides} down, start a cluster of {wanted} nodes with --replicas {wanted}, or, for \
-                 reads alone, let them fall back to what any replica has, which may be old (--text-stale-after)",
+                 written. To read and write with {besides} down, have a cluster of {wanted} nodes keep as many copies (ringfort cluster set \
+                 replicas={wanted}), or, for reads alone, let them fall back to what any replica has, which may be old (--text-stale-after)",
                 match stored_with {
                     0 => "all of them are".to_owned(),
                     down => format!("{} of them are", replicas - down),
@@ -111,19 +114,29 @@ impl Wanted {
     }
 }
 
-/// Says so if the cluster can't keep what the tolerance promises, whenever that changes.
+/// Says so if the cluster can't keep what the tolerance promises, whenever that changes, or how many copies the cluster keeps.
 pub(super) async fn advise(gate: Gate, tolerance: Tolerance, reads_fall_back: bool) {
     gate.serving().await;
-    let mut changes = tolerance.changes();
+    let (mut changes, mut layouts) = (tolerance.changes(), gate.watch_layout());
+    let mut said = None;
     loop {
+        layouts.mark_unchanged();
         let wanted = *changes.borrow_and_update();
         let replicas = gate
             .layout()
             .map_or(0, |layout| layout.shards.iter().map(|shard| shard.replicas.len()).min().unwrap_or(0));
-        if let Some(advice) = wanted.advice(replicas as u32, reads_fall_back) {
-            gate.notice(advice);
+        let advice = wanted.advice(replicas as u32, reads_fall_back);
+        if advice != said
+            && let Some(advice) = &advice
+        {
+            gate.notice(advice.clone());
         }
-        if changes.changed().await.is_err() {
+        said = advice;
+        let changed = tokio::select! {
+            changed = changes.changed() => changed,
+            changed = layouts.changed() => changed,
+        };
+        if changed.is_err() {
             return;
         }
     }
@@ -146,7 +159,10 @@ mod tests {
         assert!(told.starts_with("stored by 1 besides the leader, TOLERANCE=2"), "{told}");
         assert_eq!(wanted.impossible(3), None);
         let told = wanted.impossible(2).unwrap();
-        assert!(told.contains("set TOLERANCE=1 at most") && told.contains("--replicas 3"), "{told}");
+        assert!(
+            told.contains("set TOLERANCE=1 at most") && told.contains("cluster set replicas=3"),
+            "{told}"
+        );
         assert!(
             wanted.impossible(1).unwrap().contains("without --tolerance-file"),
             "0 is no number of the file's"
@@ -163,7 +179,7 @@ mod tests {
             told.contains("a SET is OK while all of them are up; with 1 down it is kept by a majority"),
             "{told}"
         );
-        assert!(told.contains("of 5 nodes with --replicas 5"), "{told}");
+        assert!(told.contains("of 5 nodes") && told.contains("cluster set replicas=5"), "{told}");
         let told = wanted(2).advice(4, false).unwrap();
         assert!(told.contains("a SET is OK while 3 of them are up; with more down nothing"), "{told}");
         assert_eq!(wanted(2).advice(3, true), None);

@@ -114,6 +114,11 @@ impl Gate {
         self.shared.layout()
     }
 
+    /// The same, whenever it changes.
+    pub(crate) fn watch_layout(&self) -> tokio::sync::watch::Receiver<Option<Arc<Layout>>> {
+        self.shared.watch_layout()
+    }
+
     /// A pipeline for one connection. `T` is what the door needs to know to make an answer.
     pub(crate) fn pipeline<T: Send + 'static>(&self, order: Order) -> Pipeline<T> {
         Pipeline::new(self.clone(), order)

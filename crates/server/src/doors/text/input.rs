@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use ringfort_types::limits::{TEXT_LINE_BYTES_MAX, TEXT_LINES_BYTES};
+use ringfort_types::limits::{
+    TEXT_LINE_BYTES_FREE, TEXT_LINE_BYTES_MAX, TEXT_LINE_CROWDED_MS, TEXT_LINE_MS, TEXT_LINES_BYTES,
+};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
@@ -20,7 +22,7 @@ use tokio::time::{Instant, timeout};
 use crate::doors::crowd::Crowd;
 
 /// Bytes of an unfinished line that every connection may hold.
-const LINE_BYTES_FREE: usize = 16 * 1024;
+const LINE_BYTES_FREE: usize = TEXT_LINE_BYTES_FREE;
 /// Of a long line: a message of a million bytes fits.
 const LONG_BYTES: usize = 1024 * 1024 + 64 * 1024;
 /// How many longest lines may be under way. All other places are for long ones.
@@ -29,9 +31,9 @@ const LONG_PLACES: usize = (TEXT_LINES_BYTES - LONGEST_PLACES * TEXT_LINE_BYTES_
 /// A buffer grows by so much at least.
 const STEP_BYTES: usize = 256 * 1024;
 /// How long the client may take for what fits into a place.
-const LINE_TIME: Duration = Duration::from_secs(10);
+const LINE_TIME: Duration = Duration::from_millis(TEXT_LINE_MS);
 /// The same, while others wait for one.
-const CROWDED_TIME: Duration = Duration::from_secs(2);
+const CROWDED_TIME: Duration = Duration::from_millis(TEXT_LINE_CROWDED_MS);
 /// How often it is looked whether others wait.
 const LOOK: Duration = Duration::from_millis(250);
 

@@ -43,17 +43,20 @@ pub(super) fn parse(line: &Bytes) -> Option<Result<Order, String>> {
         return None;
     }
     let (verb, rest) = first_word(&line);
+    let rest = rest.slice_ref(rest.trim_ascii_start());
     let order = match verb.to_ascii_uppercase().as_slice() {
-        b"POST" | b"PUT" | b"HEAD" | b"PATCH" | b"OPTIONS" | b"CONNECT" | b"TRACE" | b"HOST:" => {
+        b"GET" | b"POST" | b"PUT" | b"DELETE" | b"HEAD" | b"PATCH" | b"OPTIONS" | b"CONNECT" | b"TRACE"
+        | b"PRI"
+            if rest.windows(6).any(|part| part == b" HTTP/") =>
+        {
             Ok(Order::Http)
         }
-        b"GET" | b"DELETE" if rest.windows(6).any(|part| part == b" HTTP/") => Ok(Order::Http),
         b"SET" => set(&rest),
         b"GET" => one(&rest, "GET <id>").map(Order::Get),
         b"DEL" => one(&rest, "DEL <id>").map(Order::Del),
         b"STATS" => none(&rest, "STATS", Order::Stats),
         b"NODES" => none(&rest, "NODES", Order::Nodes),
-        b"HELP" => Ok(Order::Help),
+        b"HELP" => none(&rest, "HELP", Order::Help),
         b"QUIT" => none(&rest, "QUIT", Order::Quit),
         b"EXIT" => none(&rest, "EXIT", Order::Quit),
         _ => {
@@ -129,6 +132,8 @@ mod tests {
         let set = |id: &'static str, message: &'static str| Some(Ok(Order::Set(id.into(), message.into())));
         assert_eq!(parsed("SET 7 hello"), set("7", "hello"));
         assert_eq!(parsed("  set 7 two  words  "), set("7", "two  words"));
+        assert_eq!(parsed("GET  7"), Some(Ok(Order::Get("7".into()))));
+        assert_eq!(parsed("SET \t 7 hello"), set("7", "hello"));
         assert_eq!(parsed("Set 7  indented"), set("7", " indented"));
         assert_eq!(parsed("SET 7 \u{e9}t\u{e9}\t!"), set("7", "\u{e9}t\u{e9}\t!"));
         assert_eq!(parsed("gEt 007"), Some(Ok(Order::Get("007".into()))));
@@ -138,7 +143,7 @@ mod tests {
         {
             assert_eq!(parsed(line), Some(Ok(order)));
         }
-        assert_eq!(parsed("help me"), Some(Ok(Order::Help)));
+        assert_eq!(parsed("help"), Some(Ok(Order::Help)));
         assert_eq!(parsed(" \t "), None);
     }
 
@@ -150,6 +155,9 @@ mod tests {
             ("GET", "usage: GET <id>"),
             ("GET 1 2", "usage: GET <id>"),
             ("QUIT now", "usage: QUIT"),
+            ("help me", "usage: HELP"),
+            ("PUT 1 2", "unknown command \"PUT\": SET <id>"),
+            ("Host: localhost:6666", "unknown command \"Host:\""),
             ("ADD 1 2", "unknown command \"ADD\": SET <id>"),
         ] {
             let told = parsed(line).unwrap().unwrap_err();
@@ -165,13 +173,9 @@ mod tests {
 
     #[test]
     fn what_an_http_client_says_is_no_command() {
-        for line in [
-            "POST / HTTP/1.1",
-            "GET / HTTP/1.1",
-            "delete /a HTTP/1.0",
-            "Host: localhost:6666",
-            "PUT /k HTTP/2",
-        ] {
+        for line in
+            ["POST / HTTP/1.1", "GET / HTTP/1.1", "delete /a HTTP/1.0", "PUT /k HTTP/2", "PRI * HTTP/2.0"]
+        {
             assert_eq!(parsed(line), Some(Ok(Order::Http)), "{line}");
         }
         assert_eq!(parsed("GET HTTP/"), Some(Ok(Order::Get("HTTP/".into()))));

@@ -16,7 +16,9 @@ use std::future::poll_fn;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use ringfort_types::limits::{DOOR_CONNECTIONS_MAX, TEXT_LINE_BYTES_MAX, TEXT_PIPELINE_MAX};
+use ringfort_types::limits::{
+    DOOR_CONNECTIONS_MAX, TEXT_LINE_BYTES_MAX, TEXT_PIPELINE_MAX, TEXT_SILENT_MS, TEXT_WRITE_MS,
+};
 use ringfort_types::{Call, Change, Code, Condition, Consistency, Failure, Part, Request};
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinSet;
@@ -35,14 +37,14 @@ use crate::gate::{self, Gate, Pipeline};
 /// Answers that wait to be written, in bytes, beyond which no more are made.
 const OUT_BYTES_SOFT: usize = 256 * 1024;
 /// How long a client may take nothing of what is to be written.
-const WRITE_TIME: Duration = Duration::from_secs(30);
+const WRITE_TIME: Duration = Duration::from_millis(TEXT_WRITE_MS);
 
 /// How long a connection that ends is read from, for what its client had sent already.
 const LINGER: Duration = Duration::from_millis(200);
 const LINGER_BYTES_MAX: usize = 1024 * 1024;
 
 /// How long a client may be connected before it says anything.
-const SILENT_MAX: Duration = Duration::from_mins(10);
+const SILENT_MAX: Duration = Duration::from_millis(TEXT_SILENT_MS);
 
 /// The bounds of the port.
 pub(super) const LIMITS: DoorLimits = DoorLimits {

@@ -16,7 +16,7 @@ use std::time::Duration;
 use ringfort_proto::session::{self, OpKind};
 use ringfort_proto::v1::FRAME_OPS_MAX;
 use ringfort_proto::{sized, status, v1};
-use ringfort_types::limits::{GET_MANY_BYTES_MAX, GRPC_MESSAGE_BYTES_MAX};
+use ringfort_types::limits::{GET_MANY_BYTES_MAX, GRPC_MESSAGE_BYTES_MAX, SESSION_STOP_MS};
 use ringfort_types::{Code, Failure};
 use tokio::time::{Sleep, sleep};
 use tokio_stream::Stream;
@@ -29,7 +29,7 @@ use crate::gate::{Gate, Order, Pipeline};
 const FRAMES_PER_POLL: usize = 32;
 
 /// How long a node that stops goes on turning down the frames of a client that has not heard of it yet, or has not heeded it.
-const REST_MAX: Duration = Duration::from_millis(100);
+const REST_MAX: Duration = Duration::from_millis(SESSION_STOP_MS);
 
 // A frame has about a megabyte of answers, and one more.
 const _: () = assert!(1024 * 1024 + GET_MANY_BYTES_MAX < GRPC_MESSAGE_BYTES_MAX);
