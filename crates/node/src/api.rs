@@ -177,6 +177,13 @@ pub enum Event {
         /// Entries can still be applied, and other places read.
         is_readable: bool,
     },
+    /// This shard's log holds a committed entry that this version can't read. Nothing more is to be expected of its table.
+    Unread {
+        /// Which shard.
+        shard: ShardId,
+        /// Which entry, what is not known about it, and what to do.
+        reason: String,
+    },
     /// The log has dropped these shards' entries up to here.
     Compacted(Vec<(ShardId, Base)>),
     /// A table's state at this index is being held for [`Effect::ReadChunk`].

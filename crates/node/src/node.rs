@@ -53,6 +53,8 @@ pub(crate) struct Slot {
     pub(crate) own: Option<Own>,
     /// Why the replica on this node takes no part, if it does not: then there is none.
     pub(crate) damage: Option<String>,
+    /// It takes no part because this version can't read its log: nothing is damaged.
+    pub(crate) stands_still: bool,
     /// The group of a damaged replica that led, while it hands over.
     pub(crate) abdicating: Option<Abdicating>,
     /// Requests that nobody can take now.
@@ -272,6 +274,7 @@ impl Node {
             }
             Event::Disk(disk) => self.handle_disk(disk),
             Event::Damaged { shard, reason, is_readable } => self.handle_damaged(shard, reason, is_readable),
+            Event::Unread { shard, reason } => self.stand_still(shard, reason, true),
             Event::Stop => self.stop(),
         }
     }
@@ -364,6 +367,7 @@ impl Node {
                 reported: None,
                 own: None,
                 damage: None,
+                stands_still: false,
                 abdicating: None,
                 waiting: Vec::new(),
                 dirty: false,
@@ -412,7 +416,7 @@ impl Node {
             let (applied, revision, clock) = (opened.applied, opened.revision, opened.clock);
             let slot = &mut self.slots[shard.0 as usize];
             slot.replica = Some(Replica::new(shard, group, applied, revision, clock));
-            slot.damage = None;
+            (slot.damage, slot.stands_still) = (None, false);
             self.has_begun(shard);
             self.mark(shard);
         }
