@@ -55,6 +55,7 @@ mod renewal;
 mod replica;
 mod rounds;
 mod routing;
+mod skipped;
 mod snapshots;
 mod state;
 mod transfer;

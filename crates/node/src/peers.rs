@@ -13,6 +13,7 @@ use ringfort_types::{
 
 use crate::Effect;
 use crate::node::{Doomed, Node};
+use crate::skipped::Skipped;
 
 /// What a node is told that is no member any more.
 const REMOVED: &str = "this node has been removed from its cluster";
@@ -27,6 +28,8 @@ struct Peer {
     /// Whether it was given since the connection was made: else it may be of an earlier life.
     report_is_fresh: bool,
     reported_at_us: Option<u64>,
+    /// Since the connection was made.
+    skipped: Skipped,
 }
 
 /// The cluster's members, this node among them; before birth the nodes of the list.
@@ -96,6 +99,11 @@ impl Peers {
         self.is_lively(node, now_us) && self.has_open(node, shard) && self.can_write(node)
     }
 
+    /// What it has said that is not known here.
+    pub(crate) fn skipped(&mut self, node: NodeId) -> Option<&mut Skipped> {
+        Some(&mut self.get_mut(node)?.skipped)
+    }
+
     fn get(&self, node: NodeId) -> Option<&Peer> {
         self.peers.get(&node)
     }
@@ -131,6 +139,7 @@ impl Node {
     pub(crate) fn handle_peer_up(&mut self, node: NodeId) {
         if let Some(peer) = self.peers.get_mut(node) {
             (peer.up, peer.report_is_fresh) = (true, false);
+            peer.skipped = Skipped::default();
             let hello = self.birth.hello();
             self.send(node, PeerMessage::Hello(hello));
             // Whoever has just started can pass requests on before it has opened what it has itself.
@@ -292,6 +301,7 @@ impl Node {
             PeerMessage::LayoutSent(sent) => self.handle_layout_sent(from, sent),
             PeerMessage::GroupWanted(wanted) => self.handle_group_wanted(from, wanted),
             PeerMessage::GroupTold(told) => self.handle_group_told(told),
+            PeerMessage::Unknown(unknown) => self.handle_unknown(from, &unknown),
             PeerMessage::Hello(_) | PeerMessage::Refused { .. } => unreachable!("handled before"),
         }
     }

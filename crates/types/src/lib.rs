@@ -51,7 +51,7 @@ pub use log::{Base, EntryKind, HardState, LogEntry, Record};
 pub use message::{
     Answer, BirthStage, Forward, GroupTold, GroupWanted, Hello, LayoutSent, LayoutWanted, NodeReport,
     PeerFrame, PeerMessage, RaftMessage, ReadIndex, ReadIndexReply, ReadProbe, ReadProbeReply, Refusal,
-    ReplicaReport, Role, SnapshotChunk, SnapshotReply, SnapshotVerdict,
+    ReplicaReport, Role, SnapshotChunk, SnapshotReply, SnapshotVerdict, Unknown,
 };
 pub use presence::Presence;
 pub use reconfiguration::{CanNotFollow, ConfigurationChange};
