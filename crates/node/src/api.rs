@@ -31,8 +31,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ringfort_ring::Layout;
 use ringfort_types::{
-    Base, Call, Configuration, DiskState, HardState, HybridClock, Incarnation, Index, LogEntry, NodeId,
-    PeerFrame, PeerId, PeerMessage, Record, Reply, Request, Revision, ShardId, Term, Token,
+    Base, Call, Configuration, DiskState, HardState, HybridClock, Incarnation, Index, Levels, LogEntry,
+    NodeId, PeerFrame, PeerId, PeerMessage, Record, Reply, Request, Revision, ShardId, Term, Token,
 };
 
 /// How a node was told to be born. All listed nodes must agree on everything but `me`.
@@ -51,6 +51,8 @@ pub struct Config {
     pub replicas: u32,
     /// How long a node is not heard of until its replicas are made anew elsewhere, in milliseconds.
     pub replace_after_ms: u64,
+    /// The levels that this process knows: [`Levels::KNOWN`], but in tests that mix versions.
+    pub levels: Levels,
 }
 
 /// Who this node is, from its data directory.

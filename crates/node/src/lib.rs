@@ -42,6 +42,7 @@ mod forwards;
 mod held;
 mod layout;
 mod leave;
+mod levels;
 mod load;
 mod node;
 pub mod order;

@@ -9,7 +9,7 @@ use ringfort_ring::Layout;
 use ringfort_storage::NEXT_STEP;
 use ringfort_types::limits::TICK_MS;
 use ringfort_types::{
-    DiskState, Epoch, Index, NodeId, Now, PeerId, PeerMessage, RaftMessage, Record, ShardId, Term,
+    DiskState, Epoch, Index, Levels, NodeId, Now, PeerId, PeerMessage, RaftMessage, Record, ShardId, Term,
 };
 
 use crate::abdicate::Abdicating;
@@ -95,6 +95,8 @@ pub struct Node {
     pub(crate) id: NodeId,
     pub(crate) now: Now,
     pub(crate) replace_after_us: u64,
+    /// Those that this process knows.
+    pub(crate) levels: Levels,
     pub(crate) birth: Birth,
     /// Once born.
     pub(crate) layout: Option<Arc<Layout>>,
@@ -142,12 +144,13 @@ pub(crate) struct Doomed {
 impl Node {
     /// A node as its flags and its directory have it. Nothing happens before its first tick.
     pub fn new(config: Config, identity: &Identity, now: Now) -> Result<Node, NodeError> {
-        let replace_after_us = config.replace_after_ms * 1_000;
+        let (replace_after_us, levels) = (config.replace_after_ms * 1_000, config.levels);
         let birth = Birth::new(config, identity)?;
         let mut node = Node {
             id: birth.id(),
             now,
             replace_after_us,
+            levels,
             birth,
             layout: None,
             layout_request: None,
@@ -177,7 +180,7 @@ impl Node {
         if node.birth.is_born() {
             node.be_born();
             if let Some(kept) = &identity.layout {
-                node.adopt_kept(kept.clone());
+                node.adopt_kept(kept.clone())?;
             }
         } else {
             node.step_birth();
@@ -327,6 +330,8 @@ impl Node {
             self.balance_leaders();
             self.ask_for_new_replicas();
             self.ask_about_groups();
+            self.ask_to_be_known();
+            self.raise_level();
             self.plan_layout();
         }
         if self.disk != DiskState::Working && self.ticks.is_multiple_of(HAND_OVER_TICKS) {

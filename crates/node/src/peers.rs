@@ -177,7 +177,9 @@ impl Node {
         }
         for message in frame.messages {
             match message {
-                PeerMessage::Hello(hello) if speaks && hello.stage == BirthStage::Born => {}
+                PeerMessage::Hello(hello) if speaks && hello.stage == BirthStage::Born => {
+                    refused |= !self.goes_with(link, frame.from, &hello);
+                }
                 PeerMessage::Hello(hello) if !self.birth.listens_to(&hello) => {}
                 PeerMessage::Hello(hello) => refused |= !self.handle_hello(link, frame.incarnation, &hello),
                 PeerMessage::Refused(Refusal { reason }) => self.handle_refused(reason, frame.cluster != 0),

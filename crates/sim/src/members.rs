@@ -11,7 +11,8 @@ use std::sync::Arc;
 use ringfort_ring::{Layout, NoPlace};
 use ringfort_storage::{DataDir, Who};
 use ringfort_types::{
-    Configuration, Epoch, Incarnation, LayoutChange, Newcomer, NodeId, Replica, Request, ShardId, Standing,
+    Configuration, Epoch, Incarnation, LayoutChange, Level, Newcomer, NodeId, Replica, Request, ShardId,
+    Standing,
 };
 
 use crate::ambushes::TRIES;
@@ -169,6 +170,7 @@ impl World {
             weight: 1,
             zone: String::new(),
             replaces: joining.replaces,
+            max: Level::MIN,
         };
         let opened = DataDir::open(Arc::new(host.disk.clone()), &who);
         drop(opened.expect("an empty directory can be used"));

@@ -12,7 +12,7 @@ use ringfort_node::{Config, Effect, Event, Identity, Node};
 use ringfort_ring::Layout;
 use ringfort_storage::{DataDir, StorageError, Who};
 use ringfort_types::limits::TICK_MS;
-use ringfort_types::{Answer, NodeId, PeerFrame, PeerMessage, RaftMessage, Refusal, Reply, Token};
+use ringfort_types::{Answer, Levels, NodeId, PeerFrame, PeerMessage, RaftMessage, Refusal, Reply, Token};
 
 use crate::host::{Begin, Process, Work};
 use crate::judges::{BOUNDED, NODE_GOES_ON, WIPED_IS_REFUSED};
@@ -47,8 +47,8 @@ impl World {
             Err(error) => return self.can_not_start(at, &error),
         };
         let replace_after_ms = self.plan.replace_after_ms;
-        let address = host.address.clone();
-        let config = Config { address, addresses, names, shards, replicas, replace_after_ms };
+        let (address, levels) = (host.address.clone(), Levels::KNOWN);
+        let config = Config { address, addresses, names, shards, replicas, replace_after_ms, levels };
         let old = host.old_layout.take().map(|layout| layout.encode());
         let layout = old.or_else(|| dir.layout().unwrap_or_default());
         let identity = Identity {

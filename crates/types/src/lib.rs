@@ -23,6 +23,7 @@ mod error;
 mod ids;
 mod key;
 mod layout_change;
+mod level;
 pub mod limits;
 mod log;
 mod message;
@@ -47,6 +48,7 @@ pub use error::{Code, Failure, Outcome};
 pub use ids::{Epoch, Incarnation, Index, NodeId, PeerId, Revision, ShardId, Slot, Term, Version};
 pub use key::{is_name, shown};
 pub use layout_change::{LayoutChange, LeaderPreference, Newcomer, Places, Standing};
+pub use level::{Level, LevelLimit, Levels};
 pub use log::{Base, EntryKind, HardState, LogEntry, Record};
 pub use message::{
     Answer, BirthStage, Forward, GroupTold, GroupWanted, Hello, LayoutSent, LayoutWanted, NodeReport,

@@ -6,6 +6,7 @@ mod damaged;
 mod doubt;
 mod hung;
 mod layout;
+mod levels;
 mod members;
 mod opening;
 mod scripts;

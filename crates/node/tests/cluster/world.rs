@@ -10,9 +10,9 @@ use ringfort_node::{
 use ringfort_ring::Layout;
 use ringfort_types::{
     Answer, Call, Change, Command, Configuration, ConfigurationChange, Consistency, DiskState, Durability,
-    Entry, EntryKind, Epoch, Failure, Incarnation, Index, LayoutChange, Newcomer, NodeId, Now, Part,
-    PeerFrame, PeerId, PeerMessage, Receipt, Record, Refusal, Reply, Request, Revision, Row, ShardId, Stamp,
-    Token,
+    Entry, EntryKind, Epoch, Failure, Incarnation, Index, LayoutChange, Level, Levels, Newcomer, NodeId, Now,
+    Part, PeerFrame, PeerId, PeerMessage, Receipt, Record, Refusal, Reply, Request, Revision, Row, ShardId,
+    Stamp, Token,
 };
 
 use crate::trace::Trace;
@@ -95,6 +95,7 @@ impl World {
                     shards,
                     replicas: 3,
                     replace_after_ms: 60_000,
+                    levels: Levels::KNOWN,
                 }
             })
             .collect();
@@ -171,6 +172,7 @@ impl World {
             weight: 1,
             zone: String::new(),
             replaces,
+            max: Level::MIN,
         };
         let reply = self.ask_and_wait(by, Request::ChangeLayout(LayoutChange::Join(newcomer)));
         assert!(matches!(reply, Reply::Written(_)), "{reply:?}");

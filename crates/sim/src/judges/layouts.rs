@@ -47,7 +47,7 @@ impl Layouts {
 #[cfg(test)]
 mod tests {
     use ringfort_ring::Member;
-    use ringfort_types::{Incarnation, LayoutChange, LeaderPreference, NodeId, Standing};
+    use ringfort_types::{Incarnation, LayoutChange, LeaderPreference, Level, NodeId, Standing};
 
     use super::*;
 
@@ -55,6 +55,7 @@ mod tests {
     fn another_layout_of_an_epoch_and_an_earlier_one_are_found() {
         let member = Member {
             standing: Standing::Active,
+            max: Level::MIN,
             id: NodeId(1),
             name: "node1".into(),
             address: "n1".into(),
