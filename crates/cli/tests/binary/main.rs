@@ -10,6 +10,7 @@ mod disks;
 mod doors;
 mod exports;
 mod files;
+mod fixtures;
 mod grpc_port;
 mod health;
 mod hung;
