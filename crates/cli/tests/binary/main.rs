@@ -35,5 +35,6 @@ mod survival;
 mod text;
 mod tools;
 mod trio;
+mod upgrade;
 mod usage;
 mod writes;
