@@ -11,8 +11,7 @@ use std::sync::Arc;
 use ringfort_ring::{Layout, NoPlace};
 use ringfort_storage::{DataDir, Who};
 use ringfort_types::{
-    Configuration, Epoch, Incarnation, LayoutChange, Level, Newcomer, NodeId, Replica, Request, ShardId,
-    Standing,
+    Configuration, Epoch, Incarnation, LayoutChange, Newcomer, NodeId, Replica, Request, ShardId, Standing,
 };
 
 use crate::ambushes::TRIES;
@@ -170,7 +169,7 @@ impl World {
             weight: 1,
             zone: String::new(),
             replaces: joining.replaces,
-            max: Level::MIN,
+            max: self.level_of_newcomers(),
         };
         let opened = DataDir::open(Arc::new(host.disk.clone()), &who);
         drop(opened.expect("an empty directory can be used"));
@@ -280,9 +279,7 @@ impl World {
     /// Whether something on this host's own disk is damaged, or can't be looked at since it is not in its place.
     fn may_be_damaged(&self, host: usize) -> bool {
         let host = &self.hosts[host];
-        host.shelf.is_some()
-            || host.rot.is_some()
-            || self.shards().any(|shard| host.tables.is_damaged(shard))
+        host.shelf.is_some() || host.rot.is_some() || self.shards().any(|shard| host.tables.is_damaged(shard))
     }
 
     pub(crate) fn shards(&self) -> impl Iterator<Item = ShardId> + use<> {
