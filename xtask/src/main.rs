@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
-use xtask::{docker, tidy};
+use xtask::{docker, tidy, upgrade};
 
 /// A task's name, what it does, and how.
 type Task = (&'static str, &'static str, fn(&[String]) -> Result<()>);
@@ -16,6 +16,12 @@ const TASKS: &[Task] = &[
     ("tidy", "check what neither the compiler nor clippy checks: crate arrows, file rules", run_tidy),
     ("sim", "run simulated clusters: --seed N, --seeds A..B, --plants, …; --help says all", run_sim),
     ("docker", "containers as a user runs them: build, faults, load balancer; needs docker", run_docker),
+    (
+        "upgrade",
+        "run another commit's binary, [COMMIT] or the one before, and this one in one cluster",
+        run_upgrade,
+    ),
+    ("fixture", "make data directories of the present level, for later versions to read", run_fixture),
 ];
 
 fn main() -> ExitCode {
@@ -79,6 +85,14 @@ fn run_sim(args: &[String]) -> Result<()> {
 
 fn run_docker(args: &[String]) -> Result<()> {
     docker::run(&root(), args)
+}
+
+fn run_upgrade(args: &[String]) -> Result<()> {
+    upgrade::run(&root(), args)
+}
+
+fn run_fixture(args: &[String]) -> Result<()> {
+    upgrade::fixture(&root(), args)
 }
 
 fn root() -> PathBuf {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use ringfort_client::Client;
-use ringfort_types::{ClusterState, LayoutChange, LeaderPreference, Standing};
+use ringfort_types::{ClusterState, LayoutChange, LeaderPreference, LevelLimit, Standing};
 use serde_json::json;
 
 use crate::cluster::{node_json, node_table, shard_json, shard_table};
@@ -17,7 +17,7 @@ use crate::transfer::transfer;
 /// Until the node that was asked is asked again whether it goes by what was set, and how often.
 const LOOK: Duration = Duration::from_millis(50);
 const LOOKS: u32 = 100;
-const SETTINGS: &str = "leader-preference=ring and replicas=3";
+const SETTINGS: &str = "leader-preference=ring, replicas=3 and level=auto";
 
 /// The first of the words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -48,6 +48,7 @@ pub(crate) enum Order {
     Settings,
     Prefer(LeaderPreference),
     Copies(u32),
+    Level(LevelLimit),
     Transfer { shard: String, node: String },
     Stand(standing::Wanted),
     Plan(plan::Wanted),
@@ -122,6 +123,7 @@ impl Order {
         };
         match name.trim() {
             "leader-preference" => value.trim().parse().map(Order::Prefer).map_err(Stop::usage),
+            "level" => value.trim().parse().map(Order::Level).map_err(Stop::usage),
             "replicas" => plan::copies(value.trim()).map(Order::Copies),
             other => {
                 Err(Stop::usage(format!("no setting of a cluster is called {other:?}: there are {SETTINGS}")))
@@ -153,7 +155,8 @@ pub(crate) async fn carry_out(client: &Client, order: &Order) -> Result<Answer, 
         }
         Order::Settings => {
             let state = client.cluster_state().await?;
-            of(format!("{}\n{}", preference_text(&state), copies_text(&state)), settings_json(&state))
+            let texts = [preference_text(&state), copies_text(&state), level_text(&state)];
+            of(texts.join("\n"), settings_json(&state))
         }
         Order::Prefer(preference) => {
             let is_so = |state: &ClusterState| state.leader_preference == *preference;
@@ -164,6 +167,12 @@ pub(crate) async fn carry_out(client: &Client, order: &Order) -> Result<Answer, 
             let is_so = |state: &ClusterState| state.copies == *copies;
             let state = set(client, LayoutChange::Copies(*copies), is_so).await?;
             of(copies_text(&state), settings_json(&state))
+        }
+        Order::Level(limit) => {
+            check_level(&client.cluster_state().await?, *limit)?;
+            let is_so = |state: &ClusterState| state.level_limit == *limit;
+            let state = set(client, LayoutChange::Limit(*limit), is_so).await?;
+            of(level_text(&state), settings_json(&state))
         }
         Order::Transfer { shard, node } => {
             let done = transfer(client, shard, node).await?;
@@ -208,6 +217,21 @@ fn copies_text(state: &ClusterState) -> String {
     format!("replicas = {}{why}", state.copies)
 }
 
+fn level_text(state: &ClusterState) -> String {
+    format!("level = {} (level {} is in force)", state.level_limit, state.level)
+}
+
+/// Refuses to hold back what is in force.
+fn check_level(state: &ClusterState, limit: LevelLimit) -> Result<(), Stop> {
+    match limit {
+        LevelLimit::AtMost(most) if most.0 < state.level => Err(Stop::usage(format!(
+            "level {} is in force, and can't be taken back: give that one or a higher one, or auto",
+            state.level
+        ))),
+        _ => Ok(()),
+    }
+}
+
 fn settings_json(state: &ClusterState) -> Vec<u8> {
     let (copies, why) = copies_of(state);
     let settings = json!({
@@ -215,12 +239,16 @@ fn settings_json(state: &ClusterState) -> Vec<u8> {
         "replicas": state.copies,
         "copies": copies,
         "why": why,
+        "level": state.level,
+        "level_limit": state.level_limit.to_string(),
     });
     settings.to_string().into_bytes()
 }
 
 #[cfg(test)]
 mod tests {
+    use ringfort_types::Level;
+
     use super::*;
     use crate::layout::tests::cluster_of;
 
@@ -240,6 +268,8 @@ mod tests {
             ("set", false, true, Order::Settings),
             ("set replicas=5", false, true, Order::Copies(5)),
             ("set leader-preference=ring", false, true, Order::Prefer(LeaderPreference::Ring)),
+            ("set level=auto", false, true, Order::Level(LevelLimit::Auto)),
+            ("set level=2", false, true, Order::Level(LevelLimit::AtMost(Level(2)))),
             ("remove node4", false, true, stand(Standing::Leaving, false, true)),
             ("drain node4", true, false, stand(Standing::Draining, true, false)),
             ("undrain node4", false, false, stand(Standing::Active, false, false)),
@@ -257,7 +287,8 @@ mod tests {
             ("set replicas=65", false, true, "one from 1 to 64"),
             ("set replicas=many", false, true, "one from 1 to 64"),
             ("set replicas", false, true, "has no value"),
-            ("set copies=3", false, true, "there are leader-preference=ring and replicas=3"),
+            ("set level=0", false, true, "say auto, or a number from 1"),
+            ("set copies=3", false, true, "there are leader-preference=ring, replicas=3 and level=auto"),
             ("nodes a=b", false, true, "`ringfort cluster set`"),
             ("shards 3", false, true, "one word too many"),
             ("transfer 3", false, true, "a shard and a node"),
@@ -265,6 +296,16 @@ mod tests {
             let stop = read(line, force, wait).expect_err(line);
             assert!(stop.code == 2 && stop.message.contains(says), "{line}: {stop:?}");
         }
+    }
+
+    #[test]
+    fn what_is_in_force_is_not_taken_back() {
+        let state = ClusterState { level: 3, ..cluster_of(3) };
+        for (limit, is_refused) in [("auto", false), ("2", true), ("3", false), ("4", false)] {
+            let limit = limit.parse().expect("a limit");
+            assert_eq!(check_level(&state, limit).is_err(), is_refused, "{limit}");
+        }
+        assert_eq!(level_text(&state), "level = auto (level 3 is in force)");
     }
 
     #[test]

@@ -207,6 +207,12 @@ pub(crate) fn render(state: &ClusterState) -> String {
         let shards = show::count(moving.len() as u64, "shard is", "shards are");
         let _ = writeln!(text, "{shards} moving ({})", named(&moving));
     }
+    let is_ahead = |node: &&NodeState| node.level_max > state.level;
+    let ahead: Vec<String> = state.nodes.iter().filter(is_ahead).map(|node| name(state, node.id)).collect();
+    if !ahead.is_empty() {
+        let (level, who) = (state.level, ahead.join(", "));
+        let _ = writeln!(text, "level {level} is in force, and more is known to {who}");
+    }
     for node in state.nodes.iter().filter(|node| !node.damaged.is_empty()) {
         let _ = writeln!(
             text,
@@ -267,6 +273,8 @@ pub(crate) fn json(state: &ClusterState) -> Value {
         "epoch": state.epoch.0,
         "leader_preference": state.leader_preference.to_string(),
         "copies": state.copies,
+        "level": state.level,
+        "level_limit": state.level_limit.to_string(),
         "node": state.node.0,
         "nodes": state.nodes.iter().map(|node| node_json(state, node)).collect::<Vec<_>>(),
         "shards": state.shards.iter().map(|shard| shard_json(state, shard)).collect::<Vec<_>>(),
@@ -282,6 +290,7 @@ pub(crate) fn node_json(state: &ClusterState, node: &NodeState) -> Value {
         "incarnation": format!("{:016x}", node.incarnation.0),
         "state": node.presence.name(),
         "standing": node.standing.to_string(),
+        "level_max": node.level_max,
         "disk_full": node.disk == DiskState::Full,
         "disk_hung": node.disk == DiskState::Hung,
         "damaged_shards": node.damaged.iter().map(|shard| shard.0).collect::<Vec<_>>(),

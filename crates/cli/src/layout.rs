@@ -4,7 +4,9 @@
 //! A state tells neither zones nor weights. Here all nodes weigh the same, and none has a zone.
 
 use ringfort_ring::{Layout, Member, RingError, ShardLayout, effective_copies};
-use ringfort_types::{ClusterState, NodeId, NodeState, PeerId, Replica, ReplicaReport, ShardState, Standing};
+use ringfort_types::{
+    ClusterState, Level, NodeId, NodeState, PeerId, Replica, ReplicaReport, ShardState, Standing,
+};
 
 use crate::cluster::key_shards;
 use crate::stop::Stop;
@@ -39,6 +41,7 @@ fn members_of(state: &ClusterState) -> Vec<Member> {
         weight: 1,
         zone: String::new(),
         standing: node.standing,
+        max: Level(node.level_max.max(Level::MIN.0)),
     };
     state.nodes.iter().map(member).collect()
 }

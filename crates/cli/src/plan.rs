@@ -278,6 +278,7 @@ fn newcomer(layout: &Layout, number: u64) -> Newcomer {
         weight: 1,
         zone: String::new(),
         replaces: false,
+        max: layout.level,
     }
 }
 

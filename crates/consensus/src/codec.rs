@@ -1,8 +1,8 @@
 //! Raft's messages as bytes, in a format of our own.
 //!
 //! Not the `raft` crate's protobuf: its version-2 parser has an advisory against it, and ours is shorter on
-//! the wire and shares the entries' buffers. Both ends run the same version of Ringfort, so there is one
-//! format and no optional field.
+//! the wire and shares the entries' buffers. There is one format and no optional field: the message between nodes that
+//! carries these bytes has a number (`ringfort-types`, `message`), and another format would have another one.
 //!
 //! ```text
 //! message = type u8 | flags u8 (1: reject) | to | from | term | log_term | index | commit | commit_term

@@ -102,7 +102,11 @@ impl Node {
             let turn = abdicating.group.take_turn();
             self.commit.add(shard, turn.records, turn.unsynced, &mut abdicating.last_batch);
             for entry in turn.committed.iter().filter(|entry| entry.kind == EntryKind::Configuration) {
-                abdicating.group.apply_change(entry);
+                if abdicating.group.apply_change(entry).is_err() {
+                    // Of a later version.
+                    self.slots[shard.0 as usize].abdicating = None;
+                    return;
+                }
             }
             let again = abdicating.group.has_turn();
             if let Some(fetch) = turn.fetch {

@@ -31,8 +31,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ringfort_ring::Layout;
 use ringfort_types::{
-    Base, Call, Configuration, DiskState, HardState, HybridClock, Incarnation, Index, LogEntry, NodeId,
-    PeerFrame, PeerId, PeerMessage, Record, Refusal, Reply, Request, Revision, ShardId, Term, Token,
+    Base, Call, Configuration, DiskState, HardState, HybridClock, Incarnation, Index, Levels, LogEntry,
+    NodeId, PeerFrame, PeerId, PeerMessage, Record, Refusal, Reply, Request, Revision, ShardId, Term, Token,
 };
 
 /// How a node was told to be born. All listed nodes must agree on everything but `me`.
@@ -51,6 +51,8 @@ pub struct Config {
     pub replicas: u32,
     /// How long a node is not heard of until its replicas are made anew elsewhere, in milliseconds.
     pub replace_after_ms: u64,
+    /// The levels that this process knows: [`Levels::KNOWN`], but in tests that mix versions.
+    pub levels: Levels,
 }
 
 /// Who this node is, from its data directory.
@@ -192,6 +194,13 @@ pub enum Event {
         reason: String,
         /// Entries can still be applied, and other places read.
         is_readable: bool,
+    },
+    /// This shard's log holds a committed entry that this version can't read. Nothing more is to be expected of its table.
+    Unread {
+        /// Which shard.
+        shard: ShardId,
+        /// Which entry, what is not known about it, and what to do.
+        reason: String,
     },
     /// The log has dropped these shards' entries up to here.
     Compacted(Vec<(ShardId, Base)>),

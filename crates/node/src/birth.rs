@@ -20,7 +20,7 @@ use ringfort_ring::{Layout, Member, RingError};
 use ringfort_types::limits::{ADDRESS_BYTES_MAX, LAYOUT_BYTES_MAX, NAME_BYTES_MAX};
 use ringfort_types::planted::{self, Bug};
 use ringfort_types::wire::{Malformed, Reader, put_bytes, put_varint};
-use ringfort_types::{BirthStage, Hello, Incarnation, NodeId, Standing};
+use ringfort_types::{BirthStage, Hello, Incarnation, Level, NodeId, Standing};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{Config, Identity, NodeError};
@@ -130,9 +130,9 @@ impl Map {
     }
 
     /// The layout that follows from it. Made for the birth alone: how it follows may change from one version to another.
-    fn first_layout(&self) -> Layout {
+    fn first_layout(&self, level: Level) -> Layout {
         let nodes = self.nodes.iter().map(|node| (&*node.name, &*node.address, node.incarnation));
-        let first = first_layout(nodes, self.hash(), self.shards, self.replicas);
+        let first = first_layout(nodes, self.hash(), self.shards, self.replicas, level);
         first.expect("the same numbers have made a layout when the node was made")
     }
 
@@ -201,7 +201,7 @@ impl Birth {
         let me = NodeId(place as u64 + 1);
         // A number of shards or copies that can't be should be known now, not once all nodes have met.
         let nodes = config.addresses.iter().map(|address| ("", &**address, Incarnation(0)));
-        first_layout(nodes, 1, config.shards, config.replicas)?;
+        first_layout(nodes, 1, config.shards, config.replicas, config.levels.min)?;
         let mut seen = vec![None; config.addresses.len()];
         seen[place] = Some((config.names[place].clone(), identity.incarnation));
         let mut mapped = vec![false; config.addresses.len()];
@@ -270,6 +270,7 @@ impl Birth {
             replicas: self.config.replicas,
             stage: self.stage,
             map_hash: self.map.as_ref().map_or(0, Map::hash),
+            levels: self.config.levels,
         }
     }
 
@@ -379,6 +380,14 @@ impl Birth {
                 ));
             }
         }
+        // The level that the cluster begins with.
+        if self.config.levels.min != hello.levels.min {
+            return Err(format!(
+                "the nodes run versions of Ringfort that are too far apart to begin a cluster with: {} knows {}, {} knows {}: start all \
+                 of them with the same version",
+                self.config.address, self.config.levels, hello.address, hello.levels
+            ));
+        }
         Ok(())
     }
 
@@ -414,7 +423,7 @@ impl Birth {
             (BirthStage::Mapped, Map { nodes, shards, replicas })
         };
         if stage == BirthStage::Born {
-            self.born = Some(Arc::new(map.first_layout()));
+            self.born = Some(Arc::new(map.first_layout(self.config.levels.min)));
         }
         let bytes = map.encode(self.born.as_deref());
         self.saving = Some(stage);
@@ -483,6 +492,7 @@ fn first_layout<'a>(
     cluster: u64,
     shards: u32,
     replicas: u32,
+    level: Level,
 ) -> Result<Layout, RingError> {
     let member = |((name, address, incarnation), id): ((&str, &str, Incarnation), u64)| Member {
         id: NodeId(id),
@@ -492,6 +502,8 @@ fn first_layout<'a>(
         weight: 1,
         zone: String::new(),
         standing: Standing::Active,
+        // What more each of them knows they say once they are members.
+        max: level,
     };
     Layout::first(nodes.zip(1..).map(member).collect(), cluster, shards, replicas)
 }

@@ -9,6 +9,9 @@
 //! A shard that has its only replica here has nobody else: what can still be read of it is read, as long as it can be applied
 //! to; and once it can't, whoever asks is told what is damaged.
 //!
+//! A replica whose log holds an entry that this version of Ringfort can't read takes no part either (`ringfort-types`, `level`, says why
+//! there should be none). Nothing is damaged, so it is not made anew: it would meet the same entry. It waits for another version.
+//!
 //! Deliberately absent: how it is made anew from the others (`renewal`).
 
 use ringfort_types::planted::{self, Bug};
@@ -37,10 +40,28 @@ impl Node {
             "its other replicas go on without this node's, which is made anew once enough of them are up"
         };
         self.out.last.push(Effect::Notice(format!("damage in shard {shard}: {what_now}: {reason}")));
+        self.take_no_part(shard, reason, true);
+    }
+
+    /// An entry of this shard's log can't be read by this version. `can_hand_over` if its group goes on without a table.
+    pub(crate) fn stand_still(&mut self, shard: ShardId, reason: String, can_hand_over: bool) {
+        let Some(slot) = self.slots.get_mut(shard.0 as usize) else { return };
+        if slot.damage.is_some() {
+            return self.has_begun(shard);
+        }
+        slot.stands_still = true;
+        self.out.last.push(Effect::Notice(format!(
+            "the replica of shard {shard} on this node stands still: {reason}"
+        )));
+        self.take_no_part(shard, reason, can_hand_over);
+    }
+
+    fn take_no_part(&mut self, shard: ShardId, reason: String, can_hand_over: bool) {
+        let slot = &mut self.slots[shard.0 as usize];
         self.out.last.push(Effect::Retire(shard));
         slot.damage = Some(reason);
         let waiting = std::mem::take(&mut slot.waiting);
-        if let Some(replica) = self.dissolve(shard) {
+        if let Some(replica) = self.dissolve(shard).filter(|_| can_hand_over) {
             self.abdicate(replica);
         }
         for asked in waiting {

@@ -28,6 +28,9 @@ pub enum NodeError {
         "the birth record in this data directory is damaged or was copied from another one: restore the directory"
     )]
     BirthRecord,
+    /// The level in force in its cluster is none that this version knows.
+    #[error("{0}")]
+    Level(String),
     /// No layout can be made.
     #[error(transparent)]
     Ring(#[from] RingError),

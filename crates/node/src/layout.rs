@@ -15,8 +15,8 @@ use ringfort_ring::Layout;
 use ringfort_types::limits::TICK_MS;
 use ringfort_types::{Configuration, Epoch, LayoutSent, LayoutWanted, LeaderPreference, NodeId, Replica};
 
-use crate::Effect;
 use crate::node::Node;
+use crate::{Effect, NodeError};
 
 /// Ticks until a layout that was asked for and did not come is asked for again.
 const ASK_AGAIN_TICKS: u64 = 500 / TICK_MS;
@@ -30,13 +30,15 @@ pub(crate) struct LayoutRequest {
 
 impl Node {
     /// Goes by what the driver has kept, if it can be used.
-    pub(crate) fn adopt_kept(&mut self, kept: Bytes) {
+    pub(crate) fn adopt_kept(&mut self, kept: Bytes) -> Result<(), NodeError> {
+        self.check_kept(&kept)?;
         match Layout::decode(kept) {
             Ok(layout) => drop(self.go_by(Arc::new(layout))),
             Err(malformed) => self.out.last.push(Effect::Notice(format!(
                 "the layout that was kept can't be read ({malformed}): the other nodes are asked for it"
             ))),
         }
+        Ok(())
     }
 
     /// Goes by this layout from now on, if it is a later one, and has it kept.
@@ -57,7 +59,7 @@ impl Node {
             )));
             return None;
         }
-        if layout.epoch <= known.epoch {
+        if layout.epoch <= known.epoch || !self.knows_level(&layout) {
             return None;
         }
         self.layout = Some(Arc::clone(&layout));
@@ -86,6 +88,9 @@ impl Node {
     }
 
     pub(crate) fn handle_layout_sent(&mut self, from: NodeId, sent: LayoutSent) {
+        if !self.knows_level_of(&sent.bytes) {
+            return;
+        }
         match Layout::decode(sent.bytes) {
             Ok(layout) => self.adopt(Arc::new(layout)),
             Err(malformed) => self.out.last.push(Effect::Notice(format!(

@@ -237,7 +237,8 @@ pub(crate) fn speaks_for_replicas(message: &PeerMessage) -> bool {
         | PeerMessage::LayoutWanted(_)
         | PeerMessage::LayoutSent(_)
         | PeerMessage::GroupWanted(_)
-        | PeerMessage::LogRecall(_) => false,
+        | PeerMessage::LogRecall(_)
+        | PeerMessage::Unknown(_) => false,
     }
 }
 

@@ -9,7 +9,7 @@ use ringfort_ring::Layout;
 use ringfort_storage::NEXT_STEP;
 use ringfort_types::limits::TICK_MS;
 use ringfort_types::{
-    DiskState, Epoch, Index, NodeId, Now, PeerId, PeerMessage, RaftMessage, Record, ShardId, Term,
+    DiskState, Epoch, Index, Levels, NodeId, Now, PeerId, PeerMessage, RaftMessage, Record, ShardId, Term,
 };
 
 use crate::abdicate::Abdicating;
@@ -54,6 +54,8 @@ pub(crate) struct Slot {
     pub(crate) own: Option<Own>,
     /// Why the replica on this node takes no part, if it does not: then there is none.
     pub(crate) damage: Option<String>,
+    /// It takes no part because this version can't read its log: nothing is damaged.
+    pub(crate) stands_still: bool,
     /// The group of a damaged replica that led, while it hands over.
     pub(crate) abdicating: Option<Abdicating>,
     /// Requests that nobody can take now.
@@ -94,6 +96,8 @@ pub struct Node {
     pub(crate) id: NodeId,
     pub(crate) now: Now,
     pub(crate) replace_after_us: u64,
+    /// Those that this process knows.
+    pub(crate) levels: Levels,
     pub(crate) birth: Birth,
     /// Once born.
     pub(crate) layout: Option<Arc<Layout>>,
@@ -142,7 +146,7 @@ pub(crate) struct Doomed {
 impl Node {
     /// A node as its flags and its directory have it. Nothing happens before its first tick.
     pub fn new(config: Config, identity: &Identity, now: Now) -> Result<Node, NodeError> {
-        let replace_after_us = config.replace_after_ms * 1_000;
+        let (replace_after_us, levels) = (config.replace_after_ms * 1_000, config.levels);
         let birth = Birth::new(config, identity)?;
         let marks = || Marks::none(identity.process);
         let (marks, lost) = match identity.marks.as_ref().map(|kept| marks().with(kept)) {
@@ -154,6 +158,7 @@ impl Node {
             id: birth.id(),
             now,
             replace_after_us,
+            levels,
             birth,
             layout: None,
             layout_request: None,
@@ -189,7 +194,7 @@ impl Node {
         if node.birth.is_born() {
             node.be_born();
             if let Some(kept) = &identity.layout {
-                node.adopt_kept(kept.clone());
+                node.adopt_kept(kept.clone())?;
             }
         } else {
             node.step_birth();
@@ -296,6 +301,7 @@ impl Node {
             }
             Event::Disk(disk) => self.handle_disk(disk),
             Event::Damaged { shard, reason, is_readable } => self.handle_damaged(shard, reason, is_readable),
+            Event::Unread { shard, reason } => self.stand_still(shard, reason, true),
             Event::Stop => self.stop(),
         }
     }
@@ -348,6 +354,8 @@ impl Node {
             self.balance_leaders();
             self.ask_for_new_replicas();
             self.ask_about_groups();
+            self.ask_to_be_known();
+            self.raise_level();
             self.plan_layout();
         }
         if self.ticks.is_multiple_of(KEEP_TICKS) {
@@ -391,6 +399,7 @@ impl Node {
                 reported: None,
                 own: None,
                 damage: None,
+                stands_still: false,
                 abdicating: None,
                 waiting: Vec::new(),
                 dirty: false,
@@ -439,7 +448,7 @@ impl Node {
             let (applied, revision, clock) = (opened.applied, opened.revision, opened.clock);
             let slot = &mut self.slots[shard.0 as usize];
             slot.replica = Some(Replica::new(shard, group, applied, revision, clock));
-            slot.damage = None;
+            (slot.damage, slot.stands_still) = (None, false);
             self.has_begun(shard);
             self.mark(shard);
         }

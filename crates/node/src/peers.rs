@@ -14,6 +14,7 @@ use ringfort_types::{
 use crate::Effect;
 use crate::marks::speaks_for_replicas;
 use crate::node::{Doomed, Node};
+use crate::skipped::Skipped;
 
 /// A report is due every second.
 const REPORT_LATE_US: u64 = 2_500_000;
@@ -26,6 +27,8 @@ struct Peer {
     /// Whether it was given since the connection was made: else it may be of an earlier life.
     report_is_fresh: bool,
     reported_at_us: Option<u64>,
+    /// Since the connection was made.
+    skipped: Skipped,
 }
 
 /// The cluster's members, this node among them; before birth the nodes of the list.
@@ -95,6 +98,11 @@ impl Peers {
         self.is_lively(node, now_us) && self.has_open(node, shard) && self.can_write(node)
     }
 
+    /// What it has said that is not known here.
+    pub(crate) fn skipped(&mut self, node: NodeId) -> Option<&mut Skipped> {
+        Some(&mut self.get_mut(node)?.skipped)
+    }
+
     fn get(&self, node: NodeId) -> Option<&Peer> {
         self.peers.get(&node)
     }
@@ -131,6 +139,7 @@ impl Node {
     pub(crate) fn handle_peer_up(&mut self, node: NodeId) {
         if let Some(peer) = self.peers.get_mut(node) {
             (peer.up, peer.report_is_fresh) = (true, false);
+            peer.skipped = Skipped::default();
             let hello = self.birth.hello();
             self.send(node, PeerMessage::Hello(hello));
             // Whoever has just started can pass requests on before it has opened what it has itself.
@@ -171,7 +180,9 @@ impl Node {
         }
         for message in frame.messages {
             match message {
-                PeerMessage::Hello(hello) if speaks && hello.stage == BirthStage::Born => {}
+                PeerMessage::Hello(hello) if speaks && hello.stage == BirthStage::Born => {
+                    refused |= !self.goes_with(link, frame.from, &hello);
+                }
                 PeerMessage::Hello(hello) if !self.birth.listens_to(&hello) => {}
                 PeerMessage::Hello(hello) => refused |= !self.handle_hello(link, frame.incarnation, &hello),
                 PeerMessage::Refused(refusal) => self.handle_refused(refusal, frame.cluster != 0),
@@ -305,6 +316,7 @@ impl Node {
             PeerMessage::GroupWanted(wanted) => self.handle_group_wanted(from, wanted),
             PeerMessage::GroupTold(told) => self.handle_group_told(told),
             PeerMessage::LogRecall(recall) => self.handle_log_recall(from, recall),
+            PeerMessage::Unknown(unknown) => self.handle_unknown(from, &unknown),
             PeerMessage::Hello(_) | PeerMessage::Refused { .. } => unreachable!("handled before"),
         }
     }

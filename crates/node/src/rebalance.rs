@@ -25,14 +25,7 @@ pub(crate) struct Planned {
 impl Node {
     /// As the leader of the meta group, now and then.
     pub(crate) fn plan_layout(&mut self) {
-        let leads = |slot: &Slot| slot.replica.as_ref().is_some_and(Replica::takes_writes);
-        let Some(layout) = self.layout.clone() else { return };
-        if self.phase != Phase::Running
-            || self.disk != DiskState::Working
-            || !leads(&self.slots[ShardId::META.0 as usize])
-        {
-            return;
-        }
+        let Some(layout) = self.layout.clone().filter(|_| self.leads_cluster()) else { return };
         let leaving = layout.members.iter().filter(|member| member.standing == Standing::Leaving);
         let mut leaving = leaving.map(|member| member.id).peekable();
         let is_any_leaving = leaving.peek().is_some();
@@ -56,6 +49,14 @@ impl Node {
             // Some shard is on its way.
             None => {}
         }
+    }
+
+    /// Whether it is for this node to see to the layout: it leads the meta group, and can write.
+    pub(crate) fn leads_cluster(&self) -> bool {
+        let leads = |slot: &Slot| slot.replica.as_ref().is_some_and(Replica::takes_writes);
+        self.phase == Phase::Running
+            && self.disk == DiskState::Working
+            && self.slots.first().is_some_and(leads)
     }
 
     /// Whether a node has taken leave of its replicas, as far as it can be asked.

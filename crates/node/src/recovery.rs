@@ -180,6 +180,11 @@ pub enum RecoveryError {
 }
 
 impl RecoveryError {
+    /// Whether nothing is damaged, and another version of Ringfort can go on: [`Event::Unread`](crate::Event::Unread).
+    pub fn is_unread(&self) -> bool {
+        matches!(self, RecoveryError::Shard(error) if error.is_unread())
+    }
+
     /// Whether only the replica of one shard can't take part. A log that has lost its end is no such case: what is lost may
     /// be of every shard.
     fn is_of_one_table(&self) -> bool {

@@ -229,7 +229,8 @@ impl Node {
             Turn::End => {
                 own.is_gone = true;
                 records.push(Record::Gone(shard, own.peer));
-                self.slots[shard.0 as usize].damage = None;
+                let slot = &mut self.slots[shard.0 as usize];
+                (slot.damage, slot.stands_still) = (None, false);
                 self.renewals.begun.remove(&shard);
             }
         }
@@ -321,7 +322,8 @@ impl Node {
         }
         let mut changes = Vec::new();
         for (slot, shard) in self.slots.iter().zip(&layout.shards) {
-            let is_left = slot.damage.is_some() && !self.renewals.begun.contains(&shard.shard);
+            let is_left =
+                slot.damage.is_some() && !slot.stands_still && !self.renewals.begun.contains(&shard.shard);
             let Some(own) = slot.own.filter(|_| is_left) else { continue };
             let replica = Place { node: self.id, peer: own.peer };
             let is_whole = |place: &&Place| {

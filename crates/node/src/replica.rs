@@ -13,8 +13,10 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use ringfort_consensus::Group;
+use ringfort_shard::ShardError;
 use ringfort_types::limits::{ENTRY_BYTES_SOFT, ENTRY_COMMANDS_MAX, GROUP_REPLICAS_MAX};
 use ringfort_types::planted::{self, Bug};
+use ringfort_types::wire::Malformed;
 use ringfort_types::{
     Base, Call, Command, Entry, EntryKind, Epoch, HybridClock, Index, LogEntry, NodeId, Now, PeerId, Request,
     Revision, Role, ShardId, Stamped, Term, Token,
@@ -43,6 +45,8 @@ pub(crate) struct Outcome {
     /// Requests and bytes that are no longer pending here.
     pub(crate) done: usize,
     pub(crate) done_bytes: usize,
+    /// An entry can't be read by this version: why. Neither it nor any after it is handed out, and the replica can't go on.
+    pub(crate) unread: Option<String>,
 }
 
 /// Those who wait for what a table from another replica has overtaken.
@@ -233,7 +237,6 @@ impl Replica {
     /// it: their writes may wait for other replicas than those before it.
     pub(crate) fn emit(&mut self, committed: Vec<LogEntry>, now_us: u64, outcome: &mut Outcome) {
         for entry in committed {
-            self.emitted = entry.index;
             match entry.kind {
                 EntryKind::Normal => {
                     if let Some(stamp) = Entry::peek_clock(&entry.payload) {
@@ -241,10 +244,15 @@ impl Replica {
                     }
                 }
                 EntryKind::Configuration => {
-                    self.group.apply_change(&entry);
+                    if let Err(Malformed(reason)) = self.group.apply_change(&entry) {
+                        let (shard, index) = (self.shard, entry.index);
+                        outcome.unread = Some(ShardError::Unread { shard, index, reason }.to_string());
+                        return;
+                    }
                     self.reads.void();
                 }
             }
+            self.emitted = entry.index;
             let (mut waiters, mut held) = (Vec::new(), Vec::new());
             // What is committed is on a majority; who has just lost the lead can't say more.
             let majority = self.group.fewest_copies(entry.index);

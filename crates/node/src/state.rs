@@ -121,6 +121,7 @@ impl Node {
                 address: member.address.clone(),
                 incarnation: member.incarnation,
                 standing: member.standing,
+                level_max: member.max.0,
                 disk: report.map_or(DiskState::Working, |(report, _)| report.disk),
                 damaged: report.map_or_else(Vec::new, |(report, _)| report.damaged.clone()),
                 presence: match age_us {
@@ -162,6 +163,8 @@ impl Node {
             cluster: layout.cluster,
             leader_preference: layout.leader_preference,
             copies: layout.copies,
+            level: layout.level.0,
+            level_limit: layout.level_limit,
             node: self.id,
             nodes: nodes.collect(),
             shards: shards.collect(),

@@ -52,6 +52,9 @@ impl Node {
             let turn = replica.group.take_turn();
             self.commit.add(shard, turn.records, turn.unsynced, &mut replica.last_batch);
             replica.emit(turn.committed, now.monotonic_us, &mut outcome);
+            if outcome.unread.is_some() {
+                break;
+            }
             leader_changed |= replica.notice_leader();
             if let Some(fetch) = turn.fetch {
                 let (from, to, bytes_max) = (fetch.from, fetch.to, fetch.bytes_max);
@@ -71,6 +74,12 @@ impl Node {
         self.out.apply.extend(outcome.apply);
         for waiter in outcome.lost {
             self.answer_lost(waiter);
+        }
+        if let Some(reason) = outcome.unread {
+            for (waiter, command) in unproposed.drain(..) {
+                self.route(from_command(shard, waiter, command, now));
+            }
+            return self.stand_still(shard, reason, false);
         }
         let replica = self.slots[shard.0 as usize].replica.as_mut().expect("looked at above");
         if leader_changed {

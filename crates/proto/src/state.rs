@@ -1,8 +1,8 @@
 //! The cluster's state, to its message and back.
 
 use ringfort_types::{
-    ClusterState, DiskState, Epoch, Incarnation, Index, LeaderPreference, NodeId, NodeState, PeerId,
-    Presence, ReplicaReport, Revision, Role, ShardId, ShardState, Slot, Standing, Term,
+    ClusterState, DiskState, Epoch, Incarnation, Index, LeaderPreference, LevelLimit, NodeId, NodeState,
+    PeerId, Presence, ReplicaReport, Revision, Role, ShardId, ShardState, Slot, Standing, Term,
 };
 
 use crate::v1;
@@ -17,6 +17,8 @@ impl From<ClusterState> for v1::GetClusterStateResponse {
             shards: state.shards.into_iter().map(Into::into).collect(),
             leader_preference: v1::LeaderPreference::from(state.leader_preference).into(),
             copies: state.copies,
+            level: state.level.into(),
+            level_at_most: state.level_limit.number().into(),
         }
     }
 }
@@ -32,8 +34,15 @@ impl From<v1::GetClusterStateResponse> for ClusterState {
             // A node that says something else is newer; it is not shown.
             leader_preference: leader_preference(state.leader_preference).unwrap_or_default(),
             copies: state.copies,
+            level: level(state.level),
+            level_limit: LevelLimit::from_number(level(state.level_at_most)),
         }
     }
+}
+
+/// A level from the wire; none is as high as what it can't hold.
+fn level(number: u32) -> u16 {
+    u16::try_from(number).unwrap_or(u16::MAX)
 }
 
 impl From<LeaderPreference> for v1::LeaderPreference {
@@ -84,6 +93,7 @@ impl From<NodeState> for v1::NodeState {
             reachable: node.presence == Presence::Up,
             unknown: node.presence == Presence::Unknown,
             standing: v1::Standing::from(node.standing).into(),
+            level_max: node.level_max.into(),
             disk_full: node.disk == DiskState::Full,
             disk_hung: node.disk == DiskState::Hung,
             damaged_shards: node.damaged.iter().map(|shard| shard.0).collect(),
@@ -107,6 +117,7 @@ impl From<v1::NodeState> for NodeState {
                 (false, false) => Presence::Down,
             },
             standing: standing(node.standing).unwrap_or_default(),
+            level_max: level(node.level_max),
             disk: match (node.disk_full, node.disk_hung) {
                 (true, _) => DiskState::Full,
                 (false, true) => DiskState::Hung,
@@ -200,6 +211,8 @@ fn report(shard: ShardId, replica: &v1::ReplicaState) -> (NodeId, ReplicaReport)
 
 #[cfg(test)]
 mod tests {
+    use ringfort_types::Level;
+
     use super::*;
 
     #[test]
@@ -220,6 +233,8 @@ mod tests {
         let state = ClusterState {
             leader_preference: LeaderPreference::HighestId,
             copies: 3,
+            level: 2,
+            level_limit: LevelLimit::AtMost(Level(300)),
             epoch: Epoch(1),
             cluster: u64::MAX,
             node: NodeId(2),
@@ -231,6 +246,7 @@ mod tests {
                     incarnation: Incarnation(99),
                     presence: Presence::Up,
                     standing: Standing::Leaving,
+                    level_max: 3,
                     disk: DiskState::Hung,
                     damaged: vec![ShardId(4)],
                     keys_estimate: 3,

@@ -2,8 +2,8 @@
 
 use ringfort_types::limits::{BIRTH_NODES_MAX, GET_MANY_KEYS_MAX};
 use ringfort_types::{
-    Call, Code, Consistency, Failure, HybridClock, Index, LayoutChange, NodeId, PeerId, Receipt, Replica,
-    Reply, Request, Revision, Row, ShardId, Term,
+    Call, Code, Consistency, Failure, HybridClock, Index, LayoutChange, LevelLimit, NodeId, PeerId, Receipt,
+    Replica, Reply, Request, Revision, Row, ShardId, Term,
 };
 
 use crate::state::{leader_preference, standing};
@@ -77,8 +77,16 @@ impl TryFrom<v1::ChangeLayoutRequest> for Call {
                 }
                 LayoutChange::Copies(copies)
             }
+            Some(v1::change_layout_request::Change::LevelAtMost(number)) => {
+                let number = u16::try_from(number);
+                let number =
+                    number.map_err(|_| invalid("level_at_most: give a number up to 65535, or 0 for none"))?;
+                LayoutChange::Limit(LevelLimit::from_number(number))
+            }
             None => {
-                return Err(invalid("nothing to change: set leader_preference, renew, stand or copies"));
+                return Err(invalid(
+                    "nothing to change: set leader_preference, renew, stand, copies or level_at_most",
+                ));
             }
         };
         Ok(Request::ChangeLayout(change).into())
@@ -101,7 +109,12 @@ pub fn change_layout(change: &LayoutChange) -> Option<v1::ChangeLayoutRequest> {
             v1::change_layout_request::Change::Stand(v1::Stand { node: node.0, standing })
         }
         LayoutChange::Copies(copies) => v1::change_layout_request::Change::Copies(copies),
-        LayoutChange::Join(_) | LayoutChange::Place { .. } | LayoutChange::Reached { .. } => return None,
+        LayoutChange::Limit(limit) => v1::change_layout_request::Change::LevelAtMost(limit.number().into()),
+        LayoutChange::Join(_)
+        | LayoutChange::Place { .. }
+        | LayoutChange::Reached { .. }
+        | LayoutChange::Knows(..)
+        | LayoutChange::Raise(_) => return None,
     };
     Some(v1::ChangeLayoutRequest { change: Some(change) })
 }

@@ -1,12 +1,18 @@
 //! A layout's bytes, as they are kept in a node's birth record, in its layout file, and by the meta group.
 //!
 //! ```text
-//! layout  = version u8 (2) | flags u8 (0) | epoch varint | placed varint | cluster u64 | next node varint | next peer varint | copies varint
-//!         | leader preference u8 | count varint | member × count | count varint | shard × count
-//! member  = id varint | name bytes | address bytes | incarnation u64 | weight varint | zone bytes | standing u8
+//! layout  = version u8 (3) | flags u8 (0) | level varint | cluster u64 | epoch varint | placed varint | next node varint | next peer varint
+//!         | copies varint | leader preference u8 | level limit varint (0 none) | count varint | member × count | count varint | shard × count
+//! member  = id varint | name bytes | address bytes | incarnation u64 | weight varint | zone bytes | standing u8 | highest level varint
 //! shard   = id varint | count varint | (first slot varint | last slot varint) × count
 //!         | count varint | (node varint | peer varint) × count
 //! ```
+//!
+//! Every later version begins as this one does, up to the cluster: so whoever can't read a layout knows the level that is in force in it
+//! ([`LayoutHead`]). A later version is written from its level on.
+//!
+//! Version 2 is read, and written no more: `epoch | placed | cluster` after the flags, and nothing of levels. Level 1 is in force in
+//! it, and the highest that its members are known to know.
 //!
 //! What is read is checked: members and shards ascend, every slot has one owner, every replica is on a
 //! member and on no node twice, and its peer is below the next one.
@@ -15,25 +21,51 @@ use bytes::{BufMut, Bytes, BytesMut};
 use ringfort_types::limits::{ADDRESS_BYTES_MAX, NAME_BYTES_MAX, SHARDS_MAX};
 use ringfort_types::wire::{Malformed, Reader, put_bytes, put_varint};
 use ringfort_types::{
-    Epoch, Incarnation, LeaderPreference, NodeId, PeerId, Replica, SLOTS, ShardId, Slot, Standing,
+    Epoch, Incarnation, LeaderPreference, Level, LevelLimit, NodeId, PeerId, Replica, SLOTS, ShardId, Slot,
+    Standing,
 };
 
 use crate::layout::{Layout, Member, Owners, ShardLayout};
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
+/// From before there were levels.
+const WITHOUT_LEVELS: u8 = 2;
+
+/// What every version can read of a layout, however late the version is that has written it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayoutHead {
+    /// The level in force.
+    pub level: Level,
+    /// Whose layout it is.
+    pub cluster: u64,
+}
+
+impl LayoutHead {
+    /// Reads the beginning of a layout; `None` if it is none, or from before there were levels.
+    pub fn read(bytes: &Bytes) -> Option<LayoutHead> {
+        let mut reader = Reader::new(bytes.clone());
+        if reader.u8().ok()? < VERSION {
+            return None;
+        }
+        reader.u8().ok()?;
+        Some(LayoutHead { level: Level::read(&mut reader).ok()?, cluster: reader.u64().ok()? })
+    }
+}
 
 impl Layout {
     /// Its bytes.
     pub fn encode(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(256 + 64 * self.members.len() + 32 * self.shards.len());
         out.put_slice(&[VERSION, 0]);
+        self.level.put(&mut out);
+        out.put_u64_le(self.cluster);
         put_varint(&mut out, self.epoch.0);
         put_varint(&mut out, self.placed.0);
-        out.put_u64_le(self.cluster);
         put_varint(&mut out, self.next_node.0);
         put_varint(&mut out, self.next_peer.0);
         put_varint(&mut out, self.copies.into());
         out.put_u8(self.leader_preference.encode());
+        self.level_limit.put(&mut out);
         put_varint(&mut out, self.members.len() as u64);
         for member in &self.members {
             put_varint(&mut out, member.id.0);
@@ -43,6 +75,7 @@ impl Layout {
             put_varint(&mut out, member.weight.into());
             put_bytes(&mut out, member.zone.as_bytes());
             out.put_u8(member.standing.encode());
+            member.max.put(&mut out);
         }
         put_varint(&mut out, self.shards.len() as u64);
         for shard in &self.shards {
@@ -64,21 +97,26 @@ impl Layout {
     /// Reads what [`Layout::encode`] wrote.
     pub fn decode(bytes: Bytes) -> Result<Layout, Malformed> {
         let mut reader = Reader::new(bytes);
-        if reader.u8()? != VERSION {
-            return Err(Malformed("unknown version of a layout"));
-        }
+        let has_levels = match reader.u8()? {
+            VERSION => true,
+            WITHOUT_LEVELS => false,
+            _ => return Err(Malformed("unknown version of a layout")),
+        };
         if reader.u8()? != 0 {
             return Err(Malformed("unknown flag on a layout"));
         }
+        let (level, cluster) =
+            if has_levels { (Level::read(&mut reader)?, reader.u64()?) } else { (Level(1), 0) };
         let epoch = Epoch(reader.varint()?);
         let placed = Epoch(reader.varint()?);
-        let cluster = reader.u64()?;
+        let cluster = if has_levels { cluster } else { reader.u64()? };
         let next_node = NodeId(reader.varint()?);
         let next_peer = PeerId(reader.varint()?);
         let copies = u32::try_from(reader.varint()?).map_err(|_| Malformed("too many copies"))?;
         let leader_preference = LeaderPreference::decode(reader.u8()?)?;
+        let level_limit = if has_levels { LevelLimit::read(&mut reader)? } else { LevelLimit::Auto };
         let count = reader.count(13)?;
-        let members = (0..count).map(|_| member(&mut reader)).collect::<Result<Vec<_>, _>>()?;
+        let members = (0..count).map(|_| member(&mut reader, has_levels)).collect::<Result<Vec<_>, _>>()?;
         let count = reader.count(3)?;
         let shards = (0..count).map(|_| shard(&mut reader)).collect::<Result<Vec<_>, _>>()?;
         reader.finish()?;
@@ -105,8 +143,13 @@ impl Layout {
             next_peer,
             copies,
             leader_preference,
+            level,
+            level_limit,
             owners,
         };
+        if layout.members.iter().any(|member| member.max < level) {
+            return Err(Malformed("a member that does not know the level in force"));
+        }
         for shard in &layout.shards {
             for (place, replica) in shard.replicas.iter().enumerate() {
                 if layout.member(replica.node).is_none() {
@@ -124,7 +167,7 @@ impl Layout {
     }
 }
 
-fn member(reader: &mut Reader) -> Result<Member, Malformed> {
+fn member(reader: &mut Reader, has_level: bool) -> Result<Member, Malformed> {
     Ok(Member {
         id: NodeId(reader.varint()?),
         name: reader.string(NAME_BYTES_MAX)?,
@@ -133,6 +176,7 @@ fn member(reader: &mut Reader) -> Result<Member, Malformed> {
         weight: u32::try_from(reader.varint()?).map_err(|_| Malformed("weight over its limit"))?,
         zone: reader.string(NAME_BYTES_MAX)?,
         standing: Standing::decode(reader.u8()?)?,
+        max: if has_level { Level::read(reader)? } else { Level(1) },
     })
 }
 

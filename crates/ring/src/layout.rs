@@ -6,8 +6,8 @@ use std::fmt;
 use ringfort_types::limits::{BIRTH_NODES_MAX, GROUP_REPLICAS_MAX, SHARDS_MAX};
 use ringfort_types::planted::{self, Bug};
 use ringfort_types::{
-    Configuration, Epoch, Incarnation, LayoutChange, LeaderPreference, Newcomer, NodeId, PeerId, Replica,
-    SLOTS, ShardId, Slot, Standing,
+    Configuration, Epoch, Incarnation, LayoutChange, LeaderPreference, Level, LevelLimit, Newcomer, NodeId,
+    PeerId, Replica, SLOTS, ShardId, Slot, Standing,
 };
 
 use crate::place::{place, place_one};
@@ -30,6 +30,8 @@ pub struct Member {
     pub zone: String,
     /// Whether it is given replicas.
     pub standing: Standing,
+    /// The highest level that it is known to know; not below the one in force.
+    pub max: Level,
 }
 
 /// What one shard owns and where it is.
@@ -71,6 +73,10 @@ pub struct Layout {
     pub copies: u32,
     /// Who should lead.
     pub leader_preference: LeaderPreference,
+    /// What nodes may say and write. Never falls.
+    pub level: Level,
+    /// How far it may rise.
+    pub level_limit: LevelLimit,
     pub(crate) owners: Owners,
 }
 
@@ -87,6 +93,8 @@ pub enum NoPlace {
     Full,
     /// A weight out of bounds.
     Weight(u32),
+    /// It does not know this level, which is in force.
+    Level(Level),
 }
 
 /// A layout that can't be.
@@ -113,7 +121,8 @@ pub enum RingError {
 }
 
 impl Layout {
-    /// The layout that a cluster is born with: epoch 1, fresh peers for all replicas.
+    /// The layout that a cluster is born with: epoch 1, fresh peers for all replicas, and the lowest level that its members are known to
+    /// know.
     pub fn first(
         mut members: Vec<Member>,
         cluster: u64,
@@ -143,6 +152,7 @@ impl Layout {
         }
         let owners = Owners::new(&all).expect("consecutive ranges cover every slot once");
         let next_node = NodeId(members.last().map_or(0, |last| last.id.0) + 1);
+        let level = known_to_all(&members).expect("a cluster has members");
         Ok(Layout {
             epoch: Epoch(1),
             placed: Epoch(1),
@@ -153,6 +163,8 @@ impl Layout {
             next_peer,
             copies,
             leader_preference: LeaderPreference::default(),
+            level,
+            level_limit: LevelLimit::default(),
             owners,
         })
     }
@@ -169,6 +181,9 @@ impl Layout {
             LayoutChange::Place { epoch, places } if *epoch == self.epoch => next.place(places),
             LayoutChange::Reached { epoch } if *epoch == self.epoch => next.forget_those_who_left(),
             LayoutChange::Place { .. } | LayoutChange::Reached { .. } => {}
+            LayoutChange::Knows(node, max) => next.know(*node, *max),
+            LayoutChange::Limit(limit) => next.level_limit = *limit,
+            LayoutChange::Raise(level) => next.raise(*level),
         }
         if next == *self {
             return None;
@@ -178,6 +193,31 @@ impl Layout {
             next.placed = next.epoch;
         }
         Some(next)
+    }
+
+    /// A member runs another version than before, perhaps. One that does not know the level in force is no member to reckon with: it is
+    /// refused until it does.
+    fn know(&mut self, node: NodeId, max: Level) {
+        let Ok(place) = self.members.binary_search_by_key(&node, |member| member.id) else { return };
+        if max >= self.level {
+            self.members[place].max = max;
+        }
+    }
+
+    fn raise(&mut self, level: Level) {
+        if level <= self.level_allowed() {
+            self.level = self.level.max(level);
+        }
+    }
+
+    /// The highest level that may be in force: all members know it, and it is not held back. Not below the one that is.
+    pub fn level_allowed(&self) -> Level {
+        let known = known_to_all(&self.members).unwrap_or(self.level);
+        let allowed = match self.level_limit {
+            LevelLimit::Auto => known,
+            LevelLimit::AtMost(limit) => known.min(limit),
+        };
+        allowed.max(self.level)
     }
 
     /// Puts a fresh peer in a replica's place, if there is that replica and another one to make it from.
@@ -220,6 +260,7 @@ impl Layout {
             weight: new.weight,
             zone: new.zone.clone(),
             standing: Standing::Active,
+            max: new.max,
         });
     }
 
@@ -245,6 +286,9 @@ impl Layout {
         }
         if new.weight == 0 || new.weight > WEIGHT_MAX {
             return Some(NoPlace::Weight(new.weight));
+        }
+        if new.max < self.level {
+            return Some(NoPlace::Level(self.level));
         }
         None
     }
@@ -307,6 +351,11 @@ impl Layout {
         let place = self.members.binary_search_by_key(&id, |member| member.id).ok()?;
         Some(&self.members[place])
     }
+}
+
+/// The highest level that all of them know; `None` if there are none.
+fn known_to_all(members: &[Member]) -> Option<Level> {
+    members.iter().map(|member| member.max).min()
 }
 
 fn check(members: &[Member], shards: u32, copies: u32) -> Result<(), RingError> {

@@ -41,6 +41,7 @@ mod plan;
 mod steps;
 mod walk;
 
+pub use codec::LayoutHead;
 pub use copies::effective_copies;
 pub use layout::{Layout, Member, NoPlace, RingError, ShardLayout};
 pub use place::{place, place_from};

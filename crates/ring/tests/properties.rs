@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use ringfort_ring::{Layout, Member, effective_copies, place, place_from};
-use ringfort_types::{Epoch, Incarnation, NodeId, SLOTS, ShardId, Slot, Standing};
-use ringfort_types::{LayoutChange, Newcomer};
+use ringfort_ring::{Layout, LayoutHead, Member, NoPlace, effective_copies, place, place_from};
+use ringfort_types::{
+    Epoch, Incarnation, LayoutChange, Level, LevelLimit, Newcomer, NodeId, SLOTS, ShardId, Slot, Standing,
+};
 
 fn member(id: u64, weight: u32, zone: &str) -> Member {
     Member {
@@ -17,6 +18,7 @@ fn member(id: u64, weight: u32, zone: &str) -> Member {
         weight,
         zone: zone.to_owned(),
         standing: Standing::Active,
+        max: Level::MIN,
     }
 }
 
@@ -63,7 +65,7 @@ fn distinct(placed: &[Vec<NodeId>], copies: u32) -> bool {
 
 fn newcomer(id: u64) -> Newcomer {
     let Member { name, address, incarnation, weight, zone, .. } = member(id, 1, "");
-    Newcomer { name, address, incarnation, weight, zone, replaces: false }
+    Newcomer { name, address, incarnation, weight, zone, replaces: false, max: Level::MIN }
 }
 
 /// The layout in which everything is where it should be, given that these nodes are away.
@@ -307,6 +309,70 @@ fn impossible_clusters_are_refused_in_words() {
     let mut twins = equal(2);
     twins[1].address = twins[0].address.clone();
     assert!(words(twins, 1, 1).contains("two nodes have the address"));
+}
+
+fn levels(layout: &Layout) -> (u16, Vec<u16>) {
+    (layout.level.0, layout.members.iter().map(|member| member.max.0).collect())
+}
+
+#[test]
+fn the_level_rises_once_all_members_know_it_and_never_falls() {
+    let after = |layout: &Layout, change| layout.after(&change).unwrap();
+    let knows = |id, max| LayoutChange::Knows(NodeId(id), Level(max));
+    let limit = |most| LayoutChange::Limit(LevelLimit::AtMost(Level(most)));
+    let raise = |level| LayoutChange::Raise(Level(level));
+    let born = Layout::first(equal(3), 7, 4, 3).unwrap();
+    assert_eq!(levels(&born), (1, vec![1, 1, 1]));
+    let two = after(&after(&born, knows(1, 2)), knows(2, 3));
+    assert_eq!((levels(&two), two.level_allowed()), ((1, vec![2, 3, 1]), Level(1)));
+    assert_eq!(two.after(&knows(2, 3)), None, "it is known already");
+    assert_eq!(two.after(&raise(2)), None, "one does not know it");
+    assert_eq!(levels(&after(&two, knows(2, 1))), (1, vec![2, 1, 1]), "it may go back until then");
+    let all = after(&two, knows(3, 4));
+    assert_eq!((levels(&all), all.level_allowed()), ((1, vec![2, 3, 4]), Level(2)));
+    assert_eq!(all.after(&raise(3)), None);
+
+    // Held back, and not taken back.
+    let held = after(&all, limit(1));
+    assert_eq!((held.level_allowed(), held.after(&raise(2))), (Level(1), None));
+    let raised = after(&after(&held, LayoutChange::Limit(LevelLimit::Auto)), raise(2));
+    assert_eq!(levels(&raised), (2, vec![2, 3, 4]));
+    assert_eq!(raised.after(&raise(1)), None);
+    assert_eq!(levels(&after(&raised, limit(1))).0, 2);
+    assert_eq!(raised.after(&knows(1, 1)), None, "it does not know what is in force, and is refused");
+
+    // Whoever joins has to know it.
+    assert_eq!(raised.refusal(&newcomer(4)), Some(NoPlace::Level(Level(2))));
+    assert_eq!(raised.after(&LayoutChange::Join(newcomer(4))), None);
+    let joined = after(&raised, LayoutChange::Join(Newcomer { max: Level(3), ..newcomer(4) }));
+    assert_eq!(levels(&joined), (2, vec![2, 3, 4, 3]));
+    for layout in [born, held, raised, joined] {
+        assert_eq!(Layout::decode(layout.encode()), Ok(layout.clone()));
+        let head = LayoutHead { level: layout.level, cluster: layout.cluster };
+        assert_eq!(LayoutHead::read(&layout.encode()), Some(head));
+        let mut later = layout.encode().to_vec();
+        (later[0], later[1]) = (9, 9);
+        later.truncate(11);
+        assert_eq!(LayoutHead::read(&later.clone().into()), Some(head), "whatever follows");
+        assert!(Layout::decode(later.into()).is_err());
+    }
+}
+
+#[test]
+fn a_layout_from_before_there_were_levels_is_read() {
+    let born = Layout::first(equal(1), 7, 1, 1).unwrap();
+    let before = [
+        &[2, 0, 1, 1, 7, 0, 0, 0, 0, 0, 0, 0, 2, 3, 1, 0, 1][..],
+        &[1, 5],
+        b"node1",
+        &[14],
+        b"10.0.0.1:50051",
+        &7919_u64.to_le_bytes(),
+        &[1, 0, 0, 2, 0, 0, 1, 1, 1, 1, 1, 0, 0xFF, 0x7F, 1, 1, 2],
+    ];
+    let before = bytes::Bytes::from(before.concat());
+    assert_eq!(LayoutHead::read(&before), None);
+    assert_eq!(Layout::decode(before), Ok(born));
 }
 
 proptest! {

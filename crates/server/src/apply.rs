@@ -209,6 +209,12 @@ impl Applier {
                     self.shared.has_layout(outcome.layout.as_ref());
                     outcome.replies
                 }
+                Err(error) if error.is_unread() => {
+                    self.close(job.shard);
+                    self.shared.unread(job.shard, error.to_string());
+                    answers.extend(without_answer(job));
+                    continue;
+                }
                 Err(error) if error.is_damage() => {
                     self.lose(job.shard, &error);
                     answers.extend(without_answer(job));
@@ -259,9 +265,13 @@ impl Applier {
 
     /// Nothing more can be applied to this shard.
     fn lose(&mut self, id: ShardId, error: &dyn std::fmt::Display) {
+        self.close(id);
+        self.shared.damaged(id, error.to_string(), false);
+    }
+
+    fn close(&mut self, id: ShardId) {
         self.shards[id.0 as usize] = None;
         self.flusher.give_up(id);
-        self.shared.damaged(id, error.to_string(), false);
     }
 
     /// Puts another table in place.

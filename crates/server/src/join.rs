@@ -13,8 +13,8 @@ use ringfort_proto::status::to_failure;
 use ringfort_ring::{Layout, NoPlace};
 use ringfort_types::limits::{BIRTH_NODES_MAX, CALL_TIMEOUT_DEFAULT_MS};
 use ringfort_types::{
-    Call, Code, Door, Failure, Incarnation, LayoutChange, Newcomer, NodeId, Presence, Reply, Request,
-    check_address, is_name,
+    Call, Code, Door, Failure, Incarnation, LayoutChange, Level, Levels, Newcomer, NodeId, Presence, Reply,
+    Request, check_address, is_name,
 };
 use tokio::time::{Instant, sleep, timeout};
 use tonic::transport::Endpoint;
@@ -82,6 +82,8 @@ async fn ask(member: &str, newcomer: &Newcomer) -> Result<Joined, Refusal> {
             weight: newcomer.weight,
             zone: newcomer.zone.clone(),
             replace: newcomer.replaces,
+            level_min: Level::MIN.0.into(),
+            level_max: newcomer.max.0.into(),
         };
         let mut client = PeerClient::new(channel).max_decoding_message_size(FRAME_BYTES_MAX);
         client.join(Message::new(request)).await.map_err(|status| match status.code() {
@@ -115,13 +117,16 @@ pub(crate) async fn admit(
     shared: &std::sync::Arc<Shared>,
     request: JoinRequest,
 ) -> Result<JoinResponse, Failure> {
-    let newcomer = check(request)?;
+    let (newcomer, levels) = check(request)?;
     let unborn = || Failure::rejected(Code::Unavailable, "this node's cluster is not born yet");
     let (Some(born), Some(layout)) = (shared.born_layout(), shared.layout()) else { return Err(unborn()) };
     let response = |layout: &Layout| {
         let member = layout.members.iter().find(|member| member.incarnation == newcomer.incarnation)?;
         Some(JoinResponse { node: member.id.0, born: born.encode(), layout: layout.encode() })
     };
+    if let Some(why) = levels.refusal(layout.level) {
+        return Err(Failure::rejected(Code::FailedPrecondition, format!("{} {why}", newcomer.name)));
+    }
     if let Some(response) = response(&layout) {
         return Ok(response);
     }
@@ -168,9 +173,9 @@ pub(crate) async fn admit(
     timeout(Duration::from_millis(CALL_TIMEOUT_DEFAULT_MS.into()), heard).await.map_err(late)?
 }
 
-fn check(request: JoinRequest) -> Result<Newcomer, Failure> {
+fn check(request: JoinRequest) -> Result<(Newcomer, Levels), Failure> {
     let invalid = |why: String| Err(Failure::rejected(Code::InvalidArgument, why));
-    let JoinRequest { name, address, incarnation, weight, zone, replace } = request;
+    let JoinRequest { name, address, incarnation, weight, zone, replace, level_min, level_max } = request;
     if !is_name(&name) {
         return invalid(format!(
             "{name:?} is no name for a node: use 1 to 64 letters, digits, '-', '_' or '.'"
@@ -184,11 +189,14 @@ fn check(request: JoinRequest) -> Result<Newcomer, Failure> {
     if let Err(why) = check_address(&address) {
         return invalid(format!("{address:?} is no address of a node: it {why}"));
     }
-    Ok(Newcomer { name, address, incarnation: Incarnation(incarnation), weight, zone, replaces: replace })
+    let level = |number: u32| Level(u16::try_from(number.max(1)).unwrap_or(u16::MAX));
+    let levels = Levels { min: level(level_min), max: level(level_max) };
+    let incarnation = Incarnation(incarnation);
+    Ok((Newcomer { name, address, incarnation, weight, zone, replaces: replace, max: levels.max }, levels))
 }
 
 fn refused(why: &NoPlace, newcomer: &Newcomer) -> Failure {
-    let Newcomer { name, address, weight, .. } = newcomer;
+    let Newcomer { name, address, weight, max, .. } = newcomer;
     let message = match why {
         NoPlace::Name => format!(
             "a member of the cluster is called {name}, and has another data directory: choose another --id; or, if that directory is \
@@ -201,6 +209,10 @@ fn refused(why: &NoPlace, newcomer: &Newcomer) -> Failure {
         }
         NoPlace::NobodyToReplace => format!("no member of the cluster is called {name}: leave --replace out"),
         NoPlace::Full => format!("the cluster has {BIRTH_NODES_MAX} nodes, and there can be no more"),
+        NoPlace::Level(level) => {
+            let why = Levels { min: *max, max: *max }.refusal(*level).unwrap_or_default();
+            format!("{name} {why}")
+        }
         NoPlace::Weight(_) => format!("--weight {weight}: give a number from 1 to 100"),
     };
     Failure::rejected(Code::FailedPrecondition, message)

@@ -151,10 +151,14 @@ impl Opening {
         Ok(replay.is_done())
     }
 
-    /// A shard is not opened: its table is damaged.
+    /// A shard is not opened: its table is damaged, or its log of a later version.
     fn damaged(&self, shard: ShardId, error: &RecoveryError) {
         self.flusher.give_up(shard);
-        self.shared.damaged(shard, error.to_string(), false);
+        if error.is_unread() {
+            self.shared.unread(shard, error.to_string());
+        } else {
+            self.shared.damaged(shard, error.to_string(), false);
+        }
     }
 
     /// These shards are the other threads' from now on.

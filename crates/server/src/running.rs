@@ -9,7 +9,7 @@ use bytes::Bytes;
 use ringfort_node::{Config as NodeConfig, Event, Identity, Node, NodeError};
 use ringfort_storage::{DataDir, FileDisk, LogOptions, LsmTables, Stored, TableOptions, Who};
 use ringfort_types::limits::CALL_TIMEOUT_DEFAULT_MS;
-use ringfort_types::{ClusterState, Door, Failure, Newcomer, NodeId, is_name};
+use ringfort_types::{ClusterState, Door, Failure, Level, Levels, Newcomer, NodeId, is_name};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -141,6 +141,7 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
             shards,
             replicas: config.replicas,
             replace_after_ms: config.replace_after.as_millis() as u64,
+            levels: Levels::KNOWN,
         },
         &Identity {
             incarnation: stored.incarnation,
@@ -197,7 +198,6 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
         socket_threads,
         helpers: Helpers::default(),
     };
-    let core = core.start()?;
     let summary = Summary {
         node: me,
         name,
@@ -211,7 +211,7 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
         tolerance,
         shared,
         reports,
-        core,
+        core: core.start()?,
         sockets: tasks,
         data_dir: config.data_dir,
         summary,
@@ -273,6 +273,7 @@ async fn become_member(
         weight: config.weight,
         zone: config.zone.clone(),
         replaces: config.replace,
+        max: Level::MAX,
     };
     // The same list may be given to all.
     let others: Vec<&str> =

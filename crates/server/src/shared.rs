@@ -258,6 +258,14 @@ impl Shared {
         }
     }
 
+    /// This version can't read an entry of the shard's log. The node is told once.
+    pub(crate) fn unread(&self, shard: ShardId, reason: String) {
+        let mut damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
+        if damaged.insert((shard, false)) {
+            self.inbox.push(Event::Unread { shard, reason });
+        }
+    }
+
     /// The shard's table here is another one from now on, or there is none.
     pub(crate) fn forget_damage(&self, shard: ShardId) {
         let mut damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);

@@ -55,6 +55,19 @@ pub enum ShardError {
         /// Why.
         source: StorageError,
     },
+    /// An entry is none that this version makes. The other replicas may run a version that does.
+    #[error(
+        "shard {shard}: entry {index} of the log is none that this version of Ringfort can read ({reason}): it takes no part in the shard; \
+         start a version that knows all levels of the cluster, from the same directory"
+    )]
+    Unread {
+        /// Whose.
+        shard: ShardId,
+        /// The entry's.
+        index: Index,
+        /// What is not known.
+        reason: &'static str,
+    },
     /// It can be read, and is not what this version writes.
     #[error(
         "shard {shard}: entry {index} needs the row of key \"{key}\" in {path}, which can't be read ({reason}): start the \
@@ -76,11 +89,20 @@ pub enum ShardError {
 }
 
 impl ShardError {
-    /// Whether stored bytes are not what they were: no other try helps, and other replicas may be well.
+    /// Whether this replica can't go on, and others may: stored bytes are not what they were, or not known to this version. No other try
+    /// helps.
     pub fn is_damage(&self) -> bool {
         match self {
             ShardError::Storage { source, .. } | ShardError::Unapplied { source, .. } => source.is_damage(),
-            ShardError::State { .. } | ShardError::Torn { .. } | ShardError::UnappliedRow { .. } => true,
+            ShardError::State { .. }
+            | ShardError::Torn { .. }
+            | ShardError::UnappliedRow { .. }
+            | ShardError::Unread { .. } => true,
         }
+    }
+
+    /// Whether nothing is damaged, and another version of Ringfort can go on.
+    pub fn is_unread(&self) -> bool {
+        matches!(self, ShardError::Unread { .. })
     }
 }

@@ -204,24 +204,23 @@ impl Shard {
         self.sessions.hash()
     }
 
-    /// Applies one committed entry whole. `copies` is what the receipts say. After an error, which says that a row can't be
+    /// Applies one committed entry whole. `copies` is what the receipts say. After an error, which says that a row or the entry can't be
     /// read, the table is as it was, and nothing more can be applied.
     ///
     /// # Panics
-    /// If the entry is not the next one, or not one that Ringfort makes: what is committed can't be refused.
+    /// If the entry is not the next one, or a change of the configuration that can't follow: what is committed can't be refused.
     pub fn apply(&mut self, entry: &LogEntry, copies: u32) -> Result<Applied, ShardError> {
         assert_eq!(entry.index, self.state.applied.next(), "shard {}: entries are applied in order", self.id);
         if entry.kind == EntryKind::Configuration {
-            self.state.configuration = self.reconfigured(entry);
+            self.state.configuration = self.reconfigured(entry)?;
         }
         if entry.kind == EntryKind::Configuration || entry.payload.is_empty() {
             self.state.applied = entry.index;
             self.newest.set(entry.index, self.state.revision, self.state.clock);
             return Ok(Applied::default());
         }
-        let Entry { clock, commands } = Entry::decode(entry.payload.clone()).unwrap_or_else(|malformed| {
-            panic!("shard {}: committed entry {}: {malformed}", self.id, entry.index)
-        });
+        let Entry { clock, commands } =
+            Entry::decode(entry.payload.clone()).map_err(|malformed| self.unread(entry, malformed))?;
         // A stamp out of order is a bug of the leader that made it. It is committed, though: refusing it would stop
         // all replicas for good, so outside of tests it is taken for what it should have been.
         debug_assert!(clock > self.state.clock, "shard {}: stamp of entry {}", self.id, entry.index);
@@ -258,13 +257,17 @@ impl Shard {
     }
 
     /// The configuration after this entry, which changes it.
-    fn reconfigured(&self, entry: &LogEntry) -> Configuration {
-        let refuse =
-            |why: String| -> ! { panic!("shard {}: committed entry {}: {why}", self.id, entry.index) };
-        let change = ConfigurationChange::decode(entry.payload.clone())
-            .unwrap_or_else(|malformed| refuse(malformed.to_string()));
+    fn reconfigured(&self, entry: &LogEntry) -> Result<Configuration, ShardError> {
+        let change = ConfigurationChange::decode(entry.payload.clone());
+        let change = change.map_err(|malformed| self.unread(entry, malformed))?;
         let next = self.state.configuration.after(&change, entry.index);
-        next.unwrap_or_else(|error| refuse(format!("{change:?}: {error}")))
+        Ok(next.unwrap_or_else(|error| {
+            panic!("shard {}: committed entry {}: {change:?}: {error}", self.id, entry.index)
+        }))
+    }
+
+    fn unread(&self, entry: &LogEntry, malformed: Malformed) -> ShardError {
+        ShardError::Unread { shard: self.id, index: entry.index, reason: malformed.0 }
     }
 
     /// Does a command, unless its session says that it was done before or must not be.

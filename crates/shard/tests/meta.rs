@@ -8,12 +8,13 @@ use ringfort_storage::{MemoryTables, Tables};
 use ringfort_types::LeaderPreference::{HighestId, Ring};
 use ringfort_types::{
     Command, Configuration, Entry, EntryKind, Epoch, HybridClock, Incarnation, Index, LayoutChange,
-    LeaderPreference, LogEntry, NodeId, Reply, Revision, ShardId, Standing, Term,
+    LeaderPreference, Level, LogEntry, NodeId, Reply, Revision, ShardId, Standing, Term,
 };
 
 fn born() -> Arc<Layout> {
     let member = Member {
         standing: Standing::Active,
+        max: Level::MIN,
         id: NodeId(1),
         name: "node1".into(),
         address: "127.0.0.1:50051".into(),

@@ -9,7 +9,7 @@ use ringfort_node::{ApplyJob, Event, Node, ReadJob};
 use ringfort_ring::Layout;
 use ringfort_shard::Shard;
 use ringfort_storage::{DataDir, Log, SimDisk, SnapshotReader, SnapshotWriter};
-use ringfort_types::{Base, Configuration, Incarnation, Index, LogEntry, PeerId, Record, ShardId};
+use ringfort_types::{Base, Configuration, Incarnation, Index, Levels, LogEntry, PeerId, Record, ShardId};
 
 use crate::clock::Clock;
 use crate::fragile::FragileTables;
@@ -160,6 +160,8 @@ pub(crate) struct Host {
     pub(crate) clock: Clock,
     /// Rises whenever a process begins or ends; work of an earlier life is void.
     pub(crate) life: u64,
+    /// It is known to need the later of two versions (`levels`).
+    pub(crate) is_upgraded: bool,
     pub(crate) process: Option<Process>,
     /// The process stands still. Rises with every pause, so that only the last one's end counts.
     pub(crate) paused: Option<u64>,
@@ -204,6 +206,7 @@ pub(crate) struct Process {
     pub(crate) dir: DataDir,
     pub(crate) incarnation: Incarnation,
     pub(crate) node: Node,
+    pub(crate) levels: Levels,
     pub(crate) log: Option<Log>,
     /// Those that are open.
     pub(crate) shards: BTreeMap<ShardId, Shard>,
@@ -255,6 +258,7 @@ impl Host {
             sealed: BTreeMap::new(),
             clock: Clock::new(random),
             life: 0,
+            is_upgraded: false,
             process: None,
             paused: None,
             pauses: 0,

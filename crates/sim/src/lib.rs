@@ -41,6 +41,7 @@ mod history;
 mod host;
 mod judges;
 mod keys;
+mod levels;
 mod many;
 mod members;
 mod network;

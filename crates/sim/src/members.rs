@@ -223,6 +223,7 @@ impl World {
             weight: 1,
             zone: String::new(),
             replaces: joining.replaces,
+            max: self.level_of_newcomers(),
         };
         let opened = DataDir::open(Arc::new(host.disk.clone()), &who);
         drop(opened.expect("an empty directory can be used"));

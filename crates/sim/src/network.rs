@@ -224,6 +224,7 @@ fn show(message: &PeerMessage) -> String {
             format!("answer {id} ({})", crate::requests::show_reply(reply))
         }
         PeerMessage::Hello(hello) => format!("hello from {}, {:?}", hello.name, hello.stage),
+        PeerMessage::Unknown(unknown) => format!("unknown message of kind {}", unknown.kind),
         PeerMessage::Refused(Refusal { reason, .. }) => format!("refused: {reason}"),
         PeerMessage::ReadProbe(probe) => format!("read round {} for {:?}", probe.round, probe.shards),
         PeerMessage::ReadProbeReply(reply) => {

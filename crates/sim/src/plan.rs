@@ -144,6 +144,8 @@ const SHAPES: [(Fault, u64); 10] = [
 ];
 /// Seeds of a hundred whose clusters change their shape.
 const SHAPED_PERCENT: u64 = 40;
+/// How many of a hundred seeds have processes of two versions.
+const LEVELS_PERCENT: u64 = 20;
 /// When the first of these changes comes, at least: a cluster is born by then, as a rule.
 const SHAPED_MS: u64 = 3_000;
 
@@ -204,6 +206,8 @@ pub struct Plan {
     pub message_us_max: u64,
     /// What goes wrong, in order of time.
     pub strikes: Vec<Strike>,
+    /// Whether processes are of two versions, which know levels 1, and 1 and 2.
+    pub mixes_levels: bool,
     /// What is wrong on purpose.
     pub plant: Option<Bug>,
     /// Whether single faults come after the healing, each of which others must make up for soon.
@@ -234,6 +238,7 @@ impl Plan {
             sync_us_max: random.pick(&[500, 3_000, 40_000]),
             message_us_max: random.pick(&[300, 2_000, 20_000]),
             strikes: Vec::new(),
+            mixes_levels: Random::new(seed ^ 0x6c65_7665_6c73).chance(LEVELS_PERCENT),
             plant: None,
             examines: true,
             keeps_trace: false,

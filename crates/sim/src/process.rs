@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ringfort_consensus::inspect::inspect;
-use ringfort_node::{Config, Effect, Event, Identity, Node};
+use ringfort_node::{Config, Effect, Event, Identity, Node, NodeError};
 use ringfort_ring::Layout;
 use ringfort_storage::{DataDir, StorageError, Who};
 use ringfort_types::limits::TICK_MS;
@@ -38,6 +38,7 @@ impl World {
         let names: Vec<String> = listed.clone().map(name).collect();
         let addresses: Vec<String> = listed.map(|other| self.hosts[other].address.clone()).collect();
         let (shards, replicas) = (self.plan.shards, self.plan.replicas);
+        let levels = self.levels_of_next(at);
         let host = &mut self.hosts[at];
         host.disk.unplug(false);
         host.disk.disk.fail_syncs(false);
@@ -48,7 +49,7 @@ impl World {
         };
         let replace_after_ms = self.plan.replace_after_ms;
         let address = host.address.clone();
-        let config = Config { address, addresses, names, shards, replicas, replace_after_ms };
+        let config = Config { address, addresses, names, shards, replicas, replace_after_ms, levels };
         let old = host.old_layout.take().map(|layout| layout.encode());
         let layout = old.or_else(|| dir.layout().unwrap_or_default());
         let identity = Identity {
@@ -61,13 +62,16 @@ impl World {
         };
         let node = match Node::new(config, &identity, host.clock.read(self.now_us)) {
             Ok(node) => node,
+            Err(NodeError::Level(why)) if self.ends_for_level(at, &why) => return,
             Err(error) => return self.find(NODE_GOES_ON, format_args!("n{} can't start: {error}", at + 1)),
         };
+        let host = &mut self.hosts[at];
         host.life += 1;
         host.process = Some(Process {
             dir,
             incarnation: stored.incarnation,
             node,
+            levels,
             log: None,
             shards: BTreeMap::new(),
             lost: BTreeSet::new(),
@@ -244,7 +248,7 @@ impl World {
         let process = self.hosts[at].process.as_mut().expect("only processes take turns");
         process.turn_is_due = false;
         let effects = process.node.take_effects(now);
-        let goes_by = process.node.layout().cloned();
+        let (goes_by, levels) = (process.node.layout().cloned(), process.levels);
         let too_full = process.node.loads().into_iter().find(|load| load.now > load.most);
         if let Some(load) = too_full {
             self.find(
@@ -254,6 +258,7 @@ impl World {
         }
         if let Some(layout) = goes_by {
             self.notice_layout(at, &layout);
+            self.look_at_level(at, levels, layout.level);
             let broken = self.judges.layouts.goes_by(at, &layout);
             self.find_of(at, broken.into_iter().collect());
         }
@@ -371,6 +376,9 @@ impl World {
             Effect::Discard | Effect::Retire(_) => {}
             Effect::Refused(reason) => {
                 self.log(format_args!("n{} must not go on: {reason}", at + 1));
+                if self.ends_for_level(at, &reason) {
+                    return;
+                }
                 if self.hosts[at].is_older && self.hosts[at].shelf.is_none() {
                     return self.lose_older(at);
                 }
@@ -408,7 +416,8 @@ impl World {
         // It may not have heard yet who has joined.
         let process = self.hosts[at].process.as_ref().expect("only processes refuse");
         let is_member = process.node.layout().is_none_or(|layout| layout.member(node(whom)).is_some());
-        if is_member && !self.hosts[whom].was_shelved && self.hosts[at].shelf.is_none() {
+        let is_known = is_member && !self.hosts[whom].was_shelved && self.hosts[at].shelf.is_none();
+        if is_known && !self.has_to_end_for_level(whom, &refusal.reason) {
             let what = format_args!("n{} refuses n{}: {}", at + 1, whom + 1, refusal.reason);
             self.find(NODE_GOES_ON, what);
         }

@@ -3,14 +3,21 @@
 //! ```text
 //! layout change = 1: leader preference u8
 //!                 2: shard varint | node varint | peer varint
-//!                 3: name bytes | address bytes | incarnation u64 | weight varint | zone bytes | replaces u8 (0 or 1)
+//!                 3: newcomer
 //!                 4: node varint | standing u8
 //!                 5: copies varint
 //!                 6: epoch varint | count varint | (shard varint | count varint | node varint × count) × count
 //!                 7: epoch varint
+//!                 8: newcomer | its highest level varint
+//!                 9: node varint | its highest level varint
+//!                 10: level varint, 0 for none
+//!                 11: level varint
+//! newcomer = name bytes | address bytes | incarnation u64 | weight varint | zone bytes | replaces u8 (0 or 1)
 //! leader preference = 0 ring | 1 highest id
 //! standing = 0 active | 1 draining | 2 leaving
 //! ```
+//!
+//! A newcomer of kind 3, which nobody makes any more, knows level 1 only.
 //!
 //! Each says what should be, not what to do, so giving one twice is as good as once.
 
@@ -21,7 +28,7 @@ use bytes::{BufMut, BytesMut};
 
 use crate::limits::{ADDRESS_BYTES_MAX, BIRTH_NODES_MAX, GROUP_REPLICAS_MAX, NAME_BYTES_MAX, SHARDS_MAX};
 use crate::wire::{Malformed, Reader, put_bytes, put_varint};
-use crate::{Epoch, Incarnation, NodeId, PeerId, Replica, ShardId};
+use crate::{Epoch, Incarnation, Level, LevelLimit, NodeId, PeerId, Replica, ShardId};
 
 /// Which of a shard's replicas should lead it, if it can.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -120,6 +127,8 @@ pub struct Newcomer {
     pub zone: String,
     /// It takes the place of the member that has its name, whose data directory is lost for good.
     pub replaces: bool,
+    /// The highest level that it knows.
+    pub max: Level,
 }
 
 /// Shards, and the nodes that each should be on, the preferred leader first.
@@ -157,6 +166,12 @@ pub enum LayoutChange {
         /// That epoch.
         epoch: Epoch,
     },
+    /// This member runs a version that knows levels up to this one. Void if that is below the one in force.
+    Knows(NodeId, Level),
+    /// How far the level in force may rise.
+    Limit(LevelLimit),
+    /// This level is in force. Void if a member is not known to know it, if it is held back, and if a higher one is.
+    Raise(Level),
 }
 
 impl LayoutChange {
@@ -170,13 +185,14 @@ impl LayoutChange {
                 put_varint(out, replica.peer.0);
             }
             LayoutChange::Join(new) => {
-                out.put_u8(3);
+                out.put_u8(8);
                 put_bytes(out, new.name.as_bytes());
                 put_bytes(out, new.address.as_bytes());
                 out.put_u64_le(new.incarnation.0);
                 put_varint(out, new.weight.into());
                 put_bytes(out, new.zone.as_bytes());
                 out.put_u8(new.replaces.into());
+                new.max.put(out);
             }
             LayoutChange::Stand(node, standing) => {
                 out.put_u8(4);
@@ -203,6 +219,19 @@ impl LayoutChange {
                 out.put_u8(7);
                 put_varint(out, epoch.0);
             }
+            LayoutChange::Knows(node, max) => {
+                out.put_u8(9);
+                put_varint(out, node.0);
+                max.put(out);
+            }
+            LayoutChange::Limit(limit) => {
+                out.put_u8(10);
+                limit.put(out);
+            }
+            LayoutChange::Raise(level) => {
+                out.put_u8(11);
+                level.put(out);
+            }
         }
     }
 
@@ -214,18 +243,7 @@ impl LayoutChange {
                 let replica = Replica { node: NodeId(reader.varint()?), peer: PeerId(reader.varint()?) };
                 Ok(LayoutChange::Renew { shard, replica })
             }
-            3 => Ok(LayoutChange::Join(Newcomer {
-                name: reader.string(NAME_BYTES_MAX)?,
-                address: reader.string(ADDRESS_BYTES_MAX)?,
-                incarnation: Incarnation(reader.u64()?),
-                weight: u32::try_from(reader.varint()?).map_err(|_| Malformed("weight over its limit"))?,
-                zone: reader.string(NAME_BYTES_MAX)?,
-                replaces: match reader.u8()? {
-                    0 => false,
-                    1 => true,
-                    _ => return Err(Malformed("neither yes nor no")),
-                },
-            })),
+            3 => Ok(LayoutChange::Join(newcomer(reader)?)),
             4 => Ok(LayoutChange::Stand(NodeId(reader.varint()?), Standing::decode(reader.u8()?)?)),
             5 => {
                 let copies = u32::try_from(reader.varint()?).ok();
@@ -239,6 +257,13 @@ impl LayoutChange {
                 Ok(LayoutChange::Place { epoch, places })
             }
             7 => Ok(LayoutChange::Reached { epoch: Epoch(reader.varint()?) }),
+            8 => {
+                let newcomer = newcomer(reader)?;
+                Ok(LayoutChange::Join(Newcomer { max: Level::read(reader)?, ..newcomer }))
+            }
+            9 => Ok(LayoutChange::Knows(NodeId(reader.varint()?), Level::read(reader)?)),
+            10 => Ok(LayoutChange::Limit(LevelLimit::read(reader)?)),
+            11 => Ok(LayoutChange::Raise(Level::read(reader)?)),
             _ => Err(Malformed("unknown kind of layout change")),
         }
     }
@@ -253,6 +278,22 @@ impl LayoutChange {
             _ => 16,
         }
     }
+}
+
+fn newcomer(reader: &mut Reader) -> Result<Newcomer, Malformed> {
+    Ok(Newcomer {
+        name: reader.string(NAME_BYTES_MAX)?,
+        address: reader.string(ADDRESS_BYTES_MAX)?,
+        incarnation: Incarnation(reader.u64()?),
+        weight: u32::try_from(reader.varint()?).map_err(|_| Malformed("weight over its limit"))?,
+        zone: reader.string(NAME_BYTES_MAX)?,
+        replaces: match reader.u8()? {
+            0 => false,
+            1 => true,
+            _ => return Err(Malformed("neither yes nor no")),
+        },
+        max: Level(1),
+    })
 }
 
 fn shard(reader: &mut Reader) -> Result<ShardId, Malformed> {

@@ -23,6 +23,7 @@ mod error;
 mod ids;
 mod key;
 mod layout_change;
+mod level;
 pub mod limits;
 mod log;
 mod message;
@@ -47,11 +48,12 @@ pub use error::{Code, Failure, Outcome};
 pub use ids::{Epoch, Incarnation, Index, NodeId, PeerId, Revision, ShardId, Slot, Term, Version};
 pub use key::{is_name, shown};
 pub use layout_change::{LayoutChange, LeaderPreference, Newcomer, Places, Standing};
+pub use level::{Level, LevelLimit, Levels};
 pub use log::{Base, EntryKind, HardState, LogEntry, Record};
 pub use message::{
     Answer, BirthStage, Forward, GroupTold, GroupWanted, Hello, LayoutSent, LayoutWanted, LogMark, LogRecall,
     NodeReport, PeerFrame, PeerMessage, RaftMessage, ReadIndex, ReadIndexReply, ReadProbe, ReadProbeReply,
-    Refusal, RefusalKind, ReplicaReport, Role, SnapshotChunk, SnapshotReply, SnapshotVerdict,
+    Refusal, RefusalKind, ReplicaReport, Role, SnapshotChunk, SnapshotReply, SnapshotVerdict, Unknown,
 };
 pub use presence::Presence;
 pub use reconfiguration::{CanNotFollow, ConfigurationChange};

@@ -5,8 +5,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::limits::{GET_MANY_KEYS_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::wire::{Malformed, Reader, put_bytes, put_varint};
 use crate::{
-    Code, DiskState, Epoch, Failure, HybridClock, Incarnation, Index, LeaderPreference, NodeId, Outcome,
-    Presence, Revision, ShardId, Slot, Standing, Term,
+    Code, DiskState, Epoch, Failure, HybridClock, Incarnation, Index, LeaderPreference, LevelLimit, NodeId,
+    Outcome, Presence, Revision, ShardId, Slot, Standing, Term,
 };
 
 /// Longest text in an answer (addresses, error messages), in bytes.
@@ -68,6 +68,8 @@ pub struct NodeState {
     pub presence: Presence,
     /// Whether it is given replicas.
     pub standing: Standing,
+    /// The highest level that it is known to know; 0 if the node that answers does not say.
+    pub level_max: u16,
     /// Whether it can write.
     pub disk: DiskState,
     /// The shards whose replica on it takes no part, because its table is damaged.
@@ -108,6 +110,10 @@ pub struct ClusterState {
     pub leader_preference: LeaderPreference,
     /// Copies of each shard that were asked for.
     pub copies: u32,
+    /// The level in force; 0 if the node that answers has none yet, or does not say.
+    pub level: u16,
+    /// How far it may rise.
+    pub level_limit: LevelLimit,
     /// Who answers.
     pub node: NodeId,
     /// In the order of their numbers.

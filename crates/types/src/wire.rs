@@ -26,6 +26,23 @@ pub fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
     out.put_slice(bytes);
 }
 
+/// Bytes of the length before what [`put_sized`] appends: a varint, in as many bytes as the largest takes.
+const SIZE_BYTES: usize = 4;
+
+/// Appends a length and whatever `put` appends, which is less than 256 MiB. Nothing is copied to make room for the length, so that
+/// it has four bytes, also where fewer would do.
+pub fn put_sized(out: &mut BytesMut, put: impl FnOnce(&mut BytesMut)) {
+    let at = out.len();
+    out.put_bytes(0, SIZE_BYTES);
+    put(out);
+    let length = out.len() - at - SIZE_BYTES;
+    assert!(length < 1 << (7 * SIZE_BYTES), "{length} bytes are more than their length can say");
+    for (place, byte) in out[at..at + SIZE_BYTES].iter_mut().enumerate() {
+        let more = if place + 1 < SIZE_BYTES { 0x80 } else { 0 };
+        *byte = (length >> (7 * place)) as u8 & 0x7f | more;
+    }
+}
+
 /// Takes fields off the front of a buffer.
 #[derive(Clone, Debug)]
 pub struct Reader {
@@ -97,6 +114,11 @@ impl Reader {
             Ok(count) if count.saturating_mul(each.max(1)) <= self.rest.len() => Ok(count),
             _ => Err(Malformed("count larger than the input")),
         }
+    }
+
+    /// A reader of the bytes that [`put_sized`] appended.
+    pub fn sized(&mut self) -> Result<Reader, Malformed> {
+        Ok(Reader::new(self.bytes(usize::MAX)?))
     }
 
     /// A length-prefixed byte string of at most `max` bytes.

@@ -8,8 +8,8 @@ use ringfort_types::wire::Reader;
 use ringfort_types::{
     Answer, Call, Change, Code, Command, Condition, Configuration, Consistency, Copies, Door, Durability,
     Entry, Epoch, Failure, Forward, HybridClock, Incarnation, Index, LogMark, NewValue, NodeId, Page, Part,
-    PeerFrame, PeerId, PeerMessage, Principal, Receipt, Replica, Reply, Request, Revision, Row, Scan,
-    ShardId, Stamp, Stamped, Term, Version,
+    PeerFrame, PeerId, PeerMessage, Principal, ReadIndex, Receipt, Replica, Reply, Request, Revision, Row,
+    Scan, ShardId, Stamp, Stamped, Term, Unknown, Version,
 };
 
 fn text(text: &'static str) -> Bytes {
@@ -137,17 +137,50 @@ fn requests() -> Vec<Request> {
     ]
 }
 
+fn frame_of(messages: Vec<PeerMessage>) -> PeerFrame {
+    let (from, to, incarnation) = (NodeId(1), NodeId(2), Incarnation(3));
+    let log = LogMark { process: u64::MAX, began: 300, synced: 70_000 };
+    PeerFrame { from, to, incarnation, cluster: 4, epoch: Epoch(5), log, messages }
+}
+
 fn through_a_frame(messages: Vec<PeerMessage>) {
-    let frame = PeerFrame {
-        from: NodeId(1),
-        to: NodeId(2),
-        incarnation: Incarnation(3),
-        cluster: 4,
-        epoch: Epoch(5),
-        log: LogMark { process: u64::MAX, began: 300, synced: 70_000 },
-        messages,
-    };
+    let frame = frame_of(messages);
     assert_eq!(PeerFrame::decode(frame.encode()), Ok(frame));
+}
+
+fn read_index(number: u64) -> PeerMessage {
+    ReadIndex { shard: ShardId(9), number }.into()
+}
+
+#[test]
+fn what_a_later_version_says_besides_is_skipped() {
+    let later = Unknown { kind: 300, body: text("who knows") };
+    let known = [read_index(1), read_index(2)];
+    // A kind that is not known, between two that are.
+    let messages = vec![known[0].clone(), PeerMessage::Unknown(later), known[1].clone()];
+    through_a_frame(messages.clone());
+    let bytes = frame_of(messages).encode();
+    for length in 0..bytes.len() {
+        assert!(PeerFrame::decode(bytes.slice(..length)).is_err(), "{length}");
+    }
+    assert!(PeerFrame::decode([&bytes[..], b"!"].concat().into()).is_err(), "nothing follows the last one");
+
+    // Fields at the end of a body: as if they had not been said.
+    let longer = Unknown { kind: 11, body: Bytes::from_static(&[9, 2, 0xFF, 0xFF]) };
+    let read = PeerFrame::decode(frame_of(vec![known[0].clone(), PeerMessage::Unknown(longer)]).encode());
+    assert_eq!(read, Ok(frame_of(known.to_vec())));
+}
+
+#[test]
+fn a_message_is_laid_out_as_drawn() {
+    let head = frame_of(Vec::new()).encode().len();
+    let bytes = frame_of(vec![read_index(300)]).encode();
+    assert_eq!((bytes[0], &bytes[head..]), (2, &[11, 0x83, 0x80, 0x80, 0, 9, 0xAC, 2][..]));
+    // The shortest length is as good.
+    let short = [&bytes[..head], &[11, 3, 9, 0xAC, 2][..]].concat();
+    assert_eq!(PeerFrame::decode(short.into()), Ok(frame_of(vec![read_index(300)])));
+    let beyond = [&bytes[..head], &[11, 4, 9, 0xAC, 2][..]].concat();
+    assert!(PeerFrame::decode(beyond.into()).is_err());
 }
 
 #[test]

@@ -13,6 +13,7 @@ use crate::stop::Stop;
     ringfort cluster set                                  the settings as they are\n  \
     ringfort cluster set leader-preference=highest-id\n  \
     ringfort cluster set replicas=5\n  \
+    ringfort cluster set level=1                          holds the level back during an upgrade\n  \
     ringfort cluster transfer 3 node2                     has node2 lead shard 3\n  \
     ringfort cluster plan remove node4                    what would move, before anything does\n  \
     ringfort cluster plan join 2\n  \
@@ -23,7 +24,9 @@ use crate::stop::Stop;
     the nodes (the default); or highest-id, the one on the node with the highest number that is up, as a bully election\n                     \
     would have it. Leadership moves within seconds, without a failed write\n  \
     replicas           copies of each key. Replicas are made, or removed, while the cluster serves. An even number is rounded, and\n                     \
-    with fewer nodes there are fewer\n\n\
+    with fewer nodes there are fewer\n  \
+    level              how far the level may rise that is in force: auto, as far as all nodes know it (the default); or a number, so that\n                     \
+    nodes can go back to the version before. `ringfort version` says which levels a binary knows\n\n\
     A setting is kept by the cluster itself: it holds for all nodes, and after restarts.\n\n\
     `transfer` is done once the node leads. It then keeps that leadership for ten minutes, if it can: until it stops, another transfer, or \
     a change of leader-preference; after that, leaders are balanced again. A node that is down, damaged or not caught up is refused (exit code 3, \

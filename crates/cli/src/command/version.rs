@@ -1,6 +1,7 @@
 //! `ringfort version`
 
 use clap::Args;
+use ringfort_types::Levels;
 
 use crate::json::Object;
 use crate::out::{self, Output};
@@ -15,6 +16,11 @@ pub(crate) struct Version {
     output: Output,
 }
 
+/// The levels that it knows, as a range (docs/upgrading.md).
+fn levels() -> String {
+    format!("{} to {}", Levels::KNOWN.min, Levels::KNOWN.max)
+}
+
 /// The same for every build of one source by one compiler for one target and profile.
 const FACTS: [(&str, &str); 4] = [
     ("version", env!("CARGO_PKG_VERSION")),
@@ -26,10 +32,10 @@ const FACTS: [(&str, &str); 4] = [
 pub(crate) fn run(version: &Version) -> Result<(), Stop> {
     if version.output.json {
         let object = Object::new().field("name", "ringfort");
-        return out::line(
-            FACTS.iter().fold(object, |object, (name, fact)| object.field(name, fact)).finish(),
-        );
+        let object = FACTS.iter().fold(object, |object, (name, fact)| object.field(name, fact));
+        let Levels { min, max } = Levels::KNOWN;
+        return out::line(object.field("level_min", min.0).field("level_max", max.0).finish());
     }
     let lines: Vec<_> = FACTS[1..].iter().map(|(name, fact)| format!("{name}: {fact}")).collect();
-    out::line(format!("ringfort {}\n{}", FACTS[0].1, lines.join("\n")))
+    out::line(format!("ringfort {}\n{}\nlevels: {}", FACTS[0].1, lines.join("\n"), levels()))
 }

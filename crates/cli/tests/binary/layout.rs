@@ -24,7 +24,9 @@ fn a_setting_holds_for_all_nodes_and_after_restarts() {
         stdout(&told)
     };
     eventually("leaders are spread", || leaders(&trio) == [1, 2, 3]);
-    assert_eq!(set(&trio, &[]), "leader-preference = ring\nreplicas = 3\n");
+    let level = "level = auto (level 1 is in force)\n";
+    assert_eq!(set(&trio, &[]), format!("leader-preference = ring\nreplicas = 3\n{level}"));
+    assert_eq!(set(&trio, &["level=1"]), "level = 1 (level 1 is in force)\n");
     assert_eq!(set(&trio, &["leader-preference=highest-id"]), "leader-preference = highest-id\n");
     eventually("the highest leads all", || leaders(&trio) == [3]);
 
@@ -33,6 +35,10 @@ fn a_setting_holds_for_all_nodes_and_after_restarts() {
         for address in trio.addresses() {
             let told = run(&mut trio.command(&["cluster", "set", "--json", "--addr", &address]), b"");
             assert_eq!(objects(&told)[0]["leader_preference"], "highest-id");
+            assert_eq!(
+                (&objects(&told)[0]["level"], &objects(&told)[0]["level_limit"]),
+                (&1.into(), &"1".into())
+            );
         }
         for node in 0..3 {
             trio.kill(node);
@@ -50,6 +56,8 @@ fn a_setting_holds_for_all_nodes_and_after_restarts() {
     let nodes = run(&mut trio.command(&["cluster", "nodes", "--json"]), b"");
     let names: Vec<Value> = objects(&nodes).iter().map(|node| node["name"].clone()).collect();
     assert_eq!(names, ["node1", "node2", "node3"]);
+    assert!(objects(&nodes).iter().all(|node| node["level_max"] == 1));
+    assert_eq!(set(&trio, &["level=auto"]), level);
     assert_eq!(stdout(&run(&mut trio.command(&["cluster", "nodes"]), b"")).lines().count(), 4);
 }
 
@@ -59,7 +67,8 @@ fn a_setting_that_is_none_is_refused_with_what_there_is() {
     for (setting, told) in [
         ("leader-preference", "has no value"),
         ("leader-preference=loudest", "say ring or highest-id"),
-        ("leader=ring", "there are leader-preference=ring and replicas=3"),
+        ("leader=ring", "there are leader-preference=ring, replicas=3 and level=auto"),
+        ("level=0", "say auto, or a number"),
         ("replicas=0", "one from 1 to 64"),
         ("replicas=three", "one from 1 to 64"),
     ] {

@@ -11,7 +11,12 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// The binary under test, in an environment without settings of its own.
 pub(crate) fn ringfort(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ringfort"));
+    binary(Path::new(env!("CARGO_BIN_EXE_ringfort")), arguments)
+}
+
+/// The same of another binary.
+pub(crate) fn binary(at: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(at);
     command.args(arguments).env_remove("HOME");
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RINGFORT_")) {
         command.env_remove(name);

@@ -1,12 +1,12 @@
 //! Three processes of the shipped binary.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{ask_to_stop, eventually, free_ports, ringfort, with_open_files};
+use crate::support::{ask_to_stop, binary, eventually, free_ports, ringfort, with_open_files};
 
 /// Three nodes by `ringfort start`, each with a directory of its own.
 pub(crate) struct Trio {
@@ -17,6 +17,8 @@ pub(crate) struct Trio {
     pub(crate) more: [Vec<String>; 3],
     /// How many files a node may have open, if that is few.
     pub(crate) open_files: Option<u32>,
+    /// Binaries in place of the one under test.
+    pub(crate) binaries: [Option<PathBuf>; 3],
 }
 
 impl Trio {
@@ -47,6 +49,7 @@ impl Trio {
             nodes: [None, None, None],
             more: Default::default(),
             open_files: None,
+            binaries: Default::default(),
         }
     }
 
@@ -71,7 +74,10 @@ impl Trio {
         let others = (0..3).filter(|other| *other != node);
         let peers: Vec<_> =
             others.map(|other| format!("node{}={}", other + 1, self.address(other))).collect();
-        let mut command = ringfort(&["start", "--id", &format!("node{}", node + 1)]);
+        let id = format!("node{}", node + 1);
+        let arguments = ["start", "--id", &id];
+        let other = self.binaries[node].as_ref();
+        let mut command = other.map_or_else(|| ringfort(&arguments), |other| binary(other, &arguments));
         command.args(["--addr", &self.address(node), "--peers", &peers.join(",")]);
         command.args(["--shards", &shards.to_string(), "--replicas", "3", "--data-dir"]).arg(data);
         command

@@ -31,6 +31,7 @@ use raft::StateRole;
 use raft::eraftpb::{
     ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, ConfState, Entry, EntryType,
 };
+use ringfort_types::wire::Malformed;
 use ringfort_types::{Configuration, ConfigurationChange, EntryKind, Index, LogEntry, PeerId, Replica, Term};
 
 use super::{Group, Restored};
@@ -138,15 +139,15 @@ impl Group {
     }
 
     /// Puts a change in force that was handed out in [`Turn::committed`](super::Turn::committed). To be called for each, in
-    /// order, before the next turn is taken; what else was handed out before it belongs to the configuration before.
+    /// order, before the next turn is taken; what else was handed out before it belongs to the configuration before. One that can't be
+    /// read is of a later version: nothing more may be asked of the group.
     ///
     /// # Panics
     /// If it is not the next one, or one that can't follow: what is committed can't be refused.
-    pub fn apply_change(&mut self, entry: &LogEntry) {
+    pub fn apply_change(&mut self, entry: &LogEntry) -> Result<(), Malformed> {
         let (shard, at) = (self.config.shard, entry.index);
+        let change = ConfigurationChange::decode(entry.payload.clone())?;
         assert_eq!(self.changes.waiting.pop_front(), Some(at), "shard {shard}: changes are applied in order");
-        let change = ConfigurationChange::decode(entry.payload.clone())
-            .unwrap_or_else(|malformed| panic!("shard {shard}: committed entry {at}: {malformed}"));
         let before = &self.config.configuration;
         let next = before
             .after(&change, at)
@@ -160,6 +161,7 @@ impl Group {
             self.raw.raft.become_follower(self.raw.raft.term, raft::INVALID_ID);
         }
         self.set_timeout();
+        Ok(())
     }
 
     /// Whether this replica does not belong to the group, and no entry that it has acknowledged could change that. Then nothing depends

@@ -215,7 +215,7 @@ fn a_change_waits_for_the_table() {
             let turn = leader.take_turn();
             for entry in &turn.committed {
                 if entry.kind == ringfort_types::EntryKind::Configuration {
-                    leader.apply_change(entry);
+                    leader.apply_change(entry).unwrap();
                 }
             }
             if let Some(ticket) = turn.unsynced {

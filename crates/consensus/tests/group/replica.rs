@@ -82,7 +82,7 @@ impl Replica {
         self.records.extend(records);
         self.tickets.extend(unsynced);
         for entry in committed.iter().filter(|entry| entry.kind == EntryKind::Configuration) {
-            self.group.apply_change(entry);
+            self.group.apply_change(entry).unwrap();
         }
         if let Some(last) = committed.last() {
             self.group.applied(last.index);

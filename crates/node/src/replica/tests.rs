@@ -125,3 +125,22 @@ fn a_table_of_a_later_term_leaves_no_write_waiting() {
         assert_eq!(replica.pending_writes(), waiting);
     }
 }
+
+#[test]
+fn a_change_of_a_later_version_is_not_handed_out_nor_anything_behind_it() {
+    let mut replica = lone();
+    write(&mut replica, 1);
+    let turned = replica.group.take_turn();
+    let (mut committed, mut outcome) = (turned.committed, Outcome::default());
+    if let Some(ticket) = turned.unsynced {
+        replica.group.release(ticket, &Synced::reported_by_driver());
+        committed.extend(replica.group.take_turn().committed);
+    }
+    let at = committed.last().expect("a lone voter commits at once").index;
+    let payload = vec![1, 99].into();
+    let change = LogEntry { index: at, kind: EntryKind::Configuration, payload, ..LogEntry::default() };
+    replica.emit([change].into_iter().chain(committed).collect(), 0, &mut outcome);
+    assert!(outcome.unread.is_some_and(|why| why.contains("kind of change of configuration")));
+    assert!(outcome.apply.is_empty());
+    assert_eq!(replica.emitted, Index(at.0 - 1));
+}

@@ -7,6 +7,7 @@ mod doubt;
 mod hung;
 mod images;
 mod layout;
+mod levels;
 mod members;
 mod opening;
 mod scripts;

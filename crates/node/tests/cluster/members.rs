@@ -173,6 +173,7 @@ fn a_name_that_is_taken_is_given_to_nobody_else() {
         weight: 1,
         zone: String::new(),
         replaces: false,
+        max: ringfort_types::Level::MIN,
     };
     let reply = world.ask_and_wait(0, Request::ChangeLayout(LayoutChange::Join(newcomer)));
     assert!(matches!(reply, Reply::Written(_)), "{reply:?}");

@@ -122,6 +122,7 @@ fn message_shown(message: &PeerMessage) -> Option<String> {
         | PeerMessage::GroupWanted(_)
         | PeerMessage::GroupTold(_)
         | PeerMessage::LogRecall(_)
+        | PeerMessage::Unknown(_)
         | PeerMessage::Refused { .. } => None,
         PeerMessage::Raft(RaftMessage { shard, message }) => match inspect(message) {
             Ok(Seen { kind: SeenKind::Heartbeat | SeenKind::HeartbeatReply, .. }) => None,

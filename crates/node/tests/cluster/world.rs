@@ -10,8 +10,9 @@ use ringfort_node::{
 use ringfort_ring::Layout;
 use ringfort_types::{
     Answer, Call, Change, Command, Configuration, ConfigurationChange, Consistency, DiskState, Durability,
-    Entry, EntryKind, Epoch, Failure, Incarnation, Index, LayoutChange, LogMark, Newcomer, NodeId, Now, Part,
-    PeerFrame, PeerId, PeerMessage, Receipt, Record, Reply, Request, Revision, Row, ShardId, Stamp, Token,
+    Entry, EntryKind, Epoch, Failure, Incarnation, Index, LayoutChange, Level, Levels, LogMark, Newcomer,
+    NodeId, Now, Part, PeerFrame, PeerId, PeerMessage, Receipt, Record, Reply, Request, Revision, Row,
+    ShardId, Stamp, Token,
 };
 
 use crate::trace::Trace;
@@ -99,6 +100,7 @@ impl World {
                     shards,
                     replicas: 3,
                     replace_after_ms: 60_000,
+                    levels: Levels::KNOWN,
                 }
             })
             .collect();
@@ -191,6 +193,7 @@ impl World {
             weight: 1,
             zone: String::new(),
             replaces,
+            max: Level::MIN,
         };
         let reply = self.ask_and_wait(by, Request::ChangeLayout(LayoutChange::Join(newcomer)));
         assert!(matches!(reply, Reply::Written(_)), "{reply:?}");

@@ -10,7 +10,7 @@ use ringfort_shard::{SessionLimits, Shard};
 use ringfort_storage::{DataDir, Log, LogOptions, MemoryTables, SimDisk, Tables, Who};
 use ringfort_types::{
     Base, Change, Command, Configuration, ConfigurationChange, Entry, EntryKind, HardState, HybridClock,
-    Incarnation, Index, LogEntry, NodeId, Part, PeerId, Record, Replica, ShardId, Standing, Term,
+    Incarnation, Index, Level, LogEntry, NodeId, Part, PeerId, Record, Replica, ShardId, Standing, Term,
 };
 
 /// Small segments, so that there are many.
@@ -77,6 +77,7 @@ fn apply_to(born: &Configuration, tables: &MemoryTables, shard: u32, records: &[
 fn open(data: &DataDir, tables: &MemoryTables, shards: u32) -> Result<Begun, RecoveryError> {
     let member = Member {
         standing: Standing::Active,
+        max: Level::MIN,
         id: NodeId(1),
         name: "node1".into(),
         address: "127.0.0.1:50051".into(),

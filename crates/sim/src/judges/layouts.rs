@@ -1,5 +1,5 @@
 //! Whoever goes by one epoch goes by one layout, and no process goes back to an earlier one: epochs are given by the meta group's
-//! log and by nothing else.
+//! log and by nothing else. The level in force never falls from one epoch to the next.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,6 +10,8 @@ use ringfort_types::Epoch;
 use super::{Broken, broken};
 
 pub(crate) const NAME: &str = "one layout an epoch, and epochs rise";
+
+const LEVELS: &str = "levels rise";
 
 #[derive(Debug, Default)]
 pub(crate) struct Layouts {
@@ -27,6 +29,18 @@ impl Layouts {
         }
         if let Some(before) = before.filter(|before| *before > layout.epoch) {
             return Some(broken!(NAME, "n{} goes back from epoch {before} to {}", host + 1, layout.epoch));
+        }
+        let earlier = self.by_epoch.range(..layout.epoch).next_back();
+        let later = self.by_epoch.range(layout.epoch..).next();
+        if earlier.is_some_and(|(_, earlier)| earlier.level > layout.level)
+            || later.is_some_and(|(_, later)| later.level < layout.level)
+        {
+            return Some(broken!(
+                LEVELS,
+                "level {} is in force in epoch {}, out of order",
+                layout.level,
+                layout.epoch
+            ));
         }
         let known = self.by_epoch.entry(layout.epoch).or_insert_with(|| Arc::clone(layout));
         (known != layout)
@@ -47,7 +61,7 @@ impl Layouts {
 #[cfg(test)]
 mod tests {
     use ringfort_ring::Member;
-    use ringfort_types::{Incarnation, LayoutChange, LeaderPreference, NodeId, Standing};
+    use ringfort_types::{Incarnation, LayoutChange, LeaderPreference, Level, NodeId, Standing};
 
     use super::*;
 
@@ -55,6 +69,7 @@ mod tests {
     fn another_layout_of_an_epoch_and_an_earlier_one_are_found() {
         let member = Member {
             standing: Standing::Active,
+            max: Level::MIN,
             id: NodeId(1),
             name: "node1".into(),
             address: "n1".into(),
@@ -75,8 +90,13 @@ mod tests {
         }
         assert!(layouts.goes_by(2, &other).is_some());
         assert!(layouts.goes_by(1, &first).is_some());
+        let mut higher = Layout::clone(&second);
+        (higher.epoch, higher.level) = (Epoch(9), Level(2));
+        assert_eq!(layouts.goes_by(1, &Arc::new(higher.clone())), None);
+        (higher.epoch, higher.level) = (Epoch(10), Level(1));
+        assert!(layouts.goes_by(1, &Arc::new(higher)).is_some_and(|broken| broken.invariant == LEVELS));
         layouts.ended(0);
         assert_eq!(layouts.goes_by(0, &first), None);
-        assert_eq!(layouts.newest(), second.epoch);
+        assert_eq!(layouts.newest(), Epoch(9));
     }
 }

@@ -88,7 +88,7 @@ impl Undestroyed {
 #[cfg(test)]
 mod tests {
     use ringfort_ring::{Layout, Member};
-    use ringfort_types::{Incarnation, Standing};
+    use ringfort_types::{Incarnation, Level, Standing};
 
     use super::*;
 
@@ -102,6 +102,7 @@ mod tests {
             weight: 1,
             zone: String::new(),
             standing: Standing::Active,
+            max: Level::MIN,
         };
         let layout = Layout::first((1..=3).map(member).collect(), 1, 1, 3).expect("it is one");
         let mut groups = Configurations::default();

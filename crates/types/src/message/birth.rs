@@ -3,9 +3,9 @@
 use bytes::{BufMut, BytesMut};
 
 use super::Wire;
-use crate::is_name;
 use crate::limits::{ADDRESS_BYTES_MAX, BIRTH_NODES_MAX, NAME_BYTES_MAX};
 use crate::wire::{Malformed, Reader, put_bytes, put_varint};
+use crate::{Levels, is_name};
 
 /// How far a node is with its cluster's birth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,6 +37,8 @@ pub struct Hello {
     pub stage: BirthStage,
     /// Hash of the full map (names, addresses, incarnations, shards, replicas) once it has one, else 0.
     pub map_hash: u64,
+    /// The levels that it knows.
+    pub levels: Levels,
 }
 
 impl Wire for Hello {
@@ -58,6 +60,7 @@ impl Wire for Hello {
             BirthStage::Born => 2,
         });
         out.put_u64_le(self.map_hash);
+        self.levels.put(out);
     }
 
     fn decode(reader: &mut Reader) -> Result<Hello, Malformed> {
@@ -89,6 +92,7 @@ impl Wire for Hello {
                 _ => return Err(Malformed("unknown stage of birth")),
             },
             map_hash: reader.u64()?,
+            levels: Levels::read(reader)?,
         })
     }
 

@@ -2,14 +2,18 @@
 //!
 //! A frame is everything that one node has to tell another after one turn: one write to the socket, one
 //! event at the other end. Every frame names its sender's data directory, how far its log has come, and the layout it goes by, so that
-//! a wiped disk, an older one or a stranger is noticed at once. Frames are not stored; both ends run one version.
+//! a wiped disk, an older one or a stranger is noticed at once. Frames are not stored.
 //!
 //! ```text
-//! frame   = version u8 (1) | from varint | to varint | incarnation u64 | cluster u64 | epoch varint | log |
+//! frame   = version u8 (2) | from varint | to varint | incarnation u64 | cluster u64 | epoch varint | log |
 //!           count varint | message × count
 //! log     = process u64 | began varint | synced varint
-//! message = kind u8 | fields, as in the message's file
+//! message = kind varint | length varint | body: fields, as in the message's file
 //! ```
+//!
+//! The two ends need not run the same version of Ringfort (`level`). A message says how long it is, so a kind that is not known is
+//! skipped ([`Unknown`]), and so is what follows the last field that is known: a later version may add kinds, and fields at
+//! the end of a body. Whatever else it changes is a new kind, or waits for a level.
 
 mod birth;
 mod forward;
@@ -20,11 +24,12 @@ mod raft;
 mod reads;
 mod report;
 mod snapshot;
+mod unknown;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::limits::PEER_FRAME_MESSAGES_MAX;
-use crate::wire::{Malformed, Reader, put_varint};
+use crate::wire::{Malformed, Reader, put_sized, put_varint};
 use crate::{Epoch, Incarnation, NodeId};
 
 pub use birth::{BirthStage, Hello};
@@ -36,8 +41,9 @@ pub use raft::{RaftMessage, Refusal, RefusalKind};
 pub use reads::{ReadIndex, ReadIndexReply, ReadProbe, ReadProbeReply};
 pub use report::{NodeReport, ReplicaReport, Role};
 pub use snapshot::{SnapshotChunk, SnapshotReply, SnapshotVerdict};
+pub use unknown::Unknown;
 
-const FRAME_VERSION: u8 = 1;
+const FRAME_VERSION: u8 = 2;
 
 /// A kind of message, beside its codec.
 trait Wire: Sized {
@@ -59,28 +65,40 @@ macro_rules! messages {
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub enum PeerMessage {
             $($(#[$doc])* $name($kind),)*
+            /// Something that this version does not know.
+            Unknown(Unknown),
         }
 
         impl PeerMessage {
             /// Its size for the purpose of bounds.
             pub fn weight(&self) -> usize {
                 const OVERHEAD: usize = 16;
-                OVERHEAD + match self { $(PeerMessage::$name(message) => message.weight(),)* }
+                OVERHEAD + match self {
+                    $(PeerMessage::$name(message) => message.weight(),)*
+                    PeerMessage::Unknown(message) => message.body.len(),
+                }
             }
 
             fn encode(&self, out: &mut BytesMut) {
                 match self {
                     $(PeerMessage::$name(message) => {
-                        out.put_u8(<$kind>::KIND);
-                        message.encode(out);
+                        put_varint(out, <$kind>::KIND.into());
+                        put_sized(out, |out| message.encode(out));
                     })*
+                    PeerMessage::Unknown(message) => {
+                        put_varint(out, message.kind);
+                        put_sized(out, |out| out.put_slice(&message.body));
+                    }
                 }
             }
 
+            /// What is left of the body once all known fields are read is of a later version.
             fn decode(reader: &mut Reader) -> Result<PeerMessage, Malformed> {
-                Ok(match reader.u8()? {
-                    $(<$kind>::KIND => PeerMessage::$name(<$kind>::decode(reader)?),)*
-                    _ => return Err(Malformed("unknown kind of peer message")),
+                let kind = reader.varint()?;
+                let mut body = reader.sized()?;
+                Ok(match u8::try_from(kind) {
+                    $(Ok(<$kind>::KIND) => PeerMessage::$name(<$kind>::decode(&mut body)?),)*
+                    _ => PeerMessage::Unknown(Unknown { kind, body: body.take_rest() }),
                 })
             }
         }
@@ -179,7 +197,7 @@ impl PeerFrame {
         let cluster = reader.u64()?;
         let epoch = Epoch(reader.varint()?);
         let log = LogMark::decode(&mut reader)?;
-        let count = reader.count(1)?;
+        let count = reader.count(2)?;
         if count > PEER_FRAME_MESSAGES_MAX {
             return Err(Malformed("too many messages in a peer frame"));
         }
