@@ -16,6 +16,9 @@ use crate::lines::read_line;
 
 /// UTF-8's, which some editors put in front of a text.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// What a text in UTF-16 begins with, of either byte order: its bytes would be read as keys and values, each second one of them
+/// a zero.
+const UTF_16: [[u8; 2]; 2] = [[0xff, 0xfe], [0xfe, 0xff]];
 /// What a gzip file begins with: magic, and the one method there is.
 const GZIP: [u8; 3] = [0x1f, 0x8b, 8];
 
@@ -146,6 +149,10 @@ impl<R: BufRead> RowReader<R> {
             return Ok(None);
         }
         self.lines = line;
+        if line == 1 && UTF_16.iter().any(|mark| self.line.starts_with(mark)) {
+            let why = "this is UTF-16, which import does not read: make it UTF-8 (`iconv -f UTF-16 -t UTF-8 FILE | ringfort import -`)";
+            return Err(BadInput::Line(line, why.to_owned()));
+        }
         if self.format == Format::Tsv {
             self.look_at_ends();
         }

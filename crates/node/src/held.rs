@@ -4,7 +4,7 @@
 //! because it does not lead, it is told how many there were (never fewer than a majority), not that the write failed.
 //!
 //! Writes in doubt are held, too, until they are applied: what the shard says of them may leave them in doubt
-//! (`pending::told`).
+//! (`pending::after_attempts`).
 
 use ringfort_types::{Reply, ShardId, Token};
 

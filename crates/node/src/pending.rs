@@ -61,7 +61,7 @@ impl Pending {
 /// A failure as it is after an earlier try whose fate is not known. What the shard itself has said of the write stands: it
 /// knows the stamp, and so what became of the earlier try. Of a write that it has not seen yet it says that there is a gap
 /// before it, or that the session is unknown; the earlier try may still come.
-fn after_doubt(failure: Failure) -> Failure {
+fn after_unknown_attempt(failure: Failure) -> Failure {
     let is_told_by_the_shard = matches!(failure.code, Code::FailedPrecondition | Code::OutOfRange);
     if is_told_by_the_shard || planted::is(Bug::DoubtForgotten) {
         return failure;
@@ -69,10 +69,10 @@ fn after_doubt(failure: Failure) -> Failure {
     Failure { outcome: Outcome::Unknown, ..failure }
 }
 
-/// What its client is told of a request that may have been in doubt before this reply came.
-pub(crate) fn told(reply: Reply, in_doubt: bool) -> Reply {
+/// The response to a request of which an earlier attempt may have been carried out before this reply came.
+pub(crate) fn after_attempts(reply: Reply, in_doubt: bool) -> Reply {
     match reply {
-        Reply::Failed(failure) if in_doubt => Reply::Failed(after_doubt(failure)),
+        Reply::Failed(failure) if in_doubt => Reply::Failed(after_unknown_attempt(failure)),
         reply => reply,
     }
 }
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn what_the_shard_has_not_said_of_the_write_is_in_doubt() {
-        let outcome = |code| after_doubt(Failure::rejected(code, "")).outcome;
+        let outcome = |code| after_unknown_attempt(Failure::rejected(code, "")).outcome;
         for code in [Code::FailedPrecondition, Code::OutOfRange] {
             assert_eq!(outcome(code), Outcome::Rejected, "{code:?}");
         }

@@ -2,7 +2,8 @@
 //!
 //! Where the replica leads, a read goes `fresh` → `rounds` (until a majority has confirmed the term) → `confirmed`
 //! (until the table is there). Where it follows, `fresh` → `asking` (until the leader has told it an index, after a round
-//! of its own) → `confirmed`. A lease read of a leader whose lease holds is confirmed at once.
+//! of its own) → `confirmed`. A lease read of a leader whose lease holds is confirmed at once. A follower whose table does not get
+//! on to the index (its disk takes nothing, so no entry reaches it) gives the read to the leader, which answers it from its own.
 //!
 //! **Leases** (Raft thesis, 6.4.1). Whoever confirms a leader's term stands for no election, and grants no vote, for the
 //! shortest election timeout afterwards (`Group::heard_leader`), also if it is started anew meanwhile. So for that long
@@ -26,6 +27,9 @@ use crate::ReadJob;
 use crate::pending::Pending;
 
 const LEASE_US: u64 = LEASE_MS * 1_000;
+
+/// A table that reads wait for and that takes nothing for so long is not waited for any more, as far as the leader can answer.
+const TABLE_STUCK_US: u64 = 150_000;
 
 /// Reads that wait for a majority's word.
 #[derive(Debug)]
@@ -76,6 +80,10 @@ pub(crate) struct Reads {
     told: Vec<(NodeId, ReadIndexReply)>,
     asking: Option<Asking>,
     confirmed: Vec<(Index, Pending)>,
+    /// Where the table was when a read was first seen to wait for it there, and when that was.
+    waits_at: Option<(Index, u64)>,
+    /// The table has stayed here for too long while reads waited for it.
+    stuck_at: Option<Index>,
     /// The term in which nobody else leads, and until when.
     lease: Option<(Term, u64)>,
     /// In this term leadership has been, or may have been, handed over.
@@ -92,6 +100,8 @@ impl Reads {
             told: Vec::new(),
             asking: None,
             confirmed: Vec::new(),
+            waits_at: None,
+            stuck_at: None,
             lease: None,
             handed_over: None,
         }
@@ -303,6 +313,32 @@ impl Reads {
         self.asking.as_ref().is_some_and(|asking| asking.since_us < since_us)
     }
 
+    /// Looks, with each tick, whether the table gets on, which has this index now.
+    pub(crate) fn look_at_table(&mut self, applied: Index, now_us: u64) {
+        if self.confirmed.is_empty() {
+            self.waits_at = None;
+            return;
+        }
+        let since_us =
+            self.waits_at.filter(|(at, _)| *at == applied).map_or(now_us, |(_, since_us)| since_us);
+        self.waits_at = Some((applied, since_us));
+        if now_us - since_us >= TABLE_STUCK_US {
+            self.stuck_at = Some(applied);
+        }
+    }
+
+    /// Whether the table, which has this index, took nothing for too long the last time that reads waited for it.
+    pub(crate) fn is_stuck(&self, applied: Index) -> bool {
+        self.stuck_at == Some(applied)
+    }
+
+    /// Takes out what waits for the table and can be asked of the leader instead. A digest is of this replica.
+    pub(crate) fn take_unserved(&mut self) -> Vec<Pending> {
+        let is_movable =
+            |(_, asked): &mut (Index, Pending)| !matches!(asked.call.request, Request::DigestAt { .. });
+        self.confirmed.extract_if(.., is_movable).map(|(_, asked)| asked).collect()
+    }
+
     /// What the leader was asked for is asked about again.
     pub(crate) fn ask_again(&mut self) {
         if let Some(asking) = self.asking.take() {
@@ -360,6 +396,23 @@ mod tests {
         let mut jobs = Vec::new();
         reads.release(Index(applied), &mut jobs);
         jobs.iter().map(|job| job.token.id).collect()
+    }
+
+    #[test]
+    fn a_table_is_stuck_if_it_takes_nothing_while_reads_wait_and_until_it_takes_something() {
+        let mut reads = Reads::new(ShardId(1));
+        reads.look_at_table(Index(3), 1_000);
+        reads.add_at(Index(5), asked(1));
+        reads.look_at_table(Index(3), 500_000);
+        assert!(!reads.is_stuck(Index(3)), "nobody waited before");
+        reads.look_at_table(Index(4), 600_000);
+        reads.look_at_table(Index(4), 600_000 + TABLE_STUCK_US - 1);
+        assert!(!reads.is_stuck(Index(4)), "it has got on meanwhile");
+        reads.look_at_table(Index(4), 600_000 + TABLE_STUCK_US);
+        assert!(reads.is_stuck(Index(4)) && !reads.is_stuck(Index(5)));
+        assert_eq!(reads.take_unserved().len(), 1);
+        reads.look_at_table(Index(4), 900_000);
+        assert!(reads.is_stuck(Index(4)), "the next read need not wait to learn it");
     }
 
     #[test]

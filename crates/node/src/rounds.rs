@@ -9,7 +9,7 @@
 //!
 //! A follower that has a table need not have its reads done elsewhere: it asks the leader for an index, once for all reads
 //! that wait, and reads at it. With the index it hears how much is committed, so that it does not wait for the
-//! next heartbeat to say so.
+//! next heartbeat to say so. Reads whose index its table does not come to go to the leader.
 //!
 //! The numbers of rounds and questions are bound to the boot count (PITFALLS 16b). Lost ones are asked again by timer.
 
@@ -17,7 +17,9 @@ use std::collections::BTreeMap;
 
 use ringfort_types::limits::{HEARTBEAT_MS, READ_ROUNDS_MAX};
 use ringfort_types::planted::{self, Bug};
-use ringfort_types::{NodeId, PeerMessage, ReadIndex, ReadIndexReply, ReadProbe, ReadProbeReply, ShardId};
+use ringfort_types::{
+    DiskState, NodeId, PeerMessage, ReadIndex, ReadIndexReply, ReadProbe, ReadProbeReply, ShardId,
+};
 
 use crate::ReadJob;
 use crate::node::Node;
@@ -169,6 +171,10 @@ impl Node {
                 replica.reads.ask_again();
                 self.reads_fresh = true;
             }
+            replica.reads.look_at_table(replica.applied(), now_us);
+        }
+        for number in 0..self.slots.len() {
+            self.pass_on_unserved(ShardId(number as u32));
         }
     }
 
@@ -278,8 +284,30 @@ impl Node {
         self.reads_fresh |= replica.reads.are_fresh();
         self.mark(shard);
         self.emit_reads(ready);
+        self.pass_on_unserved(shard);
         for asked in refused {
             self.wait(shard, asked, HEARTBEAT_MS / 2);
+        }
+    }
+
+    /// Whether the table of this follower may never have what a read waits for: a disk that takes nothing lets no entry reach it.
+    pub(crate) fn is_table_stuck(&self, shard: ShardId) -> bool {
+        let replica = self.slots[shard.0 as usize].replica.as_ref().filter(|replica| !replica.leads());
+        replica.is_some_and(|replica| {
+            self.disk != DiskState::Working || replica.reads.is_stuck(replica.applied())
+        })
+    }
+
+    /// Gives the reads to the leader that wait for a table which does not get on.
+    fn pass_on_unserved(&mut self, shard: ShardId) {
+        let awaits_table =
+            |replica: &mut Replica| replica.reads.await_table().then(|| replica.reads.take_unserved());
+        if !self.is_table_stuck(shard) {
+            return;
+        }
+        let unserved = self.slots[shard.0 as usize].replica.as_mut().and_then(awaits_table);
+        for asked in unserved.unwrap_or_default() {
+            self.pass_to_leader(shard, asked);
         }
     }
 }

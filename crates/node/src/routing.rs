@@ -5,13 +5,13 @@
 
 use ringfort_types::limits::{HEARTBEAT_MS, SHARD_PENDING_REQUESTS_MAX};
 use ringfort_types::{
-    Call, Code, Consistency, Copies, Failure, Forward, NodeId, Outcome, PeerMessage, Replica as Place, Reply,
-    Request, ShardId, Term, Token,
+    Call, Code, Consistency, Copies, DiskState, Failure, Forward, NodeId, Outcome, PeerMessage,
+    Replica as Place, Reply, Request, ShardId, Term, Token,
 };
 
 use crate::admission;
 use crate::node::Node;
-use crate::pending::{Pending, not_taken, told};
+use crate::pending::{Pending, after_attempts, not_taken};
 use crate::replica::Replica;
 use crate::turn::APPLYING_BYTES_MAX;
 use crate::{Answered, Incoming};
@@ -153,9 +153,13 @@ impl Node {
 
     /// A read at an index that is known: any replica will do, but not this node if it has none.
     fn read_here(&mut self, shard: ShardId, at: ringfort_types::Index, asked: Pending) {
-        let keeps_up = self.keeps_up(shard);
+        let (keeps_up, is_stuck) = (self.keeps_up(shard), self.is_table_stuck(shard));
         let replica = self.slots[shard.0 as usize].replica.as_mut();
         if let Some(replica) = replica.filter(|_| keeps_up) {
+            let is_movable = !matches!(asked.call.request, Request::DigestAt { .. });
+            if is_stuck && is_movable && at > replica.applied() {
+                return self.pass_to_leader(shard, asked);
+            }
             replica.reads.add_at(at, asked);
             let mut ready = Vec::new();
             replica.release_reads(&mut ready);
@@ -330,7 +334,7 @@ impl Node {
         self.pending -= 1;
         self.pending_bytes -= asked.call.weight();
         let routed = asked.call.request.slot().is_some();
-        let reply = told(reply, asked.in_doubt);
+        let reply = after_attempts(reply, asked.in_doubt);
         self.out.reply.push(Answered { token: asked.token, reply, leader: routed.then_some(from) });
     }
 
@@ -376,6 +380,10 @@ impl Node {
         match (known, reported) {
             // One whose place is elsewhere now may never hear again who leads.
             ((_, None), Some(reported)) if !self.has_its_place(shard, replica) => reported,
+            // One whose disk takes nothing can't take part in an election, and may not hear of its end either.
+            ((term, None), Some(reported)) if self.disk != DiskState::Working && reported.0 >= term => {
+                reported
+            }
             _ => known,
         }
     }

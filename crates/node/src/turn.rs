@@ -4,7 +4,7 @@ use ringfort_types::limits::HEARTBEAT_MS;
 use ringfort_types::{Call, Code, Command, Failure, Now, Reply, Request, ShardId, Stamped};
 
 use crate::node::{Node, Out};
-use crate::pending::{Pending, Waiter, told};
+use crate::pending::{Pending, Waiter, after_attempts};
 use crate::replica::Outcome;
 use crate::{Answered, Effect};
 
@@ -163,7 +163,7 @@ impl Node {
 
     /// Answers who waits for a write, which is no longer pending here.
     pub(crate) fn answer_waiter(&mut self, waiter: Waiter, reply: Reply) {
-        let reply = told(reply, waiter.in_doubt);
+        let reply = after_attempts(reply, waiter.in_doubt);
         self.pending -= 1;
         self.pending_bytes -= waiter.weight;
         self.out.reply.push(Answered { token: waiter.token, reply, leader: None });
@@ -182,7 +182,7 @@ impl Node {
 
     /// Answers a request that is pending here with a failure.
     pub(crate) fn fail(&mut self, asked: Pending, failure: Failure) {
-        let reply = told(Reply::Failed(failure), asked.in_doubt);
+        let reply = after_attempts(Reply::Failed(failure), asked.in_doubt);
         self.answer(asked, reply);
     }
 

@@ -112,7 +112,7 @@ fn is_placed(now: &[Vec<NodeId>], given: &[Member], copies: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use ringfort_types::Incarnation;
+    use ringfort_types::{Incarnation, Level};
 
     use super::*;
 
@@ -125,6 +125,7 @@ mod tests {
             weight: 1,
             zone: String::new(),
             standing: Standing::Active,
+            max: Level::MIN,
         }
     }
 
@@ -140,6 +141,7 @@ mod tests {
             weight: 1,
             zone: String::new(),
             replaces: false,
+            max: Level::MIN,
         });
         let after =
             |layout: &Layout, change: &LayoutChange| layout.after(change).expect("it changes something");

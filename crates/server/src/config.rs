@@ -1,6 +1,6 @@
 //! What a node is started with, and the list of nodes that follows from it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -237,7 +237,20 @@ fn check_address(flag: &'static str, address: &str) -> Result<(), StartError> {
         address: address.to_owned(),
         purpose: "reach a node",
         reason: format!("it {why}"),
-    })
+    })?;
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    if host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified()) {
+        return Err(StartError::Address {
+            flag,
+            address: address.to_owned(),
+            purpose: "reach a node",
+            reason:
+                "it is every address of whoever uses it, and leads each node to itself: give the node's own"
+                    .into(),
+        });
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -247,6 +260,21 @@ mod tests {
     fn config(peers: &[(Option<&str>, &str)]) -> Config {
         let peers = peers.iter().map(|(name, at)| (name.map(str::to_owned), (*at).to_owned())).collect();
         Config { peers, ..Config::new("127.0.0.1:50051", "/nowhere") }
+    }
+
+    #[test]
+    fn an_address_that_is_every_address_leads_to_nobody() {
+        for address in ["0.0.0.0:22301", "[::]:22301"] {
+            for config in [
+                config(&[(Some("n2"), address)]),
+                Config { join: vec![address.to_owned()], ..config(&[]) },
+                Config { advertise: Some(address.to_owned()), ..config(&[]) },
+            ] {
+                let refused = config.validate().unwrap_err().to_string();
+                assert!(refused.contains(address) && refused.contains("give the node's own"), "{refused}");
+            }
+        }
+        config(&[(None, "10.0.0.0:22301"), (None, "[::1]:22301")]).validate().unwrap();
     }
 
     #[test]

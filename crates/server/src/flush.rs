@@ -11,7 +11,8 @@
 //! is old: that one is flushed next.
 //!
 //! A second thread merges tables in which many rows are gone, or were kept for a read that has ended
-//! ([`is_worth_merging`]), one at a time, with pauses: scans would meet each removal, and what is out of date takes room. It waits for
+//! ([`is_worth_merging`]), or in which scans have stepped over removals again and again ([`is_felt_by_scans`]: few of them, in each
+//! of many shards, are many for a list, which asks all), one at a time, with pauses: scans would meet each removal, and what is out of date takes room. It waits for
 //! reads that are in the way. (The first page of a short list that has all it may want holds nothing, so a consumer that lists the
 //! head of a queue again and again is not.)
 //! A table of more than [`MERGE_BYTES_MAX`] is left to ordinary compaction.
@@ -46,6 +47,11 @@ const COMPACTIONS_MAX: usize = 64;
 
 /// So many removals are felt by scans.
 pub(crate) const DEAD_MANY: u64 = 16 * 1024;
+/// A table is flushed and merged once its scans have stepped over so many removals, and one for each of its items and for so many
+/// of its bytes: that has cost them about as much as it costs. So neither ever costs much more than the other, whatever is
+/// written and listed, and with however many shards.
+const STEPPED_OVER_MANY: u64 = 16 * 1024;
+const BYTES_A_STEP: u64 = 128;
 /// A table is merged if one in so many of its items is a removal, which hides another one.
 const DEAD_SHARE: u64 = 8;
 /// A table is merged if one in so many of its bytes was kept for reads that have ended, and these are so many.
@@ -276,8 +282,13 @@ impl Flusher {
             if now < next {
                 continue;
             }
+            let mut rest = MERGE_EVERY;
             if let Some((shard, table, keep_from)) = self.to_merge(shared, last) {
                 last = shard;
+                if is_felt_by_scans(&*table) {
+                    // It is paid for, and so is the next one.
+                    rest = PAUSE;
+                }
                 let bytes = table.bytes_estimate();
                 match shared.disk_watch.during(Work::Merge, bytes, || table.merge(keep_from)) {
                     Ok(_) => tracing::debug!("shard {shard}: merged for its removals in {:?}", now.elapsed()),
@@ -290,7 +301,7 @@ impl Flusher {
                 }
             }
             // As long as it took, so that other work gets its share of the disk.
-            next = Instant::now() + now.elapsed().max(MERGE_EVERY);
+            next = Instant::now() + now.elapsed().max(rest);
         }
     }
 
@@ -301,7 +312,9 @@ impl Flusher {
         let after = tables.range((Bound::Excluded(last), Bound::Unbounded));
         after.chain(tables.range(..=last)).find_map(|(shard, table)| {
             let bytes = table.bytes_estimate();
-            let is_wanted = is_worth_merging(table.dead(), bytes) && bytes <= MERGE_BYTES_MAX;
+            let dead = table.dead();
+            let is_felt = dead.removals > 0 && is_felt_by_scans(&**table);
+            let is_wanted = (is_felt || is_worth_merging(dead, bytes)) && bytes <= MERGE_BYTES_MAX;
             let keep_from = is_wanted.then(|| shared.readers.horizon.keep_from(*shard))?;
             (table.durable() <= keep_from).then(|| (*shard, table.clone(), keep_from))
         })
@@ -310,6 +323,13 @@ impl Flusher {
     fn busy(&self) -> MutexGuard<'_, BTreeMap<ShardId, u64>> {
         self.busy.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether scans have stepped over so many removals in this table that it is worth it to do away with these.
+pub(crate) fn is_felt_by_scans(table: &dyn Table) -> bool {
+    let steps = table.stepped_over();
+    steps >= STEPPED_OVER_MANY
+        && steps >= STEPPED_OVER_MANY + table.dead().items + table.bytes_estimate() / BYTES_A_STEP
 }
 
 fn is_worth_merging(dead: Dead, bytes: u64) -> bool {

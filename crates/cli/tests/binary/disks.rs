@@ -233,6 +233,81 @@ fn leaderships_leave_a_disk_that_hangs_and_come_back() {
     assert_eq!(writable(&trio), 48);
 }
 
+/// A list and a get of these rows through the first node alone give what was written last, soon.
+fn reads_through_the_first(trio: &Trio, value: &str) {
+    let first = |arguments: &[&str]| {
+        let begun = Instant::now();
+        let mut command = ringfort(&[&["--timeout", "3s"], arguments].concat());
+        let output = run(command.env("RINGFORT_ADDR", trio.address(0)), b"");
+        assert!(output.status.success(), "{arguments:?} after {:?}: {}", begun.elapsed(), stderr(&output));
+        String::from_utf8(output.stdout).expect("text")
+    };
+    for key in ["key0", "key1", "key2", "key3", "key4", "key5"] {
+        assert_eq!(first(&["get", key]).trim_end(), value, "{key}");
+    }
+    let listed = first(&["list", "--prefix", "key"]);
+    assert!(listed.lines().all(|row| row.ends_with(value)) && listed.lines().count() == 48, "{listed}");
+}
+
+/// Writes this value under 48 keys, of all shards, through the other two nodes.
+fn write_through_the_others(trio: &Trio, value: &str) {
+    let rows: Vec<_> = (0..48).map(|row| format!("key{row}\t{value}\n")).collect();
+    let mut import = ringfort(&["import", "-"]);
+    let others = format!("{},{}", trio.address(1), trio.address(2));
+    let output = run(import.env("RINGFORT_ADDR", others), rows.concat().as_bytes());
+    assert!(output.status.success(), "{}", stderr(&output));
+}
+
+/// No write comes to its tables any more: what must see the latest is read elsewhere.
+#[test]
+fn reads_through_a_node_whose_disk_hangs_or_is_full_go_on() {
+    let syncs = Syncs::new();
+    let full = syncs.directory.path().join("full");
+    let full_disk = preloadable("full_disk", syncs.directory.path());
+    for is_full in [false, true] {
+        let mut trio = Trio::idle(tempfile::tempdir().expect("a directory"));
+        for node in 0..3 {
+            let data = trio.directory.path().join(format!("node{}", node + 1));
+            syncs.start_with(&mut trio, node, |command| {
+                if is_full && node == 0 {
+                    command
+                        .env("LD_PRELOAD", &full_disk)
+                        .env("DISK_FULL_FILE", &full)
+                        .env("DISK_FULL_DIR", &data);
+                    command.args(["--memtable-mb", "1", "--log-mb", "16"]);
+                }
+                command
+            });
+        }
+        eventually("all take writes", || writable(&trio) == 48);
+        if is_full {
+            fs::write(&full, "").expect("written");
+            // Until the room is used up that its log has made already.
+            let value = "v".repeat(64 * 1024);
+            let begun = Instant::now();
+            while status(&trio)["nodes"][0]["disk_full"] != true {
+                assert!(begun.elapsed() < Duration::from_secs(60), "{}", trio.said(0));
+                let rows: Vec<_> = (0..64).map(|row| format!("fill{row}\t{value}\n")).collect();
+                let others = format!("{},{}", trio.address(1), trio.address(2));
+                run(ringfort(&["import", "-"]).env("RINGFORT_ADDR", others), rows.concat().as_bytes());
+            }
+        } else {
+            syncs.take(0, 3_600_000);
+            write_through_the_others(&trio, "while nothing is noticed");
+            eventually("it is shown", || status(&trio)["nodes"][0]["disk_hung"] == true);
+        }
+        eventually("others lead", || leads(&trio) == 0);
+        for round in ["first", "second", "third"] {
+            write_through_the_others(&trio, round);
+            reads_through_the_first(&trio, round);
+        }
+        syncs.take(0, 0);
+        if is_full {
+            fs::remove_file(&full).expect("it is there");
+        }
+    }
+}
+
 /// How many shards the first node leads.
 fn leads(trio: &Trio) -> u64 {
     status(trio)["nodes"][0]["leads"].as_u64().expect("a number")

@@ -121,6 +121,15 @@ fn rows_go_through_files_of_every_kind_and_come_back() {
     let line = refused(&dev, &["import", "-"], &gzip(&text));
     assert!(line.contains("line 1: ") && line.contains("zcat"), "{line}");
 
+    for (mark, bytes_of) in [
+        ([0xff, 0xfe], u16::to_le_bytes as fn(u16) -> [u8; 2]),
+        ([0xfe, 0xff], u16::to_be_bytes as fn(u16) -> [u8; 2]),
+    ] {
+        let text: Vec<u8> = "a\t1\nb\t2\n".encode_utf16().flat_map(bytes_of).collect();
+        let line = refused(&dev, &["import", "-"], &[&mark, &text[..]].concat());
+        assert!(line.contains("line 1: this is UTF-16") && line.contains("iconv -f UTF-16"), "{line}");
+    }
+
     let whole = fs::read(path("out/b.tsv.gz")).expect("written");
     fs::write(path("cut.tsv.gz"), &whole[..whole.len() / 2]).expect("written");
     let line = refused(&dev, &["import", &path("cut.tsv.gz")], b"");

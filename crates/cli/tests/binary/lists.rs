@@ -174,3 +174,33 @@ fn deleted_rows_go_from_disk_and_from_what_is_told() {
     let listed = run(&mut ringfort(&["--addr", &node.address, "list", "--keys-only"]), b"");
     assert_eq!(stdout(&listed), "");
 }
+
+/// A few removals in each of many shards are many for a list, which asks all: those that lists have stepped over again and again
+/// go, though no shard has many.
+#[test]
+fn deleted_rows_go_that_lists_step_over_in_many_shards() {
+    const ROWS: usize = 10_000;
+    let mut solo = Solo::new();
+    let mut command = ringfort(&["start", "--addr", &solo.address, "--shards", "64", "--data-dir"]);
+    command.arg(solo.data());
+    solo.spawn(command);
+    let keys = |line: &dyn Fn(usize) -> String| -> String { (0..ROWS).map(line).collect() };
+    solo.ask(&["import", "-"], keys(&|row| format!("q/{row:09}\t{}\n", "v".repeat(200))).as_bytes());
+    solo.ask(&["put", "q/zz", "the last"], b"");
+    eventually("they are told", || told_at(&solo.address).1 > ROWS as u64 * 200);
+    let full = told_at(&solo.address).1;
+    let deletes = keys(&|row| format!("delete\tq/{row:09}\n"));
+    for deletes in deletes.lines().collect::<Vec<_>>().chunks(1_000) {
+        solo.ask(&["write"], (deletes.join("\n") + "\n").as_bytes());
+    }
+    let begun = Instant::now();
+    let mut lists = 0;
+    while told_at(&solo.address).1 >= full / 4 {
+        assert!(begun.elapsed() < Duration::from_mins(1), "{lists} lists: {:?}", told_at(&solo.address));
+        for _ in 0..20 {
+            assert_eq!(solo.ask(&["list", "--prefix", "q/", "--limit", "1", "--keys-only"], b""), "q/zz\n");
+            lists += 1;
+        }
+    }
+    println!("{:?} and {lists} lists", begun.elapsed());
+}

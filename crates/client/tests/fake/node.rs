@@ -190,14 +190,14 @@ impl Service {
         (self.0.behave)(before, request)
     }
 
-    async fn answer<Asked, Told>(
+    async fn answer<RequestMessage, ResponseMessage>(
         &self,
-        asked: Asked,
-        told: impl FnOnce(Reply) -> Result<Told, Failure>,
-    ) -> Result<Response<Told>, Status>
+        asked: RequestMessage,
+        told: impl FnOnce(Reply) -> Result<ResponseMessage, Failure>,
+    ) -> Result<Response<ResponseMessage>, Status>
     where
-        Call: TryFrom<Asked>,
-        Failure: From<<Call as TryFrom<Asked>>::Error>,
+        Call: TryFrom<RequestMessage>,
+        Failure: From<<Call as TryFrom<RequestMessage>>::Error>,
     {
         let call = Call::try_from(asked).map_err(|failure| from_failure(failure.into()))?;
         let (reply, leader) = self.single(call).await?;

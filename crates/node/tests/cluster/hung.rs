@@ -1,8 +1,9 @@
 //! Disks that finish no sync while the others go on: what waits for them in memory stays within its bound.
 
-use ringfort_types::{NodeId, Reply, Request, ShardId};
+use bytes::Bytes;
+use ringfort_types::{Consistency, NodeId, Reply, Request, Scan, ShardId};
 
-use crate::world::World;
+use crate::world::{World, get};
 
 const VALUE_BYTES: usize = 1024 * 1024;
 /// Their values together are well above what may wait for a disk.
@@ -70,4 +71,73 @@ fn a_leader_whose_disk_hangs_proposes_no_more_than_its_bound_and_goes_on_afterwa
     world.run(1_000);
     assert_eq!(waiting(&world, leader).0, 0);
     assert!(matches!(world.put(leader, &key, "afterwards"), Reply::Written(_)));
+}
+
+/// What a list asks one shard for.
+fn scan(shard: ShardId, at: Option<ringfort_types::Index>) -> Request {
+    let (from, prefix) = (Bytes::new(), Bytes::new());
+    Request::Scan(Scan { shard, at, from, prefix, rows_max: 10, bytes_max: 1_000, keys_only: false })
+}
+
+/// The answer, if it comes within so many milliseconds.
+fn within(world: &mut World, n: usize, request: Request, ms: u64) -> Reply {
+    let id = world.ask(n, request, 3_000);
+    for _ in 0..=ms / 25 {
+        if let Some(reply) = world.answers.remove(&id) {
+            return reply;
+        }
+        world.run(25);
+    }
+    panic!("no answer within {ms} ms");
+}
+
+/// No entry comes to its table, whether or not that is known yet.
+#[test]
+fn what_is_read_through_a_follower_whose_disk_takes_nothing_is_answered_by_the_leader() {
+    for is_known in [false, true] {
+        let mut world = World::born(3);
+        let shard = ShardId(3);
+        let key = world.key_of(shard);
+        let leader = world.leader(shard).expect("it is led").0 as usize - 1;
+        let follower = (leader + 1) % 3;
+        assert!(matches!(world.put(leader, &key, "before"), Reply::Written(_)));
+        world.run(1_000);
+        if is_known {
+            world.fill_up(follower);
+            world.run(1_000);
+        } else {
+            world.stuck.insert(follower);
+        }
+        let value_of = |row: &ringfort_types::Row| String::from_utf8(row.value.to_vec()).expect("text");
+        for number in 0..10 {
+            assert!(matches!(world.put(leader, &key, &format!("{number}")), Reply::Written(_)));
+            // That it is stuck is learnt once.
+            let ms = if number == 0 && !is_known { 250 } else { 25 };
+            let reply = within(&mut world, follower, get(&key), ms);
+            let Reply::Value { row: Some(row), .. } = &reply else { panic!("{reply:?}") };
+            assert_eq!(value_of(row), format!("{number}"), "{is_known}");
+            assert_eq!(world.hints.get(&world.next_token), Some(&NodeId(leader as u64 + 1)));
+            let reply = within(&mut world, follower, scan(shard, None), 25);
+            let Reply::Page(page) = &reply else { panic!("{reply:?}") };
+            assert_eq!(value_of(&page.rows[0].1), format!("{number}"), "{is_known}");
+            let Reply::Page(next) = within(&mut world, follower, scan(shard, Some(page.at)), 25) else {
+                panic!("its next page comes from the leader, too")
+            };
+            assert_eq!(next.at, page.at);
+        }
+        let stale =
+            Request::Get { key: Bytes::from(key.clone().into_bytes()), consistency: Consistency::Stale };
+        let reply = within(&mut world, follower, stale, 0);
+        let Reply::Value { row: Some(row), .. } = &reply else { panic!("{reply:?}") };
+        assert_eq!(value_of(row), "before", "it is answered here, as it was");
+
+        world.make_room(follower);
+        world.run(3_000);
+        assert!(matches!(world.put(leader, &key, "after"), Reply::Written(_)));
+        world.run(25);
+        let reply = within(&mut world, follower, get(&key), 0);
+        let Reply::Value { row: Some(row), .. } = &reply else { panic!("{reply:?}") };
+        assert_eq!(value_of(row), "after");
+        assert!(!world.hints.contains_key(&world.next_token), "it is answered here again");
+    }
 }

@@ -11,7 +11,7 @@ use ringfort_ring::Layout;
 use ringfort_types::{
     Answer, Call, Change, Command, Configuration, ConfigurationChange, Consistency, DiskState, Durability,
     Entry, EntryKind, Epoch, Failure, Incarnation, Index, LayoutChange, Level, Levels, LogMark, Newcomer,
-    NodeId, Now, Part, PeerFrame, PeerId, PeerMessage, Receipt, Record, Reply, Request, Revision, Row,
+    NodeId, Now, Page, Part, PeerFrame, PeerId, PeerMessage, Receipt, Record, Reply, Request, Revision, Row,
     ShardId, Stamp, Token,
 };
 
@@ -581,7 +581,11 @@ impl World {
         if let Request::DigestAt { .. } = &job.request {
             return Reply::Digest { at: job.at, hash: 0, rows: table.rows.len() as u64 };
         }
-        let Request::Get { key, .. } = &job.request else { panic!("only gets here") };
+        if let Request::Scan(_) = &job.request {
+            let rows = table.rows.iter().map(|(key, row)| (key.clone(), row.clone())).collect();
+            return Reply::Page(Page { at: job.at, rows, next: None });
+        }
+        let Request::Get { key, .. } = &job.request else { panic!("only gets and lists here") };
         Reply::Value { row: table.rows.get(key).cloned(), at: job.at, revision: Revision(table.revision) }
     }
 

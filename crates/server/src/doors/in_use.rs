@@ -36,7 +36,7 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> UnderWay<S::Future> {
         let Some(standing) = request.extensions().get::<Arc<Standing>>() else {
-            return UnderWay::Asked { answer: self.0.call(request), in_use: None };
+            return UnderWay::Served { answer: self.0.call(request), in_use: None };
         };
         let Some(in_use) = standing.begin(links::is_of_a_node(&request)) else {
             standing.close();
@@ -45,14 +45,14 @@ where
         if in_use.calls > UNTAKEN_ANSWERS_MAX {
             request.extensions_mut().insert(OneOfMany);
         }
-        UnderWay::Asked { answer: self.0.call(request), in_use: Some(in_use) }
+        UnderWay::Served { answer: self.0.call(request), in_use: Some(in_use) }
     }
 }
 
 /// A call under way.
 pub(crate) enum UnderWay<F> {
     Refused,
-    Asked { answer: F, in_use: Option<InUse> },
+    Served { answer: F, in_use: Option<InUse> },
 }
 
 impl<F, E> Future for UnderWay<F>
@@ -62,7 +62,7 @@ where
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let UnderWay::Asked { answer, in_use } = self.get_mut() else {
+        let UnderWay::Served { answer, in_use } = self.get_mut() else {
             let why = "this node has too many connections: close some, or ask another one";
             return Poll::Ready(Ok(refused(Code::Unavailable, why).into_http()));
         };

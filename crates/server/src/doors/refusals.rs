@@ -66,7 +66,7 @@ impl Service<Request<Body>> for Refusals {
             return Answer::Refused(Some(not_grpc()));
         }
         let path = request.uri().path_and_query().cloned();
-        Answer::Asked { answer: self.routes.call(request), path, served: self.served.clone() }
+        Answer::Routed { answer: self.routes.call(request), path, served: self.served.clone() }
     }
 }
 
@@ -74,7 +74,7 @@ impl Service<Request<Body>> for Refusals {
 #[expect(clippy::large_enum_variant, reason = "a good call is the large one, and should not pay for a box")]
 pub(crate) enum Answer {
     Refused(Option<Response<Body>>),
-    Asked {
+    Routed {
         answer: <Routes as Service<Request<Body>>>::Future,
         path: Option<PathAndQuery>,
         served: Arc<Served>,
@@ -89,7 +89,7 @@ impl Future for Answer {
             Answer::Refused(response) => {
                 Poll::Ready(Ok(response.take().expect("not polled after it was ready")))
             }
-            Answer::Asked { answer, path, served } => {
+            Answer::Routed { answer, path, served } => {
                 let Ok(response) = ready!(Pin::new(answer).poll(cx));
                 if is_unexplained(&response) {
                     let path = path.as_ref().map_or("", PathAndQuery::path);

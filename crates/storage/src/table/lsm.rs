@@ -52,6 +52,9 @@ use crate::StorageError;
 const ROW_OVERHEAD_BYTES: u64 = 64;
 /// Files that flushes have left unmerged are many at so many times those that are merged at once.
 const CROWD: usize = 2;
+/// The removals are counted that one scan in so many stepped over, and so many of them at most.
+const SCANS_A_COUNT: u64 = 8;
+const COUNTED_MAX: usize = 64 * 1024;
 /// Between two looks at whether a compaction has chosen its files, which takes it microseconds.
 const CHOICE_PAUSE: Duration = Duration::from_micros(100);
 
@@ -80,6 +83,9 @@ pub(super) struct LsmTable {
     active_removed: AtomicU64,
     sealed: Mutex<Sealed>,
     retained: Mutex<Retained>,
+    scans: AtomicU64,
+    /// `Table::stepped_over`.
+    stepped_over: AtomicU64,
     /// Another generation has taken its place.
     is_doomed: AtomicBool,
     /// A compaction has met damage. Another one would meet it again, and each leaves files behind until the next start.
@@ -145,6 +151,8 @@ impl LsmTable {
             active_removed: AtomicU64::new(0),
             sealed: Mutex::default(),
             retained: Mutex::default(),
+            scans: AtomicU64::new(0),
+            stepped_over: AtomicU64::new(0),
             is_doomed: AtomicBool::new(false),
             is_left_alone: AtomicBool::new(false),
         })
@@ -239,6 +247,32 @@ impl LsmTable {
     fn retained(&self) -> MutexGuard<'_, Retained> {
         self.retained.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// A scan has gone from here to the first key of these, or as far as there is any. The tree does not say what it left out, so
+    /// that is counted after some of the scans, wherever it is.
+    fn count_stepped_over(&self, from: &[u8], to: Option<&[u8]>) {
+        if !self.scans.fetch_add(1, Ordering::Relaxed).is_multiple_of(SCANS_A_COUNT) {
+            return;
+        }
+        let memtables = self.sealed().waiting().into_iter().chain([self.tree.active_memtable()]);
+        // In a memtable a key's newest version comes first.
+        let first = InternalValue::new_tombstone(from, u64::MAX).key;
+        let is_before = |key: &[u8]| to.is_none_or(|to| key < to);
+        let mut count = 0;
+        for memtable in memtables {
+            let entries = memtable.items.range(first.clone()..).take(COUNTED_MAX);
+            let entries = entries.take_while(|entry| is_before(&entry.key().user_key));
+            count += entries.filter(|entry| entry.key().is_tombstone()).count();
+        }
+        let version = self.tree.current_version();
+        for file in version.iter_tables().filter(|file| file.tombstone_count() > 0) {
+            let entries = file.range(lsm_tree::UserKey::from(from)..).take(COUNTED_MAX);
+            // Damage is found by whoever reads it for its own sake.
+            let entries = entries.map_while(Result::ok).take_while(|entry| is_before(&entry.key.user_key));
+            count += entries.filter(InternalValue::is_tombstone).count();
+        }
+        self.stepped_over.fetch_add(count as u64 * SCANS_A_COUNT, Ordering::Relaxed);
+    }
 }
 
 impl fmt::Debug for LsmTable {
@@ -296,9 +330,11 @@ impl Table for LsmTable {
         for row in rows.into_iter().flatten() {
             let (key, value) = row.into_inner().map_err(self.failed())?;
             if each(&key, &Bytes::from(value)).is_break() {
-                break;
+                self.count_stepped_over(from, Some(&key));
+                return Ok(());
             }
         }
+        self.count_stepped_over(from, until);
         Ok(())
     }
 
@@ -354,6 +390,7 @@ impl Table for LsmTable {
         let is_done = self.compact_by(keep_from, merge)?;
         if is_done {
             self.retained().dropped_all();
+            self.stepped_over.store(0, Ordering::Relaxed);
         }
         Ok(is_done)
     }
@@ -387,6 +424,10 @@ impl Table for LsmTable {
         }
     }
 
+    fn stepped_over(&self) -> u64 {
+        self.stepped_over.load(Ordering::Relaxed)
+    }
+
     fn active_removals(&self) -> u64 {
         self.active_removed.load(Ordering::Relaxed)
     }
@@ -410,7 +451,46 @@ impl Table for LsmTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::FileDisk;
+    use crate::{FileDisk, Tables};
+
+    #[test]
+    fn scans_tell_what_they_step_over_until_it_is_merged_away() {
+        let root = tempfile::tempdir().unwrap();
+        let disk = Arc::new(FileDisk::open(root.path()).unwrap());
+        let table = LsmTables::new(disk, TableOptions::default()).open_generation(ShardId(1), 0).unwrap();
+        let key = |row: u64| Bytes::from(format!("q{row:05}"));
+        let scan = |at: u64| {
+            let mut met = Vec::new();
+            for _ in 0..SCANS_A_COUNT {
+                table
+                    .scan(b"q", Some(b"r"), Index(at), &mut |key, _| {
+                        met = key.to_vec();
+                        ControlFlow::Break(())
+                    })
+                    .unwrap();
+            }
+            met
+        };
+        for row in 1..=100 {
+            table.write(Index(row), &[(key(row), Some("job".into()))]);
+        }
+        scan(100);
+        assert_eq!(table.stepped_over(), 0);
+        for row in 1..=60 {
+            table.write(Index(100 + row), &[(key(row), None)]);
+        }
+        assert_eq!(scan(160), &*key(61));
+        assert_eq!(table.stepped_over(), 60 * SCANS_A_COUNT);
+        table.write(Index(161), &[("state".into(), Some("of the shard".into()))]);
+        table.rotate();
+        scan(161);
+        table.flush(Index(161)).unwrap();
+        scan(161);
+        assert_eq!(table.stepped_over(), 3 * 60 * SCANS_A_COUNT, "sealed and on disk, too");
+        assert!(table.merge(Index(161)).unwrap());
+        assert_eq!(scan(161), &*key(61));
+        assert_eq!((table.stepped_over(), table.dead().removals), (0, 0));
+    }
 
     /// Whatever super versions are made, side by side or in a row, reads find the newest.
     #[test]

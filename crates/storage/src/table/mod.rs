@@ -105,6 +105,11 @@ pub trait Table: Send + Sync + Debug {
     /// What is on disk of rows that are gone.
     fn dead(&self) -> Dead;
 
+    /// About how many removals scans have stepped over, each time that they did, since the last [`Table::merge`]. Quick.
+    fn stepped_over(&self) -> u64 {
+        0
+    }
+
     /// Removals in the active memtable. Quick.
     fn active_removals(&self) -> u64;
 

@@ -21,14 +21,14 @@ pub(crate) struct Service {
 
 impl Service {
     /// Asks the node within the call's deadline, and makes the message of the reply.
-    async fn call<Asked, Told>(
+    async fn call<RequestMessage, ResponseMessage>(
         &self,
-        call: tonic::Request<Asked>,
-        told: impl FnOnce(Reply) -> Result<Told, Failure>,
-    ) -> Result<Response<Told>, Status>
+        call: tonic::Request<RequestMessage>,
+        into_message: impl FnOnce(Reply) -> Result<ResponseMessage, Failure>,
+    ) -> Result<Response<ResponseMessage>, Status>
     where
-        Call: TryFrom<Asked>,
-        Failure: From<<Call as TryFrom<Asked>>::Error>,
+        Call: TryFrom<RequestMessage>,
+        Failure: From<<Call as TryFrom<RequestMessage>>::Error>,
     {
         let timeout_ms = status::timeout_ms(call.metadata());
         let call =
@@ -36,7 +36,7 @@ impl Service {
         let may_come_twice = call.request.is_write() && call.stamp.is_none();
         let failed = if may_come_twice { status::from_write_failure } else { status::from_failure };
         let Answer { reply, leader, room } = self.gate.ask(call.within(timeout_ms)).await;
-        let mut response = response(told(reply).map_err(failed)?, room);
+        let mut response = response(into_message(reply).map_err(failed)?, room);
         if let Some(leader) = leader {
             status::insert_leader(response.metadata_mut(), leader);
         }
