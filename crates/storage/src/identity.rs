@@ -143,11 +143,16 @@ impl DataDir {
 
     /// The layout that was kept last, if there is one.
     pub fn layout(&self) -> Result<Option<Bytes>, StorageError> {
-        let path = path_of(&*self.disk, LAYOUT);
+        let path = self.layout_place();
         whole::read(&*self.disk, LAYOUT, LAYOUT_MAGIC, FILE_BYTES_MAX).map_err(|unusable| match unusable {
             Unusable::Unread(error) => error,
             Unusable::Damaged(reason) => StorageError::Layout { path, reason },
         })
+    }
+
+    /// Where the layout is kept, for messages.
+    pub fn layout_place(&self) -> String {
+        path_of(&*self.disk, LAYOUT)
     }
 
     /// Removes what this start has made: the identity, the lock's file, and the directory, if it is new. For a node that is refused
