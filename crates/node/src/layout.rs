@@ -35,7 +35,7 @@ impl Node {
         match Layout::decode(kept) {
             Ok(layout) => drop(self.go_by(Arc::new(layout))),
             Err(malformed) => self.out.last.push(Effect::Notice(format!(
-                "the layout that was kept can't be read ({malformed}): the other nodes are asked for it"
+                "the layout that was kept can't be read ({malformed}): it is taken from shard 0's table, or from the other nodes"
             ))),
         }
         Ok(())

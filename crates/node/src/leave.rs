@@ -117,7 +117,8 @@ impl Node {
                 continue;
             };
             let Some(transferee) = self.transferee_of(replica.shard, &replica.group) else {
-                leading |= replica.has_proposed();
+                // What there is no room for is not decided here.
+                leading |= replica.has_proposed() && self.disk != DiskState::Full;
                 continue;
             };
             leading = true;
@@ -132,15 +133,21 @@ impl Node {
     pub(crate) fn go_on_stopping(&mut self) {
         if let Phase::LeavingSince(since) = self.phase {
             let leading = self.hand_over();
-            if (!leading && self.commit.is_idle()) || self.ticks - since > STOP_TICKS {
+            if (!leading && self.stores_nothing()) || self.ticks - since > STOP_TICKS {
                 self.phase = Phase::DrainingSince(self.ticks);
             }
         }
         if let Phase::DrainingSince(since) = self.phase
-            && ((self.pending == 0 && self.commit.is_idle()) || self.ticks - since > DRAIN_TICKS)
+            && ((self.pending == 0 && self.stores_nothing()) || self.ticks - since > DRAIN_TICKS)
         {
             self.phase = Phase::Gone;
             self.out.last.push(Effect::Stopped);
         }
+    }
+
+    /// Whether it is no use to wait for the disk: all that it was given is stored, or there is no room for the rest, of which nobody has
+    /// been told anything.
+    fn stores_nothing(&self) -> bool {
+        self.commit.is_idle() || self.disk == DiskState::Full
     }
 }

@@ -9,8 +9,9 @@
 //! Between batches it lets go of what the log has beyond its budget (`ringfort_storage`'s `Log::collect`), and tells the
 //! flush thread whose table is needed for that.
 //!
-//! A failed write or sync ends the process: nothing after it may be acknowledged. Only a full disk is waited
-//! out, because then nothing of the batch is stored, and nothing has been said about it to anyone.
+//! A failed write or sync ends the process: nothing after it may be acknowledged. Only a full disk, or quota, is waited
+//! out, because then nothing of the batch is stored, and nothing has been said about it to anyone. So a node that is to end
+//! meanwhile ends as any other: what it has acknowledged is in the log.
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -30,6 +31,8 @@ use crate::shared::{Part, Shared};
 const IDLE: Duration = Duration::from_millis(200);
 /// How often a batch is tried again while the disk is full.
 const FULL_RETRY: Duration = Duration::from_secs(1);
+/// Between two looks, meanwhile, at whether the node ends.
+const FULL_PAUSE: Duration = Duration::from_millis(50);
 /// How long to wait before another try to make a segment ahead.
 const AHEAD_RETRY: Duration = Duration::from_secs(1);
 
@@ -48,6 +51,8 @@ pub(crate) struct Batch {
 /// Runs until the queue is closed; leaves the log sealed.
 pub(crate) fn run(mut log: Log, batches: &Queue<Batch>, shared: &Arc<Shared>, flusher: &Flusher) {
     let mut sealed = true;
+    // The node ends, and there is no room for a batch: none after it may be written, and nobody hears of any of them.
+    let mut given_up = false;
     let mut waiting = Vec::new();
     let mut next_look = Instant::now();
     let mut ahead = Ahead { log: log.ahead(), under_way: None, not_before: Instant::now() };
@@ -56,9 +61,11 @@ pub(crate) fn run(mut log: Log, batches: &Queue<Batch>, shared: &Arc<Shared>, fl
         match batches.take(&mut waiting, deadline) {
             Taken::Items => {
                 for batch in waiting.drain(..) {
-                    append(&mut log, &batch, shared);
-                    let event = Event::Persisted { number: batch.number, batch: log.last_batch() };
-                    shared.inbox.push(event);
+                    given_up = given_up || !append(&mut log, &batch, shared);
+                    if !given_up {
+                        let event = Event::Persisted { number: batch.number, batch: log.last_batch() };
+                        shared.inbox.push(event);
+                    }
                 }
                 ahead.keep(shared);
                 if Instant::now() >= next_look {
@@ -116,10 +123,11 @@ impl Ahead {
     }
 }
 
-fn append(log: &mut Log, batch: &Batch, shared: &Shared) {
+/// Whether it is done; if not, the node ends and the disk is full.
+fn append(log: &mut Log, batch: &Batch, shared: &Shared) -> bool {
     let mut full = false;
     while let Err(error) = shared.disk_watch.during(Work::Log, 0, || log.append(&batch.records)) {
-        if !error.is_disk_full() || shared.is_stopping() {
+        if !error.is_disk_full() {
             die("the log can't be written", &error);
         }
         if !full {
@@ -129,12 +137,19 @@ fn append(log: &mut Log, batch: &Batch, shared: &Shared) {
             shared.disk_full(Part::Log, true);
             full = true;
         }
-        thread::sleep(FULL_RETRY);
+        let again = Instant::now() + FULL_RETRY;
+        while Instant::now() < again {
+            if shared.is_stopping() {
+                return false;
+            }
+            thread::sleep(FULL_PAUSE);
+        }
     }
     if full {
         shared.notice("there is room for the log again");
         shared.disk_full(Part::Log, false);
     }
+    true
 }
 
 /// Lets go of what is beyond the budget, as far as the tables allow; of what a table will never have next time, if that is not enough.

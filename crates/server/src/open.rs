@@ -20,9 +20,9 @@ use std::time::{Duration, Instant};
 use ringfort_node::Event;
 use ringfort_node::recovery::{Begun, Progress, Ready, RecoveryError, Replay, Step, Wanted, begin};
 use ringfort_ring::Layout;
-use ringfort_shard::SessionLimits;
+use ringfort_shard::{SessionLimits, Shard};
 use ringfort_storage::{DataDir, Log, LogOptions, Tables};
-use ringfort_types::{Configuration, ShardId, count};
+use ringfort_types::{Configuration, Epoch, ShardId, count};
 
 use crate::StartError;
 use crate::apply::{Applier, Task};
@@ -30,6 +30,7 @@ use crate::fetch::{self, Fetch};
 use crate::flush::Flusher;
 use crate::log::{self, Batch};
 use crate::queue::Queue;
+use crate::running::LAYOUT_OF_TABLE;
 use crate::shared::{Report, Shared};
 use crate::snapshots::Snapshots;
 use crate::threads::spawn;
@@ -167,6 +168,7 @@ impl Opening {
             ready.iter().map(|ready| (ready.shard.id(), ready.shard.table().clone())).collect();
         let mut opened = Vec::new();
         for Ready { shard, opened: found } in ready {
+            self.miss_layout(&shard);
             self.shared.has_layout(shard.layout());
             self.shared.readers.set(shard.reader());
             let (id, generation) = (shard.id(), found.base.generation);
@@ -176,6 +178,14 @@ impl Opening {
         self.shared.inbox.push(Event::Opened(opened.into_iter().collect()));
         for (shard, table) in tables {
             self.flusher.keep_first(shard, table);
+        }
+    }
+
+    /// A layout that is later than the first one is in its file, unless somebody has removed that (or the node was killed as it came).
+    fn miss_layout(&self, shard: &Shard) {
+        let is_later = shard.layout().is_some_and(|layout| layout.epoch > Epoch(1));
+        if is_later && matches!(self.data.layout(), Ok(None)) {
+            self.shared.notice(format!("{} is missing: {LAYOUT_OF_TABLE}", self.data.layout_place()));
         }
     }
 }

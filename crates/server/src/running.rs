@@ -33,6 +33,12 @@ use crate::{Config, StartError, descriptors, doors, exposure};
 const HAND_OVER_MAX: Duration = Duration::from_millis(3_600);
 /// How long to wait for answers to leave once nothing new is taken.
 const DRAIN_MAX: Duration = Duration::from_millis(700);
+/// What comes of a layout that was kept and is no more.
+const LAYOUT_OF_NODES: &str =
+    "the other nodes are asked for the cluster's layout, and the file is written anew";
+/// The same where there are no others.
+pub(crate) const LAYOUT_OF_TABLE: &str =
+    "the cluster's layout is taken from the table of shard 0, and the file is written anew";
 /// Other nodes for which there is room, whatever the list says: some may join.
 const PEERS_FORESEEN: usize = 8;
 
@@ -123,10 +129,8 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
     let limit = descriptors::raise_limit();
     let files = Shares::of(limit, PEERS_FORESEEN.max(nodes.len() - 1), options.open_files)
         .map_err(|least| StartError::FewDescriptors { limit, least })?;
-    let tables = LsmTables::new(
-        disk,
-        TableOptions { cache_bytes: config.cache_bytes, open_files: files.tables, ..options },
-    );
+    let options = TableOptions { cache_bytes: config.cache_bytes, open_files: files.tables, ..options };
+    let tables = LsmTables::new(disk, stored.incarnation, options);
 
     let (marks, unreadable) =
         data.marks().map_or_else(|error| (None, Some(error.to_string())), |marks| (marks, None));
@@ -259,9 +263,19 @@ async fn become_member(
     data: &DataDir,
     stored: &mut Stored,
 ) -> Result<(Option<Bytes>, Option<String>), StartError> {
-    let (kept, lost) =
-        data.layout().map_or_else(|error| (None, Some(error.to_string())), |kept| (kept, None));
     let has_joined = stored.birth.as_ref().is_some_and(ringfort_node::is_joined);
+    let (kept, lost) = match data.layout() {
+        Ok(Some(kept)) => (Some(kept), None),
+        // A node that has joined keeps one from then on. Of another one shard 0's table tells whether there was one (`open`).
+        Ok(None) => {
+            (None, has_joined.then(|| format!("{} is missing: {LAYOUT_OF_NODES}", data.layout_place())))
+        }
+        Err(error) => {
+            let is_alone = !has_joined && config.peers.len() <= 1;
+            let source = if is_alone { LAYOUT_OF_TABLE } else { LAYOUT_OF_NODES };
+            (None, Some(format!("{error}: {source}")))
+        }
+    };
     // One that has lost the layout may know nobody any more whom it could ask for it.
     if config.join.is_empty() || (stored.birth.is_some() && (kept.is_some() || !has_joined)) {
         return Ok((kept, lost));

@@ -35,18 +35,15 @@ impl World {
         if self.plan.mixes_levels { LATER.max } else { Level::MIN }
     }
 
-    /// Whether this is the reason for which a process may not go on, and it may not: it is of the earlier version, and its time is over.
-    pub(crate) fn has_to_end_for_level(&self, at: usize, why: &str) -> bool {
+    /// Whether a process of the earlier version may be refused for this reason: its time is over.
+    pub(crate) fn is_for_level(&self, why: &str) -> bool {
         let in_force = self.layout.as_ref().map_or(Level::MIN, |layout| layout.level);
-        self.plan.mixes_levels
-            && in_force > EARLIER.max
-            && !self.hosts[at].is_upgraded
-            && why.contains("is in force in this cluster")
+        self.plan.mixes_levels && in_force > EARLIER.max && why.contains("is in force in this cluster")
     }
 
     /// A process can't go on, for this reason. Whether it has to end because of the level.
     pub(crate) fn ends_for_level(&mut self, at: usize, why: &str) -> bool {
-        if !self.has_to_end_for_level(at, why) {
+        if self.hosts[at].is_upgraded || !self.is_for_level(why) {
             return false;
         }
         self.log(format_args!("n{} is upgraded", at + 1));

@@ -417,7 +417,8 @@ impl World {
         let process = self.hosts[at].process.as_ref().expect("only processes refuse");
         let is_member = process.node.layout().is_none_or(|layout| layout.member(node(whom)).is_some());
         let is_known = is_member && !self.hosts[whom].was_shelved && self.hosts[at].shelf.is_none();
-        if is_known && !self.has_to_end_for_level(whom, &refusal.reason) {
+        // Or frames of an earlier process of its are still on their way.
+        if is_known && !self.is_for_level(&refusal.reason) {
             let what = format_args!("n{} refuses n{}: {}", at + 1, whom + 1, refusal.reason);
             self.find(NODE_GOES_ON, what);
         }

@@ -126,7 +126,7 @@ fn recover(disk: &Arc<FileDisk>) -> Result<(), Box<dyn Error>> {
 fn rows(disk: Arc<FileDisk>) -> Result<(), Box<dyn Error>> {
     const ROWS: u64 = 2_000_000;
     const FLUSH_BYTES: u64 = 32 * 1024 * 1024;
-    let tables = LsmTables::new(disk, TableOptions::default());
+    let tables = LsmTables::new(disk, Incarnation(1), TableOptions::default());
     let table = tables.open(ShardId(1))?;
     let key = |number: u64| {
         Bytes::from(format!("\u{1}\0key{:012}", number.wrapping_mul(0x9E37_79B9_7F4A_7C15) % ROWS))

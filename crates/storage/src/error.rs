@@ -63,9 +63,7 @@ pub enum StorageError {
         reason: &'static str,
     },
     /// The layout that was kept can't be understood.
-    #[error(
-        "{path} is damaged ({reason}): the other nodes are asked for the cluster's layout, and the file is written anew"
-    )]
+    #[error("{path} is damaged ({reason})")]
     Layout {
         /// The file.
         path: String,
@@ -139,6 +137,34 @@ pub enum StorageError {
         /// What is wrong.
         reason: &'static str,
     },
+    /// A file does not have the length that it was made with.
+    #[error(
+        "{path} is damaged at byte {}: {} than it was made: {found} bytes instead of {expected}. Nothing was changed; put the file \
+         back as it was. {}",
+        found.min(expected),
+        if found < expected { "the file ends here, and is shorter" } else { "the file should end here, and is longer" },
+        NEXT_STEP
+    )]
+    Length {
+        /// The file.
+        path: String,
+        /// In bytes.
+        found: u64,
+        /// What its header says.
+        expected: u64,
+    },
+    /// A file that is whole, and not the one that was written there.
+    #[error(
+        "{path} is not the file that was written there: {reason}. Nothing was changed. It was copied or moved here; put the file back \
+         as it was. {}",
+        NEXT_STEP
+    )]
+    Misplaced {
+        /// The file.
+        path: String,
+        /// Whose it is, or what shows that it is another's.
+        reason: String,
+    },
     /// An entry was asked for that the log does not have.
     #[error("the log has no entry {index} of shard {shard}")]
     NotStored {
@@ -184,6 +210,9 @@ pub enum StorageError {
 pub const NEXT_STEP: &str = "If that can't be done, `ringfort export` from the nodes that are well, or take an earlier \
                              export, and `ringfort import` it into a new cluster";
 
+/// What is tried when a file of the log is synced.
+pub(crate) const SYNC: &str = "sync";
+
 /// The flag of `start` that says it.
 fn flag_of(what: &str) -> &'static str {
     if what == "name" { "--id" } else { "--addr (or --advertise)" }
@@ -196,9 +225,26 @@ fn remedy(error: &io::Error) -> &'static str {
         io::ErrorKind::PermissionDenied => "; the user that runs the node must be able to read and write it",
         io::ErrorKind::ReadOnlyFilesystem => "; mount the file system for writing",
         io::ErrorKind::NotFound => "; put it back as it was",
-        _ if error.raw_os_error() == Some(EIO) => "; the disk can't read or write there: replace it",
-        _ => "",
+        io::ErrorKind::NotADirectory => {
+            "; a file is in a directory's place: move it away, and put the directory back as it was"
+        }
+        io::ErrorKind::IsADirectory | io::ErrorKind::NotSeekable => NO_FILE,
+        _ => match error.raw_os_error() {
+            Some(EIO) => "; the disk can't read or write there: replace it",
+            Some(ELOOP | ENXIO | ENODEV) => NO_FILE,
+            _ => "",
+        },
     }
+}
+
+const NO_FILE: &str =
+    "; that is no file: move it away, and put back the file that was there, if there was one";
+
+/// Whether stored bytes can't be read, however often that is tried. What keeps the user of the process from it is no such case.
+pub(crate) fn is_io_damage(error: &io::Error) -> bool {
+    use io::ErrorKind::{IsADirectory, NotADirectory, NotFound, NotSeekable, UnexpectedEof};
+    matches!(error.kind(), UnexpectedEof | NotFound | IsADirectory | NotADirectory | NotSeekable)
+        || matches!(error.raw_os_error(), Some(EIO | ELOOP | ENXIO | ENODEV))
 }
 
 /// What to do where a directory can't be made.
@@ -217,13 +263,17 @@ fn elsewhere(error: &io::Error) -> String {
 
 /// A sector that can't be read or written.
 const EIO: i32 = 5;
+/// A socket, or a device that is not there, in a file's place; and links that lead to each other.
+const ENXIO: i32 = 6;
+const ENODEV: i32 = 19;
+const ELOOP: i32 = 40;
 
 fn of_tree(error: &lsm_tree::Error) -> String {
     match error {
         lsm_tree::Error::Io(error) => format!("{error}{}", remedy(error)),
         other => format!(
-            "{other:?}, though every file of it has the checksums that it was written with; start the node again, and if it \
-             comes back, test this machine's memory"
+            "{other:?}, though every file of it has the bytes that it was written with; start the node again, and if it comes back, \
+             test this machine's memory"
         ),
     }
 }
@@ -233,23 +283,44 @@ impl StorageError {
     pub fn is_damage(&self) -> bool {
         match self {
             StorageError::Io { source, .. }
-            | StorageError::Table { source: lsm_tree::Error::Io(source), .. } => {
-                source.raw_os_error() == Some(EIO)
-                    || matches!(source.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound)
-            }
-            StorageError::Corrupt { .. } | StorageError::Table { .. } => true,
+            | StorageError::Table { source: lsm_tree::Error::Io(source), .. } => is_io_damage(source),
+            StorageError::Corrupt { .. }
+            | StorageError::Length { .. }
+            | StorageError::Misplaced { .. }
+            | StorageError::Table { .. } => true,
             _ => false,
         }
     }
 
-    /// Whether there was no room. Of a log's batch nothing is then stored, and it may be tried again.
+    /// Whether there was no room. Of a log's batch nothing is then stored, and it may be tried again. A sync that fails is no such
+    /// case, for whatever reason: what it was for may be lost.
     pub fn is_disk_full(&self) -> bool {
+        if matches!(self, StorageError::Io { action: SYNC, .. }) {
+            return false;
+        }
         let (StorageError::Io { source, .. }
         | StorageError::Table { source: lsm_tree::Error::Io(source), .. }) = self
         else {
             return false;
         };
         matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+
+    /// The same damage once more, for whoever meets it later; `None` if this is none.
+    pub(crate) fn again(&self) -> Option<StorageError> {
+        match self {
+            StorageError::Corrupt { path, offset, reason } => {
+                Some(StorageError::Corrupt { path: path.clone(), offset: *offset, reason })
+            }
+            StorageError::Misplaced { path, reason } => {
+                Some(StorageError::Misplaced { path: path.clone(), reason: reason.clone() })
+            }
+            StorageError::Io { action, path, source } if is_io_damage(source) => {
+                let source = source.raw_os_error().map_or(source.kind().into(), io::Error::from_raw_os_error);
+                Some(StorageError::Io { action, path: path.clone(), source })
+            }
+            _ => None,
+        }
     }
 
     /// For `map_err`: names what was tried, and on which file.

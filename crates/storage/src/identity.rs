@@ -146,14 +146,14 @@ impl DataDir {
 
     /// The layout that was kept last, if there is one.
     pub fn layout(&self) -> Result<Option<Bytes>, StorageError> {
-        let path = path_of(&*self.disk, LAYOUT);
+        let path = self.layout_place();
         whole::read(&*self.disk, LAYOUT, LAYOUT_MAGIC, FILE_BYTES_MAX).map_err(|unusable| match unusable {
             Unusable::Unread(error) => error,
             Unusable::Damaged(reason) => StorageError::Layout { path, reason },
         })
     }
 
-    /// Keeps what the node remembers of the others' logs, and what it adds to its own numbers. Durable when it returns.
+    /// Keeps what the node remembers of the others' logs, Durable when it returns.
     pub fn save_marks(&self, bytes: &Bytes) -> Result<(), StorageError> {
         let _one_at_a_time = self.layout_kept.lock().expect("no thread panics while it writes a file");
         whole::replace(&*self.disk, MARKS, MARKS_NEW, MARKS_MAGIC, bytes)
@@ -166,6 +166,11 @@ impl DataDir {
             Unusable::Unread(error) => error,
             Unusable::Damaged(reason) => StorageError::Marks { path, reason },
         })
+    }
+
+    /// Where the layout is kept, for messages.
+    pub fn layout_place(&self) -> String {
+        path_of(&*self.disk, LAYOUT)
     }
 
     /// Removes what this start has made: the identity, the lock's file, and the directory, if it is new. For a node that is refused

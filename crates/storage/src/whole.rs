@@ -21,8 +21,13 @@ pub(crate) fn read(
     magic: &[u8],
     bytes_max: u64,
 ) -> Result<Option<Bytes>, Unusable> {
-    let names = disk.list("").map_err(StorageError::io("read the data directory", &disk.name()));
-    if !names.map_err(Unusable::Unread)?.iter().any(|found| found == name) {
+    let (dir, file) = name.rsplit_once('/').unwrap_or(("", name));
+    // Not by opening it: a link that leads nowhere is not nothing.
+    let names = disk.list(dir).map_err(|source| {
+        let path = if dir.is_empty() { disk.name() } else { path_of(disk, dir) };
+        Unusable::Unread(StorageError::Io { action: "read the directory", path, source })
+    })?;
+    if !names.iter().any(|found| found == file) {
         return Ok(None);
     }
     let path = path_of(disk, name);
@@ -66,7 +71,7 @@ pub(crate) fn replace(
         file.write_at(0, &bytes)?;
         file.sync_data()?;
         disk.rename(beside, name)?;
-        disk.sync_dir("")
+        disk.sync_dir(name.rsplit_once('/').map_or("", |(dir, _)| dir))
     };
     replace().map_err(StorageError::io("write", &path))
 }

@@ -7,13 +7,13 @@ use bytes::Bytes;
 use ringfort_storage::{
     FileDisk, LsmTables, MemoryTables, SnapshotReader, SnapshotWriter, Table, TableOptions, Tables, Taken,
 };
-use ringfort_types::{Index, ShardId};
+use ringfort_types::{Incarnation, Index, ShardId};
 
 const SHARD: ShardId = ShardId(3);
 const AT: Index = Index(40);
 
 fn lsm(root: &tempfile::TempDir) -> LsmTables {
-    LsmTables::new(Arc::new(FileDisk::open(root.path()).unwrap()), TableOptions::default())
+    LsmTables::new(Arc::new(FileDisk::open(root.path()).unwrap()), Incarnation(1), TableOptions::default())
 }
 
 fn put(table: &dyn Table, index: u64, key: String, value: Vec<u8>) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ringfort_storage::{FileDisk, LsmTables, StorageError, Table, TableOptions, Tables};
-use ringfort_types::{Index, ShardId};
+use ringfort_types::{Incarnation, Index, ShardId};
 
 const SHARD: ShardId = ShardId(1);
 const ROWS: u64 = 900;
@@ -21,7 +21,8 @@ fn value(number: u64) -> Bytes {
 }
 
 fn open(root: &Path) -> Result<Arc<dyn Table>, StorageError> {
-    LsmTables::new(Arc::new(FileDisk::open(root).unwrap()), TableOptions::default()).open(SHARD)
+    LsmTables::new(Arc::new(FileDisk::open(root).unwrap()), Incarnation(1), TableOptions::default())
+        .open(SHARD)
 }
 
 /// A tree of several files, one of them merged of others, which only [`flush`] has written.
@@ -98,7 +99,7 @@ fn with(root: &Path, path: &Path, change: impl FnOnce(&mut Vec<u8>)) -> bool {
         let is_named = Path::new(named) == path || (beside && Path::new(named).parent() == path.parent());
         assert!(is_named, "{} is damaged: {error}", path.display());
         let last = whole.iter().zip(&bytes).rposition(|(a, b)| a != b).unwrap_or(bytes.len());
-        assert!(*offset <= last as u64 || bytes.len() < whole.len(), "up to {last}: {error}");
+        assert!(*offset <= last as u64 || bytes.len() != whole.len(), "up to {last}: {error}");
         assert!(error.is_damage() && error.to_string().contains("put the file back"), "{error}");
     }
     fs::write(path, whole).unwrap();
@@ -110,7 +111,9 @@ fn whatever_changes_in_a_tree_is_noticed_or_of_no_effect() {
     let root = tempfile::tempdir().unwrap();
     fill(root.path());
     assert!(read_all(root.path()).is_none());
-    let files = files(root.path());
+    let mut files = files(root.path());
+    // It is not needed, and has a test of its own.
+    files.retain(|path| !path.ends_with("owner"));
     assert!(files.len() >= 4, "{files:?}");
     for path in &files {
         let length = fs::metadata(path).unwrap().len() as usize;
@@ -131,6 +134,10 @@ fn whatever_changes_in_a_tree_is_noticed_or_of_no_effect() {
         for at in [0, length / 2, length.saturating_sub(4096)] {
             let zero = |bytes: &mut Vec<u8>| bytes[at..(at + 4096).min(length)].fill(0);
             assert!(with(root.path(), path, zero), "{name} was zeroed from {at} on");
+        }
+        for more in [1, 4096] {
+            let lengthen = |bytes: &mut Vec<u8>| bytes.resize(length + more, 0);
+            assert!(with(root.path(), path, lengthen), "{name} was lengthened by {more}");
         }
         let whole = fs::read(path).unwrap();
         fs::remove_file(path).unwrap();
@@ -175,4 +182,190 @@ fn a_compaction_that_meets_damage_leaves_the_tree_alone() {
             .all(|path| after.contains(path))
     );
     assert_eq!(open(root.path()).unwrap().get(b"key", Index(5)).unwrap(), Some(number(5)));
+}
+
+fn open_of(
+    root: &Path,
+    incarnation: u64,
+    shard: u32,
+    generation: u64,
+) -> Result<Arc<dyn Table>, StorageError> {
+    let disk = Arc::new(FileDisk::open(root).unwrap());
+    let tables = LsmTables::new(disk, Incarnation(incarnation), TableOptions::default());
+    tables.open_generation(ShardId(shard), generation)
+}
+
+fn dir(root: &Path, name: &str) -> PathBuf {
+    root.join("lane-0/shards").join(name)
+}
+
+/// The tables in a tree's directory.
+fn tables(dir: &Path) -> Vec<PathBuf> {
+    files(&dir.join("tables"))
+}
+
+/// Trees of these shards, each with the same keys, and values of its own.
+fn fill_many(root: &Path, shards: &[u32]) {
+    for shard in shards {
+        let table = open_of(root, 1, *shard, 0).unwrap();
+        for index in 1..=3u64 {
+            let value = Bytes::from(format!("{index} of {shard}"));
+            table.write(Index(index), &[("key".into(), Some(value))]);
+            flush(&*table);
+        }
+    }
+}
+
+fn misplaced(opened: Result<Arc<dyn Table>, StorageError>, path: &Path) -> String {
+    let error = opened.expect_err("it is another's");
+    assert!(
+        matches!(&error, StorageError::Misplaced { path: named, .. } if Path::new(named) == path),
+        "{error}"
+    );
+    assert!(error.is_damage() && error.to_string().contains("put the file back"), "{error}");
+    error.to_string()
+}
+
+#[test]
+fn a_whole_table_in_the_place_of_another_is_noticed_when_the_tree_is_opened() {
+    let root = tempfile::tempdir().unwrap();
+    fill_many(root.path(), &[1, 2]);
+    let (one, two) = (tables(&dir(root.path(), "1")), tables(&dir(root.path(), "2")));
+    assert!(one.len() >= 2 && two.len() >= 2, "{one:?} {two:?}");
+    let owner = dir(root.path(), "1").join("owner");
+    for (from, to) in [(&two[0], &one[0]), (&one[1], &one[0]), (&one[0], &one[1])] {
+        let whole = fs::read(to).unwrap();
+        fs::copy(from, to).unwrap();
+        misplaced(open_of(root.path(), 1, 1, 0), to);
+        // Also where nothing is known of the tables but what the list says.
+        let known = fs::read(&owner).unwrap();
+        fs::remove_file(&owner).unwrap();
+        misplaced(open_of(root.path(), 1, 1, 0), to);
+        fs::write(&owner, known).unwrap();
+        fs::write(to, whole).unwrap();
+    }
+    let table = open_of(root.path(), 1, 1, 0).unwrap();
+    assert_eq!(table.get(b"key", Index(3)).unwrap(), Some("3 of 1".into()));
+}
+
+#[test]
+fn a_table_that_is_exchanged_while_the_tree_is_open_is_named_once_it_can_not_be_read() {
+    let root = tempfile::tempdir().unwrap();
+    fill(root.path());
+    fill_many(root.path(), &[2]);
+    let other = fs::read(&tables(&dir(root.path(), "2"))[0]).unwrap();
+    let table = open(root.path()).unwrap();
+    let paths = tables(&dir(root.path(), "1"));
+    for path in &paths {
+        // In place: whoever has it open reads it, too.
+        fs::write(path, &other).unwrap();
+    }
+    let error = (0..ROWS).find_map(|number| table.get(&key(number), Index(ROWS)).err()).unwrap();
+    let StorageError::Misplaced { path, .. } = &error else { panic!("{error}") };
+    assert!(paths.iter().any(|known| known == Path::new(path)), "{error}");
+}
+
+#[test]
+fn a_directory_of_another_shard_generation_or_node_is_noticed() {
+    let root = tempfile::tempdir().unwrap();
+    fill_many(root.path(), &[1, 2]);
+    let (one, two, aside) = (dir(root.path(), "1"), dir(root.path(), "2"), dir(root.path(), "aside"));
+    let swap = || {
+        fs::rename(&one, &aside).unwrap();
+        fs::rename(&two, &one).unwrap();
+        fs::rename(&aside, &two).unwrap();
+    };
+    swap();
+    let told = misplaced(open_of(root.path(), 1, 1, 0), &one.join("owner"));
+    assert!(told.contains("belongs to another place: the directory of shard 2, generation 0"), "{told}");
+    misplaced(open_of(root.path(), 1, 2, 0), &two.join("owner"));
+    swap();
+    fs::rename(&two, dir(root.path(), "2.1")).unwrap();
+    misplaced(open_of(root.path(), 1, 2, 1), &dir(root.path(), "2.1").join("owner"));
+    let told = misplaced(open_of(root.path(), 2, 1, 0), &one.join("owner"));
+    assert!(told.contains("belongs to another place: another node or disk (shard 1, 0x1)"), "{told}");
+    let table = open_of(root.path(), 1, 1, 0).unwrap();
+    assert_eq!(table.get(b"key", Index(3)).unwrap(), Some("3 of 1".into()));
+}
+
+#[test]
+fn what_is_known_of_tables_is_made_anew_where_it_is_lost() {
+    let root = tempfile::tempdir().unwrap();
+    fill_many(root.path(), &[1]);
+    let owner = dir(root.path(), "1").join("owner");
+    let whole = fs::read(&owner).unwrap();
+    assert!(whole.len() > 100, "it knows the tables: {} bytes", whole.len());
+    let is_made_anew = || {
+        let table = open_of(root.path(), 1, 1, 0).unwrap();
+        assert_eq!(table.get(b"key", Index(3)).unwrap(), Some("3 of 1".into()));
+        assert_eq!(fs::read(&owner).unwrap(), whole);
+    };
+    for at in 0..whole.len() {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1 << (at % 8);
+        fs::write(&owner, bytes).unwrap();
+        is_made_anew();
+    }
+    fs::write(&owner, &whole[..whole.len() / 2]).unwrap();
+    is_made_anew();
+    fs::write(&owner, [&whole[..], &[0; 100]].concat()).unwrap();
+    is_made_anew();
+    fs::remove_file(&owner).unwrap();
+    is_made_anew();
+    // As in a directory of before a merge that was done when the process was killed: fewer tables are known than there are.
+    fill_many(root.path(), &[7]);
+    let seven = dir(root.path(), "7");
+    let before = fs::read(seven.join("owner")).unwrap();
+    {
+        let table = open_of(root.path(), 1, 7, 0).unwrap();
+        table.write(Index(4), &[("key".into(), Some("4".into()))]);
+        flush(&*table);
+        assert!(table.merge(Index(4)).unwrap());
+    }
+    let after = fs::read(seven.join("owner")).unwrap();
+    assert_ne!(before, after, "a merge is stored");
+    fs::write(seven.join("owner"), before).unwrap();
+    assert_eq!(open_of(root.path(), 1, 7, 0).unwrap().get(b"key", Index(4)).unwrap(), Some("4".into()));
+    assert_eq!(fs::read(seven.join("owner")).unwrap(), after);
+    // Only its tables show that there was a tree.
+    fs::remove_file(seven.join("current")).unwrap();
+    fs::remove_dir_all(seven.join("tables")).unwrap();
+    let error = open_of(root.path(), 1, 7, 0).unwrap_err().to_string();
+    assert!(error.contains("7/current") && error.contains("`owner` beside it names tables"), "{error}");
+}
+
+#[test]
+fn what_is_no_file_where_one_should_be_is_damage_of_that_shard() {
+    let root = tempfile::tempdir().unwrap();
+    fill_many(root.path(), &[1]);
+    let shard = dir(root.path(), "1");
+    let told = |path: &Path| {
+        let error = open_of(root.path(), 1, 1, 0).unwrap_err();
+        let text = error.to_string();
+        assert!(error.is_damage() && text.contains(&path.display().to_string()), "{text}");
+        assert!(text.contains("move it away, and put"), "{text}");
+    };
+    for path in [shard.join("current"), tables(&shard)[0].clone(), shard.join("tables")] {
+        let aside = shard.join("aside");
+        fs::rename(&path, &aside).unwrap();
+        let is_dir = aside.is_dir();
+        if is_dir {
+            fs::write(&path, "").unwrap();
+            told(&path);
+            fs::remove_file(&path).unwrap();
+        } else {
+            fs::create_dir(&path).unwrap();
+            told(&path);
+            fs::remove_dir(&path).unwrap();
+            std::os::unix::fs::symlink(&path, &path).unwrap();
+            told(&path);
+            fs::remove_file(&path).unwrap();
+        }
+        fs::rename(aside, path).unwrap();
+    }
+    let unlisted = shard.join("tables/77");
+    fs::create_dir(&unlisted).unwrap();
+    told(&unlisted);
+    fs::remove_dir(&unlisted).unwrap();
+    open_of(root.path(), 1, 1, 0).unwrap();
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use bytes::Bytes;
 use proptest::prelude::*;
 use ringfort_storage::{FileDisk, LsmTables, MemoryTables, StorageError, Table, TableOptions, Tables};
-use ringfort_types::{Index, ShardId};
+use ringfort_types::{Incarnation, Index, ShardId};
 
 const SHARD: ShardId = ShardId(3);
 /// What the shard writes before each rotation; never removed.
@@ -35,7 +35,7 @@ impl Lsm {
 impl Engine for Lsm {
     fn open(&self) -> Arc<dyn Table> {
         let disk = Arc::new(FileDisk::open(self.0.path()).unwrap());
-        LsmTables::new(disk, EAGER).open(SHARD).unwrap()
+        LsmTables::new(disk, Incarnation(1), EAGER).open(SHARD).unwrap()
     }
 
     fn crash(&self, table: Arc<dyn Table>) -> Arc<dyn Table> {
@@ -317,7 +317,7 @@ fn compaction_catches_up() {
 fn a_merge_leaves_nothing_of_what_is_gone() {
     let directory = tempfile::tempdir().unwrap();
     let disk = Arc::new(FileDisk::open(directory.path()).unwrap());
-    let table = LsmTables::new(disk, TableOptions::default()).open(SHARD).unwrap();
+    let table = LsmTables::new(disk, Incarnation(1), TableOptions::default()).open(SHARD).unwrap();
     let key = |row: u64| Bytes::from(format!("{row:06}"));
     let rows = |value: Option<Bytes>| (0..20_000).map(|row| (key(row), value.clone())).collect::<Vec<_>>();
     table.write(Index(1), &rows(Some(Bytes::from(vec![b'v'; 100]))));
@@ -484,7 +484,11 @@ fn large_values_come_back_whole() {
 #[test]
 fn a_shard_opened_twice_is_one_table() {
     let root = tempfile::tempdir().unwrap();
-    let tables = LsmTables::new(Arc::new(FileDisk::open(root.path()).unwrap()), TableOptions::default());
+    let tables = LsmTables::new(
+        Arc::new(FileDisk::open(root.path()).unwrap()),
+        Incarnation(1),
+        TableOptions::default(),
+    );
     let (one, two) = (tables.open(SHARD).unwrap(), tables.open(SHARD).unwrap());
     one.write(Index(1), &[(key(1), Some(Bytes::from_static(b"v")))]);
     assert_eq!(two.get(&key(1), Index(1)).unwrap(), Some(Bytes::from_static(b"v")));
@@ -499,7 +503,7 @@ fn a_table_without_its_current_version_is_not_taken_for_a_new_one() {
     table.flush(Index(1)).unwrap();
     drop(table);
     std::fs::remove_file(engine.0.path().join("lane-0/shards/3/current")).unwrap();
-    let tables = LsmTables::new(Arc::new(FileDisk::open(engine.0.path()).unwrap()), EAGER);
+    let tables = LsmTables::new(Arc::new(FileDisk::open(engine.0.path()).unwrap()), Incarnation(1), EAGER);
     let error = tables.open(SHARD).unwrap_err();
     assert!(matches!(error, StorageError::Corrupt { .. }), "{error}");
 }

@@ -54,6 +54,7 @@ fn kind(path: &Path) -> &'static str {
         (_, "lock") => "lock",
         (_, "reached") => "reached",
         (_, "layout") => "layout",
+        (_, "owner") => "owner of tables",
         ("log", _) if path.extension().is_some_and(|found| found == "log") => "log segment",
         ("log", _) => "spare segment",
         ("tables", _) => "table",
@@ -73,8 +74,36 @@ fn files(dir: &Path, found: &mut BTreeMap<&'static str, Vec<PathBuf>>) {
     }
 }
 
-/// Does one thing to a file, and says what.
-fn damage(path: &Path, random: &mut Random) -> String {
+/// Puts a file in the place of another one of its kind, or each of them in the other's.
+fn exchange(path: &Path, other: &Path, is_swap: bool) -> String {
+    let (bytes, others) = (fs::read(path).expect("a file"), fs::read(other).expect("a file"));
+    fs::write(path, others).expect("written");
+    if is_swap {
+        fs::write(other, bytes).expect("written");
+    }
+    format!("{} {}", if is_swap { "swapped with" } else { "replaced by" }, other.display())
+}
+
+/// Does one thing to a file, or two, and says what. `like` it are all of its kind.
+fn damage(path: &Path, like: &[PathBuf], random: &mut Random) -> (String, Option<PathBuf>) {
+    let other = &like[random.below(like.len())];
+    match random.below(10) {
+        0 | 1 if other != path => {
+            let is_swap = random.below(2) == 0;
+            return (exchange(path, other, is_swap), is_swap.then(|| other.clone()));
+        }
+        2 => {
+            let length = fs::metadata(path).expect("a file").len();
+            let longer = length + [1, 4096, 20 << 30][random.below(3)];
+            fs::File::options().write(true).open(path).and_then(|file| file.set_len(longer)).expect("longer");
+            return (format!("made {longer} bytes long, instead of {length}"), None);
+        }
+        _ => {}
+    }
+    (damage_one(path, random), None)
+}
+
+fn damage_one(path: &Path, random: &mut Random) -> String {
     let mut bytes = fs::read(path).expect("a file");
     // Most of a segment was never written; all of a spare one.
     let used = bytes.iter().rposition(|byte| *byte != 0).map_or(bytes.len(), |last| last + 1);
@@ -257,14 +286,16 @@ fn damage_is_said_and_never_served() {
         let kinds: Vec<_> = found.keys().copied().collect();
         let kind = kinds[random.below(kinds.len())];
         let path = found[kind][random.below(found[kind].len())].clone();
-        let done = damage(&path, &mut random);
+        let (done, other) = damage(&path, &found[kind], &mut random);
+        let names =
+            |text: &str| [Some(&path), other.as_ref()].into_iter().flatten().any(|path| names(text, path));
         let what = format!("seed {seed}, after {signal:?}: {} {done}", path.display());
 
         let is_up = start(solo, &what);
         let mut outcome = Outcome::Refused;
         if is_up {
             // Only a batch that no other one follows, of a node that was killed, can't be told from one never synced.
-            let was_cut = solo.said().contains("was not written whole") && names(&solo.said(), &path);
+            let was_cut = solo.said().contains("was not written whole") && names(&solo.said());
             let may_be_old = was_cut && *signal == Signal::KILL;
             let (mut errors, mut is_old) = runtime.block_on(use_it(solo, &what, may_be_old));
             if kind == "spare segment" {
@@ -276,17 +307,17 @@ fn damage_is_said_and_never_served() {
                 assert!(start(solo, &what), "{what}: {}", solo.said());
                 (errors, is_old) = runtime.block_on(use_it(solo, &what, false));
             }
-            outcome = match (errors.first(), names(&solo.said(), &path)) {
+            outcome = match (errors.first(), names(&solo.said())) {
                 (Some(_), _) => Outcome::ReadFailed,
                 (None, _) if is_old => Outcome::CutAsTorn,
                 (None, true) => Outcome::Said,
                 (None, false) => Outcome::Harmless,
             };
-            let told = |error: &String| names(error, &path) || names(&solo.said(), &path);
+            let told = |error: &String| names(error) || names(&solo.said());
             assert!(errors.iter().all(told), "{what}: {errors:?}: {}", solo.said());
             solo.stop(Signal::KILL);
         } else {
-            assert!(names(&solo.said(), &path), "{what}: not named: {}", solo.said());
+            assert!(names(&solo.said()), "{what}: not named: {}", solo.said());
         }
         assert!(!solo.said().contains("panicked"), "{what}: {}", solo.said());
         *figures.entry((kind, outcome)).or_default() += 1;
@@ -356,11 +387,14 @@ fn replicas_whose_tables_are_damaged_are_made_anew_while_the_others_go_on() {
     let mut shards = shards.iter();
     let ((read_shard, read), (missing_shard, missing)) =
         (shards.next().expect("a shard"), shards.next().expect("another"));
+    let ((swapped_shard, swapped), (_, whole)) =
+        (shards.next().expect("a third"), shards.next().expect("a fourth"));
     // All blocks of one shard's rows, so that whatever is read of it meets damage; and one table of another is gone.
     for path in read {
         flip(path, 50);
     }
     fs::remove_file(&missing[0]).expect("it is there");
+    fs::copy(&whole[0], &swapped[0]).expect("copied");
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     trio.start_node(0);
@@ -394,7 +428,9 @@ fn replicas_whose_tables_are_damaged_are_made_anew_while_the_others_go_on() {
         run(&mut trio.command(&["check"]), b"");
         read.iter().any(|path| trio.said(0).contains(&format!("{} is damaged at byte 0", path.display())))
     });
-    for shard in [read_shard, missing_shard] {
+    let misplaced = format!("{} is not the file that was written there: ", swapped[0].display());
+    assert!(trio.said(0).contains(&misplaced), "{}", trio.said(0));
+    for shard in [read_shard, missing_shard, swapped_shard] {
         let line = format!("the replica of shard {shard} on this node is made anew from the others");
         eventually("its new replica begins", || trio.said(0).contains(&line));
     }
@@ -433,6 +469,30 @@ fn a_lone_node_with_a_damaged_table_is_not_told_to_wait_for_an_election() {
         assert!(!stderr(&output).contains("an election takes"), "{}", stderr(&output));
         stderr(&output).contains("damaged for an election: see the log of ")
     });
+}
+
+#[test]
+fn shards_in_each_others_places_are_named_and_nothing_of_them_is_absent() {
+    let mut solo = Solo::new();
+    live(&mut solo, Signal::KILL);
+    let shards: Vec<_> = tables(&solo.data()).into_keys().filter(|shard| shard != "0").collect();
+    let place = |shard: &str| solo.data().join("lane-0/shards").join(shard);
+    let (one, two, aside) = (place(&shards[0]), place(&shards[1]), place("aside"));
+    fs::rename(&one, &aside).expect("moved");
+    fs::rename(&two, &one).expect("moved");
+    fs::rename(&aside, &two).expect("moved");
+    assert!(start(&mut solo, "swapped"), "the others are served: {}", solo.said());
+    for (dir, other) in [(&one, &shards[1]), (&two, &shards[0])] {
+        let line = format!(
+            "{}/owner is not the file that was written there: it, or the whole directory, belongs to another place: the directory of \
+             shard {other}",
+            dir.display()
+        );
+        assert!(solo.said().contains(&line), "{}", solo.said());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let (errors, _) = runtime.block_on(use_it(&solo, "swapped", false));
+    assert!(!errors.is_empty() && errors.iter().all(|error| error.contains("another place")), "{errors:?}");
 }
 
 #[test]

@@ -128,6 +128,141 @@ fn a_node_starts_on_a_full_disk_and_reads() {
     assert!(!solo.said().contains("no room"), "{}", solo.said());
 }
 
+/// Starts a node that finds no room for a write as long as the file that is returned is there, with something in it.
+fn start_with_quota(solo: &mut Solo) -> PathBuf {
+    let full = solo.directory.path().join("full");
+    let mut command = solo.command();
+    command.env("LD_PRELOAD", preloadable("full_disk", solo.directory.path()));
+    command.env("DISK_FULL_FILE", &full).env("DISK_FULL_DIR", solo.data());
+    solo.spawn(command);
+    full
+}
+
+fn takes(solo: &Solo, value: &str) -> bool {
+    let mut put = ringfort(&["--timeout", "1s", "put", "key299", value]);
+    put.env("RINGFORT_ADDR", &solo.address).output().expect("runs").status.success()
+}
+
+#[test]
+fn a_write_to_the_log_for_which_there_is_no_room_is_waited_out() {
+    let mut solo = Solo::new();
+    let full = start_with_quota(&mut solo);
+    assert!(takes(&solo, "before"));
+    fs::write(&full, "all").expect("written");
+    assert!(!takes(&solo, "not acknowledged"));
+    let place = format!("no room for the log (can't write to {}", solo.segment().display());
+    eventually("it says so", || solo.said().contains(&place));
+    assert_eq!(solo.ask(&["get", "key299"], b"").trim_end(), "before");
+    fs::remove_file(&full).expect("it is there");
+    eventually("it takes writes", || takes(&solo, "after"));
+    assert_eq!(solo.ask(&["get", "key299"], b"").trim_end(), "after");
+    solo.stop(Signal::KILL);
+    solo.start();
+    assert_eq!(solo.ask(&["get", "key299"], b"").trim_end(), "after");
+    assert!(!solo.said().contains("was not written whole"), "{}", solo.said());
+}
+
+#[test]
+fn a_node_with_a_full_disk_ends_in_good_order_and_loses_nothing() {
+    for stop in [Signal::TERM, Signal::KILL] {
+        let mut solo = Solo::new();
+        let full = start_with_quota(&mut solo);
+        assert!(takes(&solo, "acknowledged"));
+        fs::write(&full, "all").expect("written");
+        assert!(!takes(&solo, "not acknowledged"));
+        eventually("it says so", || solo.said().contains("no room for the log"));
+        let mut node = solo.node.take().expect("it runs");
+        rustix::process::kill_process(rustix::process::Pid::from_child(&node), stop).expect("it runs");
+        let ended = node.wait().expect("it ends");
+        if stop == Signal::TERM {
+            assert_eq!(ended.code(), Some(0), "{}", solo.said());
+            assert!(!solo.said().contains("could not be handed over"), "{}", solo.said());
+            assert!(!solo.said().contains("ringfort: "), "{}", solo.said());
+        }
+        fs::remove_file(&full).expect("it is there");
+        solo.start();
+        assert_eq!(solo.ask(&["get", "key299"], b"").trim_end(), "acknowledged");
+        assert!(takes(&solo, "and goes on"));
+    }
+}
+
+#[test]
+fn a_log_segment_that_is_longer_than_it_was_made_is_refused() {
+    let mut solo = Solo::new();
+    solo.start();
+    solo.fill();
+    solo.stop(Signal::TERM);
+    let segment = solo.segment();
+    let length = fs::metadata(&segment).expect("a segment").len();
+    for more in [length + 1, 20 << 30] {
+        let file = fs::File::options().write(true).open(&segment).expect("a segment");
+        file.set_len(more).expect("longer");
+        let told = solo.refuses();
+        let place = format!("{} is damaged at byte {length}: ", segment.display());
+        let lengths = format!("longer than it was made: {more} bytes instead of {length}");
+        assert!(told.contains(&place) && told.contains(&lengths), "{told}");
+        file.set_len(length).expect("as it was");
+    }
+    solo.start();
+    assert_eq!(solo.ask(&["get", "key299"], b"").trim_end().len(), 3000);
+}
+
+#[test]
+fn what_is_no_file_is_named_with_what_helps() {
+    let mut solo = Solo::new();
+    solo.start();
+    solo.fill();
+    solo.stop(Signal::TERM);
+    let log = solo.data().join("lane-0/log");
+    let (spare, reached) = (log.join("spare"), log.join("reached"));
+    let _there_may_be_one = fs::remove_file(&spare);
+    fs::create_dir(&spare).expect("made");
+    let told = solo.refuses();
+    assert!(told.contains(&format!("{}: Is a directory", spare.display())), "{told}");
+    assert!(told.contains("move it away"), "{told}");
+    fs::remove_dir(&spare).expect("removed");
+    // It can be done without, and is made anew.
+    fs::remove_file(&reached).expect("removed");
+    std::os::unix::fs::symlink(&reached, &reached).expect("made");
+    solo.start();
+    let line = format!("{} is not to be read (Too many levels of symbolic links", reached.display());
+    assert!(solo.said().contains(&line), "{}", solo.said());
+    assert_eq!(solo.ask(&["get", "key299"], b"").trim_end().len(), 3000);
+    assert!(fs::metadata(&reached).expect("it is there").is_file());
+}
+
+#[test]
+fn a_lone_node_takes_a_layout_that_is_lost_from_its_table_and_says_so() {
+    let mut solo = Solo::new();
+    solo.start();
+    let layout = solo.data().join("layout");
+    // What is in the log behind the last one is not known to be committed at the next start.
+    for preference in ["highest-id", "ring", "highest-id"] {
+        solo.ask(&["cluster", "set", &format!("leader-preference={preference}")], b"");
+    }
+    eventually("the layout is kept", || layout.exists());
+    solo.stop(Signal::TERM);
+    for is in ["is damaged (its checksum is wrong)", "is missing"] {
+        if is == "is missing" {
+            fs::remove_file(&layout).expect("removed");
+        } else {
+            let mut bytes = fs::read(&layout).expect("a layout");
+            bytes[20] ^= 1;
+            fs::write(&layout, bytes).expect("written");
+        }
+        let before = fs::read(&layout).ok();
+        solo.start();
+        let line =
+            format!("{} {is}: the cluster's layout is taken from the table of shard 0", layout.display());
+        eventually("it says so", || solo.said().contains(&line));
+        assert!(!solo.said().contains("other nodes"), "{}", solo.said());
+        eventually("it is made anew", || fs::read(&layout).is_ok_and(|found| Some(found) != before));
+        solo.stop(Signal::TERM);
+    }
+    solo.start();
+    assert!(!solo.said().contains("layout"), "{}", solo.said());
+}
+
 /// How long each sync of each node takes, by files.
 struct Syncs {
     library: PathBuf,

@@ -1,5 +1,6 @@
 /* For LD_PRELOAD: while the file that DISK_FULL_FILE names is there, no file below the directory that DISK_FULL_DIR names is
-   made or made longer: ENOSPC, as on a disk without room. */
+   made or made longer: ENOSPC, as on a disk without room. If something is in that file, no write is done whole, wherever it goes to, and
+   the error is EDQUOT: as with a quota on a file system that never writes in place. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -47,10 +48,27 @@ int open64(const char *path, int flags, ...)
     return next(path, flags, mode);
 }
 
+static int is_out_of_quota(int file)
+{
+    char name[64], path[4096];
+    struct stat switched;
+    snprintf(name, sizeof name, "/proc/self/fd/%d", file);
+    ssize_t length = readlink(name, path, sizeof path - 1);
+    if (length < 0)
+        return 0;
+    path[length] = 0;
+    return is_full_at(path) && stat(getenv("DISK_FULL_FILE"), &switched) == 0 && switched.st_size > 0;
+}
+
 ssize_t pwrite64(int file, const void *bytes, size_t count, off64_t at)
 {
     ssize_t (*next)(int, const void *, size_t, off64_t) =
         (ssize_t (*)(int, const void *, size_t, off64_t))dlsym(RTLD_NEXT, "pwrite64");
+    if (is_out_of_quota(file)) {
+        next(file, bytes, count / 2, at);
+        errno = EDQUOT;
+        return -1;
+    }
     return is_full_for(file, at + (off_t)count) ? refuse() : next(file, bytes, count, at);
 }
 

@@ -64,6 +64,12 @@ impl SimDisk {
         self.state().capacity = bytes;
     }
 
+    /// From now on a write is taken up to so many bytes, also into room that was set aside, and then fails with this kind of error; or
+    /// no longer does.
+    pub fn bound_writes(&self, room: Option<(usize, io::ErrorKind)>) {
+        self.state().write_room = room;
+    }
+
     /// Rot: changes one stored byte, durably, by exclusive or. Says whether there was such a byte.
     pub fn damage(&self, path: &str, offset: u64, mask: u8) -> bool {
         let mut state = self.state();
@@ -272,12 +278,14 @@ impl File for SimFile {
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.state()?;
-        let (start, end) = (offset as usize, offset as usize + bytes.len());
+        let refused = state.write_room.filter(|(room, _)| *room < bytes.len());
+        let taken = refused.map_or(bytes, |(room, _)| &bytes[..room]);
+        let (start, end) = (offset as usize, offset as usize + taken.len());
         state.grow(self.file, end)?;
         state.writes += 1;
         let file = state.files.get_mut(&self.file).ok_or(io::ErrorKind::NotFound)?;
-        file.write(start, bytes);
-        Ok(())
+        file.write(start, taken);
+        refused.map_or(Ok(()), |(_, kind)| Err(kind.into()))
     }
 
     fn sync_data(&self) -> io::Result<()> {

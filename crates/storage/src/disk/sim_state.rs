@@ -14,6 +14,8 @@ pub(super) struct State {
     pub(super) dirs: BTreeMap<String, DirState>,
     pub(super) locked: BTreeSet<String>,
     pub(super) capacity: Option<u64>,
+    /// Of a write so many bytes are taken, and then there is no room: this kind of error.
+    pub(super) write_room: Option<(usize, io::ErrorKind)>,
     pub(super) failing_syncs: bool,
     /// Syncs, of files or directories, until the power goes; then nothing works until the crash.
     pub(super) syncs_left: Option<u64>,

@@ -106,11 +106,17 @@ impl LogAhead {
 impl Spare {
     /// Removes what an earlier process left. Nobody has looked whether that is still all zeroes, and what is not is damage once it is
     /// in the log; another one is made when it is wanted.
-    pub(super) fn clear(disk: &dyn Disk, dir: &str) -> std::io::Result<Spare> {
-        let names = disk.list(dir)?;
+    pub(super) fn clear(disk: &dyn Disk, dir: &str) -> Result<Spare, StorageError> {
+        let failed = |action, path: &str, source| {
+            let path = format!("{}/{path}", disk.name());
+            StorageError::Io { action, path, source }
+        };
+        let names = disk.list(dir).map_err(|source| failed("read the log's directory", dir, source))?;
         for left in [SPARE, SPARE_NEW] {
             if names.iter().any(|name| name == left) {
-                disk.remove(&format!("{dir}/{left}"))?;
+                let path = format!("{dir}/{left}");
+                let removed = disk.remove(&path);
+                removed.map_err(|source| failed("remove the spare log segment", &path, source))?;
             }
         }
         Ok(Spare::default())

@@ -6,7 +6,7 @@
 //! with a later one behind it is corruption, and refused (`recover.rs`).
 //!
 //! The files are segments of 64 MiB, with room set aside when they are made: appending into that is quicker
-//! than growing a file, and can't run out of space half way; quicker still into a segment that was made ahead
+//! than growing a file, and seldom runs out of space half way; quicker still into a segment that was made ahead
 //! ([`LogAhead`]). A segment's length is durable before its header is written, in one write with its first frame. A batch that does not fit into what
 //! is left of a segment begins the next one, and a batch larger than a segment gets a segment of its own size:
 //! one `append` is always one frame, because a frame is the unit that is cut.
@@ -17,6 +17,9 @@
 //! - behind the last frame there are only zeroes, so nothing stale can ever pass for a batch;
 //! - a shard's entries have no gaps: an entry's index is at most one more than the last one's, and the first one's
 //!   one more than the base's (0 for a shard of which nothing was ever let go).
+//!
+//! Where a file system has no room for a write into what was set aside, nothing of it is kept: before the next one, what it may have left
+//! is made zeroes again, durably. A crash before that leaves a torn last batch, as any write may.
 //!
 //! Beyond a budget the oldest segments go, and what is still needed of them is written once more ([`Log::collect`]).
 //!
@@ -47,6 +50,7 @@ use self::reader::{POISONED, Shared};
 use self::record::RECORD_OVERHEAD_MAX;
 use crate::StorageError;
 use crate::disk::{Disk, File};
+use crate::error::SYNC;
 
 pub use ahead::LogAhead;
 pub use collect::Durable;
@@ -113,6 +117,8 @@ pub struct Log {
     notes: Vec<Note>,
     /// A write or sync has failed: what the files hold is not known any more.
     failed: bool,
+    /// Up to where a write for which there was no room may have left something; 0 if none has.
+    torn: u64,
     buffer: BytesMut,
 }
 
@@ -141,11 +147,7 @@ impl Log {
             notes.extend(unreadable);
         }
         let shards = recovered.shards();
-        let spare = Spare::clear(&*disk, dir).map_err(|source| StorageError::Io {
-            action: "remove a spare log segment from",
-            path: format!("{}/{dir}", disk.name()),
-            source,
-        })?;
+        let spare = Spare::clear(&*disk, dir)?;
         let shared = Shared {
             disk,
             dir: dir.to_owned(),
@@ -181,6 +183,7 @@ impl Log {
             reached,
             notes,
             failed: false,
+            torn: 0,
             buffer: BytesMut::new(),
         };
         log.record_reached()?;
@@ -206,8 +209,8 @@ impl Log {
     /// Appends one batch and syncs it: it is durable, whole, when this returns. Nothing is written for no
     /// records.
     ///
-    /// An error is fatal for the process, with one exception: if there was no room for a new segment
-    /// ([`StorageError::is_disk_full`]), nothing has been stored and the same call may be made again.
+    /// An error is fatal for the process, with one exception: if there was no room for a new segment, or in one that has been begun
+    /// ([`StorageError::is_disk_full`]), nothing has been stored and the same call, or another one, may be made again.
     ///
     /// # Panics
     /// If an entry would leave a gap in its shard.
@@ -237,6 +240,7 @@ impl Log {
             return Err(StorageError::Failed);
         }
         self.check_no_gaps(records);
+        self.clear_torn()?;
         let places = self.encode(records)?;
         if let Some(segment) = first_segment {
             record::encode_first_segment(segment, &mut self.buffer);
@@ -259,10 +263,19 @@ impl Log {
             self.buffer[..SEGMENT_HEADER_BYTES].copy_from_slice(&header.encode());
         }
         self.failed = true;
-        let path =
-            |source, action| StorageError::Io { action, path: self.shared.full_path(self.segment), source };
-        self.file.write_at(write_at, &self.buffer[from..]).map_err(|source| path(source, "write to"))?;
-        self.file.sync_data().map_err(|source| path(source, "sync"))?;
+        let bytes = &self.buffer[from..];
+        if let Err(source) = self.file.write_at(write_at, bytes) {
+            let error = self.of_file("write to", source);
+            if error.is_disk_full() {
+                // Room was set aside, and yet this happens: with a quota, or where the file system writes to another place. Some of it
+                // may be written, and in part. It is behind everything that counts, so it is a torn batch to whoever
+                // opens the log now; but here others may follow it.
+                self.torn = self.torn.max(write_at + bytes.len() as u64);
+                self.failed = false;
+            }
+            return Err(error);
+        }
+        self.file.sync_data().map_err(|source| self.of_file(SYNC, source))?;
         self.failed = false;
 
         let frame_at = write_at + (SEGMENT_HEADER_BYTES - from) as u64;
@@ -276,6 +289,32 @@ impl Log {
         }
         if self.buffer.capacity() > BUFFER_BYTES_KEPT {
             self.buffer = BytesMut::new();
+        }
+        Ok(())
+    }
+
+    fn of_file(&self, action: &'static str, source: std::io::Error) -> StorageError {
+        StorageError::Io { action, path: self.shared.full_path(self.segment), source }
+    }
+
+    /// Makes zeroes, durably, of what a write has left for which there was no room: nothing else is behind the last batch of a
+    /// segment, and the next one may be shorter, or go into another segment.
+    fn clear_torn(&mut self) -> Result<(), StorageError> {
+        static ZEROES: [u8; 64 * 1024] = [0; 64 * 1024];
+        let mut at = self.offset;
+        while at < self.torn {
+            let count = (self.torn - at).min(ZEROES.len() as u64);
+            if let Err(source) = self.file.write_at(at, &ZEROES[..count as usize]) {
+                let error = self.of_file("write to", source);
+                self.failed = !error.is_disk_full();
+                return Err(error);
+            }
+            at += count;
+        }
+        if self.torn > 0 {
+            self.failed = true;
+            self.file.sync_data().map_err(|source| self.of_file(SYNC, source))?;
+            (self.torn, self.failed) = (0, false);
         }
         Ok(())
     }

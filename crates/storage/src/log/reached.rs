@@ -13,6 +13,7 @@ use std::io::ErrorKind;
 use super::frame::Owner;
 use crate::StorageError;
 use crate::disk::Disk;
+use crate::error::is_io_damage;
 
 const MAGIC: [u8; 8] = *b"RFREACH\0";
 const VERSION: u32 = 1;
@@ -44,8 +45,8 @@ pub enum Note {
     UnknownEnd {
         /// The file that says it.
         path: String,
-        /// Missing, or damaged.
-        is: &'static str,
+        /// Missing, or damaged, or why it can't be read.
+        is: String,
     },
 }
 
@@ -72,12 +73,20 @@ pub(super) fn read(disk: &dyn Disk, dir: &str, owner: Owner) -> Result<Result<Re
     let read = match disk.open(&format!("{dir}/{NAME}")) {
         Ok(file) => file.read_at(0, &mut bytes),
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            return Ok(Err(Note::UnknownEnd { path, is: "missing" }));
+            return Ok(Err(Note::UnknownEnd { path, is: "missing".into() }));
         }
         Err(error) => Err(error),
     };
+    let read = match read {
+        // It says as much as one that is damaged, and is made anew as that is: by a rename, without a look at the bad sector. The log
+        // itself is read to its end, and fails the start if any of it can't be.
+        Err(error) if is_io_damage(&error) => {
+            return Ok(Err(Note::UnknownEnd { path, is: format!("not to be read ({error})") }));
+        }
+        read => read,
+    };
     let read = read.map_err(StorageError::io("read", &path))?;
-    Ok(decode(&bytes[..read], owner).ok_or(Note::UnknownEnd { path, is: "damaged" }))
+    Ok(decode(&bytes[..read], owner).ok_or(Note::UnknownEnd { path, is: "damaged".into() }))
 }
 
 /// Records it, durably.

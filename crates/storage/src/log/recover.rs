@@ -12,7 +12,7 @@
 //! failed sync Linux takes the pages for clean, shows them to whoever reads, and writes them never.
 //!
 //! A log that has lost its end looks like one that never had it, so two things say how long it must be: each
-//! segment's header names the file's length, and the file `reached` a batch that was synced (`reached.rs`). What
+//! segment's header names the file's length, which it has exactly, and the file `reached` a batch that was synced (`reached.rs`). What
 //! falls short of either is corruption.
 //!
 //! The log begins with the first segment that is there. The last `first segment` record says which one that must
@@ -25,15 +25,16 @@ use ringfort_types::planted::{self, Bug};
 use ringfort_types::{Base, HardState, Index, PeerId, ShardId, Term};
 
 use super::frame::{
-    FRAME_HEADER_BYTES, FRAME_MAGIC, HeaderFault, Owner, SEGMENT_HEADER_BYTES, SegmentHeader,
+    BATCH_BYTES_MAX, FRAME_HEADER_BYTES, FRAME_MAGIC, HeaderFault, Owner, SEGMENT_HEADER_BYTES, SegmentHeader,
 };
 use super::index::{LogIndex, Place, ShardIndex};
 use super::reached::{Note, Reached};
-use super::record::{RecordFault, Records, Stored};
+use super::record::{RECORD_OVERHEAD_MAX, RecordFault, Records, Stored};
 use super::window::{Found, PIECE_BYTES, Window};
 use super::{path_of, remove_segment, segment_of};
 use crate::StorageError;
 use crate::disk::{Disk, File};
+use crate::error::SYNC;
 
 /// What the log holds of one shard.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,6 +54,10 @@ pub struct RecoveredShard {
     /// The last entry's index; the base's if there is none.
     pub last: Index,
 }
+
+/// No segment is longer: that of a batch as large as one can be, with a record of the first segment.
+const SEGMENT_LENGTH_MAX: u64 =
+    (SEGMENT_HEADER_BYTES + FRAME_HEADER_BYTES + RECORD_OVERHEAD_MAX) as u64 + BATCH_BYTES_MAX;
 
 const MISSING: &str = "the segment is missing";
 
@@ -159,6 +164,11 @@ impl Scan<'_> {
         StorageError::Corrupt { path, offset, reason }
     }
 
+    fn length(&self, segment: u64, window: &Window, expected: u64) -> StorageError {
+        let path = format!("{}/{}", self.disk.name(), self.path(segment));
+        StorageError::Length { path, found: window.length(), expected }
+    }
+
     /// The numbers of the segments, which leave none out.
     fn segments(&self) -> Result<Vec<u64>, StorageError> {
         let names = self.disk.list(self.dir).map_err(|source| StorageError::Io {
@@ -231,6 +241,10 @@ impl Scan<'_> {
         self.found.index.segments.insert(segment, window.length());
         match self.header(segment, is_first, window)? {
             Ok(()) => {}
+            // Nothing says how long it should be, and to look through much more than it can be would take long.
+            Err(_) if window.length() > SEGMENT_LENGTH_MAX => {
+                return Err(self.length(segment, window, SEGMENT_LENGTH_MAX));
+            }
             Err(reason) => return Ok(Some((0, reason))),
         }
         let mut offset = SEGMENT_HEADER_BYTES as u64;
@@ -302,9 +316,8 @@ impl Scan<'_> {
         if let Some(&(what, found, expected)) = ours.iter().find(|(_, found, expected)| found != expected) {
             return Err(StorageError::Stranger { path: path(), what, found, expected });
         }
-        if window.length() < header.length.into() {
-            let missing = "the file ends here, and is shorter than it was made";
-            return Err(self.corrupt(segment, window.length(), missing));
+        if window.length() != header.length.into() {
+            return Err(self.length(segment, window, header.length.into()));
         }
         if is_first {
             (self.found.next, self.found.chain) = (header.first, header.chain);
@@ -357,7 +370,7 @@ impl Scan<'_> {
             file.write_at(set, &ZEROES[..count as usize]).map_err(self.io("cut the torn end of", segment))?;
             at = set + count;
         }
-        file.sync_data().map_err(self.io("sync", segment))?;
+        file.sync_data().map_err(self.io(SYNC, segment))?;
         // Nothing was there if only a header was to come.
         if end > offset {
             let path = format!("{}/{}", self.disk.name(), self.path(segment));
@@ -373,13 +386,13 @@ impl Scan<'_> {
             let mut bytes = vec![0; (ends - begins) as usize];
             file.read_at(begins, &mut bytes).map_err(self.io("read", segment))?;
             file.write_at(begins, &bytes).map_err(self.io("write to", segment))?;
-            file.sync_data().map_err(self.io("sync", segment))?;
+            file.sync_data().map_err(self.io(SYNC, segment))?;
         }
         if let Some((segment, file, _)) = &self.found.last {
-            file.sync_data().map_err(self.io("sync", *segment))?;
+            file.sync_data().map_err(self.io(SYNC, *segment))?;
         }
         self.disk.sync_dir(self.dir).map_err(|source| StorageError::Io {
-            action: "sync",
+            action: SYNC,
             path: format!("{}/{}", self.disk.name(), self.dir),
             source,
         })

@@ -1,9 +1,10 @@
 //! A tree's files, as far as it takes to say which of them is damaged, and where.
 //!
 //! `lsm-tree` checks the blocks that it reads, but what it says names neither file nor place. And it believes what it
-//! could check: its list of tables (`v<n>`), and the sizes in a table's own table of contents, for which it sets memory
-//! aside. So [`check`] looks at these before a tree is opened, which is quick; and once something could not be read, [`find`]
-//! goes through every block of every table, which is not, and is done once for an open tree.
+//! could check: its list of tables (`v<n>`), the sizes in a table's own table of contents, for which it sets memory
+//! aside, and that a table under a name is the one that was written there. So [`check`] looks at these before a tree is opened, which
+//! is quick (`owner`); and once something could not be read, [`find`] goes through all bytes of every table, which is not, and is done
+//! once for an open tree.
 //!
 //! ```text
 //! current   version u64 | XXH3-128 of the file v<version> u128 | kind of checksum u8 (0)
@@ -16,13 +17,15 @@
 //! trailer   "SFA!" | version u8 (1) | kind of checksum u8 (0) | XXH3-128 of the contents u128 | offset u64, bytes u64 of them
 //! ```
 //!
-//! All little-endian. A block's sum is the lower 32 bits of the XXH3-128 of what is before it.
+//! A table's checksum in the list is the XXH3-128 of all its bytes. Its last section is `meta`, one block: number, time of making,
+//! counts, first and last key. All little-endian. A block's sum is the lower 32 bits of the XXH3-128 of what is before it.
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
+use super::owner::Ends;
 use crate::StorageError;
 use crate::disk::{Disk, File};
 
@@ -39,32 +42,55 @@ const PIECE_BYTES: usize = 64 * 1024;
 /// Sections that hold no blocks.
 const WITHOUT_BLOCKS: [&[u8]; 2] = [b"table_version", b"linked_blob_files"];
 
-/// Checks what is quickly checked: the list of tables, that all of them are there, and that each has its end.
-pub(super) fn check(disk: &dyn Disk, dir: &str) -> Result<(), StorageError> {
-    for table in tables(disk, dir)? {
-        Part::open(disk, table)?.contents()?;
+/// Checks what is quickly checked: the list of tables, that all of them are there, that each has its end, and that this is the one that
+/// the list means. Those of which nothing is `known` are read whole. `None` if there is no tree yet.
+pub(super) fn check(disk: &dyn Disk, dir: &str, known: &Ends) -> Result<Option<Ends>, StorageError> {
+    let Some(tables) = tables(disk, dir)? else {
+        if known.is_empty() {
+            return Ok(None);
+        }
+        let reason = "the file is missing, and `owner` beside it names tables";
+        return Err(corrupt(disk, &format!("{dir}/{CURRENT}"), 0, reason));
+    };
+    let mut ends = Ends::new();
+    for Listed { path, checksum } in tables {
+        let part = Part::open(disk, path)?;
+        let end = part.end()?;
+        match known.get(&checksum) {
+            Some(known) if *known == end => {}
+            Some(_) => return Err(part.misplaced()),
+            None => part.check_all(checksum)?,
+        }
+        ends.insert(checksum, end);
     }
-    Ok(())
+    Ok(Some(ends))
+}
+
+/// The checksum of a table's end, by its number.
+pub(super) fn end_of(disk: &dyn Disk, dir: &str, table: u64) -> Result<u128, StorageError> {
+    Part::open(disk, format!("{dir}/{TABLES}/{table}"))?.end()
 }
 
 /// Goes through everything, up to the first damage. `None` if all is as it was written.
 pub(super) fn find(disk: &dyn Disk, dir: &str) -> Option<StorageError> {
     let look = || {
-        for table in tables(disk, dir)? {
-            let part = Part::open(disk, table)?;
-            for section in part.contents()? {
-                if !WITHOUT_BLOCKS.contains(&&*section.name) {
-                    part.check_blocks(&section)?;
-                }
-            }
+        for Listed { path, checksum } in tables(disk, dir)?.unwrap_or_default() {
+            Part::open(disk, path)?.check_all(checksum)?;
         }
         Ok(())
     };
     look().err()
 }
 
-/// The paths of the tables that the tree consists of; none if there is no tree yet.
-fn tables(disk: &dyn Disk, dir: &str) -> Result<Vec<String>, StorageError> {
+/// A table in the list.
+struct Listed {
+    path: String,
+    /// Of all its bytes.
+    checksum: u128,
+}
+
+/// The tables that the tree consists of; `None` if there is no tree yet.
+fn tables(disk: &dyn Disk, dir: &str) -> Result<Option<Vec<Listed>>, StorageError> {
     let corrupt = |path: &str, offset, reason| Err(corrupt(disk, path, offset, reason));
     let folder = format!("{dir}/{TABLES}");
     let stored = match disk.list(&folder) {
@@ -82,7 +108,7 @@ fn tables(disk: &dyn Disk, dir: &str) -> Result<Vec<String>, StorageError> {
     let Some(bytes) = read(disk, &current)? else {
         // Without it a tree would be taken for a new one, and its rows would be gone without a word.
         if stored.is_empty() {
-            return Ok(Vec::new());
+            return Ok(None);
         }
         return corrupt(&current, 0, "the file is missing, and there are tables");
     };
@@ -105,19 +131,30 @@ fn tables(disk: &dyn Disk, dir: &str) -> Result<Vec<String>, StorageError> {
         let bytes = bytes.get(section.offset as usize..(section.offset + section.bytes) as usize)?;
         decode_tables(&mut Fields(bytes))
     });
-    match listed {
-        Some(listed) => Ok(listed.into_iter().map(|table| format!("{folder}/{table}")).collect()),
-        None => corrupt(&list, 0, "it has no list of tables, though its checksum is right"),
+    let Some(listed) = listed else {
+        return corrupt(&list, 0, "it has no list of tables, though its checksum is right");
+    };
+    // What no list names is removed when the tree is opened, and the library panics where it can't be.
+    for name in &stored {
+        if !listed.iter().any(|(table, _)| *name == table.to_string()) {
+            let path = format!("{folder}/{name}");
+            disk.open(&path).map_err(|error| unreadable(disk, &path, error))?;
+        }
     }
+    let listed = listed.into_iter();
+    Ok(Some(listed.map(|(table, checksum)| Listed { path: format!("{folder}/{table}"), checksum }).collect()))
 }
 
-fn decode_tables(fields: &mut Fields<'_>) -> Option<Vec<u64>> {
+/// Numbers and checksums.
+fn decode_tables(fields: &mut Fields<'_>) -> Option<Vec<(u64, u128)>> {
     let mut tables = Vec::new();
     for _ in 0..fields.u8()? {
         for _ in 0..fields.u8()? {
             for _ in 0..fields.u32()? {
-                tables.push(fields.u64()?);
-                fields.take(1 + 16 + 8)?;
+                let table = fields.u64()?;
+                fields.take(1)?;
+                tables.push((table, fields.u128()?));
+                fields.take(8)?;
             }
         }
     }
@@ -193,6 +230,50 @@ impl<'a> Part<'a> {
         decode_contents(&mut Fields(&contents), offset).ok_or_else(|| {
             self.corrupt(offset, "its table of contents can't be read, though its checksum is right")
         })
+    }
+
+    /// For a table that is as it should be, in another's place.
+    fn misplaced(&self) -> StorageError {
+        StorageError::Misplaced {
+            path: format!("{}/{}", self.disk.name(), self.path),
+            reason: "it is a whole table, but not the one that the list of tables (`v…` in the directory above it) names".into(),
+        }
+    }
+
+    /// The checksum of its end, from its last section on: as good as unique.
+    fn end(&self) -> Result<u128, StorageError> {
+        let contents = self.contents()?;
+        let Some(meta) = contents.iter().find(|section| section.name == b"meta") else {
+            return Err(self.corrupt(0, "its table of contents names no section `meta`, as every table has"));
+        };
+        // Where bytes have changed, the place is named.
+        self.check_blocks(meta)?;
+        self.digest(meta.offset)
+    }
+
+    /// Checks all its bytes. Where they are not those of this checksum, the first block that has changed is named, if one has.
+    fn check_all(&self, checksum: u128) -> Result<(), StorageError> {
+        if self.digest(0)? == checksum {
+            return Ok(());
+        }
+        for section in self.contents()? {
+            if !WITHOUT_BLOCKS.contains(&&*section.name) {
+                self.check_blocks(&section)?;
+            }
+        }
+        Err(self.misplaced())
+    }
+
+    /// The checksum of all bytes from here on.
+    fn digest(&self, from: u64) -> Result<u128, StorageError> {
+        let (mut at, mut hash, mut piece) = (from, Xxh3::new(), vec![0; PIECE_BYTES]);
+        while at < self.length {
+            let piece = &mut piece[..(self.length - at).min(PIECE_BYTES as u64) as usize];
+            self.read(at, piece)?;
+            hash.update(piece);
+            at += piece.len() as u64;
+        }
+        Ok(hash.digest128())
     }
 
     fn check_blocks(&self, section: &Section) -> Result<(), StorageError> {

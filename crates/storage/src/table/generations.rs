@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use lsm_tree::{Cache, DescriptorTable};
-use ringfort_types::ShardId;
+use ringfort_types::{Incarnation, ShardId};
 
 use super::lsm::LsmTable;
 use super::{Table, Tables};
@@ -41,6 +41,7 @@ impl Default for TableOptions {
 /// Tables on disk.
 pub struct LsmTables {
     pub(super) disk: Arc<FileDisk>,
+    pub(super) incarnation: Incarnation,
     pub(super) options: TableOptions,
     pub(super) cache: Arc<Cache>,
     pub(super) descriptors: Arc<DescriptorTable>,
@@ -49,10 +50,11 @@ pub struct LsmTables {
 }
 
 impl LsmTables {
-    /// Tables in the data directory on this disk, whose lock the caller holds.
-    pub fn new(disk: Arc<FileDisk>, options: TableOptions) -> LsmTables {
+    /// Tables in the data directory on this disk, whose lock the caller holds, and whose incarnation this is.
+    pub fn new(disk: Arc<FileDisk>, incarnation: Incarnation, options: TableOptions) -> LsmTables {
         LsmTables {
             disk,
+            incarnation,
             options,
             cache: Arc::new(Cache::with_capacity_bytes(options.cache_bytes)),
             descriptors: Arc::new(DescriptorTable::new(options.open_files)),
@@ -82,7 +84,7 @@ impl Tables for LsmTables {
             path: format!("{}/{dir}", self.disk.name()),
             source,
         })?;
-        let table = Arc::new(LsmTable::open(self, shard, dir)?);
+        let table = Arc::new(LsmTable::open(self, shard, generation, dir)?);
         open.insert((shard, generation), Arc::downgrade(&table));
         Ok(table)
     }

@@ -40,10 +40,11 @@ use lsm_tree::{
 use ringfort_types::{Index, ShardId};
 
 use super::generations::{LsmTables, TableOptions};
+use super::owner::{Ends, Owner};
 use super::place::Place;
 use super::sealed::Sealed;
 use super::versions::{Retained, needed};
-use super::{Dead, Rows, Table, files};
+use super::{Dead, Rows, Table, owner};
 use crate::StorageError;
 
 /// What a row in a memtable takes beside what `lsm-tree` counts for it (key, value and their two headers): the
@@ -63,6 +64,9 @@ pub(super) struct LsmTable {
     shard: ShardId,
     path: PathBuf,
     place: Arc<Place>,
+    owner: Owner,
+    /// As it is stored.
+    known: Mutex<Ends>,
     tree: Tree,
     strategy: Arc<Leveled>,
     options: TableOptions,
@@ -117,8 +121,14 @@ impl Drop for Choosing<'_> {
 }
 
 impl LsmTable {
-    pub(super) fn open(tables: &LsmTables, shard: ShardId, dir: String) -> Result<LsmTable, StorageError> {
-        files::check(&*tables.disk, &dir)?;
+    pub(super) fn open(
+        tables: &LsmTables,
+        shard: ShardId,
+        generation: u64,
+        dir: String,
+    ) -> Result<LsmTable, StorageError> {
+        let owner = Owner { incarnation: tables.incarnation, shard, generation };
+        let known = owner::check(&*tables.disk, &dir, owner)?;
         let path = tables.disk.root().join(&dir);
         let place = Place::new(shard, tables.disk.clone(), dir);
         let counter = SequenceNumberCounter::default();
@@ -137,6 +147,8 @@ impl LsmTable {
             shard,
             path,
             place: Arc::new(place),
+            owner,
+            known: Mutex::new(known),
             tree,
             strategy: Arc::new(strategy),
             options: tables.options,
@@ -206,6 +218,7 @@ impl LsmTable {
         })?;
         drop(choosing);
         self.drop_old_versions()?;
+        self.keep_known();
         let is_done = self.tree.current_version().id() != before;
         if is_done && !drops {
             self.retained().merged_all();
@@ -238,6 +251,20 @@ impl LsmTable {
     /// Drops all super versions but the newest, and with them their memtables and files.
     fn drop_old_versions(&self) -> Result<(), StorageError> {
         self.tree.get_version_history_lock().maintenance(&self.path, u64::MAX).map_err(self.failed())
+    }
+
+    /// Stores what the next start checks the tables by, if they have changed.
+    fn keep_known(&self) {
+        // From here on, so that what is stored last is of the latest version.
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let version = self.tree.current_version();
+        let tables = version.iter_tables().map(|table| (table.id(), table.checksum().into_u128()));
+        let (disk, dir) = (&*self.place.disk, &self.place.dir);
+        let ends = owner::ends_of(disk, dir, tables, &known);
+        if ends != *known {
+            owner::save(disk, dir, self.owner, &ends);
+            *known = ends;
+        }
     }
 
     fn sealed(&self) -> MutexGuard<'_, Sealed> {
@@ -368,10 +395,14 @@ impl Table for LsmTable {
             return Ok(());
         }
         let rows = Merger::new(memtables.iter().map(|memtable| memtable.iter().map(Ok)).collect());
-        let files = self.tree.flush_to_tables(needed(rows, keep_from)).map_err(self.failed())?;
+        let files = self
+            .tree
+            .flush_to_tables(needed(rows, keep_from))
+            .map_err(|source| self.place.of_tree(source))?;
         let (files, _) = files.unwrap_or_default();
         self.install(&files, &memtables)?;
         self.sealed().flushed(memtables.len());
+        self.keep_known();
         let bytes = files.iter().map(|file| file.metadata.file_size).sum();
         self.retained().flushed(self.durable(), bytes, keep_from);
         Ok(())
@@ -450,6 +481,8 @@ impl Table for LsmTable {
 
 #[cfg(test)]
 mod tests {
+    use ringfort_types::Incarnation;
+
     use super::*;
     use crate::{FileDisk, Tables};
 
@@ -457,7 +490,9 @@ mod tests {
     fn scans_tell_what_they_step_over_until_it_is_merged_away() {
         let root = tempfile::tempdir().unwrap();
         let disk = Arc::new(FileDisk::open(root.path()).unwrap());
-        let table = LsmTables::new(disk, TableOptions::default()).open_generation(ShardId(1), 0).unwrap();
+        let table = LsmTables::new(disk, Incarnation(1), TableOptions::default())
+            .open_generation(ShardId(1), 0)
+            .unwrap();
         let key = |row: u64| Bytes::from(format!("q{row:05}"));
         let scan = |at: u64| {
             let mut met = Vec::new();
@@ -497,8 +532,8 @@ mod tests {
     fn many_super_versions_without_a_write_between() {
         let root = tempfile::tempdir().unwrap();
         let disk = Arc::new(FileDisk::open(root.path()).unwrap());
-        let tables = LsmTables::new(disk, TableOptions::default());
-        let table = LsmTable::open(&tables, ShardId(1), "tree".into()).unwrap();
+        let tables = LsmTables::new(disk, Incarnation(1), TableOptions::default());
+        let table = LsmTable::open(&tables, ShardId(1), 0, "tree".into()).unwrap();
         let key = Bytes::from_static(b"k");
         for index in 1..=40u64 {
             table.write(Index(index), &[(key.clone(), Some(Bytes::from(index.to_string())))]);
@@ -530,8 +565,8 @@ mod tests {
     fn a_flush_waits_until_a_compaction_has_chosen() {
         let root = tempfile::tempdir().unwrap();
         let disk = Arc::new(FileDisk::open(root.path()).unwrap());
-        let tables = LsmTables::new(disk, TableOptions::default());
-        let table = LsmTable::open(&tables, ShardId(1), "tree".into()).unwrap();
+        let tables = LsmTables::new(disk, Incarnation(1), TableOptions::default());
+        let table = LsmTable::open(&tables, ShardId(1), 0, "tree".into()).unwrap();
         let write = |index: u64| {
             let value = Some(Bytes::from(index.to_string()));
             table.write(Index(index), &[(Bytes::from_static(b"k"), value)]);

@@ -15,6 +15,7 @@ mod files;
 mod generations;
 mod lsm;
 mod memory;
+mod owner;
 mod place;
 mod sealed;
 mod versions;

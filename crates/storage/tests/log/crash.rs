@@ -1,5 +1,7 @@
 //! Power cuts at any sync, failing syncs, restarts, and entries replaced in between.
 
+use std::io::ErrorKind;
+
 use proptest::prelude::*;
 use ringfort_storage::{Disk, SimDisk, StorageError};
 use ringfort_types::{Index, Record, ShardId};
@@ -190,5 +192,52 @@ fn what_a_failed_sync_left_readable_is_written_again_before_anybody_builds_on_it
         disk.crash(seed);
         let (_, after) = open(&disk, SMALL).unwrap();
         assert_eq!(after[&ShardId(1)].last, last.next());
+    }
+}
+
+/// Room was set aside, and yet there may be none for a write: with a quota, or on a file system that writes elsewhere.
+#[test]
+fn a_write_for_which_there_is_no_room_may_be_made_again_or_another_one_in_its_place() {
+    let entry_of = |index: u64, length: usize| [entry(1, index, 1, &vec![index as u8; length])];
+    for kind in [ErrorKind::StorageFull, ErrorKind::QuotaExceeded] {
+        // The one that is refused begins a segment, or not, and the next one fits beside it, or begins another.
+        for (first, refused, next) in
+            [(300, 900, 900), (300, 900, 20), (300, 900, 1700), (1800, 900, 20), (300, 3000, 20)]
+        {
+            for room in [0, 20, 64, 80, 200, 700] {
+                for crash in [None, Some(1), Some(2), Some(3), Some(4)] {
+                    let what = format!("{kind}, {first} {refused} {next}, room for {room}, {crash:?}");
+                    let disk = SimDisk::new();
+                    let (mut log, _) = open(&disk, SMALL).unwrap();
+                    let mut model = Model::default();
+                    log.append(&entry_of(1, first)).unwrap();
+                    model.append(&entry_of(1, first));
+                    disk.bound_writes(Some((room, kind)));
+                    for _ in 0..2 {
+                        let error = log.append(&entry_of(2, refused)).unwrap_err();
+                        assert!(error.is_disk_full(), "{what}: {error}");
+                    }
+                    model.check(&log.reader());
+                    if let Some(seed) = crash {
+                        disk.bound_writes(None);
+                        drop(log);
+                        disk.crash(seed);
+                        log = open(&disk, SMALL).unwrap_or_else(|error| panic!("{what}: {error}")).0;
+                    }
+                    disk.bound_writes(None);
+                    for index in 2..5 {
+                        log.append(&entry_of(index, next)).unwrap_or_else(|error| panic!("{what}: {error}"));
+                        model.append(&entry_of(index, next));
+                    }
+                    log.seal().unwrap();
+                    model.check(&log.reader());
+                    drop(log);
+                    let (log, recovered) =
+                        open(&disk, SMALL).unwrap_or_else(|error| panic!("{what}: {error}"));
+                    assert_eq!(recovered, model.recovered(), "{what}");
+                    assert!(log.notes().is_empty(), "{what}: {:?}", log.notes());
+                }
+            }
+        }
     }
 }

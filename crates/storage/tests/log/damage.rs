@@ -35,7 +35,7 @@ fn recorded(places: &[(String, std::ops::Range<usize>)]) -> usize {
 fn expect_corrupt(disk: &SimDisk, what: &str) -> String {
     let before: Vec<_> = segments(disk).iter().map(|path| disk.bytes(path)).collect();
     let Err(error) = open(disk, SMALL) else { panic!("{what}: it was opened") };
-    assert!(matches!(error, StorageError::Corrupt { .. }), "{what}: {error}");
+    assert!(matches!(error, StorageError::Corrupt { .. } | StorageError::Length { .. }), "{what}: {error}");
     let after: Vec<_> = segments(disk).iter().map(|path| disk.bytes(path)).collect();
     assert_eq!(before, after, "{what}: something was changed");
     error.to_string()
@@ -172,6 +172,25 @@ fn a_file_that_is_shorter_than_it_was_made_is_damaged_wherever_it_ends() {
             told.contains(&path) && told.contains(&format!("at byte {length}: the file ends here")),
             "{told}"
         );
+    }
+}
+
+#[test]
+fn a_file_that_is_longer_than_it_was_made_is_damaged() {
+    let batches = sample(9, 3);
+    let disk = SimDisk::new();
+    write_all(&disk, &batches);
+    for path in segments(&disk) {
+        let bytes = disk.bytes(&path).unwrap();
+        let length = bytes.len();
+        for more in [1, 4096] {
+            let disk = disk.fork();
+            disk.set_bytes(&path, &[&bytes[..], &vec![0; more]].concat());
+            let told = expect_corrupt(&disk, "lengthened");
+            let numbers = format!("{} bytes instead of {length}", length + more);
+            assert!(told.contains(&path) && told.contains(&format!("at byte {length}: ")), "{told}");
+            assert!(told.contains("longer than it was made") && told.contains(&numbers), "{told}");
+        }
     }
 }
 
