@@ -179,19 +179,23 @@ fn deleted_rows_go_from_disk_and_from_what_is_told() {
 /// go, though no shard has many.
 #[test]
 fn deleted_rows_go_that_lists_step_over_in_many_shards() {
-    const ROWS: usize = 10_000;
+    const TAGS: usize = 250;
+    const ROWS_A_TAG: usize = 40;
     let mut solo = Solo::new();
     let mut command = ringfort(&["start", "--addr", &solo.address, "--shards", "64", "--data-dir"]);
     command.arg(solo.data());
     solo.spawn(command);
-    let keys = |line: &dyn Fn(usize) -> String| -> String { (0..ROWS).map(line).collect() };
-    solo.ask(&["import", "-"], keys(&|row| format!("q/{row:09}\t{}\n", "v".repeat(200))).as_bytes());
+    let rows_of = |tag: usize, line: &dyn Fn(&str) -> String| -> String {
+        (0..ROWS_A_TAG).map(|row| line(&format!("q/{{{tag:03}}}{row:02}"))).collect()
+    };
+    let value = "v".repeat(200);
+    let rows: Vec<_> = (0..TAGS).map(|tag| rows_of(tag, &|key| format!("{key}\t{value}\n"))).collect();
+    solo.ask(&["import", "-"], rows.concat().as_bytes());
     solo.ask(&["put", "q/zz", "the last"], b"");
-    eventually("they are told", || told_at(&solo.address).1 > ROWS as u64 * 200);
-    let full = told_at(&solo.address).1;
-    let deletes = keys(&|row| format!("delete\tq/{row:09}\n"));
-    for deletes in deletes.lines().collect::<Vec<_>>().chunks(1_000) {
-        solo.ask(&["write"], (deletes.join("\n") + "\n").as_bytes());
+    let full = (TAGS * ROWS_A_TAG * value.len()) as u64;
+    eventually("they are told", || told_at(&solo.address).1 > full);
+    for tag in 0..TAGS {
+        solo.ask(&["write"], rows_of(tag, &|key| format!("delete\t{key}\n")).as_bytes());
     }
     let begun = Instant::now();
     let mut lists = 0;
