@@ -122,9 +122,10 @@ impl Plan {
         }
         let is_usable = |node| before.member(node).is_none() || presence_of(state, node) != Presence::Down;
         let places = wished.settled(is_usable);
-        let then = match places.is_empty() {
-            true => wished,
-            false => after(&wished, &LayoutChange::Place { epoch: wished.epoch, places }),
+        let then = if places.is_empty() {
+            wished
+        } else {
+            after(&wished, &LayoutChange::Place { epoch: wished.epoch, places })
         };
         let called = |node: NodeId| match (before.member(node), then.member(node)) {
             (None, Some(new)) => new.name.clone(),

@@ -257,13 +257,13 @@ impl Node {
             Heard::Older { synced } => {
                 if self.marks.is_recall_due(from, now_us) {
                     self.send(from, LogRecall { process: mark.process, synced }.into());
-                    let line = format!(
+                    let notice = format!(
                         "the data directory of {} is older than it was: its log ended with batch {} when it started, and had {synced} \
                          before; its replicas are not listened to",
                         self.called(from),
                         mark.began
                     );
-                    self.out.last.push(Effect::Notice(line));
+                    self.out.last.push(Effect::Notice(notice));
                 }
                 false
             }

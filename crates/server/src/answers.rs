@@ -23,7 +23,8 @@ use tokio::sync::oneshot;
 
 use crate::delivery::Delivery;
 use crate::desk::{self, Desk};
-use crate::gate::{LargeAnswers, Room, no_room};
+use crate::room::{LargeAnswers, Room, no_room};
+
 use crate::outbox::{Item, Outbox};
 
 /// Most bytes of answers that wait for one session to take them.

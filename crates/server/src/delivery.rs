@@ -6,7 +6,7 @@
 use ringfort_node::ReadJob;
 use ringfort_types::{Index, NodeId, Reply, Request, ShardId, Token};
 
-use crate::gate::Room;
+use crate::room::Room;
 
 /// What became of a request.
 #[derive(Debug)]

@@ -272,25 +272,25 @@ mod tests {
     #[test]
     fn a_compaction_that_hangs_is_noticed_by_what_its_thread_does() {
         let watch = DiskWatch::new();
-        let (begin, begun) = std::sync::mpsc::channel();
-        let (write, to_write) = std::sync::mpsc::channel::<usize>();
-        let (wrote, written) = std::sync::mpsc::channel();
+        let (at_work, starts) = std::sync::mpsc::channel();
+        let (write, orders) = std::sync::mpsc::channel::<usize>();
+        let (done, written) = std::sync::mpsc::channel();
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 watch.during(Work::Compaction, 1 << 30, || {
-                    begin.send(()).unwrap();
+                    at_work.send(()).unwrap();
                     let mut file = tempfile::tempfile().unwrap();
-                    for bytes in to_write {
+                    for bytes in orders {
                         std::io::Write::write_all(&mut file, &vec![0; bytes]).unwrap();
-                        wrote.send(()).unwrap();
+                        done.send(()).unwrap();
                     }
                 });
             });
-            begun.recv().unwrap();
+            starts.recv().unwrap();
             let mut look = DiskLook::default();
-            let began = Instant::now();
+            let start = Instant::now();
             let mut stall = |after: u64| {
-                let now = began + Duration::from_secs(after);
+                let now = start + Duration::from_secs(after);
                 let (waited, _) = watch.under_way(Work::Compaction, now).unwrap();
                 look.stall(Work::Compaction, waited, now, &watch).unwrap()
             };

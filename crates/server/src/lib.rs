@@ -51,6 +51,7 @@ mod open;
 mod outbox;
 mod queue;
 mod readers;
+mod room;
 mod running;
 mod shared;
 mod snapshots;

@@ -30,10 +30,13 @@ use crate::fetch::{self, Fetch};
 use crate::flush::Flusher;
 use crate::log::{self, Batch};
 use crate::queue::Queue;
-use crate::running::LAYOUT_OF_TABLE;
 use crate::shared::{Report, Shared};
 use crate::snapshots::Snapshots;
 use crate::threads::spawn;
+
+/// What comes of a layout that was kept and is no more, where there are no other nodes.
+pub(crate) const LAYOUT_OF_TABLE: &str =
+    "the cluster's layout is taken from the table of shard 0, and the file is written anew";
 
 /// A start that takes longer than this says so, and again each time.
 const PATIENCE: Duration = Duration::from_secs(1);

@@ -26,6 +26,7 @@ use crate::doors::tolerance::Tolerance;
 use crate::gate::Gate;
 use crate::join::{Joined, join};
 use crate::links::{self, Links, Other};
+use crate::open::LAYOUT_OF_TABLE;
 use crate::shared::{Header, Report, Shared};
 use crate::{Config, StartError, descriptors, doors, exposure};
 
@@ -36,9 +37,6 @@ const DRAIN_MAX: Duration = Duration::from_millis(700);
 /// What comes of a layout that was kept and is no more.
 const LAYOUT_OF_NODES: &str =
     "the other nodes are asked for the cluster's layout, and the file is written anew";
-/// The same where there are no others.
-pub(crate) const LAYOUT_OF_TABLE: &str =
-    "the cluster's layout is taken from the table of shard 0, and the file is written anew";
 /// Other nodes for which there is room, whatever the list says: some may join.
 const PEERS_FORESEEN: usize = 8;
 
@@ -132,8 +130,7 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
     let options = TableOptions { cache_bytes: config.cache_bytes, open_files: files.tables, ..options };
     let tables = LsmTables::new(disk, stored.incarnation, options);
 
-    let (marks, unreadable) =
-        data.marks().map_or_else(|error| (None, Some(error.to_string())), |marks| (marks, None));
+    let (identity, unreadable) = identity(&data, &stored, kept)?;
     let name = node_name(&stored.name);
     let (addresses, names): (Vec<_>, Vec<_>) = nodes.into_iter().unzip();
     let clock = Clock::new();
@@ -147,14 +144,7 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
             replace_after_ms: config.replace_after.as_millis() as u64,
             levels: Levels::KNOWN,
         },
-        &Identity {
-            incarnation: stored.incarnation,
-            boot: stored.boot,
-            birth: stored.birth,
-            layout: kept,
-            process: draw()?.max(1),
-            marks,
-        },
+        &identity,
         clock.now(),
     )?;
 
@@ -221,6 +211,18 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
         summary,
         started,
     })
+}
+
+/// Who the node is, and what can't be read of what it remembers of others, if that is so.
+fn identity(
+    data: &DataDir,
+    stored: &Stored,
+    layout: Option<Bytes>,
+) -> Result<(Identity, Option<String>), StartError> {
+    let (marks, unreadable) =
+        data.marks().map_or_else(|error| (None, Some(error.to_string())), |marks| (marks, None));
+    let Stored { incarnation, boot, birth, .. } = stored.clone();
+    Ok((Identity { incarnation, boot, birth, layout, process: draw()?.max(1), marks }, unreadable))
 }
 
 /// What a node begins with: a new cluster's list, or nothing but itself if it has joined one.

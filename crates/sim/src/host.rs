@@ -148,6 +148,7 @@ pub(crate) enum Fate {
 
 /// One machine.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact by itself, in any combination")]
 pub(crate) struct Host {
     /// Its node's name: that of another one if it has taken its place.
     pub(crate) name: String,
@@ -303,8 +304,8 @@ impl Host {
     pub(crate) fn take_image(&mut self) {
         let Some(log) = self.process.as_ref().and_then(|process| process.log.as_ref()) else { return };
         let batch = log.last_batch();
-        let shelf = Shelf { disk: self.disk.fork(), tables: self.tables.fork(), sealed: BTreeMap::new() };
-        self.image = Some((shelf, batch));
+        let copy = Shelf { disk: self.disk.fork(), tables: self.tables.fork(), sealed: BTreeMap::new() };
+        self.image = Some((copy, batch));
     }
 
     /// Puts a copy in place of what is on its disk.

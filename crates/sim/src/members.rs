@@ -128,13 +128,13 @@ impl World {
             }
             return;
         }
-        let (shelf, _) = self.hosts[host].image.take().expect("just looked at");
+        let (copy, _) = self.hosts[host].image.take().expect("just looked at");
         self.log(format_args!(
             "n{} is put back as it was, with batch {batch} of its log as the last",
             host + 1
         ));
         self.end(host, false);
-        self.hosts[host].put_back(shelf);
+        self.hosts[host].put_back(copy);
         let broken = self.judges.undestroyed.lost(node(host), &self.judges.configurations);
         self.find_all(broken);
         let life = self.hosts[host].life;

@@ -1,7 +1,7 @@
 //! Data directories that are put back as they were before.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::support::{copy, eventually, ringfort, run, stdout};
@@ -14,7 +14,8 @@ fn directory(trio: &Trio, node: usize) -> PathBuf {
 }
 
 fn load(trio: &Trio, value: &str) {
-    let rows: String = (0..2_000).map(|i| format!("key{i:05}\t{value}\n")).collect();
+    let row = |i| format!("key{i:05}\t{value}\n");
+    let rows = (0..2_000).map(row).collect::<Vec<String>>().concat();
     let output = run(&mut trio.command(&["import", "-"]), rows.as_bytes());
     assert!(output.status.success(), "{output:?}");
 }
@@ -54,7 +55,7 @@ fn take_image(trio: &mut Trio, node: usize) -> PathBuf {
     image
 }
 
-fn put_back(trio: &Trio, node: usize, image: &PathBuf) {
+fn put_back(trio: &Trio, node: usize, image: &Path) {
     fs::remove_dir_all(directory(trio, node)).expect("it was there");
     copy(image, &directory(trio, node));
 }
@@ -108,7 +109,7 @@ fn a_node_on_an_older_directory_is_refused_and_the_printed_command_makes_the_clu
     trio.nodes[2] = Some(child);
     let begun = Instant::now();
     while !trio.said(2).contains("serves on") {
-        assert!(begun.elapsed() < Duration::from_secs(60), "{command}: {}", trio.said(2));
+        assert!(begun.elapsed() < Duration::from_mins(1), "{command}: {}", trio.said(2));
         std::thread::sleep(Duration::from_millis(100));
     }
     assert_whole(&trio, "after");

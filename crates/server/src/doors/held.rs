@@ -24,7 +24,7 @@ use tonic::body::Body;
 use tower_service::Service;
 
 use crate::doors::places::Standing;
-use crate::gate::Room;
+use crate::room::Room;
 
 /// What the HTTP/2 library is given at a time.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -214,7 +214,7 @@ mod tests {
 
     use super::*;
     use crate::doors::places::{Entered, Places};
-    use crate::gate::LargeAnswers;
+    use crate::room::LargeAnswers;
 
     /// A connection with a call that it waits for.
     async fn connection(is_full: bool) -> (Entered, Asker) {

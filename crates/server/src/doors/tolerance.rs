@@ -117,11 +117,11 @@ impl Wanted {
 /// Says so if the cluster can't keep what the tolerance promises, whenever that changes, or how many copies the cluster keeps.
 pub(super) async fn advise(gate: Gate, tolerance: Tolerance, reads_fall_back: bool) {
     gate.serving().await;
-    let (mut changes, mut layouts) = (tolerance.changes(), gate.watch_layout());
+    let (mut numbers, mut layouts) = (tolerance.changes(), gate.watch_layout());
     let mut said = None;
     loop {
         layouts.mark_unchanged();
-        let wanted = *changes.borrow_and_update();
+        let wanted = *numbers.borrow_and_update();
         let replicas = gate
             .layout()
             .map_or(0, |layout| layout.shards.iter().map(|shard| shard.replicas.len()).min().unwrap_or(0));
@@ -132,11 +132,11 @@ pub(super) async fn advise(gate: Gate, tolerance: Tolerance, reads_fall_back: bo
             gate.notice(advice.clone());
         }
         said = advice;
-        let changed = tokio::select! {
-            changed = changes.changed() => changed,
-            changed = layouts.changed() => changed,
+        let is_other = tokio::select! {
+            number = numbers.changed() => number,
+            layout = layouts.changed() => layout,
         };
-        if changed.is_err() {
+        if is_other.is_err() {
             return;
         }
     }

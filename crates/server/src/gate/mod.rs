@@ -10,7 +10,6 @@
 
 mod pipeline;
 mod retry;
-mod room;
 mod rows;
 
 use std::sync::Arc;
@@ -25,11 +24,11 @@ use ringfort_types::{
 };
 
 pub(crate) use pipeline::{Order, Pipeline};
-pub(crate) use room::{LargeAnswers, Room, no_room};
 pub(crate) use rows::{Batch, Listing, Rows, TOUCH_AFTER};
 
 use crate::delivery::Delivery;
 use crate::readers::Readers;
+use crate::room::{Room, no_room};
 use crate::shared::Shared;
 
 /// What came of a call.

@@ -33,10 +33,10 @@ use ringfort_types::{Call, Code, Failure, Reply};
 use tokio::task::JoinSet;
 
 use super::retry::{self, Once};
-use super::room::{Handed, Room};
-use super::{Answer, Gate, no_room, not_taken, stopped};
+use super::{Answer, Gate, not_taken, stopped};
 use crate::answers::{Ended, Sink};
 use crate::delivery::{Delivery, ReadAt};
+use crate::room::{Handed, Room, no_room};
 
 /// Answers are handed over in pieces of this many bytes (one may be larger by itself).
 const ANSWERS_BYTES_SOFT: usize = 1024 * 1024;

@@ -19,7 +19,7 @@ pub(crate) struct LargeAnswers(Arc<Semaphore>);
 
 /// What a connection may hold of answers that it has been handed and not taken yet.
 #[derive(Debug, Default)]
-pub(super) struct Handed {
+pub(crate) struct Handed {
     free: usize,
     rooms: Vec<Room>,
 }
@@ -36,7 +36,7 @@ impl Default for LargeAnswers {
 
 impl LargeAnswers {
     /// For an answer of this size, which has some already: enough for it, if there is now. A small one needs none.
-    pub(super) fn enough(&self, bytes: usize, room: Room) -> Option<Room> {
+    pub(crate) fn enough(&self, bytes: usize, room: Room) -> Option<Room> {
         if bytes <= LARGE_ANSWER_BYTES || bytes <= room.bytes() {
             return Some(room);
         }
@@ -58,14 +58,14 @@ impl LargeAnswers {
 
 impl Handed {
     /// The connection has taken all that it was handed.
-    pub(super) fn taken(&mut self) {
+    pub(crate) fn taken(&mut self) {
         self.rooms.clear();
         self.free = PIPELINED_ANSWERS_BYTES;
     }
 
     /// Whether an answer of this size may be handed over now, for which that room was waited. Room is taken for many small
     /// ones at a time, if there is so much.
-    pub(super) fn has_room(&mut self, bytes: usize, of: &LargeAnswers, waited: Room) -> bool {
+    pub(crate) fn has_room(&mut self, bytes: usize, of: &LargeAnswers, waited: Room) -> bool {
         if bytes > self.free {
             let enough = if waited.is_some() {
                 of.enough(bytes, waited)
@@ -81,14 +81,14 @@ impl Handed {
     }
 
     /// Holds an answer's own room.
-    pub(super) fn hold(&mut self, room: Room) {
+    pub(crate) fn hold(&mut self, room: Room) {
         if room.is_some() {
             self.rooms.push(room);
         }
     }
 
     /// Whether there are large ones, or many, among them.
-    pub(super) fn is_large(&self) -> bool {
+    pub(crate) fn is_large(&self) -> bool {
         !self.rooms.is_empty()
     }
 }
