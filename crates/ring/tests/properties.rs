@@ -348,12 +348,12 @@ fn the_level_rises_once_all_members_know_it_and_never_falls() {
     assert_eq!(levels(&joined), (2, vec![2, 3, 4, 3]));
     for layout in [born, held, raised, joined] {
         assert_eq!(Layout::decode(layout.encode()), Ok(layout.clone()));
-        let head = LayoutHead { level: layout.level, cluster: layout.cluster };
-        assert_eq!(LayoutHead::read(&layout.encode()), Some(head));
+        let beginning = LayoutHead { level: layout.level, cluster: layout.cluster };
+        assert_eq!(LayoutHead::read(&layout.encode()), Some(beginning));
         let mut later = layout.encode().to_vec();
         (later[0], later[1]) = (9, 9);
         later.truncate(11);
-        assert_eq!(LayoutHead::read(&later.clone().into()), Some(head), "whatever follows");
+        assert_eq!(LayoutHead::read(&later.clone().into()), Some(beginning), "whatever follows");
         assert!(Layout::decode(later.into()).is_err());
     }
 }

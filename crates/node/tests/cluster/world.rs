@@ -325,6 +325,17 @@ impl World {
         }
     }
 
+    fn frame(
+        &self,
+        n: usize,
+        (from, cluster, epoch): (NodeId, u64, Epoch),
+        to: NodeId,
+        messages: Vec<PeerMessage>,
+    ) -> PeerFrame {
+        let incarnation = Incarnation(self.disks[n].incarnation);
+        PeerFrame { from, to, incarnation, cluster, epoch, log: self.mark(n), messages }
+    }
+
     pub(crate) fn carry_out(&mut self, n: usize, from: NodeId, cluster: u64, epoch: Epoch, effect: Effect) {
         self.tell_effect(n, &effect);
         match effect {
@@ -355,19 +366,14 @@ impl World {
             Effect::Send { to, messages } => {
                 let other = to.0 as usize - 1;
                 if self.nodes.get(other).is_some_and(Option::is_some) && !self.is_cut(n, other) {
-                    let incarnation = Incarnation(self.disks[n].incarnation);
-                    let log = self.mark(n);
-                    let frame = PeerFrame { from, to, incarnation, cluster, epoch, log, messages };
+                    let frame = self.frame(n, (from, cluster, epoch), to, messages);
                     let frame = PeerFrame::decode(frame.encode()).expect("a round trip");
                     self.queue.push((other, Event::Peer { link: n as u64, frame }));
                 }
             }
             Effect::Refuse { link, refusal } => {
-                let to = NodeId(link + 1);
-                let incarnation = Incarnation(self.disks[n].incarnation);
                 let messages = vec![PeerMessage::Refused(refusal)];
-                let log = self.mark(n);
-                let frame = PeerFrame { from, to, incarnation, cluster, epoch, log, messages };
+                let frame = self.frame(n, (from, cluster, epoch), NodeId(link + 1), messages);
                 self.queue.push((link as usize, Event::Peer { link: n as u64, frame }));
             }
             Effect::Apply(jobs) => {
