@@ -281,6 +281,8 @@ impl LsmTable {
         if !self.scans.fetch_add(1, Ordering::Relaxed).is_multiple_of(SCANS_A_COUNT) {
             return;
         }
+        // No key is empty, nor may one be asked for.
+        let from = if from.is_empty() { &[0][..] } else { from };
         let memtables = self.sealed().waiting().into_iter().chain([self.tree.active_memtable()]);
         // In a memtable a key's newest version comes first.
         let first = InternalValue::new_tombstone(from, u64::MAX).key;
