@@ -165,10 +165,10 @@ mod tests {
         let taken = String::from_utf8(slow.taken.lock().unwrap().clone()).unwrap();
         let lines: Vec<&str> = taken.lines().collect();
         assert!(lines[..2].contains(&"line 0"), "{:?}", &lines[..2]);
-        // The thread may have taken one out of the queue before it was full.
-        let dropped =
-            lines.iter().find_map(|line| line.strip_prefix('(')?.split(' ').next()?.parse::<usize>().ok());
-        assert!(dropped.is_some_and(|dropped| (499..=501).contains(&dropped)), "{dropped:?}");
+        // The thread may have taken one out of the queue before it was full, and have counted those that were dropped by then.
+        let count = |line: &&str| line.strip_prefix('(')?.split(' ').next()?.parse::<usize>().ok();
+        let dropped: Vec<usize> = lines.iter().filter_map(count).collect();
+        assert!((500..=502).contains(&dropped.iter().sum::<usize>()), "the bad one, too: {dropped:?}");
         assert_eq!(lines[lines.len() - 1], "the last");
         assert!(
             taken.contains("\n(1 line could not be written here)\nthe last\n"),
