@@ -2,7 +2,7 @@
 //! and again. The level rises when all members happen to be of the later version; a process of the earlier one has to end then, and its
 //! host goes on with the later one.
 //!
-//! What is looked at: nobody goes by a layout whose level it does not know, and nobody ends for a level that is not in force. That levels
+//! What is looked at: nobody goes by a layout whose level it does not know, and nobody ends for a level twice. That levels
 //! never fall `judges::layouts` sees to.
 
 use ringfort_types::{Level, Levels};
@@ -35,10 +35,10 @@ impl World {
         if self.plan.mixes_levels { LATER.max } else { Level::MIN }
     }
 
-    /// Whether a process of the earlier version may be refused for this reason: its time is over.
+    /// Whether a process of the earlier version may be refused for this reason. (Whoever went by the level first may be gone already, so
+    /// it is not looked for.)
     pub(crate) fn is_for_level(&self, why: &str) -> bool {
-        let in_force = self.layout.as_ref().map_or(Level::MIN, |layout| layout.level);
-        self.plan.mixes_levels && in_force > EARLIER.max && why.contains("is in force in this cluster")
+        self.plan.mixes_levels && why.contains("is in force in this cluster")
     }
 
     /// A process can't go on, for this reason. Whether it has to end because of the level.

@@ -135,6 +135,7 @@ impl World {
         ));
         self.end(host, false);
         self.hosts[host].put_back(copy);
+        self.judges.logs.put_back(host);
         let broken = self.judges.undestroyed.lost(node(host), &self.judges.configurations);
         self.find_all(broken);
         let life = self.hosts[host].life;

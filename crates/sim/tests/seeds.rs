@@ -115,4 +115,7 @@ fn what_was_found_once_is_not_found_again() {
     assert_clean(&run(&Plan::from_seed(179_599_100_180_704)));
     // The only replica of a shard was to go, and to come back before it had gone.
     assert_clean(&run(&Plan::from_seed(179_599_486_010_340)));
+    // The judges': an acknowledgement on its way from a disk that was put back meanwhile; a level whose first node was gone.
+    assert_clean(&run(&Plan::from_seed(179_600_413_010_126)));
+    assert_clean(&run(&Plan::from_seed(179_600_413_010_066)));
 }

@@ -95,6 +95,8 @@ pub(crate) struct Logs {
     none: ReplicaLog,
     /// What replicas had synced that were made anew, as of the last time. Its acknowledgements may be on their way for a moment.
     forgotten: BTreeMap<(usize, ShardId), Terms>,
+    /// What those had synced whose disk was put back as it was before, likewise.
+    put_back: BTreeMap<(usize, ShardId), Terms>,
 }
 
 impl Logs {
@@ -104,14 +106,24 @@ impl Logs {
 
     /// Whether a host has an entry, or had it when its replica was made anew.
     pub(crate) fn has_synced(&self, host: usize, shard: ShardId, index: Index, term: Term) -> bool {
-        let forgotten = self.forgotten.get(&(host, shard)).is_some_and(|terms| terms.has(index, term));
-        self.replica(host, shard).synced.has(index, term) || forgotten
+        let before = [&self.forgotten, &self.put_back].map(|before| before.get(&(host, shard)));
+        let is_before = before.into_iter().flatten().any(|terms| terms.has(index, term));
+        self.replica(host, shard).synced.has(index, term) || is_before
     }
 
     /// The replica of a host is made anew.
     pub(crate) fn forgets(&mut self, host: usize, shard: ShardId) {
         let synced = self.replica(host, shard).synced.clone();
         self.forgotten.insert((host, shard), synced);
+    }
+
+    /// A host's disk is put back as it was before. Its acknowledgements may be on their way, too.
+    pub(crate) fn put_back(&mut self, host: usize) {
+        for ((at, shard), replica) in &self.replicas {
+            if *at == host {
+                self.put_back.insert((host, *shard), replica.synced.clone());
+            }
+        }
     }
 
     pub(crate) fn wrote(&mut self, host: usize, record: &Record) {

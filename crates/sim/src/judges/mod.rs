@@ -84,7 +84,7 @@ use broken;
 /// All of them.
 #[derive(Debug, Default)]
 pub(crate) struct Judges {
-    logs: Logs,
+    pub(crate) logs: Logs,
     one_leader: one_leader::OneLeader,
     one_vote: one_vote::OneVote,
     log_matching: log_matching::LogMatching,
