@@ -3,7 +3,7 @@
 use ringfort_types::planted::{self, Bug};
 use ringfort_types::{
     Call, Code, Configuration, Copies, Door, Durability, Failure, NodeId, Outcome, Principal, Replica, Reply,
-    Token,
+    Request, Token,
 };
 
 /// A call that has been admitted and must be answered exactly once.
@@ -17,6 +17,13 @@ pub(crate) struct Pending {
     pub(crate) retry_at_us: u64,
     /// A node that it was passed on to is gone, and may have done it: no later failure means that nothing happened.
     pub(crate) in_doubt: bool,
+}
+
+impl Pending {
+    /// Whether it is about one replica, by its name: then no other one can answer it.
+    pub(crate) fn is_of_one_replica(&self) -> bool {
+        matches!(self.call.request, Request::DigestAt { .. })
+    }
 }
 
 /// Who waits for a write that has been proposed.

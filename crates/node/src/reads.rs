@@ -334,8 +334,7 @@ impl Reads {
 
     /// Takes out what waits for the table and can be asked of the leader instead. A digest is of this replica.
     pub(crate) fn take_unserved(&mut self) -> Vec<Pending> {
-        let is_movable =
-            |(_, asked): &mut (Index, Pending)| !matches!(asked.call.request, Request::DigestAt { .. });
+        let is_movable = |(_, asked): &mut (Index, Pending)| !asked.is_of_one_replica();
         self.confirmed.extract_if(.., is_movable).map(|(_, asked)| asked).collect()
     }
 

@@ -156,8 +156,7 @@ impl Node {
         let (keeps_up, is_stuck) = (self.keeps_up(shard), self.is_table_stuck(shard));
         let replica = self.slots[shard.0 as usize].replica.as_mut();
         if let Some(replica) = replica.filter(|_| keeps_up) {
-            let is_movable = !matches!(asked.call.request, Request::DigestAt { .. });
-            if is_stuck && is_movable && at > replica.applied() {
+            if is_stuck && !asked.is_of_one_replica() && at > replica.applied() {
                 return self.pass_to_leader(shard, asked);
             }
             replica.reads.add_at(at, asked);
@@ -268,7 +267,7 @@ impl Node {
         let timeout_ms = (left_us / 1_000).max(1) as u32;
         let call = asked.call.clone().within(timeout_ms);
         // A digest is asked of a node by name.
-        let by_name = matches!(asked.call.request, Request::DigestAt { .. });
+        let by_name = asked.is_of_one_replica();
         let led = (!by_name && self.leader_of(shard) == Some(node)).then_some(shard);
         let id = self.forwards.add(node, led, asked);
         self.send(node, PeerMessage::Forward(Forward { id, call }));

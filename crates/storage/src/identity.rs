@@ -153,9 +153,8 @@ impl DataDir {
         })
     }
 
-    /// Keeps what the node remembers of the others' logs, Durable when it returns.
+    /// Keeps what the node remembers of the others' logs. Durable when it returns. The caller has one on its way at a time.
     pub fn save_marks(&self, bytes: &Bytes) -> Result<(), StorageError> {
-        let _one_at_a_time = self.layout_kept.lock().expect("no thread panics while it writes a file");
         whole::replace(&*self.disk, MARKS, MARKS_NEW, MARKS_MAGIC, bytes)
     }
 
