@@ -154,7 +154,7 @@ pub(crate) fn node_table(state: &ClusterState) -> String {
             node.address.clone(),
             match (node.presence, node.disk) {
                 (Presence::Up, DiskState::Full) => "disk full",
-                (Presence::Up, DiskState::Hung) => "disk hangs",
+                (Presence::Up, DiskState::Hung) => "disk slow",
                 (Presence::Up, DiskState::Working) if !node.damaged.is_empty() => "damaged",
                 (presence, _) => presence.name(),
             }

@@ -521,6 +521,14 @@ impl Group {
         Index(self.raw.raft.raft_log.committed)
     }
 
+    /// If this replica leads and has entries that are not durable here yet: whether some of them are committed, so that a majority
+    /// without it was faster.
+    pub fn is_outrun(&self) -> Option<bool> {
+        let log = &self.raw.raft.raft_log;
+        let waits = self.role() == Role::Leader && log.last_index() > log.persisted;
+        waits.then(|| log.committed > log.persisted)
+    }
+
     /// The index that a read which begins now has to see, if this replica leads and has committed an entry in
     /// its term (Raft thesis, 6.4, step 1; before that a new leader may not know how much is committed). The
     /// read may be answered once a majority has confirmed [`Group::term`] *afterwards*.

@@ -1,4 +1,4 @@
-//! When this node should lead nothing: it is about to end, or its disk is full or hangs.
+//! When this node should lead nothing: it is about to end, or its disk is full, hangs, or is slow (`slow_disk`).
 //!
 //! A node that ends hands its leaderships over, then takes no more requests of its clients and answers those that it has taken, and
 //! then it may end.
@@ -66,9 +66,14 @@ impl Node {
             return;
         }
         self.disk = disk;
+        self.take_disk_in();
+    }
+
+    /// What is known of the disk has changed.
+    pub(crate) fn take_disk_in(&mut self) {
         self.set_abstaining();
         self.send_reports();
-        if disk != DiskState::Working {
+        if !self.has_leaders_disk() {
             self.hand_over();
         }
     }

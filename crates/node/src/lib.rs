@@ -59,6 +59,7 @@ mod replica;
 mod rounds;
 mod routing;
 mod skipped;
+mod slow_disk;
 mod snapshots;
 mod state;
 mod transfer;

@@ -25,6 +25,7 @@ use crate::rebalance::Planned;
 use crate::renewal::{Own, Renewals};
 use crate::replica::Replica;
 use crate::rounds::Rounds;
+use crate::slow_disk::SlowDisk;
 use crate::snapshots::Snapshots;
 use crate::transfer::Transfers;
 use crate::{Answered, ApplyJob, Config, Effect, Event, FoundReplica, Identity, NodeError, Opened, ReadJob};
@@ -128,6 +129,7 @@ pub struct Node {
     pub(crate) phase: Phase,
     /// Whether anything can be written.
     pub(crate) disk: DiskState,
+    pub(crate) slow_disk: SlowDisk,
     /// That this node can't be born.
     pub(crate) doomed: Option<Doomed>,
     pub(crate) out: Out,
@@ -182,6 +184,7 @@ impl Node {
             ticks: 0,
             phase: Phase::Running,
             disk: DiskState::Working,
+            slow_disk: SlowDisk::default(),
             doomed: None,
             out: Out::default(),
         };
@@ -357,11 +360,12 @@ impl Node {
             self.ask_to_be_known();
             self.raise_level();
             self.plan_layout();
+            self.look_at_slow_disk();
         }
         if self.ticks.is_multiple_of(KEEP_TICKS) {
             self.keep_marks();
         }
-        if self.disk != DiskState::Working && self.ticks.is_multiple_of(HAND_OVER_TICKS) {
+        if !self.has_leaders_disk() && self.ticks.is_multiple_of(HAND_OVER_TICKS) {
             self.hand_over();
         }
         self.go_on_stopping();
@@ -473,7 +477,9 @@ impl Node {
     fn handle_persisted(&mut self, number: u64) {
         self.begin_recorded(number);
         let proof = Synced::reported_by_driver();
-        for (shard, ticket) in self.commit.persisted(number) {
+        let released = self.commit.persisted(number);
+        self.judge_disk(released.iter().map(|(shard, _)| *shard));
+        for (shard, ticket) in released {
             let Some(replica) = self.slots[shard.0 as usize].replica.as_mut() else {
                 self.release_abdicating(shard, ticket, &proof);
                 continue;

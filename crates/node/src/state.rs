@@ -26,7 +26,7 @@ impl Node {
         let replicas = replicas.filter(|replica| replica.is_member());
         let damaged = (0..).zip(&self.slots).filter(|(_, slot)| slot.damage.is_some());
         NodeReport {
-            disk: self.disk,
+            disk: self.told_disk(),
             replicas: replicas
                 .map(|replica| ReplicaReport { reached: self.reached(replica.shard), ..replica.report() })
                 .collect(),
@@ -62,7 +62,7 @@ impl Node {
 
     /// Gives leaderships to the nodes that should have them, a few at a time, once those have caught up.
     pub(crate) fn balance_leaders(&mut self) {
-        if self.ticks < SETTLE_TICKS || self.phase != Phase::Running || self.disk != DiskState::Working {
+        if self.ticks < SETTLE_TICKS || self.phase != Phase::Running || !self.has_leaders_disk() {
             return;
         }
         let Some(layout) = self.layout.clone() else { return };

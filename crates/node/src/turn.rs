@@ -25,7 +25,10 @@ impl Node {
         self.begin_round();
         let Out { mut first, send, apply, read, reply, last } = std::mem::take(&mut self.out);
         first.extend(send.into_iter().map(|(to, messages)| Effect::Send { to, messages }));
-        first.extend(self.commit.take_batch());
+        if let Some(batch) = self.commit.take_batch() {
+            self.slow_disk.begins(now.monotonic_us);
+            first.push(batch);
+        }
         if !apply.is_empty() {
             first.push(Effect::Apply(apply));
         }

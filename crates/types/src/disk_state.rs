@@ -8,6 +8,6 @@ pub enum DiskState {
     Working,
     /// There is no room on it.
     Full,
-    /// A sync does not return.
+    /// A sync does not return; of another node, or it is done long after the others.
     Hung,
 }

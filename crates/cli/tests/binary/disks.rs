@@ -337,7 +337,7 @@ fn leaderships_leave_a_disk_that_hangs_and_come_back() {
     let leads = |trio: &Trio| status(trio)["nodes"][0]["leads"].as_u64().expect("a number");
     eventually("it leads", || leads(&trio) > 0 && writable(&trio) == 48);
 
-    // Slow is no reason to go.
+    // Slow is no reason to go while nobody waits for it.
     syncs.take(0, 300);
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(4) {
@@ -456,6 +456,34 @@ fn reads_through_a_node_whose_disk_hangs_or_is_full_go_on() {
 /// How many shards the first node leads.
 fn leads(trio: &Trio) -> u64 {
     status(trio)["nodes"][0]["leads"].as_u64().expect("a number")
+}
+
+/// It can write, but everybody waits for it where it leads, and nobody where others do.
+#[test]
+fn leaderships_leave_a_disk_that_is_slower_than_the_others_within_ten_seconds() {
+    let syncs = Syncs::new();
+    let mut trio = Trio::idle(tempfile::tempdir().expect("a directory"));
+    for node in 0..3 {
+        syncs.start(&mut trio, node);
+    }
+    eventually("it leads", || writable(&trio) == 48 && leads(&trio) > 0);
+    syncs.take(0, 200);
+    let (begun, mut rounds) = (Instant::now(), 0);
+    while leads(&trio) > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(10), "{} shards after {rounds} rounds", leads(&trio));
+        write_through_the_others(&trio, &format!("round {rounds}"));
+        rounds += 1;
+    }
+    let said = trio.said(0);
+    assert!(said.contains("the disk is slow; leaderships go to nodes whose disks are faster"), "{said}");
+    assert_eq!(status(&trio)["nodes"][0]["disk_hung"], true);
+    // And stay away while it is slow.
+    for _ in 0..20 {
+        write_through_the_others(&trio, "afterwards");
+        assert_eq!(leads(&trio), 0, "{}", trio.said(0));
+    }
+    syncs.take(0, 0);
+    reads_through_the_first(&trio, "afterwards");
 }
 
 /// A sync is done after so long, again and again: too long for one who leads.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use ringfort_types::{Consistency, NodeId, Reply, Request, Scan, ShardId};
 
-use crate::world::{World, get};
+use crate::world::{SHARDS, World, get};
 
 const VALUE_BYTES: usize = 1024 * 1024;
 /// Their values together are well above what may wait for a disk.
@@ -140,4 +140,80 @@ fn what_is_read_through_a_follower_whose_disk_takes_nothing_is_answered_by_the_l
         assert_eq!(value_of(row), "after");
         assert!(!world.hints.contains_key(&world.next_token), "it is answered here again");
     }
+}
+
+/// Syncs of these nodes that take 200 ms each, one after another in this order, while clients write to all shards.
+fn sync_slowly(world: &mut World, slow: &[usize], rounds: u64, mut until: impl FnMut(&mut World) -> bool) -> bool {
+    let keys: Vec<String> = (1..SHARDS).map(|shard| world.key_of(ShardId(shard))).collect();
+    for round in 0..rounds {
+        if until(world) {
+            return true;
+        }
+        for key in &keys {
+            world.ask(round as usize % 3, Request::put(key.clone(), format!("{round}")), 5_000);
+        }
+        world.run(200);
+        for node in slow {
+            world.finish_sync(*node);
+        }
+    }
+    until(world)
+}
+
+fn led_by(world: &mut World, n: usize) -> usize {
+    (0..SHARDS).filter(|shard| world.leader(ShardId(*shard)) == Some(NodeId(n as u64 + 1))).count()
+}
+
+#[test]
+fn a_node_whose_disk_is_slower_than_the_others_leads_nothing_until_it_is_fast_again() {
+    let mut world = World::born(3);
+    let slow = 1;
+    assert!(led_by(&mut world, slow) > 0);
+    world.stuck.insert(slow);
+    assert!(sync_slowly(&mut world, &[slow], 50, |world| led_by(world, slow) == 0), "not within ten seconds");
+    let said = world.notices.iter().filter(|notice| notice.contains("the disk is slow; leaderships go")).count();
+    assert_eq!(said, 1, "{:?}", world.notices);
+    // It can write, and may be needed.
+    assert!(!sync_slowly(&mut world, &[slow], 200, |world| led_by(world, slow) > 0));
+    world.stuck.remove(&slow);
+    world.finish_sync(slow);
+    assert!(sync_slowly(&mut world, &[], 250, |world| led_by(world, slow) > 0), "it does not come back");
+    assert!(world.notices.iter().any(|notice| notice.contains("this node may lead again")));
+}
+
+#[test]
+fn leaderships_stay_where_they_are_if_all_disks_are_slow() {
+    for order in [[0, 1, 2], [2, 0, 1]] {
+        let mut world = World::born(3);
+        let leaders: Vec<_> = (0..SHARDS).map(|shard| world.leader(ShardId(shard))).collect();
+        world.stuck.extend(order);
+        sync_slowly(&mut world, &order, 150, |_| false);
+        let now: Vec<_> = (0..SHARDS).map(|shard| world.leader(ShardId(shard))).collect();
+        assert_eq!(now, leaders);
+        assert!(world.notices.is_empty(), "{:?}", world.notices);
+    }
+}
+
+#[test]
+fn a_node_with_a_slow_disk_leads_and_takes_writes_if_nobody_else_can() {
+    let mut world = World::born(3);
+    let slow = 1;
+    world.stuck.insert(slow);
+    assert!(sync_slowly(&mut world, &[slow], 50, |world| led_by(world, slow) == 0));
+    let key = world.key_of(ShardId(3));
+    // What this one misses only the slow one has: it must lead, if the third one is lost.
+    world.cut_off(0);
+    for _ in 0..10 {
+        world.ask(2, Request::put(key.clone(), "kept"), 5_000);
+        world.run(200);
+        world.finish_sync(slow);
+    }
+    world.heal();
+    world.kill(2);
+    let asked = world.ask(0, Request::put(key.clone(), "afterwards"), 5_000);
+    for _ in 0..25 {
+        world.run(200);
+        world.finish_sync(slow);
+    }
+    assert!(matches!(world.answers.remove(&asked), Some(Reply::Written(_))));
 }
