@@ -15,7 +15,7 @@ use ringfort_client::{Client, Condition, Consistency, Decision, Options, ReadsFr
 use rustix::process::Signal;
 
 use crate::solo::Solo;
-use crate::support::{copy, eventually, ringfort, run, stderr};
+use crate::support::{copy, ended, eventually, ringfort, run, stderr};
 use crate::trio::Trio;
 
 const DAMAGES: u64 = 20;
@@ -510,7 +510,7 @@ fn a_cluster_goes_on_without_the_node_whose_log_is_damaged() {
     for _ in 0..2 {
         trio.start_node(0);
         let mut node = trio.nodes[0].take().expect("it was started");
-        assert_eq!(node.wait().expect("it ends").code(), Some(3));
+        assert_eq!(ended(&mut node).code(), Some(3));
         let said = trio.said(0);
         assert!(said.contains(&format!("{} is damaged at byte 64", segment.display())), "{said}");
         assert!(!said.contains("panicked") && said.lines().count() == 1, "{said}");

@@ -13,7 +13,7 @@ use tonic::transport::Endpoint;
 
 use crate::node::resident;
 use crate::solo::Solo;
-use crate::support::{eventually, preloadable, ringfort, run, stderr};
+use crate::support::{ended, eventually, preloadable, ringfort, run, stderr};
 use crate::trio::Trio;
 
 #[test]
@@ -176,7 +176,7 @@ fn a_node_with_a_full_disk_ends_in_good_order_and_loses_nothing() {
         eventually("it says so", || solo.said().contains("no room for the log"));
         let mut node = solo.node.take().expect("it runs");
         rustix::process::kill_process(rustix::process::Pid::from_child(&node), stop).expect("it runs");
-        let ended = node.wait().expect("it ends");
+        let ended = ended(&mut node);
         if stop == Signal::TERM {
             assert_eq!(ended.code(), Some(0), "{}", solo.said());
             assert!(!solo.said().contains("could not be handed over"), "{}", solo.said());

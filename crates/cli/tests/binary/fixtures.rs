@@ -14,7 +14,7 @@ use std::process::{Child, Command, Stdio};
 use ringfort_types::Level;
 use rustix::fs::{FlockOperation, flock};
 
-use crate::support::{ask_to_stop, eventually, ringfort, run, stderr, stdout};
+use crate::support::{ask_to_stop, ended, eventually, ringfort, run, stderr, stdout};
 
 const SOLO: &str = "127.0.66.1:24601";
 const TRIO: [&str; 3] = ["127.0.66.2:24602", "127.0.66.3:24603", "127.0.66.4:24604"];
@@ -95,7 +95,7 @@ impl Unpacked {
     fn stop(&mut self) {
         self.nodes.iter().for_each(ask_to_stop);
         for mut node in self.nodes.drain(..) {
-            assert!(node.wait().expect("it ends").success());
+            assert!(ended(&mut node).success());
         }
     }
 

@@ -8,7 +8,7 @@ use ringfort_proto::health::health_client::HealthClient;
 use ringfort_proto::health::{HealthCheckRequest, HealthListRequest};
 use tonic::transport::Endpoint;
 
-use crate::support::{ask_to_stop, eventually, free_ports, objects, refusal, ringfort, run, stdout};
+use crate::support::{ask_to_stop, ended, eventually, free_ports, objects, refusal, ringfort, run, stdout};
 use crate::trio::Trio;
 
 /// A node by `start`, ended when it is dropped.
@@ -101,7 +101,7 @@ fn who_watches_is_told_before_a_node_stops_and_of_names_that_there_are_not() {
         assert_eq!(next().await, Some(ServingStatus::NotServing));
         assert_eq!(next().await, None);
         let mut node = trio.nodes[0].take().expect("runs");
-        assert!(node.wait().expect("it ends").success());
+        assert!(ended(&mut node).success());
     });
 }
 

@@ -11,7 +11,7 @@ use ringfort_types::{ClusterState, LayoutChange, Standing};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::runtime::Runtime;
 
-use crate::support::{ask_to_stop, eventually, free_ports, refusal, ringfort, run, stdout};
+use crate::support::{ask_to_stop, ended, eventually, free_ports, refusal, ringfort, run, stdout};
 
 const CLIENTS: usize = 32;
 const COUNTERS: usize = 4;
@@ -426,7 +426,7 @@ fn a_node_waits_for_the_cluster_that_it_is_to_join_and_can_be_stopped_meanwhile(
     let mut waiting = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("starts");
     std::thread::sleep(Duration::from_secs(7));
     ask_to_stop(&waiting);
-    assert!(waiting.wait().expect("it ends").success());
+    assert!(ended(&mut waiting).success());
     let mut told = String::new();
     std::io::Read::read_to_string(&mut waiting.stderr.take().expect("piped"), &mut told).expect("text");
     assert!(told.contains(&format!("can't join the cluster yet: {nobody}")), "{told}");

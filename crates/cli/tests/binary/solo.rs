@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{eventually, free_ports, ringfort, run, stderr};
+use crate::support::{ended, eventually, free_ports, ringfort, run, stderr};
 
 /// A node that is a cluster by itself.
 pub(crate) struct Solo {
@@ -67,7 +67,7 @@ impl Solo {
     pub(crate) fn stop(&mut self, signal: Signal) {
         let mut node = self.node.take().expect("it runs");
         kill_process(Pid::from_child(&node), signal).expect("it runs");
-        node.wait().expect("it ends");
+        ended(&mut node);
     }
 
     /// The log's last segment.

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,22 @@ pub(crate) fn binary(at: &Path, arguments: &[&str]) -> Command {
         command.env_remove(name);
     }
     command
+}
+
+/// Waits for a process that has to end by itself. One that does not is killed, and that is a failure.
+pub(crate) fn ended(child: &mut Child) -> ExitStatus {
+    let begun = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().expect("it can be asked") {
+            return status;
+        }
+        if begun.elapsed() > Duration::from_mins(1) {
+            child.kill().expect("it runs");
+            child.wait().expect("it was killed");
+            panic!("process {} has not ended within a minute", child.id());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Runs a command with this on its stdin, to its end.
@@ -187,7 +203,7 @@ impl Dev {
     /// Leaves the shell, and waits for the end of all.
     pub(crate) fn leave(mut self) -> Option<i32> {
         drop(self.shell.take());
-        self.child.wait().expect("ends").code()
+        ended(&mut self.child).code()
     }
 }
 

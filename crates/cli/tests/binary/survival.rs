@@ -12,7 +12,7 @@ use ringfort_client::{Client, Options};
 use ringfort_sim::{Action, Operation, linearizable};
 use ringfort_types::Outcome;
 
-use crate::support::{eventually, refusal, run, stderr, stdout};
+use crate::support::{ended, eventually, refusal, run, stderr, stdout};
 use crate::trio::Trio;
 
 /// What clients did, as they saw it.
@@ -187,7 +187,7 @@ fn a_stop_hands_over_and_ends_well() {
     let killed = std::process::Command::new("kill").args(["-TERM", &node]).status().expect("kill runs");
     assert!(killed.success());
     let begun = Instant::now();
-    let status = trio.nodes[0].take().expect("it runs").wait().expect("it ends");
+    let status = ended(&mut trio.nodes[0].take().expect("it runs"));
     assert_eq!(status.code(), Some(0));
     assert!(begun.elapsed() < Duration::from_secs(5));
     // Nobody has to wait for an election.

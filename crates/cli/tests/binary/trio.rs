@@ -6,7 +6,7 @@ use std::process::{Child, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{ask_to_stop, binary, eventually, free_ports, ringfort, with_open_files};
+use crate::support::{ask_to_stop, binary, ended, eventually, free_ports, ringfort, with_open_files};
 
 /// Three nodes by `ringfort start`, each with a directory of its own.
 pub(crate) struct Trio {
@@ -120,7 +120,7 @@ impl Trio {
     pub(crate) fn terminate(&mut self, node: usize) {
         let mut child = self.nodes[node].take().expect("it runs");
         ask_to_stop(&child);
-        assert!(child.wait().expect("it ends").success());
+        assert!(ended(&mut child).success());
     }
 
     pub(crate) fn command(&self, arguments: &[&str]) -> std::process::Command {
