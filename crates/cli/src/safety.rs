@@ -76,7 +76,9 @@ impl Trouble {
             Trouble::Unheard => format!("{node} has not been heard of yet: ask again in a moment"),
             Trouble::DiskFull => format!("the disk of {node} is full: make room there first"),
             Trouble::DiskHung => {
-                format!("the disk of {node} does not finish its syncs, or long after the others: look at that disk first")
+                format!(
+                    "the disk of {node} does not finish its syncs, or long after the others: look at that disk first"
+                )
             }
             Trouble::Damaged => {
                 format!("replicas on {node} are damaged and take no part: its log names the files")

@@ -62,7 +62,9 @@ impl SlowDisk {
 
     /// The batch is durable.
     fn ends(&mut self, now_us: u64, first: First) {
-        let Some(took_us) = self.since_us.take().map(|since_us| now_us.saturating_sub(since_us)) else { return };
+        let Some(took_us) = self.since_us.take().map(|since_us| now_us.saturating_sub(since_us)) else {
+            return;
+        };
         self.average_us = (self.average_us * (AVERAGE_OF - 1) + took_us) / AVERAGE_OF;
         match first {
             First::Others if took_us >= SLOW_US => self.behind_us += took_us,
@@ -133,7 +135,13 @@ mod tests {
     use super::*;
 
     /// What becomes of batches of this length, one after another, for so many seconds.
-    fn after(disk: &mut SlowDisk, from_us: u64, took_us: u64, seconds: u64, first: impl Fn(u64) -> First) -> u64 {
+    fn after(
+        disk: &mut SlowDisk,
+        from_us: u64,
+        took_us: u64,
+        seconds: u64,
+        first: impl Fn(u64) -> First,
+    ) -> u64 {
         let mut now_us = from_us;
         for number in 0.. {
             if now_us >= from_us + seconds * 1_000_000 {

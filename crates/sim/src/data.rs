@@ -18,6 +18,8 @@ use crate::world::{Next, World};
 const FULL_RETRY_US: u64 = 1_000_000;
 /// How long a sync may take before the node is told that the disk hangs, in microseconds; as in the server.
 pub(crate) const HUNG_US: u64 = 3_000_000;
+/// What a sync of a slow disk takes, in microseconds.
+const SLOW_US: (u64, u64) = (50_000, 400_000);
 /// Between two looks at whether a disk still hangs, in microseconds.
 const HUNG_LOOK_US: u64 = 50_000;
 /// How long nothing must have been written before the log is sealed, in microseconds; as in the server.
@@ -47,7 +49,9 @@ impl World {
                 if had_no_room {
                     self.hear(at, Event::Disk(DiskState::Working));
                 }
-                let after_us = self.random.below(100);
+                let is_slow = self.now_us < self.hosts[at].slow_until_us;
+                let after_us =
+                    if is_slow { self.random.between(SLOW_US.0, SLOW_US.1) } else { self.random.below(100) };
                 self.later(at, after_us, Work::Hear(Event::Persisted { number, batch }));
                 self.later(at, IDLE_US, Work::Seal { after: number });
                 let process = self.hosts[at].process.as_mut().expect("it goes on");

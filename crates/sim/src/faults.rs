@@ -65,6 +65,7 @@ impl World {
                 self.hosts[host].fill_up();
                 self.schedule(for_us, Next::Cure(Cure::MakeRoom { host }));
             }
+            Fault::DiskSlow => self.hosts[host].slow_until_us = self.now_us + for_us,
             Fault::DiskHangs => self.hosts[host].hangs_until_us = self.now_us + for_us,
             Fault::Rot if runs => self.rot(host, &mut random, for_us),
             Fault::LostEnd if runs => self.lose_end(host, &mut random, for_us),
@@ -264,6 +265,7 @@ impl World {
             self.hosts[at].trap = None;
             self.hosts[at].slowness = 1;
             self.hosts[at].hangs_until_us = 0;
+            self.hosts[at].slow_until_us = 0;
             self.hosts[at].make_room();
             self.remount(at);
             if self.hosts[at].paused.is_some() {

@@ -174,6 +174,8 @@ pub(crate) struct Host {
     pub(crate) lacks_room: bool,
     /// No sync ends before this.
     pub(crate) hangs_until_us: u64,
+    /// Syncs are slow before this.
+    pub(crate) slow_until_us: u64,
     /// Everything takes this many times as long.
     pub(crate) slowness: u64,
     pub(crate) rot: Option<Rot>,
@@ -277,6 +279,7 @@ impl Host {
             is_older: false,
             lacks_room: false,
             hangs_until_us: 0,
+            slow_until_us: 0,
         }
     }
 

@@ -15,6 +15,7 @@ usage: cargo xtask sim --seed N [--trace] [--keep STRIKES] [--plant BUG]
        cargo xtask sim --fresh COUNT [--cores N]
        cargo xtask sim --plants [SEEDS] [--plant BUG] [--shrink]
        cargo xtask sim --failovers KILLS
+       cargo xtask sim --chain CHANGES --seed N|--seeds A..B|--fresh COUNT
 
 --seed        one run of 60 simulated seconds: its plan, what came of it, the hash of everything that happened
   --trace     every event of it instead, line by line
@@ -25,6 +26,8 @@ usage: cargo xtask sim --seed N [--trace] [--keep STRIKES] [--plant BUG]
 --fresh       so many seeds that nobody has run yet (they are printed)
 --plants      each planted bug, or this one, and how many seeds (200) it takes to find it
   --shrink    with the few strikes that the finding needs, which takes a hundred runs for each
+--chain       of three nodes whose cluster changes its shape so many times in a row: hosts join, members leave, are drained,
+              killed, and lost and replaced; nothing else goes wrong, and clients go on
 --failovers   kills a leader so many times, and prints how long its shard took no writes
 
 exit code: 0 nothing found, 1 something found, 2 wrong usage";
@@ -45,9 +48,16 @@ struct Options {
     keep: Option<Vec<usize>>,
     plant: Option<Bug>,
     cores: Option<usize>,
+    chain: Option<usize>,
     trace: bool,
     twice: bool,
     shrink: bool,
+}
+
+impl Options {
+    fn plan(&self, seed: u64) -> Plan {
+        self.chain.map_or_else(|| Plan::from_seed(seed), |changes| Plan::chain(seed, changes))
+    }
 }
 
 fn main() -> ExitCode {
@@ -68,12 +78,12 @@ fn main() -> ExitCode {
     let times = if options.twice { Times::Twice } else { Times::Once };
     let clean = match &options {
         Options { seed: Some(seed), .. } => one(*seed, &options),
-        Options { seeds: Some(seeds), .. } => many(seeds.clone(), cores, times),
+        Options { seeds: Some(seeds), .. } => many(seeds.clone(), &options, cores, times),
         Options { fresh: Some(count), .. } => {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             // A tenth of a second each, so that two who begin at different times have different ones.
             let from = now.as_millis() as u64 / 100 * 10_000;
-            many(from..from + count, cores, times)
+            many(from..from + count, &options, cores, times)
         }
         Options { plants: Some(seeds), .. } => plants(*seeds, options.plant, options.shrink),
         Options { failovers: Some(kills), .. } => fail_over(*kills),
@@ -101,6 +111,7 @@ fn parse(args: &[String]) -> Result<Options, String> {
             }
             "--fresh" => options.fresh = Some(number(value("a number")?)?),
             "--failovers" => options.failovers = Some(number(value("a number")?)? as usize),
+            "--chain" => options.chain = Some(number(value("a number")?)? as usize),
             "--cores" => options.cores = Some(number(value("a number")?)? as usize),
             "--keep" => {
                 let text = value("strikes, as in 3,17")?;
@@ -141,7 +152,7 @@ fn print(text: &str) {
 }
 
 fn one(seed: u64, options: &Options) -> bool {
-    let mut plan = Plan::from_seed(seed);
+    let mut plan = options.plan(seed);
     if let Some(keep) = &options.keep {
         plan = plan.keeping(keep);
     }
@@ -168,9 +179,9 @@ fn one(seed: u64, options: &Options) -> bool {
     }
     let (acknowledged, rejected, unknown) = report.requests;
     print(&format!(
-        "seed {seed}: {} nodes, {} shards; {acknowledged} acknowledged, {rejected} rejected, {unknown} unknown; writable {} ms \
+        "seed {seed}: {} nodes, {} shards, {} epochs; {acknowledged} acknowledged, {rejected} rejected, {unknown} unknown; writable {} ms \
          after the healing; hash {:016x}\n",
-        plan.nodes, plan.shards, report.healed_ms, report.hash
+        plan.nodes, plan.shards, report.epochs, report.healed_ms, report.hash
     ));
     for finding in &report.findings {
         print(&format!("seed {seed} {finding}\n"));
@@ -178,17 +189,17 @@ fn one(seed: u64, options: &Options) -> bool {
     report.findings.is_empty()
 }
 
-fn many(seeds: Range<u64>, cores: usize, times: Times) -> bool {
+fn many(seeds: Range<u64>, options: &Options, cores: usize, times: Times) -> bool {
     print(&format!("seeds {}..{} on {cores} cores\n", seeds.start, seeds.end));
     let began = Instant::now();
-    let tally = run_many(seeds, cores, times, &|report: &Report| {
+    let tally = run_many(seeds, &|seed| options.plan(seed), cores, times, &|report: &Report| {
         for finding in report.findings.iter().take(3) {
             print(&format!("seed {}: {finding}\n", report.seed));
         }
     });
     sum_up(&tally, began.elapsed().as_secs_f64(), cores);
     for (plan, finding) in tally.bad.iter().take(SHRUNK_MAX) {
-        show_smallest(plan, finding);
+        show_smallest(plan, finding, options.chain);
     }
     for seed in &tally.unequal {
         print(&format!("seed {seed}: two runs of it differ\n"));
@@ -213,7 +224,7 @@ fn sum_up(tally: &Tally, took_s: f64, cores: usize) {
     ));
 }
 
-fn show_smallest(plan: &Plan, finding: &Finding) {
+fn show_smallest(plan: &Plan, finding: &Finding, chain: Option<usize>) {
     let (smallest, finding) = shrink(plan, finding);
     let seed = plan.seed;
     print(&format!("\nseed {seed}: {}\n  {finding}\n", finding.invariant));
@@ -227,6 +238,7 @@ fn show_smallest(plan: &Plan, finding: &Finding) {
         ));
     }
     print(&format!("  cargo xtask sim --seed {seed} --keep {}", keep(&smallest)));
+    print(&chain.map_or(String::new(), |changes| format!(" --chain {changes}")));
     print(&smallest.plant.map_or(String::new(), |bug| format!(" --plant {bug}")));
     print(" --trace\n");
 }

@@ -33,8 +33,14 @@ pub enum Times {
     Twice,
 }
 
-/// Runs these seeds, on so many cores, and tells of each report as it comes.
-pub fn run_many(seeds: Range<u64>, cores: usize, times: Times, each: &(dyn Fn(&Report) + Sync)) -> Tally {
+/// Runs the plans of these seeds, on so many cores, and tells of each report as it comes.
+pub fn run_many(
+    seeds: Range<u64>,
+    plan: &(dyn Fn(u64) -> Plan + Sync),
+    cores: usize,
+    times: Times,
+    each: &(dyn Fn(&Report) + Sync),
+) -> Tally {
     let count = seeds.end.saturating_sub(seeds.start);
     let total = if times == Times::Twice { 2 * count } else { count };
     let next = AtomicU64::new(0);
@@ -46,7 +52,7 @@ pub fn run_many(seeds: Range<u64>, cores: usize, times: Times, each: &(dyn Fn(&R
                 return;
             }
             let place = if turn < count { turn } else { 2 * count - 1 - turn };
-            let plan = Plan::from_seed(seeds.start + place);
+            let plan = plan(seeds.start + place);
             let report = run(&plan);
             each(&report);
             let mut tally = tally.lock().expect("whoever counts does not panic");

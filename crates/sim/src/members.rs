@@ -24,8 +24,8 @@ use crate::plan::Fault;
 use crate::random::Random;
 use crate::world::{Next, World};
 
-/// Hosts that there can be at most, lost and removed ones too.
-const HOSTS_MAX: usize = 9;
+/// How many members there may be.
+const MEMBERS_MAX: usize = 9;
 /// Between two questions of a host that wants to join, at most, in microseconds.
 const ASK_AGAIN_US: u64 = 600_000;
 /// How long a question takes at most.
@@ -175,7 +175,9 @@ impl World {
         if self.joining.is_empty() {
             self.schedule(after_us, Next::Join);
         }
-        if replaces || self.hosts.len() + self.joining.len() < HOSTS_MAX {
+        let has_place = self.hosts.len() + self.joining.len() < self.plan.hosts_max
+            && self.members().len() + self.joining.len() < MEMBERS_MAX;
+        if replaces || has_place {
             self.joining.push_back(Joining { name, replaces, luck, asks: None });
         }
     }

@@ -28,6 +28,8 @@ pub enum Fault {
     DiskFull,
     /// No sync of a disk ends.
     DiskHangs,
+    /// Syncs of a disk take much longer than those of others.
+    DiskSlow,
     /// A process ends, and a byte of its log changes that had been synced long ago. It must refuse to start, until
     /// the byte is right again.
     Rot,
@@ -97,7 +99,7 @@ pub enum Fault {
 
 /// All kinds, each with the longest time that it lasts, in milliseconds. Of those that end a process it is the time
 /// until the next start.
-const KINDS: [(Fault, u64); 28] = [
+const KINDS: [(Fault, u64); 29] = [
     (Fault::Kill, 15_000),
     (Fault::KillDuringWrite, 4_000),
     (Fault::PowerLoss, 4_000),
@@ -106,6 +108,7 @@ const KINDS: [(Fault, u64); 28] = [
     (Fault::FailedSync, 4_000),
     (Fault::DiskFull, 6_000),
     (Fault::DiskHangs, 9_000),
+    (Fault::DiskSlow, 12_000),
     (Fault::Rot, 2_000),
     (Fault::LostEnd, 2_000),
     (Fault::DamagedTable, 0),
@@ -142,10 +145,27 @@ const SHAPES: [(Fault, u64); 10] = [
     (Fault::Estrange, 1_000),
     (Fault::OldImage, 12_000),
 ];
+/// Hosts that there can be, lost and removed ones too, if it is not said otherwise.
+const HOSTS_MAX: usize = 9;
 /// Seeds of a hundred whose clusters change their shape.
 const SHAPED_PERCENT: u64 = 40;
 /// How many of a hundred seeds have processes of two versions.
 const LEVELS_PERCENT: u64 = 20;
+/// What a chain of changes is drawn from, and how long each lasts at most: hosts come, members go, are lost and replaced, and are away.
+const CHAIN: [(Fault, u64); 10] = [
+    (Fault::Join, 0),
+    (Fault::Join, 0),
+    (Fault::Leave, 0),
+    (Fault::Leave, 0),
+    (Fault::Replace, 2_000),
+    (Fault::Replace, 2_000),
+    (Fault::Kill, 4_000),
+    (Fault::PowerLoss, 4_000),
+    (Fault::Drain, 0),
+    (Fault::Activate, 0),
+];
+/// Between two changes of a chain, in milliseconds: what the one before it moves may be on its way or done.
+const CHAIN_GAP_MS: (u64, u64) = (500, 8_000);
 /// When the first of these changes comes, at least: a cluster is born by then, as a rule.
 const SHAPED_MS: u64 = 3_000;
 
@@ -204,6 +224,8 @@ pub struct Plan {
     pub sync_us_max: u64,
     /// Longest time that a message takes, in microseconds.
     pub message_us_max: u64,
+    /// How many hosts there may be, lost and removed ones too.
+    pub hosts_max: usize,
     /// What goes wrong, in order of time.
     pub strikes: Vec<Strike>,
     /// Whether processes are of two versions, which know levels 1, and 1 and 2.
@@ -237,6 +259,7 @@ impl Plan {
             log_bytes: u64::MAX,
             sync_us_max: random.pick(&[500, 3_000, 40_000]),
             message_us_max: random.pick(&[300, 2_000, 20_000]),
+            hosts_max: HOSTS_MAX,
             strikes: Vec::new(),
             mixes_levels: Random::new(seed ^ 0x6c65_7665_6c73).chance(LEVELS_PERCENT),
             plant: None,
@@ -275,6 +298,25 @@ impl Plan {
             self.strikes.push(Strike { number, at_ms, fault, host, other, for_ms, luck });
             at_ms += random.between(100, gap_ms);
         }
+    }
+
+    /// Three nodes whose cluster changes its shape so many times in a row, and nothing else goes wrong.
+    pub fn chain(seed: u64, changes: usize) -> Plan {
+        let mut random = Random::new(seed ^ 0x6368_6169_6e);
+        let mut plan = Plan { nodes: 3, replicas: 3, pipes: 0, examines: false, ..Plan::from_seed(seed) };
+        plan.shards = plan.shards.min(16);
+        plan.replace_after_ms = random.pick(&[2_000, 6_000, 60_000]);
+        plan.hosts_max = plan.nodes + changes;
+        plan.strikes.clear();
+        let mut at_ms = SHAPED_MS;
+        for number in 0..changes {
+            let (fault, longest_ms) = random.pick(&CHAIN);
+            let (for_ms, luck) = (random.between(0, longest_ms), random.next());
+            plan.strikes.push(Strike { number, at_ms, fault, host: 0, other: 0, for_ms, luck });
+            at_ms += random.between(CHAIN_GAP_MS.0, CHAIN_GAP_MS.1);
+        }
+        (plan.chaos_ms, plan.length_ms) = (at_ms, at_ms + 10_000);
+        plan
     }
 
     /// Draws a schedule of these faults, from `first_ms` on, with up to `gap_ms` between two.

@@ -61,6 +61,8 @@ pub struct Report {
     pub healed_ms: u64,
     /// How much time passed in the simulated world, in milliseconds.
     pub lived_ms: u64,
+    /// The epoch of the last layout.
+    pub epochs: u64,
 }
 
 /// Something that will happen.
@@ -203,6 +205,7 @@ impl World {
             requests: self.clients.counts(),
             healed_ms: self.healed_ms,
             lived_ms: self.now_us / 1_000,
+            epochs: self.judges.layouts.newest().0,
         }
     }
 

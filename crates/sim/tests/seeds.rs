@@ -12,7 +12,7 @@ fn assert_clean(report: &Report) {
 #[test]
 fn each_seed_gives_the_same_trace_every_time() {
     let alone: Vec<u64> = (0..6).map(|seed| run(&Plan::from_seed(seed)).hash).collect();
-    let tally = run_many(0..6, 3, Times::Twice, &|report| {
+    let tally = run_many(0..6, &Plan::from_seed, 3, Times::Twice, &|report| {
         assert_eq!(report.hash, alone[report.seed as usize], "seed {}", report.seed);
     });
     assert_eq!((tally.runs, tally.unequal), (12, Vec::new()));
@@ -54,6 +54,7 @@ fn the_worst_of_everything_at_once() {
         Fault::FailedSync,
         Fault::DiskFull,
         Fault::DiskHangs,
+        Fault::DiskSlow,
         Fault::Isolate,
         Fault::OneWay,
         Fault::ReorderFrames,
@@ -104,6 +105,14 @@ fn a_finding_is_shrunk_to_what_it_needs() {
     assert_eq!(numbers.len(), 1, "one crash is enough: {:?}", smallest.strikes);
     assert!(run(&plan.keeping(&numbers)).findings.contains(&found));
     assert_clean(&run(&Plan { plant: None, ..plan }.keeping(&numbers)));
+}
+
+/// `cargo xtask sim --chain` makes longer ones.
+#[test]
+fn a_chain_of_changes_leaves_three_copies_of_everything_and_nothing_else() {
+    let report = run(&Plan::chain(1, 12));
+    assert_clean(&report);
+    assert!(report.epochs > 6, "{} epochs", report.epochs);
 }
 
 /// Seeds that have found something once.

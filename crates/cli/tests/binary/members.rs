@@ -19,16 +19,16 @@ const COUNTERS: usize = 4;
 const MOVED_MAX: Duration = Duration::from_mins(1);
 
 /// Nodes of one cluster, the first of which was there alone.
-struct Members {
-    directory: tempfile::TempDir,
+pub(crate) struct Members {
+    pub(crate) directory: tempfile::TempDir,
     base: u16,
-    nodes: Vec<Option<Child>>,
+    pub(crate) nodes: Vec<Option<Child>>,
     /// Flags that each has.
     more: Vec<String>,
 }
 
 impl Members {
-    fn start(more: &[&str]) -> Members {
+    pub(crate) fn start(more: &[&str]) -> Members {
         let directory = tempfile::tempdir().expect("a directory");
         let more = more.iter().map(|flag| (*flag).to_owned()).collect();
         let mut members = Members { directory, base: free_ports(8), nodes: Vec::new(), more };
@@ -36,19 +36,19 @@ impl Members {
         members
     }
 
-    fn address(&self, node: usize) -> String {
+    pub(crate) fn address(&self, node: usize) -> String {
         format!("127.0.0.1:{}", self.base + node as u16)
     }
 
-    fn data(&self, node: usize) -> std::path::PathBuf {
+    pub(crate) fn data(&self, node: usize) -> std::path::PathBuf {
         self.directory.path().join(format!("node{}", node + 1))
     }
 
-    fn said(&self, node: usize) -> String {
+    pub(crate) fn said(&self, node: usize) -> String {
         std::fs::read_to_string(self.directory.path().join(format!("{node}.log"))).unwrap_or_default()
     }
 
-    fn command(&self, node: usize, flags: &[&str]) -> Command {
+    pub(crate) fn command(&self, node: usize, flags: &[&str]) -> Command {
         let mut command = ringfort(&["start", "--id", &format!("node{}", node + 1)]);
         command.args(["--addr", &self.address(node), "--data-dir"]).arg(self.data(node));
         command.args(&self.more).args(flags);
@@ -63,7 +63,7 @@ impl Members {
         node
     }
 
-    fn start_node(&mut self, node: usize, flags: &[&str]) {
+    pub(crate) fn start_node(&mut self, node: usize, flags: &[&str]) {
         let log = File::create(self.directory.path().join(format!("{node}.log"))).expect("a log");
         let errors = log.try_clone().expect("a log");
         let child = self.command(node, flags).stdin(Stdio::null()).stdout(log).stderr(errors).spawn();
@@ -71,7 +71,7 @@ impl Members {
         eventually("it serves", || self.said(node).contains("serves on"));
     }
 
-    fn join(&mut self) -> usize {
+    pub(crate) fn join(&mut self) -> usize {
         // The same list for all, as somebody would write it who deploys them.
         let members = format!("{},{}", self.address(1), self.address(0));
         self.add(&["--join", &members])
@@ -83,16 +83,16 @@ impl Members {
     }
 
     /// What was started before, by the same line.
-    fn start_again(&mut self, node: usize) {
+    pub(crate) fn start_again(&mut self, node: usize) {
         self.start_node(node, if node == 0 { &["--bootstrap", "--shards", "16"] } else { &[] });
     }
 
-    fn signal(&self, node: usize, signal: Signal) {
+    pub(crate) fn signal(&self, node: usize, signal: Signal) {
         let child = self.nodes[node].as_ref().expect("it runs");
         kill_process(Pid::from_child(child), signal).expect("it runs");
     }
 
-    fn kill(&mut self, node: usize) {
+    pub(crate) fn kill(&mut self, node: usize) {
         if let Some(mut child) = self.nodes[node].take() {
             child.kill().expect("it runs");
             child.wait().expect("it ends");
@@ -117,11 +117,11 @@ impl Members {
         assert_eq!(ended.code(), Some(code), "{}", self.said(node));
     }
 
-    fn addresses(&self, nodes: &[usize]) -> Vec<String> {
+    pub(crate) fn addresses(&self, nodes: &[usize]) -> Vec<String> {
         nodes.iter().map(|node| self.address(*node)).collect()
     }
 
-    fn cli(&self, node: usize, arguments: &[&str]) -> Command {
+    pub(crate) fn cli(&self, node: usize, arguments: &[&str]) -> Command {
         let mut command = ringfort(arguments);
         command.env("RINGFORT_ADDR", self.address(node));
         command

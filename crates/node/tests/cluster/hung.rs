@@ -143,7 +143,12 @@ fn what_is_read_through_a_follower_whose_disk_takes_nothing_is_answered_by_the_l
 }
 
 /// Syncs of these nodes that take 200 ms each, one after another in this order, while clients write to all shards.
-fn sync_slowly(world: &mut World, slow: &[usize], rounds: u64, mut until: impl FnMut(&mut World) -> bool) -> bool {
+fn sync_slowly(
+    world: &mut World,
+    slow: &[usize],
+    rounds: u64,
+    mut until: impl FnMut(&mut World) -> bool,
+) -> bool {
     let keys: Vec<String> = (1..SHARDS).map(|shard| world.key_of(ShardId(shard))).collect();
     for round in 0..rounds {
         if until(world) {
@@ -171,7 +176,8 @@ fn a_node_whose_disk_is_slower_than_the_others_leads_nothing_until_it_is_fast_ag
     assert!(led_by(&mut world, slow) > 0);
     world.stuck.insert(slow);
     assert!(sync_slowly(&mut world, &[slow], 50, |world| led_by(world, slow) == 0), "not within ten seconds");
-    let said = world.notices.iter().filter(|notice| notice.contains("the disk is slow; leaderships go")).count();
+    let said =
+        world.notices.iter().filter(|notice| notice.contains("the disk is slow; leaderships go")).count();
     assert_eq!(said, 1, "{:?}", world.notices);
     // It can write, and may be needed.
     assert!(!sync_slowly(&mut world, &[slow], 200, |world| led_by(world, slow) > 0));
