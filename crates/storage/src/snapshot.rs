@@ -4,7 +4,7 @@
 //! row among them, so that the new table knows which index it stands for. Chunks are numbered, and each carries a
 //! checksum and says whose it is; drawn in `docs/formats/snapshot.md`.
 //!
-//! The reader holds one state of the table for as long as it takes. The writer makes a table of its own, flushes it as
+//! The reader holds one state of the table for as long as it takes. The writer makes a table of its own, writes it to disk as
 //! it grows, and has all of it on disk when it has taken the last chunk. Nobody may use that table before the log
 //! says so; a start removes all others.
 
@@ -27,8 +27,8 @@ const SESSION: u8 = 2;
 /// Bytes before the rows.
 const HEADER_BYTES: usize = 28;
 const SUM_BYTES: usize = 4;
-/// Bytes of rows in memory before the new table is flushed.
-const UNFLUSHED_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of rows in memory before they are written to the new table.
+const ROW_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Part of a snapshot, as it travels.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,7 +113,9 @@ pub struct SnapshotWriter {
     /// Named by the first chunk.
     index: Option<Index>,
     next: u64,
-    unflushed_bytes: usize,
+    /// Rows that are not in the table yet, and about how many bytes they have.
+    rows: Vec<(Bytes, Bytes)>,
+    row_bytes: usize,
 }
 
 impl SnapshotWriter {
@@ -121,7 +123,7 @@ impl SnapshotWriter {
     pub fn new(tables: &dyn Tables, shard: ShardId, generation: u64) -> Result<SnapshotWriter, StorageError> {
         tables.remove_generation(shard, generation)?;
         let table = tables.open_generation(shard, generation)?;
-        Ok(SnapshotWriter { shard, table, index: None, next: 0, unflushed_bytes: 0 })
+        Ok(SnapshotWriter { shard, table, index: None, next: 0, rows: Vec::new(), row_bytes: 0 })
     }
 
     /// The new table, as far as it is.
@@ -135,20 +137,18 @@ impl SnapshotWriter {
         let Some((index, is_last, rows)) = self.decode(chunk) else { return Ok(Taken::Refused) };
         self.index = Some(index);
         self.next += 1;
-        self.table.write(index, &rows);
-        self.unflushed_bytes += chunk.len();
+        self.rows.extend(rows);
+        self.row_bytes += chunk.len();
         let is_last = is_last || planted::is(Bug::SnapshotInstalledHalf);
-        if is_last || self.unflushed_bytes > UNFLUSHED_BYTES_MAX {
-            self.unflushed_bytes = 0;
-            self.table.rotate();
-            self.table.flush(index)?;
+        if is_last || self.row_bytes > ROW_BYTES_MAX {
+            self.row_bytes = 0;
+            self.table.append(index, std::mem::take(&mut self.rows))?;
         }
         Ok(if is_last { Taken::Complete } else { Taken::More })
     }
 
     /// The chunk's index, whether it is the last one, and its rows; if it is whole, and the next one.
-    #[expect(clippy::type_complexity, reason = "rows are as a table takes them")]
-    fn decode(&self, chunk: &Bytes) -> Option<(Index, bool, Vec<(Bytes, Option<Bytes>)>)> {
+    fn decode(&self, chunk: &Bytes) -> Option<(Index, bool, Vec<(Bytes, Bytes)>)> {
         let body = chunk.len().checked_sub(SUM_BYTES).filter(|body| *body >= HEADER_BYTES)?;
         let sum = u32::from_le_bytes(chunk[body..].try_into().ok()?);
         if sum != crc32c::crc32c(&chunk[..body]) || !chunk.starts_with(MAGIC) || chunk[4] != VERSION {
@@ -169,10 +169,7 @@ impl SnapshotWriter {
         }
         let mut rows = Vec::new();
         while reader.remaining() > 0 {
-            // Copies, so that the chunk does not live as long as any of its rows.
-            let key = Bytes::copy_from_slice(&reader.bytes(body).ok()?);
-            let value = Bytes::copy_from_slice(&reader.bytes(body).ok()?);
-            rows.push((key, Some(value)));
+            rows.push((reader.bytes(body).ok()?, reader.bytes(body).ok()?));
         }
         Some((index, is_last, rows))
     }

@@ -410,6 +410,21 @@ impl Table for LsmTable {
         Ok(())
     }
 
+    fn append(&self, index: Index, rows: Vec<(Bytes, Bytes)>) -> Result<(), StorageError> {
+        let before = self.written.swap(index.0, Ordering::AcqRel);
+        assert!(index.0 >= before, "shard {}: index {index} is written after {before}", self.shard);
+        let _lock = self.tree.get_flush_lock();
+        let item = |(key, value)| Ok(InternalValue::from_components(key, value, index.0, ValueType::Value));
+        let files = self
+            .tree
+            .flush_to_tables(rows.into_iter().map(item))
+            .map_err(|source| self.place.of_tree(source))?;
+        let (files, _) = files.unwrap_or_default();
+        self.install(&files, &[])?;
+        self.keep_known();
+        Ok(())
+    }
+
     fn compact(&self, keep_from: Index) -> Result<bool, StorageError> {
         self.compact_by(keep_from, |watermark| self.tree.compact(self.strategy.clone(), watermark))
     }

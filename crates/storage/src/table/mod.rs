@@ -78,6 +78,15 @@ pub trait Table: Send + Sync + Debug {
     /// `keep_from` or above needs may go, and [`Table::collected`] rises to it.
     fn flush(&self, keep_from: Index) -> Result<(), StorageError>;
 
+    /// Writes rows straight to disk, as of `index`, and syncs them: those of a table that is being made, in key order, one call after the
+    /// other. Nothing else is written to it meanwhile.
+    fn append(&self, index: Index, rows: Vec<(Bytes, Bytes)>) -> Result<(), StorageError> {
+        let rows: Vec<_> = rows.into_iter().map(|(key, value)| (key, Some(value))).collect();
+        self.write(index, &rows);
+        self.rotate();
+        self.flush(index)
+    }
+
     /// Does one round of background compaction, and says whether there was one to be done: then there may be another.
     /// `keep_from` as in `flush`; if something on disk is younger, every version is kept. After it has met damage there are no
     /// more rounds: everything stays as it is.
