@@ -9,6 +9,7 @@ use ringfort_types::{
 use crate::layout::preferred;
 use crate::leave::Phase;
 use crate::node::Node;
+use crate::replica::Replica as Own;
 
 /// A node that has not been heard of for so long is shown as down; one that was never heard of, once this one has served
 /// for so long.
@@ -96,6 +97,16 @@ impl Node {
         }
     }
 
+    /// The node that leads this shard, unless only that node has said so and has been silent since, or was lost.
+    fn leader_there(&self, shard: ShardId) -> Option<NodeId> {
+        let leader = self.leader_of(shard)?;
+        let own = self.slots[shard.0 as usize].replica.as_ref().and_then(Own::leader_node);
+        let reported_us = self.peers.report(leader).map(|(_, at_us)| at_us);
+        let is_silent = |at_us: u64| self.now.monotonic_us.saturating_sub(at_us) >= SUSPECT_US;
+        let is_there = self.peers.is_up(leader) && !reported_us.is_some_and(is_silent);
+        (own == Some(leader) || is_there).then_some(leader)
+    }
+
     /// The cluster as this node sees it.
     pub(crate) fn cluster_state(&self) -> ClusterState {
         let Some(layout) = &self.layout else {
@@ -152,7 +163,7 @@ impl Node {
             ShardState {
                 shard: shard.shard,
                 slots: shard.slots.clone(),
-                leader: self.leader_of(shard.shard),
+                leader: self.leader_there(shard.shard),
                 term: self.term_of(shard.shard),
                 is_moving: self.has_layout_moved() && !self.is_reported_reached(shard.shard, layout.placed),
                 replicas,

@@ -201,6 +201,31 @@ async fn what_is_no_grpc_gets_a_status_that_nobody_takes_for_success() {
     assert_eq!(told.header("grpc-status"), "0");
 }
 
+/// Some clients show no answer that comes before they have sent all.
+#[tokio::test]
+async fn a_short_request_that_is_refused_is_read_to_its_end_first() {
+    let node = Node::start();
+    let mut sender = connect(&node.address).await;
+    for (path, content_type, status) in [
+        (GOOD, "application/json", StatusCode::UNSUPPORTED_MEDIA_TYPE),
+        ("/kvstore.v9.KV/Get", "application/grpc", StatusCode::OK),
+    ] {
+        let request = post(&node.address, path, content_type).body(()).expect("a request");
+        let mut ready = sender.ready().await.expect("a connection");
+        let (answer, mut sending) = ready.send_request(request, false).expect("it is sent");
+        sender = ready;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        sending.send_data(Bytes::from_static(b"{}"), true).expect("the stream is open");
+        let answer = tokio::time::timeout(SOON, answer).await.expect("soon").expect("answered");
+        assert_eq!(answer.status(), status);
+    }
+    // One that never ends is answered all the same.
+    let request = post(&node.address, GOOD, "application/json").body(()).expect("a request");
+    let (answer, _sending) = sender.send_request(request, false).expect("it is sent");
+    let answer = tokio::time::timeout(SOON, answer).await.expect("soon").expect("answered");
+    assert_eq!(answer.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+}
+
 #[tokio::test]
 async fn what_there_is_not_is_answered_with_what_there_is() {
     let node = Node::start();

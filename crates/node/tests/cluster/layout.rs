@@ -84,3 +84,22 @@ fn who_was_away_asks_and_who_has_lost_its_file_asks_again() {
     }
     assert!(world.notices.iter().any(|line| line.contains("the layout that was kept can't be read")));
 }
+
+#[test]
+fn a_shard_whose_replicas_are_all_lost_has_no_leader_whoever_is_asked() {
+    let mut world = World::born(7);
+    let layout = world.nodes[0].as_ref().and_then(|node| node.layout()).expect("it is born").clone();
+    let shard = layout.shards[1..].iter().find(|shard| {
+        let leads = |node: &NodeId| world.leader(shard.shard) == Some(*node);
+        shard.replicas.iter().any(|place| leads(&place.node))
+    });
+    let shard = shard.expect("one is led");
+    let lost: Vec<usize> = shard.replicas.iter().map(|place| place.node.0 as usize - 1).collect();
+    let asked = (0..7).find(|n| !lost.contains(n)).expect("it has three");
+    for n in lost {
+        world.kill(n);
+    }
+    world.run(6_000);
+    let Reply::Cluster(state) = world.ask_and_wait(asked, Request::ClusterState) else { panic!("a state") };
+    assert_eq!(state.shards[shard.shard.0 as usize].leader, None);
+}

@@ -46,6 +46,9 @@ const LINGER_BYTES_MAX: usize = 1024 * 1024;
 /// How long a client may be connected before it says anything.
 const SILENT_MAX: Duration = Duration::from_millis(TEXT_SILENT_MS);
 
+/// One part in so many of a GET's time is left for what any replica has.
+const STALE_SHARE: u32 = 4;
+
 /// The bounds of the port.
 pub(super) const LIMITS: DoorLimits = DoorLimits {
     connections_max: DOOR_CONNECTIONS_MAX,
@@ -261,9 +264,11 @@ impl Talk {
         match self.settings.stale_after {
             None => self.calls.push(Expected::Get, get(Consistency::Linearizable).within(timeout_ms)),
             Some(patience) => {
-                let patience_ms = (patience.as_millis() as u32).clamp(1, timeout_ms);
+                // Both together are over in time.
+                let patience_ms = (patience.as_millis() as u32).min(timeout_ms - timeout_ms / STALE_SHARE).max(1);
+                let stale_ms = timeout_ms.saturating_sub(patience_ms).max(1);
                 let fresh = get(Consistency::Linearizable).within(patience_ms);
-                self.calls.push_or(Expected::Get, fresh, get(Consistency::Stale).within(timeout_ms));
+                self.calls.push_or(Expected::Get, fresh, get(Consistency::Stale).within(stale_ms));
             }
         }
     }
