@@ -13,7 +13,9 @@
 //!
 //! Invariants:
 //! - nobody counts a vote, an acknowledgement or a confirmation of a process that began below what it remembers;
-//! - a number that is told was synced.
+//! - a number that is told was synced;
+//! - who was refused so is refused at each start, without a word from anybody, as long as the directory is the same: its log grows with each
+//!   start, and would pass for the one that was lost.
 //!
 //! What nobody remembers can't be noticed: a node that runs alone, or what was written after the last frame that anybody has got who
 //! is there. The memory is kept every five seconds, for the case that all nodes start again.
@@ -23,8 +25,8 @@ use std::collections::BTreeMap;
 use bytes::{BufMut, Bytes, BytesMut};
 use ringfort_types::limits::TICK_MS;
 use ringfort_types::planted::{self, Bug};
-use ringfort_types::wire::{Malformed, Reader, put_varint};
-use ringfort_types::{LogMark, LogRecall, NodeId, PeerMessage, Refusal, RefusalKind};
+use ringfort_types::wire::{Malformed, Reader, put_bytes, put_varint};
+use ringfort_types::{Incarnation, LogMark, LogRecall, NodeId, PeerMessage, Refusal, RefusalKind};
 
 use crate::Effect;
 use crate::node::Node;
@@ -39,7 +41,10 @@ const SECOND_US: u64 = 3_000_000;
 const FIRST_US: u64 = 2_000_000;
 /// A node is told again what is remembered after so long.
 const RECALL_US: u64 = 500_000;
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Says neither whose it is nor whether it was refused.
+const VERSION_1: u8 = 1;
+const REASON_BYTES_MAX: usize = 4 * 1024;
 
 /// What is remembered of another node.
 #[derive(Clone, Copy, Debug, Default)]
@@ -81,7 +86,10 @@ enum Heard {
 /// What this node remembers, and what others may hold against it.
 #[derive(Debug)]
 pub(crate) struct Marks {
+    incarnation: Incarnation,
     process: u64,
+    /// Why this directory's log must not be gone on with.
+    refused: Option<String>,
     /// Once the log is open: the last batch that was found in it, and the last one that is synced.
     own: Option<(u64, u64)>,
     others: BTreeMap<NodeId, Known>,
@@ -91,30 +99,52 @@ pub(crate) struct Marks {
 }
 
 impl Marks {
-    /// Of a process that has drawn this number, and remembers nothing.
-    pub(crate) fn none(process: u64) -> Marks {
-        Marks { process, own: None, others: BTreeMap::new(), kept: Bytes::new(), keeping: None }
+    /// Of a process of this directory that has drawn this number, and remembers nothing.
+    pub(crate) fn none(incarnation: Incarnation, process: u64) -> Marks {
+        Marks {
+            incarnation,
+            process,
+            refused: None,
+            own: None,
+            others: BTreeMap::new(),
+            kept: Bytes::new(),
+            keeping: None,
+        }
     }
 
     /// With what the one before it has kept.
     pub(crate) fn with(mut self, kept: &Bytes) -> Result<Marks, Malformed> {
+        let expected = self.incarnation;
         self.kept = kept.clone();
+        self.read(kept)?;
+        if self.incarnation == expected { Ok(self) } else { Err(Malformed("it is another node's")) }
+    }
+
+    fn read(&mut self, kept: &Bytes) -> Result<(), Malformed> {
         let mut reader = Reader::new(kept.clone());
-        if reader.u8()? != VERSION {
-            return Err(Malformed("unknown version of what is remembered of other nodes"));
+        match reader.u8()? {
+            VERSION_1 => {}
+            VERSION => {
+                self.incarnation = Incarnation(reader.u64()?);
+                let reason = reader.bytes(REASON_BYTES_MAX)?;
+                let reason = String::from_utf8(reason.to_vec()).map_err(|_| Malformed("a reason that is no text"))?;
+                self.refused = Some(reason).filter(|reason| !reason.is_empty());
+            }
+            _ => return Err(Malformed("unknown version of what is remembered of other nodes")),
         }
         for _ in 0..reader.count(10)? {
             let node = NodeId(reader.varint()?);
             let (process, synced) = (reader.u64()?, reader.varint()?);
             self.others.insert(node, Known { process, synced, ..Known::default() });
         }
-        reader.finish()?;
-        Ok(self)
+        reader.finish()
     }
 
     fn encode(&self) -> Bytes {
         let mut out = BytesMut::new();
         out.put_u8(VERSION);
+        out.put_u64_le(self.incarnation.0);
+        put_bytes(&mut out, self.refused.as_deref().unwrap_or_default().as_bytes());
         put_varint(&mut out, self.others.len() as u64);
         for (node, known) in &self.others {
             put_varint(&mut out, node.0);
@@ -205,16 +235,22 @@ impl Marks {
     }
 
     /// What was to be kept is durable, or could not be written.
-    pub(crate) fn kept(&mut self, is_kept: bool) {
+    fn kept(&mut self, is_kept: bool) {
         if let Some(bytes) = self.keeping.take().filter(|_| is_kept) {
             self.kept = bytes;
         }
+    }
+
+    /// Why this directory must not be started on.
+    pub(crate) fn refused(&self) -> Option<&str> {
+        self.refused.as_deref()
     }
 }
 
 /// What was kept ([`Effect::SaveMarks`]) of a node's log: the highest batch.
 pub fn remembered_in(kept: &Bytes, node: NodeId) -> Option<u64> {
-    let marks = Marks::none(0).with(kept).ok()?;
+    let mut marks = Marks::none(Incarnation(0), 0);
+    marks.read(kept).ok()?;
     marks.others.get(&node).map(|known| known.synced)
 }
 
@@ -283,7 +319,7 @@ impl Node {
     /// This process must not go on, if somebody remembers more of its log than it has found.
     pub(crate) fn handle_log_recall(&mut self, from: NodeId, recall: LogRecall) {
         let LogMark { process, began, .. } = self.marks.own();
-        if recall.process != process || recall.synced <= began {
+        if recall.process != process || recall.synced <= began || self.marks.refused.is_some() {
             return;
         }
         let reason = format!(
@@ -297,6 +333,18 @@ impl Node {
             self.address_of(self.id),
             self.address_of(from)
         );
+        // First of all it is kept.
+        self.marks.refused = Some(reason);
+        self.keep_marks();
+    }
+
+    pub(crate) fn handle_marks_saved(&mut self, is_kept: bool) {
+        self.marks.kept(is_kept);
+        let Some(reason) = self.marks.refused.clone() else { return };
+        // What was on its way may have been from before.
+        if is_kept && self.marks.kept != self.marks.encode() {
+            return self.keep_marks();
+        }
         self.out.last.push(Effect::Refused(reason));
     }
 

@@ -150,7 +150,7 @@ impl Node {
     pub fn new(config: Config, identity: &Identity, now: Now) -> Result<Node, NodeError> {
         let (replace_after_us, levels) = (config.replace_after_ms * 1_000, config.levels);
         let birth = Birth::new(config, identity)?;
-        let marks = || Marks::none(identity.process);
+        let marks = || Marks::none(identity.incarnation, identity.process);
         let (marks, lost) = match identity.marks.as_ref().map(|kept| marks().with(kept)) {
             None => (marks(), None),
             Some(Ok(marks)) => (marks, None),
@@ -192,6 +192,10 @@ impl Node {
             node.out.last.push(Effect::Notice(format!(
                 "what was kept of the other nodes' logs can't be read ({malformed}): it is heard again from them"
             )));
+        }
+        if let Some(reason) = node.marks.refused() {
+            node.out.last.push(Effect::Refused(reason.to_owned()));
+            return Ok(node);
         }
         node.peers.follow(node.birth.listed());
         if node.birth.is_born() {
@@ -275,7 +279,7 @@ impl Node {
                 self.marks.persisted(batch);
                 self.handle_persisted(number);
             }
-            Event::MarksSaved(is_kept) => self.marks.kept(is_kept),
+            Event::MarksSaved(is_kept) => self.handle_marks_saved(is_kept),
             Event::Applied(indexes) => self.handle_applied(&indexes),
             Event::Fetched { shard, entries } => {
                 self.with_replica(shard, |replica| replica.group.fetched(&entries));

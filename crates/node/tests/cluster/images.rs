@@ -42,6 +42,17 @@ fn an_older_image_is_refused_with_what_to_do_and_the_disk_as_it_was_is_not() {
         }
         world.kill(2);
     }
+    // It is refused from then on, also by nobody: else its log would grow until it is as long as the one that was lost.
+    start_on(&mut world, 2, image);
+    (0..3).for_each(|n| world.kill(n));
+    let batch = world.disks[2].batch;
+    for _ in 0..3 {
+        let again = world.disks[2].clone();
+        assert!(start_on(&mut world, 2, again).contains("Put it back as it was"));
+        world.kill(2);
+    }
+    assert_eq!(world.disks[2].batch, batch, "it writes nothing");
+    (0..2).for_each(|n| world.start(n));
     world.disks[2] = as_it_was;
     world.refused[2] = None;
     world.start(2);
