@@ -149,7 +149,9 @@ impl<R: BufRead> RowReader<R> {
             return Ok(None);
         }
         self.lines = line;
-        if line == 1 && UTF_16.iter().any(|mark| self.line.starts_with(mark)) {
+        // A key may begin like that; but in UTF-16 tabs and digits have a zero, too.
+        let has_mark = UTF_16.iter().any(|mark| self.line.starts_with(mark));
+        if line == 1 && has_mark && self.line.contains(&0) {
             let why = "this is UTF-16, which import does not read: make it UTF-8 (`iconv -f UTF-16 -t UTF-8 FILE | ringfort import -`)";
             return Err(BadInput::Line(line, why.to_owned()));
         }
@@ -168,6 +170,9 @@ fn hint(line: u64, text: &[u8], format: Format) -> &'static str {
         _ if line > 1 => "",
         Some(_) if text.starts_with(&GZIP) => {
             " (this is gzip: call the file .gz, or use `zcat FILE | ringfort import -`)"
+        }
+        Some(_) if format == Format::Jsonl && text.starts_with(BYTE_ORDER_MARK) => {
+            " (the file begins with a byte-order mark: leave out its first three bytes)"
         }
         Some(b'{') if format == Format::Tsv => " (for JSON lines, say --format jsonl)",
         Some(_) if format == Format::Jsonl && text.contains(&b'\t') => {

@@ -240,7 +240,7 @@ fn check_address(flag: &'static str, address: &str) -> Result<(), StartError> {
     })?;
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    if host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified()) {
+    if is_every_address(host) {
         return Err(StartError::Address {
             flag,
             address: address.to_owned(),
@@ -251,6 +251,13 @@ fn check_address(flag: &'static str, address: &str) -> Result<(), StartError> {
         });
     }
     Ok(())
+}
+
+/// Whether a host is `0.0.0.0` or `::`, in any of the ways in which resolvers take it.
+fn is_every_address(host: &str) -> bool {
+    let is_zeroes = |host: &str| host.bytes().all(|byte| matches!(byte, b'0' | b'.')) && host.contains('0');
+    let is_unspecified = |ip: IpAddr| ip.to_canonical().is_unspecified();
+    host.parse().map_or_else(|_| is_zeroes(host), is_unspecified)
 }
 
 #[cfg(test)]
@@ -264,7 +271,9 @@ mod tests {
 
     #[test]
     fn an_address_that_is_every_address_leads_to_nobody() {
-        for address in ["0.0.0.0:22301", "[::]:22301"] {
+        for address in
+            ["0.0.0.0:22301", "[::]:22301", "0:22301", "0.0:22301", "000.0.0.0:22301", "[::ffff:0.0.0.0]:22301"]
+        {
             for config in [
                 config(&[(Some("n2"), address)]),
                 Config { join: vec![address.to_owned()], ..config(&[]) },

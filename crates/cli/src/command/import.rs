@@ -43,7 +43,7 @@ const BATCH_BYTES: usize = 256 * 1024;
 /// Most batches on their way.
 const BATCHES_MAX: usize = 4;
 /// Most bytes of rows under way at once (one row may be larger by itself).
-const IN_FLIGHT_BYTES_MAX: usize = 32 * 1024 * 1024;
+const IN_FLIGHT_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Most rows in flight that may be asked for.
 const IN_FLIGHT_MAX: u32 = 16 * 1024;
 /// Pause before a row is sent again after its time-out.
