@@ -127,7 +127,8 @@ impl Marks {
             VERSION => {
                 self.incarnation = Incarnation(reader.u64()?);
                 let reason = reader.bytes(REASON_BYTES_MAX)?;
-                let reason = String::from_utf8(reason.to_vec()).map_err(|_| Malformed("a reason that is no text"))?;
+                let reason =
+                    String::from_utf8(reason.to_vec()).map_err(|_| Malformed("a reason that is no text"))?;
                 self.refused = Some(reason).filter(|reason| !reason.is_empty());
             }
             _ => return Err(Malformed("unknown version of what is remembered of other nodes")),

@@ -271,9 +271,14 @@ mod tests {
 
     #[test]
     fn an_address_that_is_every_address_leads_to_nobody() {
-        for address in
-            ["0.0.0.0:22301", "[::]:22301", "0:22301", "0.0:22301", "000.0.0.0:22301", "[::ffff:0.0.0.0]:22301"]
-        {
+        for address in [
+            "0.0.0.0:22301",
+            "[::]:22301",
+            "0:22301",
+            "0.0:22301",
+            "000.0.0.0:22301",
+            "[::ffff:0.0.0.0]:22301",
+        ] {
             for config in [
                 config(&[(Some("n2"), address)]),
                 Config { join: vec![address.to_owned()], ..config(&[]) },

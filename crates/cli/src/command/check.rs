@@ -4,11 +4,12 @@
 //! them must hash to the same. Anything else means that a replica is damaged, and no majority vote says which.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use ringfort_client::{Client, Digest};
-use ringfort_types::{ClusterState, Failure, Index, NodeId, Presence, ShardId};
+use ringfort_types::{ClusterState, Code, Failure, Index, NodeId, Presence, ShardId};
 use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -24,6 +25,8 @@ use crate::waiting::nobody_there;
 
 /// Shards that are hashed at once. Each hash reads a whole shard.
 const SHARDS_AT_ONCE: usize = 8;
+/// Who fails after more than this has let time go by, and is not just restarting.
+const LATE: Duration = Duration::from_secs(1);
 /// How long a replica may take over its hash, unless somebody says otherwise.
 pub(crate) const TIMEOUT_DEFAULT: &str = "30s";
 
@@ -47,10 +50,18 @@ pub(crate) fn run(check: &Check) -> Result<(), Stop> {
         });
         let (progress, total) = (Progress::new(None), key_shards(&state).count());
         let turns = Arc::new(Semaphore::new(SHARDS_AT_ONCE));
+        let late = Late::default();
         let mut asking = JoinSet::new();
         for shard in key_shards(&state) {
             let replicas: Vec<NodeId> = shard.replicas.iter().map(|(node, _)| *node).collect();
-            asking.spawn(ask(client.clone(), state.clone(), turns.clone(), shard.shard, replicas));
+            asking.spawn(ask(
+                client.clone(),
+                state.clone(),
+                turns.clone(),
+                late.clone(),
+                shard.shard,
+                replicas,
+            ));
         }
         let mut shards = Vec::new();
         while let Some(hashed) = asking.join_next().await {
@@ -71,10 +82,31 @@ struct Hashed {
     replicas: BTreeMap<NodeId, Result<Digest, Failure>>,
 }
 
+/// Nodes that have let a question's time go by. They are not asked again: all of it is to be over in that time, about.
+#[derive(Clone, Debug, Default)]
+struct Late(Arc<Mutex<BTreeMap<NodeId, Failure>>>);
+
+impl Late {
+    fn of(&self, node: NodeId) -> Option<Failure> {
+        self.nodes().get(&node).cloned()
+    }
+
+    fn note(&self, node: NodeId, digest: &Result<Digest, Failure>) {
+        if let Err(failure) = digest {
+            self.nodes().entry(node).or_insert_with(|| failure.clone());
+        }
+    }
+
+    fn nodes(&self) -> MutexGuard<'_, BTreeMap<NodeId, Failure>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 async fn ask(
     client: Client,
     state: Arc<ClusterState>,
     turns: Arc<Semaphore>,
+    late: Late,
     shard: ShardId,
     nodes: Vec<NodeId>,
 ) -> Hashed {
@@ -88,14 +120,22 @@ async fn ask(
     };
     let mut asking = JoinSet::new();
     for node in nodes {
-        let client = client.clone();
+        let (client, late) = (client.clone(), late.clone());
         let known_down = state.nodes.iter().any(|known| known.id == node && known.presence == Presence::Down);
         asking.spawn(async move {
             if known_down {
                 let why = "it is down";
-                return (node, Err(Failure::rejected(ringfort_types::Code::Unavailable, why)));
+                return (node, Err(Failure::rejected(Code::Unavailable, why)));
             }
-            (node, client.digest_at(node, shard, at).await)
+            if let Some(failure) = late.of(node) {
+                return (node, Err(failure));
+            }
+            let begun = Instant::now();
+            let digest = client.digest_at(node, shard, at).await;
+            if begun.elapsed() > LATE {
+                late.note(node, &digest);
+            }
+            (node, digest)
         });
     }
     let mut replicas = BTreeMap::new();
@@ -202,7 +242,7 @@ fn object(state: &ClusterState, hashed: &Hashed, agree: bool) -> Object {
 
 #[cfg(test)]
 mod tests {
-    use ringfort_types::{Code, NodeState};
+    use ringfort_types::NodeState;
 
     use super::*;
 

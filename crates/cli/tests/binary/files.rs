@@ -128,7 +128,16 @@ fn rows_go_through_files_of_every_kind_and_come_back() {
         let text: Vec<u8> = "a\t1\nb\t2\n".encode_utf16().flat_map(bytes_of).collect();
         let line = refused(&dev, &["import", "-"], &[&mark, &text[..]].concat());
         assert!(line.contains("line 1: this is UTF-16") && line.contains("iconv -f UTF-16"), "{line}");
+        // A key of these bytes is none.
+        let output = run(&mut dev.command(&["import", "-"]), &[&mark, &b"x\tkept\n"[..]].concat());
+        assert!(output.status.success(), "{output:?}");
     }
+    let line = refused(
+        &dev,
+        &["import", "--format", "jsonl", "-"],
+        b"\xef\xbb\xbf{\"key\":\"a\",\"value\":\"1\"}\n",
+    );
+    assert!(line.contains("begins with a byte-order mark"), "{line}");
 
     let whole = fs::read(path("out/b.tsv.gz")).expect("written");
     fs::write(path("cut.tsv.gz"), &whole[..whole.len() / 2]).expect("written");

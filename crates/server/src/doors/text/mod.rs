@@ -265,7 +265,8 @@ impl Talk {
             None => self.calls.push(Expected::Get, get(Consistency::Linearizable).within(timeout_ms)),
             Some(patience) => {
                 // Both together are over in time.
-                let patience_ms = (patience.as_millis() as u32).min(timeout_ms - timeout_ms / STALE_SHARE).max(1);
+                let patience_ms =
+                    (patience.as_millis() as u32).min(timeout_ms - timeout_ms / STALE_SHARE).max(1);
                 let stale_ms = timeout_ms.saturating_sub(patience_ms).max(1);
                 let fresh = get(Consistency::Linearizable).within(patience_ms);
                 self.calls.push_or(Expected::Get, fresh, get(Consistency::Stale).within(stale_ms));
