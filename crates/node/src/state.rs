@@ -92,6 +92,8 @@ impl Node {
                 incarnation: member.incarnation,
                 standing: member.standing,
                 level_max: member.max.0,
+                weight: member.weight,
+                zone: member.zone.clone(),
                 disk: report.map_or(DiskState::Working, |(report, _)| report.disk),
                 damaged: report.into_iter().flat_map(|(report, _)| report.damaged.iter().copied()).collect(),
                 presence: match age_us {
@@ -134,6 +136,7 @@ impl Node {
             copies: layout.copies,
             level: layout.level.0,
             level_limit: layout.level_limit,
+            next_node: layout.next_node,
             node: self.id,
             nodes: nodes.collect(),
             shards: shards.collect(),
