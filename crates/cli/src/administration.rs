@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::cluster::{node_json, node_table, shard_json, shard_table};
 use crate::layout::copies_of;
-use crate::plan::{self, Plan};
+use crate::plan::{self, Joining, Plan};
 use crate::standing::{self, change_standing};
 use crate::stop::Stop;
 use crate::transfer::transfer;
@@ -63,9 +63,18 @@ pub(crate) struct Answer {
     pub(crate) json: Vec<Vec<u8>>,
 }
 
+/// What is said besides the words.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Flags<'a> {
+    pub(crate) force: bool,
+    pub(crate) wait: bool,
+    pub(crate) joining: Joining<'a>,
+}
+
 impl Order {
     /// What these words, the first of them apart, and flags ask for.
-    pub(crate) fn read(what: Action, words: &[&str], force: bool, wait: bool) -> Result<Order, Stop> {
+    pub(crate) fn read(what: Action, words: &[&str], flags: Flags<'_>) -> Result<Order, Stop> {
+        let Flags { force, wait, joining } = flags;
         let standing = match what {
             Action::Remove => Some(Standing::Leaving),
             Action::Drain => Some(Standing::Draining),
@@ -80,6 +89,9 @@ impl Order {
                 "--no-wait is for `ringfort cluster remove`, `drain` and `undrain`: leave it out",
             ));
         }
+        if what != Action::Plan && (joining.weight.is_some() || joining.zone.is_some()) {
+            return Err(Stop::usage(plan::JOINING_ONLY));
+        }
         if let Some(standing) = standing {
             let verb = what.word();
             return match words {
@@ -92,7 +104,7 @@ impl Order {
             };
         }
         match (what, words) {
-            (Action::Plan, words) => plan::Wanted::read(words).map(Order::Plan),
+            (Action::Plan, words) => plan::Wanted::read(words, joining).map(Order::Plan),
             (Action::Transfer, [shard, node]) => {
                 Ok(Order::Transfer { shard: (*shard).to_owned(), node: (*node).to_owned() })
             }
@@ -255,7 +267,8 @@ mod tests {
     fn read(line: &str, force: bool, wait: bool) -> Result<Order, Stop> {
         let mut words = line.split(' ');
         let what = Action::from_str(words.next().expect("a word"), false).expect("known");
-        Order::read(what, &words.collect::<Vec<_>>(), force, wait)
+        let flags = Flags { force, wait, joining: Joining::default() };
+        Order::read(what, &words.collect::<Vec<_>>(), flags)
     }
 
     #[test]
@@ -274,7 +287,12 @@ mod tests {
             ("drain node4", true, false, stand(Standing::Draining, true, false)),
             ("undrain node4", false, false, stand(Standing::Active, false, false)),
             ("plan", false, true, Order::Plan(plan::Wanted::AsItIs)),
-            ("plan join 2", false, true, Order::Plan(plan::Wanted::Join(2))),
+            (
+                "plan join 2",
+                false,
+                true,
+                Order::Plan(plan::Wanted::Join { count: 2, weight: 1, zone: String::new() }),
+            ),
         ] {
             assert_eq!(read(line, force, wait), Ok(order), "{line}");
         }

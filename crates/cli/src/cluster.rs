@@ -291,6 +291,8 @@ pub(crate) fn node_json(state: &ClusterState, node: &NodeState) -> Value {
         "state": node.presence.name(),
         "standing": node.standing.to_string(),
         "level_max": node.level_max,
+        "weight": node.weight.max(1),
+        "zone": node.zone,
         "disk_full": node.disk == DiskState::Full,
         "disk_hung": node.disk == DiskState::Hung,
         "damaged_shards": node.damaged.iter().map(|shard| shard.0).collect::<Vec<_>>(),

@@ -1,7 +1,5 @@
 //! The layout of a cluster as its state tells it: for what is worked out before anything is asked for. The one place where a layout is
-//! made of a state.
-//!
-//! A state tells neither zones nor weights. Here all nodes weigh the same, and none has a zone.
+//! made of a state. Where the node that was asked does not tell weights and zones, all nodes weigh the same, and none has a zone.
 
 use ringfort_ring::{Layout, Member, RingError, ShardLayout, effective_copies};
 use ringfort_types::{
@@ -28,6 +26,7 @@ pub(crate) fn layout_of(state: &ClusterState) -> Result<Layout, Stop> {
     layout.leader_preference = state.leader_preference;
     layout.shards = state.shards.iter().map(shard).collect();
     let peers = layout.shards.iter().flat_map(|shard| &shard.replicas).map(|replica| replica.peer.0);
+    layout.next_node = layout.next_node.max(state.next_node);
     layout.next_peer = PeerId(peers.max().unwrap_or_default() + 1);
     Ok(layout)
 }
@@ -38,8 +37,8 @@ fn members_of(state: &ClusterState) -> Vec<Member> {
         name: node.name.clone(),
         address: node.address.clone(),
         incarnation: node.incarnation,
-        weight: 1,
-        zone: String::new(),
+        weight: node.weight.max(1),
+        zone: node.zone.clone(),
         standing: node.standing,
         max: Level(node.level_max.max(Level::MIN.0)),
     };
@@ -80,7 +79,7 @@ pub(crate) mod tests {
         state
     }
 
-    fn shard_state(shard: &ShardLayout) -> ShardState {
+    pub(crate) fn shard_state(shard: &ShardLayout) -> ShardState {
         let report = |replica: &Replica| {
             let report = ReplicaReport {
                 shard: shard.shard,

@@ -1,15 +1,14 @@
 //! What would move, before anything does: what `cluster plan` prints, the shell too.
 //!
 //! The same planner that the leader of the meta group asks ([`Layout::settled`]), on the layout that a state tells of (`layout`). What
-//! that leader knows better: zones and weights, and for how long a node has been away. Here a node that is down is taken for one that
-//! stays away.
+//! that leader knows better: for how long a node has been away. Here a node that is down is taken for one that stays away.
 
 use std::fmt::Write;
 
-use ringfort_ring::{Layout, Member, NoPlace, ShardLayout, effective_copies};
+use ringfort_ring::{Layout, Member, NoPlace, ShardLayout, WEIGHT_MAX, effective_copies};
 use ringfort_types::limits::BIRTH_NODES_MAX;
 use ringfort_types::{
-    ClusterState, Incarnation, LayoutChange, Newcomer, NodeId, Presence, ShardId, Standing,
+    ClusterState, Incarnation, LayoutChange, Newcomer, NodeId, Presence, ShardId, Standing, is_name,
 };
 use serde_json::{Value, json};
 
@@ -26,8 +25,8 @@ pub(crate) enum Wanted {
     AsItIs,
     /// A node, as people call it, is to stand so.
     Stand(String, Standing),
-    /// So many nodes join.
-    Join(u64),
+    /// So many nodes join, all of this weight and in this zone, if it is not empty.
+    Join { count: u64, weight: u32, zone: String },
     /// So many copies of each shard.
     Replicas(u32),
 }
@@ -40,16 +39,50 @@ pub(crate) fn copies(text: &str) -> Result<u32, Stop> {
     })
 }
 
+/// Where else what is said of nodes that join makes no sense.
+pub(crate) const JOINING_ONLY: &str =
+    "--weight and --zone are for `ringfort cluster plan join N`: leave them out";
+
+/// How the nodes are started that would join, as far as it is said.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Joining<'a> {
+    pub(crate) weight: Option<u32>,
+    pub(crate) zone: Option<&'a str>,
+}
+
+impl Joining<'_> {
+    /// Refuses what such a node would be refused with.
+    fn check(self, count: u64) -> Result<Wanted, Stop> {
+        let (weight, zone) = (self.weight.unwrap_or(1), self.zone.unwrap_or_default());
+        if !(1..=WEIGHT_MAX).contains(&weight) {
+            return Err(Stop::usage(format!("--weight {weight}: give a number from 1 to {WEIGHT_MAX}")));
+        }
+        if self.zone.is_some_and(|zone| !is_name(zone)) {
+            return Err(Stop::usage(format!(
+                "--zone {zone:?} is no name for a zone: use 1 to 64 letters, digits, '-', '_' or '.'"
+            )));
+        }
+        Ok(Wanted::Join { count, weight, zone: zone.to_owned() })
+    }
+}
+
 impl Wanted {
     /// What these words ask for.
-    pub(crate) fn read(words: &[&str]) -> Result<Wanted, Stop> {
+    pub(crate) fn read(words: &[&str], joining: Joining<'_>) -> Result<Wanted, Stop> {
+        match words {
+            ["join", ..] => {}
+            _ if joining.weight.is_some() || joining.zone.is_some() => {
+                return Err(Stop::usage(JOINING_ONLY));
+            }
+            _ => {}
+        }
         match words {
             [] => Ok(Wanted::AsItIs),
             ["remove", node] => Ok(Wanted::Stand((*node).to_owned(), Standing::Leaving)),
             ["drain", node] => Ok(Wanted::Stand((*node).to_owned(), Standing::Draining)),
             ["undrain", node] => Ok(Wanted::Stand((*node).to_owned(), Standing::Active)),
             ["join", count] => match count.parse() {
-                Ok(count @ 1..=64) => Ok(Wanted::Join(count)),
+                Ok(count @ 1..=64) => joining.check(count),
                 _ => Err(Stop::usage(format!(
                     "{count:?} is no number of nodes that join: as in `ringfort cluster plan join 2`"
                 ))),
@@ -106,9 +139,10 @@ impl Plan {
                 refused = at_stake(state, node, *standing).err().map(|stop| stop.message);
                 wished = after(&wished, &LayoutChange::Stand(node, *standing));
             }
-            Wanted::Join(count) => {
+            Wanted::Join { count, weight, zone } => {
                 for number in 1..=*count {
-                    let newcomer = newcomer(&wished, number);
+                    let newcomer =
+                        Newcomer { weight: *weight, zone: zone.clone(), ..newcomer(&wished, number) };
                     if wished.refusal(&newcomer) == Some(NoPlace::Full) {
                         return Err(Stop::usage(format!(
                             "a cluster has {BIRTH_NODES_MAX} nodes at most, and this one has {} now",
@@ -320,7 +354,8 @@ mod tests {
     use crate::layout::tests::cluster_of;
 
     fn plan(state: &ClusterState, words: &[&str]) -> Plan {
-        Plan::of(state, &Wanted::read(words).expect("understood")).expect("there is one")
+        let wanted = Wanted::read(words, Joining::default()).expect("understood");
+        Plan::of(state, &wanted).expect("there is one")
     }
 
     fn total(plan: &Plan) -> [usize; 2] {
@@ -369,7 +404,8 @@ nothing moves
         assert!(json["nodes"][3]["node"].is_null() && json["shards"][0]["then_on"].is_array(), "{json}");
         // Two at once, and none beyond what a cluster can have.
         assert_eq!(self::plan(&cluster_of(3), &["join", "2"]).nodes.len(), 5);
-        let stop = Plan::of(&cluster_of(3), &Wanted::Join(62)).expect_err("that is one too many");
+        let many = Wanted::read(&["join", "62"], Joining::default()).expect("understood");
+        let stop = Plan::of(&cluster_of(3), &many).expect_err("that is one too many");
         assert!(stop.code == 2 && stop.message.contains("64 nodes at most"), "{stop:?}");
     }
 
@@ -422,8 +458,53 @@ nothing moves
     #[test]
     fn what_can_not_be_planned_is_refused_with_what_can() {
         for words in [&["fly"][..], &["remove"], &["join", "0"], &["join", "many"], &["replicas", "0"]] {
-            let stop = Wanted::read(words).expect_err("refused");
+            let stop = Wanted::read(words, Joining::default()).expect_err("refused");
             assert_eq!(stop.code, 2, "{stop:?}");
         }
+        for (words, weight, zone, says) in [
+            (&["join", "1"][..], Some(0), None, "from 1 to 100"),
+            (&["join", "1"], Some(101), None, "from 1 to 100"),
+            (&["join", "1"], None, Some(""), "no name for a zone"),
+            (&["join", "1"], None, Some("a b"), "no name for a zone"),
+            (&["drain", "node1"], Some(2), None, "--weight and --zone are for"),
+            (&[], None, Some("a"), "--weight and --zone are for"),
+        ] {
+            let stop = Wanted::read(words, Joining { weight, zone }).expect_err("refused");
+            assert!(stop.code == 2 && stop.message.contains(says), "{stop:?}");
+        }
+    }
+
+    #[test]
+    fn weights_and_zones_are_reckoned_with() {
+        let mut state = cluster_of(4);
+        let shards = Layout::first(layout_of(&state).expect("there is one").members, 7, 60, 3);
+        let read =
+            |words: &[&str], weight, zone| Wanted::read(words, Joining { weight, zone }).expect("understood");
+        state.shards =
+            shards.expect("it can be").shards.iter().map(crate::layout::tests::shard_state).collect();
+        let of_new = |state: &ClusterState, wanted: &Wanted| {
+            Plan::of(state, wanted).expect("there is one").nodes.last().expect("it is there").then
+        };
+        let light = of_new(&state, &read(&["join", "1"], None, None));
+        let heavy = of_new(&state, &read(&["join", "1"], Some(2), None));
+        assert!((30..40).contains(&light) && (55..65).contains(&heavy), "{light} and {heavy} of 180");
+        // Those that are there count with theirs.
+        state.nodes.iter_mut().for_each(|node| node.weight = 2);
+        assert!((15..25).contains(&of_new(&state, &read(&["join", "1"], None, None))));
+        assert_eq!(of_new(&state, &read(&["join", "1"], Some(2), None)), light);
+        // The only one in the other zone has a copy of each shard that moves to it, and as many as it can take.
+        state.nodes.iter_mut().for_each(|node| node.zone = "a".into());
+        let away = Plan::of(&state, &read(&["join", "2"], Some(2), Some("b"))).expect("there is one");
+        let copied: usize = away.nodes.iter().filter(|node| node.node.is_none()).map(|node| node.then).sum();
+        assert_eq!(copied, 60, "one copy of each shard is in the other zone");
+    }
+
+    #[test]
+    fn who_joins_has_the_number_that_it_will_be_given() {
+        let mut state = cluster_of(4);
+        let number = |state: &ClusterState| layout_of(state).expect("there is one").next_node;
+        assert_eq!(number(&state), NodeId(5));
+        state.next_node = NodeId(9);
+        assert_eq!(number(&state), NodeId(9), "others were members once");
     }
 }

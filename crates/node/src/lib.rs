@@ -29,8 +29,10 @@
 //! **Renewal** (`renewal`): a replica that is damaged is made anew from the others. **Marks** (`marks`): a disk that is older than it was
 //! is noticed by the others.
 //!
-//! Caveats. Every node reports to every other each second, which is
-//! meant for tens of nodes.
+//! **Reports** (`reports`): what every node tells every other each second, as differences.
+//!
+//! Caveats. Every node reports to every other, which is meant for tens of nodes: at rest a few bytes each second, but for each shard
+//! that is written to a line.
 
 mod abdicate;
 mod admission;
@@ -56,6 +58,7 @@ mod rebalance;
 pub mod recovery;
 mod renewal;
 mod replica;
+mod reports;
 mod rounds;
 mod routing;
 mod skipped;
@@ -74,3 +77,4 @@ pub use error::NodeError;
 pub use load::Load;
 pub use marks::remembered_in;
 pub use node::Node;
+pub use reports::Heard;

@@ -160,6 +160,16 @@ impl Marks {
         self.own.map_or(LogMark::NONE, |(began, synced)| LogMark { process: self.process, began, synced })
     }
 
+    /// This process.
+    pub(crate) fn process(&self) -> u64 {
+        self.process
+    }
+
+    /// The process of another node that is listened to; 0 if none was ever heard of.
+    pub(crate) fn process_of(&self, node: NodeId) -> u64 {
+        self.others.get(&node).map_or(0, |known| known.process)
+    }
+
     /// The log is open, and ends with this batch.
     pub(crate) fn opened(&mut self, batch: u64) {
         self.own = Some((batch, batch));
@@ -264,6 +274,7 @@ pub(crate) fn speaks_for_replicas(message: &PeerMessage) -> bool {
         | PeerMessage::ReadIndex(_)
         | PeerMessage::ReadIndexReply(_)
         | PeerMessage::Report(_)
+        | PeerMessage::ReportChanges(_)
         | PeerMessage::SnapshotChunk(_)
         | PeerMessage::SnapshotReply(_)
         | PeerMessage::GroupTold(_) => true,
@@ -275,6 +286,7 @@ pub(crate) fn speaks_for_replicas(message: &PeerMessage) -> bool {
         | PeerMessage::LayoutSent(_)
         | PeerMessage::GroupWanted(_)
         | PeerMessage::LogRecall(_)
+        | PeerMessage::ReportReply(_)
         | PeerMessage::Unknown(_) => false,
     }
 }

@@ -24,6 +24,7 @@ use crate::persist::GroupCommit;
 use crate::rebalance::Planned;
 use crate::renewal::{Own, Renewals};
 use crate::replica::Replica;
+use crate::reports::Reports;
 use crate::rounds::Rounds;
 use crate::slow_disk::SlowDisk;
 use crate::snapshots::Snapshots;
@@ -121,6 +122,7 @@ pub struct Node {
     pub(crate) snapshots: Snapshots,
     pub(crate) renewals: Renewals,
     pub(crate) marks: Marks,
+    pub(crate) reports: Reports,
     pub(crate) transfers: Transfers,
     pub(crate) planned: Planned,
     pub(crate) pending: usize,
@@ -177,6 +179,7 @@ impl Node {
             snapshots: Snapshots::new(identity.boot),
             renewals: Renewals::default(),
             marks,
+            reports: Reports::default(),
             transfers: Transfers::default(),
             planned: Planned::default(),
             pending: 0,

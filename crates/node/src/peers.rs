@@ -7,13 +7,14 @@ use ringfort_ring::Layout;
 use ringfort_types::limits::TICK_MS;
 use ringfort_types::planted::{self, Bug};
 use ringfort_types::{
-    Answer, BirthStage, DiskState, Hello, Incarnation, LayoutWanted, NodeId, NodeReport, PeerFrame,
-    PeerMessage, RaftMessage, Refusal, RefusalKind, Role, ShardId,
+    Answer, BirthStage, DiskState, Hello, Incarnation, LayoutWanted, NodeId, PeerFrame, PeerMessage,
+    RaftMessage, Refusal, RefusalKind, ShardId,
 };
 
 use crate::Effect;
 use crate::marks::speaks_for_replicas;
 use crate::node::{Doomed, Node};
+use crate::reports::Heard;
 use crate::skipped::Skipped;
 
 /// A report is due every second.
@@ -23,10 +24,12 @@ const REPORT_LATE_US: u64 = 2_500_000;
 #[derive(Debug, Default)]
 struct Peer {
     up: bool,
-    report: NodeReport,
+    report: Heard,
     /// Whether it was given since the connection was made: else it may be of an earlier life.
     report_is_fresh: bool,
     reported_at_us: Option<u64>,
+    /// The last of this node's own reports that it is known to have; 0 if none is.
+    has_report: u64,
     /// Since the connection was made.
     skipped: Skipped,
 }
@@ -59,9 +62,28 @@ impl Peers {
     }
 
     /// A node's last report and when it came.
-    pub(crate) fn report(&self, node: NodeId) -> Option<(&NodeReport, u64)> {
+    pub(crate) fn report(&self, node: NodeId) -> Option<(&Heard, u64)> {
         let peer = self.get(node)?;
         Some((&peer.report, peer.reported_at_us?))
+    }
+
+    /// It has just reported: this is what changes about what is known of it.
+    pub(crate) fn hear_report(&mut self, node: NodeId, now_us: u64, change: impl FnOnce(&mut Heard)) {
+        if let Some(peer) = self.get_mut(node) {
+            change(&mut peer.report);
+            (peer.report_is_fresh, peer.reported_at_us) = (true, Some(now_us));
+        }
+    }
+
+    /// The last of this node's own reports that it is known to have; 0 if none is.
+    pub(crate) fn has_report(&self, node: NodeId) -> u64 {
+        self.get(node).map_or(0, |peer| peer.has_report)
+    }
+
+    pub(crate) fn set_has_report(&mut self, node: NodeId, number: u64) {
+        if let Some(peer) = self.get_mut(node) {
+            peer.has_report = number;
+        }
     }
 
     /// Whether it is connected and has reported in time.
@@ -76,11 +98,8 @@ impl Peers {
 
     /// Whether it has reported, since it was connected, that its replica of this shard is open.
     pub(crate) fn has_open(&self, node: NodeId, shard: ShardId) -> bool {
-        self.get(node).is_some_and(|peer| {
-            peer.up
-                && peer.report_is_fresh
-                && peer.report.replicas.iter().any(|replica| replica.shard == shard)
-        })
+        self.get(node)
+            .is_some_and(|peer| peer.up && peer.report_is_fresh && peer.report.replicas.contains_key(&shard))
     }
 
     /// Whether it has reported that its replica of this shard takes no part, since its table is damaged.
@@ -138,7 +157,7 @@ impl Node {
 
     pub(crate) fn handle_peer_up(&mut self, node: NodeId) {
         if let Some(peer) = self.peers.get_mut(node) {
-            (peer.up, peer.report_is_fresh) = (true, false);
+            (peer.up, peer.report_is_fresh, peer.has_report) = (true, false, 0);
             peer.skipped = Skipped::default();
             let hello = self.birth.hello();
             self.send(node, PeerMessage::Hello(hello));
@@ -309,6 +328,8 @@ impl Node {
             PeerMessage::ReadIndex(question) => self.handle_read_index(from, question),
             PeerMessage::ReadIndexReply(reply) => self.handle_read_index_reply(from, &reply),
             PeerMessage::Report(report) => self.handle_report(from, report),
+            PeerMessage::ReportChanges(changes) => self.handle_report_changes(from, changes),
+            PeerMessage::ReportReply(reply) => self.handle_report_reply(from, reply),
             PeerMessage::SnapshotChunk(chunk) => self.handle_snapshot_chunk(from, chunk),
             PeerMessage::SnapshotReply(reply) => self.handle_snapshot_reply(from, reply),
             PeerMessage::LayoutWanted(LayoutWanted) => self.handle_layout_wanted(from),
@@ -318,28 +339,6 @@ impl Node {
             PeerMessage::LogRecall(recall) => self.handle_log_recall(from, recall),
             PeerMessage::Unknown(unknown) => self.handle_unknown(from, &unknown),
             PeerMessage::Hello(_) | PeerMessage::Refused { .. } => unreachable!("handled before"),
-        }
-    }
-
-    fn handle_report(&mut self, from: NodeId, report: NodeReport) {
-        let mut changed = Vec::new();
-        for replica in report.replicas.iter().filter(|replica| replica.role == Role::Leader) {
-            if let Some(slot) = self.slots.get_mut(replica.shard.0 as usize)
-                && slot.reported.is_none_or(|(term, _)| term <= replica.term)
-            {
-                let before = slot.reported.replace((replica.term, from));
-                if slot.replica.is_none() && before.is_some_and(|(_, node)| node != from) {
-                    changed.push(replica.shard);
-                }
-            }
-        }
-        let now_us = self.now.monotonic_us;
-        if let Some(peer) = self.peers.get_mut(from) {
-            (peer.report, peer.report_is_fresh) = (report, true);
-            peer.reported_at_us = Some(now_us);
-        }
-        for shard in changed {
-            self.take_back_forwards(shard);
         }
     }
 }

@@ -4,11 +4,11 @@
 //! A node that has not been heard of for `replace_after` has its replicas elsewhere, if there are nodes enough. What is planned here
 //! is void once the layout is another one, so two that take themselves for the leader do no harm.
 //!
-//! That groups have reached the layout their leaders report ([`ReplicaReport::reached`]). It is a fact,
+//! That groups have reached the layout their leaders report ([`reached`](ringfort_types::ReplicaReport::reached)). It is a fact,
 //! and stays one as long as the layout is the same.
 
 use ringfort_ring::Layout;
-use ringfort_types::{DiskState, Epoch, LayoutChange, NodeId, ReplicaReport, ShardId, Standing};
+use ringfort_types::{DiskState, Epoch, LayoutChange, NodeId, ShardId, Standing};
 
 use crate::follow::is_reached;
 use crate::leave::Phase;
@@ -99,9 +99,7 @@ impl Node {
             return true;
         }
         let report = self.leader_of(shard).and_then(|leader| self.peers.report(leader));
-        report.is_some_and(|(report, _)| {
-            let has_reached = |said: &ReplicaReport| said.shard == shard && said.reached >= epoch;
-            report.replicas.iter().any(has_reached)
-        })
+        let said = report.and_then(|(report, _)| report.replicas.get(&shard));
+        said.is_some_and(|said| said.reached >= epoch)
     }
 }

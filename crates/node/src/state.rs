@@ -1,15 +1,13 @@
 //! What a node tells of itself and of the cluster, and who should lead.
 
 use ringfort_types::limits::TICK_MS;
-use ringfort_types::{
-    ClusterState, DiskState, NodeId, NodeReport, NodeState, PeerMessage, Presence, Replica, ReplicaReport,
-    ShardId, ShardState,
-};
+use ringfort_types::{ClusterState, DiskState, NodeState, Presence, Replica, ReplicaReport, ShardState};
 
 use crate::layout::preferred;
 use crate::leave::Phase;
 use crate::node::Node;
 use crate::replica::Replica as Own;
+use crate::reports::Heard;
 
 /// A node that has not been heard of for so long is shown as down; one that was never heard of, once this one has served
 /// for so long.
@@ -22,34 +20,6 @@ pub(crate) const HANDOVER_LAG_MAX: u64 = 1_000;
 const SETTLE_TICKS: u64 = 2_000 / TICK_MS;
 
 impl Node {
-    fn report(&self) -> NodeReport {
-        let replicas = self.slots.iter().filter_map(|slot| slot.replica.as_ref());
-        let replicas = replicas.filter(|replica| replica.is_member());
-        let damaged = (0..).zip(&self.slots).filter(|(_, slot)| slot.damage.is_some());
-        NodeReport {
-            disk: self.told_disk(),
-            replicas: replicas
-                .map(|replica| ReplicaReport { reached: self.reached(replica.shard), ..replica.report() })
-                .collect(),
-            damaged: damaged.map(|(number, _)| ShardId(number)).collect(),
-        }
-    }
-
-    /// Tells all other nodes what is open here, if anything is.
-    pub(crate) fn send_reports(&mut self) {
-        self.send_reports_to(&self.peers.all_up());
-    }
-
-    pub(crate) fn send_reports_to(&mut self, nodes: &[NodeId]) {
-        if !self.is_any_open() {
-            return;
-        }
-        let report = self.report();
-        for node in nodes {
-            self.send(*node, PeerMessage::Report(report.clone()));
-        }
-    }
-
     /// Commit indexes that have moved are recorded with whatever is written next; when nothing is, here.
     pub(crate) fn record_commits(&mut self) {
         for slot in &mut self.slots {
@@ -112,7 +82,7 @@ impl Node {
         let Some(layout) = &self.layout else {
             return ClusterState { node: self.id, ..ClusterState::default() };
         };
-        let own = self.report();
+        let own = Heard::whole(0, self.report());
         let now_us = self.now.monotonic_us;
         let report_of = |node| {
             if node == self.id {
@@ -123,7 +93,7 @@ impl Node {
         };
         let nodes = layout.members.iter().map(|member| {
             let report = report_of(member.id);
-            let replicas = report.map_or(&[][..], |(report, _)| &report.replicas);
+            let replicas = || report.into_iter().flat_map(|(report, _)| report.replicas.values());
             let age_us = report.map(|(_, age_us)| age_us);
             let up = member.id == self.id || self.peers.is_up(member.id);
             NodeState {
@@ -133,15 +103,17 @@ impl Node {
                 incarnation: member.incarnation,
                 standing: member.standing,
                 level_max: member.max.0,
+                weight: member.weight,
+                zone: member.zone.clone(),
                 disk: report.map_or(DiskState::Working, |(report, _)| report.disk),
-                damaged: report.map_or_else(Vec::new, |(report, _)| report.damaged.clone()),
+                damaged: report.into_iter().flat_map(|(report, _)| report.damaged.iter().copied()).collect(),
                 presence: match age_us {
                     Some(age_us) if up && age_us < SUSPECT_US => Presence::Up,
                     None if self.open_for_us(now_us) < SUSPECT_US => Presence::Unknown,
                     _ => Presence::Down,
                 },
-                keys_estimate: replicas.iter().map(|replica| replica.keys_estimate).sum(),
-                bytes_estimate: replicas.iter().map(|replica| replica.bytes_estimate).sum(),
+                keys_estimate: replicas().map(|replica| replica.keys_estimate).sum(),
+                bytes_estimate: replicas().map(|replica| replica.bytes_estimate).sum(),
                 report_age_ms: age_us.map_or(u64::MAX, |age_us| age_us / 1_000),
             }
         });
@@ -150,9 +122,8 @@ impl Node {
                 .replicas
                 .iter()
                 .map(|place| {
-                    let report = report_of(place.node).and_then(|(report, _)| {
-                        report.replicas.iter().find(|replica| replica.shard == shard.shard)
-                    });
+                    let report =
+                        report_of(place.node).and_then(|(report, _)| report.replicas.get(&shard.shard));
                     // What is said of the replica that was there before it is nothing about this one.
                     let report = report.filter(|report| report.peer == place.peer);
                     let (shard, peer) = (shard.shard, place.peer);
@@ -176,6 +147,7 @@ impl Node {
             copies: layout.copies,
             level: layout.level.0,
             level_limit: layout.level_limit,
+            next_node: layout.next_node,
             node: self.id,
             nodes: nodes.collect(),
             shards: shards.collect(),

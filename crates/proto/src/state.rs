@@ -19,6 +19,7 @@ impl From<ClusterState> for v1::GetClusterStateResponse {
             copies: state.copies,
             level: state.level.into(),
             level_at_most: state.level_limit.number().into(),
+            next_node: state.next_node.0,
         }
     }
 }
@@ -36,6 +37,7 @@ impl From<v1::GetClusterStateResponse> for ClusterState {
             copies: state.copies,
             level: level(state.level),
             level_limit: LevelLimit::from_number(level(state.level_at_most)),
+            next_node: NodeId(state.next_node),
         }
     }
 }
@@ -94,6 +96,8 @@ impl From<NodeState> for v1::NodeState {
             unknown: node.presence == Presence::Unknown,
             standing: v1::Standing::from(node.standing).into(),
             level_max: node.level_max.into(),
+            weight: node.weight,
+            zone: node.zone,
             disk_full: node.disk == DiskState::Full,
             disk_hung: node.disk == DiskState::Hung,
             damaged_shards: node.damaged.iter().map(|shard| shard.0).collect(),
@@ -118,6 +122,8 @@ impl From<v1::NodeState> for NodeState {
             },
             standing: standing(node.standing).unwrap_or_default(),
             level_max: level(node.level_max),
+            weight: node.weight,
+            zone: node.zone,
             disk: match (node.disk_full, node.disk_hung) {
                 (true, _) => DiskState::Full,
                 (false, true) => DiskState::Hung,
@@ -235,6 +241,7 @@ mod tests {
             copies: 3,
             level: 2,
             level_limit: LevelLimit::AtMost(Level(300)),
+            next_node: NodeId(9),
             epoch: Epoch(1),
             cluster: u64::MAX,
             node: NodeId(2),
@@ -247,6 +254,8 @@ mod tests {
                     presence: Presence::Up,
                     standing: Standing::Leaving,
                     level_max: 3,
+                    weight: 5,
+                    zone: "a".into(),
                     disk: DiskState::Hung,
                     damaged: vec![ShardId(4)],
                     keys_estimate: 3,

@@ -241,7 +241,14 @@ fn show(message: &PeerMessage) -> String {
         PeerMessage::GroupWanted(wanted) => format!("who belongs to shard {}?", wanted.shard),
         PeerMessage::GroupTold(told) => format!("shard {} has {:?}", told.shard, told.configuration),
         PeerMessage::LayoutSent(sent) => format!("layout of {} bytes", sent.bytes.len()),
-        PeerMessage::Report(report) => format!("report of {} replicas", report.replicas.len()),
+        PeerMessage::Report(report) => {
+            format!("report {} of {} replicas", report.number, report.replicas.len())
+        }
+        PeerMessage::ReportChanges(changes) => {
+            let (base, replicas) = (changes.base, changes.replicas.len() + changes.gone.len());
+            format!("report {}: since {base}, {replicas} replicas have changed", changes.number)
+        }
+        PeerMessage::ReportReply(reply) => format!("report {} is here", reply.number),
         PeerMessage::SnapshotChunk(chunk) => {
             let (number, last) = (chunk.number, if chunk.is_last { ", the last" } else { "" });
             format!("shard {}: chunk {number} of snapshot {:#x}{last}", chunk.shard, chunk.transfer)

@@ -256,6 +256,7 @@ impl World {
                 format_args!("n{} has {} {}, more than {}", at + 1, load.now, load.what, load.most),
             );
         }
+        self.look_at_reports(at);
         if let Some(layout) = goes_by {
             self.notice_layout(at, &layout);
             self.look_at_level(at, levels, layout.level);
@@ -270,6 +271,17 @@ impl World {
                 self.judges.heard_of_damage(at, shard);
             }
         }
+    }
+
+    /// What a process has told of itself, and what it knows of the others.
+    fn look_at_reports(&mut self, at: usize) {
+        let node = &self.hosts[at].process.as_ref().expect("only processes report").node;
+        let reports = &mut self.judges.reports;
+        reports.told(node.log_mark().process, node.told_report());
+        let others = (0..self.hosts.len()).map(crate::network::node);
+        let heard = others.filter_map(|other| Some((other, node.heard_report(other)?)));
+        let broken = heard.filter_map(|(other, heard)| reports.heard(at, other, heard)).collect();
+        self.find_of(at, broken);
     }
 
     /// A process goes by this layout.

@@ -112,6 +112,8 @@ bugs! {
     JoinedTwice => "joined-twice",
     /// A disk that is older than it was is let in with what it has.
     OldImageAccepted => "old-image-accepted",
+    /// A report is a difference to the one before it, whether that has arrived or not.
+    ReportNotAcknowledged => "report-not-acknowledged",
 }
 
 impl fmt::Display for Bug {

@@ -70,6 +70,10 @@ pub struct NodeState {
     pub standing: Standing,
     /// The highest level that it is known to know; 0 if the node that answers does not say.
     pub level_max: u16,
+    /// How much it takes compared to others; 0 if the node that answers does not say.
+    pub weight: u32,
+    /// Where it is; empty if nothing was said.
+    pub zone: String,
     /// Whether it can write.
     pub disk: DiskState,
     /// The shards whose replica on it takes no part, because its table is damaged.
@@ -114,6 +118,8 @@ pub struct ClusterState {
     pub level: u16,
     /// How far it may rise.
     pub level_limit: LevelLimit,
+    /// The number of the next node that joins; 0 if the node that answers does not say.
+    pub next_node: NodeId,
     /// Who answers.
     pub node: NodeId,
     /// In the order of their numbers.

@@ -6,10 +6,11 @@ use ringfort_types::limits::{
 };
 use ringfort_types::wire::Reader;
 use ringfort_types::{
-    Answer, Call, Change, Code, Command, Condition, Configuration, Consistency, Copies, Door, Durability,
-    Entry, Epoch, Failure, Forward, HybridClock, Incarnation, Index, LogMark, NewValue, NodeId, Page, Part,
-    PeerFrame, PeerId, PeerMessage, Principal, ReadIndex, Receipt, Replica, Reply, Request, Revision, Row,
-    Scan, ShardId, Stamp, Stamped, Term, Unknown, Version,
+    Answer, Call, Change, Code, Command, Condition, Configuration, Consistency, Copies, DiskState, Door,
+    Durability, Entry, Epoch, Failure, Forward, HybridClock, Incarnation, Index, LogMark, NewValue, NodeId,
+    NodeReport, Page, Part, PeerFrame, PeerId, PeerMessage, Principal, ReadIndex, Receipt, Replica,
+    ReplicaReport, Reply, ReportChanges, ReportReply, Request, Revision, Role, Row, Scan, ShardId, Stamp,
+    Stamped, Term, Unknown, Version,
 };
 
 fn text(text: &'static str) -> Bytes {
@@ -169,6 +170,56 @@ fn what_a_later_version_says_besides_is_skipped() {
     let longer = Unknown { kind: 11, body: Bytes::from_static(&[9, 2, 0xFF, 0xFF]) };
     let read = PeerFrame::decode(frame_of(vec![known[0].clone(), PeerMessage::Unknown(longer)]).encode());
     assert_eq!(read, Ok(frame_of(known.to_vec())));
+}
+
+#[test]
+fn reports_round_trip_and_those_of_earlier_versions_have_no_number() {
+    let replica = ReplicaReport {
+        shard: ShardId(300),
+        peer: PeerId(1_000),
+        role: Role::Leader,
+        term: Term(2),
+        last: Index(1 << 40),
+        committed: Index(300),
+        applied: Index(299),
+        revision: Revision(7),
+        keys_estimate: 6,
+        bytes_estimate: u64::MAX,
+        reached: Epoch(5),
+    };
+    let shards = vec![ShardId(1), ShardId(4096)];
+    let whole = NodeReport {
+        disk: DiskState::Hung,
+        replicas: vec![replica, ReplicaReport::default()],
+        damaged: shards.clone(),
+        number: 300,
+    };
+    let changes = ReportChanges {
+        base: 299,
+        number: 300,
+        disk: DiskState::Full,
+        replicas: vec![replica],
+        gone: shards.clone(),
+        damaged: None,
+    };
+    through_a_frame(vec![
+        whole.clone().into(),
+        changes.clone().into(),
+        ReportChanges { damaged: Some(shards), ..changes }.into(),
+        ReportReply { process: u64::MAX, number: 300 }.into(),
+    ]);
+    let bytes = frame_of(vec![whole.clone().into()]).encode();
+    let head = frame_of(Vec::new()).encode().len();
+    // Without the number, which is two bytes at the end; the length stands behind the kind.
+    let mut earlier = bytes[..bytes.len() - 2].to_vec();
+    earlier[head + 1] -= 2;
+    let read = PeerFrame::decode(earlier.into());
+    assert_eq!(read, Ok(frame_of(vec![NodeReport { number: 0, ..whole.clone() }.into()])));
+    for length in 0..bytes.len() {
+        assert!(PeerFrame::decode(bytes.slice(..length)).is_err(), "{length}");
+    }
+    let many = NodeReport { damaged: vec![ShardId(1); 5_000], ..whole };
+    assert!(PeerFrame::decode(frame_of(vec![many.into()]).encode()).is_err());
 }
 
 #[test]

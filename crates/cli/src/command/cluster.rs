@@ -2,9 +2,10 @@
 
 use clap::Args;
 
-use crate::administration::{Action, Order, carry_out};
+use crate::administration::{Action, Flags, Order, carry_out};
 use crate::connection::{Connect, with_client};
 use crate::out::{Out, Output};
+use crate::plan::Joining;
 use crate::stop::Stop;
 
 /// Show the nodes or the shards; change a setting, a leader, or which nodes have replicas
@@ -17,6 +18,7 @@ use crate::stop::Stop;
     ringfort cluster transfer 3 node2                     has node2 lead shard 3\n  \
     ringfort cluster plan remove node4                    what would move, before anything does\n  \
     ringfort cluster plan join 2\n  \
+    ringfort cluster plan join 1 --weight 2 --zone b      if it is started with these flags\n  \
     ringfort cluster remove node4                         empties it; then it is no member any more\n  \
     ringfort cluster drain node4                          empties it; it stays a member\n  \
     ringfort cluster undrain node4\n\n\
@@ -50,6 +52,12 @@ pub(crate) struct Cluster {
     /// Do not wait until a node has been removed, drained or given replicas
     #[arg(long)]
     no_wait: bool,
+    /// Of the nodes that join, after plan join: how much each takes compared to others, 1 to 100
+    #[arg(long, value_name = "N")]
+    weight: Option<u32>,
+    /// Of the nodes that join, after plan join: where they are
+    #[arg(long, value_name = "NAME")]
+    zone: Option<String>,
     #[command(flatten)]
     output: Output,
     #[command(flatten)]
@@ -58,7 +66,9 @@ pub(crate) struct Cluster {
 
 pub(crate) fn run(cluster: &Cluster) -> Result<(), Stop> {
     let words: Vec<&str> = cluster.words.iter().map(String::as_str).collect();
-    let order = Order::read(cluster.action, &words, cluster.force, !cluster.no_wait)?;
+    let joining = Joining { weight: cluster.weight, zone: cluster.zone.as_deref() };
+    let flags = Flags { force: cluster.force, wait: !cluster.no_wait, joining };
+    let order = Order::read(cluster.action, &words, flags)?;
     let answer = with_client(&cluster.connect, async |client| carry_out(&client, &order).await)?;
     let mut out = Out::new();
     if cluster.output.json {

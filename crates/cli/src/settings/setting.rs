@@ -9,7 +9,7 @@ use super::switch;
 use crate::refusal::one_line;
 
 /// Flags that say what to do this once.
-const OF_ONE_CALL: [(&str, &str); 28] = [
+const OF_ONE_CALL: [(&str, &str); 30] = [
     ("put", "if-absent"),
     ("put", "if-present"),
     ("put", "if-revision"),
@@ -34,6 +34,8 @@ const OF_ONE_CALL: [(&str, &str); 28] = [
     ("start", "replace"),
     ("cluster", "force"),
     ("cluster", "no-wait"),
+    ("cluster", "weight"),
+    ("cluster", "zone"),
     ("export", "file"),
     ("export", "format"),
     ("export", "resume"),

@@ -20,9 +20,10 @@ use ringfort_client::{Client, List};
 use ringfort_types::{Consistency, Failure, Receipt};
 use tokio_stream::StreamExt;
 
-use crate::administration::{self, Action, Answer, carry_out};
+use crate::administration::{self, Action, Answer, Flags, carry_out};
 use crate::cluster;
 use crate::nodes::Nodes;
+use crate::plan::Joining;
 use crate::safety::safety;
 use crate::signals::{Signals, StopSignal};
 use crate::stop::{Stop, code_by_what_is_there, code_of};
@@ -223,15 +224,29 @@ async fn obey(
 
 /// Does what `ringfort cluster` would, given these words after it.
 async fn administer(client: &Client, words: &[String]) -> Result<Answer, Stop> {
-    let (flags, words): (Vec<&str>, Vec<&str>) =
-        words.iter().map(String::as_str).partition(|word| ["--force", "--no-wait"].contains(word));
-    let (what, words) = words.split_first().unwrap_or((&"", &[]));
+    let mut flags = Flags { force: false, wait: true, joining: Joining::default() };
+    let mut plain = Vec::new();
+    let mut words = words.iter().map(String::as_str);
+    while let Some(word) = words.next() {
+        let no_value =
+            || Stop::usage(format!("{word} has no value: as in `cluster plan join 1 --weight 2 --zone b`"));
+        match word {
+            "--force" => flags.force = true,
+            "--no-wait" => flags.wait = false,
+            "--weight" => {
+                let weight = words.next().and_then(|word| word.parse().ok()).ok_or_else(no_value)?;
+                flags.joining.weight = Some(weight);
+            }
+            "--zone" => flags.joining.zone = Some(words.next().ok_or_else(no_value)?),
+            word => plain.push(word),
+        }
+    }
+    let (what, words) = plain.split_first().unwrap_or((&"", &[]));
     let what = Action::from_str(what, true).map_err(|_| {
         let all: Vec<String> = Action::value_variants().iter().map(|what| what.word()).collect();
         Stop::usage(format!("there is no `cluster {what}`: there are {}", all.join(", ")))
     })?;
-    let order =
-        administration::Order::read(what, words, flags.contains(&"--force"), !flags.contains(&"--no-wait"))?;
+    let order = administration::Order::read(what, words, flags)?;
     carry_out(client, &order).await
 }
 

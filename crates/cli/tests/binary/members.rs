@@ -1,5 +1,6 @@
 //! Clusters that change shape while they serve: nodes join, leave, stay away, and lose their disks.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use ringfort_types::{ClusterState, LayoutChange, Standing};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::runtime::Runtime;
 
-use crate::support::{ask_to_stop, ended, eventually, free_ports, refusal, ringfort, run, stdout};
+use crate::support::{ask_to_stop, ended, eventually, free_ports, objects, refusal, ringfort, run, stdout};
 
 const CLIENTS: usize = 32;
 const COUNTERS: usize = 4;
@@ -352,6 +353,87 @@ fn a_chain_of_changes_loses_nothing_and_leaves_nothing_behind() {
             tables.count() == state.shards.iter().filter(on).count()
         })
     });
+}
+
+/// The names of the nodes that have each shard, and how many shards of keys each node has.
+fn places(state: &ClusterState) -> (BTreeMap<u64, BTreeSet<String>>, BTreeMap<String, u64>) {
+    let name = |id: &ringfort_types::NodeId| {
+        state
+            .nodes
+            .iter()
+            .find(|node| node.id == *id)
+            .map_or_else(|| id.to_string(), |node| node.name.clone())
+    };
+    let on = |shard: &ringfort_types::ShardState| shard.replicas.iter().map(|(id, _)| name(id)).collect();
+    let shards = state.shards.iter().map(|shard| (shard.shard.0.into(), on(shard))).collect();
+    let mut counts = BTreeMap::new();
+    for (id, _) in state.shards[1..].iter().flat_map(|shard| &shard.replicas) {
+        *counts.entry(name(id)).or_default() += 1;
+    }
+    (shards, counts)
+}
+
+/// What `cluster plan` says for these words: where everything is then, and how much each node has. Who joins is called this.
+fn planned(
+    members: &Members,
+    state: &ClusterState,
+    words: &[&str],
+    new: &str,
+) -> (BTreeMap<u64, BTreeSet<String>>, BTreeMap<String, u64>) {
+    let said = run(&mut members.cli(0, &[&["cluster", "plan", "--json"][..], words].concat()), b"");
+    assert!(said.status.success(), "{said:?}");
+    let plan = objects(&said).remove(0);
+    let called = |name: &serde_json::Value| match name.as_str().expect("a name") {
+        "new1" => new.to_owned(),
+        name => name.to_owned(),
+    };
+    let mut shards = places(state).0;
+    for shard in plan["shards"].as_array().expect("shards") {
+        let then = shard["then_on"].as_array().expect("names").iter().map(called).collect();
+        shards.insert(shard["shard"].as_u64().expect("a number"), then);
+    }
+    let nodes = plan["nodes"].as_array().expect("nodes").iter();
+    let counts = nodes.map(|node| (called(&node["name"]), node["replicas_then"].as_u64().expect("a number")));
+    (shards, counts.filter(|(_, count)| *count > 0).collect())
+}
+
+#[test]
+fn what_is_planned_with_weights_and_zones_is_what_happens() {
+    let runtime = runtime();
+    let mut members = Members::start(&[]);
+    let first = members.address(0);
+    for flags in
+        [["--zone", "a", "--weight", "3"], ["--zone", "b", "--weight", "1"], ["--zone", "b", "--weight", "2"]]
+    {
+        members.add(&[&["--join", &first][..], &flags[..]].concat());
+    }
+    let client = connect(&runtime, members.addresses(&[0, 1]));
+    wait_for(&runtime, &client, 3, &[0, 1, 2, 3]);
+    let state = || runtime.block_on(client.cluster_state()).expect("it answers");
+    let known: Vec<_> = state().nodes.iter().map(|node| (node.weight, node.zone.clone())).collect();
+    assert_eq!(known, [(1, String::new()), (3, "a".into()), (1, "b".into()), (2, "b".into())]);
+
+    // Its number is given to nobody again.
+    members.add(&["--join", &first]);
+    wait_for(&runtime, &client, 3, &[0, 1, 2, 3, 4]);
+    let before = state();
+    let then = planned(&members, &before, &["remove", "node5"], "");
+    stand(&runtime, &client, 4, Standing::Leaving);
+    wait_for(&runtime, &client, 3, &[0, 1, 2, 3]);
+    assert_eq!(places(&state()), then, "it has left as it was planned");
+
+    let words = ["join", "1", "--weight", "3", "--zone", "c"];
+    let then = planned(&members, &state(), &words, "node6");
+    let light = planned(&members, &state(), &words[..2], "node6");
+    assert!(light.1["node6"] < then.1["node6"], "{light:?} {then:?}");
+    members.add(&["--join", &first, "--weight", "3", "--zone", "c"]);
+    wait_for(&runtime, &client, 3, &[0, 1, 2, 3, 5]);
+    assert_eq!(places(&state()), then, "it has joined as it was planned");
+
+    let then = planned(&members, &state(), &["remove", "node2"], "");
+    stand(&runtime, &client, 1, Standing::Leaving);
+    wait_for(&runtime, &client, 3, &[0, 2, 3, 5]);
+    assert_eq!(places(&state()), then, "its zone has left as it was planned");
 }
 
 #[test]

@@ -73,6 +73,7 @@ fn bash_completes_with_its_script() {
     assert_eq!(complete("ringfort cluster t", 2).as_deref(), Some("transfer"));
     assert_eq!(complete("ringfort cluster un", 2).as_deref(), Some("undrain"));
     assert_eq!(complete("ringfort cluster remove node4 --fo", 4).as_deref(), Some("--force"));
+    assert_eq!(complete("ringfort cluster plan join 1 --we", 5).as_deref(), Some("--weight"));
     assert_eq!(complete("ringfort start --joi", 2).as_deref(), Some("--join"));
     assert_eq!(complete("ringfort completions f", 2).as_deref(), Some("fish"));
 }

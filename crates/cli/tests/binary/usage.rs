@@ -150,6 +150,10 @@ fn what_is_said_of_members_is_checked_before_anything_is_asked() {
     assert_refused(&["cluster", "plan", "fly"], 2, "`join N`");
     assert_refused(&["cluster", "plan", "join", "0"], 2, "no number of nodes");
     assert_refused(&["cluster", "plan", "replicas", "65"], 2, "one from 1 to 64");
+    assert_refused(&["cluster", "plan", "join", "1", "--weight", "0"], 2, "from 1 to 100");
+    assert_refused(&["cluster", "plan", "join", "1", "--zone", "a b"], 2, "no name for a zone");
+    assert_refused(&["cluster", "plan", "drain", "node1", "--zone", "a"], 2, "--weight and --zone are for");
+    assert_refused(&["cluster", "nodes", "--weight", "2"], 2, "--weight and --zone are for");
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod layout;
 mod levels;
 mod members;
 mod opening;
+mod reports;
 mod scripts;
 mod strangers;
 mod trace;

@@ -115,6 +115,8 @@ fn message_shown(message: &PeerMessage) -> Option<String> {
         PeerMessage::Raft(RaftMessage { shard: ShardId::META, .. })
         | PeerMessage::Hello(_)
         | PeerMessage::Report(_)
+        | PeerMessage::ReportChanges(_)
+        | PeerMessage::ReportReply(_)
         | PeerMessage::SnapshotChunk(_)
         | PeerMessage::SnapshotReply(_)
         | PeerMessage::LayoutWanted(_)

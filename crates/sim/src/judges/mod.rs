@@ -34,6 +34,7 @@ pub(crate) mod reads;
 mod receipts;
 pub(crate) mod rejected;
 pub(crate) mod replay;
+mod reports;
 mod synced_first;
 pub(crate) mod undestroyed;
 pub(crate) mod versions;
@@ -101,6 +102,7 @@ pub(crate) struct Judges {
     pub(crate) program_order: program_order::ProgramOrder,
     pub(crate) reads: reads::Reads,
     pub(crate) rejected: rejected::Rejected,
+    pub(crate) reports: reports::Reports,
     pub(crate) versions: versions::Versions,
     pub(crate) whole_snapshots: whole_snapshots::WholeSnapshots,
 }
@@ -154,6 +156,7 @@ impl Judges {
         self.apply_order.ended(host);
         self.damaged.ended(host);
         self.layouts.ended(host);
+        self.reports.ended(host);
     }
 
     /// A node has heard that a replica's table is damaged, and has finished that turn.

@@ -39,7 +39,7 @@ pub use layout::{LayoutSent, LayoutWanted};
 pub use marks::{LogMark, LogRecall};
 pub use raft::{RaftMessage, Refusal, RefusalKind};
 pub use reads::{ReadIndex, ReadIndexReply, ReadProbe, ReadProbeReply};
-pub use report::{NodeReport, ReplicaReport, Role};
+pub use report::{NodeReport, ReplicaReport, ReportChanges, ReportReply, Role};
 pub use snapshot::{SnapshotChunk, SnapshotReply, SnapshotVerdict};
 pub use unknown::Unknown;
 
@@ -128,6 +128,10 @@ messages! {
     ReadProbeReply(ReadProbeReply),
     /// How I am.
     Report(NodeReport),
+    /// What has changed about that.
+    ReportChanges(ReportChanges),
+    /// The answer to both.
+    ReportReply(ReportReply),
     /// Part of a table. Goes after everything else that waits, so that nothing waits for a table.
     SnapshotChunk(SnapshotChunk),
     /// The answer to it.

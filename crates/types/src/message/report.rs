@@ -1,10 +1,24 @@
-//! What a node tells the others about itself.
+//! What a node tells the others about itself: all of it ([`NodeReport`]) until the other one has said that it has that ([`ReportReply`]),
+//! and from then on what has changed since ([`ReportChanges`]). A version that does not know the last two never says so, and is always
+//! told everything.
 
 use bytes::{BufMut, BytesMut};
 
 use super::Wire;
+use crate::limits::{APPEND_BYTES_MAX, SHARDS_MAX};
 use crate::wire::{Malformed, Reader, put_varint};
 use crate::{DiskState, Epoch, Index, PeerId, Revision, ShardId, Term};
+
+/// The least bytes that a replica takes in a report.
+const REPLICA_BYTES_MIN: usize = 11;
+/// The most: ten numbers and a role.
+const REPLICA_BYTES_MAX: usize = 10 * 10 + 1;
+/// For the purpose of bounds: what a replica and a shard take in a report, about.
+const REPLICA_BYTES: usize = 48;
+const SHARD_BYTES: usize = 4;
+
+// So the largest report need not be split: others wait for it no longer than for entries of a log.
+const _: () = assert!((SHARDS_MAX as usize + 1) * REPLICA_BYTES_MAX < APPEND_BYTES_MAX);
 
 /// Raft's role of one replica.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,59 +59,170 @@ pub struct ReplicaReport {
     pub reached: Epoch,
 }
 
-/// What a node tells the others about itself each second.
+/// What a node tells the others about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeReport {
     /// Whether it can write.
     pub disk: DiskState,
-    /// One for each replica that it has.
+    /// One for each replica that it has, by shard.
     pub replicas: Vec<ReplicaReport>,
     /// The shards whose replica on it takes no part, because its table is damaged.
     pub damaged: Vec<ShardId>,
+    /// Rises with each change of the above, in one process; 0 from a version that does not tell changes.
+    pub number: u64,
+}
+
+/// What has changed in a node's report. Nothing, most of the time: then it says that the node lives.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReportChanges {
+    /// The report that it is a difference to. Who has a later one can use it, too.
+    pub base: u64,
+    /// The report that comes of it.
+    pub number: u64,
+    /// Whether the node can write.
+    pub disk: DiskState,
+    /// Replicas of which something has changed, by shard.
+    pub replicas: Vec<ReplicaReport>,
+    /// Shards that it has no replica of any more.
+    pub gone: Vec<ShardId>,
+    /// If that has changed: all shards whose replica on it takes no part, because its table is damaged.
+    pub damaged: Option<Vec<ShardId>>,
+}
+
+/// "I have your report of this number."
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReportReply {
+    /// The process whose report it is.
+    pub process: u64,
+    /// Its number; 0 for none.
+    pub number: u64,
 }
 
 impl Wire for NodeReport {
     const KIND: u8 = 8;
 
     fn encode(&self, out: &mut BytesMut) {
-        out.put_u8(match self.disk {
-            DiskState::Working => 0,
-            DiskState::Full => 1,
-            DiskState::Hung => 2,
-        });
-        put_varint(out, self.replicas.len() as u64);
-        for replica in &self.replicas {
-            replica.encode(out);
-        }
-        put_varint(out, self.damaged.len() as u64);
-        for shard in &self.damaged {
-            put_varint(out, shard.0.into());
-        }
+        put_disk(self.disk, out);
+        put_replicas(&self.replicas, out);
+        put_shards(&self.damaged, out);
+        put_varint(out, self.number);
     }
 
     fn decode(reader: &mut Reader) -> Result<NodeReport, Malformed> {
-        let disk = match reader.u8()? {
-            0 => DiskState::Working,
-            1 => DiskState::Full,
-            2 => DiskState::Hung,
-            _ => return Err(Malformed("no such state of a disk")),
-        };
-        let count = reader.count(9)?;
-        let mut replicas = Vec::with_capacity(count);
-        for _ in 0..count {
-            replicas.push(ReplicaReport::decode(reader)?);
-        }
-        let count = reader.count(1)?;
-        let mut damaged = Vec::with_capacity(count);
-        for _ in 0..count {
-            damaged.push(ShardId(reader.varint()? as u32));
-        }
-        Ok(NodeReport { disk, replicas, damaged })
+        let (disk, replicas, damaged) = (read_disk(reader)?, read_replicas(reader)?, read_shards(reader)?);
+        // Earlier versions end here.
+        let number = if reader.remaining() > 0 { reader.varint()? } else { 0 };
+        Ok(NodeReport { disk, replicas, damaged, number })
     }
 
     fn weight(&self) -> usize {
-        1 + 32 * self.replicas.len() + 4 * self.damaged.len()
+        REPLICA_BYTES * self.replicas.len() + SHARD_BYTES * self.damaged.len()
     }
+}
+
+impl Wire for ReportChanges {
+    const KIND: u8 = 18;
+
+    fn encode(&self, out: &mut BytesMut) {
+        put_varint(out, self.base);
+        put_varint(out, self.number);
+        put_disk(self.disk, out);
+        put_replicas(&self.replicas, out);
+        put_shards(&self.gone, out);
+        out.put_u8(self.damaged.is_some().into());
+        if let Some(damaged) = &self.damaged {
+            put_shards(damaged, out);
+        }
+    }
+
+    fn decode(reader: &mut Reader) -> Result<ReportChanges, Malformed> {
+        Ok(ReportChanges {
+            base: reader.varint()?,
+            number: reader.varint()?,
+            disk: read_disk(reader)?,
+            replicas: read_replicas(reader)?,
+            gone: read_shards(reader)?,
+            damaged: if reader.u8()? == 0 { None } else { Some(read_shards(reader)?) },
+        })
+    }
+
+    fn weight(&self) -> usize {
+        let damaged = self.damaged.as_ref().map_or(0, Vec::len);
+        REPLICA_BYTES * self.replicas.len() + SHARD_BYTES * (self.gone.len() + damaged)
+    }
+}
+
+impl Wire for ReportReply {
+    const KIND: u8 = 19;
+
+    fn encode(&self, out: &mut BytesMut) {
+        out.put_u64_le(self.process);
+        put_varint(out, self.number);
+    }
+
+    fn decode(reader: &mut Reader) -> Result<ReportReply, Malformed> {
+        Ok(ReportReply { process: reader.u64()?, number: reader.varint()? })
+    }
+
+    fn weight(&self) -> usize {
+        16
+    }
+}
+
+fn put_disk(disk: DiskState, out: &mut BytesMut) {
+    out.put_u8(match disk {
+        DiskState::Working => 0,
+        DiskState::Full => 1,
+        DiskState::Hung => 2,
+    });
+}
+
+fn read_disk(reader: &mut Reader) -> Result<DiskState, Malformed> {
+    match reader.u8()? {
+        0 => Ok(DiskState::Working),
+        1 => Ok(DiskState::Full),
+        2 => Ok(DiskState::Hung),
+        _ => Err(Malformed("no such state of a disk")),
+    }
+}
+
+fn put_replicas(replicas: &[ReplicaReport], out: &mut BytesMut) {
+    put_varint(out, replicas.len() as u64);
+    for replica in replicas {
+        replica.encode(out);
+    }
+}
+
+fn read_replicas(reader: &mut Reader) -> Result<Vec<ReplicaReport>, Malformed> {
+    let count = reader.count(REPLICA_BYTES_MIN)?;
+    bounded(count)?;
+    let mut replicas = Vec::with_capacity(count);
+    for _ in 0..count {
+        replicas.push(ReplicaReport::decode(reader)?);
+    }
+    Ok(replicas)
+}
+
+fn put_shards(shards: &[ShardId], out: &mut BytesMut) {
+    put_varint(out, shards.len() as u64);
+    for shard in shards {
+        put_varint(out, shard.0.into());
+    }
+}
+
+fn read_shards(reader: &mut Reader) -> Result<Vec<ShardId>, Malformed> {
+    let count = reader.count(1)?;
+    bounded(count)?;
+    let mut shards = Vec::with_capacity(count);
+    for _ in 0..count {
+        shards.push(ShardId(reader.varint()? as u32));
+    }
+    Ok(shards)
+}
+
+/// The meta group counts, too.
+fn bounded(count: usize) -> Result<(), Malformed> {
+    if count <= SHARDS_MAX as usize + 1 { Ok(()) } else { Err(Malformed("more shards than a cluster has")) }
 }
 
 impl ReplicaReport {
