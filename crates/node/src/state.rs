@@ -118,7 +118,7 @@ impl Node {
             NodeState {
                 id: member.id,
                 name: member.name.clone(),
-                address: member.address.clone(),
+                address: self.address_of(member.id).to_owned(),
                 incarnation: member.incarnation,
                 standing: member.standing,
                 level_max: member.max.0,
