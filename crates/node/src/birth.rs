@@ -13,6 +13,8 @@
 //! entries (PITFALLS 16a). Once the map is synced everywhere, its empty successor is told apart by its
 //! incarnation, by everybody.
 
+mod agree;
+
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -24,8 +26,13 @@ use ringfort_types::{BirthStage, Hello, Incarnation, Level, NodeId, Standing};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{Config, Identity, NodeError};
+use agree::{agree, agree_on_numbers};
 
 const VERSION: u8 = 2;
+/// The stage of a map alone.
+const MAPPED: u8 = 1;
+/// The stage of a map and the layout that was made of it.
+const BORN: u8 = 2;
 /// The stage of a node that has joined.
 const JOINED: u8 = 3;
 
@@ -50,6 +57,11 @@ pub fn joined(node: NodeId, born: &Layout) -> Bytes {
 /// Whether this is a record of one that has joined.
 pub fn is_joined(bytes: &Bytes) -> bool {
     bytes.get(..2) == Some(&[VERSION, JOINED])
+}
+
+/// Whether this is a record of a member of a cluster that is born: of one that has joined, or of a birth that is done.
+pub fn is_member(bytes: &Bytes) -> bool {
+    is_joined(bytes) || bytes.get(..2) == Some(&[VERSION, BORN])
 }
 
 /// What [`joined`] wrote; `None` if it is the record of a birth.
@@ -81,7 +93,7 @@ impl Map {
     /// The record of the map alone, or of the map and the layout that was made of it.
     fn encode(&self, born: Option<&Layout>) -> Bytes {
         let mut out = BytesMut::new();
-        out.put_slice(&[VERSION, if born.is_some() { 2 } else { 1 }]);
+        out.put_slice(&[VERSION, if born.is_some() { BORN } else { MAPPED }]);
         self.encode_body(&mut out);
         if let Some(layout) = born {
             put_bytes(&mut out, &layout.encode());
@@ -106,8 +118,8 @@ impl Map {
             return Err(Malformed("unknown version of a birth record"));
         }
         let is_born = match reader.u8()? {
-            1 => false,
-            2 => true,
+            MAPPED => false,
+            BORN => true,
             _ => return Err(Malformed("unknown stage in a birth record")),
         };
         let (shards, replicas) = (reader.varint()? as u32, reader.varint()? as u32);
@@ -180,8 +192,7 @@ pub(crate) struct Birth {
 
 impl Birth {
     pub(crate) fn new(config: Config, identity: &Identity) -> Result<Birth, NodeError> {
-        let place = config.addresses.iter().position(|address| *address == config.address);
-        let place = place.ok_or_else(|| NodeError::NotListed(config.address.clone()))?;
+        let listed = config.addresses.iter().position(|address| *address == config.address);
         if let Some(bytes) = &identity.birth
             && let Some((me, born)) = read_joined(bytes).map_err(|_| NodeError::BirthRecord)?
         {
@@ -195,9 +206,15 @@ impl Birth {
                 is_first: false,
                 config,
                 me,
-                place,
+                place: 0,
             });
         }
+        if let Some(bytes) = &identity.birth
+            && let (map, Some(born)) = Map::decode(bytes.clone()).map_err(|_| NodeError::BirthRecord)?
+        {
+            return Birth::done(config, identity.incarnation, map, born);
+        }
+        let place = listed.ok_or_else(|| NodeError::NotListed(config.address.clone()))?;
         let me = NodeId(place as u64 + 1);
         // A number of shards or copies that can't be should be known now, not once all nodes have met.
         let nodes = config.addresses.iter().map(|address| ("", &**address, Incarnation(0)));
@@ -205,19 +222,39 @@ impl Birth {
         let mut seen = vec![None; config.addresses.len()];
         seen[place] = Some((config.names[place].clone(), identity.incarnation));
         let mut mapped = vec![false; config.addresses.len()];
-        let (mut map, mut stage, mut born) = (None, BirthStage::Waiting, None);
+        let (mut map, mut stage) = (None, BirthStage::Waiting);
         if let Some(bytes) = &identity.birth {
-            let (stored, layout) = Map::decode(bytes.clone()).map_err(|_| NodeError::BirthRecord)?;
-            agree(&stored, &config)?;
+            let (stored, _) = Map::decode(bytes.clone()).map_err(|_| NodeError::BirthRecord)?;
+            agree(&stored, &config, identity.incarnation)?;
             if stored.nodes[place].incarnation != identity.incarnation {
                 return Err(NodeError::BirthRecord);
             }
             mapped[place] = true;
-            stage = if layout.is_some() { BirthStage::Born } else { BirthStage::Mapped };
-            (map, born) = (Some(stored), layout.map(Arc::new));
+            (map, stage) = (Some(stored), BirthStage::Mapped);
         }
         let is_first = identity.boot == 1 && identity.birth.is_none();
-        Ok(Birth { config, me, place, seen, mapped, map, stage, saving: None, born, is_first })
+        Ok(Birth { config, me, place, seen, mapped, map, stage, saving: None, born: None, is_first })
+    }
+
+    /// Of a node whose cluster is born: who the others are is known, and where they were. Where this one is its flags say.
+    fn done(config: Config, incarnation: Incarnation, map: Map, born: Layout) -> Result<Birth, NodeError> {
+        agree_on_numbers(&map, &config, incarnation)?;
+        let place = map.nodes.iter().position(|node| node.incarnation == incarnation);
+        let place = place.ok_or(NodeError::BirthRecord)?;
+        let (addresses, names) =
+            map.nodes.iter().map(|node| (node.address.clone(), node.name.clone())).unzip();
+        Ok(Birth {
+            config: Config { addresses, names, ..config },
+            me: NodeId(place as u64 + 1),
+            place,
+            seen: Vec::new(),
+            mapped: vec![true; map.nodes.len()],
+            map: Some(map),
+            stage: BirthStage::Born,
+            saving: None,
+            born: Some(Arc::new(born)),
+            is_first: false,
+        })
     }
 
     pub(crate) fn id(&self) -> NodeId {
@@ -240,16 +277,22 @@ impl Birth {
 
     /// Whether what a node says of itself is of interest here. Once this node's cluster is born, only what those say that may not
     /// know it; before, what those say that it is to be born with, or want to be.
-    pub(crate) fn listens_to(&self, hello: &Hello) -> bool {
+    pub(crate) fn listens_to(&self, incarnation: Incarnation, hello: &Hello) -> bool {
         let says_born = hello.stage == BirthStage::Born;
         if self.is_born() {
             !says_born && !self.has_joined()
         } else {
-            !says_born || self.lists(&hello.address)
+            !says_born || self.lists(&hello.address) || self.place_of(incarnation).is_some()
         }
     }
 
-    fn lists(&self, address: &str) -> bool {
+    /// The place in the list of the node with this data directory, once that is known.
+    fn place_of(&self, incarnation: Incarnation) -> Option<usize> {
+        self.map.as_ref()?.nodes.iter().position(|node| node.incarnation == incarnation)
+    }
+
+    /// Whether the list has this address.
+    pub(crate) fn lists(&self, address: &str) -> bool {
         self.config.addresses.iter().any(|listed| listed == address)
     }
 
@@ -277,7 +320,9 @@ impl Birth {
     /// Takes in what another node says of itself. An error is the reason to refuse it.
     pub(crate) fn handle_hello(&mut self, incarnation: Incarnation, hello: &Hello) -> Result<NodeId, String> {
         self.compare_lists(hello)?;
-        let place = self.config.addresses.iter().position(|address| *address == hello.address);
+        // Since its cluster was born it may have moved.
+        let at = || self.config.addresses.iter().position(|address| *address == hello.address);
+        let place = self.place_of(incarnation).or_else(at);
         let place =
             place.ok_or_else(|| format!("{} is not in this cluster's list of nodes", hello.address))?;
         let id = NodeId(place as u64 + 1);
@@ -288,7 +333,7 @@ impl Birth {
             ));
         }
         let given = &self.config.names[place];
-        if !given.is_empty() && *given != hello.name {
+        if self.map.is_none() && !given.is_empty() && *given != hello.name {
             return Err(format!(
                 "the node at {} calls itself {}, but it is listed as {given}: start all nodes with the same names",
                 hello.address, hello.name
@@ -323,13 +368,7 @@ impl Birth {
         let map = self.map.as_ref().expect("the caller has looked");
         let known = &map.nodes[place];
         if known.incarnation != incarnation && !planted::is(Bug::WipedNodeVotes) {
-            return Err(format!(
-                "{} ({}) was part of this cluster with another data directory than it has now (it was wiped or \
-                 replaced): start it again with its old data directory; an empty one can't vote under an old name, or \
-                 acknowledged writes could be lost. The other nodes serve on without it. If the old one is lost for good, the node gets \
-                 all its replicas from the others: ringfort start --id {} --addr {} --data-dir DIR --join {} --replace",
-                known.name, known.address, known.name, known.address, self.config.address
-            ));
+            return Err(self.another_directory(&known.name, &known.address));
         }
         if known.name != hello.name {
             return Err(format!(
@@ -350,6 +389,17 @@ impl Birth {
             self.mapped.fill(true);
         }
         Ok(())
+    }
+
+    /// What a node is told that has the name or the address of one that was here with another data directory.
+    pub(crate) fn another_directory(&self, name: &str, address: &str) -> String {
+        format!(
+            "{name} ({address}) was part of this cluster with another data directory than it has now (it was wiped or replaced): start it \
+             again with its old data directory; an empty one can't vote under an old name, or acknowledged writes could be lost. The other \
+             nodes serve on without it. If the old one is lost for good, the node gets all its replicas from the others: ringfort start \
+             --id {name} --addr {address} --data-dir DIR --join {} --replace",
+            self.config.address
+        )
     }
 
     fn compare_lists(&self, hello: &Hello) -> Result<(), String> {
@@ -506,42 +556,4 @@ fn first_layout<'a>(
         max: level,
     };
     Layout::first(nodes.zip(1..).map(member).collect(), cluster, shards, replicas)
-}
-
-/// Stored identity beats flags; a conflict is refused.
-fn agree(stored: &Map, config: &Config) -> Result<(), NodeError> {
-    let conflict = |what, was: String, given: String| {
-        Err(NodeError::Conflict { what, stored: was, given, flags: flags(stored, &config.address) })
-    };
-    let born: Vec<&str> = stored.nodes.iter().map(|node| node.address.as_str()).collect();
-    if config.addresses != born {
-        return conflict("list of nodes", born.join(","), config.addresses.join(","));
-    }
-    for (node, given) in stored.nodes.iter().zip(&config.names) {
-        if !given.is_empty() && *given != node.name {
-            return conflict("node name", format!("{} at {}", node.name, node.address), given.clone());
-        }
-    }
-    for (what, stored, given) in [
-        ("number of shards", stored.shards, config.shards),
-        ("number of replicas", stored.replicas, config.replicas),
-    ] {
-        if stored != given {
-            return conflict(what, stored.to_string(), given.to_string());
-        }
-    }
-    Ok(())
-}
-
-/// The flags that say what the map says, for the node at this address.
-fn flags(map: &Map, address: &str) -> String {
-    let others: Vec<String> = map
-        .nodes
-        .iter()
-        .filter(|node| node.address != address)
-        .map(|node| format!("{}={}", node.name, node.address))
-        .collect();
-    let peers =
-        if others.is_empty() { "no --peers".to_owned() } else { format!("--peers {}", others.join(",")) };
-    format!("{peers} --shards {} --replicas {}", map.shards, map.replicas)
 }

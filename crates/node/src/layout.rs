@@ -43,7 +43,11 @@ impl Node {
 
     /// Goes by this layout from now on, if it is a later one, and has it kept.
     pub(crate) fn adopt(&mut self, layout: Arc<Layout>) {
+        let before = self.layout.clone();
         if let Some(layout) = self.go_by(layout) {
+            if let Some(before) = before {
+                self.tell_of_moved(&before, &layout);
+            }
             self.out.last.push(Effect::SaveLayout(layout));
         }
     }
@@ -64,6 +68,7 @@ impl Node {
         }
         self.layout = Some(Arc::clone(&layout));
         self.follow_members();
+        self.follow_addresses();
         // (A node that has joined is not in the layouts from before that.)
         if layout.member(self.id).is_none() && self.id < layout.next_node {
             self.out.last.push(Effect::Removed);

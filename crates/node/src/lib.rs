@@ -48,6 +48,7 @@ mod leave;
 mod levels;
 mod load;
 mod marks;
+mod moving;
 mod node;
 pub mod order;
 mod peers;
@@ -72,7 +73,7 @@ pub use api::{
     Answered, ApplyJob, Config, Effect, Event, FoundReplica, Identity, Incoming, Opened, ReadJob, Stored,
     TableStats,
 };
-pub use birth::{is_joined, joined, read_joined};
+pub use birth::{is_joined, is_member, joined, read_joined};
 pub use error::NodeError;
 pub use load::Load;
 pub use marks::remembered_in;

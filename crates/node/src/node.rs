@@ -18,6 +18,7 @@ use crate::forwards::Forwards;
 use crate::layout::LayoutRequest;
 use crate::leave::Phase;
 use crate::marks::{KEEP_TICKS, Marks};
+use crate::moving::Moving;
 use crate::peers::Peers;
 use crate::pending::Pending;
 use crate::persist::GroupCommit;
@@ -123,6 +124,7 @@ pub struct Node {
     pub(crate) renewals: Renewals,
     pub(crate) marks: Marks,
     pub(crate) reports: Reports,
+    pub(crate) moving: Moving,
     pub(crate) transfers: Transfers,
     pub(crate) planned: Planned,
     pub(crate) pending: usize,
@@ -180,6 +182,7 @@ impl Node {
             renewals: Renewals::default(),
             marks,
             reports: Reports::default(),
+            moving: Moving::default(),
             transfers: Transfers::default(),
             planned: Planned::default(),
             pending: 0,
@@ -206,6 +209,7 @@ impl Node {
             if let Some(kept) = &identity.layout {
                 node.adopt_kept(kept.clone())?;
             }
+            node.tell_of_move();
         } else {
             node.step_birth();
         }
@@ -228,10 +232,13 @@ impl Node {
         self.id
     }
 
-    /// Where a member can be reached.
-    pub(crate) fn address_of(&self, node: NodeId) -> &str {
+    /// Where a member can be reached, as far as this node knows.
+    pub fn address_of(&self, node: NodeId) -> &str {
+        if node == self.id {
+            return self.birth.address();
+        }
         let member = self.layout.as_ref().and_then(|layout| layout.member(node));
-        member.map_or("HOST:PORT", |member| &member.address)
+        self.moving.address(node).or(member.map(|member| &*member.address)).unwrap_or("HOST:PORT")
     }
 
     /// The cluster's number; 0 before birth.
@@ -359,6 +366,7 @@ impl Node {
         }
         if self.ticks.is_multiple_of(REPORT_TICKS) {
             self.record_commits();
+            self.see_to_moves();
             self.send_reports();
             self.tell_the_silent();
             self.balance_leaders();

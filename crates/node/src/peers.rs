@@ -200,9 +200,13 @@ impl Node {
         for message in frame.messages {
             match message {
                 PeerMessage::Hello(hello) if speaks && hello.stage == BirthStage::Born => {
-                    refused |= !self.goes_with(link, frame.from, &hello);
+                    let goes = self.goes_with(link, frame.from, &hello);
+                    refused |= !goes;
+                    if goes && is_heard {
+                        refused |= !self.hear_address(link, frame.from, &hello);
+                    }
                 }
-                PeerMessage::Hello(hello) if !self.birth.listens_to(&hello) => {}
+                PeerMessage::Hello(hello) if !self.birth.listens_to(frame.incarnation, &hello) => {}
                 PeerMessage::Hello(hello) => refused |= !self.handle_hello(link, frame.incarnation, &hello),
                 PeerMessage::Refused(refusal) => self.handle_refused(refusal, frame.cluster != 0),
                 // Whoever was away for long may know none of those who are members now.
@@ -276,8 +280,19 @@ impl Node {
         }
     }
 
-    fn handle_hello(&mut self, link: u64, incarnation: ringfort_types::Incarnation, hello: &Hello) -> bool {
-        match self.birth.handle_hello(incarnation, hello) {
+    /// Why a node that is not born is refused which has the address that a member has moved to: the lists from before say nothing of that.
+    fn is_of_moved(&self, incarnation: Incarnation, hello: &Hello) -> Option<String> {
+        let members = &self.layout.as_ref()?.members;
+        let member = members.iter().find(|member| member.address == hello.address)?;
+        let is_another = member.incarnation != incarnation && !self.birth.lists(&hello.address);
+        is_another.then(|| self.birth.another_directory(&member.name, &member.address))
+    }
+
+    fn handle_hello(&mut self, link: u64, incarnation: Incarnation, hello: &Hello) -> bool {
+        let heard = self
+            .is_of_moved(incarnation, hello)
+            .map_or_else(|| self.birth.handle_hello(incarnation, hello), Err);
+        match heard {
             Ok(node) => {
                 self.step_birth();
                 if self.birth.is_born() && hello.stage < ringfort_types::BirthStage::Born {

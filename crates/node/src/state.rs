@@ -1,7 +1,9 @@
 //! What a node tells of itself and of the cluster, and who should lead.
 
 use ringfort_types::limits::TICK_MS;
-use ringfort_types::{ClusterState, DiskState, NodeState, Presence, Replica, ReplicaReport, ShardState};
+use ringfort_types::{
+    ClusterState, DiskState, NodeId, NodeState, Presence, Replica, ReplicaReport, ShardId, ShardState,
+};
 
 use crate::layout::preferred;
 use crate::leave::Phase;
@@ -99,7 +101,7 @@ impl Node {
             NodeState {
                 id: member.id,
                 name: member.name.clone(),
-                address: member.address.clone(),
+                address: self.address_of(member.id).to_owned(),
                 incarnation: member.incarnation,
                 standing: member.standing,
                 level_max: member.max.0,

@@ -114,7 +114,8 @@ pub fn change_layout(change: &LayoutChange) -> Option<v1::ChangeLayoutRequest> {
         | LayoutChange::Place { .. }
         | LayoutChange::Reached { .. }
         | LayoutChange::Knows(..)
-        | LayoutChange::Raise(_) => return None,
+        | LayoutChange::Raise(_)
+        | LayoutChange::Move(_) => return None,
     };
     Some(v1::ChangeLayoutRequest { change: Some(change) })
 }

@@ -1,6 +1,6 @@
 //! The cluster's map.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use ringfort_types::limits::{BIRTH_NODES_MAX, GROUP_REPLICAS_MAX, SHARDS_MAX};
@@ -184,6 +184,7 @@ impl Layout {
             LayoutChange::Knows(node, max) => next.know(*node, *max),
             LayoutChange::Limit(limit) => next.level_limit = *limit,
             LayoutChange::Raise(level) => next.raise(*level),
+            LayoutChange::Move(moves) => next.move_members(moves),
         }
         if next == *self {
             return None;
@@ -291,6 +292,47 @@ impl Layout {
             return Some(NoPlace::Level(self.level));
         }
         None
+    }
+
+    /// Nobody moves if two members would have one address.
+    fn move_members(&mut self, moves: &[(NodeId, String)]) {
+        let before = self.members.clone();
+        for (node, address) in moves {
+            if let Ok(place) = self.members.binary_search_by_key(node, |member| member.id) {
+                self.members[place].address.clone_from(address);
+            }
+        }
+        let distinct: BTreeSet<&str> = self.members.iter().map(|member| &*member.address).collect();
+        if distinct.len() < self.members.len() {
+            self.members = before;
+        }
+    }
+
+    /// Those of these members that can be where they say: nobody else has that address who does not say that it is elsewhere. Who is
+    /// there already is left out.
+    pub fn moves(&self, said: &BTreeMap<NodeId, String>) -> Vec<(NodeId, String)> {
+        let is_elsewhere = |(node, address): &(NodeId, String)| {
+            self.member(*node).is_some_and(|member| member.address != *address)
+        };
+        let said = said.iter().map(|(node, address)| (*node, address.clone()));
+        let mut moves: Vec<(NodeId, String)> = said.filter(is_elsewhere).collect();
+        loop {
+            let holds = |node: NodeId, address: &str| {
+                let moved = moves.iter().find(|(other, _)| *other == node);
+                moved.map_or_else(
+                    || self.member(node).is_some_and(|member| member.address == address),
+                    |(_, moved)| moved == address,
+                )
+            };
+            let is_free = |(node, address): &(NodeId, String)| {
+                self.members.iter().all(|other| other.id == *node || !holds(other.id, address))
+            };
+            let good: Vec<(NodeId, String)> = moves.iter().filter(|one| is_free(one)).cloned().collect();
+            if good.len() == moves.len() {
+                return good;
+            }
+            moves = good;
+        }
     }
 
     /// The last one that is given replicas goes on being given them.

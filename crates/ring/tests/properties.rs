@@ -359,6 +359,46 @@ fn the_level_rises_once_all_members_know_it_and_never_falls() {
 }
 
 #[test]
+fn members_move_to_addresses_that_are_free_and_change_places_together() {
+    let born = Layout::first(equal(4), 7, 4, 3).unwrap();
+    let at = |layout: &Layout| layout.members.iter().map(|member| member.address.clone()).collect::<Vec<_>>();
+    let old = |id: u64| format!("10.0.0.{id}:50051");
+    let said = |said: &[(u64, &str)]| -> BTreeMap<NodeId, String> {
+        said.iter().map(|(id, address)| (NodeId(*id), (*address).to_owned())).collect()
+    };
+    let moved = |saying: &[(u64, &str)]| -> Vec<u64> {
+        let moves = born.moves(&said(saying));
+        let after = born.after(&LayoutChange::Move(moves.clone()));
+        assert_eq!(after.is_some(), !moves.is_empty(), "{moves:?}");
+        if let Some(after) = after {
+            assert_eq!(after.epoch, Epoch(2));
+            assert_eq!(after.placed, born.placed, "nothing is placed elsewhere");
+            for (node, address) in &moves {
+                assert_eq!(after.member(*node).unwrap().address, *address);
+            }
+            assert_eq!(after.after(&LayoutChange::Move(moves.clone())), None, "once is enough");
+            assert_eq!(Layout::decode(after.encode()), Ok(after));
+        }
+        moves.into_iter().map(|(node, _)| node.0).collect()
+    };
+    assert_eq!(moved(&[(1, "a:1")]), [1]);
+    assert_eq!(moved(&[(1, &old(1)), (9, "a:1")]), [0_u64; 0], "it is there already, and that is nobody");
+    assert_eq!(moved(&[(1, &old(2))]), [0_u64; 0], "another one has it");
+    assert_eq!(moved(&[(1, &old(2)), (2, "b:2")]), [1, 2]);
+    assert_eq!(moved(&[(1, &old(2)), (2, &old(3)), (3, &old(1))]), [1, 2, 3]);
+    assert_eq!(
+        moved(&[(1, &old(2)), (2, &old(3)), (3, &old(4)), (4, &old(4))]),
+        [0_u64; 0],
+        "none can begin"
+    );
+    assert_eq!(moved(&[(1, &old(2)), (2, "b:2"), (3, "b:2")]), [0_u64; 0], "two say the same");
+    assert_eq!(moved(&[(1, "a:1"), (2, "b:2"), (3, "b:2")]), [1]);
+    let twice = LayoutChange::Move(vec![(NodeId(1), "a:1".into()), (NodeId(2), "a:1".into())]);
+    assert_eq!(born.after(&twice), None);
+    assert_eq!(at(&born), (1..=4).map(old).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_layout_from_before_there_were_levels_is_read() {
     let born = Layout::first(equal(1), 7, 1, 1).unwrap();
     let before = [

@@ -27,6 +27,8 @@ pub struct Config {
     pub name: Option<String>,
     /// Where to listen, as `HOST:PORT`. Port 0 takes a free one, for a cluster of one.
     pub listen: String,
+    /// A node that has a data directory listens where it was last, not on `listen`, unless `advertise` says where it is.
+    pub stays: bool,
     /// Open ports that other machines can reach, though whoever reaches them can do anything.
     pub insecure: bool,
     /// Where the others and the clients find it, if that is not `listen`.
@@ -80,6 +82,7 @@ impl Config {
         Config {
             name: None,
             listen: listen.into(),
+            stays: false,
             insecure: false,
             advertise: None,
             text: None,

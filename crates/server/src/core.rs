@@ -185,6 +185,7 @@ impl Core {
         let effects = self.node.take_effects(self.clock.now());
         self.shared.header.update(&self.node);
         self.shared.notice_layout(&self.node);
+        self.shared.notice_moved(&self.node);
         self.shared.tables_awaited.store(self.node.awaits_tables(), Ordering::SeqCst);
         for effect in effects {
             match effect {
@@ -267,6 +268,10 @@ impl Core {
         self.shared.runtime.spawn_blocking(move || {
             if let Err(error) = data.save_layout(layout.epoch, &layout.encode()) {
                 shared.notice(format!("{error}: at the next start the other nodes are asked for the layout"));
+            }
+            let own = layout.member(shared.header.from);
+            if let Some(Err(error)) = own.map(|member| data.save_address(&member.address)) {
+                shared.notice(format!("{error}: at the next start the layout says where this node was"));
             }
         });
     }

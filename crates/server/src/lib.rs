@@ -56,6 +56,7 @@ mod running;
 mod shared;
 mod snapshots;
 mod threads;
+mod whereabouts;
 
 pub use config::{Config, TextConfig};
 pub use doors::text::{GetReply, TextSettings};

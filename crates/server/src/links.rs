@@ -21,13 +21,14 @@ use ringfort_proto::internal::peer_server::{Peer, PeerServer};
 use ringfort_proto::internal::{Frame, JoinRequest, JoinResponse};
 use ringfort_proto::reason::reason;
 use ringfort_proto::status::from_failure;
-use ringfort_ring::Member;
+use ringfort_ring::{Layout, Member};
 use ringfort_types::limits::{CALL_WINDOW_BYTES, CONNECTION_WINDOW_BYTES};
 use ringfort_types::{Answer, NodeId, PeerFrame, PeerMessage, Refusal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataMap;
 use tonic::server::NamedService;
 use tonic::transport::Endpoint;
 use tonic::{Request, Response, Status, Streaming};
@@ -35,6 +36,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::join;
 use crate::outbox::{FRAME_BYTES_MAX, Item, Outbox};
 use crate::shared::Shared;
+use crate::whereabouts::Told;
 
 /// Most incoming connections from peers (and strangers who speak their protocol).
 const LINKS_MAX: usize = 256;
@@ -53,6 +55,8 @@ const TROUBLE_EVERY: Duration = Duration::from_mins(1);
 /// A peer that does not answer HTTP/2 pings for this long is lost.
 const PING_EVERY: Duration = Duration::from_secs(2);
 const PING_MAX: Duration = Duration::from_secs(3);
+/// Whom a connection is for: its member may be elsewhere, and another one there.
+const TO: &str = "ringfort-to";
 /// How long a reader pauses while the inbox is full of frames.
 const PAUSE: Duration = Duration::from_millis(1);
 
@@ -65,97 +69,155 @@ pub(crate) struct Other {
 }
 
 /// Keeps all other nodes connected: those given until there is a layout, and then its members, as they change. For as long as this
-/// node lives.
-pub(crate) async fn keep_all_connected(shared: Arc<Shared>, listed: Vec<Other>) {
-    let mut layout = shared.watch_layout();
-    let mut kept: BTreeMap<NodeId, (String, AbortHandle)> = BTreeMap::new();
+/// node lives. `told` is where they are said to be, until the layout has another address for them.
+pub(crate) async fn keep_all_connected(shared: Arc<Shared>, listed: Vec<Other>, mut told: Told) {
+    let (mut layout, mut moved) = (shared.watch_layout(), shared.watch_moved());
+    let mut kept: BTreeMap<NodeId, (watch::Sender<Vec<String>>, AbortHandle)> = BTreeMap::new();
+    let mut before: Option<Arc<Layout>> = None;
     let mut tasks = JoinSet::new();
     loop {
-        let others = match layout.borrow_and_update().as_ref() {
-            None => listed.clone(),
+        let now = layout.borrow_and_update().clone();
+        let moved_now = moved.borrow_and_update().clone();
+        let others: Vec<(Other, Vec<String>)> = match &now {
+            None => listed.iter().map(|other| (other.clone(), vec![other.address.clone()])).collect(),
             Some(layout) => {
+                let address_before = |node| Some(&before.as_ref()?.member(node)?.address);
                 let others = layout.members.iter().filter(|member| member.id != shared.header.from);
-                let other = |member: &Member| Other {
-                    node: member.id,
-                    address: member.address.clone(),
-                    name: member.name.clone(),
-                };
-                others.map(other).collect()
+                others
+                    .map(|member| {
+                        if address_before(member.id).is_some_and(|address| *address != member.address) {
+                            told.named.remove(&member.id);
+                        }
+                        let places = places(member, moved_now.get(&member.id), &told);
+                        let (address, name) = (member.address.clone(), member.name.clone());
+                        (Other { node: member.id, address, name }, places)
+                    })
+                    .collect()
             }
         };
-        kept.retain(|node, (address, task)| {
-            let stays = others.iter().any(|other| other.node == *node && other.address == *address);
+        before = now;
+        kept.retain(|node, (_, task)| {
+            let stays = others.iter().any(|(other, _)| other.node == *node);
             if !stays {
                 task.abort();
                 shared.answers.remove_outbox(*node);
-                // What is on its way to the node has nowhere to go, also if it has only moved.
+                // What is on its way to the node has nowhere to go.
                 shared.inbox.push(Event::PeerLost(*node));
             }
             stays
         });
-        for Other { node, address, name } in others {
-            kept.entry(node).or_insert_with(|| {
-                let outbox = shared.answers.add_outbox(node);
-                let task = tasks.spawn(keep_connected(shared.clone(), outbox, address.clone(), name));
-                (address, task)
-            });
+        for (Other { node, name, .. }, places) in others {
+            if let Some((known, _)) = kept.get(&node) {
+                known.send_if_modified(|known| {
+                    let is_news = *known != places;
+                    *known = places;
+                    is_news
+                });
+                continue;
+            }
+            let outbox = shared.answers.add_outbox(node);
+            let (known, places) = watch::channel(places);
+            let task = tasks.spawn(keep_connected(shared.clone(), outbox, places, name));
+            kept.insert(node, (known, task));
         }
         tokio::select! {
             changed = layout.changed() => if changed.is_err() { return },
+            changed = moved.changed() => if changed.is_err() { return },
             Some(_ended) = tasks.join_next() => if shared.is_stopping() && tasks.is_empty() { return },
         }
     }
 }
 
-/// Keeps one node connected, for as long as this node lives. `given` is the name given for it, which may be none.
-async fn keep_connected(shared: Arc<Shared>, outbox: Arc<Outbox>, address: String, given: String) {
+/// Where a member may be, the likeliest place first.
+fn places(member: &Member, says: Option<&String>, told: &Told) -> Vec<String> {
+    let known = says.into_iter().chain(told.named.get(&member.id)).chain([&member.address]);
+    let mut places: Vec<String> = Vec::new();
+    for place in known.chain(&told.unnamed) {
+        if !places.contains(place) {
+            places.push(place.clone());
+        }
+    }
+    places
+}
+
+/// Keeps one node connected, for as long as this node lives. `places` are those where it may be, at least one; `given` the name given for
+/// it, which may be none.
+async fn keep_connected(
+    shared: Arc<Shared>,
+    outbox: Arc<Outbox>,
+    mut places: watch::Receiver<Vec<String>>,
+    given: String,
+) {
     let node = outbox.to();
-    let called = || match shared.name_of(node).unwrap_or_else(|| given.clone()) {
-        name if name.is_empty() => address.clone(),
+    let called = |address: &str| match shared.name_of(node).unwrap_or_else(|| given.clone()) {
+        name if name.is_empty() => address.to_owned(),
         name => format!("{name} ({address})"),
     };
     let mut stopping = shared.stopping.subscribe();
     let mut backoff = BACKOFF_MIN;
     let mut trouble = Trouble::default();
+    let mut turn = 0;
     loop {
         let started = Instant::now();
+        let known = places.borrow_and_update().clone();
+        let address = &known[turn % known.len()];
+        let mut was_up = false;
         let attempt = async {
             let number = shared.link_number();
-            match connect(&shared, &outbox, &address, number).await {
+            match connect(&shared, &outbox, address, number).await {
                 Ok(answers) => {
-                    tracing::debug!("connected with {}", called());
+                    tracing::debug!("connected with {}", called(address));
+                    was_up = true;
                     shared.inbox.push(Event::PeerUp(node));
                     trouble = Trouble::default();
                     let why = until_lost(&shared, number, answers).await;
-                    tracing::debug!("lost {}: {why}", called());
-                    true
+                    tracing::debug!("lost {}: {why}", called(address));
                 }
                 Err(error) => {
                     let why = reason(&*error);
-                    tracing::trace!("can't connect with {}: {why}", called());
+                    tracing::trace!("can't connect with {}: {why}", called(address));
                     if trouble.is_to_be_said(Instant::now()) {
-                        tracing::warn!("can't reach {}: {why}", called());
+                        tracing::warn!("can't reach {}: {why}", called(address));
                     }
-                    false
                 }
             }
         };
-        let was_up = tokio::select! {
-            was_up = attempt => was_up,
+        let has_moved = tokio::select! {
+            () = attempt => false,
+            () = until_moved(&mut places, &known, address) => true,
             _ = stopping.wait_for(|stopping| *stopping) => return,
         };
         outbox.close();
         if was_up {
+            // What is on its way to the node has nowhere to go, also if it has only moved.
             shared.inbox.push(Event::PeerLost(node));
             if started.elapsed() > BACKOFF_MAX {
                 backoff = BACKOFF_MIN;
             }
+        } else {
+            turn = (turn + 1) % known.len();
+        }
+        if has_moved {
+            (turn, backoff) = (0, BACKOFF_MIN);
         }
         tokio::select! {
             () = tokio::time::sleep(backoff) => {}
             _ = stopping.wait_for(|stopping| *stopping) => return,
         }
         backoff = (backoff * 2).min(BACKOFF_MAX);
+    }
+}
+
+/// Waits until a node is to be looked for elsewhere than at this address: it is none of those where it may be any more, or another one has
+/// become the likeliest.
+async fn until_moved(places: &mut watch::Receiver<Vec<String>>, known: &[String], address: &str) {
+    let is_elsewhere = |now: &Vec<String>| {
+        let is_first = now.first().is_some_and(|first| first == address);
+        !now.iter().any(|place| place == address) || (now.first() != known.first() && !is_first)
+    };
+    if places.wait_for(is_elsewhere).await.is_err() {
+        // Whoever keeps all connected is about to end this.
+        std::future::pending().await
     }
 }
 
@@ -199,7 +261,14 @@ async fn connect(
         .max_encoding_message_size(FRAME_BYTES_MAX);
     outbox.assign(number);
     let frames = Outgoing { shared: shared.clone(), outbox: outbox.clone(), number };
-    Ok(tokio::time::timeout(CONNECT_MAX, client.link(frames)).await??.into_inner())
+    let mut request = Request::new(frames);
+    request.metadata_mut().insert(TO, wanted(shared.header.cluster(), outbox.to()).parse()?);
+    Ok(tokio::time::timeout(CONNECT_MAX, client.link(request)).await??.into_inner())
+}
+
+/// Whom a connection is for, as its metadata say it.
+fn wanted(cluster: u64, node: NodeId) -> String {
+    format!("{cluster:016x}/{node}")
 }
 
 /// Waits for the end of the stream; a frame on it is the other node's refusal, for our node to know.
@@ -339,6 +408,9 @@ impl Peer for PeerService {
     type LinkStream = ReceiverStream<Result<Frame, Status>>;
 
     async fn link(&self, request: Request<Streaming<Frame>>) -> Result<Response<Self::LinkStream>, Status> {
+        if let Some(name) = self.is_for_another(request.metadata()) {
+            return Err(Status::failed_precondition(format!("{name} listens there")));
+        }
         let number = self.shared.link_number();
         let (answers, stream) = mpsc::channel(1);
         let (_open, is_removed) = oneshot::channel();
@@ -361,6 +433,15 @@ impl Peer for PeerService {
 }
 
 impl PeerService {
+    /// This node's name, if a connection is for another member of its cluster, which is not here.
+    fn is_for_another(&self, metadata: &MetadataMap) -> Option<String> {
+        let (cluster, me) = (self.shared.header.cluster(), self.shared.header.from);
+        let said = metadata.get(TO)?.to_str().ok()?;
+        let same_cluster = cluster != 0 && said.starts_with(&format!("{cluster:016x}/"));
+        let name = || self.shared.name_of(me).unwrap_or_else(|| format!("node {me}"));
+        (same_cluster && said != wanted(cluster, me)).then(name)
+    }
+
     async fn read(&self, number: u64, mut frames: Streaming<Frame>) {
         let mut from = NodeId(0);
         let mut first_until = Some(tokio::time::Instant::now() + FIRST_FRAME_MAX);

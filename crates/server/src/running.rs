@@ -28,7 +28,8 @@ use crate::join::{Joined, join};
 use crate::links::{self, Links, Other};
 use crate::open::LAYOUT_OF_TABLE;
 use crate::shared::{Header, Report, Shared};
-use crate::{Config, StartError, descriptors, doors, exposure};
+use crate::whereabouts::Told;
+use crate::{Config, StartError, descriptors, doors, exposure, whereabouts};
 
 /// How long to wait for leaderships to be handed over.
 const HAND_OVER_MAX: Duration = Duration::from_millis(3_600);
@@ -112,16 +113,19 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
     let started = Instant::now();
     Clock::check()?;
     config.validate()?;
+    let config = at_its_place(config)?;
     let (ports, bound, text_address) = bind(&config).await?;
     let address = config.advertised(bound)?;
-    let listed = config.nodes(&address, config.name.as_deref().unwrap_or_default())?;
+    let listed = config.nodes(&address, config.name.as_deref().unwrap_or_default());
+    // A member's list may be from before it moved. A new node makes nothing if its list is bad.
+    let listed = if whereabouts::is_used(&config.data_dir) { listed } else { Ok(listed?) };
     let fresh = draw()?;
 
     let disk = Arc::new(FileDisk::open(&config.data_dir)?);
     let who = Who { name: config.name.clone(), address: address.clone(), fresh };
-    let (data, mut stored) = DataDir::open(disk.clone(), &who)?;
-    let (kept, lost) = become_member(&config, &data, &mut stored).await?;
-    let Origin { nodes, shards, has_joined } = Origin::of(&config, &address, listed, &stored)?;
+    let (data, mut stored) = DataDir::open_anywhere(disk.clone(), &who, ringfort_node::is_member)?;
+    let (kept, lost) = become_member(&config, &address, &data, &mut stored).await?;
+    let Origin { nodes, shards, is_member } = Origin::of(&config, &address, listed, &stored)?;
     let is_counted = stored.is_counted();
     let options = TableOptions::default();
     let limit = descriptors::raise_limit();
@@ -149,6 +153,7 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
     )?;
 
     let me = node.id();
+    let told = told(&config, &address, &node)?;
     let runtimes: Vec<Handle> = [Handle::current()].into_iter().chain(others).collect();
     let socket_threads = runtimes.iter().map(|runtime| runtime.metrics().num_workers()).sum();
     let runtimes = Runtimes::new(runtimes);
@@ -160,7 +165,7 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
         shards,
         reporting,
     ));
-    let is_alone = addresses.len() == 1 && !config.peers.is_empty();
+    let is_alone = !is_member && addresses.len() == 1 && !config.peers.is_empty();
     let alone = is_alone.then(|| peerless(&address));
     let uncounted = (!is_counted).then(|| uncounted(&config.data_dir));
     alone.into_iter().chain(lost).chain(unreadable).chain(uncounted).for_each(|line| shared.notice(line));
@@ -168,9 +173,9 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
 
     let mut tasks = JoinSet::new();
     let listed = (1..).map(NodeId).zip(addresses.iter().cloned().zip(names));
-    let others = listed.filter(|(node, _)| !has_joined && *node != me);
+    let others = listed.filter(|(node, _)| !is_member && *node != me);
     let others = others.map(|(node, (address, name))| Other { node, address, name }).collect();
-    tasks.spawn(links::keep_all_connected(shared.clone(), others));
+    tasks.spawn(links::keep_all_connected(shared.clone(), others, told));
     let tolerance = Tolerance::default();
     let places = Places::new(files.connections, if text_address.is_some() { 2 } else { 1 });
     tasks.spawn(doors::serve(shared.clone(), links.clone(), ports, places, tolerance.clone(), runtimes));
@@ -225,34 +230,58 @@ fn identity(
     Ok((Identity { incarnation, boot, birth, layout, process: draw()?.max(1), marks }, unreadable))
 }
 
-/// What a node begins with: a new cluster's list, or nothing but itself if it has joined one.
+/// With the address that its node had last, if no other one was given.
+fn at_its_place(config: Config) -> Result<Config, StartError> {
+    if !config.stays || config.advertise.is_some() {
+        return Ok(config);
+    }
+    let last = whereabouts::last_address(&config.data_dir)?;
+    Ok(match last {
+        Some(listen) => Config { listen, ..config },
+        None => config,
+    })
+}
+
+/// Where a member is to look for the others, by its flags. Refuses an address at which it can't be.
+fn told(config: &Config, address: &str, node: &Node) -> Result<Told, StartError> {
+    let (Some(born), Some(layout)) = (node.born_layout(), node.layout()) else { return Ok(Told::default()) };
+    let told = whereabouts::told(config, node.id(), address, &born, layout)?;
+    whereabouts::check_own(config, node.id(), address, layout, &told)?;
+    Ok(told)
+}
+
+/// What a node begins with: a new cluster's list, or nothing but itself if it is a member of one.
 struct Origin {
     /// The addresses, with the names that are known.
     nodes: Vec<(String, String)>,
     shards: u32,
-    has_joined: bool,
+    is_member: bool,
 }
 
 impl Origin {
     fn of(
         config: &Config,
         address: &str,
-        listed: Vec<(String, String)>,
+        listed: Result<Vec<(String, String)>, StartError>,
         stored: &Stored,
     ) -> Result<Origin, StartError> {
         let joined = stored.birth.as_ref().map(ringfort_node::read_joined).transpose();
         let name = node_name(&stored.name);
+        let is_member = stored.birth.as_ref().is_some_and(ringfort_node::is_member);
         Ok(match joined.map_err(|_| NodeError::BirthRecord)?.flatten() {
+            // Who else there is its layout says.
+            None if is_member => {
+                Origin { nodes: vec![(address.to_owned(), name)], shards: config.shards, is_member }
+            }
             None => {
                 let with_own = |(at, known)| if at == address { (at, name.clone()) } else { (at, known) };
-                let nodes = listed.into_iter().map(with_own).collect();
-                Origin { nodes, shards: config.shards, has_joined: false }
+                let nodes = listed?.into_iter().map(with_own).collect();
+                Origin { nodes, shards: config.shards, is_member }
             }
             Some((_, born)) => Origin {
-                // Who else there is its layout says.
                 nodes: vec![(address.to_owned(), name)],
                 shards: born.shards.len() as u32 - 1,
-                has_joined: true,
+                is_member,
             },
         })
     }
@@ -262,6 +291,7 @@ impl Origin {
 /// why there is none.
 async fn become_member(
     config: &Config,
+    address: &str,
     data: &DataDir,
     stored: &mut Stored,
 ) -> Result<(Option<Bytes>, Option<String>), StartError> {
@@ -284,7 +314,7 @@ async fn become_member(
     }
     let newcomer = Newcomer {
         name: node_name(&stored.name),
-        address: stored.address.clone(),
+        address: address.to_owned(),
         incarnation: stored.incarnation,
         weight: config.weight,
         zone: config.zone.clone(),
@@ -292,12 +322,10 @@ async fn become_member(
         max: Level::MAX,
     };
     // The same list may be given to all.
-    let others: Vec<&str> =
-        config.join.iter().map(String::as_str).filter(|at| *at != stored.address).collect();
+    let others: Vec<&str> = config.join.iter().map(String::as_str).filter(|at| *at != address).collect();
     if others.is_empty() {
         return Err(StartError::Usage(format!(
-            "--join {}: that is this node itself; name another one",
-            stored.address
+            "--join {address}: that is this node itself; name another one"
         )));
     }
     let Joined { node, born, layout } = match join(&others, &newcomer).await {

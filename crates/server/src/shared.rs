@@ -1,6 +1,6 @@
 //! What all of a node's threads and tasks hold in common.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -94,6 +94,8 @@ pub(crate) struct Shared {
     pub(crate) shards: u32,
     /// As of the core's last turn; `None` before birth.
     layout: watch::Sender<Option<Arc<Layout>>>,
+    /// Where members say that they are, other than where the layout has them; as of the core's last turn.
+    moved: watch::Sender<BTreeMap<NodeId, String>>,
     /// What the cluster was born with, once it is.
     born: OnceLock<Arc<Layout>>,
     /// A handful over a node's life, so that it needs no bound.
@@ -157,6 +159,7 @@ impl Shared {
             sessions: Sessions::default(),
             shards,
             layout: watch::Sender::new(None),
+            moved: watch::Sender::default(),
             born: OnceLock::new(),
             reports,
             serving: watch::Sender::new(false),
@@ -180,6 +183,11 @@ impl Shared {
         self.layout.subscribe()
     }
 
+    /// Where members say that they are, other than where the layout has them, as they come and go.
+    pub(crate) fn watch_moved(&self) -> watch::Receiver<BTreeMap<NodeId, String>> {
+        self.moved.subscribe()
+    }
+
     /// What the cluster was born with, once it is.
     pub(crate) fn born_layout(&self) -> Option<Arc<Layout>> {
         self.born.get().cloned()
@@ -194,6 +202,17 @@ impl Shared {
             }
             self.layout.send_replace(node.layout().cloned());
         }
+    }
+
+    /// Takes note of members that have moved.
+    pub(crate) fn notice_moved(&self, node: &Node) {
+        self.moved.send_if_modified(|moved| {
+            let is_news = *moved != *node.moved();
+            if is_news {
+                moved.clone_from(node.moved());
+            }
+            is_news
+        });
     }
 
     /// A number for a connection with a peer, in or out. Never 0, never used again.

@@ -3,7 +3,8 @@
 //!
 //! A node is its data directory. The name and address that it was first started with are stored there, with
 //! an incarnation drawn at random, so that a wiped disk under an old name is somebody else; flags that say
-//! otherwise later are refused. The boot count rises, durably, before anything else happens in a life: what
+//! otherwise later are refused; but a member of a cluster may come back at another address, since the others know it by its incarnation.
+//! The boot count rises, durably, before anything else happens in a life: what
 //! is made unique with it (a `ReadIndex` context, a session number) is not used twice. Nothing compares two boots for
 //! order, so a node that finds no room to count a start draws a number instead, far above any count; the file keeps
 //! the count that it has.
@@ -93,6 +94,16 @@ impl DataDir {
     /// Refuses a directory that another process has open, one that holds something but no identity, and one
     /// whose identity is not `who`. A full disk does not keep a node from coming up and reading: see [`Stored::boot`].
     pub fn open(disk: Arc<dyn Disk>, who: &Who) -> Result<(DataDir, Stored), StorageError> {
+        DataDir::open_anywhere(disk, who, |_| false)
+    }
+
+    /// The same, but for a directory whose birth record `is_member`s: its node may be at another address than the stored one, which
+    /// stays stored until [`DataDir::save_address`].
+    pub fn open_anywhere(
+        disk: Arc<dyn Disk>,
+        who: &Who,
+        is_member: impl Fn(&Bytes) -> bool,
+    ) -> Result<(DataDir, Stored), StorageError> {
         // Before the lock is taken, because taking it writes into the directory.
         refuse_foreign(&*disk)?;
         let lock = match disk.lock(LOCK).map_err(StorageError::io("lock", &path_of(&*disk, LOCK)))? {
@@ -101,7 +112,8 @@ impl DataDir {
         };
         let before = read(&*disk)?;
         if let Some(stored) = &before {
-            refuse_conflict(&*disk, stored, who)?;
+            let may_move = stored.birth.as_ref().is_some_and(is_member);
+            refuse_conflict(&*disk, stored, who, may_move)?;
         }
         let counted = match &before {
             Some(stored) => Stored { boot: stored.boot + 1, ..stored.clone() },
@@ -132,6 +144,25 @@ impl DataDir {
         write(&*self.disk, &changed)?;
         *stored = changed;
         Ok(())
+    }
+
+    /// Keeps another address, if it is one. Durable when it returns.
+    pub fn save_address(&self, address: &str) -> Result<(), StorageError> {
+        let mut stored = self.stored.lock().expect("no thread panics while it writes the identity");
+        if stored.address == address {
+            return Ok(());
+        }
+        let changed = Stored { address: address.to_owned(), ..stored.clone() };
+        write(&*self.disk, &changed)?;
+        *stored = changed;
+        Ok(())
+    }
+
+    /// Who lives in a directory and the layout that was kept there, without a lock and without counting a start. `None` if nobody does; no
+    /// layout if it can't be read, which is told when it is opened.
+    pub fn peek(disk: &dyn Disk) -> Result<Option<(Stored, Option<Bytes>)>, StorageError> {
+        let layout = || whole::read(disk, LAYOUT, LAYOUT_MAGIC, FILE_BYTES_MAX).ok().flatten();
+        Ok(read(disk)?.map(|stored| (stored, layout())))
     }
 
     /// Keeps the layout that the node goes by. Durable when it returns; if a later one was to be kept, nothing happens.
@@ -213,14 +244,14 @@ fn refuse_foreign(disk: &dyn Disk) -> Result<(), StorageError> {
     }
 }
 
-fn refuse_conflict(disk: &dyn Disk, stored: &Stored, who: &Who) -> Result<(), StorageError> {
+fn refuse_conflict(disk: &dyn Disk, stored: &Stored, who: &Who, may_move: bool) -> Result<(), StorageError> {
     let conflict = |what, stored: &str, given: &str| {
         let (stored, given) = (stored.to_owned(), given.to_owned());
         Err(StorageError::Conflict { directory: disk.name(), what, stored, given })
     };
     match &who.name {
         Some(name) if *name != stored.name => conflict("name", &stored.name, name),
-        _ if who.address != stored.address => conflict("address", &stored.address, &who.address),
+        _ if who.address != stored.address && !may_move => conflict("address", &stored.address, &who.address),
         _ => Ok(()),
     }
 }

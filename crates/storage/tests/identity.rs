@@ -212,3 +212,40 @@ fn the_latest_layout_is_kept_whole() {
         assert!(matches!(error, StorageError::Layout { .. }), "byte {at}: {error}");
     }
 }
+
+#[test]
+fn a_member_may_be_opened_at_another_address_which_is_kept_when_it_is_said() {
+    let disk = SimDisk::new();
+    let is_member = |birth: &Bytes| birth == "born";
+    let open = |address: &str| {
+        let who = who(Some("node1"), address, 1);
+        DataDir::open_anywhere(Arc::new(disk.clone()), &who, is_member)
+    };
+    let elsewhere = "127.0.0.1:50059";
+    assert_eq!(DataDir::peek(&disk).unwrap(), None);
+    let (dir, _) = open("127.0.0.1:50051").unwrap();
+    dir.save_birth(&Bytes::from_static(b"mapped")).unwrap();
+    drop(dir);
+    let message = open(elsewhere).unwrap_err().to_string();
+    assert!(message.contains("whose address is 127.0.0.1:50051"), "{message}");
+
+    let (dir, _) = open("127.0.0.1:50051").unwrap();
+    dir.save_birth(&Bytes::from_static(b"born")).unwrap();
+    drop(dir);
+    let (dir, stored) = open(elsewhere).unwrap();
+    assert_eq!((stored.address.as_str(), stored.boot), ("127.0.0.1:50051", 3));
+    drop(dir);
+    let peeked = || DataDir::peek(&disk).unwrap().expect("somebody lives there");
+    assert_eq!((peeked().0, peeked().1), (stored, None), "nothing has changed yet, and no start was counted");
+    let (dir, _) = open(elsewhere).unwrap();
+    dir.save_address(elsewhere).unwrap();
+    dir.save_layout(Epoch(2), &Bytes::from_static(b"second")).unwrap();
+    drop(dir);
+    assert_eq!(peeked().0.address, elsewhere);
+    assert_eq!(peeked().1, Some(Bytes::from_static(b"second")));
+    assert_eq!(open(elsewhere).unwrap().1.boot, 5);
+    // Its name it keeps.
+    let other = who(Some("node2"), elsewhere, 1);
+    let refused = DataDir::open_anywhere(Arc::new(disk.clone()), &other, is_member);
+    assert!(refused.unwrap_err().to_string().contains("whose name is node1"));
+}

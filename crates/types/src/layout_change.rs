@@ -12,6 +12,7 @@
 //!                 9: node varint | its highest level varint
 //!                 10: level varint, 0 for none
 //!                 11: level varint
+//!                 12: count varint | (node varint | address bytes) × count
 //! newcomer = name bytes | address bytes | incarnation u64 | weight varint | zone bytes | replaces u8 (0 or 1)
 //! leader preference = 0 ring | 1 highest id
 //! standing = 0 active | 1 draining | 2 leaving
@@ -28,7 +29,7 @@ use bytes::{BufMut, BytesMut};
 
 use crate::limits::{ADDRESS_BYTES_MAX, BIRTH_NODES_MAX, GROUP_REPLICAS_MAX, NAME_BYTES_MAX, SHARDS_MAX};
 use crate::wire::{Malformed, Reader, put_bytes, put_varint};
-use crate::{Epoch, Incarnation, Level, LevelLimit, NodeId, PeerId, Replica, ShardId};
+use crate::{Epoch, Incarnation, Level, LevelLimit, NodeId, PeerId, Replica, ShardId, check_address};
 
 /// Which of a shard's replicas should lead it, if it can.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -170,6 +171,9 @@ pub enum LayoutChange {
     Knows(NodeId, Level),
     /// How far the level in force may rise.
     Limit(LevelLimit),
+    /// These members are at these addresses now. All of them at once, so that members can change places. Void if two members would have one
+    /// address.
+    Move(Vec<(NodeId, String)>),
     /// This level is in force. Void if a member is not known to know it, if it is held back, and if a higher one is.
     Raise(Level),
 }
@@ -232,6 +236,14 @@ impl LayoutChange {
                 out.put_u8(11);
                 level.put(out);
             }
+            LayoutChange::Move(moves) => {
+                out.put_u8(12);
+                put_varint(out, moves.len() as u64);
+                for (node, address) in moves {
+                    put_varint(out, node.0);
+                    put_bytes(out, address.as_bytes());
+                }
+            }
         }
     }
 
@@ -264,6 +276,14 @@ impl LayoutChange {
             9 => Ok(LayoutChange::Knows(NodeId(reader.varint()?), Level::read(reader)?)),
             10 => Ok(LayoutChange::Limit(LevelLimit::read(reader)?)),
             11 => Ok(LayoutChange::Raise(Level::read(reader)?)),
+            12 => {
+                let count = reader.count(2)?;
+                if count > BIRTH_NODES_MAX {
+                    return Err(Malformed("more members that move than there can be"));
+                }
+                let moves = (0..count).map(|_| place_of(reader)).collect::<Result<Vec<_>, _>>()?;
+                Ok(LayoutChange::Move(moves))
+            }
             _ => Err(Malformed("unknown kind of layout change")),
         }
     }
@@ -275,9 +295,21 @@ impl LayoutChange {
             LayoutChange::Place { places, .. } => {
                 places.iter().map(|(_, nodes)| 8 + 8 * nodes.len()).sum::<usize>() + 16
             }
+            LayoutChange::Move(moves) => {
+                moves.iter().map(|(_, address)| 16 + address.len()).sum::<usize>() + 16
+            }
             _ => 16,
         }
     }
+}
+
+fn place_of(reader: &mut Reader) -> Result<(NodeId, String), Malformed> {
+    let node = NodeId(reader.varint()?);
+    let address = reader.string(ADDRESS_BYTES_MAX)?;
+    if check_address(&address).is_err() {
+        return Err(Malformed("not an address of a node"));
+    }
+    Ok((node, address))
 }
 
 fn newcomer(reader: &mut Reader) -> Result<Newcomer, Malformed> {
@@ -309,4 +341,37 @@ fn place(reader: &mut Reader) -> Result<(ShardId, Vec<NodeId>), Malformed> {
     }
     let nodes = (0..count).map(|_| Ok(NodeId(reader.varint()?))).collect::<Result<Vec<_>, Malformed>>()?;
     Ok((shard, nodes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decoded(bytes: &[u8]) -> Result<LayoutChange, Malformed> {
+        let mut reader = Reader::new(bytes.to_vec().into());
+        let change = LayoutChange::decode(&mut reader)?;
+        reader.finish()?;
+        Ok(change)
+    }
+
+    #[test]
+    fn members_that_move_are_read_as_they_were_written_and_bounded() {
+        let moves = |count: u64, address: &str| {
+            let moves = (1..=count).map(|node| (NodeId(node), format!("{address}:{node}"))).collect();
+            let mut out = BytesMut::new();
+            LayoutChange::Move(moves).encode(&mut out);
+            out
+        };
+        for count in [0, 1, 3, BIRTH_NODES_MAX as u64] {
+            let LayoutChange::Move(read) = decoded(&moves(count, "[::1]")).expect("our own encoding") else {
+                panic!("another change")
+            };
+            assert_eq!(read.len() as u64, count);
+            assert!(read.iter().all(|(node, address)| *address == format!("[::1]:{node}")));
+        }
+        assert!(decoded(&moves(BIRTH_NODES_MAX as u64 + 1, "host")).is_err());
+        assert!(decoded(&moves(1, "no host")).is_err());
+        let whole = moves(2, "host");
+        assert!((0..whole.len()).all(|cut| decoded(&whole[..cut]).is_err()));
+    }
 }

@@ -42,7 +42,8 @@ const MIB: u64 = 1024 * 1024;
     ringfort start --id node4 --addr 10.0.0.4:50051 --insecure --data-dir /var/lib/ringfort \\\n      \
     --join 10.0.0.1:50051,10.0.0.2:50051                 one more node of that cluster\n\n\
     A new cluster is born when all of its nodes have met: start each of them with the others as --peers. Names \
-    in --peers may be left out. After that, each node needs its --data-dir and the same flags to come back.\n\n\
+    in --peers may be left out. After that, each node needs its --data-dir and the same flags to come back. With another --addr or \
+    --advertise it moves, and the others follow; if they have moved, too, --peers says where they are now, by their names.\n\n\
     A node that joins is given its share of the replicas while the cluster serves; `ringfort cluster remove` takes it out again. One whose \
     disk is lost is started with a new directory, --join and --replace.\n\n\
     There is no TLS yet: whoever reaches a node can do anything. So it listens on loopback, or, with --insecure, wherever \
@@ -53,10 +54,10 @@ pub(crate) struct Start {
     /// This node's name: letters, digits, `-`, `_` and `.` [default: made from the address]
     #[arg(long, value_name = "NAME")]
     id: Option<String>,
-    /// Where to listen
+    /// Where to listen [default: where it was last; a new node at 127.0.0.1:50051]
     // By another id than the client commands' `--addr`, of which it is none.
-    #[arg(id = "listen", long = "addr", value_name = "HOST:PORT", default_value = ADDRESS_DEFAULT)]
-    addr: String,
+    #[arg(id = "listen", long = "addr", value_name = "HOST:PORT")]
+    addr: Option<String>,
     /// Listen on other addresses than loopback, too, though whoever reaches them can do anything: there is no TLS yet
     #[arg(long)]
     insecure: bool,
@@ -66,7 +67,7 @@ pub(crate) struct Start {
     /// Where to keep data [default: ringfort-data/NAME, or ringfort-data/HOST-PORT without a name]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// The other nodes of a new cluster, separated by commas; none for a cluster of one
+    /// The other nodes of a new cluster, separated by commas; none for a cluster of one. Later, where they are now
     #[arg(long, value_name = "[NAME=]HOST:PORT,…", value_delimiter = ',', value_parser = peer)]
     peers: Vec<(Option<String>, String)>,
     #[command(flatten)]
@@ -177,9 +178,10 @@ struct How {
 }
 
 fn config(start: Start) -> Result<Config, Stop> {
+    let (addr, stays) = (start.addr.as_deref().unwrap_or(ADDRESS_DEFAULT), start.addr.is_none());
     let data_dir = match start.data_dir {
         Some(directory) => directory,
-        None => default_directory(start.id.as_deref().unwrap_or(&start.addr)),
+        None => default_directory(start.id.as_deref().unwrap_or(addr)),
     };
     let membership = start.membership;
     membership.check(!start.peers.is_empty())?;
@@ -202,7 +204,8 @@ fn config(start: Start) -> Result<Config, Stop> {
         cache_bytes: start.cache_mb * MIB,
         log_bytes: start.log_mb * MIB,
         snapshot_bytes_per_s: start.snapshot_mb_per_s * MIB,
-        ..Config::new(start.addr, data_dir)
+        stays,
+        ..Config::new(addr, data_dir)
     })
 }
 

@@ -24,6 +24,7 @@ mod machine;
 mod members;
 mod memory;
 mod messages;
+mod moved;
 mod node;
 mod reads;
 mod rolling;

@@ -166,7 +166,7 @@ fn wait_for(runtime: &Runtime, client: &Client, copies: usize, nodes: &[usize]) 
 }
 
 /// Clients that write, and remember what was acknowledged.
-struct Load {
+pub(crate) struct Load {
     over: Arc<AtomicBool>,
     puts: Vec<Arc<AtomicU64>>,
     added: Arc<AtomicU64>,
@@ -174,7 +174,7 @@ struct Load {
 }
 
 impl Load {
-    fn start(runtime: &Runtime, client: &Client) -> Load {
+    pub(crate) fn start(runtime: &Runtime, client: &Client) -> Load {
         let over = Arc::<AtomicBool>::default();
         let puts: Vec<Arc<AtomicU64>> = (0..CLIENTS).map(|_| Arc::default()).collect();
         let added = Arc::<AtomicU64>::default();
@@ -208,7 +208,7 @@ impl Load {
     }
 
     /// Ends it, and looks for all that was acknowledged.
-    fn end(self, runtime: &Runtime, client: &Client) {
+    pub(crate) fn end(self, runtime: &Runtime, client: &Client) {
         self.over.store(true, Ordering::Relaxed);
         runtime.block_on(self.tasks.join_all());
         for (number, last) in self.puts.iter().enumerate() {
@@ -224,11 +224,11 @@ impl Load {
     }
 }
 
-fn runtime() -> Runtime {
+pub(crate) fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
 }
 
-fn connect(runtime: &Runtime, addresses: Vec<String>) -> Client {
+pub(crate) fn connect(runtime: &Runtime, addresses: Vec<String>) -> Client {
     let options = Options { timeout: Duration::from_secs(10), ..Options::new(addresses) };
     runtime.block_on(Client::connect(options)).expect("it serves")
 }

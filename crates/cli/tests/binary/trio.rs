@@ -15,6 +15,8 @@ pub(crate) struct Trio {
     pub(crate) nodes: [Option<Child>; 3],
     /// Flags besides those that every node has.
     pub(crate) more: [Vec<String>; 3],
+    /// Where those are that have moved.
+    pub(crate) moved: [Option<String>; 3],
     /// How many files a node may have open, if that is few.
     pub(crate) open_files: Option<u32>,
     /// Binaries in place of the one under test.
@@ -48,13 +50,15 @@ impl Trio {
             directory,
             nodes: [None, None, None],
             more: Default::default(),
+            moved: Default::default(),
             open_files: None,
             binaries: Default::default(),
         }
     }
 
     pub(crate) fn address(&self, node: usize) -> String {
-        format!("127.0.0.1:{}", self.base + node as u16)
+        let born = || format!("127.0.0.1:{}", self.base + node as u16);
+        self.moved[node].clone().unwrap_or_else(born)
     }
 
     pub(crate) fn addresses(&self) -> Vec<String> {

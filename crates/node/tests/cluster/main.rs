@@ -9,6 +9,7 @@ mod images;
 mod layout;
 mod levels;
 mod members;
+mod moved;
 mod opening;
 mod reports;
 mod scripts;

@@ -50,6 +50,10 @@ pub(crate) struct World {
     pub(crate) configs: Vec<Config>,
     /// Pairs that can't hear each other.
     pub(crate) cut: BTreeSet<(u64, u64)>,
+    /// Whom a node was told, by its flags, to find where it is now.
+    pub(crate) told: BTreeSet<(usize, usize)>,
+    /// Nodes that look for another one where it is not.
+    lost: BTreeSet<(usize, usize)>,
     pub(crate) queue: Vec<(usize, Event)>,
     pub(crate) answers: BTreeMap<u64, Reply>,
     pub(crate) hints: BTreeMap<u64, NodeId>,
@@ -111,6 +115,8 @@ impl World {
             tables: (0..nodes).map(|_| BTreeMap::new()).collect(),
             configs,
             cut: BTreeSet::new(),
+            told: BTreeSet::new(),
+            lost: BTreeSet::new(),
             queue: Vec::new(),
             answers: BTreeMap::new(),
             hints: BTreeMap::new(),
@@ -163,11 +169,45 @@ impl World {
         self.nodes[n] = Some(node);
         for other in 0..self.nodes.len() {
             if other != n && self.nodes[other].is_some() && !self.is_cut(n, other) {
-                self.queue.push((n, Event::PeerUp(NodeId(other as u64 + 1))));
-                self.queue.push((other, Event::PeerUp(NodeId(n as u64 + 1))));
+                self.look_for(n, other);
+                self.look_for(other, n);
             }
         }
         self.settle(n);
+    }
+
+    /// A node starts at another address, and is told where these are now.
+    pub(crate) fn start_at(&mut self, n: usize, address: &str, told: &[usize]) {
+        self.configs[n].address = address.to_owned();
+        if self.disks[n].birth.as_ref().is_some_and(ringfort_node::is_joined) {
+            self.configs[n].addresses = vec![address.to_owned()];
+        }
+        self.told.extend(told.iter().map(|other| (n, *other)));
+        self.start(n);
+    }
+
+    /// One node connects with another, if that is where it looks for it.
+    fn look_for(&mut self, from: usize, to: usize) {
+        if self.finds(from, to) {
+            self.lost.remove(&(from, to));
+            self.queue.push((from, Event::PeerUp(NodeId(to as u64 + 1))));
+        } else {
+            self.lost.insert((from, to));
+        }
+    }
+
+    fn finds(&self, from: usize, to: usize) -> bool {
+        let Some(node) = self.nodes[from].as_ref() else { return false };
+        let (to_id, address) = (NodeId(to as u64 + 1), &self.configs[to].address);
+        node.layout().is_none() || self.told.contains(&(from, to)) || node.address_of(to_id) == *address
+    }
+
+    fn look_again(&mut self) {
+        for (from, to) in self.lost.clone() {
+            if self.nodes[to].is_some() && !self.is_cut(from, to) && self.finds(from, to) {
+                self.look_for(from, to);
+            }
+        }
     }
 
     pub(crate) fn mark(&self, n: usize) -> LogMark {
@@ -229,6 +269,8 @@ impl World {
     pub(crate) fn kill(&mut self, n: usize) {
         self.nodes[n] = None;
         self.serving.remove(&n);
+        self.told.retain(|(from, _)| *from != n);
+        self.lost.retain(|(from, to)| *from != n && *to != n);
         self.queue.retain(|(to, _)| *to != n);
         for other in 0..self.nodes.len() {
             if self.nodes[other].is_some() {
@@ -297,6 +339,7 @@ impl World {
                 self.queue.push((n, Event::Tick));
             }
             self.drain();
+            self.look_again();
         }
     }
 
@@ -365,7 +408,8 @@ impl World {
             }
             Effect::Send { to, messages } => {
                 let other = to.0 as usize - 1;
-                if self.nodes.get(other).is_some_and(Option::is_some) && !self.is_cut(n, other) {
+                let is_found = !self.lost.contains(&(n, other));
+                if self.nodes.get(other).is_some_and(Option::is_some) && !self.is_cut(n, other) && is_found {
                     let frame = self.frame(n, (from, cluster, epoch), to, messages);
                     let frame = PeerFrame::decode(frame.encode()).expect("a round trip");
                     self.queue.push((other, Event::Peer { link: n as u64, frame }));
@@ -603,7 +647,8 @@ impl World {
         if origin == n {
             self.tell_answer(token.id, &reply);
             assert!(self.answers.insert(token.id, reply).is_none(), "answered once");
-        } else if self.nodes[origin].is_some() && !self.is_cut(n, origin) {
+        } else if self.nodes[origin].is_some() && !self.is_cut(n, origin) && !self.lost.contains(&(n, origin))
+        {
             let node = self.nodes[n].as_ref().expect("it is running");
             let frame = PeerFrame {
                 from: node.id(),

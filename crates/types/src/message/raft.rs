@@ -27,7 +27,7 @@ pub enum RefusalKind {
     Stranger,
     /// It was a member, and is none any more.
     Removed,
-    /// Another process speaks as the same node.
+    /// It must not go on: another process speaks as the same node, or another member has its address and is there.
     SecondProcess,
 }
 

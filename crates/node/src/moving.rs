@@ -1,0 +1,203 @@
+//! Members that are at another address than the layout says: how they are found, and how the layout comes to say so.
+//!
+//! A node knows its own address from its flags. If the layout has another one, the node says where it is in a [`Hello`] each second, to
+//! all whom it can reach. Whoever hears that connects to it there, and asks the meta group for a layout that has the new address
+//! ([`LayoutChange::Move`]). Nobody needs to know in advance that a node moves, so all of them can move at once, as long as each can
+//! reach one other that can reach the rest.
+//!
+//! Invariants:
+//! - an address is taken from the process alone that speaks for its member: with that member's incarnation, and as the one whose replicas
+//!   are listened to (`marks`). So the second of two processes on copies of one directory moves nothing;
+//! - two members never have one address in a layout. Those that change places move together;
+//! - no safety depends on an address: a connection that leads to somebody else is closed by whoever is there.
+
+use std::collections::BTreeMap;
+
+use ringfort_ring::{Layout, Member};
+use ringfort_types::limits::TICK_MS;
+use ringfort_types::{Hello, LayoutChange, NodeId, PeerMessage, Refusal, RefusalKind, check_address};
+
+use crate::Effect;
+use crate::leave::Phase;
+use crate::node::Node;
+
+/// A member that has moved says so every second. What it has not said for so long is not passed on any more.
+const SAID_US: u64 = 2_500_000;
+/// Ticks between two lines about an address that another member has.
+const TOLD_TICKS: u64 = 5_000 / TICK_MS;
+/// After so long a member is refused that says it is where another one is, which may have moved itself.
+const REFUSED_US: u64 = 3_000_000;
+
+/// Where a member says that it is.
+#[derive(Debug)]
+struct Said {
+    address: String,
+    since_us: u64,
+    last_us: u64,
+}
+
+/// Where members say that they are, other than where the layout has them.
+#[derive(Debug, Default)]
+pub(crate) struct Moving {
+    said: BTreeMap<NodeId, Said>,
+    /// Of what is said, that which can be: nobody else has the address.
+    moved: BTreeMap<NodeId, String>,
+}
+
+impl Moving {
+    /// A member's address, if it is not where the layout has it.
+    pub(crate) fn address(&self, node: NodeId) -> Option<&str> {
+        self.moved.get(&node).map(String::as_str)
+    }
+
+    /// A member is there, and the layout may have it elsewhere.
+    fn hear(&mut self, node: NodeId, address: &str, now_us: u64, layout: &Layout) {
+        if let Some(said) =
+            self.said.get_mut(&node).filter(|said| said.address == address && said.is_fresh(now_us))
+        {
+            said.last_us = now_us;
+            return;
+        }
+        let said = Said { address: address.to_owned(), since_us: now_us, last_us: now_us };
+        self.said.insert(node, said);
+        self.follow(layout);
+    }
+
+    /// Forgets whoever is where the layout has it, and whoever is no member.
+    fn follow(&mut self, layout: &Layout) {
+        let is_elsewhere =
+            |node, said: &Said| layout.member(node).is_some_and(|member| member.address != said.address);
+        self.said.retain(|node, said| is_elsewhere(*node, said));
+        let said = self.said.iter().map(|(node, said)| (*node, said.address.clone())).collect();
+        self.moved = layout.moves(&said).into_iter().collect();
+    }
+
+    /// What was said of late.
+    fn fresh(&self, now_us: u64) -> BTreeMap<NodeId, String> {
+        let fresh = self.said.iter().filter(|(_, said)| said.is_fresh(now_us));
+        fresh.map(|(node, said)| (*node, said.address.clone())).collect()
+    }
+}
+
+impl Said {
+    fn is_fresh(&self, now_us: u64) -> bool {
+        now_us.saturating_sub(self.last_us) <= SAID_US
+    }
+}
+
+impl Node {
+    /// Where members say that they are, other than where the layout has them: they are to be connected with there.
+    pub fn moved(&self) -> &BTreeMap<NodeId, String> {
+        &self.moving.moved
+    }
+
+    /// Where the layout has this node, if that is not where it is.
+    pub(crate) fn address_before(&self) -> Option<&str> {
+        let member = self.layout.as_ref()?.member(self.id)?;
+        (member.address != self.birth.address()).then_some(&*member.address)
+    }
+
+    /// As this node starts.
+    pub(crate) fn tell_of_move(&mut self) {
+        let Some(before) = self.address_before() else { return };
+        let others = self.layout.as_ref().is_some_and(|layout| layout.members.len() > 1);
+        let told = if others { ": the other nodes are told" } else { "" };
+        let line = format!(
+            "the address of {} was {before}, and is {} now{told}",
+            self.called(self.id),
+            self.birth.address()
+        );
+        self.out.last.push(Effect::Notice(line));
+    }
+
+    /// A member says where it is, and is the one to say so. False if it can't be there: then it is refused.
+    pub(crate) fn hear_address(&mut self, link: u64, from: NodeId, hello: &Hello) -> bool {
+        let Some(layout) = self.layout.as_ref().filter(|_| check_address(&hello.address).is_ok()) else {
+            return true;
+        };
+        self.moving.hear(from, &hello.address, self.now.monotonic_us, layout);
+        let Some(reason) = self.why_not_there(from, &hello.address) else { return true };
+        let notice = format!("refused {}: {reason}", self.called(from));
+        self.out.last.push(Effect::Notice(notice));
+        let refusal = Refusal { kind: RefusalKind::SecondProcess, reason };
+        self.out.first.push(Effect::Refuse { link, refusal });
+        false
+    }
+
+    /// The layout is another one.
+    pub(crate) fn follow_addresses(&mut self) {
+        if let Some(layout) = &self.layout {
+            self.moving.follow(layout);
+        }
+    }
+
+    /// What is to be said of a layout that follows another one.
+    pub(crate) fn tell_of_moved(&mut self, before: &Layout, now: &Layout) {
+        let moved = now.members.iter().filter_map(|member| {
+            let was = &before.member(member.id)?.address;
+            (*was != member.address).then(|| {
+                Effect::Notice(format!("{} is at {} now, and was at {was}", member.name, member.address))
+            })
+        });
+        self.out.last.extend(moved);
+    }
+
+    /// Each second: this node says where it is, if the layout has it elsewhere, and asks for a layout that has those where they are who have
+    /// said so.
+    pub(crate) fn see_to_moves(&mut self) {
+        let Some(layout) = self.layout.clone().filter(|_| self.phase == Phase::Running) else { return };
+        let mut said = self.moving.fresh(self.now.monotonic_us);
+        if self.address_before().is_some() {
+            let hello = self.birth.hello();
+            for node in self.peers.all_up() {
+                self.send(node, PeerMessage::Hello(hello.clone()));
+            }
+            // What it is asked as the leader of the meta group it may ask itself: it is listened to.
+            if self.leads_cluster() {
+                said.insert(self.id, self.birth.address().to_owned());
+            }
+            self.tell_whose_address_it_is(&layout);
+        }
+        let moves = layout.moves(&said);
+        if !moves.is_empty() {
+            self.ask_for(LayoutChange::Move(moves));
+        }
+    }
+
+    /// This node can't have an address that another member has. Whoever hears of both refuses it; until then that member may have moved.
+    fn tell_whose_address_it_is(&mut self, layout: &Layout) {
+        let address = self.birth.address();
+        let holds = |member: &&Member| member.id != self.id && member.address == address;
+        let Some(holder) = layout.members.iter().find(holds) else { return };
+        if self.ticks.is_multiple_of(TOLD_TICKS) && !self.moving.said.contains_key(&holder.id) {
+            let line = format!(
+                "{address} is the address of {0}, as far as the cluster knows: start {0} where it is now; or, if it is gone for good, remove \
+                 it: ringfort cluster remove {0}",
+                holder.name
+            );
+            self.out.last.push(Effect::Notice(line));
+        }
+    }
+
+    /// Why a member can't be where it says, if it has said so for a while: another one has the address, and is there, since whoever has
+    /// moved says so before it reports.
+    fn why_not_there(&self, from: NodeId, address: &str) -> Option<String> {
+        let now_us = self.now.monotonic_us;
+        let since_us = self.moving.said.get(&from)?.since_us;
+        if self.moving.moved.contains_key(&from) || now_us < since_us + REFUSED_US {
+            return None;
+        }
+        let holds = |member: &&Member| member.id != from && member.address == address;
+        let holder = self.layout.as_ref()?.members.iter().find(holds)?;
+        let is_there = holder.id == self.id
+            || self.peers.is_heard(holder.id)
+                && self.peers.is_lively(holder.id, now_us)
+                && !self.moving.said.contains_key(&holder.id);
+        is_there.then(|| {
+            format!(
+                "{address} is the address of {}, which is there: start this node with another --addr or --advertise",
+                holder.name
+            )
+        })
+    }
+}
