@@ -25,6 +25,7 @@ mod memory;
 mod messages;
 mod node;
 mod reads;
+mod recover;
 mod rolling;
 mod settings;
 mod shape;
