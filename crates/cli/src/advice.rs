@@ -1,5 +1,8 @@
-//! Advice that exists: every command line of `ringfort` that a message of any crate names is one that the command line's own definition
-//! reads. Test only.
+//! Advice that exists: every command of `ringfort`, every flag of one, and every flag by itself that a message of any crate or a page of the
+//! documentation names is one that the command line's own definition has; and what a message has between backticks is read by it whole. Test
+//! only.
+//!
+//! Caveat: values are not looked at in pages, nor outside of backticks, and so is what a message is put together from at run time.
 
 use std::ffi::OsString;
 use std::fs;
@@ -142,6 +145,86 @@ fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
+/// What the definition has, by name.
+struct Known<'a>(&'a clap::Command);
+
+impl Known<'_> {
+    fn has_flag(command: &clap::Command, flag: &str) -> bool {
+        let is_it = |arg: &clap::Arg| {
+            arg.get_long() == Some(flag) || arg.get_all_aliases().is_some_and(|names| names.contains(&flag))
+        };
+        ["help", "version"].contains(&flag) || command.get_arguments().any(is_it)
+    }
+
+    /// Whether it is a flag of any command, or before all.
+    fn is_flag(&self, flag: &str) -> bool {
+        self.0.get_subcommands().chain([self.0]).any(|command| Known::has_flag(command, flag))
+    }
+
+    /// What of the words after `ringfort`, or of those that begin with a command, there is not. `None` also if they are no command line.
+    fn lacks(&self, words: &[&str]) -> Option<String> {
+        let mut words = words.iter().map(|word| word.trim_matches(|char| "[]()…,.'\":!?".contains(char)));
+        let mut before = Vec::new();
+        let command = loop {
+            let word = words.next()?;
+            let Some(flag) = flag_in(word) else { break word };
+            let arg = self.0.get_arguments().find(|arg| arg.get_long() == Some(flag));
+            if arg.is_some_and(|arg| arg.get_action().takes_values()) && !word.contains('=') {
+                words.next();
+            }
+            before.push(flag);
+        };
+        let is_word = |word: &str| {
+            !word.is_empty() && word.chars().all(|char| char.is_ascii_lowercase() || char == '-')
+        };
+        if !is_word(command) || command == "help" {
+            return None;
+        }
+        let Some(command) = self.0.find_subcommand(command) else {
+            return Some(format!("no command `{command}`"));
+        };
+        let words: Vec<&str> = words.collect();
+        let first = command.get_positionals().next().map(clap::Arg::get_possible_values).unwrap_or_default();
+        if let Some(action) = words.first().filter(|word| is_word(word) && !word.starts_with('-'))
+            && !first.is_empty()
+            && first.iter().all(|value| value.get_name() != *action)
+        {
+            return Some(format!("`{}` has no `{action}`", command.get_name()));
+        }
+        let after = words.into_iter().take_while(|word| *word != "--").filter_map(flag_in);
+        let lacking = before.into_iter().chain(after).find(|flag| !Known::has_flag(command, flag));
+        lacking.map(|flag| format!("`{}` has no --{flag}", command.get_name()))
+    }
+}
+
+/// `--flag` or `--flag=value` without its dashes and its value.
+fn flag_in(word: &str) -> Option<&str> {
+    let name = word.strip_prefix("--")?.split('=').next()?;
+    let end = name.find(|char: char| !char.is_ascii_lowercase() && char != '-').unwrap_or(name.len());
+    Some(name[..end].trim_end_matches('-')).filter(|name| !name.is_empty())
+}
+
+/// The command lines in a text that is to be typed: what follows `ringfort ` up to where a shell's line, or a sentence, goes on with something
+/// else.
+fn lines_in(text: &str) -> impl Iterator<Item = Vec<&str>> {
+    let begins = |at: usize| {
+        text[..at].chars().next_back().is_none_or(|char| !char.is_alphanumeric() && !"-_/.".contains(char))
+    };
+    let found = text.match_indices("ringfort ").filter(move |(at, _)| begins(*at));
+    found.map(|(at, word)| {
+        let rest = &text[at + word.len()..];
+        let ends = [" | ", " \\| ", ";", " && ", " #", " >", "\n", ". ", ": ", "`", " (", ", "];
+        let end = ends.iter().filter_map(|end| rest.find(end)).min().unwrap_or(rest.len());
+        rest[..end].split_whitespace().collect()
+    })
+}
+
+/// Flags that a text names by themselves.
+fn flags_in(text: &str) -> impl Iterator<Item = &str> {
+    let begins = |at: usize| text[..at].chars().next_back().is_none_or(|char| " \n`\"'(/,=".contains(char));
+    text.match_indices("--").filter(move |(at, _)| begins(*at)).filter_map(|(at, _)| flag_in(&text[at..]))
+}
+
 #[test]
 fn every_command_that_a_message_names_exists() {
     let root = settings::with_twins(definition());
@@ -152,9 +235,23 @@ fn every_command_that_a_message_names_exists() {
     }
     // What is wrong here is so on purpose.
     files.retain(|file| !file.ends_with("cli/src/advice.rs"));
-    let (mut whole, mut refused) = (0, Vec::new());
+    let (mut whole, mut flags, mut refused) = (0, 0, Vec::new());
+    let known = Known(&root);
     for file in &files {
         let source = fs::read_to_string(file).expect("it is text");
+        for text in literals(&source).iter().filter(|text| text.contains(' ')) {
+            for words in
+                lines_in(text).filter(|words| words.first().is_some_and(|word| !word.starts_with('{')))
+            {
+                refused.extend(known.lacks(&words).map(|why| format!("{}: {why}: {text}", file.display())));
+            }
+            for flag in flags_in(text) {
+                flags += 1;
+                if !known.is_flag(flag) && !OF_OTHERS.contains(&flag) {
+                    refused.push(format!("{}: no command has --{flag}: {text}", file.display()));
+                }
+            }
+        }
         for line in literals(&source).iter().flat_map(|text| named(text)) {
             whole += usize::from(line.len() > 2);
             if let Some(why) = wrong(&root, &line) {
@@ -164,6 +261,114 @@ fn every_command_that_a_message_names_exists() {
     }
     assert!(refused.is_empty(), "{}", refused.join("\n"));
     assert!(files.len() > 200 && whole > 50, "{} files, {whole} command lines", files.len());
+    assert!(flags > 100, "{flags} flags");
+}
+
+/// Flags of other programs that messages and pages name.
+const OF_OTHERS: [&str; 0] = [];
+/// Pages, and parts of pages by their titles, that show what is said elsewhere beside what is said here.
+const ELSEWHERE: [&str; 2] = ["coming-from/", "From etcdctl and redis-cli"];
+
+fn pages(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).expect("it can be listed") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            pages(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "md") {
+            found.push(path);
+        }
+    }
+}
+
+/// What of a page is to be typed: lines of its blocks of commands, and what is between backticks, each with whether it is a whole
+/// command line.
+fn typed(section: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (at, part) in section.split("\n```").enumerate() {
+        if at % 2 == 0 {
+            for paragraph in part.split("\n\n") {
+                let paragraph = paragraph.replace('\n', " ");
+                found.extend(paragraph.split('`').skip(1).step_by(2).map(str::to_owned));
+            }
+            continue;
+        }
+        let Some((language, block)) = part.split_once('\n') else { continue };
+        let block = block.replace("\\\n", " ");
+        let is_typed = |line: &str| language == "sh" || (language == "console" && line.starts_with("$ "));
+        found.extend(block.lines().filter(|line| is_typed(line)).map(str::to_owned));
+    }
+    found
+}
+
+#[test]
+fn every_command_and_flag_that_a_page_names_exists() {
+    let root = settings::with_twins(definition());
+    let known = Known(&root);
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut files = vec![top.join("README.md"), top.join("CHANGELOG.md"), top.join("ARCHITECTURE.md")];
+    pages(&top.join("docs"), &mut files);
+    let (mut lines, mut flags, mut refused) = (0, 0, Vec::new());
+    for file in &files {
+        let page = fs::read_to_string(file).expect("it is text");
+        let is_elsewhere = file.display().to_string().contains(ELSEWHERE[0]);
+        for section in page.split("\n## ") {
+            let is_elsewhere = is_elsewhere || section.starts_with(ELSEWHERE[1]);
+            for text in typed(section) {
+                let mut refuse = |why: String| refused.push(format!("{}: {why}: {text}", file.display()));
+                for words in lines_in(&text) {
+                    lines += 1;
+                    known.lacks(&words).into_iter().for_each(&mut refuse);
+                }
+                if is_elsewhere {
+                    continue;
+                }
+                let words: Vec<&str> = text.split_whitespace().collect();
+                if words.len() > 1 && words.first().is_some_and(|word| root.find_subcommand(word).is_some()) {
+                    known.lacks(&words).into_iter().for_each(&mut refuse);
+                } else if let Some(flag) = words.first().and_then(|word| flag_in(word)) {
+                    flags += 1;
+                    if !known.is_flag(flag) && !OF_OTHERS.contains(&flag) {
+                        refuse(format!("no command has --{flag}"));
+                    }
+                }
+            }
+        }
+    }
+    assert!(refused.is_empty(), "{}", refused.join("\n"));
+    assert!(
+        files.len() > 30 && lines > 100 && flags > 50,
+        "{} pages, {lines} lines, {flags} flags",
+        files.len()
+    );
+}
+
+#[test]
+fn what_a_text_names_and_nobody_has_is_found() {
+    let root = settings::with_twins(definition());
+    let known = Known(&root);
+    let lacking = |text: &str| lines_in(text).find_map(|words| known.lacks(&words));
+    for (text, why) in [
+        ("run ringfort fly away", "no command `fly`"),
+        ("ringfort start --id a --fly, or not", "`start` has no --fly"),
+        ("until ringfort safe-to-stop $node --fly; do sleep 1; done", "`safe-to-stop` has no --fly"),
+        ("ringfort --fly get k", "`get` has no --fly"),
+        ("ringfort cluster fly node1", "`cluster` has no `fly`"),
+    ] {
+        assert_eq!(lacking(text).as_deref(), Some(why), "{text}");
+    }
+    for text in [
+        "ringfort --addr 127.0.0.1:1 get k | tr a b --fly",
+        "ringfort rebuild NODE [--shard N]",
+        "ringfort put k v && fly --high",
+        "ringfort get k -- --fly",
+        "DIR/ringfort fly",
+        "ringfort list --no-json",
+    ] {
+        assert_eq!(lacking(text), None, "{text}");
+    }
+    assert_eq!(flags_in("say --zone=a, (or --weight): a--b").collect::<Vec<_>>(), ["zone", "weight"]);
+    let page = "Run `ringfort\nget k`.\n\n```sh\nringfort put \\\n  k v\n```\n\n```text\nringfort fly\n```\n";
+    assert_eq!(typed(page), ["ringfort get k", "ringfort put    k v"]);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::command::{
     bench, check, cluster, completions, config, delete, dev, export, get, health, import, incr, list, locate,
-    man, put, rebuild, safe_to_stop, shell, start, status, version, write,
+    man, put, rebuild, recover, safe_to_stop, shell, start, status, version, write,
 };
 use crate::connection::Connect;
 use crate::out::Output;
@@ -32,7 +32,7 @@ Examples:
 
 `ringfort help COMMAND` tells more about a command, and so does `ringfort COMMAND --help`.
 
-Exit codes: 0 done; 1 not found, a condition not met, or not safe (`safe-to-stop`); 2 wrong usage, or over a limit; 3 not available, outcome unknown, or fewer copies than asked for.";
+Exit codes: 0 done; 1 not found, a condition not met, not safe (`safe-to-stop`), or a shard without a copy (`recover`); 2 wrong usage, or over a limit; 3 not available, outcome unknown, or fewer copies than asked for.";
 
 /// A distributed key-value store that keeps every write it has acknowledged.
 #[derive(Debug, Parser)]
@@ -74,6 +74,7 @@ enum Command {
     Status(status::Status),
     Cluster(cluster::Cluster),
     Rebuild(rebuild::Rebuild),
+    Recover(recover::Recover),
     Where(locate::Where),
     SafeToStop(safe_to_stop::SafeToStop),
     Health(health::Health),
@@ -102,6 +103,7 @@ pub(crate) fn run() -> Result<(), Stop> {
         Command::Status(status) => status::run(&status),
         Command::Cluster(cluster) => cluster::run(&cluster),
         Command::Rebuild(rebuild) => rebuild::run(&rebuild),
+        Command::Recover(recover) => recover::run(&recover),
         Command::Where(asked) => locate::run(&asked),
         Command::SafeToStop(asked) => safe_to_stop::run(&asked),
         Command::Health(health) => health::run(&health),

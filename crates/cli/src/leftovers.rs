@@ -1,4 +1,4 @@
-//! Temporary directories of `ringfort dev`, and what a killed one leaves of them.
+//! Temporary directories of `ringfort dev` and `ringfort recover`, and what a killed one leaves of them.
 //!
 //! Each has a file `owner`, which its process keeps locked for as long as it lives, however it ends. So a directory whose
 //! `owner` can be locked is nobody's any more; one without that file is left alone. The nodes of a killed process live on for some
@@ -10,7 +10,16 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-const PREFIX: &str = "ringfort-dev-";
+/// What the names of the directories of a command begin with, and the command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Kind {
+    prefix: &'static str,
+    command: &'static str,
+}
+
+pub(crate) const DEV: Kind = Kind { prefix: "ringfort-dev-", command: "ringfort dev" };
+pub(crate) const RECOVER: Kind = Kind { prefix: "ringfort-recover-", command: "ringfort recover" };
+
 const OWNER: &str = "owner";
 const OWNER_NEW: &str = "owner.new";
 /// A node's own lock, in its directory.
@@ -24,8 +33,8 @@ const NODES_MAX: Duration = Duration::from_secs(8);
 const LOOK: Duration = Duration::from_millis(50);
 
 /// A new directory for this process, and its lock, which holds until it is dropped.
-pub(crate) fn claim_new(temporary: &Path) -> io::Result<(PathBuf, File)> {
-    let directory = temporary.join(format!("{PREFIX}{}", std::process::id()));
+pub(crate) fn claim_new(kind: Kind, temporary: &Path) -> io::Result<(PathBuf, File)> {
+    let directory = temporary.join(format!("{}{}", kind.prefix, std::process::id()));
     fs::create_dir(&directory)?;
     // It has its name only once it is locked: who looks for leftovers must not find it before.
     let new = directory.join(OWNER_NEW);
@@ -37,12 +46,12 @@ pub(crate) fn claim_new(temporary: &Path) -> io::Result<(PathBuf, File)> {
 }
 
 /// Removes what killed processes have left, and says so on stderr. What can't be removed stays.
-pub(crate) fn clear(temporary: &Path) {
+pub(crate) fn clear(kind: Kind, temporary: &Path) {
     let Ok(entries) = fs::read_dir(temporary) else { return };
-    let ours = entries.take(ENTRIES_MAX).flatten().filter(is_ours);
+    let ours = entries.take(ENTRIES_MAX).flatten().filter(|entry| is_ours(kind, entry));
     for directory in ours.map(|entry| entry.path()).filter_map(abandoned).take(REMOVED_MAX) {
         if nodes_are_gone(&directory.path) && fs::remove_dir_all(&directory.path).is_ok() {
-            say(&format!("removed {}, which a killed `ringfort dev` had left", directory.path.display()));
+            say(&format!("removed {}, which a killed `{}` had left", directory.path.display(), kind.command));
         }
     }
 }
@@ -55,9 +64,9 @@ struct Abandoned {
 }
 
 /// Whether it is a directory of ours by its name, and of this user.
-fn is_ours(entry: &DirEntry) -> bool {
+fn is_ours(kind: Kind, entry: &DirEntry) -> bool {
     // Of the entry itself: what a link points to is none of our business.
-    entry.file_name().to_string_lossy().starts_with(PREFIX)
+    entry.file_name().to_string_lossy().starts_with(kind.prefix)
         && entry
             .metadata()
             .is_ok_and(|about| about.is_dir() && about.uid() == rustix::process::geteuid().as_raw())
@@ -107,7 +116,7 @@ mod tests {
     fn only_what_is_marked_and_nobody_s_is_removed() {
         let temporary = tempfile::tempdir().unwrap();
         let make = |name: &str, owner: bool| {
-            let path = temporary.path().join(format!("{PREFIX}{name}"));
+            let path = temporary.path().join(format!("{}{name}", DEV.prefix));
             fs::create_dir_all(path.join("node1")).unwrap();
             fs::write(path.join("node1/log"), "data").unwrap();
             if owner {
@@ -119,14 +128,14 @@ mod tests {
         let unmarked = make("2", false);
         let elsewhere = tempfile::tempdir().unwrap();
         fs::write(elsewhere.path().join(OWNER), "1\n").unwrap();
-        let link = temporary.path().join(format!("{PREFIX}link"));
+        let link = temporary.path().join(format!("{}link", DEV.prefix));
         std::os::unix::fs::symlink(elsewhere.path(), &link).unwrap();
-        let (mine, lock) = claim_new(temporary.path()).unwrap();
-        clear(temporary.path());
+        let (mine, lock) = claim_new(DEV, temporary.path()).unwrap();
+        clear(DEV, temporary.path());
         assert!(!left.exists(), "its process is gone");
         assert!(mine.exists() && unmarked.exists() && link.exists() && elsewhere.path().exists());
         drop(lock);
-        clear(temporary.path());
+        clear(DEV, temporary.path());
         assert!(!mine.exists(), "its lock is given back");
     }
 }

@@ -72,7 +72,8 @@ impl Nodes {
             (directory.to_owned(), None)
         } else {
             let temporary = std::env::temp_dir();
-            let claimed = leftovers::claim_new(&temporary).map_err(|error| failed(&temporary, error))?;
+            let claimed = leftovers::claim_new(leftovers::DEV, &temporary)
+                .map_err(|error| failed(&temporary, error))?;
             (claimed.0, Some(claimed.1))
         };
         let temporary = lock.is_some();

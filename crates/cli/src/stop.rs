@@ -3,7 +3,7 @@
 //! | code | meaning |
 //! |---|---|
 //! | 0 | done |
-//! | 1 | not found, a condition not met, not serving (`health`), or not safe (`safe-to-stop`) |
+//! | 1 | not found, a condition not met, not serving (`health`), not safe (`safe-to-stop`), or a shard without a whole copy (`recover`) |
 //! | 2 | wrong usage, input that can't be read, or over a limit: trying again can't help |
 //! | 3 | not available, outcome unknown, or written with fewer copies than asked for: trying again may help |
 //!

@@ -79,6 +79,34 @@ pub fn read_joined(bytes: &Bytes) -> Result<Option<(NodeId, Layout)>, Malformed>
     Ok(Some((node, born)))
 }
 
+/// Which node of a cluster that is born a directory of this incarnation belongs to, by its birth record, and what the cluster was born
+/// with. `None` if the cluster is not born, as far as it knows.
+pub fn read_birth(bytes: &Bytes, incarnation: Incarnation) -> Result<Option<(NodeId, Layout)>, NodeError> {
+    let damaged = |_| NodeError::BirthRecord;
+    if let Some(joined) = read_joined(bytes).map_err(damaged)? {
+        return Ok(Some(joined));
+    }
+    let (map, born) = Map::decode(bytes.clone()).map_err(damaged)?;
+    let place = map.nodes.iter().position(|node| node.incarnation == incarnation);
+    let place = place.ok_or(NodeError::BirthRecord)?;
+    Ok(born.map(|born| (NodeId(place as u64 + 1), born)))
+}
+
+/// The record of a new cluster of one node, which begins with what is left of the cluster that had this layout, and the layout that it is born
+/// with.
+pub fn begun_anew(
+    old: &Layout,
+    name: &str,
+    address: &str,
+    incarnation: Incarnation,
+) -> Result<(Bytes, Layout), RingError> {
+    let node = Listed { name: name.to_owned(), address: address.to_owned(), incarnation };
+    let map = Map { nodes: vec![node], shards: old.shards.len() as u32 - 1, replicas: old.copies };
+    let members = map.members(old.level);
+    let born = old.begun_anew(members, map.hash())?;
+    Ok((map.encode(Some(&born)), born))
+}
+
 /// The full map. Drawn in `docs/formats/identity.md`:
 /// `version u8 (2) | stage u8 (1 mapped, 2 born) | shards | replicas | count | (name, address, incarnation u64) … |
 /// first layout, if born (`ringfort-ring`)`
@@ -141,10 +169,13 @@ impl Map {
         Ok((map, born))
     }
 
+    fn members(&self, level: Level) -> Vec<Member> {
+        members(self.nodes.iter().map(|node| (&*node.name, &*node.address, node.incarnation)), level)
+    }
+
     /// The layout that follows from it. Made for the birth alone: how it follows may change from one version to another.
     fn first_layout(&self, level: Level) -> Layout {
-        let nodes = self.nodes.iter().map(|node| (&*node.name, &*node.address, node.incarnation));
-        let first = first_layout(nodes, self.hash(), self.shards, self.replicas, level);
+        let first = Layout::first(self.members(level), self.hash(), self.shards, self.replicas);
         first.expect("the same numbers have made a layout when the node was made")
     }
 
@@ -218,7 +249,7 @@ impl Birth {
         let me = NodeId(place as u64 + 1);
         // A number of shards or copies that can't be should be known now, not once all nodes have met.
         let nodes = config.addresses.iter().map(|address| ("", &**address, Incarnation(0)));
-        first_layout(nodes, 1, config.shards, config.replicas, config.levels.min)?;
+        Layout::first(members(nodes, config.levels.min), 1, config.shards, config.replicas)?;
         let mut seen = vec![None; config.addresses.len()];
         seen[place] = Some((config.names[place].clone(), identity.incarnation));
         let mut mapped = vec![false; config.addresses.len()];
@@ -536,14 +567,8 @@ impl Birth {
     }
 }
 
-/// The layout that a cluster is born with, whose nodes have these names, addresses and incarnations.
-fn first_layout<'a>(
-    nodes: impl Iterator<Item = (&'a str, &'a str, Incarnation)>,
-    cluster: u64,
-    shards: u32,
-    replicas: u32,
-    level: Level,
-) -> Result<Layout, RingError> {
+/// The members of a cluster that is born with nodes of these names, addresses and incarnations.
+fn members<'a>(nodes: impl Iterator<Item = (&'a str, &'a str, Incarnation)>, level: Level) -> Vec<Member> {
     let member = |((name, address, incarnation), id): ((&str, &str, Incarnation), u64)| Member {
         id: NodeId(id),
         name: name.to_owned(),
@@ -555,5 +580,5 @@ fn first_layout<'a>(
         // What more each of them knows they say once they are members.
         max: level,
     };
-    Layout::first(nodes.zip(1..).map(member).collect(), cluster, shards, replicas)
+    nodes.zip(1..).map(member).collect()
 }

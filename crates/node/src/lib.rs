@@ -21,6 +21,9 @@
 //!
 //! **Transfers** (`transfer`): leaderships that an operator moves.
 //!
+//! **Survivors** (`survivors`): which copy of a shard is the best one of those that are left where there is no majority any more, and what
+//! it may lack.
+//!
 //! **Birth** (`birth`): no group starts before the full map of nodes is synced on each of them.
 //!
 //! **Program order** (`order`): what a driver holds back of one connection, so that its calls take effect in the order in
@@ -66,6 +69,7 @@ mod skipped;
 mod slow_disk;
 mod snapshots;
 mod state;
+pub mod survivors;
 mod transfer;
 mod turn;
 
@@ -73,7 +77,7 @@ pub use api::{
     Answered, ApplyJob, Config, Effect, Event, FoundReplica, Identity, Incoming, Opened, ReadJob, Stored,
     TableStats,
 };
-pub use birth::{is_joined, is_member, joined, read_joined};
+pub use birth::{begun_anew, is_joined, is_member, joined, read_birth, read_joined};
 pub use error::NodeError;
 pub use load::Load;
 pub use marks::remembered_in;

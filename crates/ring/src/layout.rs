@@ -169,6 +169,19 @@ impl Layout {
         })
     }
 
+    /// The first layout of a new cluster of these members that begins with what is left of this one: the same shards with the same slots, and
+    /// the same settings, and all other numbers from the beginning.
+    pub fn begun_anew(&self, members: Vec<Member>, cluster: u64) -> Result<Layout, RingError> {
+        let mut next = Layout::first(members, cluster, self.shards.len() as u32 - 1, self.copies)?;
+        for (shard, was) in next.shards.iter_mut().zip(&self.shards) {
+            (shard.shard, shard.slots) = (was.shard, was.slots.clone());
+        }
+        next.owners = self.owners.clone();
+        next.leader_preference = self.leader_preference;
+        (next.level, next.level_limit) = (self.level, self.level_limit);
+        Ok(next)
+    }
+
     /// The layout after this one in which what is wanted is so; `None` if it is so already.
     pub fn after(&self, change: &LayoutChange) -> Option<Layout> {
         let mut next = self.clone();

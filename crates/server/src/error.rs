@@ -118,6 +118,9 @@ impl StartError {
             | StartError::Refused(_) => 2,
             StartError::Storage(error) => match error {
                 StorageError::Locked { .. }
+                | StorageError::Running { .. }
+                | StorageError::NoData { .. }
+                | StorageError::NotEmpty { .. }
                 | StorageError::Foreign { .. }
                 | StorageError::Conflict { .. }
                 | StorageError::Stranger { .. }

@@ -21,6 +21,8 @@
 //! made, and says what to open. Each shard is served as soon as it is ready. A directory whose node was never born with
 //! its peers waits for them.
 //!
+//! **Without any node** (`recover`): a new cluster from what is left on the disks of stopped nodes.
+//!
 //! Invariants: nothing is unbounded (`queue`, `gate`, `outbox`, `doors` name theirs); the core
 //! waits for no disk and no socket; a failed sync ends the process (`error`).
 //!
@@ -51,6 +53,7 @@ mod open;
 mod outbox;
 mod queue;
 mod readers;
+pub mod recover;
 mod room;
 mod running;
 mod shared;

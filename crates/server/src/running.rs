@@ -348,7 +348,7 @@ async fn become_member(
 }
 
 /// A number that nobody else draws.
-fn draw() -> Result<u64, StartError> {
+pub(crate) fn draw() -> Result<u64, StartError> {
     getrandom::u64().map_err(|error| StartError::System {
         action: "draw a random number",
         source: std::io::Error::other(error),

@@ -9,13 +9,13 @@ use ringfort_types::planted::{self, Bug};
 use ringfort_types::wire::Malformed;
 use ringfort_types::{
     Command, Configuration, ConfigurationChange, Entry, EntryKind, Epoch, HybridClock, Index, LogEntry,
-    Reply, Revision, ShardId, Stamped,
+    Replica, Reply, Revision, ShardId, Stamped,
 };
 
 use crate::draft::Draft;
 use crate::outcome::Outcome;
 use crate::query::Newest;
-use crate::row::{LAYOUT_KEY, PREFIX_BYTES, SAMPLE_KEY, STATE_KEY, is_there};
+use crate::row::{LAYOUT_KEY, LookupKey, PREFIX_BYTES, SAMPLE_KEY, STATE_KEY, is_there};
 use crate::sample::Sample;
 use crate::sessions::{SessionLimits, Sessions, Unread};
 use crate::state::State;
@@ -298,6 +298,25 @@ impl Shard {
                 reply
             }
         })
+    }
+
+    /// Reads all that the table has, as of the last entry applied, and counts the keys.
+    pub fn read_all(&self) -> Result<u64, ShardError> {
+        let unreadable = |source| ShardError::Storage { shard: self.id, source };
+        let mut keys = 0;
+        for row in self.table.rows(self.state.applied).map_err(unreadable)? {
+            let (key, row) = row.map_err(unreadable)?;
+            keys += u64::from(key.starts_with(&LookupKey::new(b"")) && is_there(Some(&row)));
+        }
+        Ok(keys)
+    }
+
+    /// Goes on in a new group, of these voters, that knows nothing of the old one: as if an entry of its own, without any command, had put
+    /// them in force.
+    pub fn begin_anew(&mut self, voters: Vec<Replica>) {
+        self.state.applied = self.state.applied.next();
+        self.state.configuration = Configuration { at: self.state.applied, ..Configuration::born(voters) };
+        self.newest.set(self.state.applied, self.state.revision, self.state.clock);
     }
 
     /// Makes what has been applied so far ready to be flushed, together with the index that it stands for.

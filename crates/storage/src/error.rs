@@ -51,6 +51,30 @@ pub enum StorageError {
         /// One of the things in it.
         found: String,
     },
+    /// The directory is to be made, and there is something in it.
+    #[error("{directory} is not empty (it has `{found}`): give the path of an empty or new directory")]
+    NotEmpty {
+        /// The directory.
+        directory: String,
+        /// One of the things in it.
+        found: String,
+    },
+    /// The directory is to be one of a stopped node, and has none of a node's data.
+    #[error(
+        "{directory} holds no Ringfort data (it has no `identity` file): give the data directory of a stopped node"
+    )]
+    NoData {
+        /// The directory.
+        directory: String,
+    },
+    /// The directory is to be one of a stopped node, and a process has it open.
+    #[error("data directory {directory} is in use by {holder}: stop that node first")]
+    Running {
+        /// The directory.
+        directory: String,
+        /// Who has it.
+        holder: String,
+    },
     /// The identity file can't be understood.
     #[error(
         "{path} is damaged ({reason}): without it nobody can tell whose data this is; put the file back as it was. {}",

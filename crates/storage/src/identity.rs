@@ -21,19 +21,19 @@ use ringfort_types::{Epoch, Incarnation, ShardId};
 use crate::disk::{Disk, Lock};
 use crate::log::{Log, LogOptions, Owner, RecoveredShard};
 use crate::whole::{self, Unusable, path_of};
-use crate::{LANE, LOG_DIR, StorageError};
+use crate::{FileDisk, LANE, LANE_DIR, LOG_DIR, StorageError};
 
 const MAGIC: &[u8; 8] = b"RFIDENT\0";
 const VERSION: u32 = 1;
-const IDENTITY: &str = "identity";
+pub(crate) const IDENTITY: &str = "identity";
 const IDENTITY_NEW: &str = "identity.new";
 const LAYOUT_MAGIC: &[u8; 12] = b"RFLAYOUT\x01\0\0\0";
-const LAYOUT: &str = "layout";
+pub(crate) const LAYOUT: &str = "layout";
 const LAYOUT_NEW: &str = "layout.new";
 const MARKS_MAGIC: &[u8; 12] = b"RFMARKS\0\x01\0\0\0";
 const MARKS: &str = "marks";
 const MARKS_NEW: &str = "marks.new";
-const LOCK: &str = "lock";
+pub(crate) const LOCK: &str = "lock";
 /// What a directory may hold and still count as empty: what the first moments of a life leave behind, and
 /// what a fresh file system has.
 const HARMLESS: [&str; 3] = [LOCK, IDENTITY_NEW, "lost+found"];
@@ -137,6 +137,25 @@ impl DataDir {
         Ok((dir, stored))
     }
 
+    /// Who a directory says it is, without its lock and without a change of it. `None` if it does not say.
+    pub fn look(disk: &dyn Disk) -> Result<Option<Stored>, StorageError> {
+        read(disk)
+    }
+
+    /// Takes the lock of a directory in which a node is made that has data from the beginning. It has no identity, so that nobody can start
+    /// it, before [`DataDir::save_birth`], which comes last. Refuses one that has anything in it.
+    pub fn prepare(disk: Arc<dyn Disk>, who: Stored) -> Result<DataDir, StorageError> {
+        let names = disk.list("").map_err(StorageError::io("read the data directory", &disk.name()))?;
+        if let Some(found) = names.into_iter().find(|name| !HARMLESS.contains(&name.as_str())) {
+            return Err(StorageError::NotEmpty { directory: disk.name(), found });
+        }
+        let lock = match disk.lock(LOCK).map_err(StorageError::io("lock", &path_of(&*disk, LOCK)))? {
+            Ok(lock) => lock,
+            Err(holder) => return Err(StorageError::Locked { directory: disk.name(), holder }),
+        };
+        Ok(DataDir { disk, stored: Mutex::new(who), layout_kept: Mutex::default(), _lock: lock })
+    }
+
     /// Keeps what the node knows of its cluster's birth. Durable when it returns.
     pub fn save_birth(&self, bytes: &Bytes) -> Result<(), StorageError> {
         let mut stored = self.stored.lock().expect("no thread panics while it writes the identity");
@@ -209,6 +228,15 @@ impl DataDir {
         let _stored = self.stored.lock().expect("no thread panics while it writes the identity");
         let removed = [IDENTITY, LOCK].iter().try_for_each(|file| self.disk.remove(file));
         let _stays = removed.and_then(|()| self.disk.remove_root());
+    }
+
+    /// Removes all that was made since [`DataDir::prepare`], and the directory, if it is new. What can't be removed stays.
+    pub fn undo(&self, disk: &FileDisk) {
+        let _stays = disk.remove_dir(LANE_DIR);
+        for file in [IDENTITY, IDENTITY_NEW, LOCK] {
+            let _was_not_there = disk.remove(file);
+        }
+        let _stays = disk.remove_root();
     }
 
     /// Opens the shared log of lane 0, recovering it, and says what it holds of each shard.

@@ -35,7 +35,7 @@ mod snapshot;
 mod table;
 mod whole;
 
-pub use disk::{Disk, File, FileDisk, Lock, SimDisk};
+pub use disk::{Disk, File, FileDisk, Lock, Scratch, SimDisk, Stopped};
 pub use error::{NEXT_STEP, StorageError};
 pub use identity::{DataDir, Stored, Who};
 pub use log::{Durable, Log, LogAhead, LogOptions, LogReader, Note, Owner, RecoveredShard};
@@ -44,7 +44,9 @@ pub use table::{Dead, LsmTables, MemoryTables, Rows, Table, TableOptions, Tables
 
 /// The only lane there is yet.
 const LANE: u32 = 0;
-/// Where its log is, in the data directory.
+/// Where all of that lane is, in the data directory.
+const LANE_DIR: &str = "lane-0";
+/// Where its log is.
 const LOG_DIR: &str = "lane-0/log";
 /// Where its tables are, a directory for each shard (and, for a while, for each of its generations).
 const SHARDS_DIR: &str = "lane-0/shards";

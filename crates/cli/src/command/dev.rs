@@ -48,7 +48,7 @@ pub(crate) struct Dev {
 
 pub(crate) fn run(dev: &Dev) -> Result<(), Stop> {
     let addresses = addresses(dev)?;
-    leftovers::clear(&std::env::temp_dir());
+    leftovers::clear(leftovers::DEV, &std::env::temp_dir());
     ports_are_free(&addresses)?;
     let mut nodes = Nodes::new(addresses, dev.data_dir.as_deref(), dev.shards, dev.replicas)?;
     nodes.start_all()?;

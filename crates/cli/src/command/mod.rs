@@ -17,6 +17,7 @@ pub(crate) mod locate;
 pub(crate) mod man;
 pub(crate) mod put;
 pub(crate) mod rebuild;
+pub(crate) mod recover;
 pub(crate) mod safe_to_stop;
 pub(crate) mod shell;
 pub(crate) mod start;

@@ -9,7 +9,7 @@ use super::switch;
 use crate::refusal::one_line;
 
 /// Flags that say what to do this once.
-const OF_ONE_CALL: [(&str, &str); 30] = [
+const OF_ONE_CALL: [(&str, &str); 36] = [
     ("put", "if-absent"),
     ("put", "if-present"),
     ("put", "if-revision"),
@@ -31,6 +31,12 @@ const OF_ONE_CALL: [(&str, &str); 30] = [
     ("import", "format"),
     ("import", "skip"),
     ("rebuild", "shard"),
+    ("recover", "data-dir"),
+    ("recover", "out"),
+    ("recover", "id"),
+    ("recover", "addr"),
+    ("recover", "confirm"),
+    ("recover", "empty-lost-shards"),
     ("start", "replace"),
     ("cluster", "force"),
     ("cluster", "no-wait"),
@@ -43,7 +49,7 @@ const OF_ONE_CALL: [(&str, &str); 30] = [
     ("man", "out"),
 ];
 /// Commands that have nothing to set but what all have.
-const WITHOUT_TABLE: [&str; 4] = ["config", "version", "completions", "man"];
+const WITHOUT_TABLE: [&str; 5] = ["config", "recover", "version", "completions", "man"];
 
 /// Something that can be set, of one command or of all.
 #[derive(Clone, Copy, Debug)]

@@ -27,6 +27,7 @@ mod messages;
 mod moved;
 mod node;
 mod reads;
+mod recover;
 mod rolling;
 mod settings;
 mod shape;

@@ -5,11 +5,12 @@ use std::process::{Command, Stdio};
 
 use crate::support::{objects, refusal, ringfort, run, stdout};
 
-const COMMANDS: [&str; 23] = [
+const COMMANDS: [&str; 24] = [
     "cluster",
     "where",
     "safe-to-stop",
     "rebuild",
+    "recover",
     "start",
     "dev",
     "put",
@@ -84,9 +85,9 @@ fn man_writes_a_page_for_every_command() {
     let out = directory.path().join("share/man1");
     let output = run(ringfort(&["man", "--out"]).arg(&out), b"");
     assert_eq!(output.status.code(), Some(0));
-    assert_eq!(stdout(&output), format!("wrote 24 pages to {}\n", out.display()));
+    assert_eq!(stdout(&output), format!("wrote 25 pages to {}\n", out.display()));
     let page = |name: &str| fs::read_to_string(out.join(name)).unwrap_or_else(|_| panic!("no page {name}"));
-    assert_eq!(fs::read_dir(&out).expect("made").count(), 24);
+    assert_eq!(fs::read_dir(&out).expect("made").count(), 25);
     for command in COMMANDS {
         let page = page(&format!("ringfort-{command}.1"));
         assert!(page.contains(&format!(".TH ringfort-{command} 1")), "{page:.200}");

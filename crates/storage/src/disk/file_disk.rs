@@ -14,8 +14,8 @@ use rustix::fs::{FallocateFlags, FlockOperation};
 use super::{Disk, File, Lock};
 use crate::StorageError;
 
-const FILE_MODE: u32 = 0o600;
-const DIR_MODE: u32 = 0o700;
+pub(super) const FILE_MODE: u32 = 0o600;
+pub(super) const DIR_MODE: u32 = 0o700;
 
 /// A directory of the file system.
 #[derive(Debug)]
@@ -78,7 +78,13 @@ impl Disk for FileDisk {
     }
 
     fn open(&self, path: &str) -> io::Result<Arc<dyn File>> {
-        Ok(Arc::new(OpenFile(fs::File::options().read(true).write(true).open(self.at(path))?)))
+        let path = self.at(path);
+        let file = match fs::File::options().read(true).write(true).open(&path) {
+            // Reading it is all that some want.
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => fs::File::open(&path)?,
+            opened => opened?,
+        };
+        Ok(Arc::new(OpenFile(file)))
     }
 
     fn create(&self, path: &str) -> io::Result<Arc<dyn File>> {

@@ -11,6 +11,7 @@
 //! endanger that batch.
 
 mod file_disk;
+mod scratch;
 mod sim_disk;
 mod sim_state;
 
@@ -19,6 +20,7 @@ use std::io;
 use std::sync::Arc;
 
 pub use file_disk::FileDisk;
+pub use scratch::{Scratch, Stopped};
 pub use sim_disk::SimDisk;
 
 /// A directory that one node keeps its data in.
