@@ -331,10 +331,10 @@ impl Layout {
         let mut moves: Vec<(NodeId, String)> = said.filter(is_elsewhere).collect();
         loop {
             let holds = |node: NodeId, address: &str| {
-                let moved = moves.iter().find(|(other, _)| *other == node);
-                moved.map_or_else(
+                let elsewhere = moves.iter().find(|(other, _)| *other == node);
+                elsewhere.map_or_else(
                     || self.member(node).is_some_and(|member| member.address == address),
-                    |(_, moved)| moved == address,
+                    |(_, there)| there == address,
                 )
             };
             let is_free = |(node, address): &(NodeId, String)| {

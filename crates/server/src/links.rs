@@ -217,7 +217,7 @@ async fn until_moved(places: &mut watch::Receiver<Vec<String>>, known: &[String]
     };
     if places.wait_for(is_elsewhere).await.is_err() {
         // Whoever keeps all connected is about to end this.
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

@@ -116,13 +116,10 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
     let config = at_its_place(config)?;
     let (ports, bound, text_address) = bind(&config).await?;
     let address = config.advertised(bound)?;
-    let listed = config.nodes(&address, config.name.as_deref().unwrap_or_default());
-    // A member's list may be from before it moved. A new node makes nothing if its list is bad.
-    let listed = if whereabouts::is_used(&config.data_dir) { listed } else { Ok(listed?) };
-    let fresh = draw()?;
+    let listed = listed(&config, &address)?;
 
     let disk = Arc::new(FileDisk::open(&config.data_dir)?);
-    let who = Who { name: config.name.clone(), address: address.clone(), fresh };
+    let who = Who { name: config.name.clone(), address: address.clone(), fresh: draw()? };
     let (data, mut stored) = DataDir::open_anywhere(disk.clone(), &who, ringfort_node::is_member)?;
     let (kept, lost) = become_member(&config, &address, &data, &mut stored).await?;
     let Origin { nodes, shards, is_member } = Origin::of(&config, &address, listed, &stored)?;
@@ -240,6 +237,13 @@ fn at_its_place(config: Config) -> Result<Config, StartError> {
         Some(listen) => Config { listen, ..config },
         None => config,
     })
+}
+
+/// The list of nodes that follows from the flags. A member's may be from before it moved, and is not looked at; a new node makes nothing if
+/// its list is bad.
+fn listed(config: &Config, address: &str) -> Result<Result<Vec<(String, String)>, StartError>, StartError> {
+    let listed = config.nodes(address, config.name.as_deref().unwrap_or_default());
+    Ok(if whereabouts::is_used(&config.data_dir) { listed } else { Ok(listed?) })
 }
 
 /// Where a member is to look for the others, by its flags. Refuses an address at which it can't be.

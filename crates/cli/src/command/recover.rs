@@ -122,7 +122,7 @@ fn begin_anew(recover: &Recover, survey: &Survey, directory: &Path, out: &mut Ou
     // Who has no name is called by the address.
     let unnamed = if is_name(&first.name) { first.name.clone() } else { address.clone() };
     let anew = Anew {
-        out: directory.clone(),
+        out: directory.to_owned(),
         name: recover.id.clone().unwrap_or(unnamed),
         address,
         empty_lost_shards: recover.empty_lost_shards,

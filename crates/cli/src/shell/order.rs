@@ -88,7 +88,7 @@ pub(crate) const VERBS: [&str; 13] = [
 /// Verbs that only `dev` has.
 pub(crate) const VERBS_DEV: [&str; 3] = ["kill", "start", "node"];
 /// Commands of `ringfort` that are no verbs here.
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
     "bench",
     "check",
     "completions",
@@ -99,6 +99,7 @@ const COMMANDS: [&str; 13] = [
     "import",
     "man",
     "rebuild",
+    "recover",
     "shell",
     "version",
     "write",

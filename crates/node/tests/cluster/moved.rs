@@ -52,7 +52,7 @@ fn a_member_that_moves_is_found_and_known_again_whoever_it_is() {
         addresses[n] = "10.0.9.9:50051";
         assert_known(&mut world, addresses.clone().try_into().expect("three"));
         let told = format!("node{} is at 10.0.9.9:50051 now, and was at {}", n + 1, born[n]);
-        assert!(world.notices.iter().any(|line| *line == told), "{:?}", world.notices);
+        assert!(world.notices.contains(&told), "{:?}", world.notices);
 
         // It is where the layout has it: nothing is said, and nothing is changed.
         let epoch = world.nodes[n].as_ref().expect("it runs").epoch();

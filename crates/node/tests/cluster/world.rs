@@ -178,12 +178,18 @@ impl World {
 
     /// A node starts at another address, and is told where these are now.
     pub(crate) fn start_at(&mut self, n: usize, address: &str, told: &[usize]) {
-        self.configs[n].address = address.to_owned();
+        address.clone_into(&mut self.configs[n].address);
         if self.disks[n].birth.as_ref().is_some_and(ringfort_node::is_joined) {
             self.configs[n].addresses = vec![address.to_owned()];
         }
         self.told.extend(told.iter().map(|other| (n, *other)));
         self.start(n);
+    }
+
+    /// Whether what one node sends reaches another.
+    fn hears(&self, from: usize, to: usize) -> bool {
+        let runs = self.nodes.get(to).is_some_and(Option::is_some);
+        runs && !self.is_cut(from, to) && !self.lost.contains(&(from, to))
     }
 
     /// One node connects with another, if that is where it looks for it.
@@ -408,8 +414,7 @@ impl World {
             }
             Effect::Send { to, messages } => {
                 let other = to.0 as usize - 1;
-                let is_found = !self.lost.contains(&(n, other));
-                if self.nodes.get(other).is_some_and(Option::is_some) && !self.is_cut(n, other) && is_found {
+                if self.hears(n, other) {
                     let frame = self.frame(n, (from, cluster, epoch), to, messages);
                     let frame = PeerFrame::decode(frame.encode()).expect("a round trip");
                     self.queue.push((other, Event::Peer { link: n as u64, frame }));
@@ -647,8 +652,7 @@ impl World {
         if origin == n {
             self.tell_answer(token.id, &reply);
             assert!(self.answers.insert(token.id, reply).is_none(), "answered once");
-        } else if self.nodes[origin].is_some() && !self.is_cut(n, origin) && !self.lost.contains(&(n, origin))
-        {
+        } else if self.hears(n, origin) {
             let node = self.nodes[n].as_ref().expect("it is running");
             let frame = PeerFrame {
                 from: node.id(),
