@@ -9,6 +9,7 @@ use ringfort_types::{
 };
 use serde_json::{Value, json};
 
+use crate::moves::Arriving;
 use crate::show;
 use crate::stop::Stop;
 
@@ -207,6 +208,9 @@ pub(crate) fn render(state: &ClusterState) -> String {
         let shards = show::count(moving.len() as u64, "shard is", "shards are");
         let _ = writeln!(text, "{shards} moving ({})", named(&moving));
     }
+    for node in Arriving::of(state, name) {
+        let _ = writeln!(text, "{}", node.text());
+    }
     let is_ahead = |node: &&NodeState| node.level_max > state.level;
     let ahead: Vec<String> = state.nodes.iter().filter(is_ahead).map(|node| name(state, node.id)).collect();
     if !ahead.is_empty() {
@@ -278,6 +282,7 @@ pub(crate) fn json(state: &ClusterState) -> Value {
         "node": state.node.0,
         "nodes": state.nodes.iter().map(|node| node_json(state, node)).collect::<Vec<_>>(),
         "shards": state.shards.iter().map(|shard| shard_json(state, shard)).collect::<Vec<_>>(),
+        "moves": Arriving::of(state, name).iter().map(Arriving::json).collect::<Vec<_>>(),
     })
 }
 
@@ -451,7 +456,9 @@ node2  127.0.0.1:50052  down   active        0         2  ~63,436  ~5.2 MB  neve
         state.shards[1].replicas[1].1 = ReplicaReport::default();
         let text = render(&state);
         assert!(text.contains("node2  127.0.0.1:50052  down   leaving "), "{text}");
-        assert!(text.ends_with("; largest lag 0 entries\n1 shard is moving (1)\n"), "{text}");
+        let given = "node2 is being given 1 replica\n";
+        let says = format!("; largest lag 0 entries\n1 shard is moving (1)\n{given}");
+        assert!(text.ends_with(&says), "{text}");
         assert!(shard_table(&state).contains("  0  moving  node1@9 node2@0\n"), "{}", shard_table(&state));
         let json = json(&state);
         assert_eq!(
@@ -460,10 +467,10 @@ node2  127.0.0.1:50052  down   active        0         2  ~63,436  ~5.2 MB  neve
         );
         assert_eq!((&json["nodes"][0]["standing"], &json["copies"]), (&"leaving".into(), &0.into()));
         state.shards[0].is_moving = true;
-        assert!(render(&state).ends_with("2 shards are moving (meta group, 1)\n"), "{}", render(&state));
+        assert!(render(&state).contains("2 shards are moving (meta group, 1)\n"), "{}", render(&state));
         // Nobody can tell of what nobody leads.
         state.shards[1].leader = None;
-        assert!(render(&state).ends_with("1 shard is moving (meta group)\n"), "{}", render(&state));
+        assert!(render(&state).contains("1 shard is moving (meta group)\n"), "{}", render(&state));
         assert!(shard_table(&state).contains("  ?       node1@9"), "{}", shard_table(&state));
     }
 

@@ -8,7 +8,7 @@
 //! - of what is read and printed: `escape`, `json`, `format`, `lines` and `rows` (the formats of list, import and
 //!   export), `changes` (the lines of an atomic write), `ledger` (what came of each imported line), `part` (a file that
 //!   appears when it is complete), `out` (stdout, which may be closed early), `progress` and `show` (numbers and tables for
-//!   people), `cluster` (how a cluster's state looks), `whereabouts` (of a key), `safety` (whether a node can be
+//!   people), `cluster` (how a cluster's state looks), `moves` (what nodes are being given), `whereabouts` (of a key), `safety` (whether a node can be
 //!   stopped), `transfer` (of leaderships), `standing` (nodes that leave or are drained), `layout` (of a state) and `plan` (what would
 //!   move), and over them `administration` (all that `ringfort cluster` does, for the shell, too);
 //! - of what goes on meanwhile: `shell` (lines in, answers out), `nodes` (a cluster of processes on this machine), `leftovers` (their
@@ -39,6 +39,7 @@ mod leftovers;
 mod lines;
 mod listing;
 mod membership;
+mod moves;
 mod nodes;
 mod out;
 mod part;

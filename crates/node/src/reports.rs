@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ringfort_types::planted::{self, Bug};
 use ringfort_types::{
     DiskState, NodeId, NodeReport, PeerMessage, ReplicaReport, ReportChanges, ReportReply, Role, ShardId,
+    SnapshotProgress,
 };
 
 use crate::node::Node;
@@ -43,7 +44,7 @@ impl Reports {
     /// This is how it is now. It becomes a report of its own if that is not what the last one says.
     fn note(&mut self, now: NodeReport) {
         let number = self.last.number + 1;
-        let mut is_new = self.last.number == 0 || now.disk != self.last.disk;
+        let mut is_new = self.last.number == 0 || now.disk != self.last.disk || now.sends != self.last.sends;
         let present: BTreeSet<ShardId> = now.replicas.iter().map(|replica| replica.shard).collect();
         for replica in &now.replicas {
             let told = Told { number, replica: Some(*replica) };
@@ -82,6 +83,7 @@ impl Reports {
             replicas: later().filter_map(|(_, told)| told.replica).collect(),
             gone: later().filter(|(_, told)| told.replica.is_none()).map(|(shard, _)| *shard).collect(),
             damaged: is_damage_new.then(|| self.last.damaged.clone()),
+            sends: self.last.sends.clone(),
         }
         .into()
     }
@@ -100,6 +102,8 @@ pub struct Heard {
     pub replicas: BTreeMap<ShardId, ReplicaReport>,
     /// The shards whose replica on it takes no part, because its table is damaged.
     pub damaged: BTreeSet<ShardId>,
+    /// The snapshots that it sends.
+    pub sends: Vec<SnapshotProgress>,
 }
 
 impl Heard {
@@ -111,6 +115,7 @@ impl Heard {
             disk: report.disk,
             replicas: report.replicas.into_iter().map(|replica| (replica.shard, replica)).collect(),
             damaged: report.damaged.into_iter().collect(),
+            sends: report.sends,
         }
     }
 
@@ -127,6 +132,7 @@ impl Heard {
 
     fn add(&mut self, process: u64, changes: ReportChanges) {
         (self.process, self.number, self.disk) = (process, changes.number, changes.disk);
+        self.sends = changes.sends;
         self.replicas.extend(changes.replicas.into_iter().map(|replica| (replica.shard, replica)));
         for gone in changes.gone {
             self.replicas.remove(&gone);
@@ -159,6 +165,7 @@ impl Node {
                 .collect(),
             damaged: damaged.map(|(number, _)| ShardId(number)).collect(),
             number: 0,
+            sends: self.snapshots_progress(),
         }
     }
 

@@ -21,8 +21,8 @@ use bytes::Bytes;
 use ringfort_types::limits::{SNAPSHOT_WINDOW_BYTES, SNAPSHOT_WINDOW_CHUNKS, SNAPSHOTS_SENT_MAX};
 use ringfort_types::planted::{self, Bug};
 use ringfort_types::{
-    Base, Configuration, Index, NodeId, PeerId, PeerMessage, ShardId, SnapshotChunk, SnapshotReply,
-    SnapshotVerdict,
+    Base, Configuration, Index, NodeId, PeerId, PeerMessage, ShardId, SnapshotChunk, SnapshotProgress,
+    SnapshotReply, SnapshotVerdict,
 };
 
 use crate::node::Node;
@@ -53,6 +53,9 @@ struct Sent {
     /// The next chunk to be sent: all before it are under way.
     next: u64,
     is_reading: bool,
+    /// Bytes of the chunks that are stored at the other end.
+    stored_bytes: u64,
+    began_us: u64,
     /// When something last went forward.
     moved_us: u64,
     /// When chunks were last sent.
@@ -148,6 +151,8 @@ impl Node {
                 chunks: VecDeque::new(),
                 next: 0,
                 is_reading: false,
+                stored_bytes: 0,
+                began_us: now_us,
                 moved_us: now_us,
                 chunks_us: now_us,
             };
@@ -202,7 +207,8 @@ impl Node {
         match reply.verdict {
             SnapshotVerdict::Refused => self.give_up_sending(reply.transfer),
             SnapshotVerdict::More => {
-                while sent.chunks.pop_front_if(|chunk| chunk.number < reply.stored).is_some() {
+                while let Some(chunk) = sent.chunks.pop_front_if(|chunk| chunk.number < reply.stored) {
+                    sent.stored_bytes += chunk.bytes.len() as u64;
                     sent.moved_us = now_us;
                 }
                 self.go_on_sending(reply.transfer);
@@ -217,6 +223,22 @@ impl Node {
                 }
             }
         }
+    }
+
+    /// How far each is that this node sends.
+    pub(crate) fn snapshots_progress(&self) -> Vec<SnapshotProgress> {
+        let now_us = self.now.monotonic_us;
+        let progress = |sent: &Sent| SnapshotProgress {
+            shard: sent.shard,
+            to: sent.to,
+            bytes: sent.stored_bytes,
+            bytes_estimate: self.slots[sent.shard.0 as usize]
+                .replica
+                .as_ref()
+                .map_or(0, |replica| replica.stats.bytes_estimate),
+            elapsed_ms: now_us.saturating_sub(sent.began_us) / 1_000,
+        };
+        self.snapshots.sent.values().map(progress).collect()
     }
 
     fn end_sending(&mut self, transfer: u64) -> Option<Sent> {

@@ -117,6 +117,7 @@ impl Node {
                 keys_estimate: replicas().map(|replica| replica.keys_estimate).sum(),
                 bytes_estimate: replicas().map(|replica| replica.bytes_estimate).sum(),
                 report_age_ms: age_us.map_or(u64::MAX, |age_us| age_us / 1_000),
+                sends: report.map_or_else(Vec::new, |(report, _)| report.sends.clone()),
             }
         });
         let shards = layout.shards.iter().map(|shard| {

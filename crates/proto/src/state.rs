@@ -2,7 +2,8 @@
 
 use ringfort_types::{
     ClusterState, DiskState, Epoch, Incarnation, Index, LeaderPreference, LevelLimit, NodeId, NodeState,
-    PeerId, Presence, ReplicaReport, Revision, Role, ShardId, ShardState, Slot, Standing, Term,
+    PeerId, Presence, ReplicaReport, Revision, Role, ShardId, ShardState, Slot, SnapshotProgress, Standing,
+    Term,
 };
 
 use crate::v1;
@@ -104,6 +105,7 @@ impl From<NodeState> for v1::NodeState {
             keys_estimate: node.keys_estimate,
             bytes_estimate: node.bytes_estimate,
             report_age_ms: (node.report_age_ms != u64::MAX).then_some(node.report_age_ms),
+            snapshots_sent: node.sends.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -133,7 +135,22 @@ impl From<v1::NodeState> for NodeState {
             keys_estimate: node.keys_estimate,
             bytes_estimate: node.bytes_estimate,
             report_age_ms: node.report_age_ms.unwrap_or(u64::MAX),
+            sends: node.snapshots_sent.into_iter().map(Into::into).collect(),
         }
+    }
+}
+
+impl From<SnapshotProgress> for v1::SnapshotProgress {
+    fn from(sent: SnapshotProgress) -> v1::SnapshotProgress {
+        let SnapshotProgress { shard, to, bytes, bytes_estimate, elapsed_ms } = sent;
+        v1::SnapshotProgress { shard: shard.0, to_node: to.0, bytes, bytes_estimate, elapsed_ms }
+    }
+}
+
+impl From<v1::SnapshotProgress> for SnapshotProgress {
+    fn from(sent: v1::SnapshotProgress) -> SnapshotProgress {
+        let v1::SnapshotProgress { shard, to_node, bytes, bytes_estimate, elapsed_ms } = sent;
+        SnapshotProgress { shard: ShardId(shard), to: NodeId(to_node), bytes, bytes_estimate, elapsed_ms }
     }
 }
 
@@ -261,6 +278,13 @@ mod tests {
                     keys_estimate: 3,
                     bytes_estimate: 4,
                     report_age_ms: 120,
+                    sends: vec![SnapshotProgress {
+                        shard: ShardId(4),
+                        to: NodeId(2),
+                        bytes: 5,
+                        bytes_estimate: 6,
+                        elapsed_ms: 7,
+                    }],
                 },
                 NodeState { id: NodeId(2), report_age_ms: u64::MAX, ..NodeState::default() },
                 NodeState { presence: Presence::Unknown, ..NodeState::default() },

@@ -53,8 +53,8 @@ pub use log::{Base, EntryKind, HardState, LogEntry, Record};
 pub use message::{
     Answer, BirthStage, Forward, GroupTold, GroupWanted, Hello, LayoutSent, LayoutWanted, LogMark, LogRecall,
     NodeReport, PeerFrame, PeerMessage, RaftMessage, ReadIndex, ReadIndexReply, ReadProbe, ReadProbeReply,
-    Refusal, RefusalKind, ReplicaReport, ReportChanges, ReportReply, Role, SnapshotChunk, SnapshotReply,
-    SnapshotVerdict, Unknown,
+    Refusal, RefusalKind, ReplicaReport, ReportChanges, ReportReply, Role, SnapshotChunk, SnapshotProgress,
+    SnapshotReply, SnapshotVerdict, Unknown,
 };
 pub use presence::Presence;
 pub use reconfiguration::{CanNotFollow, ConfigurationChange};

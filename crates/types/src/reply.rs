@@ -84,6 +84,8 @@ pub struct NodeState {
     pub bytes_estimate: u64,
     /// How old its report is, in milliseconds; `u64::MAX` if there is none.
     pub report_age_ms: u64,
+    /// The snapshots that it sends.
+    pub sends: Vec<crate::SnapshotProgress>,
 }
 
 /// One shard, as the asked node knows it.

@@ -9,8 +9,8 @@ use ringfort_types::{
     Answer, Call, Change, Code, Command, Condition, Configuration, Consistency, Copies, DiskState, Door,
     Durability, Entry, Epoch, Failure, Forward, HybridClock, Incarnation, Index, LogMark, NewValue, NodeId,
     NodeReport, Page, Part, PeerFrame, PeerId, PeerMessage, Principal, ReadIndex, Receipt, Replica,
-    ReplicaReport, Reply, ReportChanges, ReportReply, Request, Revision, Role, Row, Scan, ShardId, Stamp,
-    Stamped, Term, Unknown, Version,
+    ReplicaReport, Reply, ReportChanges, ReportReply, Request, Revision, Role, Row, Scan, ShardId,
+    SnapshotProgress, Stamp, Stamped, Term, Unknown, Version,
 };
 
 fn text(text: &'static str) -> Bytes {
@@ -193,6 +193,14 @@ fn reports_round_trip_and_those_of_earlier_versions_have_no_number() {
         replicas: vec![replica, ReplicaReport::default()],
         damaged: shards.clone(),
         number: 300,
+        sends: Vec::new(),
+    };
+    let sent = SnapshotProgress {
+        shard: ShardId(300),
+        to: NodeId(7),
+        bytes: 1 << 40,
+        bytes_estimate: u64::MAX,
+        elapsed_ms: 300,
     };
     let changes = ReportChanges {
         base: 299,
@@ -201,18 +209,20 @@ fn reports_round_trip_and_those_of_earlier_versions_have_no_number() {
         replicas: vec![replica],
         gone: shards.clone(),
         damaged: None,
+        sends: Vec::new(),
     };
     through_a_frame(vec![
         whole.clone().into(),
         changes.clone().into(),
-        ReportChanges { damaged: Some(shards), ..changes }.into(),
+        NodeReport { sends: vec![sent, sent], ..whole.clone() }.into(),
+        ReportChanges { damaged: Some(shards), sends: vec![sent], ..changes }.into(),
         ReportReply { process: u64::MAX, number: 300 }.into(),
     ]);
     let bytes = frame_of(vec![whole.clone().into()]).encode();
     let head = frame_of(Vec::new()).encode().len();
-    // Without the number, which is two bytes at the end; the length stands behind the kind.
-    let mut earlier = bytes[..bytes.len() - 2].to_vec();
-    earlier[head + 1] -= 2;
+    // Without the number and the snapshots, which are three bytes at the end; the length stands behind the kind.
+    let mut earlier = bytes[..bytes.len() - 3].to_vec();
+    earlier[head + 1] -= 3;
     let read = PeerFrame::decode(earlier.into());
     assert_eq!(read, Ok(frame_of(vec![NodeReport { number: 0, ..whole.clone() }.into()])));
     for length in 0..bytes.len() {

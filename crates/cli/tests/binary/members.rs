@@ -356,7 +356,9 @@ fn a_chain_of_changes_loses_nothing_and_leaves_nothing_behind() {
 }
 
 /// The names of the nodes that have each shard, and how many shards of keys each node has.
-fn places(state: &ClusterState) -> (BTreeMap<u64, BTreeSet<String>>, BTreeMap<String, u64>) {
+type Places = (BTreeMap<u64, BTreeSet<String>>, BTreeMap<String, u64>);
+
+fn places(state: &ClusterState) -> Places {
     let name = |id: &ringfort_types::NodeId| {
         state
             .nodes
@@ -374,12 +376,7 @@ fn places(state: &ClusterState) -> (BTreeMap<u64, BTreeSet<String>>, BTreeMap<St
 }
 
 /// What `cluster plan` says for these words: where everything is then, and how much each node has. Who joins is called this.
-fn planned(
-    members: &Members,
-    state: &ClusterState,
-    words: &[&str],
-    new: &str,
-) -> (BTreeMap<u64, BTreeSet<String>>, BTreeMap<String, u64>) {
+fn planned(members: &Members, state: &ClusterState, words: &[&str], new: &str) -> Places {
     let said = run(&mut members.cli(0, &[&["cluster", "plan", "--json"][..], words].concat()), b"");
     assert!(said.status.success(), "{said:?}");
     let plan = objects(&said).remove(0);
@@ -434,6 +431,61 @@ fn what_is_planned_with_weights_and_zones_is_what_happens() {
     stand(&runtime, &client, 1, Standing::Leaving);
     wait_for(&runtime, &client, 3, &[0, 2, 3, 5]);
     assert_eq!(places(&state()), then, "its zone has left as it was planned");
+}
+
+#[test]
+fn how_far_moves_are_is_shown_while_they_go_on() {
+    const ROWS: u64 = 64;
+    const ROW_BYTES: u64 = 128 * 1024;
+    let runtime = runtime();
+    // The log is too short to bring anybody up to date, and tables are sent slowly.
+    let mut members = Members::start(&["--log-mb", "1", "--snapshot-mb-per-s", "1"]);
+    let client = connect(&runtime, members.addresses(&[0]));
+    let mut dice = Dice(7);
+    for number in 0..ROWS {
+        let value: Vec<u8> = (0..ROW_BYTES).map(|_| dice.roll(256) as u8).collect();
+        runtime.block_on(client.put(format!("row{number}"), value)).expect("it is taken");
+    }
+    let moves = |members: &Members| {
+        let said = run(&mut members.cli(0, &["status", "--json"]), b"");
+        objects(&said).remove(0)["moves"].as_array().expect("moves").clone()
+    };
+    assert!(moves(&members).is_empty());
+    members.join();
+    let number = |of: &serde_json::Value, what: &str| of[what].as_u64().expect("a number");
+    let mut seen: Vec<serde_json::Value> = Vec::new();
+    let (mut texts, until) = (String::new(), Instant::now() + MOVED_MAX);
+    loop {
+        let state = runtime.block_on(client.cluster_state()).expect("it answers");
+        if is_placed(&state, 2, &[0, 1]) {
+            break;
+        }
+        let said = run(&mut members.cli(0, &["status"]), b"");
+        texts.push_str(&stdout(&said));
+        seen.extend(moves(&members));
+        assert!(Instant::now() < until, "it takes too long: {seen:?}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    eventually("nothing moves any more", || moves(&members).is_empty());
+    let (all, last) = (ROWS * ROW_BYTES, seen.last().expect("it took seconds"));
+    for one in &seen {
+        assert_eq!((&one["name"], number(one, "node")), (&"node2".into(), 2));
+        assert!(number(one, "bytes_done") <= number(one, "bytes"), "{one}");
+        let replicas = one["replicas"].as_array().expect("replicas");
+        let done: u64 = replicas.iter().map(|replica| number(replica, "bytes_done")).sum();
+        assert_eq!(done, number(one, "bytes_done"));
+        assert!(replicas.iter().all(|replica| replica["from"].is_null() || replica["from"] == 1), "{one}");
+    }
+    let most = seen.iter().max_by_key(|one| number(one, "bytes")).expect("there is one");
+    assert!((all * 8 / 10..all * 2).contains(&number(most, "bytes")), "{most}");
+    assert!(number(last, "bytes") < number(most, "bytes"), "what is there is not counted: {last}");
+    let goes = seen.iter().find(|one| number(one, "bytes_per_s") > 0).expect("it is seen to go on");
+    let (left, per_s) = (goes["seconds_left"].as_f64().expect("a time"), number(goes, "bytes_per_s"));
+    let to_do = (number(goes, "bytes") - number(goes, "bytes_done")) as f64;
+    assert!((left * per_s as f64 - to_do).abs() <= per_s as f64, "{goes}");
+    assert!(texts.contains("node2 is being given 1") && texts.contains(" MB/s, ~"), "{texts}");
+    let rows = run(&mut members.cli(1, &["list", "--prefix", "row", "--keys-only"]), b"");
+    assert_eq!(stdout(&rows).lines().count() as u64, ROWS);
 }
 
 #[test]

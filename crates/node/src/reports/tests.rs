@@ -78,11 +78,15 @@ fn a_difference_can_be_added_to_its_base_and_to_all_that_came_later() {
     let (mut reports, mut all) = (Reports::default(), vec![]);
     for _ in 0..300 {
         let mut now = reports.last.clone();
-        match below(5) {
+        match below(6) {
             0 => now = report((0..20).filter(|_| below(2) == 0)),
             1 => now.disk = if below(2) == 0 { DiskState::Full } else { DiskState::Working },
             2 => now.damaged = (0..20).filter(|_| below(4) == 0).map(ShardId).collect(),
             3 => now.replicas.iter_mut().for_each(|replica| replica.applied.0 += below(2)),
+            4 => {
+                let progress = SnapshotProgress { bytes: below(3), ..SnapshotProgress::default() };
+                now.sends = vec![progress; below(3) as usize];
+            }
             // All stays as it is.
             _ => {}
         }

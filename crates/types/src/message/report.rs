@@ -7,7 +7,7 @@ use bytes::{BufMut, BytesMut};
 use super::Wire;
 use crate::limits::{APPEND_BYTES_MAX, SHARDS_MAX};
 use crate::wire::{Malformed, Reader, put_varint};
-use crate::{DiskState, Epoch, Index, PeerId, Revision, ShardId, Term};
+use crate::{DiskState, Epoch, Index, NodeId, PeerId, Revision, ShardId, Term};
 
 /// The least bytes that a replica takes in a report.
 const REPLICA_BYTES_MIN: usize = 11;
@@ -59,6 +59,21 @@ pub struct ReplicaReport {
     pub reached: Epoch,
 }
 
+/// How far a snapshot is that a node sends to another one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SnapshotProgress {
+    /// Whose table it is.
+    pub shard: ShardId,
+    /// Where it goes.
+    pub to: NodeId,
+    /// Bytes that are stored there.
+    pub bytes: u64,
+    /// Estimated bytes of all of it.
+    pub bytes_estimate: u64,
+    /// For how long it has been sent, in milliseconds.
+    pub elapsed_ms: u64,
+}
+
 /// What a node tells the others about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeReport {
@@ -68,8 +83,10 @@ pub struct NodeReport {
     pub replicas: Vec<ReplicaReport>,
     /// The shards whose replica on it takes no part, because its table is damaged.
     pub damaged: Vec<ShardId>,
-    /// Rises with each change of the above, in one process; 0 from a version that does not tell changes.
+    /// Rises with each change of the rest, in one process; 0 from a version that does not tell changes.
     pub number: u64,
+    /// The snapshots that it sends.
+    pub sends: Vec<SnapshotProgress>,
 }
 
 /// What has changed in a node's report. Nothing, most of the time: then it says that the node lives.
@@ -87,6 +104,8 @@ pub struct ReportChanges {
     pub gone: Vec<ShardId>,
     /// If that has changed: all shards whose replica on it takes no part, because its table is damaged.
     pub damaged: Option<Vec<ShardId>>,
+    /// All snapshots that it sends.
+    pub sends: Vec<SnapshotProgress>,
 }
 
 /// "I have your report of this number."
@@ -106,13 +125,16 @@ impl Wire for NodeReport {
         put_replicas(&self.replicas, out);
         put_shards(&self.damaged, out);
         put_varint(out, self.number);
+        put_sends(&self.sends, out);
     }
 
     fn decode(reader: &mut Reader) -> Result<NodeReport, Malformed> {
         let (disk, replicas, damaged) = (read_disk(reader)?, read_replicas(reader)?, read_shards(reader)?);
         // Earlier versions end here.
-        let number = if reader.remaining() > 0 { reader.varint()? } else { 0 };
-        Ok(NodeReport { disk, replicas, damaged, number })
+        let is_earlier = reader.remaining() == 0;
+        let (number, sends) =
+            if is_earlier { (0, Vec::new()) } else { (reader.varint()?, read_sends(reader)?) };
+        Ok(NodeReport { disk, replicas, damaged, number, sends })
     }
 
     fn weight(&self) -> usize {
@@ -133,6 +155,7 @@ impl Wire for ReportChanges {
         if let Some(damaged) = &self.damaged {
             put_shards(damaged, out);
         }
+        put_sends(&self.sends, out);
     }
 
     fn decode(reader: &mut Reader) -> Result<ReportChanges, Malformed> {
@@ -143,6 +166,7 @@ impl Wire for ReportChanges {
             replicas: read_replicas(reader)?,
             gone: read_shards(reader)?,
             damaged: if reader.u8()? == 0 { None } else { Some(read_shards(reader)?) },
+            sends: read_sends(reader)?,
         })
     }
 
@@ -218,6 +242,33 @@ fn read_shards(reader: &mut Reader) -> Result<Vec<ShardId>, Malformed> {
         shards.push(ShardId(reader.varint()? as u32));
     }
     Ok(shards)
+}
+
+fn put_sends(sends: &[SnapshotProgress], out: &mut BytesMut) {
+    put_varint(out, sends.len() as u64);
+    for sent in sends {
+        put_varint(out, sent.shard.0.into());
+        put_varint(out, sent.to.0);
+        put_varint(out, sent.bytes);
+        put_varint(out, sent.bytes_estimate);
+        put_varint(out, sent.elapsed_ms);
+    }
+}
+
+fn read_sends(reader: &mut Reader) -> Result<Vec<SnapshotProgress>, Malformed> {
+    let count = reader.count(5)?;
+    bounded(count)?;
+    let mut sends = Vec::with_capacity(count);
+    for _ in 0..count {
+        sends.push(SnapshotProgress {
+            shard: ShardId(reader.varint()? as u32),
+            to: NodeId(reader.varint()?),
+            bytes: reader.varint()?,
+            bytes_estimate: reader.varint()?,
+            elapsed_ms: reader.varint()?,
+        });
+    }
+    Ok(sends)
 }
 
 /// The meta group counts, too.
