@@ -456,7 +456,7 @@ node2  127.0.0.1:50052  down   active        0         2  ~63,436  ~5.2 MB  neve
         state.shards[1].replicas[1].1 = ReplicaReport::default();
         let text = render(&state);
         assert!(text.contains("node2  127.0.0.1:50052  down   leaving "), "{text}");
-        let given = "node2 is being given 1 replica\n";
+        let given = "node2 is being given 1 replica: ~0 B of ~8 B are there\n";
         let says = format!("; largest lag 0 entries\n1 shard is moving (1)\n{given}");
         assert!(text.ends_with(&says), "{text}");
         assert!(shard_table(&state).contains("  0  moving  node1@9 node2@0\n"), "{}", shard_table(&state));

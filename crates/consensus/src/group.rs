@@ -526,7 +526,7 @@ impl Group {
     pub fn is_outrun(&self) -> Option<bool> {
         let log = &self.raw.raft.raft_log;
         let waits = self.role() == Role::Leader && log.last_index() > log.persisted;
-        waits.then(|| log.committed > log.persisted)
+        waits.then_some(log.committed > log.persisted)
     }
 
     /// The index that a read which begins now has to see, if this replica leads and has committed an entry in

@@ -4,9 +4,9 @@
 //! that others lead: they are committed without it. How long a sync takes says nothing by itself; all nodes may have disks like that.
 //! What tells is that entries were committed before they were durable here: then a majority without this node was faster.
 //!
-//! Counted is the time of batches that took [`SLOW_US`] or more, and in which everything that this node leads was committed before they
-//! were done. A batch that was faster, or was awaited, counts against it three times. Of nodes with equal disks, two others are done before
-//! the leader in every third batch at most, so their sum does not grow.
+//! Counted is the time of batches that took [`SLOW_US`] or more, of which everything that this node leads was committed before they were done, and
+//! something within half of that time: the others are twice as fast. A batch of which that is not so counts against it three times, so equal
+//! disks add up to nothing.
 //!
 //! A node whose disk is slow leads nothing if another one can; it still stands for election, since it may have what the others lack. It is trusted again when its syncs have been fast for [`TRUST_US`], or
 //! there were none.
@@ -27,17 +27,19 @@ const TRUST_US: u64 = 30_000_000;
 /// One of so many batches, on average, in what a batch takes.
 const AVERAGE_OF: u64 = 8;
 
-/// What is known of how fast the disk is.
+/// What is known of how fast the disk is. All times are in microseconds.
 #[derive(Debug, Default)]
 pub(crate) struct SlowDisk {
     /// When the batch under way was handed out.
-    since_us: Option<u64>,
+    since: Option<u64>,
+    /// When something was first seen to be committed that was not durable here, since then.
+    outrun: Option<u64>,
     /// By how much the disk was slower than others lately.
-    behind_us: u64,
+    behind: u64,
     /// What a batch takes on average.
-    average_us: u64,
+    average: u64,
     /// When it was slow last, if it counts as slow.
-    slow_us: Option<u64>,
+    slow: Option<u64>,
 }
 
 /// Who was done first with a batch.
@@ -53,32 +55,39 @@ enum First {
 
 impl SlowDisk {
     pub(crate) fn begins(&mut self, now_us: u64) {
-        self.since_us = Some(now_us);
+        (self.since, self.outrun) = (Some(now_us), None);
+    }
+
+    /// Something is committed that is not durable here.
+    pub(crate) fn is_outrun(&mut self, now_us: u64) {
+        if self.since.is_some() {
+            self.outrun.get_or_insert(now_us);
+        }
     }
 
     fn is_slow(&self) -> bool {
-        self.slow_us.is_some()
+        self.slow.is_some()
     }
 
     /// The batch is durable.
     fn ends(&mut self, now_us: u64, first: First) {
-        let Some(took_us) = self.since_us.take().map(|since_us| now_us.saturating_sub(since_us)) else {
-            return;
-        };
-        self.average_us = (self.average_us * (AVERAGE_OF - 1) + took_us) / AVERAGE_OF;
+        let Some(since) = self.since.take() else { return };
+        let took_us = now_us.saturating_sub(since);
+        let others_us = self.outrun.take().map_or(took_us, |outrun| outrun.saturating_sub(since));
+        self.average = (self.average * (AVERAGE_OF - 1) + took_us) / AVERAGE_OF;
         match first {
-            First::Others if took_us >= SLOW_US => self.behind_us += took_us,
+            First::Others if took_us >= SLOW_US && 2 * others_us <= took_us => self.behind += took_us,
             First::Nobody if took_us >= SLOW_US => {}
-            _ => self.behind_us = self.behind_us.saturating_sub((3 * took_us).max(LEAST_US)),
+            _ => self.behind = self.behind.saturating_sub((3 * took_us).max(LEAST_US)),
         }
-        if self.behind_us >= ENOUGH_US || (self.is_slow() && self.average_us >= SLOW_US / 2) {
-            (self.behind_us, self.slow_us) = (0, Some(now_us));
+        if self.behind >= ENOUGH_US || (self.is_slow() && self.average >= SLOW_US / 2) {
+            (self.behind, self.slow) = (0, Some(now_us));
         }
     }
 
     /// Whether the disk is to be trusted again.
     fn is_over(&self, now_us: u64) -> bool {
-        self.slow_us.is_some_and(|slow_us| now_us.saturating_sub(slow_us) > TRUST_US)
+        self.slow.is_some_and(|slow| now_us.saturating_sub(slow) > TRUST_US)
     }
 }
 
@@ -104,13 +113,13 @@ impl Node {
                 _ => {}
             }
         }
-        let (was_slow, average_us) = (self.slow_disk.is_slow(), self.slow_disk.average_us);
+        let (was_slow, average) = (self.slow_disk.is_slow(), self.slow_disk.average);
         self.slow_disk.ends(self.now.monotonic_us, first);
         if self.slow_disk.is_slow() && !was_slow {
             let notice = format!(
                 "a sync of the log takes {} ms, and the other nodes are done before: the disk is slow; leaderships go to nodes whose disks \
                  are faster",
-                average_us / 1_000
+                average / 1_000
             );
             self.changed_disk(notice);
         }
@@ -119,7 +128,7 @@ impl Node {
     /// Now and then.
     pub(crate) fn look_at_slow_disk(&mut self) {
         if self.slow_disk.is_over(self.now.monotonic_us) {
-            self.slow_disk = SlowDisk { since_us: self.slow_disk.since_us, ..SlowDisk::default() };
+            self.slow_disk = SlowDisk { since: self.slow_disk.since, ..SlowDisk::default() };
             self.changed_disk("the disk is as fast as others again: this node may lead again".to_owned());
         }
     }
@@ -148,6 +157,9 @@ mod tests {
                 break;
             }
             disk.begins(now_us);
+            if first(number) == First::Others {
+                disk.is_outrun(now_us + took_us / 2);
+            }
             now_us += took_us;
             disk.ends(now_us, first(number));
         }
@@ -170,6 +182,12 @@ mod tests {
         let third = |number: u64| if number.is_multiple_of(3) { First::Others } else { First::This };
         after(&mut disk, 0, 300_000, 3_600, third);
         assert!(!disk.is_slow(), "every third time others are done before");
+        for _ in 0..1_000 {
+            disk.begins(0);
+            disk.is_outrun(151_000);
+            disk.ends(300_000, First::Others);
+        }
+        assert!(!disk.is_slow(), "others are not twice as fast");
         after(&mut disk, 0, SLOW_US - 1, 3_600, |_| First::Others);
         assert!(!disk.is_slow(), "the network may take that");
         after(&mut disk, 0, 300_000, 3_600, |_| First::Nobody);

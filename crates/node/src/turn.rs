@@ -53,6 +53,9 @@ impl Node {
         loop {
             let Some(replica) = self.slots[shard.0 as usize].replica.as_mut() else { return };
             let turn = replica.group.take_turn();
+            if replica.group.is_outrun() == Some(true) {
+                self.slow_disk.is_outrun(now.monotonic_us);
+            }
             self.commit.add(shard, turn.records, turn.unsynced, &mut replica.last_batch);
             replica.emit(turn.committed, now.monotonic_us, &mut outcome);
             if outcome.unread.is_some() {

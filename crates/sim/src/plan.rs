@@ -302,7 +302,7 @@ impl Plan {
 
     /// Three nodes whose cluster changes its shape so many times in a row, and nothing else goes wrong.
     pub fn chain(seed: u64, changes: usize) -> Plan {
-        let mut random = Random::new(seed ^ 0x6368_6169_6e);
+        let mut random = Random::new(seed ^ 0x0063_6861_696e);
         let mut plan = Plan { nodes: 3, replicas: 3, pipes: 0, examines: false, ..Plan::from_seed(seed) };
         plan.shards = plan.shards.min(16);
         plan.replace_after_ms = random.pick(&[2_000, 6_000, 60_000]);

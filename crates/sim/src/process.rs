@@ -14,7 +14,7 @@ use ringfort_storage::{DataDir, StorageError, Who};
 use ringfort_types::limits::TICK_MS;
 use ringfort_types::{Answer, NodeId, PeerFrame, PeerMessage, RaftMessage, Refusal, Reply, Token};
 
-use crate::host::{Begin, Process, Work};
+use crate::host::{Begin, Fate, Process, Work};
 use crate::judges::{BOUNDED, NODE_GOES_ON, WIPED_IS_REFUSED};
 use crate::network::node;
 use crate::world::{Next, World};
@@ -386,23 +386,30 @@ impl World {
             }
             // Whether the directory is removed, or the log keeps what nobody applies, makes no difference to anybody.
             Effect::Discard | Effect::Retire(_) => {}
-            Effect::Refused(reason) => {
-                self.log(format_args!("n{} must not go on: {reason}", at + 1));
-                if self.ends_for_level(at, &reason) {
-                    return;
-                }
-                if self.hosts[at].is_older && self.hosts[at].shelf.is_none() {
-                    return self.lose_older(at);
-                }
-                if self.hosts[at].shelf.is_none() {
-                    self.find(NODE_GOES_ON, format_args!("n{} ends: {reason}", at + 1));
-                }
-                self.end(at, false);
-            }
+            Effect::Refused(reason) => self.be_refused(at, &reason),
             // Whatever else this turn brings is still done.
             Effect::Stopped => self.later(at, 1_000, Work::Exit),
             Effect::Removed => self.be_removed(at),
         }
+    }
+
+    /// It must not go on.
+    fn be_refused(&mut self, at: usize, reason: &str) {
+        self.log(format_args!("n{} must not go on: {reason}", at + 1));
+        if self.ends_for_level(at, reason) {
+            return;
+        }
+        if self.hosts[at].is_older && self.hosts[at].shelf.is_none() {
+            return match self.hosts[at].fate {
+                Fate::Here => self.lose_older(at),
+                // Somebody has started it once more.
+                Fate::Lost | Fate::Removed => self.end(at, false),
+            };
+        }
+        if self.hosts[at].shelf.is_none() {
+            self.find(NODE_GOES_ON, format_args!("n{} ends: {reason}", at + 1));
+        }
+        self.end(at, false);
     }
 
     /// Does something to the shards, after all that is to be done before it.

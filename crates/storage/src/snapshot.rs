@@ -30,6 +30,9 @@ const SUM_BYTES: usize = 4;
 /// Bytes of rows in memory before they are written to the new table.
 const ROW_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// A key and its value.
+type Row = (Bytes, Bytes);
+
 /// Part of a snapshot, as it travels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chunk {
@@ -114,7 +117,7 @@ pub struct SnapshotWriter {
     index: Option<Index>,
     next: u64,
     /// Rows that are not in the table yet, and about how many bytes they have.
-    rows: Vec<(Bytes, Bytes)>,
+    rows: Vec<Row>,
     row_bytes: usize,
 }
 
@@ -148,7 +151,7 @@ impl SnapshotWriter {
     }
 
     /// The chunk's index, whether it is the last one, and its rows; if it is whole, and the next one.
-    fn decode(&self, chunk: &Bytes) -> Option<(Index, bool, Vec<(Bytes, Bytes)>)> {
+    fn decode(&self, chunk: &Bytes) -> Option<(Index, bool, Vec<Row>)> {
         let body = chunk.len().checked_sub(SUM_BYTES).filter(|body| *body >= HEADER_BYTES)?;
         let sum = u32::from_le_bytes(chunk[body..].try_into().ok()?);
         if sum != crc32c::crc32c(&chunk[..body]) || !chunk.starts_with(MAGIC) || chunk[4] != VERSION {
