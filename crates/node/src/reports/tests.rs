@@ -1,3 +1,5 @@
+//! Differences between reports: whoever gets them knows what was reported, and they are small.
+
 use ringfort_types::limits::SHARDS_MAX;
 use ringfort_types::{Epoch, Incarnation, Index, LogMark, PeerFrame, PeerId, Term};
 
