@@ -100,8 +100,6 @@ bugs! {
     LogEndNotChecked => "log-end-not-checked",
     /// Learners count in a majority.
     LearnerCounts => "learner-counts",
-    /// In a joint configuration the new voters decide alone.
-    JointCountsNewHalf => "joint-counts-new-half",
     /// A write on a learner is told to be one more copy.
     LearnerIsACopy => "learner-is-a-copy",
     /// A replica ends, or is made anew, as soon as the layout says so, and not when its group can do without it.
