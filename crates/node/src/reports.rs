@@ -217,9 +217,9 @@ impl Node {
         let now_us = self.now.monotonic_us;
         self.peers.hear_report(from, now_us, |known| known.add(process, changes));
         // Also what has not changed: who leads a shard may have been forgotten here since.
-        let known = self.heard_report(from);
-        let known: Vec<_> = known.iter().flat_map(|known| known.replicas.values()).copied().collect();
-        let led_anew = self.follow_leaders(from, &known);
+        let known = self.heard_report(from).into_iter().flat_map(|known| known.replicas.values());
+        let led: Vec<_> = known.filter(|replica| replica.role == Role::Leader).copied().collect();
+        let led_anew = self.follow_leaders(from, &led);
         self.take_back_all(led_anew);
         if number != base {
             self.send(from, ReportReply { process, number }.into());
