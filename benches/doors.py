@@ -2,6 +2,7 @@
 """Load on every front door of three nodes while they are killed, stopped, cut off and all lose power, and a judge.
 
     cargo build --release -p ringfort-cli && benches/doors.py [--seconds 60] [--faults kill,stop,cut,power]
+    benches/doors.py --reshape --seconds 240  # a node joins and is removed while the one that leads everything is out of order
     benches/doors.py --between 1000        # a SIGKILL between a SET and its answer, so many times
     benches/doors.py --check-judge         # the judge itself, against all orders of small histories
 
@@ -17,8 +18,16 @@ Faults, one after the other, with some seconds between them:
     cut      one node's network, to its peers and to clients, for 4 s
     power    all three nodes, with SIGKILL at once (what the system has not synced yet is not lost by this)
 
-For `cut` each node, and the clients, have a network namespace of their own, which takes root and iproute2. Nothing of
-the host's network is touched, and the namespaces are removed at the end. Without `cut` all is on loopback.
+With `--reshape` other faults, each during a join of a fourth node and during its removal, on the node that leads all that it has a replica
+of (`leader-preference=highest-id`): both have to come to their end within 60 s after the fault.
+
+    stop     SIGSTOP, for 8 s
+    mute     what it sends does not arrive, for 8 s
+    deaf     what is sent to it does not arrive, for 8 s
+    slow     each sync takes 200 ms longer, for 20 s
+
+For `cut`, `mute` and `deaf` each node, and the clients, have a network namespace of their own, which takes root and iproute2 (and
+iptables). Nothing of the host's network is touched, and the namespaces are removed at the end. Without such a fault all is on loopback.
 
 The judge: for each key there has to be one order of all its writes and reads in which everything takes effect once,
 between its beginning and its end, and every read sees the write before it. A write whose outcome is unknown may take
@@ -45,11 +54,13 @@ import pathlib
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
 
 from compare import BIN
+from fault_injection import reshape
 from fault_injection.between import Between
 from fault_injection.clients import DOORS
 from fault_injection.cluster import BACK_S, NODES, Nodes
@@ -65,12 +76,17 @@ from fault_injection.judge.register import late_writes
 from fault_injection.outcome import ACKNOWLEDGED, CALL_S, REJECTED, UNKNOWN
 from fault_injection.workload import COUNTERS, Workload
 
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+# These need a network that nodes can be cut off from, and what makes it.
+APART = {"cut": "ip", "mute": "iptables", "deaf": "iptables"}
+
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     doors = [door.name for door in DOORS]
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--faults", type=listed(FAULTS), default=list(FAULTS), help="in this order; empty for none")
+    parser.add_argument("--faults", type=listed([*FAULTS, *reshape.FAULTS]), help="in this order; empty for none")
+    parser.add_argument("--reshape", action="store_true", help="a node joins and leaves meanwhile")
     parser.add_argument("--doors", type=listed(doors), default=doors)
     parser.add_argument("--writers", type=int, default=8, help="keys of each door")
     parser.add_argument("--readers", type=int, default=6, help="of each door")
@@ -86,9 +102,14 @@ def main():
     rng = random.Random(options.seed)
     if options.check_judge:
         return check_judge(rng)
-    apart = not options.between and "cut" in options.faults
-    if apart and (os.geteuid() != 0 or shutil.which("ip") is None):
-        parser.error("the fault cut takes root and iproute2: leave it out with --faults kill,stop,power")
+    known = reshape.FAULTS if options.reshape else FAULTS
+    options.faults = list(known) if options.faults is None else options.faults
+    if strange := set(options.faults) - set(known):
+        parser.error(f"{', '.join(sorted(strange))}: here there are {', '.join(known)}")
+    apart = not options.between and any(fault in APART for fault in options.faults)
+    if apart and (os.geteuid() != 0 or not all(map(shutil.which, APART.values()))):
+        without = ",".join(fault for fault in known if fault not in APART)
+        parser.error(f"{', '.join(APART)} take root, iproute2 and iptables: leave them out with --faults {without}")
     if not os.access(options.binary, os.X_OK):
         parser.error(f"no {options.binary}: build it first, or give --binary")
     need_grpc()
@@ -97,7 +118,8 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     home = pathlib.Path(tempfile.mkdtemp(prefix="ringfort-doors-"))
     timeout = "10s" if options.between else f"{CALL_S:.0f}s"
-    nodes = Nodes(home, options.binary.resolve(), apart, ["--text-timeout", timeout])
+    slow_sync = compiled(ROOT / "crates/cli/tests/binary/slow_sync.c", home) if "slow" in options.faults else None
+    nodes = Nodes(home, options.binary.resolve(), apart, ["--text-timeout", timeout], slow_sync)
     findings = ["it did not come to its end"]
     try:
         make_stubs(home)
@@ -129,7 +151,10 @@ async def run_load(nodes, options, rng):
             raise SystemExit(f"node{n + 1} does not serve")
     history, findings = History(), Findings()
     workload = Workload(nodes, options, rng, history, findings)
-    faults = Faults(nodes, options.faults, rng, history.timeline)
+    if options.reshape:
+        faults = reshape.Reshape(nodes, options.faults, rng, history.timeline, findings)
+    else:
+        faults = Faults(nodes, options.faults, rng, history.timeline)
     async with asyncio.timeout(options.seconds + 5 * BACK_S):
         begun = time.monotonic()
         until = begun + options.seconds
@@ -183,6 +208,13 @@ def print_table(workload, found, with_reasons):
         if with_reasons:
             for why, times in figures.why.most_common(12):
                 print(f"    {times:>6,} {why}")
+
+
+def compiled(source, home):
+    """A library to be loaded first."""
+    library = home / f"{source.stem}.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
+    return library
 
 
 def listed(known):

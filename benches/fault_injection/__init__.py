@@ -5,6 +5,7 @@
     findings.py                 what was found to be wrong
     cluster.py, namespaces.py   three nodes, and a network that each of them can be cut off from
     faults.py                   kill, stop, cut and power, one after the other
+    reshape.py                  a node joins and is removed while the leader of everything stops, is cut off one way, or has a slow disk
     clients/                    a client for each door
     workload.py, figures.py     writers, readers and counters under load; how often and how fast they were answered
     final_reads.py              after the last fault every node is asked for every key

@@ -1,5 +1,9 @@
-"""The processes of a cluster of three nodes: started, killed, asked whether they serve and whether they are equal."""
+"""The processes of a cluster of three nodes: started, killed, asked whether they serve and whether they are equal.
 
+A fourth one may join them, and leave, under another name each time."""
+
+import json
+import os
 import signal
 import socket
 import subprocess
@@ -8,6 +12,8 @@ import time
 from .namespaces import Namespaces
 
 NODES = range(3)
+# The place of the one that joins.
+JOINER = 3
 # How long a node may take until it serves again.
 BACK_S = 60.0
 # In namespaces the nodes have the same ports; on loopback they count up from these.
@@ -16,35 +22,62 @@ LOOPBACK_GRPC, LOOPBACK_TEXT = 26151, 26161
 
 
 class Nodes:
-    """Three nodes, each in a network namespace if they are to be cut off, else on loopback."""
+    """Three nodes, each in a network namespace if they are to be cut off, else on loopback. With `slow_sync`, a library to be loaded
+    first, their syncs can be made slow."""
 
-    def __init__(self, home, binary, apart, flags=()):
-        self.home, self.binary, self.flags = home, binary, flags
-        self.running, self.down = [None] * 3, set()
+    def __init__(self, home, binary, apart, flags=(), slow_sync=None):
+        self.home, self.binary, self.flags, self.slow_sync = home, binary, flags, slow_sync
+        self.running, self.down = [None] * 4, set()
+        self.joiner = None
         self.namespaces = Namespaces() if apart else None
         if apart:
             self.grpc = [f"{host}:{GRPC_PORT}" for host in self.namespaces.hosts]
             self.text = [(host, TEXT_PORT) for host in self.namespaces.hosts]
         else:
-            self.grpc = [f"127.0.0.1:{LOOPBACK_GRPC + n}" for n in NODES]
-            self.text = [("127.0.0.1", LOOPBACK_TEXT + n) for n in NODES]
+            self.grpc = [f"127.0.0.1:{LOOPBACK_GRPC + n}" for n in (*NODES, JOINER)]
+            self.text = [("127.0.0.1", LOOPBACK_TEXT + n) for n in (*NODES, JOINER)]
 
     def build(self):
         """Makes the network."""
         if self.namespaces:
             self.namespaces.build()
 
+    def name(self, n):
+        return self.joiner if n == JOINER else f"node{n + 1}"
+
+    def log(self, n):
+        return self.home / f"{self.name(n)}.log"
+
     def start(self, n):
-        peers = ",".join(f"node{other + 1}={self.grpc[other]}" for other in NODES if other != n)
+        if n == JOINER:
+            way = ["--join", ",".join(self.grpc[other] for other in NODES)]
+        else:
+            way = ["--peers", ",".join(f"node{other + 1}={self.grpc[other]}" for other in NODES if other != n)]
         host, port = self.text[n]
         command = [
-            self.binary, "start", "--id", f"node{n + 1}", "--addr", self.grpc[n], "--peers", peers, "--log-level",
-            "info", "--text-addr", f"{host}:{port}", "--data-dir", self.home / f"node{n + 1}", *self.flags]
+            self.binary, "start", "--id", self.name(n), "--addr", self.grpc[n], *way, "--log-level", "info",
+            "--text-addr", f"{host}:{port}", "--data-dir", self.home / self.name(n), *self.flags]
         if self.namespaces:
             command = self.namespaces.command(n, [*command, "--insecure"])
-        with open(self.home / f"node{n + 1}.log", "a") as log:
-            self.running[n] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        environment = dict(os.environ)
+        if self.slow_sync:
+            self.slow(n, 0)
+            environment |= {"LD_PRELOAD": str(self.slow_sync), "SYNC_MS_FILE": str(self.sync_file(n))}
+        with open(self.log(n), "a") as log:
+            self.running[n] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
         self.down.discard(n)
+
+    def join(self, name):
+        """One more, with an empty directory."""
+        self.joiner = name
+        self.start(JOINER)
+
+    def sync_file(self, n):
+        return self.home / f"{self.name(n)}.sync"
+
+    def slow(self, n, ms):
+        """Each of its syncs takes so long from now on."""
+        self.sync_file(n).write_text(str(ms))
 
     def kill(self, *which):
         self.down.update(which)
@@ -59,13 +92,23 @@ class Nodes:
     def cut(self, n):
         self.namespaces.cut(n)
 
+    def mute(self, n):
+        self.namespaces.drop(n, "OUTPUT", "-o")
+
+    def deafen(self, n):
+        self.namespaces.drop(n, "INPUT", "-i")
+
     def mend(self):
         """Undoes all faults."""
-        for n in NODES:
+        for n in (*NODES, JOINER):
             if self.namespaces:
                 self.namespaces.heal(n)
+            if not self.running[n]:
+                continue
             if n in self.down:
                 self.start(n)
+            if self.slow_sync:
+                self.slow(n, 0)
             self.running[n].send_signal(signal.SIGCONT)
 
     def ended(self):
@@ -86,10 +129,24 @@ class Nodes:
             time.sleep(0.01)
         return False
 
+    def ask(self, *words, timeout_s=10):
+        """What a command of Ringfort's prints. None if it fails."""
+        command = [self.binary, *words, "--addr", ",".join(self.grpc[n] for n in NODES)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            return None
+        return done.stdout if done.returncode == 0 else None
+
+    def status(self):
+        """None if nobody answers."""
+        said = self.ask("status", "--json")
+        return said and json.loads(said)
+
     def check(self, until):
         """None once all replicas are equal; else what `ringfort check` last said."""
         while True:
-            command = [self.binary, "--addr", ",".join(self.grpc), "check"]
+            command = [self.binary, "--addr", ",".join(self.grpc[n] for n in NODES), "check"]
             try:
                 done = subprocess.run(command, capture_output=True, text=True, timeout=30)
                 said = done.stdout + done.stderr
