@@ -4,12 +4,12 @@
 //! must not appear before the last answer does.
 
 use std::collections::VecDeque;
-use std::io::{BufReader, IsTerminal};
+use std::io::{BufReader, ErrorKind, IsTerminal};
 use std::path::PathBuf;
 use std::sync::mpsc as threads;
 
 use ringfort_types::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustix::termios::{OptionalActions, QueueSelector, Termios, tcflush, tcgetattr, tcsetattr};
 use rustyline::completion::Completer;
 use rustyline::error::ReadlineError;
 use rustyline::history::DefaultHistory;
@@ -34,6 +34,9 @@ pub(crate) enum Line {
     Pasted(String),
     /// Ctrl+C: the line is forgotten.
     Abandoned,
+    /// A byte that is not UTF-8's was typed or pasted. The line is forgotten, and whatever was pasted with it: the rest of a line is
+    /// no command.
+    NotUtf8,
     /// The input is over.
     End,
 }
@@ -146,6 +149,11 @@ fn edit(mut editor: LineEditor, asked: &threads::Receiver<()>, tell: &mpsc::Send
             }
             Err(ReadlineError::Eof) => Ok(Line::End),
             Err(ReadlineError::Interrupted) => Ok(Line::Abandoned),
+            Err(ReadlineError::Io(error)) if error.kind() == ErrorKind::InvalidData => {
+                // What can't be forgotten is an unknown command at worst.
+                let _ = tcflush(std::io::stdin(), QueueSelector::IFlush);
+                Ok(Line::NotUtf8)
+            }
             Err(error) => Err(Stop::unavailable(format!("can't read from the terminal: {error}"))),
         };
         if tell.blocking_send(told).is_err() {
@@ -170,6 +178,10 @@ impl Completer for Verbs {
         _context: &Context<'_>,
     ) -> rustyline::Result<(usize, Vec<String>)> {
         let typed = &line[..pos];
+        if typed.contains(' ') {
+            // A tab is part of what is typed, or pasted into a terminal that does not say what was.
+            return Ok((pos, vec!["\t".to_owned()]));
+        }
         let verbs = self.verbs.iter().filter(|verb| verb.starts_with(typed) && !typed.is_empty());
         Ok((0, verbs.map(|verb| format!("{verb} ")).collect()))
     }

@@ -60,6 +60,8 @@ node add [<name>]         start one more node, which joins";
 /// How long `safe-to-stop` looks at the cluster.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
+const NOT_UTF8: &str = "that is not UTF-8: the line is forgotten; in quotes, \\xHH stands for any byte";
+
 /// Reads and answers lines until there are no more. `nodes` are those that this process has started.
 pub(crate) async fn talk(
     client: &Client,
@@ -86,6 +88,10 @@ pub(crate) async fn talk(
         let line = match line {
             Line::End => break,
             Line::Abandoned => continue,
+            Line::NotUtf8 => {
+                answers.stopped(&Stop::usage(NOT_UTF8.to_owned()))?;
+                continue;
+            }
             Line::Text(line) => line,
             Line::Pasted(line) => {
                 answers.said(&format!("{PROMPT}{line}"))?;

@@ -364,4 +364,16 @@ fn lines_that_are_pasted_into_the_shell_are_commands_each() {
     assert_eq!(shown.matches("Stored and replicated").count(), 6, "{shown}");
     let rows = stdout(&run(&mut dev.command(&["list"]), b""));
     assert_eq!(rows, "a\t1\nb\t2\nc\t3\nd\t4\ne\t5\nf\t6\n");
+    // A byte that is no text costs the line, and not the shell; a tab in a value is one.
+    let mut talk = terminal.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("script runs");
+    let (mut typed, shown) = (talk.stdin.take().expect("piped"), talk.stdout.take().expect("piped"));
+    typed.write_all(b"put a \xff\rput b 7\r").expect("it reads");
+    let shown = BufReader::new(shown).split(b'\n').map(|line| line.expect("it reads"));
+    let mut shown = shown.map(|line| String::from_utf8_lossy(&line).into_owned());
+    assert!(shown.any(|line| line.contains("error: that is not UTF-8: the line is forgotten")));
+    typed.write_all(b"put t a\tb\rexit\r").expect("it reads");
+    assert_eq!(shown.filter(|line| line.contains("Stored and replicated")).count(), 1);
+    assert!(talk.wait().expect("it ends").success());
+    let rows = stdout(&run(&mut dev.command(&["list"]), b""));
+    assert_eq!(rows, "a\t1\nb\t2\nc\t3\nd\t4\ne\t5\nf\t6\nt\ta\\tb\n");
 }
