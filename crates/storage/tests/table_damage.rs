@@ -289,6 +289,19 @@ fn a_directory_of_another_shard_generation_or_node_is_noticed() {
 }
 
 #[test]
+fn a_directory_without_tables_has_no_owner_and_one_with_tables_has() {
+    let root = tempfile::tempdir().unwrap();
+    let owner = dir(root.path(), "1").join("owner");
+    for _again in 0..2 {
+        let table = open_of(root.path(), 1, 1, 0).unwrap();
+        assert_eq!(table.get(b"key", Index(3)).unwrap(), None);
+        assert!(!owner.exists(), "a file, and two syncs, for each shard at a cluster's birth");
+    }
+    fill_many(root.path(), &[1]);
+    assert!(owner.exists());
+}
+
+#[test]
 fn what_is_known_of_tables_is_made_anew_where_it_is_lost() {
     let root = tempfile::tempdir().unwrap();
     fill_many(root.path(), &[1]);

@@ -40,7 +40,7 @@ use lsm_tree::{
 use ringfort_types::{Index, ShardId};
 
 use super::generations::{LsmTables, TableOptions};
-use super::owner::{Ends, Owner};
+use super::owner::{Known, Owner};
 use super::place::Place;
 use super::sealed::Sealed;
 use super::versions::{Retained, needed};
@@ -66,7 +66,7 @@ pub(super) struct LsmTable {
     place: Arc<Place>,
     owner: Owner,
     /// As it is stored.
-    known: Mutex<Ends>,
+    known: Mutex<Known>,
     tree: Tree,
     strategy: Arc<Leveled>,
     options: TableOptions,
@@ -235,6 +235,7 @@ impl LsmTable {
 
     /// Puts files in the place of these memtables.
     fn install(&self, files: &[lsm_tree::Table], memtables: &[Arc<Memtable>]) -> Result<(), StorageError> {
+        self.known().claim(&*self.place.disk, &self.place.dir, self.owner);
         let ids: Vec<_> = memtables.iter().map(|memtable| memtable.id()).collect();
         let _lock = self.installing.lock().unwrap_or_else(PoisonError::into_inner);
         while self.choosing.load(Ordering::Acquire) && !self.tree.is_compacting() {
@@ -256,15 +257,16 @@ impl LsmTable {
     /// Stores what the next start checks the tables by, if they have changed.
     fn keep_known(&self) {
         // From here on, so that what is stored last is of the latest version.
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known();
         let version = self.tree.current_version();
         let tables = version.iter_tables().map(|table| (table.id(), table.checksum().into_u128()));
         let (disk, dir) = (&*self.place.disk, &self.place.dir);
-        let ends = owner::ends_of(disk, dir, tables, &known);
-        if ends != *known {
-            owner::save(disk, dir, self.owner, &ends);
-            *known = ends;
-        }
+        let ends = owner::ends_of(disk, dir, tables, &known.ends);
+        known.keep(disk, dir, self.owner, ends);
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn sealed(&self) -> MutexGuard<'_, Sealed> {

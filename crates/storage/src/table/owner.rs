@@ -40,33 +40,67 @@ pub(super) struct Owner {
 /// Of tables in the list, by their whole bytes' checksums: those of their ends.
 pub(super) type Ends = BTreeMap<u128, u128>;
 
-/// Checks that the tree in this directory, if there is one, is the one that was written here, as far as that is quickly done. What is
-/// known of its tables from now on; it is stored.
-pub(super) fn check(disk: &dyn Disk, dir: &str, owner: Owner) -> Result<Ends, StorageError> {
+/// What is known of a tree's tables.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) ends: Ends,
+    /// Whether the file is there. It is made before the first table, not for each shard at a cluster's birth.
+    is_stored: bool,
+}
+
+/// Checks that the tree in this directory, if there is one, is the one that was written here, as far as that is quickly done.
+pub(super) fn check(disk: &dyn Disk, dir: &str, owner: Owner) -> Result<Known, StorageError> {
     let path = path_of(disk, &format!("{dir}/{OWNER}"));
-    let (known, lost) = match read(disk, dir, owner, &path)? {
-        Ok(known) => (known, None),
-        Err(lost) => (Ends::new(), Some(lost)),
+    let (stored, lost) = match read(disk, dir, owner, &path)? {
+        Ok(stored) => (stored, None),
+        Err(lost) => (None, Some(lost)),
     };
-    let found = files::check(disk, dir, &known)?;
-    if let (Some(_), Some(lost)) = (&found, &lost) {
+    let is_stored = stored.is_some();
+    let known = stored.unwrap_or_default();
+    let ends = files::check(disk, dir, &known)?.unwrap_or_default();
+    // A directory without tables need not be anybody's yet.
+    let lost = lost.or_else(|| (!is_stored && !ends.is_empty()).then(|| "missing".to_owned()));
+    if let Some(lost) = &lost {
         tracing::warn!(
             "{path} is {lost}: whether the directory is another shard's can't be told this time; every table in it is the one that \
              its list names; the file is made anew"
         );
     }
-    let ends = found.unwrap_or_default();
-    if lost.is_some() || ends != known {
-        save(disk, dir, owner, &ends);
+    let mut known = Known { ends: known, is_stored };
+    known.keep(disk, dir, owner, ends);
+    if lost.is_some() {
+        known.claim(disk, dir, owner);
     }
-    Ok(ends)
+    Ok(known)
 }
 
-/// What is stored, or why nothing is known.
-fn read(disk: &dyn Disk, dir: &str, owner: Owner, path: &str) -> Result<Result<Ends, String>, StorageError> {
+impl Known {
+    /// Stores that the directory is this owner's, if that is not stored yet.
+    pub(super) fn claim(&mut self, disk: &dyn Disk, dir: &str, owner: Owner) {
+        if !self.is_stored {
+            self.is_stored = save(disk, dir, owner, &self.ends);
+        }
+    }
+
+    /// Stores what is known from now on, if it is something else.
+    pub(super) fn keep(&mut self, disk: &dyn Disk, dir: &str, owner: Owner, ends: Ends) {
+        if ends != self.ends {
+            self.is_stored = save(disk, dir, owner, &ends);
+            self.ends = ends;
+        }
+    }
+}
+
+/// What is stored, if anything is; the inner error says why that can't be known.
+fn read(
+    disk: &dyn Disk,
+    dir: &str,
+    owner: Owner,
+    path: &str,
+) -> Result<Result<Option<Ends>, String>, StorageError> {
     let content = match whole::read(disk, &format!("{dir}/{OWNER}"), MAGIC, BYTES_MAX) {
         Ok(Some(content)) => content,
-        Ok(None) => return Ok(Err("missing".into())),
+        Ok(None) => return Ok(Ok(None)),
         Err(Unusable::Damaged(reason)) => return Ok(Err(format!("damaged ({reason})"))),
         // As much is known as of one that is damaged.
         Err(Unusable::Unread(StorageError::Io { source, .. })) if is_io_damage(&source) => {
@@ -90,7 +124,7 @@ fn read(disk: &dyn Disk, dir: &str, owner: Owner, path: &str) -> Result<Result<E
         return Ok(Err("damaged (it ends within a field)".into()));
     };
     if found == owner {
-        return Ok(Ok(ends));
+        return Ok(Ok(Some(ends)));
     }
     let place = if found.incarnation == owner.incarnation {
         let generation = found.generation;
@@ -103,7 +137,7 @@ fn read(disk: &dyn Disk, dir: &str, owner: Owner, path: &str) -> Result<Result<E
 }
 
 /// Keeps what is known. Without it the next start reads those tables whole of which nothing is known.
-pub(super) fn save(disk: &dyn Disk, dir: &str, owner: Owner, ends: &Ends) {
+fn save(disk: &dyn Disk, dir: &str, owner: Owner, ends: &Ends) -> bool {
     let mut content = BytesMut::new();
     content.put_u64_le(owner.incarnation.0);
     content.put_u32_le(owner.shard.0);
@@ -114,11 +148,13 @@ pub(super) fn save(disk: &dyn Disk, dir: &str, owner: Owner, ends: &Ends) {
     }
     let (name, beside) = (format!("{dir}/{OWNER}"), format!("{dir}/{OWNER_NEW}"));
     match whole::replace(disk, &name, &beside, MAGIC, &content) {
-        Err(error) if !error.is_disk_full() => {
+        Ok(()) => return true,
+        Err(error) if error.is_disk_full() => {}
+        Err(error) => {
             tracing::warn!("{error}; it is not needed, but the next start takes longer without it");
         }
-        _ => {}
     }
+    false
 }
 
 /// What is known of these tables, each with its checksum; of those that are not known yet it is read.
