@@ -165,11 +165,22 @@ pub(crate) fn node_table(state: &ClusterState) -> String {
             replicas.to_string(),
             format!("~{}", show::grouped(node.keys_estimate)),
             format!("~{}", show::bytes(node.bytes_estimate)),
+            if node.space.total == 0 { "?".to_owned() } else { show::bytes(node.space.free) },
             report,
         ]);
     }
-    let heads =
-        ["node", "address", "state", "standing", ">leads", ">replicas", ">keys", ">bytes", "reported"];
+    let heads = [
+        "node",
+        "address",
+        "state",
+        "standing",
+        ">leads",
+        ">replicas",
+        ">keys",
+        ">bytes",
+        ">disk free",
+        "reported",
+    ];
     show::table(&heads, &rows)
 }
 
@@ -288,6 +299,7 @@ pub(crate) fn json(state: &ClusterState) -> Value {
 
 /// A node, as JSON.
 pub(crate) fn node_json(state: &ClusterState, node: &NodeState) -> Value {
+    let known = node.space.total > 0;
     json!({
         "id": node.id.0,
         "name": node.name,
@@ -300,6 +312,8 @@ pub(crate) fn node_json(state: &ClusterState, node: &NodeState) -> Value {
         "zone": node.zone,
         "disk_full": node.disk == DiskState::Full,
         "disk_hung": node.disk == DiskState::Hung,
+        "disk_free_bytes": known.then_some(node.space.free),
+        "disk_total_bytes": known.then_some(node.space.total),
         "damaged_shards": node.damaged.iter().map(|shard| shard.0).collect::<Vec<_>>(),
         "leads": key_shards(state).filter(|shard| shard.leader == Some(node.id)).count(),
         "keys_estimate": node.keys_estimate,
@@ -338,11 +352,12 @@ pub(crate) fn shard_json(state: &ClusterState, shard: &ShardState) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use ringfort_types::{Epoch, Index, PeerId, Role, Slot, Standing};
+    use ringfort_types::{DiskSpace, Epoch, Index, PeerId, Role, Slot, Standing};
 
     use super::*;
 
     fn state() -> ClusterState {
+        let free = DiskSpace { free: 12_340_000_000, total: 1 << 40 };
         let node = |id: u64, presence| NodeState {
             id: NodeId(id),
             name: format!("node{id}"),
@@ -351,6 +366,7 @@ mod tests {
             keys_estimate: 63_436,
             bytes_estimate: 5_200_000,
             report_age_ms: if presence == Presence::Up { 400 } else { u64::MAX },
+            space: if presence == Presence::Up { free } else { DiskSpace::default() },
             ..NodeState::default()
         };
         let report = |applied: u64| ReplicaReport {
@@ -383,9 +399,9 @@ mod tests {
     #[test]
     fn nodes_and_shards_at_a_glance() {
         let expected = "\
-node   address          state  standing  leads  replicas     keys    bytes  reported
-node1  127.0.0.1:50051  up     active        1         2  ~63,436  ~5.2 MB  400 ms ago
-node2  127.0.0.1:50052  down   active        0         2  ~63,436  ~5.2 MB  never
+node   address          state  standing  leads  replicas     keys    bytes  disk free  reported
+node1  127.0.0.1:50051  up     active        1         2  ~63,436  ~5.2 MB    12.3 GB  400 ms ago
+node2  127.0.0.1:50052  down   active        0         2  ~63,436  ~5.2 MB          ?  never
 2 shards, 1 WITHOUT A LEADER (2); largest lag 4 entries
 ";
         assert_eq!(render(&state()), expected);

@@ -123,6 +123,8 @@ pub(crate) struct Plan {
     moving: usize,
     /// Nodes that are down and so given nothing.
     down: Vec<String>,
+    /// Nodes whose disks have less room than this would take, each with what it has.
+    short: Vec<(String, u64)>,
     /// Why it would be refused.
     refused: Option<String>,
 }
@@ -190,6 +192,13 @@ impl Plan {
         let is_down = |member: &&Member| {
             before.member(member.id).is_some() && presence_of(state, member.id) == Presence::Down
         };
+        let free =
+            |node| state.nodes.iter().find(|known| known.id == node).filter(|known| known.space.total > 0);
+        let short = nodes.iter().filter_map(|of| {
+            let free = free(of.node?)?.space.free;
+            (free < of.bytes).then(|| (of.called.clone(), free))
+        });
+        let short = short.collect();
         let [copies, (copies_then, why)] = [&before, &then].map(copies_of);
         Ok(Plan {
             nodes,
@@ -199,6 +208,7 @@ impl Plan {
             dropped: dropped.sum(),
             moving: moving(state).len(),
             down: then.members.iter().filter(is_down).map(|member| called(member.id)).collect(),
+            short,
             refused,
         })
     }
@@ -257,6 +267,9 @@ impl Plan {
             let (nodes, are) = (self.down.join(", "), if self.down.len() == 1 { "is" } else { "are" });
             let _ = write!(text, "\n{nodes} {are} down: this is what happens if that stays so");
         }
+        for (node, free) in &self.short {
+            let _ = write!(text, "\n{node} has {} free on its disk, which is not enough", show::bytes(*free));
+        }
         if let Some(why) = &self.refused {
             let _ = write!(text, "\nit would be refused without --force: {why}");
         }
@@ -290,6 +303,7 @@ impl Plan {
             "copies_then": copies_then,
             "why": self.why,
             "down": self.down,
+            "short_of_disk": self.short.iter().map(|(node, _)| node).collect::<Vec<_>>(),
             "refused": self.refused,
         })
     }
@@ -352,6 +366,7 @@ fn copies_of(layout: &Layout) -> (u32, Option<String>) {
 mod tests {
     use super::*;
     use crate::layout::tests::cluster_of;
+    use ringfort_types::DiskSpace;
 
     fn plan(state: &ClusterState, words: &[&str]) -> Plan {
         let wanted = Wanted::read(words, Joining::default()).expect("understood");
@@ -407,6 +422,27 @@ nothing moves
         let many = Wanted::read(&["join", "62"], Joining::default()).expect("understood");
         let stop = Plan::of(&cluster_of(3), &many).expect_err("that is one too many");
         assert!(stop.code == 2 && stop.message.contains("64 nodes at most"), "{stop:?}");
+    }
+
+    #[test]
+    fn a_node_without_room_for_what_it_would_be_given_is_named() {
+        let mut state = cluster_of(4);
+        for node in &mut state.nodes {
+            node.space = DiskSpace { free: 1, total: 1 << 40 };
+        }
+        let plan = plan(&state, &["remove", "node1"]);
+        let given: Vec<_> =
+            plan.nodes.iter().filter(|node| node.bytes > 0).map(|node| &node.called).collect();
+        assert!(!given.is_empty());
+        assert_eq!(plan.short.iter().map(|(node, _)| node).collect::<Vec<_>>(), given);
+        let says = format!("\n{} has 1 B free on its disk, which is not enough", given[0]);
+        assert!(plan.text().contains(&says), "{}", plan.text());
+        assert_eq!(plan.json()["short_of_disk"][0], **given[0]);
+        // Of others nothing is known.
+        for node in &mut state.nodes {
+            node.space = DiskSpace::default();
+        }
+        assert!(self::plan(&state, &["remove", "node1"]).short.is_empty());
     }
 
     #[test]

@@ -31,8 +31,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ringfort_ring::Layout;
 use ringfort_types::{
-    Base, Call, Configuration, DiskState, HardState, HybridClock, Incarnation, Index, Levels, LogEntry,
-    NodeId, PeerFrame, PeerId, PeerMessage, Record, Refusal, Reply, Request, Revision, ShardId, Term, Token,
+    Base, Call, Configuration, DiskSpace, DiskState, HardState, HybridClock, Incarnation, Index, Levels,
+    LogEntry, NodeId, PeerFrame, PeerId, PeerMessage, Record, Refusal, Reply, Request, Revision, ShardId,
+    Term, Token,
 };
 
 /// How a node was told to be born. All listed nodes must agree on everything but `me`.
@@ -185,6 +186,8 @@ pub enum Event {
     /// There is no room on the disk, a sync takes seconds, or all is well again. A batch or a table that could not be
     /// written for lack of room is tried again until it can; a sync that hangs is waited for.
     Disk(DiskState),
+    /// So much room the disk has. Told now and then.
+    Space(DiskSpace),
     /// This shard's table is damaged: it could not be opened, or an entry could not be applied, or a read has met a place that
     /// is not what was written. Nothing more is to be expected of it, except that reads go on if they can.
     Damaged {

@@ -9,7 +9,8 @@ use ringfort_ring::Layout;
 use ringfort_storage::NEXT_STEP;
 use ringfort_types::limits::TICK_MS;
 use ringfort_types::{
-    DiskState, Epoch, Index, Levels, NodeId, Now, PeerId, PeerMessage, RaftMessage, Record, ShardId, Term,
+    DiskSpace, DiskState, Epoch, Index, Levels, NodeId, Now, PeerId, PeerMessage, RaftMessage, Record,
+    ShardId, Term,
 };
 
 use crate::abdicate::Abdicating;
@@ -133,6 +134,8 @@ pub struct Node {
     pub(crate) phase: Phase,
     /// Whether anything can be written.
     pub(crate) disk: DiskState,
+    /// As it is told to others.
+    pub(crate) space: DiskSpace,
     pub(crate) slow_disk: SlowDisk,
     /// That this node can't be born.
     pub(crate) doomed: Option<Doomed>,
@@ -190,6 +193,7 @@ impl Node {
             ticks: 0,
             phase: Phase::Running,
             disk: DiskState::Working,
+            space: DiskSpace::default(),
             slow_disk: SlowDisk::default(),
             doomed: None,
             out: Out::default(),
@@ -317,6 +321,7 @@ impl Node {
                 self.handle_applied(&[(shard, index)]);
             }
             Event::Disk(disk) => self.handle_disk(disk),
+            Event::Space(space) => self.handle_space(space),
             Event::Damaged { shard, reason, is_readable } => self.handle_damaged(shard, reason, is_readable),
             Event::Unread { shard, reason } => self.stand_still(shard, reason, true),
             Event::Stop => self.stop(),

@@ -16,11 +16,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ringfort_types::planted::{self, Bug};
 use ringfort_types::{
-    DiskState, NodeId, NodeReport, PeerMessage, ReplicaReport, ReportChanges, ReportReply, Role, ShardId,
-    SnapshotProgress,
+    DiskSpace, DiskState, NodeId, NodeReport, PeerMessage, ReplicaReport, ReportChanges, ReportReply, Role,
+    ShardId, SnapshotProgress,
 };
 
 use crate::node::Node;
+
+/// Room on a disk is told anew when it has changed by such a part of the whole.
+const SPACE_STEPS: u64 = 256;
 
 /// What is told of one shard, and in which report that came first. No replica: that it is gone.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +48,7 @@ impl Reports {
     fn note(&mut self, now: NodeReport) {
         let number = self.last.number + 1;
         let mut is_new = self.last.number == 0 || now.disk != self.last.disk || now.sends != self.last.sends;
+        is_new |= now.space != self.last.space;
         let present: BTreeSet<ShardId> = now.replicas.iter().map(|replica| replica.shard).collect();
         for replica in &now.replicas {
             let told = Told { number, replica: Some(*replica) };
@@ -84,6 +88,7 @@ impl Reports {
             gone: later().filter(|(_, told)| told.replica.is_none()).map(|(shard, _)| *shard).collect(),
             damaged: is_damage_new.then(|| self.last.damaged.clone()),
             sends: self.last.sends.clone(),
+            space: self.last.space,
         }
         .into()
     }
@@ -104,6 +109,8 @@ pub struct Heard {
     pub damaged: BTreeSet<ShardId>,
     /// The snapshots that it sends.
     pub sends: Vec<SnapshotProgress>,
+    /// About how much room it has.
+    pub space: DiskSpace,
 }
 
 impl Heard {
@@ -116,6 +123,7 @@ impl Heard {
             replicas: report.replicas.into_iter().map(|replica| (replica.shard, replica)).collect(),
             damaged: report.damaged.into_iter().collect(),
             sends: report.sends,
+            space: report.space,
         }
     }
 
@@ -132,7 +140,7 @@ impl Heard {
 
     fn add(&mut self, process: u64, changes: ReportChanges) {
         (self.process, self.number, self.disk) = (process, changes.number, changes.disk);
-        self.sends = changes.sends;
+        (self.sends, self.space) = (changes.sends, changes.space);
         self.replicas.extend(changes.replicas.into_iter().map(|replica| (replica.shard, replica)));
         for gone in changes.gone {
             self.replicas.remove(&gone);
@@ -166,6 +174,15 @@ impl Node {
             damaged: damaged.map(|(number, _)| ShardId(number)).collect(),
             number: 0,
             sends: self.snapshots_progress(),
+            space: self.space,
+        }
+    }
+
+    /// So much room there is now. What is told of it need not be right to the byte, and is not told each second.
+    pub(crate) fn handle_space(&mut self, space: DiskSpace) {
+        let step = space.total / SPACE_STEPS;
+        if space.total != self.space.total || space.free.abs_diff(self.space.free) > step {
+            self.space = space;
         }
     }
 

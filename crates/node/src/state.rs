@@ -2,7 +2,8 @@
 
 use ringfort_types::limits::TICK_MS;
 use ringfort_types::{
-    ClusterState, DiskState, NodeId, NodeState, Presence, Replica, ReplicaReport, ShardId, ShardState,
+    ClusterState, DiskSpace, DiskState, NodeId, NodeState, Presence, Replica, ReplicaReport, ShardId,
+    ShardState,
 };
 
 use crate::layout::preferred;
@@ -118,6 +119,7 @@ impl Node {
                 bytes_estimate: replicas().map(|replica| replica.bytes_estimate).sum(),
                 report_age_ms: age_us.map_or(u64::MAX, |age_us| age_us / 1_000),
                 sends: report.map_or_else(Vec::new, |(report, _)| report.sends.clone()),
+                space: report.map_or_else(DiskSpace::default, |(report, _)| report.space),
             }
         });
         let shards = layout.shards.iter().map(|shard| {

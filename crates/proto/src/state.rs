@@ -1,9 +1,9 @@
 //! The cluster's state, to its message and back.
 
 use ringfort_types::{
-    ClusterState, DiskState, Epoch, Incarnation, Index, LeaderPreference, LevelLimit, NodeId, NodeState,
-    PeerId, Presence, ReplicaReport, Revision, Role, ShardId, ShardState, Slot, SnapshotProgress, Standing,
-    Term,
+    ClusterState, DiskSpace, DiskState, Epoch, Incarnation, Index, LeaderPreference, LevelLimit, NodeId,
+    NodeState, PeerId, Presence, ReplicaReport, Revision, Role, ShardId, ShardState, Slot, SnapshotProgress,
+    Standing, Term,
 };
 
 use crate::v1;
@@ -106,6 +106,8 @@ impl From<NodeState> for v1::NodeState {
             bytes_estimate: node.bytes_estimate,
             report_age_ms: (node.report_age_ms != u64::MAX).then_some(node.report_age_ms),
             snapshots_sent: node.sends.into_iter().map(Into::into).collect(),
+            disk_free_bytes: node.space.free,
+            disk_total_bytes: node.space.total,
         }
     }
 }
@@ -136,6 +138,7 @@ impl From<v1::NodeState> for NodeState {
             bytes_estimate: node.bytes_estimate,
             report_age_ms: node.report_age_ms.unwrap_or(u64::MAX),
             sends: node.snapshots_sent.into_iter().map(Into::into).collect(),
+            space: DiskSpace { free: node.disk_free_bytes, total: node.disk_total_bytes },
         }
     }
 }
@@ -285,6 +288,7 @@ mod tests {
                         bytes_estimate: 6,
                         elapsed_ms: 7,
                     }],
+                    space: DiskSpace { free: 8, total: 9 },
                 },
                 NodeState { id: NodeId(2), report_age_ms: u64::MAX, ..NodeState::default() },
                 NodeState { presence: Presence::Unknown, ..NodeState::default() },

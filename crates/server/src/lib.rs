@@ -58,6 +58,7 @@ mod room;
 mod running;
 mod shared;
 mod snapshots;
+mod space;
 mod threads;
 mod whereabouts;
 

@@ -29,7 +29,7 @@ use crate::links::{self, Links, Other};
 use crate::open::LAYOUT_OF_TABLE;
 use crate::shared::{Header, Report, Shared};
 use crate::whereabouts::Told;
-use crate::{Config, StartError, descriptors, doors, exposure, whereabouts};
+use crate::{Config, StartError, descriptors, doors, exposure, space, whereabouts};
 
 /// How long to wait for leaderships to be handed over.
 const HAND_OVER_MAX: Duration = Duration::from_millis(3_600);
@@ -173,6 +173,7 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
     let others = listed.filter(|(node, _)| !is_member && *node != me);
     let others = others.map(|(node, (address, name))| Other { node, address, name }).collect();
     tasks.spawn(links::keep_all_connected(shared.clone(), others, told));
+    tasks.spawn(space::watch(shared.clone(), config.data_dir.clone()));
     let tolerance = Tolerance::default();
     let places = Places::new(files.connections, if text_address.is_some() { 2 } else { 1 });
     tasks.spawn(doors::serve(shared.clone(), links.clone(), ports, places, tolerance.clone(), runtimes));

@@ -231,8 +231,9 @@ pub enum StorageError {
 }
 
 /// For who can't put a damaged file back.
-pub const NEXT_STEP: &str = "If that can't be done, `ringfort export` from the nodes that are well, or take an earlier \
-                             export, and `ringfort import` it into a new cluster";
+pub const NEXT_STEP: &str = "If that can't be done: where other nodes are well, an empty directory takes the place of this one \
+                             (`ringfort start` with --join HOST:PORT --replace); else `ringfort import` an earlier export into \
+                             a new cluster";
 
 /// What is tried when a file of the log is synced.
 pub(crate) const SYNC: &str = "sync";

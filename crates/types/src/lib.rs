@@ -51,10 +51,10 @@ pub use layout_change::{LayoutChange, LeaderPreference, Newcomer, Places, Standi
 pub use level::{Level, LevelLimit, Levels};
 pub use log::{Base, EntryKind, HardState, LogEntry, Record};
 pub use message::{
-    Answer, BirthStage, Forward, GroupTold, GroupWanted, Hello, LayoutSent, LayoutWanted, LogMark, LogRecall,
-    NodeReport, PeerFrame, PeerMessage, RaftMessage, ReadIndex, ReadIndexReply, ReadProbe, ReadProbeReply,
-    Refusal, RefusalKind, ReplicaReport, ReportChanges, ReportReply, Role, SnapshotChunk, SnapshotProgress,
-    SnapshotReply, SnapshotVerdict, Unknown,
+    Answer, BirthStage, DiskSpace, Forward, GroupTold, GroupWanted, Hello, LayoutSent, LayoutWanted, LogMark,
+    LogRecall, NodeReport, PeerFrame, PeerMessage, RaftMessage, ReadIndex, ReadIndexReply, ReadProbe,
+    ReadProbeReply, Refusal, RefusalKind, ReplicaReport, ReportChanges, ReportReply, Role, SnapshotChunk,
+    SnapshotProgress, SnapshotReply, SnapshotVerdict, Unknown,
 };
 pub use presence::Presence;
 pub use reconfiguration::{CanNotFollow, ConfigurationChange};

@@ -86,6 +86,8 @@ pub struct NodeState {
     pub report_age_ms: u64,
     /// The snapshots that it sends.
     pub sends: Vec<crate::SnapshotProgress>,
+    /// About how much room its disk has; zeroes if that is not known.
+    pub space: crate::DiskSpace,
 }
 
 /// One shard, as the asked node knows it.

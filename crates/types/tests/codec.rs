@@ -6,9 +6,9 @@ use ringfort_types::limits::{
 };
 use ringfort_types::wire::Reader;
 use ringfort_types::{
-    Answer, Call, Change, Code, Command, Condition, Configuration, Consistency, Copies, DiskState, Door,
-    Durability, Entry, Epoch, Failure, Forward, HybridClock, Incarnation, Index, LogMark, NewValue, NodeId,
-    NodeReport, Page, Part, PeerFrame, PeerId, PeerMessage, Principal, ReadIndex, Receipt, Replica,
+    Answer, Call, Change, Code, Command, Condition, Configuration, Consistency, Copies, DiskSpace, DiskState,
+    Door, Durability, Entry, Epoch, Failure, Forward, HybridClock, Incarnation, Index, LogMark, NewValue,
+    NodeId, NodeReport, Page, Part, PeerFrame, PeerId, PeerMessage, Principal, ReadIndex, Receipt, Replica,
     ReplicaReport, Reply, ReportChanges, ReportReply, Request, Revision, Role, Row, Scan, ShardId,
     SnapshotProgress, Stamp, Stamped, Term, Unknown, Version,
 };
@@ -194,6 +194,7 @@ fn reports_round_trip_and_those_of_earlier_versions_have_no_number() {
         damaged: shards.clone(),
         number: 300,
         sends: Vec::new(),
+        space: DiskSpace { free: 1 << 40, total: 1 << 41 },
     };
     let sent = SnapshotProgress {
         shard: ShardId(300),
@@ -210,6 +211,7 @@ fn reports_round_trip_and_those_of_earlier_versions_have_no_number() {
         gone: shards.clone(),
         damaged: None,
         sends: Vec::new(),
+        space: DiskSpace { free: 0, total: 1 },
     };
     through_a_frame(vec![
         whole.clone().into(),
@@ -218,13 +220,19 @@ fn reports_round_trip_and_those_of_earlier_versions_have_no_number() {
         ReportChanges { damaged: Some(shards), sends: vec![sent], ..changes }.into(),
         ReportReply { process: u64::MAX, number: 300 }.into(),
     ]);
+    // What a version without them has.
+    let whole = NodeReport { space: DiskSpace::default(), ..whole };
     let bytes = frame_of(vec![whole.clone().into()]).encode();
     let head = frame_of(Vec::new()).encode().len();
-    // Without the number and the snapshots, which are three bytes at the end; the length stands behind the kind.
-    let mut earlier = bytes[..bytes.len() - 3].to_vec();
-    earlier[head + 1] -= 3;
-    let read = PeerFrame::decode(earlier.into());
-    assert_eq!(read, Ok(frame_of(vec![NodeReport { number: 0, ..whole.clone() }.into()])));
+    // Without the room on the disk, which is two bytes at the end, and without the number and the snapshots, three bytes before it; the
+    // length stands behind the kind.
+    let without = |count: usize| {
+        let mut earlier = bytes[..bytes.len() - count].to_vec();
+        earlier[head + 1] -= count as u8;
+        PeerFrame::decode(earlier.into())
+    };
+    assert_eq!(without(2), Ok(frame_of(vec![whole.clone().into()])));
+    assert_eq!(without(5), Ok(frame_of(vec![NodeReport { number: 0, ..whole.clone() }.into()])));
     for length in 0..bytes.len() {
         assert!(PeerFrame::decode(bytes.slice(..length)).is_err(), "{length}");
     }

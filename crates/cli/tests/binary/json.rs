@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use serde_json::{Value, json};
 
-use crate::support::{Dev, objects, run, stderr, stdout};
+use crate::support::{Dev, eventually, objects, run, stderr, stdout};
 
 fn all(dev: &Dev, arguments: &[&str], input: &[u8]) -> Vec<Value> {
     let output = run(&mut dev.command(arguments), input);
@@ -77,6 +77,16 @@ fn every_command_speaks_json() {
     assert_eq!(shards[3]["replicas"].as_array().map(Vec::len), Some(3));
     assert_eq!(shards[3]["replicas"][0]["hash"], shards[3]["replicas"][2]["hash"]);
     assert_eq!(one(&dev, &["status", "--json"])["nodes"].as_array().map(Vec::len), Some(3));
+    // Each node tells all others how much room its disk has.
+    eventually("it is known of all", || {
+        let state = one(&dev, &["status", "--json"]);
+        let room = |node: &Value| [&node["disk_free_bytes"], &node["disk_total_bytes"]].map(Value::as_u64);
+        state["nodes"]
+            .as_array()
+            .expect("nodes")
+            .iter()
+            .all(|node| matches!(room(node), [Some(free), Some(total)] if 0 < free && free < total))
+    });
 
     let talk = b"put k v\nget k\nlist k\ndelete k\nget k\nstatus\nhelp\n";
     let answers = all(&dev, &["shell", "--json"], talk);

@@ -1,7 +1,7 @@
 //! What nodes report to each other: all of it once, then what changes.
 
 use ringfort_node::{Effect, Event, Heard};
-use ringfort_types::{NodeId, PeerFrame, PeerMessage, ReportReply};
+use ringfort_types::{DiskSpace, NodeId, PeerFrame, PeerMessage, ReportReply};
 
 use crate::world::World;
 
@@ -85,6 +85,31 @@ fn what_changes_is_told_and_known_everywhere() {
     world.heal();
     world.run(3_000);
     assert_all_known(&world);
+}
+
+#[test]
+fn room_on_a_disk_is_told_when_it_has_changed_by_much() {
+    let mut world = World::born(3);
+    world.run(2_000);
+    let total = 1 << 40;
+    let shown = |world: &World| {
+        world.nodes[1].as_ref().expect("it runs").heard_report(NodeId(1)).expect("there is one").space
+    };
+    assert_eq!(shown(&world), DiskSpace::default());
+    let (much, less) =
+        (DiskSpace { free: total / 2, total }, DiskSpace { free: total / 2 - total / 300, total });
+    for (now, told) in
+        [(much, much), (less, much), (DiskSpace { free: 0, total }, DiskSpace { free: 0, total })]
+    {
+        let number = world.nodes[0].as_ref().expect("it runs").told_report().number;
+        world.queue.push((0, Event::Space(now)));
+        world.run(2_000);
+        assert_eq!(shown(&world), told);
+        let is_new = world.nodes[0].as_ref().expect("it runs").told_report().number > number;
+        assert_eq!(is_new, now == told);
+    }
+    let state = world.nodes[2].as_ref().expect("it runs").told_report();
+    assert_eq!(state.space, DiskSpace::default(), "each tells of its own");
 }
 
 #[test]

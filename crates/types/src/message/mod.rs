@@ -39,7 +39,7 @@ pub use layout::{LayoutSent, LayoutWanted};
 pub use marks::{LogMark, LogRecall};
 pub use raft::{RaftMessage, Refusal, RefusalKind};
 pub use reads::{ReadIndex, ReadIndexReply, ReadProbe, ReadProbeReply};
-pub use report::{NodeReport, ReplicaReport, ReportChanges, ReportReply, Role, SnapshotProgress};
+pub use report::{DiskSpace, NodeReport, ReplicaReport, ReportChanges, ReportReply, Role, SnapshotProgress};
 pub use snapshot::{SnapshotChunk, SnapshotReply, SnapshotVerdict};
 pub use unknown::Unknown;
 

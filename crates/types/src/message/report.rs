@@ -74,6 +74,15 @@ pub struct SnapshotProgress {
     pub elapsed_ms: u64,
 }
 
+/// The room on the file system that a node's data directory is on. Zeroes if nothing is known of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskSpace {
+    /// Bytes that can still be written there.
+    pub free: u64,
+    /// Bytes in all.
+    pub total: u64,
+}
+
 /// What a node tells the others about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeReport {
@@ -87,6 +96,8 @@ pub struct NodeReport {
     pub number: u64,
     /// The snapshots that it sends.
     pub sends: Vec<SnapshotProgress>,
+    /// About how much room it has.
+    pub space: DiskSpace,
 }
 
 /// What has changed in a node's report. Nothing, most of the time: then it says that the node lives.
@@ -106,6 +117,8 @@ pub struct ReportChanges {
     pub damaged: Option<Vec<ShardId>>,
     /// All snapshots that it sends.
     pub sends: Vec<SnapshotProgress>,
+    /// About how much room it has.
+    pub space: DiskSpace,
 }
 
 /// "I have your report of this number."
@@ -126,6 +139,7 @@ impl Wire for NodeReport {
         put_shards(&self.damaged, out);
         put_varint(out, self.number);
         put_sends(&self.sends, out);
+        put_space(self.space, out);
     }
 
     fn decode(reader: &mut Reader) -> Result<NodeReport, Malformed> {
@@ -134,7 +148,7 @@ impl Wire for NodeReport {
         let is_earlier = reader.remaining() == 0;
         let (number, sends) =
             if is_earlier { (0, Vec::new()) } else { (reader.varint()?, read_sends(reader)?) };
-        Ok(NodeReport { disk, replicas, damaged, number, sends })
+        Ok(NodeReport { disk, replicas, damaged, number, sends, space: read_space(reader)? })
     }
 
     fn weight(&self) -> usize {
@@ -156,6 +170,7 @@ impl Wire for ReportChanges {
             put_shards(damaged, out);
         }
         put_sends(&self.sends, out);
+        put_space(self.space, out);
     }
 
     fn decode(reader: &mut Reader) -> Result<ReportChanges, Malformed> {
@@ -167,6 +182,7 @@ impl Wire for ReportChanges {
             gone: read_shards(reader)?,
             damaged: if reader.u8()? == 0 { None } else { Some(read_shards(reader)?) },
             sends: read_sends(reader)?,
+            space: read_space(reader)?,
         })
     }
 
@@ -208,6 +224,19 @@ fn read_disk(reader: &mut Reader) -> Result<DiskState, Malformed> {
         2 => Ok(DiskState::Hung),
         _ => Err(Malformed("no such state of a disk")),
     }
+}
+
+fn put_space(space: DiskSpace, out: &mut BytesMut) {
+    put_varint(out, space.free);
+    put_varint(out, space.total);
+}
+
+/// Earlier versions end before it.
+fn read_space(reader: &mut Reader) -> Result<DiskSpace, Malformed> {
+    if reader.remaining() == 0 {
+        return Ok(DiskSpace::default());
+    }
+    Ok(DiskSpace { free: reader.varint()?, total: reader.varint()? })
 }
 
 fn put_replicas(replicas: &[ReplicaReport], out: &mut BytesMut) {
