@@ -54,12 +54,13 @@ impl Node {
             group.transfer_to(transferee);
         }
         let until_tick = self.ticks + ABDICATION_TICKS;
-        self.slots[shard.0 as usize].abdicating = Some(Abdicating { group, last_batch, until_tick });
+        self.slots[shard.0 as usize].abdicating =
+            Some(Box::new(Abdicating { group, last_batch, until_tick }));
         self.mark(shard);
     }
 
     fn abdicating(&mut self, shard: ShardId) -> Option<&mut Abdicating> {
-        self.slots.get_mut(shard.0 as usize)?.abdicating.as_mut()
+        self.slots.get_mut(shard.0 as usize)?.abdicating.as_deref_mut()
     }
 
     pub(crate) fn tick_abdicating(&mut self, shard: ShardId) {

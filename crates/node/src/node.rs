@@ -61,7 +61,7 @@ pub(crate) struct Slot {
     /// It takes no part because this version can't read its log: nothing is damaged.
     pub(crate) stands_still: bool,
     /// The group of a damaged replica that led, while it hands over.
-    pub(crate) abdicating: Option<Abdicating>,
+    pub(crate) abdicating: Option<Box<Abdicating>>,
     /// Requests that nobody can take now.
     pub(crate) waiting: Vec<Pending>,
     /// Has something to say in this turn.

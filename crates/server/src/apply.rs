@@ -187,9 +187,9 @@ impl Applier {
         self.shards.resize_with(self.shards.len().max(at + 1), || None);
         let active_bytes = shard.table().memory_bytes();
         self.applied_bytes += active_bytes;
+        self.shared.readers.horizon.come(id, shard.applied());
         self.shards[at] = Some(Open { shard, generation, active_bytes });
         self.flusher.has_come(id);
-        self.remember();
     }
 
     fn shard(&mut self, id: ShardId) -> Option<&mut Open> {

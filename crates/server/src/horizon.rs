@@ -136,6 +136,19 @@ impl Horizon {
         state.forget(now);
     }
 
+    /// A shard is there from now on. Nobody has read it before, so it is as if it had been there when the others were last remembered.
+    pub(crate) fn come(&self, shard: ShardId, applied: Index) {
+        let mut state = self.state();
+        if state.applied.is_empty() {
+            state.applied.push_back((Instant::now(), Vec::new()));
+        }
+        if let Some((_, newest)) = state.applied.back_mut() {
+            let at = shard.0 as usize;
+            newest.resize(newest.len().max(at + 1), Index(0));
+            newest[at] = applied;
+        }
+    }
+
     /// Keeps this index readable for a while from now on, and says whether it is held by itself; not if it has been given up.
     pub(crate) fn hold(&self, shard: ShardId, at: Index, reading: Reading) -> Result<bool, Reason> {
         let now = Instant::now();
@@ -238,6 +251,20 @@ mod tests {
         assert_eq!(horizon.keep_from(shard), Index(10));
         std::thread::sleep(RECENT);
         assert_eq!(horizon.keep_from(shard), Index(20), "time passes when nothing is applied, too");
+    }
+
+    #[test]
+    fn a_shard_that_has_come_is_readable_from_there_on_and_costs_the_others_nothing() {
+        let horizon = Horizon::default();
+        for shard in (0..1_000).rev() {
+            horizon.come(ShardId(shard), Index(shard.into()));
+        }
+        assert_eq!((horizon.newest(ShardId(999)), horizon.keep_from(ShardId(7))), (Index(999), Index(7)));
+        assert_eq!(horizon.state().applied.len(), 1, "one set for all of them");
+        horizon.remember(vec![Index(5); 1_000]);
+        // Another table of it.
+        horizon.come(ShardId(3), Index(1));
+        assert_eq!((horizon.newest(ShardId(3)), horizon.newest(ShardId(4))), (Index(1), Index(5)));
     }
 
     /// Each begins to be held so long before now, in seconds.
