@@ -1,11 +1,11 @@
 //! What a node is started with, and the list of nodes that follows from it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ringfort_types::is_name;
 use ringfort_types::limits::{BIRTH_NODES_MAX, CALL_TIMEOUT_MAX_MS, HELD_READS_BYTES, SHARDS_MAX};
+use ringfort_types::{is_every_address, is_name};
 
 use crate::StartError;
 use crate::doors::text::TextSettings;
@@ -42,6 +42,8 @@ pub struct Config {
     pub peers: Vec<(Option<String>, String)>,
     /// Members of a cluster that is there, one of which is asked to take this node in. Instead of `peers`.
     pub join: Vec<String>,
+    /// A node of no cluster waits until a member invites it. Instead of `peers` and `join`.
+    pub invited: bool,
     /// It takes the place of the member that has its name, whose data directory is lost for good.
     pub replace: bool,
     /// Its zone, if it joins; empty for none.
@@ -89,6 +91,7 @@ impl Config {
             data_dir: data_dir.into(),
             peers: Vec::new(),
             join: Vec::new(),
+            invited: false,
             replace: false,
             zone: String::new(),
             weight: 1,
@@ -123,6 +126,12 @@ impl Config {
         if !self.join.is_empty() && !self.peers.is_empty() {
             return usage(
                 "--peers are the nodes that a new cluster is born with, --join is for one that is there: give one of them"
+                    .to_owned(),
+            );
+        }
+        if self.invited && (!self.join.is_empty() || !self.peers.is_empty() || self.replace) {
+            return usage(
+                "--invited waits until a member of a cluster invites this node: leave out --peers, --join and --replace"
                     .to_owned(),
             );
         }
@@ -186,7 +195,7 @@ impl Config {
         if let Some(address) = &self.advertise {
             return Ok(address.clone());
         }
-        let has_others = !self.peers.is_empty() || !self.join.is_empty();
+        let has_others = !self.peers.is_empty() || !self.join.is_empty() || self.invited;
         if bound.ip().is_unspecified() && has_others {
             return Err(StartError::Usage(format!(
                 "{} is every address of this machine, and none that other nodes could use: name one with --advertise HOST:PORT",
@@ -256,13 +265,6 @@ fn check_address(flag: &'static str, address: &str) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Whether a host is `0.0.0.0` or `::`, in any of the ways in which resolvers take it.
-fn is_every_address(host: &str) -> bool {
-    let is_zeroes = |host: &str| host.bytes().all(|byte| matches!(byte, b'0' | b'.')) && host.contains('0');
-    let is_unspecified = |ip: IpAddr| ip.to_canonical().is_unspecified();
-    host.parse().map_or_else(|_| is_zeroes(host), is_unspecified)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -323,6 +325,9 @@ mod tests {
         assert!(Config { log_bytes: 1_000_000, ..config(&[]) }.validate().is_err());
         assert!(Config { snapshot_bytes_per_s: 0, ..config(&[]) }.validate().is_err());
         assert!(Config { name: Some("a b".into()), ..config(&[]) }.validate().is_err());
+        let invited = |config: Config| Config { invited: true, ..config }.validate();
+        assert!(invited(config(&[])).is_ok() && invited(config(&[(None, "127.0.0.1:50052")])).is_err());
+        assert!(invited(Config { join: vec!["127.0.0.1:50052".into()], ..config(&[]) }).is_err());
     }
 
     #[test]

@@ -19,7 +19,7 @@
 //!
 //! **A start** (`config`, `open`): flags are checked, the port is bound, the directory locked; then the node is
 //! made, and says what to open. Each shard is served as soon as it is ready. A directory whose node was never born with
-//! its peers waits for them.
+//! its peers waits for them; one that is to be invited by a member waits before it is a node (`invited`).
 //!
 //! **Without any node** (`recover`): a new cluster from what is left on the disks of stopped nodes.
 //!
@@ -46,6 +46,9 @@ mod fetch;
 mod flush;
 mod gate;
 mod horizon;
+mod invitation;
+mod invite;
+mod invited;
 mod join;
 mod links;
 mod log;

@@ -18,9 +18,9 @@ use std::time::{Duration, Instant};
 use ringfort_node::Event;
 use ringfort_proto::internal::peer_client::PeerClient;
 use ringfort_proto::internal::peer_server::{Peer, PeerServer};
-use ringfort_proto::internal::{Frame, JoinRequest, JoinResponse};
+use ringfort_proto::internal::{Frame, InviteRequest, InviteResponse, JoinRequest, JoinResponse};
 use ringfort_proto::reason::reason;
-use ringfort_proto::status::from_failure;
+use ringfort_proto::status::{OUTCOME, from_failure};
 use ringfort_ring::{Layout, Member};
 use ringfort_types::limits::{CALL_WINDOW_BYTES, CONNECTION_WINDOW_BYTES};
 use ringfort_types::{Answer, NodeId, PeerFrame, PeerMessage, Refusal};
@@ -31,12 +31,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
 use tonic::server::NamedService;
 use tonic::transport::Endpoint;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
-use crate::join;
 use crate::outbox::{FRAME_BYTES_MAX, Item, Outbox};
 use crate::shared::Shared;
 use crate::whereabouts::Told;
+use crate::{invite, join};
 
 /// Most incoming connections from peers (and strangers who speak their protocol).
 const LINKS_MAX: usize = 256;
@@ -174,7 +174,12 @@ async fn keep_connected(
                     tracing::debug!("lost {}: {why}", called(address));
                 }
                 Err(error) => {
-                    let why = reason(&*error);
+                    let mut why = reason(&*error);
+                    if waits(&*error)
+                        && let Err(failure) = invite::remind(&shared, node, address).await
+                    {
+                        why = failure.message;
+                    }
                     tracing::trace!("can't connect with {}: {why}", called(address));
                     if trouble.is_to_be_said(Instant::now()) {
                         tracing::warn!("can't reach {}: {why}", called(address));
@@ -264,6 +269,12 @@ async fn connect(
     let mut request = Request::new(frames);
     request.metadata_mut().insert(TO, wanted(shared.header.cluster(), outbox.to()).parse()?);
     Ok(tokio::time::timeout(CONNECT_MAX, client.link(request)).await??.into_inner())
+}
+
+/// Whether a node is there, and says that it belongs to no cluster yet.
+fn waits(error: &(dyn Error + Send + Sync + 'static)) -> bool {
+    let status = error.downcast_ref::<Status>();
+    status.is_some_and(|status| status.code() == Code::Unavailable && status.metadata().contains_key(OUTCOME))
 }
 
 /// Whom a connection is for, as its metadata say it.
@@ -405,9 +416,17 @@ impl Peer for PeerService {
         admitted.map(Response::new).map_err(from_failure)
     }
 
+    async fn invite(&self, request: Request<InviteRequest>) -> Result<Response<InviteResponse>, Status> {
+        let answer = invite::answer(&self.shared, request.into_inner()).await;
+        answer.map(Response::new).map_err(from_failure)
+    }
+
     type LinkStream = ReceiverStream<Result<Frame, Status>>;
 
     async fn link(&self, request: Request<Streaming<Frame>>) -> Result<Response<Self::LinkStream>, Status> {
+        if let Some(waiting) = &self.shared.waiting {
+            return Err(from_failure(waiting.not_yet()));
+        }
         if let Some(name) = self.is_for_another(request.metadata()) {
             return Err(Status::failed_precondition(format!("{name} listens there")));
         }

@@ -29,7 +29,7 @@ use crate::links::{self, Links, Other};
 use crate::open::LAYOUT_OF_TABLE;
 use crate::shared::{Header, Report, Shared};
 use crate::whereabouts::Told;
-use crate::{Config, StartError, descriptors, doors, exposure, space, whereabouts};
+use crate::{Config, StartError, descriptors, doors, exposure, invited, space, whereabouts};
 
 /// How long to wait for leaderships to be handed over.
 const HAND_OVER_MAX: Duration = Duration::from_millis(3_600);
@@ -121,7 +121,12 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
     let disk = Arc::new(FileDisk::open(&config.data_dir)?);
     let who = Who { name: config.name.clone(), address: address.clone(), fresh: draw()? };
     let (data, mut stored) = DataDir::open_anywhere(disk.clone(), &who, ringfort_node::is_member)?;
-    let (kept, lost) = become_member(&config, &address, &data, &mut stored).await?;
+    let runtimes = Runtimes::new([Handle::current()].into_iter().chain(others));
+    let door = || {
+        let again = ports.again().map_err(|source| StartError::System { action: "listen twice", source })?;
+        Ok((again, runtimes.clone()))
+    };
+    let (kept, lost) = become_member(&config, &address, &data, &mut stored, door).await?;
     let Origin { nodes, shards, is_member } = Origin::of(&config, &address, listed, &stored)?;
     let is_counted = stored.is_counted();
     let options = TableOptions::default();
@@ -151,9 +156,7 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
 
     let me = node.id();
     let told = told(&config, &address, &node)?;
-    let runtimes: Vec<Handle> = [Handle::current()].into_iter().chain(others).collect();
-    let socket_threads = runtimes.iter().map(|runtime| runtime.metrics().num_workers()).sum();
-    let runtimes = Runtimes::new(runtimes);
+    let socket_threads = runtimes.handles().map(|runtime| runtime.metrics().num_workers()).sum();
     let (reporting, reports) = mpsc::unbounded_channel();
     let shared = Arc::new(Shared::new(
         Answers::new(me, runtimes.handles()),
@@ -292,13 +295,14 @@ impl Origin {
     }
 }
 
-/// Makes this node a member of the cluster that it was told to join, unless it belongs to one already. The layout that is kept, and
-/// why there is none.
+/// Makes this node a member of the cluster that it was told to join, or is invited into at a door of its own, unless it belongs to one already.
+/// The layout that is kept, and why there is none.
 async fn become_member(
     config: &Config,
     address: &str,
     data: &DataDir,
     stored: &mut Stored,
+    door: impl FnOnce() -> Result<(Ports, Runtimes), StartError>,
 ) -> Result<(Option<Bytes>, Option<String>), StartError> {
     let has_joined = stored.birth.as_ref().is_some_and(ringfort_node::is_joined);
     let (kept, lost) = match data.layout() {
@@ -313,8 +317,10 @@ async fn become_member(
             (None, Some(format!("{error}: {source}")))
         }
     };
+    let waits = config.invited && stored.birth.is_none();
     // One that has lost the layout may know nobody any more whom it could ask for it.
-    if config.join.is_empty() || (stored.birth.is_some() && (kept.is_some() || !has_joined)) {
+    let joins = !config.join.is_empty() && (stored.birth.is_none() || (kept.is_none() && has_joined));
+    if !waits && !joins {
         return Ok((kept, lost));
     }
     let newcomer = Newcomer {
@@ -326,6 +332,13 @@ async fn become_member(
         replaces: config.replace,
         max: Level::MAX,
     };
+    if waits {
+        let (ports, runtimes) = door()?;
+        let (joined, redeemed) = invited::wait(ports, runtimes, config.shards, &newcomer).await?;
+        let kept = keep(data, stored, &joined)?;
+        redeemed.tell().await;
+        return Ok((Some(kept), None));
+    }
     // The same list may be given to all.
     let others: Vec<&str> = config.join.iter().map(String::as_str).filter(|at| *at != address).collect();
     if others.is_empty() {
@@ -333,7 +346,7 @@ async fn become_member(
             "--join {address}: that is this node itself; name another one"
         )));
     }
-    let Joined { node, born, layout } = match join(&others, &newcomer).await {
+    let joined = match join(&others, &newcomer).await {
         Ok(joined) => joined,
         Err(error) => {
             if stored.boot == 1 {
@@ -342,14 +355,20 @@ async fn become_member(
             return Err(error);
         }
     };
-    let (record, kept) = (ringfort_node::joined(node, &born), layout.encode());
+    Ok((Some(keep(data, stored, &joined)?), None))
+}
+
+/// Keeps what a node was told that has joined. Durable when it returns; the layout.
+fn keep(data: &DataDir, stored: &mut Stored, joined: &Joined) -> Result<Bytes, StartError> {
+    let Joined { node, born, layout } = joined;
+    let (record, kept) = (ringfort_node::joined(*node, born), layout.encode());
     // The record comes first: with it the layout can be asked for.
-    if !has_joined {
+    if !stored.birth.as_ref().is_some_and(ringfort_node::is_joined) {
         data.save_birth(&record)?;
         stored.birth = Some(record);
     }
     data.save_layout(layout.epoch, &kept)?;
-    Ok((Some(kept), None))
+    Ok(kept)
 }
 
 /// A number that nobody else draws.

@@ -7,15 +7,17 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use ringfort_node::{Event, Node};
 use ringfort_retry::Sessions;
 use ringfort_ring::Layout;
+use ringfort_types::limits::INVITATIONS_MAX;
 use ringfort_types::{Code, DiskState, Epoch, Incarnation, LogMark, NodeId, Reply, ShardId};
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::StartError;
 use crate::answers::Answers;
 use crate::budget::Budget;
 use crate::delivery::ReadAt;
 use crate::disk_watch::DiskWatch;
+use crate::invitation::Waiting;
 use crate::queue::Inbox;
 use crate::readers::Readers;
 
@@ -55,6 +57,17 @@ impl Header {
         header
     }
 
+    /// Of a node that is none yet, and speaks to no peer.
+    pub(crate) fn of_nobody(incarnation: Incarnation) -> Header {
+        Header {
+            from: NodeId(0),
+            incarnation,
+            cluster: AtomicU64::new(0),
+            epoch: AtomicU64::new(0),
+            log: Mutex::default(),
+        }
+    }
+
     /// As of this turn.
     pub(crate) fn update(&self, node: &Node) {
         self.cluster.store(node.cluster(), Ordering::Release);
@@ -82,6 +95,10 @@ pub(crate) struct Shared {
     pub(crate) answers: Answers,
     pub(crate) readers: Readers,
     pub(crate) header: Header,
+    /// Set of a node that waits to be invited into a cluster: its inbox is closed, and nothing else of it is alive.
+    pub(crate) waiting: Option<Waiting>,
+    /// A place for each node that this one is inviting.
+    pub(crate) inviting: Semaphore,
     /// Where that is done which blocks, whoever asks for it.
     pub(crate) runtime: Handle,
     /// The memory of all lists.
@@ -153,6 +170,8 @@ impl Shared {
             answers,
             readers: Readers::new(shards),
             header,
+            waiting: None,
+            inviting: Semaphore::new(INVITATIONS_MAX),
             runtime,
             lists: Arc::default(),
             pipelined: AtomicUsize::new(0),
@@ -171,6 +190,15 @@ impl Shared {
             disk: Mutex::default(),
             damaged: Mutex::default(),
         }
+    }
+
+    /// Of a node that waits, on this runtime.
+    pub(crate) fn waiting(waiting: Waiting, answers: Answers, header: Header, shards: u32) -> Shared {
+        // Nothing is reported of it.
+        let (reporting, _) = mpsc::unbounded_channel();
+        let shared = Shared::new(answers, header, Handle::current(), shards, reporting);
+        shared.inbox.close();
+        Shared { waiting: Some(waiting), ..shared }
     }
 
     /// The cluster's layout, once it is born.

@@ -1,5 +1,7 @@
 //! Where a node listens: `HOST:PORT`.
 
+use std::net::IpAddr;
+
 /// Takes an address apart. An error says what is wrong with it, after "it" or its name. IPv6 stands in brackets, so that its colons
 /// are none before a port; ports count from 0, which only who listens may ask for.
 pub fn split_address(text: &str) -> Result<(&str, u16), &'static str> {
@@ -34,6 +36,13 @@ pub fn check_address(text: &str) -> Result<(), &'static str> {
         (_, 0) => Err("has a port outside 1 to 65535"),
         _ => Ok(()),
     }
+}
+
+/// Whether a host is `0.0.0.0` or `::`, in any of the ways in which resolvers take it.
+pub fn is_every_address(host: &str) -> bool {
+    let is_zeroes = |host: &str| host.bytes().all(|byte| matches!(byte, b'0' | b'.')) && host.contains('0');
+    let is_unspecified = |ip: IpAddr| ip.to_canonical().is_unspecified();
+    host.parse().map_or_else(|_| is_zeroes(host), is_unspecified)
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ pub mod wire;
 mod words;
 mod write;
 
-pub use address::{check_address, split_address};
+pub use address::{check_address, is_every_address, split_address};
 pub use call::{Call, Copies, Door, Durability, Principal};
 pub use clock::{HybridClock, Now};
 pub use command::{Command, Entry, Stamped};

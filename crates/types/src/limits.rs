@@ -123,6 +123,12 @@ pub const LAYOUT_BYTES_MAX: usize = 1024 * 1024;
 pub const ADDRESS_BYTES_MAX: usize = 262;
 /// Most bytes in a node's name.
 pub const NAME_BYTES_MAX: usize = 64;
+/// Most nodes that a member is inviting into its cluster at once.
+pub const INVITATIONS_MAX: usize = 8;
+/// How long a member tries to invite a node for a call that does not say how long, in milliseconds.
+pub const INVITING_DEFAULT_MS: u32 = 10_000;
+/// How long a node that is invited tries to join before it waits for another invitation, in milliseconds.
+pub const INVITATION_MS: u64 = 5_000;
 
 /// For how long a leadership that an operator has transferred is left where it is, in milliseconds, before leaders are balanced
 /// again.
@@ -209,6 +215,7 @@ const _: () = {
     assert!(CONNECTION_BYTES_MAX > GRPC_MESSAGE_BYTES_MAX);
     assert!(NODE_PENDING_BYTES_MAX >= 2 * VALUE_BYTES_MAX);
     assert!(SCAN_PAGE_BYTES < VALUE_BYTES_MAX);
+    assert!(INVITATION_MS < INVITING_DEFAULT_MS as u64);
     assert!(DOOR_CONNECTIONS_MAX < NODE_CONNECTIONS_MAX);
     assert!(TEXT_LINE_BYTES_MAX > KEY_BYTES_MAX + VALUE_BYTES_MAX + 16);
     assert!(ANSWER_IDLE_MS < ANSWER_QUEUED_MS);

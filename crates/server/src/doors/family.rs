@@ -5,16 +5,17 @@
 use ringfort_proto::family::family_service_server::FamilyService;
 use ringfort_proto::family::storage_service_server::StorageService;
 use ringfort_proto::family::{Empty, FamilyView, MessageId, NodeInfo, StoreResult, StoredMessage};
-use ringfort_proto::status::{from_failure, from_write_failure, refused, timeout_ms};
+use ringfort_proto::status::{from_failure, from_write_failure, timeout_ms};
 use ringfort_types::{Change, Part};
 use tonic::metadata::MetadataMap;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 
 use super::held::response;
 use super::tolerance::Tolerance;
 use super::utf8::text;
-use super::{JOIN, is_same_place, not_there};
+use super::{inviting_ms, not_there};
 use crate::gate::Gate;
+use crate::invite::invite;
 
 /// Both services.
 #[derive(Clone, Debug)]
@@ -62,19 +63,19 @@ fn info_of(address: &str) -> Option<NodeInfo> {
     Some(NodeInfo { host: host.to_owned(), port: port.parse().ok()? })
 }
 
+/// The same, put together.
+fn address_of(NodeInfo { host, port }: &NodeInfo) -> String {
+    let is_bare_ipv6 = host.contains(':') && !host.starts_with('[');
+    if is_bare_ipv6 { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
 #[tonic::async_trait]
 impl FamilyService for Service {
     async fn join(&self, call: Request<NodeInfo>) -> Result<Response<FamilyView>, Status> {
-        let view = self.view(call.metadata()).await?;
-        let node = call.into_inner();
-        // Whoever is there already may say so again.
-        let asked = format!("{}:{}", node.host, node.port);
-        for member in &view.members {
-            if is_same_place(&asked, &format!("{}:{}", member.host, member.port)).await {
-                return Ok(Response::new(view));
-            }
-        }
-        Err(refused(Code::FailedPrecondition, JOIN))
+        let address = address_of(call.get_ref());
+        let invited = invite(&self.gate, None, &address, inviting_ms(call.metadata())).await;
+        invited.map_err(from_failure)?;
+        self.view(call.metadata()).await.map(Response::new)
     }
 
     async fn get_family(&self, call: Request<Empty>) -> Result<Response<FamilyView>, Status> {
@@ -106,10 +107,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_comes_in_two() {
+    fn an_address_comes_in_two_and_goes_in_one() {
         let info = |host: &str, port| Some(NodeInfo { host: host.into(), port });
         assert_eq!(info_of("10.0.0.1:5555"), info("10.0.0.1", 5555));
         assert_eq!(info_of("[::1]:1"), info("::1", 1));
         assert_eq!(info_of("nowhere"), None);
+        for address in ["10.0.0.1:5555", "[::1]:1"] {
+            assert_eq!(address_of(&info_of(address).unwrap()), address);
+        }
     }
 }

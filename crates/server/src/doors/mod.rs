@@ -25,13 +25,14 @@ pub(crate) mod spread;
 mod strangers;
 mod stream;
 pub(crate) mod text;
-mod throttle;
+pub(crate) mod throttle;
 pub(crate) mod tolerance;
 mod utf8;
 mod v1;
 
+use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ringfort_proto::family::family_service_server::FamilyServiceServer;
 use ringfort_proto::family::storage_service_server::StorageServiceServer;
@@ -41,13 +42,14 @@ use ringfort_proto::kv::key_value_server::KeyValueServer;
 use ringfort_proto::kvstore::kv_store_server::KvStoreServer;
 use ringfort_proto::kvstore::replicator_server::ReplicatorServer;
 use ringfort_proto::proto_kv::kv_server::KvServer as ProtoKvServer;
-use ringfort_proto::status::refused;
+use ringfort_proto::status::{refused, stream_timeout_ms};
 use ringfort_proto::v1::cluster_server::ClusterServer;
 use ringfort_proto::v1::kv_server::KvServer;
-use ringfort_types::limits::GRPC_MESSAGE_BYTES_MAX;
+use ringfort_types::limits::{CALL_TIMEOUT_MAX_MS, GRPC_MESSAGE_BYTES_MAX, INVITING_DEFAULT_MS};
 use ringfort_types::{Door, shown};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
 use self::grpc::Services;
@@ -67,6 +69,17 @@ pub(crate) struct Ports {
     pub(crate) grpc: TcpListener,
     /// For the text protocol, if it is wanted.
     pub(crate) text: Option<(TcpListener, TextSettings)>,
+}
+
+impl Ports {
+    /// The same sockets once more, for doors that close before the node's own open.
+    pub(crate) fn again(&self) -> io::Result<Ports> {
+        let again =
+            |listener: &TcpListener| TcpListener::from_std(listener.as_fd().try_clone_to_owned()?.into());
+        let text =
+            self.text.as_ref().map(|(listener, settings)| io::Result::Ok((again(listener)?, *settings)));
+        Ok(Ports { grpc: again(&self.grpc)?, text: text.transpose()? })
+    }
 }
 
 /// Opens all doors, until the node stops.
@@ -130,27 +143,9 @@ fn add_services(services: &mut Services, gate: &impl Fn(Door) -> Gate, tolerance
     services.add_of_quorum(bounded!(KeyValueServer, kv.clone())).add(bounded!(KvClusterServer, kv));
 }
 
-/// What is said to a node that wants to join.
-const JOIN: &str = "there is no such member: a node becomes one by being started with --join naming one of this cluster's nodes \
-                    (ringfort start --help)";
-
-/// How long a name may take to be looked up.
-const LOOK_UP: Duration = Duration::from_secs(1);
-
-/// Whether two addresses are of one place, though one of them may have a name where the other has a number.
-async fn is_same_place(one: &str, other: &str) -> bool {
-    if one == other {
-        return true;
-    }
-    let look_up = |address: &str| {
-        let address = address.to_owned();
-        async move {
-            let found = tokio::time::timeout(LOOK_UP, tokio::net::lookup_host(address)).await;
-            found.ok().and_then(Result::ok).map_or_else(Vec::new, Iterator::collect::<Vec<_>>)
-        }
-    };
-    let (one, other) = tokio::join!(look_up(one), look_up(other));
-    one.iter().any(|address| other.contains(address))
+/// How long to try to make a node a member for a call.
+fn inviting_ms(metadata: &MetadataMap) -> u32 {
+    stream_timeout_ms(metadata).unwrap_or(INVITING_DEFAULT_MS).min(CALL_TIMEOUT_MAX_MS)
 }
 
 /// A key that is not there, to those who are told so by a status.
@@ -161,14 +156,6 @@ fn not_there(key: &str) -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test]
-    async fn a_name_is_the_same_place_as_its_address() {
-        assert!(is_same_place("localhost:7", "127.0.0.1:7").await);
-        assert!(is_same_place("n1:7", "n1:7").await);
-        assert!(!is_same_place("localhost:7", "127.0.0.1:8").await);
-        assert!(!is_same_place("no port", "127.0.0.1:8").await);
-    }
 
     /// Clients refuse a status whose message is beyond some kilobytes, and say something else instead.
     #[test]

@@ -2,14 +2,15 @@
 
 use ringfort_proto::proto_kv::kv_server::Kv;
 use ringfort_proto::proto_kv::{GetRequest, GetResponse, JoinRequest, JoinResponse, PutRequest, PutResponse};
-use ringfort_proto::status::{from_failure, from_write_failure, refused, timeout_ms};
+use ringfort_proto::status::{from_failure, from_write_failure, timeout_ms};
 use ringfort_types::{Change, Copies, Part};
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 
 use super::held::response;
 use super::utf8::text;
-use super::{JOIN, is_same_place, not_there};
+use super::{inviting_ms, not_there};
 use crate::gate::Gate;
+use crate::invite::invite;
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -36,16 +37,11 @@ impl Kv for Service {
         Ok(Response::new(PutResponse {}))
     }
 
-    /// For whoever is there already.
     async fn join(&self, call: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
+        let timeout_ms = inviting_ms(call.metadata());
+        // Where it would speak Raft is no other place than where it serves.
         let JoinRequest { node_id, grpc_address, .. } = call.into_inner();
-        let layout = self.gate.layout();
-        let mut members = layout.iter().flat_map(|layout| &layout.members);
-        if let Some(member) = members.find(|member| member.name == node_id)
-            && is_same_place(&grpc_address, &member.address).await
-        {
-            return Ok(Response::new(JoinResponse {}));
-        }
-        Err(refused(Code::FailedPrecondition, JOIN))
+        let invited = invite(&self.gate, Some(&node_id), &grpc_address, timeout_ms).await;
+        invited.map(|()| Response::new(JoinResponse {})).map_err(from_failure)
     }
 }

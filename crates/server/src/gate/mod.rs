@@ -22,6 +22,7 @@ use ringfort_types::{
     Call, ClusterState, Code, Consistency, Door, Durability, Failure, NodeId, Part, Receipt, Reply, Request,
     Row, Token,
 };
+use tokio::sync::SemaphorePermit;
 
 pub(crate) use pipeline::{Order, Pipeline};
 pub(crate) use rows::{Batch, Listing, Rows, TOUCH_AFTER};
@@ -136,6 +137,16 @@ impl Gate {
         }
     }
 
+    /// Which node this is.
+    pub(crate) fn node(&self) -> NodeId {
+        self.shared.header.from
+    }
+
+    /// A place to invite another node from, if there is one.
+    pub(crate) fn place_to_invite(&self) -> Option<SemaphorePermit<'_>> {
+        self.shared.inviting.try_acquire().ok()
+    }
+
     /// Becomes true once connections should end.
     pub(crate) fn stopping(&self) -> tokio::sync::watch::Receiver<bool> {
         self.shared.stopping.subscribe()
@@ -220,8 +231,11 @@ async fn ask(shared: &Arc<Shared>, call: Call) -> Answer {
     }
 }
 
-/// The core takes no more: its queue is full, or closed.
+/// The core takes no more: its queue is full, or closed, or there is none yet.
 fn not_taken(shared: &Shared) -> Failure {
+    if let Some(waiting) = &shared.waiting {
+        return waiting.not_yet();
+    }
     if shared.is_stopping() {
         return stopping();
     }
