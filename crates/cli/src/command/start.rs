@@ -44,6 +44,8 @@ const MIB: u64 = 1024 * 1024;
     A new cluster is born when all of its nodes have met: start each of them with the others as --peers. Names \
     in --peers may be left out. After that, each node needs its --data-dir and the same flags to come back. With another --addr or \
     --advertise it moves, and the others follow; if they have moved, too, --peers says where they are now, by their names.\n\n\
+    With --invited a new node waits until a member of a cluster is told to invite it, as clients of some other systems do (proto.KV/Join, \
+    family.FamilyService/Join); its port answers all else with that it waits.\n\n\
     A node that joins is given its share of the replicas while the cluster serves; `ringfort cluster remove` takes it out again. One whose \
     disk is lost is started with a new directory, --join and --replace.\n\n\
     There is no TLS yet: whoever reaches a node can do anything. So it listens on loopback, or, with --insecure, wherever \
@@ -193,6 +195,7 @@ fn config(start: Start) -> Result<Config, Stop> {
         // `--peers ""` is how scripts say that there are none.
         peers: start.peers.into_iter().filter(|peer| *peer != (None, String::new())).collect(),
         join: membership.join.into_iter().filter(|member| !member.is_empty()).collect(),
+        invited: membership.invited,
         replace: membership.replace,
         zone: membership.zone.unwrap_or_default(),
         weight: membership.weight,
