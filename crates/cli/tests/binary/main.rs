@@ -16,6 +16,7 @@ mod grpc_port;
 mod health;
 mod hung;
 mod images;
+mod invited;
 mod json;
 mod layout;
 mod lists;

@@ -65,11 +65,16 @@ impl Members {
     }
 
     pub(crate) fn start_node(&mut self, node: usize, flags: &[&str]) {
+        self.spawn_node(node, flags);
+        eventually("it serves", || self.said(node).contains("serves on"));
+    }
+
+    /// One that does not serve at once.
+    pub(crate) fn spawn_node(&mut self, node: usize, flags: &[&str]) {
         let log = File::create(self.directory.path().join(format!("{node}.log"))).expect("a log");
         let errors = log.try_clone().expect("a log");
         let child = self.command(node, flags).stdin(Stdio::null()).stdout(log).stderr(errors).spawn();
         self.nodes[node] = Some(child.expect("starts"));
-        eventually("it serves", || self.said(node).contains("serves on"));
     }
 
     pub(crate) fn join(&mut self) -> usize {
@@ -101,7 +106,7 @@ impl Members {
     }
 
     /// It has ended by itself, with this code.
-    fn has_ended(&mut self, node: usize, code: i32) {
+    pub(crate) fn has_ended(&mut self, node: usize, code: i32) {
         let child = self.nodes[node].as_mut().expect("it was started");
         let until = Instant::now() + Duration::from_secs(20);
         let ended = loop {
@@ -153,7 +158,7 @@ fn is_placed(state: &ClusterState, copies: usize, nodes: &[usize]) -> bool {
 }
 
 /// Waits until everything is on these nodes.
-fn wait_for(runtime: &Runtime, client: &Client, copies: usize, nodes: &[usize]) {
+pub(crate) fn wait_for(runtime: &Runtime, client: &Client, copies: usize, nodes: &[usize]) {
     let until = Instant::now() + MOVED_MAX;
     loop {
         let state = runtime.block_on(client.cluster_state());

@@ -135,6 +135,11 @@ fn what_is_said_of_members_is_checked_before_anything_is_asked() {
     assert_refused(&["start", "--zone", "a"], 2, "--join");
     assert_refused(&["start", "--bootstrap", "--join", "127.0.0.1:50051"], 2, "cannot be used");
     assert_refused(&["start", "--join", "127.0.0.1:1", "--peers", "127.0.0.1:2"], 2, "cannot be used");
+    assert_refused(&["start", "--invited", "--join", "127.0.0.1:1"], 2, "cannot be used");
+    assert_refused(&["start", "--invited", "--bootstrap"], 2, "cannot be used");
+    assert_refused(&["start", "--invited", "--peers", "127.0.0.1:1"], 2, "cannot be used");
+    assert_refused(&["start", "--invited", "--replace"], 2, "cannot be used");
+    assert_refused(&["start", "--invited", "--addr", "127.0.0.1:0"], 2, "choose a port");
     assert_refused(&["start", "--replace-after", "5"], 2, "needs a unit");
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), "[start]\nbootstrap = true\njoin = '127.0.0.1:1'\n").expect("written");
@@ -142,6 +147,12 @@ fn what_is_said_of_members_is_checked_before_anything_is_asked() {
         &["start", "--config", file.path().to_str().expect("plain")],
         2,
         "leave out --peers and --join",
+    );
+    std::fs::write(file.path(), "[start]\nbootstrap = true\ninvited = true\n").expect("written");
+    assert_refused(
+        &["start", "--config", file.path().to_str().expect("plain")],
+        2,
+        "leave out --bootstrap, --peers, --join",
     );
     assert_refused(&["cluster", "remove"], 2, "remove takes the name of one node");
     assert_refused(&["cluster", "drain", "node1", "node2"], 2, "drain takes the name of one node");
