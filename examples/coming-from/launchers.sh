@@ -167,14 +167,14 @@ unset RAFT_KV_PEERS
 becomes "start --id node1 --addr 127.0.0.1:50051 --bootstrap" raft-kv/node --bootstrap
 becomes "start --id node2 --addr 127.0.0.1:50052 --join localhost:50051" \
     raft-kv/node --port=50052 --node_id=node2 --join_addr=localhost:50051
-refused 'join one with --join_addr' raft-kv/node --node_id=node2
+becomes "start --id node2 --addr 127.0.0.1:50052 --invited --data-dir raft2" raft-kv/node --port=50052 --node_id=node2 --raft_dir=raft2
 refused 'a word too many: node2;' raft-kv/node --bootstrap node2
 becomes "start --id node1 --addr 127.0.0.1:50051 --bootstrap --shards 8" raft-kv/node --bootstrap -- --shards 8
 becomes "start --id b --addr 10.0.0.2:1 --peers a=10.0.0.1:1 --insecure" raft-kv/node -node_id b -port 1 -peers a=10.0.0.1:1,b=10.0.0.2:1
 becomes "start --id b --addr [::1]:2 --peers a=[::1]:1" raft-kv/node -node_id b -port 2 -peers 'a=[::1]:1,b=[::1]:2'
 refused 'have to be the same' raft-kv/node -node_id b -peers a=10.0.0.1:1,b=10.0.0.2:1
 refused 'write NAME=HOST:PORT' raft-kv/node -peers 10.0.0.1:1
-refused 'start a new cluster with --bootstrap' raft-kv/node
+becomes "start --id node1 --addr 127.0.0.1:50051 --invited" raft-kv/node --bootstrap=false
 refused 'true or false' raft-kv/node --bootstrap=maybe
 becomes $'--addr localhost:50051 put hello world\n--addr localhost:50051 get hello' raft-kv/cli
 becomes $'--addr b:2,c:3 put hello world\n--addr b:2,c:3 get hello' raft-kv/cli b:2,c:3

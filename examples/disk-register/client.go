@@ -1,4 +1,4 @@
-// Clients of the disk register, in Go: the text protocol, and Store, Retrieve and GetFamily over gRPC.
+// Clients of the disk register, in Go: the text protocol, and Store, Retrieve, GetFamily and Join over gRPC.
 //
 //	client ADDRESS text                  lines from stdin, an answer to each before the next is sent
 //	client ADDRESS pipe                  the same, but all are sent without waiting
@@ -7,6 +7,7 @@
 //	client ADDRESS storage-store ID TEXT through family.StorageService
 //	client ADDRESS storage-retrieve ID
 //	client ADDRESS family                who is there
+//	client ADDRESS join HOST PORT        the node that waits there becomes a member; who is there then
 package main
 
 import (
@@ -36,7 +37,7 @@ type storage interface {
 func main() {
 	log.SetFlags(0)
 	if len(os.Args) < 3 {
-		log.Fatal("usage: client ADDRESS text | pipe | store ID TEXT | retrieve ID | family")
+		log.Fatal("usage: client ADDRESS text | pipe | store ID TEXT | retrieve ID | family | join HOST PORT")
 	}
 	address, verb, words := os.Args[1], os.Args[2], os.Args[3:]
 	if verb == "text" || verb == "pipe" {
@@ -76,11 +77,21 @@ func main() {
 		if err != nil {
 			log.Fatal(err)
 		}
-		for _, member := range view.Members {
-			fmt.Printf("%s:%d\n", member.Host, member.Port)
+		show(view)
+	case "join":
+		view, err := everything.Join(ctx, &family.NodeInfo{Host: words[0], Port: number(words[1])})
+		if err != nil {
+			log.Fatal(err)
 		}
+		show(view)
 	default:
 		log.Fatal("no such command: ", verb)
+	}
+}
+
+func show(view *family.FamilyView) {
+	for _, member := range view.Members {
+		fmt.Printf("%s:%d\n", member.Host, member.Port)
 	}
 }
 

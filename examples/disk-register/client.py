@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Clients of the disk register, in Python: the text protocol, and Store, Retrieve and GetFamily over gRPC.
+"""Clients of the disk register, in Python: the text protocol, and Store, Retrieve, GetFamily and Join over gRPC.
 
 client.py ADDRESS text                  lines from stdin, an answer to each
 client.py ADDRESS store ID TEXT         through family.FamilyService
@@ -7,6 +7,7 @@ client.py ADDRESS retrieve ID
 client.py ADDRESS storage-store ID TEXT through family.StorageService
 client.py ADDRESS storage-retrieve ID
 client.py ADDRESS family                who is there
+client.py ADDRESS join HOST PORT        the node that waits there becomes a member; who is there then
 """
 
 import socket
@@ -32,6 +33,11 @@ def text(address: str) -> None:
             sys.stdout.buffer.flush()
 
 
+def show(view: family_pb2.FamilyView) -> None:
+    for member in view.members:
+        print(f"{member.host}:{member.port}")
+
+
 def main() -> None:
     if len(sys.argv) < 3:
         sys.exit(__doc__)
@@ -55,8 +61,9 @@ def main() -> None:
                 message = messages.Retrieve(family_pb2.MessageId(id=int(number)), **call)
                 print(f"{message.id}: {message.text}")
             case "family", []:
-                for member in family.GetFamily(family_pb2.Empty(), **call).members:
-                    print(f"{member.host}:{member.port}")
+                show(family.GetFamily(family_pb2.Empty(), **call))
+            case "join", [host, port]:
+                show(family.Join(family_pb2.NodeInfo(host=host, port=int(port)), **call))
             case _:
                 sys.exit(__doc__)
 

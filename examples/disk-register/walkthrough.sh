@@ -130,6 +130,16 @@ start leader "$launchers/leader"
 serving leader
 all_there 0 1000
 
+step "one more node waits, and a client's Join makes it a member"
+five=$'127.0.0.1:5555\n127.0.0.1:5556\n127.0.0.1:5557\n127.0.0.1:5558\n127.0.0.1:5559'
+start member5 "$RINGFORT" start --id member5 --addr 127.0.0.1:5560 --data-dir disk-register-data/member5 --text-addr 127.0.0.1:6671 --invited
+within 20 grep -q 'waits at 127.0.0.1:5560' member5.err
+says_like 'ERROR .*waits at.*' text go_client 5 <<<"GET 1"
+says "$five"$'\n127.0.0.1:5560' go_client 127.0.0.1:5555 join 127.0.0.1 5560
+serving member5
+says "$five"$'\n127.0.0.1:5560' python_client 127.0.0.1:5560 join 127.0.0.1 5560
+all_there 5 1000
+
 step "tolerance.conf is read again: more copies than there are nodes are refused"
 refused() {
     text go_client 0 <<<"SET 8001 too many" | grep -q '^ERROR '
@@ -137,7 +147,7 @@ refused() {
 taken() {
     text go_client 0 <<<"SET 8001 again" | grep -qx OK
 }
-echo '  tolerance = 7  # of five' >tolerance.conf
+echo '  tolerance = 7  # of six' >tolerance.conf
 soon refused
 says_like 'ERROR .+' text go_client 0 <<<"SET 8002 too many"
 says NOT_FOUND text go_client 0 <<<"GET 8002"
