@@ -22,6 +22,7 @@ pub struct TextConfig {
 
 /// What a node is started with.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line, by its name")]
 pub struct Config {
     /// The operator's name for it; without one, the name in the data directory or a new one.
     pub name: Option<String>,

@@ -122,11 +122,7 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
     let who = Who { name: config.name.clone(), address: address.clone(), fresh: draw()? };
     let (data, mut stored) = DataDir::open_anywhere(disk.clone(), &who, ringfort_node::is_member)?;
     let runtimes = Runtimes::new([Handle::current()].into_iter().chain(others));
-    let door = || {
-        let again = ports.again().map_err(|source| StartError::System { action: "listen twice", source })?;
-        Ok((again, runtimes.clone()))
-    };
-    let (kept, lost) = become_member(&config, &address, &data, &mut stored, door).await?;
+    let (kept, lost) = become_member(&config, &address, &data, &mut stored, (&ports, &runtimes)).await?;
     let Origin { nodes, shards, is_member } = Origin::of(&config, &address, listed, &stored)?;
     let is_counted = stored.is_counted();
     let options = TableOptions::default();
@@ -302,7 +298,7 @@ async fn become_member(
     address: &str,
     data: &DataDir,
     stored: &mut Stored,
-    door: impl FnOnce() -> Result<(Ports, Runtimes), StartError>,
+    (ports, runtimes): (&Ports, &Runtimes),
 ) -> Result<(Option<Bytes>, Option<String>), StartError> {
     let has_joined = stored.birth.as_ref().is_some_and(ringfort_node::is_joined);
     let (kept, lost) = match data.layout() {
@@ -333,8 +329,8 @@ async fn become_member(
         max: Level::MAX,
     };
     if waits {
-        let (ports, runtimes) = door()?;
-        let (joined, redeemed) = invited::wait(ports, runtimes, config.shards, &newcomer).await?;
+        let ports = ports.again().map_err(|source| StartError::System { action: "listen twice", source })?;
+        let (joined, redeemed) = invited::wait(ports, runtimes.clone(), config.shards, &newcomer).await?;
         let kept = keep(data, stored, &joined)?;
         redeemed.tell().await;
         return Ok((Some(kept), None));

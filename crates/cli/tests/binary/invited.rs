@@ -136,7 +136,7 @@ fn who_can_not_be_invited_is_refused_with_what_helps_and_who_waits_waits_on() {
     let (address, nobody) = (members.address(node), members.address(6));
     runtime.block_on(async {
         let refuse = async |name, address: &str, code, says| {
-            refused(join(&members, name, address, 2).await, code, says)
+            refused(join(&members, name, address, 2).await, code, says);
         };
         refuse("node2", "127.0.0.1", Code::InvalidArgument, "no port").await;
         refuse("node2", "0.0.0.0:1", Code::InvalidArgument, "every address").await;
