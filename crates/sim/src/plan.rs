@@ -146,7 +146,7 @@ const SHAPES: [(Fault, u64); 10] = [
     (Fault::OldImage, 12_000),
 ];
 /// Hosts that there can be, lost and removed ones too, if it is not said otherwise.
-const HOSTS_MAX: usize = 9;
+pub(crate) const HOSTS_MAX: usize = 9;
 /// Seeds of a hundred whose clusters change their shape.
 const SHAPED_PERCENT: u64 = 40;
 /// How many of a hundred seeds have processes of two versions.

@@ -278,7 +278,7 @@ impl World {
         let node = &self.hosts[at].process.as_ref().expect("only processes report").node;
         let reports = &mut self.judges.reports;
         reports.told(node.log_mark().process, node.told_report());
-        let others = (0..self.hosts.len()).map(crate::network::node);
+        let others = node.layout().into_iter().flat_map(|layout| &layout.members).map(|member| member.id);
         let heard = others.filter_map(|other| Some((other, node.heard_report(other)?)));
         let broken = heard.filter_map(|(other, heard)| reports.heard(at, other, heard)).collect();
         self.find_of(at, broken);
