@@ -421,6 +421,13 @@ impl World {
         if process.node.epoch() < epoch {
             return Some(format!("n{n} goes by epoch {}, not {epoch}", process.node.epoch()));
         }
+        let tables = self.hosts[host].tables.memory.generations();
+        let is_in_use =
+            |(shard, generation): &(ShardId, u64)| process.generations.get(shard) == Some(generation);
+        let mut left = tables.into_iter().map(|(shard, generation, _)| (shard, generation));
+        if let Some((shard, generation)) = left.find(|table| !is_in_use(table)) {
+            return Some(format!("n{n} has table {generation} of shard {shard} left on its disk"));
+        }
         layout.shards.iter().find_map(|shard| {
             let id = shard.shard;
             let has_place = shard.replicas.iter().any(|place| place.node == node(host));
