@@ -189,10 +189,14 @@ impl Node {
         }
         let holds = |member: &&Member| member.id != from && member.address == address;
         let holder = self.layout.as_ref()?.members.iter().find(holds)?;
-        let is_there = holder.id == self.id
-            || self.peers.is_heard(holder.id)
+        let is_there = if holder.id == self.id {
+            // It may be about to change places with it, and the layout can't be changed just now.
+            self.address_before().is_none()
+        } else {
+            self.peers.is_heard(holder.id)
                 && self.peers.is_lively(holder.id, now_us)
-                && !self.moving.said.contains_key(&holder.id);
+                && !self.moving.said.contains_key(&holder.id)
+        };
         is_there.then(|| {
             format!(
                 "{address} is the address of {}, which is there: start this node with another --addr or --advertise",
