@@ -94,6 +94,7 @@ impl World {
         }
         self.log(format_args!("the cluster has come to rest"));
         let gone: Vec<usize> = (0..self.hosts.len()).filter(|host| self.is_gone(*host)).collect();
+        self.tell_where_others_are(&gone);
         for host in gone {
             self.start(host);
         }

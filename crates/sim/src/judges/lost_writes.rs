@@ -23,7 +23,7 @@ pub(crate) fn find(history: &[Operation]) -> Vec<Broken> {
     }
     let is_raised = |operation: &&Operation| matches!(operation.action, Action::Add { .. });
     // The value of one that is raised is what several writes have made together: that is for `linearizable` to judge.
-    let others = keys.into_values().filter(|operations| !operations.iter().any(|one| is_raised(&one)));
+    let others = keys.into_values().filter(|operations| !operations.iter().any(is_raised));
     others.flat_map(|operations| find_of_key(&operations)).collect()
 }
 
@@ -41,10 +41,10 @@ fn find_of_key(operations: &[&Operation]) -> Vec<Broken> {
             _ => false,
         };
         let acknowledged = writes.clone().filter(|write| write.returned_us.is_some());
-        let last = acknowledged.max_by_key(|write| write.invoked_us);
-        let is_overwritten = |source: &Operation| last.is_some_and(|last| source.precedes(last));
+        let newest = acknowledged.max_by_key(|write| write.invoked_us);
+        let is_overwritten = |source: &Operation| newest.is_some_and(|newest| source.precedes(newest));
         // Absence is also how it all began.
-        let untouched = seen.is_none() && last.is_none();
+        let untouched = seen.is_none() && newest.is_none();
         if !untouched && writes.clone().filter(made).all(|source| is_overwritten(source)) {
             lost.push(broken!(NAME, "a write to {:?} is lost: {seen:?} is read at the end", read.key));
         }
