@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 
 use ringfort_ring::{Layout, Member};
 use ringfort_types::limits::TICK_MS;
+use ringfort_types::planted::{self, Bug};
 use ringfort_types::{Hello, LayoutChange, NodeId, PeerMessage, Refusal, RefusalKind, check_address};
 
 use crate::Effect;
@@ -52,9 +53,9 @@ impl Moving {
 
     /// A member is there, and the layout may have it elsewhere.
     fn hear(&mut self, node: NodeId, address: &str, now_us: u64, layout: &Layout) {
-        if let Some(said) =
-            self.said.get_mut(&node).filter(|said| said.address == address && said.is_fresh(now_us))
-        {
+        if let Some(said) = self.said.get_mut(&node).filter(|said| {
+            said.address == address && said.is_fresh(now_us) || planted::is(Bug::OlderMoveWins)
+        }) {
             said.last_us = now_us;
             return;
         }
@@ -67,7 +68,7 @@ impl Moving {
     fn follow(&mut self, layout: &Layout) {
         let is_elsewhere =
             |node, said: &Said| layout.member(node).is_some_and(|member| member.address != said.address);
-        self.said.retain(|node, said| is_elsewhere(*node, said));
+        self.said.retain(|node, said| is_elsewhere(*node, said) || planted::is(Bug::OlderMoveWins));
         let said = self.said.iter().map(|(node, said)| (*node, said.address.clone())).collect();
         self.moved = layout.moves(&said).into_iter().collect();
     }
@@ -189,10 +190,14 @@ impl Node {
         }
         let holds = |member: &&Member| member.id != from && member.address == address;
         let holder = self.layout.as_ref()?.members.iter().find(holds)?;
-        let is_there = holder.id == self.id
-            || self.peers.is_heard(holder.id)
+        let is_there = if holder.id == self.id {
+            // It may be about to change places with it, and the layout can't be changed just now.
+            self.address_before().is_none()
+        } else {
+            self.peers.is_heard(holder.id)
                 && self.peers.is_lively(holder.id, now_us)
-                && !self.moving.said.contains_key(&holder.id);
+                && !self.moving.said.contains_key(&holder.id)
+        };
         is_there.then(|| {
             format!(
                 "{address} is the address of {}, which is there: start this node with another --addr or --advertise",

@@ -149,7 +149,10 @@ impl Node {
         match &self.layout {
             Some(layout) => match layout.member(node) {
                 Some(member) => member.incarnation == incarnation || planted::is(Bug::WipedNodeVotes),
-                None => node < layout.next_node && planted::is(Bug::RemovedNodeSpeaks),
+                None => {
+                    (node < layout.next_node && planted::is(Bug::RemovedNodeSpeaks))
+                        || (self.birth.knows(node, incarnation) && planted::is(Bug::GoneForgotten))
+                }
             },
             None => self.birth.knows(node, incarnation),
         }

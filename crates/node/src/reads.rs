@@ -263,6 +263,7 @@ fn is_quorum(configuration: &Configuration, holds: impl Fn(PeerId) -> bool) -> b
     let count = |of: &[Replica]| of.iter().filter(|replica| holds(replica.peer)).count();
     let Configuration { voters, learners, .. } = configuration;
     configuration.is_quorum(&holds)
+        || (planted::is(Bug::JointCountsNewHalf) && 2 * count(voters) > voters.len())
         || (planted::is(Bug::LearnerCounts) && 2 * (count(voters) + count(learners)) > voters.len())
 }
 

@@ -4,10 +4,12 @@
 //! these are for. Each is made of what can happen to real nodes.
 
 use bytes::Bytes;
-use ringfort_types::{Replica, Request, ShardId};
+use ringfort_ring::Member;
+use ringfort_types::{Replica, Request, ShardId, Standing};
 
 use crate::clients::Asker;
 use crate::faults::Cure;
+use crate::host::Host;
 use crate::network::host_of;
 use crate::plan::Fault;
 use crate::random::Random;
@@ -24,6 +26,11 @@ const LOOK_US: u64 = 50_000;
 const DEPOSED_US: u64 = 500_000;
 const ELECTED_US: u64 = 1_500_000;
 
+/// Members that there must be, so that three are left when two are drained.
+const SUNDERED_MIN: usize = 5;
+/// Until two that were drained are given replicas again, in microseconds.
+const SUNDER_US: u64 = 9_000_000;
+
 /// A later step.
 #[derive(Debug)]
 pub(crate) enum Step {
@@ -35,8 +42,19 @@ pub(crate) enum Step {
     Abdicate { host: usize, keys: Vec<Bytes>, for_us: u64 },
     /// Waits for a group that is changing, so many times more, and splits it.
     Estrange { left: u32, for_us: u64 },
+    /// Two members that are being drained are so no longer, and are not waited for any more.
+    Rejoin { hosts: [usize; 2] },
+    /// A member goes to yet another address.
+    Move { host: usize, for_us: u64 },
     /// A process ends and starts again at once, so many times more.
     Blink { host: usize, keys: Vec<Bytes>, more: u32 },
+}
+
+/// Two members that are to be cut off.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sundered {
+    hosts: [usize; 2],
+    for_us: u64,
 }
 
 /// A group that is changing, in two parts.
@@ -115,6 +133,61 @@ impl World {
         }
     }
 
+    /// Two members are drained at once, so that groups in which both decide are changed by two replicas in one step. See
+    /// [`World::sunder_now`].
+    pub(crate) fn sunder(&mut self, for_us: u64, random: &mut Random) {
+        let Some(layout) = self.layout.clone().filter(|_| self.sundered.is_none()) else { return };
+        let is_here = |member: &&Member| {
+            let host = self.hosts.get(host_of(member.id));
+            member.standing == Standing::Active && host.is_some_and(Host::is_serving)
+        };
+        let mut active: Vec<usize> =
+            layout.members.iter().filter(is_here).map(|member| host_of(member.id)).collect();
+        if active.len() < SUNDERED_MIN {
+            return;
+        }
+        let hosts = [0; 2].map(|_| active.swap_remove(random.below(active.len() as u64) as usize));
+        self.sundered = Some(Sundered { hosts, for_us });
+        for host in hosts {
+            self.stand(host, Standing::Draining);
+        }
+        self.schedule(SUNDER_US, Next::Step(Box::new(Step::Rejoin { hosts })));
+    }
+
+    /// A joint configuration is in force for its leader, and for nobody else yet. If the majority of those who decided before are being
+    /// drained, they are cut off from all others: they still decide by the configuration before, and whoever counts only the new
+    /// half goes on without them.
+    pub(crate) fn sunder_now(&mut self, shard: ShardId) {
+        let Some(Sundered { hosts: far, for_us }) = self.sundered else { return };
+        let Some(group) = self.judges.configurations.latest(shard) else { return };
+        let is_far = |replica: &&Replica| far.contains(&host_of(replica.node));
+        let goes = group.outgoing.iter().filter(is_far).count();
+        let leader = self.judges.leader(shard).filter(|leader| !far.contains(leader));
+        let Some(leader) = leader.filter(|_| group.is_joint() && 2 * goes > group.outgoing.len()) else {
+            return;
+        };
+        self.sundered = None;
+        self.log(format_args!("shard {shard} is changing, and {far:?} are cut off from all others"));
+        let near = (0..self.hosts.len()).filter(|host| !far.contains(host));
+        let links = near.flat_map(|near| far.into_iter().flat_map(move |far| [(near, far), (far, near)]));
+        self.block(links.collect(), for_us + 2 * ELECTED_US);
+        let mut keys: Vec<Bytes> = self.clients.keys.settable().cloned().collect();
+        keys.retain(|key| self.shard_of_key(key) == Some(shard));
+        for after_us in [1_000, DEPOSED_US, ELECTED_US] {
+            for host in [leader, far[0], far[1]] {
+                self.schedule(after_us, Next::Poke { host, keys: keys.clone(), left: POKES });
+            }
+        }
+    }
+
+    /// Two members that were drained are given replicas again.
+    fn rejoin(&mut self, hosts: [usize; 2]) {
+        self.sundered = None;
+        for host in hosts {
+            self.stand(host, Standing::Active);
+        }
+    }
+
     /// How the group of a shard can be split, if it is changing.
     fn changing(&self, shard: ShardId) -> Option<Split> {
         let group = self.judges.configurations.latest(shard)?;
@@ -169,6 +242,8 @@ impl World {
                 }
             }
             Step::Estrange { left, for_us } => self.estrange(left, for_us),
+            Step::Rejoin { hosts } => self.rejoin(hosts),
+            Step::Move { host, for_us } => self.move_alone(host, for_us),
             Step::FallAsleep { .. } | Step::Blink { .. } => {}
         }
     }

@@ -9,16 +9,21 @@ use ringfort_types::{
 };
 
 use crate::Plan;
-use crate::host::Work;
+use crate::host::{Fate, Work};
 use crate::judges::{ANSWERED_IN_TIME, ANSWERED_ONCE, NODE_GOES_ON};
 use crate::keys::Keys;
 use crate::network::{host_of, node};
+use crate::plan::HOSTS_MAX;
 use crate::requests::{show, show_reply};
 use crate::world::{Next, World};
 
 /// How much longer than its timeout a client waits for a node's answer, in microseconds. Covers a clock that
 /// runs slow by a tenth, and messages on their way.
 const GRACE_US: u64 = 1_500_000;
+/// By then every request is closed.
+const CLOSED_US: u64 = 10_000_000;
+/// Of the hosts that are gone for good, clients go on asking the last few, and no more than these.
+const GONE_KNOWN_MAX: usize = HOSTS_MAX;
 
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,7 +136,7 @@ impl World {
             let numbers = request.takes_stamp() && self.random.chance(40);
             if numbers { self.stamped(client, request) } else { (None, request) }
         };
-        let mut host = self.random.below(self.hosts.len() as u64) as usize;
+        let mut host = self.draw_host();
         // Some go straight to whom they take for the leader; the others' requests are passed on.
         if client.is_multiple_of(3)
             && let Some(leader) = self.shard_of(&request).and_then(|shard| self.clients.leaders.get(&shard))
@@ -140,6 +145,24 @@ impl World {
         }
         let timeout_ms = self.random.pick(&[300, 1_000, 3_000]);
         self.ask_stamped(Asker::Client(client), host, stamp, request, timeout_ms);
+    }
+
+    /// The hosts that clients may ask: all but those that have long been gone for good.
+    fn known_hosts(&self) -> Vec<usize> {
+        let mut gone = 0;
+        let mut known: Vec<usize> = (0..self.hosts.len()).rev().collect();
+        known.retain(|host| {
+            gone += usize::from(self.hosts[*host].fate != Fate::Here);
+            self.hosts[*host].fate == Fate::Here || gone <= GONE_KNOWN_MAX
+        });
+        known.reverse();
+        known
+    }
+
+    /// Somebody asks one of the hosts.
+    pub(crate) fn draw_host(&mut self) -> usize {
+        let known = self.known_hosts();
+        self.random.pick(&known)
     }
 
     /// The keys whose shards this node was last seen to lead.
@@ -158,7 +181,10 @@ impl World {
         }
         let key = keys[self.random.below(keys.len() as u64) as usize].clone();
         let value = Bytes::from(format!("passer-{}", self.clients.last));
-        let other = (host + 1 + self.random.below(self.hosts.len() as u64 - 1) as usize) % self.hosts.len();
+        let known = self.known_hosts();
+        let place = known.iter().position(|known| *known == host).unwrap_or_default();
+        let further = 1 + self.random.below((known.len() as u64).max(2) - 1) as usize;
+        let other = known[(place + further) % known.len()];
         self.ask(Asker::Passer, other, Request::put(key.clone(), value), 300);
         let consistency = self.draw_fresh();
         self.ask(Asker::Passer, host, Request::Get { key, consistency }, 300);
@@ -301,14 +327,12 @@ impl World {
 
     /// A process has ended: its clients will not be answered.
     pub(crate) fn forget_requests_of(&mut self, host: usize) {
-        let lost: Vec<u64> = self
-            .clients
-            .asked
-            .iter()
-            .filter(|(_, asked)| asked.host == host && !asked.is_closed && !asked.is_answered)
-            .map(|(id, _)| *id)
-            .collect();
-        for id in lost {
+        // Numbers rise with time.
+        let of_late = self.clients.asked.iter().rev();
+        let of_late = of_late.take_while(|(_, asked)| asked.invoked_us + CLOSED_US >= self.now_us);
+        let lost = of_late.filter(|(_, asked)| asked.host == host && !asked.is_closed && !asked.is_answered);
+        let lost: Vec<u64> = lost.map(|(id, _)| *id).collect();
+        for id in lost.into_iter().rev() {
             self.close(id, None, Outcome::Unknown);
         }
     }

@@ -195,6 +195,10 @@ impl World {
     }
 
     fn judge_applied(&mut self, at: usize, id: ShardId, index: Index, replies: &[Reply]) {
+        // Who decided alone when the disk was as it is again may go on by itself until it is told.
+        if self.hosts[at].is_older {
+            return;
+        }
         let broken = self.judges.reads.replied(at, id, index, replies);
         self.find_all(broken.into_iter().collect());
         if !digests::is_due(index) {

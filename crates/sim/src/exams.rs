@@ -100,7 +100,9 @@ impl World {
     /// Whether every replica of this shard that runs takes all of them for voters.
     pub(crate) fn is_settled(&self, shard: ShardId) -> bool {
         let is_settled = |configuration: &Configuration| self.is_as_wanted(shard, configuration);
-        let processes = self.hosts.iter().filter_map(|host| host.process.as_ref());
+        // Whoever is no member any more, and finds nobody who could say so, knows of no later configuration.
+        let members = self.members().into_iter().filter_map(|host| self.hosts.get(host));
+        let processes = members.filter_map(|host| host.process.as_ref());
         processes.filter_map(|process| process.node.configuration(shard)).all(is_settled)
     }
 }

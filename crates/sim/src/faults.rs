@@ -113,7 +113,7 @@ impl World {
                 let by_ms = self.hosts[host].clock.jump(&mut random);
                 self.log(format_args!("n{}'s wall clock jumps by {by_ms} ms", host + 1));
             }
-            _ if fault.changes_shape() => self.reshape(fault, host, for_us, luck),
+            _ if fault.changes_shape() => self.reshape(fault, (host, other), for_us, luck),
             _ => {}
         }
     }
@@ -178,6 +178,7 @@ impl World {
         // One that has joined would be refused when it asks to.
         if host >= self.plan.nodes
             || !born
+            || self.hosts.iter().any(|host| host.address != host.first_address)
             || !others_know
             || self.hosts[host].shelf.is_some()
             || self.hosts[host].rot.is_some()
@@ -261,6 +262,9 @@ impl World {
         self.log(format_args!("everything heals"));
         self.is_calm = true;
         self.network.heal();
+        // Whoever was removed, and has not heard so, is told where it would.
+        let gone: Vec<usize> = (0..self.hosts.len()).filter(|host| !self.is_member(*host)).collect();
+        self.tell_where_others_are(&gone);
         for at in 0..self.hosts.len() {
             self.hosts[at].trap = None;
             self.hosts[at].slowness = 1;

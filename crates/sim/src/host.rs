@@ -153,7 +153,14 @@ pub(crate) struct Host {
     /// Its node's name: that of another one if it has taken its place.
     pub(crate) name: String,
     pub(crate) fate: Fate,
+    /// Where it is, or will be at its next start.
     pub(crate) address: String,
+    /// Where it began.
+    pub(crate) first_address: String,
+    /// To how many addresses it has gone where nobody was before.
+    pub(crate) moves: u32,
+    /// Addresses that its processes are told, besides what their layouts have.
+    pub(crate) told: Vec<String>,
     pub(crate) disk: PluggedDisk,
     pub(crate) tables: FragileTables,
     /// Where each table could be found after a crash, besides its durable index.
@@ -256,6 +263,9 @@ impl Host {
     pub(crate) fn new(number: usize, random: &mut Random) -> Host {
         Host {
             address: format!("10.0.0.{}:50051", number + 1),
+            first_address: format!("10.0.0.{}:50051", number + 1),
+            moves: 0,
+            told: Vec::new(),
             disk: PluggedDisk::default(),
             tables: FragileTables::default(),
             sealed: BTreeMap::new(),

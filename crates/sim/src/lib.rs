@@ -44,6 +44,7 @@ mod keys;
 mod levels;
 mod many;
 mod members;
+mod moves;
 mod network;
 mod opening;
 mod pipes;

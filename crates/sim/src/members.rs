@@ -53,7 +53,7 @@ pub(crate) struct Joining {
 
 impl World {
     /// The cluster's shape is to change.
-    pub(crate) fn reshape(&mut self, fault: Fault, host: usize, for_us: u64, luck: u64) {
+    pub(crate) fn reshape(&mut self, fault: Fault, (host, other): (usize, usize), for_us: u64, luck: u64) {
         let mut random = Random::new(luck);
         let is_sound = !self.is_missing_something();
         match fault {
@@ -86,7 +86,9 @@ impl World {
             Fault::Return => {
                 let gone: Vec<usize> = (0..self.hosts.len()).filter(|host| self.is_gone(*host)).collect();
                 if !gone.is_empty() {
-                    self.start(random.pick(&gone));
+                    let host = random.pick(&gone);
+                    self.tell_where_others_are(&[host]);
+                    self.start(host);
                 }
             }
             Fault::OldLayout => {
@@ -103,6 +105,10 @@ impl World {
                 self.schedule(after_us, Next::PutBack { host, looks: LOOKS });
             }
             Fault::Estrange => self.estrange(TRIES, for_us),
+            Fault::Sunder => self.sunder(for_us, &mut random),
+            Fault::Move | Fault::Swap | Fault::MoveAll => {
+                self.relocate(fault, (host, other), for_us, &mut random);
+            }
             _ => {}
         }
     }
@@ -150,7 +156,7 @@ impl World {
         self.enlist(self.hosts[host].name.clone(), true, luck, 1_000_000);
     }
 
-    fn stand(&mut self, host: usize, standing: Standing) {
+    pub(crate) fn stand(&mut self, host: usize, standing: Standing) {
         self.stands_us.push(self.now_us);
         self.want(&LayoutChange::Stand(node(host), standing));
     }
@@ -253,6 +259,7 @@ impl World {
         drop(dir);
         self.log(format_args!("{} has joined as n{}", host.name, at + 1));
         self.hosts.push(host);
+        self.tell_where_others_are(&[at]);
         self.network.grow();
         let after_us = self.random.between(1_000, 300_000);
         self.schedule(after_us, Next::Start { host: at, life: 0 });
@@ -306,7 +313,7 @@ impl World {
         }
     }
 
-    fn is_member(&self, host: usize) -> bool {
+    pub(crate) fn is_member(&self, host: usize) -> bool {
         self.layout.as_ref().is_none_or(|layout| layout.member(node(host)).is_some())
     }
 
@@ -398,6 +405,9 @@ impl World {
         {
             return Some(format!("n{} is no member, and runs", host + 1));
         }
+        if let Some(wrong) = self.not_where_it_is() {
+            return Some(wrong);
+        }
         let epoch = self.judges.layouts.newest();
         self.members().into_iter().find_map(|host| self.not_in_place(host, layout, epoch))
     }
@@ -421,6 +431,13 @@ impl World {
         if process.node.epoch() < epoch {
             return Some(format!("n{n} goes by epoch {}, not {epoch}", process.node.epoch()));
         }
+        let tables = self.hosts[host].tables.memory.generations();
+        let is_in_use =
+            |(shard, generation): &(ShardId, u64)| process.generations.get(shard) == Some(generation);
+        let mut left = tables.into_iter().map(|(shard, generation, _)| (shard, generation));
+        if let Some((shard, generation)) = left.find(|table| !is_in_use(table)) {
+            return Some(format!("n{n} has table {generation} of shard {shard} left on its disk"));
+        }
         layout.shards.iter().find_map(|shard| {
             let id = shard.shard;
             let has_place = shard.replicas.iter().any(|place| place.node == node(host));
@@ -438,8 +455,11 @@ impl World {
     /// Whether a process of no member runs that could know so: some member that it goes by is one.
     fn should_end(&self, host: usize) -> bool {
         let Some(process) = &self.hosts[host].process else { return false };
-        let is_there =
-            |other: NodeId| self.is_member(host_of(other)) && self.hosts[host_of(other)].process.is_some();
+        let is_there = |other: NodeId| {
+            self.is_member(host_of(other))
+                && self.hosts[host_of(other)].process.is_some()
+                && self.finds(host, host_of(other))
+        };
         process.node.layout().is_some_and(|layout| layout.members.iter().any(|member| is_there(member.id)))
     }
 }

@@ -185,7 +185,7 @@ impl World {
         if link.connection != connection || link.is_up || !self.wants_to_connect(from, to) {
             return;
         }
-        if link.blocked > 0 || self.hosts[to].process.is_none() {
+        if link.blocked > 0 || self.hosts[to].process.is_none() || !self.finds(from, to) {
             let again_us = self.random.between(RETRY_US_MAX / 4, RETRY_US_MAX);
             self.schedule(again_us, Next::Connect { from, to, connection });
             return;

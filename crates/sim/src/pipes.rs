@@ -34,7 +34,7 @@ impl World {
             return;
         }
         let is_new = self.random.chance(30);
-        let host = self.random.below(self.hosts.len() as u64) as usize;
+        let host = self.draw_host();
         let timeout_ms = self.random.pick(&[300, 1_000, 3_000]);
         let burst: Vec<Request> =
             (0..self.random.between(2, BURST_MAX)).map(|_| self.draw_piped(pipe)).collect();

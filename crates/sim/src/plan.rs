@@ -95,6 +95,15 @@ pub enum Fault {
     OldImage,
     /// The leader of a group that is changing is cut off from those who decided until then, together with those who are new.
     Estrange,
+    /// Two members are to give their replicas to others, and are cut off from all of them at the very moment when a group that both decided in
+    /// is in between: when its joint configuration is in force for its leader, and before they have heard so.
+    Sunder,
+    /// A member comes back at another address, perhaps twice in a row.
+    Move,
+    /// Two members change places.
+    Swap,
+    /// All members come back at other addresses.
+    MoveAll,
 }
 
 /// All kinds, each with the longest time that it lasts, in milliseconds. Of those that end a process it is the time
@@ -145,8 +154,13 @@ const SHAPES: [(Fault, u64); 10] = [
     (Fault::Estrange, 1_000),
     (Fault::OldImage, 12_000),
 ];
+/// More of this kind, drawn besides, and for some of these seeds only.
+const MOVES: [(Fault, u64); 4] =
+    [(Fault::Sunder, 1_000), (Fault::Move, 3_000), (Fault::Swap, 3_000), (Fault::MoveAll, 2_000)];
+/// How many of a hundred of them.
+const MOVES_PERCENT: u64 = 60;
 /// Hosts that there can be, lost and removed ones too, if it is not said otherwise.
-const HOSTS_MAX: usize = 9;
+pub(crate) const HOSTS_MAX: usize = 9;
 /// Seeds of a hundred whose clusters change their shape.
 const SHAPED_PERCENT: u64 = 40;
 /// How many of a hundred seeds have processes of two versions.
@@ -191,7 +205,7 @@ pub struct Strike {
 impl Fault {
     /// Whether it is one of those that change a cluster's shape.
     pub(crate) fn changes_shape(self) -> bool {
-        SHAPES.iter().any(|(fault, _)| *fault == self)
+        SHAPES.iter().chain(&MOVES).any(|(fault, _)| *fault == self)
     }
 }
 
@@ -297,6 +311,25 @@ impl Plan {
             let (for_ms, luck) = (random.between(0, longest_ms), random.next());
             self.strikes.push(Strike { number, at_ms, fault, host, other, for_ms, luck });
             at_ms += random.between(100, gap_ms);
+        }
+        self.move_members();
+    }
+
+    /// In some of them members move, or are cut off from those who take their place.
+    fn move_members(&mut self) {
+        let mut random = Random::new(self.seed ^ 0x006d_6f76_6573);
+        if !random.chance(MOVES_PERCENT) {
+            return;
+        }
+        let kinds: Vec<(Fault, u64)> = MOVES.into_iter().filter(|_| random.chance(60)).collect();
+        let gap_ms = random.pick(&[6_000, 12_000, 20_000]);
+        let mut at_ms = SHAPED_MS + random.below(2 * gap_ms);
+        while at_ms < self.chaos_ms && !kinds.is_empty() {
+            let (fault, longest_ms) = random.pick(&kinds);
+            let (number, host, other) = (self.strikes.len(), random.below(self.nodes as u64) as usize, 0);
+            let (for_ms, luck) = (random.between(0, longest_ms), random.next());
+            self.strikes.push(Strike { number, at_ms, fault, host, other, for_ms, luck });
+            at_ms += random.between(500, gap_ms);
         }
     }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ringfort_consensus::inspect::inspect;
-use ringfort_node::{Config, Effect, Event, Identity, Node, NodeError};
+use ringfort_node::{Config, Effect, Event, Identity, Node, NodeError, is_member};
 use ringfort_ring::Layout;
 use ringfort_storage::{DataDir, StorageError, Who};
 use ringfort_types::limits::TICK_MS;
@@ -36,14 +36,19 @@ impl World {
         let listed = if at < self.plan.nodes { 0..self.plan.nodes } else { at..at + 1 };
         let name = |other: usize| if other == at { self.hosts[at].name.clone() } else { String::new() };
         let names: Vec<String> = listed.clone().map(name).collect();
-        let addresses: Vec<String> = listed.map(|other| self.hosts[other].address.clone()).collect();
+        // Of the list only those that are not born yet make use, and they have not moved.
+        let address = |other: usize| {
+            let host = &self.hosts[other];
+            if other == at { host.address.clone() } else { host.first_address.clone() }
+        };
+        let addresses: Vec<String> = listed.map(address).collect();
         let (shards, replicas) = (self.plan.shards, self.plan.replicas);
         let levels = self.levels_of_next(at);
         let host = &mut self.hosts[at];
         host.disk.unplug(false);
         host.disk.disk.fail_syncs(false);
         let who = Who { name: Some(host.name.clone()), address: host.address.clone(), fresh };
-        let (dir, stored) = match DataDir::open(Arc::new(host.disk.clone()), &who) {
+        let (dir, stored) = match DataDir::open_anywhere(Arc::new(host.disk.clone()), &who, is_member) {
             Ok(opened) => opened,
             Err(error) => return self.can_not_start(at, &error),
         };
@@ -278,7 +283,7 @@ impl World {
         let node = &self.hosts[at].process.as_ref().expect("only processes report").node;
         let reports = &mut self.judges.reports;
         reports.told(node.log_mark().process, node.told_report());
-        let others = (0..self.hosts.len()).map(crate::network::node);
+        let others = node.layout().into_iter().flat_map(|layout| &layout.members).map(|member| member.id);
         let heard = others.filter_map(|other| Some((other, node.heard_report(other)?)));
         let broken = heard.filter_map(|(other, heard)| reports.heard(at, other, heard)).collect();
         self.find_of(at, broken);
@@ -331,8 +336,13 @@ impl World {
             Effect::Apply(jobs) => {
                 for job in &jobs {
                     let broken = self.judges.damaged.used(at, job.shard, "applies an entry to");
+                    let in_force = |world: &World| Some(world.judges.configurations.latest(job.shard)?.at);
+                    let before = in_force(self);
                     let handed_out = self.judges.handed_out(job.shard, &job.entry);
                     self.find_of(at, broken.into_iter().chain(handed_out).collect());
+                    if in_force(self) != before {
+                        self.sunder_now(job.shard);
+                    }
                 }
                 self.apply_later(at, Work::Apply(jobs));
             }

@@ -108,7 +108,7 @@ impl World {
         if self.is_calm {
             return;
         }
-        let host = self.random.below(self.hosts.len() as u64) as usize;
+        let host = self.draw_host();
         self.ask_stamped(Asker::Copy, host, Some(stamp), request, 1_000);
     }
 

@@ -94,6 +94,7 @@ impl World {
         }
         self.log(format_args!("the cluster has come to rest"));
         let gone: Vec<usize> = (0..self.hosts.len()).filter(|host| self.is_gone(*host)).collect();
+        self.tell_where_others_are(&gone);
         for host in gone {
             self.start(host);
         }
@@ -108,11 +109,15 @@ impl World {
     pub(crate) fn insist(&mut self, questions: &[Question], until_us: u64) -> Vec<Option<Reply>> {
         let mut answers = vec![None; questions.len()];
         let mut attempt = 0;
+        let mut members = self.members();
+        members.retain(|host| *host < self.hosts.len());
         while self.now_us < until_us && answers.contains(&None) {
             let mut asked = Vec::new();
             for (place, (host, request)) in questions.iter().enumerate() {
                 if answers[place].is_none() {
-                    let host = (host + attempt) % self.hosts.len();
+                    // Nobody else could say anything.
+                    let first = members.iter().position(|member| member == host).unwrap_or(*host);
+                    let host = members[(first + attempt) % members.len()];
                     asked.push((place, self.ask(Asker::Judge, host, request.clone(), TIMEOUT_MS)));
                 }
             }

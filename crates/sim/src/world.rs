@@ -10,7 +10,7 @@ use ringfort_ring::Layout;
 use ringfort_types::{Request, Stamp, planted};
 
 use crate::Plan;
-use crate::ambushes::Step;
+use crate::ambushes::{Step, Sundered};
 use crate::clients::Clients;
 use crate::faults::Cure;
 use crate::history::Operation;
@@ -175,6 +175,8 @@ pub(crate) struct World {
     pub(crate) joining: VecDeque<Joining>,
     /// When members were told to give their replicas to others.
     pub(crate) stands_us: Vec<u64>,
+    /// Members that are to be cut off once a group is about to do without them.
+    pub(crate) sundered: Option<Sundered>,
     /// Nothing goes wrong any more.
     pub(crate) is_calm: bool,
     pub(crate) healed_ms: u64,
@@ -236,6 +238,7 @@ impl World {
             may_lose,
             joining: VecDeque::new(),
             stands_us: Vec::new(),
+            sundered: None,
             is_calm: false,
             healed_ms: 0,
         }

@@ -110,6 +110,12 @@ bugs! {
     JoinedTwice => "joined-twice",
     /// A disk that is older than it was is let in with what it has.
     OldImageAccepted => "old-image-accepted",
+    /// In a joint configuration a majority of the new half is enough.
+    JointCountsNewHalf => "joint-counts-new-half",
+    /// Who was a member when the cluster was born is one, whatever has come since.
+    GoneForgotten => "gone-forgotten",
+    /// Where a member has said first that it is counts, and not where it says later.
+    OlderMoveWins => "older-move-wins",
     /// A report is a difference to the one before it, whether that has arrived or not.
     ReportNotAcknowledged => "report-not-acknowledged",
 }

@@ -31,6 +31,7 @@ use raft::StateRole;
 use raft::eraftpb::{
     ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, ConfState, Entry, EntryType,
 };
+use ringfort_types::planted::{self, Bug};
 use ringfort_types::wire::Malformed;
 use ringfort_types::{Configuration, ConfigurationChange, EntryKind, Index, LogEntry, PeerId, Replica, Term};
 
@@ -154,14 +155,26 @@ impl Group {
             .unwrap_or_else(|error| panic!("shard {shard}: committed entry {at}, {change:?}: {error}"));
         let fewest = self.fewest_copies(at);
         self.changes.by_fewer = (self.committed(), fewest);
-        let state = self.raw.apply_conf_change(&conf_change(&change)).expect("it can follow");
-        assert!(is_same(&state, &conf_state(&next)), "shard {shard}: {state:?} is not {next:?}");
+        if planted::is(Bug::JointCountsNewHalf) {
+            self.skip_outgoing(&change);
+        } else {
+            let state = self.raw.apply_conf_change(&conf_change(&change)).expect("it can follow");
+            assert!(is_same(&state, &conf_state(&next)), "shard {shard}: {state:?} is not {next:?}");
+        }
         self.enter(next);
         if self.raw.raft.state == StateRole::Leader && !self.config.configuration.decides(self.me()) {
             self.raw.raft.become_follower(self.raw.raft.term, raft::INVALID_ID);
         }
         self.set_timeout();
         Ok(())
+    }
+
+    /// For [`Bug::JointCountsNewHalf`]: the crate leaves a joint configuration as soon as it has entered it.
+    fn skip_outgoing(&mut self, change: &ConfigurationChange) {
+        let is_left = self.raw.apply_conf_change(&conf_change(change)).is_err();
+        if !is_left && matches!(change, ConfigurationChange::EnterJoint { .. }) {
+            let _ = self.raw.apply_conf_change(&conf_change(&ConfigurationChange::LeaveJoint));
+        }
     }
 
     /// Whether this replica does not belong to the group, and no entry that it has acknowledged could change that. Then nothing depends

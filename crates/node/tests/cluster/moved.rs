@@ -96,6 +96,26 @@ fn members_change_places() {
     assert_known(&mut world, [&born[1], &born[2], &born[0]]);
 }
 
+/// The two know each other, and are too few to change the layout.
+#[test]
+fn members_that_change_places_wait_for_the_layout_and_refuse_nobody() {
+    let mut world = World::born(5);
+    fill(&mut world, 0, "before");
+    let born = places(&world, 0);
+    (0..5).for_each(|n| world.kill(n));
+    world.start_at(0, &born[1], &[1]);
+    world.start_at(1, &born[0], &[0]);
+    world.run(2 * KNOWN_MS);
+    assert_eq!((&world.refused[0], &world.refused[1]), (&None, &None));
+    assert_eq!(places(&world, 0), born);
+    (2..5).for_each(|n| world.start(n));
+    world.run(2 * KNOWN_MS);
+    for n in 0..5 {
+        assert_eq!(places(&world, n)[..2], [born[1].clone(), born[0].clone()], "as node{} has it", n + 1);
+    }
+    fill(&mut world, 0, "after");
+}
+
 #[test]
 fn until_the_layout_has_it_a_member_is_shown_where_it_is() {
     let mut world = World::born(3);

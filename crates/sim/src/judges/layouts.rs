@@ -1,7 +1,7 @@
 //! Whoever goes by one epoch goes by one layout, and no process goes back to an earlier one: epochs are given by the meta group's
-//! log and by nothing else. The level in force never falls from one epoch to the next.
+//! log and by nothing else. The level in force never falls from one epoch to the next, and no two members have one address.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ringfort_ring::Layout;
@@ -12,6 +12,8 @@ use super::{Broken, broken};
 pub(crate) const NAME: &str = "one layout an epoch, and epochs rise";
 
 const LEVELS: &str = "levels rise";
+
+const ADDRESSES: &str = "no two members have one address";
 
 #[derive(Debug, Default)]
 pub(crate) struct Layouts {
@@ -41,6 +43,10 @@ impl Layouts {
                 layout.level,
                 layout.epoch
             ));
+        }
+        let addresses: BTreeSet<&str> = layout.members.iter().map(|member| &*member.address).collect();
+        if addresses.len() < layout.members.len() {
+            return Some(broken!(ADDRESSES, "in epoch {} there are {addresses:?} only", layout.epoch));
         }
         let known = self.by_epoch.entry(layout.epoch).or_insert_with(|| Arc::clone(layout));
         (known != layout)
@@ -90,6 +96,11 @@ mod tests {
         }
         assert!(layouts.goes_by(2, &other).is_some());
         assert!(layouts.goes_by(1, &first).is_some());
+        let mut shared = Layout::clone(&second);
+        shared.epoch = Epoch(3);
+        let twin = Member { id: NodeId(2), ..shared.members[0].clone() };
+        shared.members.push(twin);
+        assert!(layouts.goes_by(3, &Arc::new(shared)).is_some_and(|broken| broken.invariant == ADDRESSES));
         let mut higher = Layout::clone(&second);
         (higher.epoch, higher.level) = (Epoch(9), Level(2));
         assert_eq!(layouts.goes_by(1, &Arc::new(higher.clone())), None);

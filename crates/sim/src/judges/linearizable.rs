@@ -12,7 +12,9 @@
 //! - a put whose value nobody saw can come right before any other put or delete, as early as there is one: all such that
 //!   may come next do so together, and how they are ordered among themselves makes no difference;
 //! - a write in doubt is of use only to a get that sees it, so it is done only just before one that may come next; and
-//!   of several deletes in doubt one is as good as another.
+//!   of several deletes in doubt one is as good as another;
+//! - a step looks only at what comes after everything that is done, up to the first that began after another was over, and who has
+//!   to see a value is listed by value. So an order is found in time that grows with the length of the history, not its square.
 //!
 //! A write under a condition that was met is a get of what the condition says and a put, in one; if it was not met, a
 //! get. An increment is a get of one number and a put of another. (Of an atomic write, each key is judged by itself,
@@ -106,12 +108,23 @@ impl Operation {
 /// The number of a value in `Search::values`; `None` for absent.
 type Value = Option<usize>;
 
+/// Who has seen a value.
+#[derive(Debug, Default)]
+struct Seers {
+    gets: Vec<usize>,
+    swaps: Vec<usize>,
+}
+
 struct Search<'a> {
     key: &'a Bytes,
     operations: &'a [&'a Operation],
     /// All values that have come up.
     values: Vec<Bytes>,
     numbers: BTreeMap<Bytes, usize>,
+    /// What each operation has seen.
+    saw: Vec<Value>,
+    /// The gets that saw a value, and the writes that were done and saw it, each in order.
+    seers: BTreeMap<Value, Seers>,
     /// Something is added to the key: then a value may come back.
     has_sums: bool,
     /// Puts that were done, and whose values nobody saw.
@@ -128,16 +141,33 @@ impl<'a> Search<'a> {
             Action::Put(value) => !has_sums && operation.returned_us.is_some() && !seen.contains(value),
             _ => false,
         };
-        Search {
+        let mut search = Search {
             key,
             operations,
             values: Vec::new(),
             numbers: BTreeMap::new(),
+            saw: Vec::new(),
+            seers: BTreeMap::new(),
             has_sums,
             unseen: operations.iter().map(is_unseen).collect(),
             tried: BTreeSet::new(),
             furthest: (0, none_done, None),
+        };
+        for (at, operation) in operations.iter().enumerate() {
+            let saw = match &operation.action {
+                Action::Get(saw) | Action::Swap { saw, .. } => search.number_of(saw.as_ref()),
+                _ => None,
+            };
+            search.saw.push(saw);
+            match &operation.action {
+                Action::Get(_) => search.seers.entry(saw).or_default().gets.push(at),
+                Action::Swap { .. } if operation.returned_us.is_some() => {
+                    search.seers.entry(saw).or_default().swaps.push(at);
+                }
+                _ => {}
+            }
         }
+        search
     }
 
     fn number_of(&mut self, value: Option<&Bytes>) -> Value {
@@ -156,10 +186,8 @@ impl<'a> Search<'a> {
         match &operations[operation].action {
             Action::Put(put) => Some(self.number_of(Some(put))),
             Action::Delete => Some(None),
-            Action::Get(saw) => (self.number_of(saw.as_ref()) == value).then_some(value),
-            Action::Swap { saw, put } => {
-                (self.number_of(saw.as_ref()) == value).then(|| self.number_of(put.as_ref()))
-            }
+            Action::Get(_) => (self.saw[operation] == value).then_some(value),
+            Action::Swap { put, .. } => (self.saw[operation] == value).then(|| self.number_of(put.as_ref())),
             Action::Add { by, gave } => {
                 let before = value.map_or(Some(0), |value| number(&self.values[value]))?;
                 let sum = before.checked_add(*by)?;
@@ -211,9 +239,8 @@ impl<'a> Search<'a> {
                 None => break,
             }
         }
-        let required_left =
-            (0..operations.len()).any(|at| !is_marked(&done, at) && operations[at].returned_us.is_some());
-        if !required_left {
+        let mut left = first_left(&done)..operations.len();
+        if !left.any(|at| !is_marked(&done, at) && operations[at].returned_us.is_some()) {
             return None;
         }
         let count = done.iter().map(|word| word.count_ones() as usize).sum();
@@ -235,30 +262,18 @@ impl<'a> Search<'a> {
     }
 
     /// Whether somebody has yet to see the current value, which never comes back. (Sums may.)
-    fn must_stay(&mut self, done: &[u64], value: Value) -> bool {
-        let operations = self.operations;
-        if value.is_none() || self.has_sums {
-            return false;
-        }
-        (0..operations.len()).any(|at| match &operations[at].action {
-            Action::Get(saw) => !is_marked(done, at) && self.number_of(saw.as_ref()) == value,
-            _ => false,
-        })
+    fn must_stay(&self, done: &[u64], value: Value) -> bool {
+        let is_left = |seers: &Seers| seers.gets.iter().any(|at| !is_marked(done, *at));
+        value.is_some() && !self.has_sums && self.seers.get(&value).is_some_and(is_left)
     }
 
     /// A write that was done, and saw the current value, which never comes back: whatever else overwrites it first, this
     /// one could not come any more.
-    fn must_come_next(&mut self, done: &[u64], value: Value) -> Option<usize> {
-        let operations = self.operations;
+    fn must_come_next(&self, done: &[u64], value: Value) -> Option<usize> {
         if value.is_none() || self.has_sums {
             return None;
         }
-        (0..operations.len()).find(|&at| match &operations[at].action {
-            Action::Swap { saw, .. } if operations[at].returned_us.is_some() => {
-                !is_marked(done, at) && self.number_of(saw.as_ref()) == value
-            }
-            _ => false,
-        })
+        self.seers.get(&value)?.swaps.iter().copied().find(|at| !is_marked(done, *at))
     }
 
     /// The puts that may come next and whose values nobody saw.
@@ -273,8 +288,8 @@ impl<'a> Search<'a> {
         let operations = self.operations;
         let mut seen_next = BTreeSet::new();
         for &at in candidates {
-            if let Action::Get(saw) | Action::Swap { saw, .. } = &operations[at].action {
-                seen_next.insert((self.number_of(saw.as_ref()), at));
+            if let Action::Get(_) | Action::Swap { .. } = &operations[at].action {
+                seen_next.insert((self.saw[at], at));
             }
         }
         let is_seen = |value: Value, by_another: usize| {
@@ -298,11 +313,22 @@ impl<'a> Search<'a> {
         writes
     }
 
-    /// Those not done that began before any other one not done was over.
+    /// Those not done that began before any other one not done was over. (They are in order of their beginning.)
     fn may_come_next(&self, done: &[u64]) -> Vec<usize> {
-        let left = (0..self.operations.len()).filter(|&at| !is_marked(done, at));
-        let first_over = left.clone().filter_map(|at| self.operations[at].returned_us).min();
-        left.filter(|&at| first_over.is_none_or(|over| self.operations[at].invoked_us <= over)).collect()
+        let mut next = Vec::new();
+        let mut first_over = u64::MAX;
+        for at in first_left(done)..self.operations.len() {
+            let Operation { invoked_us, returned_us, .. } = self.operations[at];
+            if *invoked_us > first_over {
+                break;
+            }
+            if !is_marked(done, at) {
+                first_over = first_over.min(returned_us.unwrap_or(u64::MAX));
+                next.push(at);
+            }
+        }
+        next.retain(|at| self.operations[*at].invoked_us <= first_over);
+        next
     }
 
     fn impossible(self) -> Verdict {
@@ -311,6 +337,12 @@ impl<'a> Search<'a> {
         let value = value.map(|value| self.values[value].clone());
         Verdict::Impossible { key: self.key.clone(), value, stuck }
     }
+}
+
+/// Everything before this one is done.
+fn first_left(done: &[u64]) -> usize {
+    let words = done.iter().take_while(|word| **word == u64::MAX).count();
+    64 * words + done.get(words).map_or(0, |word| word.trailing_ones() as usize)
 }
 
 fn mark(done: &mut [u64], at: usize) {

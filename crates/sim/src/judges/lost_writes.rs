@@ -2,6 +2,10 @@
 //! from linearizability too; it is judged by itself because it is the promise that matters most, and is said in
 //! words that help.
 
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
 use crate::history::{Action, Operation};
 
 use super::{Broken, broken};
@@ -13,31 +17,35 @@ pub(crate) const LAST_READER: u64 = u64::MAX;
 
 /// The keys of a finished history whose last read does not show the last acknowledged write.
 pub(crate) fn find(history: &[Operation]) -> Vec<Broken> {
+    let mut keys: BTreeMap<&Bytes, Vec<&Operation>> = BTreeMap::new();
+    for operation in history {
+        keys.entry(&operation.key).or_default().push(operation);
+    }
+    let is_raised = |operation: &&Operation| matches!(operation.action, Action::Add { .. });
+    // The value of one that is raised is what several writes have made together: that is for `linearizable` to judge.
+    let others = keys.into_values().filter(|operations| !operations.iter().any(is_raised));
+    others.flat_map(|operations| find_of_key(&operations)).collect()
+}
+
+fn find_of_key(operations: &[&Operation]) -> Vec<Broken> {
     let mut lost = Vec::new();
-    let is_last = |read: &Operation| read.client == LAST_READER;
-    for read in history.iter().filter(|read| is_last(read)) {
+    for read in operations.iter().filter(|read| read.client == LAST_READER) {
         let Action::Get(seen) = &read.action else { continue };
-        let is_raised = |add: &Operation| matches!(add.action, Action::Add { .. }) && add.key == read.key;
-        if history.iter().any(is_raised) {
-            // Its value is what several writes have made together: that is for `linearizable` to judge.
-            continue;
-        }
-        let writes = history.iter().filter(|write| {
+        let writes = operations.iter().filter(|write| {
             let is_write = !matches!(write.action, Action::Get(_));
-            is_write && write.key == read.key && write.invoked_us < read.invoked_us
+            is_write && write.invoked_us < read.invoked_us
         });
-        let made = |write: &&Operation| match (&write.action, seen) {
+        let made = |write: &&&Operation| match (&write.action, seen) {
             (Action::Put(value) | Action::Swap { put: Some(value), .. }, Some(seen)) => value == seen,
             (Action::Delete | Action::Swap { put: None, .. }, None) => true,
             _ => false,
         };
-        let sources: Vec<&Operation> = writes.clone().filter(made).collect();
+        let acknowledged = writes.clone().filter(|write| write.returned_us.is_some());
+        let newest = acknowledged.max_by_key(|write| write.invoked_us);
+        let is_overwritten = |source: &Operation| newest.is_some_and(|newest| source.precedes(newest));
         // Absence is also how it all began.
-        let untouched = seen.is_none() && writes.clone().all(|write| write.returned_us.is_none());
-        let overwritten = |source: &Operation| {
-            writes.clone().any(|write| write.returned_us.is_some() && source.precedes(write))
-        };
-        if !untouched && sources.iter().all(|source| overwritten(source)) {
+        let untouched = seen.is_none() && newest.is_none();
+        if !untouched && writes.clone().filter(made).all(|source| is_overwritten(source)) {
             lost.push(broken!(NAME, "a write to {:?} is lost: {seen:?} is read at the end", read.key));
         }
     }
