@@ -168,9 +168,7 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
     let links = Arc::<Links>::default();
 
     let mut tasks = JoinSet::new();
-    let listed = (1..).map(NodeId).zip(addresses.iter().cloned().zip(names));
-    let others = listed.filter(|(node, _)| !is_member && *node != me);
-    let others = others.map(|(node, (address, name))| Other { node, address, name }).collect();
+    let others = if is_member { Vec::new() } else { others_of(me, &addresses, names) };
     tasks.spawn(links::keep_all_connected(shared.clone(), others, told));
     tasks.spawn(space::watch(shared.clone(), config.data_dir.clone()));
     let tolerance = Tolerance::default();
@@ -213,6 +211,13 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
         summary,
         started,
     })
+}
+
+/// The other nodes of the list that a cluster is born of.
+fn others_of(me: NodeId, addresses: &[String], names: Vec<String>) -> Vec<Other> {
+    let listed = (1..).map(NodeId).zip(addresses.iter().cloned().zip(names));
+    let others = listed.filter(|(node, _)| *node != me);
+    others.map(|(node, (address, name))| Other { node, address, name }).collect()
 }
 
 /// Who the node is, and what can't be read of what it remembers of others, if that is so.
