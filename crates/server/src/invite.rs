@@ -276,23 +276,10 @@ async fn heard(gate: &Gate, incarnation: Incarnation, deadline: Instant) -> Resu
 #[cfg(test)]
 mod tests {
     use ringfort_proto::status::refused;
-    use ringfort_types::{Level, NodeId, Standing};
+    use ringfort_types::NodeId;
 
     use super::*;
-
-    fn layout() -> Layout {
-        let member = |id: u64| Member {
-            id: NodeId(id),
-            name: format!("n{id}"),
-            address: format!("127.0.0.1:{id}"),
-            incarnation: Incarnation(id),
-            weight: 1,
-            zone: String::new(),
-            standing: Standing::Active,
-            max: Level::MIN,
-        };
-        Layout::first((1..=3).map(member).collect(), 7, 4, 3).expect("a cluster")
-    }
+    use crate::whereabouts::tests::three_at;
 
     #[tokio::test]
     async fn a_name_is_the_same_place_as_its_address() {
@@ -304,7 +291,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_is_meant_is_a_member_or_nobody_and_never_somebody_else() {
-        let layout = layout();
+        let layout = three_at("127.0.0.1");
         let found = async |name, address: &str| match find(&layout, name, address).await {
             Ok(member) => Ok(member.map(|member| member.id.0)),
             Err(failure) => Err((failure.code, failure.message)),
@@ -323,7 +310,8 @@ mod tests {
 
     #[test]
     fn the_member_that_invites_is_asked_first() {
-        let InviteRequest { members, incarnation, .. } = request(&layout(), NodeId(2), "n4", None);
+        let InviteRequest { members, incarnation, .. } =
+            request(&three_at("127.0.0.1"), NodeId(2), "n4", None);
         assert_eq!((members.join(" ").as_str(), incarnation), ("127.0.0.1:2 127.0.0.1:1 127.0.0.1:3", 0));
     }
 

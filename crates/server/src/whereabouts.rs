@@ -143,16 +143,21 @@ fn stranger(given: &str, me: NodeId, layout: &Layout) -> StartError {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use ringfort_types::{Incarnation, LayoutChange, Level, Standing};
 
     use super::*;
 
     fn born() -> Layout {
+        three_at("host")
+    }
+
+    /// Members n1 to n3, on ports 1 to 3 of this host.
+    pub(crate) fn three_at(host: &str) -> Layout {
         let member = |id: u64| Member {
             id: NodeId(id),
             name: format!("n{id}"),
-            address: format!("host:{id}"),
+            address: format!("{host}:{id}"),
             incarnation: Incarnation(id),
             weight: 1,
             zone: String::new(),

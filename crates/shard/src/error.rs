@@ -29,6 +29,20 @@ pub enum ShardError {
         /// What is wrong.
         reason: &'static str,
     },
+    /// Its files are another shard's.
+    #[error(
+        "the table of shard {shard} in {path} is damaged: it has rows of shard {other}, whose files are in its place; put the \
+         directory back as it was. {}",
+        NEXT_STEP
+    )]
+    Misplaced {
+        /// Whose it should be.
+        shard: ShardId,
+        /// Its table's directory.
+        path: String,
+        /// Whose rows they are.
+        other: ShardId,
+    },
     /// The state row stands for another index than the table.
     #[error(
         "the table of shard {shard} in {path} is damaged: it is durable up to index {durable}, but its state row is for index \
@@ -95,6 +109,7 @@ impl ShardError {
         match self {
             ShardError::Storage { source, .. } | ShardError::Unapplied { source, .. } => source.is_damage(),
             ShardError::State { .. }
+            | ShardError::Misplaced { .. }
             | ShardError::Torn { .. }
             | ShardError::UnappliedRow { .. }
             | ShardError::Unread { .. } => true,

@@ -52,6 +52,11 @@ pub(crate) fn put_key(out: &mut BytesMut, key: &[u8]) {
     out.put_slice(key);
 }
 
+/// The key of a row, if this is one's table key.
+pub(crate) fn key_of(table_key: &[u8]) -> Option<&[u8]> {
+    table_key.strip_prefix(&[ROW, NAMESPACE])
+}
+
 /// The table key of a client's session.
 pub(crate) fn session_key(client: u128) -> Bytes {
     Bytes::from([&SESSIONS_KEY[..], &client.to_be_bytes()].concat())

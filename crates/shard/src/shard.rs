@@ -9,13 +9,13 @@ use ringfort_types::planted::{self, Bug};
 use ringfort_types::wire::Malformed;
 use ringfort_types::{
     Command, Configuration, ConfigurationChange, Entry, EntryKind, Epoch, HybridClock, Index, LogEntry,
-    Replica, Reply, Revision, ShardId, Stamped,
+    Replica, Reply, Revision, ShardId, Stamped, slot_of,
 };
 
 use crate::draft::Draft;
 use crate::outcome::Outcome;
 use crate::query::Newest;
-use crate::row::{LAYOUT_KEY, LookupKey, PREFIX_BYTES, SAMPLE_KEY, STATE_KEY, is_there};
+use crate::row::{LAYOUT_KEY, LookupKey, PREFIX_BYTES, SAMPLE_KEY, STATE_KEY, is_there, key_of};
 use crate::sample::Sample;
 use crate::sessions::{SessionLimits, Sessions, Unread};
 use crate::state::State;
@@ -37,6 +37,16 @@ fn state_of(id: ShardId, table: &dyn Table) -> Result<Option<State>, ShardError>
     let unusable =
         |malformed: Malformed| ShardError::State { shard: id, path: table.place(), reason: malformed.0 };
     row.map(|row| State::decode(row).map_err(unusable)).transpose()
+}
+
+/// Refuses a table that has another shard's rows. Slots never change shards.
+fn check_rows(id: ShardId, table: &dyn Table, layout: &Layout) -> Result<(), ShardError> {
+    let keys = table.first_keys();
+    let shards = keys.iter().filter_map(|key| key_of(key)).map(|key| layout.shard_of_slot(slot_of(key)));
+    match shards.into_iter().find(|shard| *shard != id) {
+        Some(other) => Err(ShardError::Misplaced { shard: id, path: table.place(), other }),
+        None => Ok(()),
+    }
 }
 
 fn no_state_row(id: ShardId, table: &dyn Table) -> ShardError {
@@ -127,6 +137,9 @@ impl Shard {
         born_layout: Option<&Arc<Layout>>,
         limits: SessionLimits,
     ) -> Result<Shard, ShardError> {
+        if let Some(layout) = born_layout {
+            check_rows(id, &*table, layout)?;
+        }
         let mut shard = Shard::open(id, table, born, limits)?;
         if id != ShardId::META {
             return Ok(shard);

@@ -354,28 +354,47 @@ fn a_lone_node_with_a_damaged_table_is_not_told_to_wait_for_an_election() {
     });
 }
 
-#[test]
-fn shards_in_each_others_places_are_named_and_nothing_of_them_is_absent() {
-    let mut solo = Solo::new();
-    live(&mut solo, Signal::KILL);
+/// Two shards' directories in each other's places, with or without the file that says whose they are; each with the shard whose files it
+/// has.
+fn exchanged(solo: &mut Solo, with_owner: bool) -> Vec<(PathBuf, String)> {
+    live(solo, Signal::KILL);
     let shards: Vec<_> = tables(&solo.data()).into_keys().filter(|shard| shard != "0").collect();
     let place = |shard: &str| solo.data().join("lane-0/shards").join(shard);
     let (one, two, aside) = (place(&shards[0]), place(&shards[1]), place("aside"));
     fs::rename(&one, &aside).expect("moved");
     fs::rename(&two, &one).expect("moved");
     fs::rename(&aside, &two).expect("moved");
-    assert!(start(&mut solo, "swapped"), "the others are served: {}", solo.said());
-    for (dir, other) in [(&one, &shards[1]), (&two, &shards[0])] {
-        let line = format!(
-            "{}/owner is not the file that was written there: it, or the whole directory, belongs to another place: the directory of \
-             shard {other}",
-            dir.display()
-        );
-        assert!(solo.said().contains(&line), "{}", solo.said());
+    if !with_owner {
+        let [first, second] = [&one, &two].map(|dir| dir.join("owner"));
+        let [of_second, of_first] = [&first, &second].map(|owner| fs::read(owner).expect("it is there"));
+        fs::write(first, of_first).expect("written");
+        fs::write(second, of_second).expect("written");
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let (errors, _) = runtime.block_on(use_it(&solo, "swapped", false));
-    assert!(!errors.is_empty() && errors.iter().all(|error| error.contains("another place")), "{errors:?}");
+    vec![(one, shards[1].clone()), (two, shards[0].clone())]
+}
+
+#[test]
+fn shards_in_each_others_places_are_named_and_nothing_of_them_is_absent() {
+    for (with_owner, why) in [(true, "another place"), (false, "in its place")] {
+        let mut solo = Solo::new();
+        let exchanged = exchanged(&mut solo, with_owner);
+        assert!(start(&mut solo, "exchanged"), "the others are served: {}", solo.said());
+        for (dir, other) in exchanged {
+            let dir = dir.display();
+            let line = if with_owner {
+                format!(
+                    "{dir}/owner is not the file that was written there: it, or the whole directory, belongs to another place: the \
+                     directory of shard {other}"
+                )
+            } else {
+                format!("in {dir} is damaged: it has rows of shard {other}, whose files are in its place")
+            };
+            assert!(solo.said().contains(&line), "{}", solo.said());
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let (errors, _) = runtime.block_on(use_it(&solo, "exchanged", false));
+        assert!(!errors.is_empty() && errors.iter().all(|error| error.contains(why)), "{errors:?}");
+    }
 }
 
 #[test]

@@ -482,6 +482,12 @@ impl Table for LsmTable {
         self.active_removed.load(Ordering::Relaxed)
     }
 
+    fn first_keys(&self) -> Vec<Bytes> {
+        let version = self.tree.current_version();
+        let first = |file: &lsm_tree::Table| Some(file.iter().next()?.ok()?.key.user_key.into());
+        version.iter_tables().filter_map(first).collect()
+    }
+
     fn rows_estimate(&self) -> u64 {
         // A removal is counted as an item, and cancels another.
         let in_memory = self.active_removed.load(Ordering::Relaxed) + self.sealed().removed();

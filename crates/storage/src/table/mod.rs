@@ -123,6 +123,11 @@ pub trait Table: Send + Sync + Debug {
     /// Removals in the active memtable. Quick.
     fn active_removals(&self) -> u64;
 
+    /// Of each of its files the first key, also if that was removed, as far as it can be read. Quick.
+    fn first_keys(&self) -> Vec<Bytes> {
+        Vec::new()
+    }
+
     /// About how many rows there are. Counts a key that was written several times more than once until
     /// compaction has merged its versions.
     fn rows_estimate(&self) -> u64;
