@@ -105,7 +105,12 @@ impl World {
                 self.schedule(after_us, Next::PutBack { host, looks: LOOKS });
             }
             Fault::Estrange => self.estrange(TRIES, for_us),
-            Fault::Sunder => self.sunder(for_us, &mut random),
+            Fault::Sunder | Fault::Benight => {
+                self.sunder(for_us, fault == Fault::Benight, &mut random);
+            }
+            Fault::Retire => self.retire(for_us, &mut random),
+            Fault::Misinform => self.misinform(&mut random),
+            Fault::Antedate => self.antedating = Some(for_us),
             Fault::Move | Fault::Swap | Fault::MoveAll => {
                 self.relocate(fault, (host, other), for_us, &mut random);
             }

@@ -98,6 +98,16 @@ pub enum Fault {
     /// Two members are to give their replicas to others, and are cut off from all of them at the very moment when a group that both decided in
     /// is in between: when its joint configuration is in force for its leader, and before they have heard so.
     Sunder,
+    /// The same, but when the joint configuration is left, and their power goes, too: they come back, and are still cut off.
+    Benight,
+    /// A member that leads is to give its replicas to others, and is told nothing any more from when it hands over a group that is about to
+    /// leave it out.
+    Retire,
+    /// A leader stands still until another one leads, and then hears one node only, which has just started anew.
+    Misinform,
+    /// A process ends as soon as it has begun a replica, and the next one begins with a layout that was kept before, and hears of no other one
+    /// for a while.
+    Antedate,
     /// A member comes back at another address, perhaps twice in a row.
     Move,
     /// Two members change places.
@@ -159,6 +169,12 @@ const MOVES: [(Fault, u64); 4] =
     [(Fault::Sunder, 1_000), (Fault::Move, 3_000), (Fault::Swap, 3_000), (Fault::MoveAll, 2_000)];
 /// How many of a hundred of them.
 const MOVES_PERCENT: u64 = 60;
+/// And these, in the same way.
+const SWAPS: [(Fault, u64); 4] =
+    [(Fault::Benight, 500), (Fault::Retire, 800), (Fault::Misinform, 0), (Fault::Antedate, 600)];
+const SWAPS_PERCENT: u64 = 90;
+/// Between two of these, at most, in milliseconds.
+const SWAPS_GAP_MS: u64 = 7_000;
 /// Hosts that there can be, lost and removed ones too, if it is not said otherwise.
 pub(crate) const HOSTS_MAX: usize = 9;
 /// Seeds of a hundred whose clusters change their shape.
@@ -205,7 +221,7 @@ pub struct Strike {
 impl Fault {
     /// Whether it is one of those that change a cluster's shape.
     pub(crate) fn changes_shape(self) -> bool {
-        SHAPES.iter().chain(&MOVES).any(|(fault, _)| *fault == self)
+        SHAPES.iter().chain(&MOVES).chain(&SWAPS).any(|(fault, _)| *fault == self)
     }
 }
 
@@ -313,6 +329,7 @@ impl Plan {
             at_ms += random.between(100, gap_ms);
         }
         self.move_members();
+        self.swap_replicas();
     }
 
     /// In some of them members move, or are cut off from those who take their place.
@@ -330,6 +347,22 @@ impl Plan {
             let (for_ms, luck) = (random.between(0, longest_ms), random.next());
             self.strikes.push(Strike { number, at_ms, fault, host, other, for_ms, luck });
             at_ms += random.between(500, gap_ms);
+        }
+    }
+
+    /// In some of them members lose their replicas to others, and are cut off when it hurts most.
+    fn swap_replicas(&mut self) {
+        let mut random = Random::new(self.seed ^ 0x0073_7761_7073);
+        if !random.chance(SWAPS_PERCENT) {
+            return;
+        }
+        let mut at_ms = SHAPED_MS + random.below(SWAPS_GAP_MS);
+        while at_ms < self.chaos_ms {
+            let (fault, longest_ms) = random.pick(&SWAPS);
+            let (number, host, other) = (self.strikes.len(), random.below(self.nodes as u64) as usize, 0);
+            let (for_ms, luck) = (random.between(0, longest_ms), random.next());
+            self.strikes.push(Strike { number, at_ms, fault, host, other, for_ms, luck });
+            at_ms += random.between(1_000, SWAPS_GAP_MS);
         }
     }
 

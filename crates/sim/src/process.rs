@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use ringfort_consensus::inspect::inspect;
+use ringfort_consensus::inspect::{SeenKind, inspect};
 use ringfort_node::{Config, Effect, Event, Identity, Node, NodeError, is_member};
 use ringfort_ring::Layout;
 use ringfort_storage::{DataDir, StorageError, Who};
@@ -342,9 +342,13 @@ impl World {
                     self.find_of(at, broken.into_iter().chain(handed_out).collect());
                     if in_force(self) != before {
                         self.sunder_now(job.shard);
+                        self.see_off(job.shard);
                     }
                 }
-                self.apply_later(at, Work::Apply(jobs));
+                // An ambush may have ended it.
+                if self.hosts[at].process.is_some() {
+                    self.apply_later(at, Work::Apply(jobs));
+                }
             }
             Effect::Install { shard, base } => self.apply_later(at, Work::Install { shard, base }),
             Effect::Begin { shard, peer, generation, replaces, born } => {
@@ -479,6 +483,7 @@ impl World {
     }
 
     fn send_messages(&mut self, at: usize, to: NodeId, messages: Vec<PeerMessage>) {
+        let mut hands_over = Vec::new();
         for message in &messages {
             if let PeerMessage::LogRecall(recall) = message
                 && !self.hosts[to.0 as usize - 1].is_older
@@ -493,10 +498,16 @@ impl World {
                 let seen = inspect(message).expect("nodes make messages that can be read");
                 let broken = self.judges.said(at, *shard, &seen);
                 self.find_all(broken);
+                if seen.kind == SeenKind::TimeoutNow {
+                    hands_over.push(*shard);
+                }
             }
         }
         if let Some(frame) = self.frame(at, to, messages) {
             self.send(at, to.0 as usize - 1, frame);
+        }
+        for shard in hands_over {
+            self.retire_now(at, shard);
         }
     }
 

@@ -110,6 +110,7 @@ impl World {
         let opened = Opened { peer, base, configuration, ..Opened::default() };
         self.judges.begun(at, id);
         self.hear(at, Event::Opened([(id, opened)].into()));
+        self.antedate(at, peer);
     }
 
     pub(crate) fn end_replica(&mut self, at: usize, id: ShardId, generation: u64) {

@@ -177,6 +177,10 @@ pub(crate) struct World {
     pub(crate) stands_us: Vec<u64>,
     /// Members that are to be cut off once a group is about to do without them.
     pub(crate) sundered: Option<Sundered>,
+    /// Whoever hands over next since its group is about to do without it hears nothing any more for so long, in microseconds.
+    pub(crate) retiring: Option<u64>,
+    /// Whoever begins a replica next forgets the layout that says so, and hears nothing for so long, in microseconds.
+    pub(crate) antedating: Option<u64>,
     /// Nothing goes wrong any more.
     pub(crate) is_calm: bool,
     pub(crate) healed_ms: u64,
@@ -239,6 +243,8 @@ impl World {
             joining: VecDeque::new(),
             stands_us: Vec::new(),
             sundered: None,
+            retiring: None,
+            antedating: None,
             is_calm: false,
             healed_ms: 0,
         }

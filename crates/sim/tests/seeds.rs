@@ -115,9 +115,17 @@ fn a_chain_of_changes_leaves_three_copies_of_everything_and_nothing_else() {
     assert!(report.epochs > 6, "{} epochs", report.epochs);
 }
 
-/// The plan of a seed as it was before there were members that move.
-fn unmoved(seed: u64) -> Plan {
+/// The plan of a seed as it was before replicas were swapped in ambushes.
+fn unswapped(seed: u64) -> Plan {
     let mut plan = Plan::from_seed(seed);
+    let swaps = [Fault::Benight, Fault::Retire, Fault::Misinform, Fault::Antedate];
+    plan.strikes.retain(|strike| !swaps.contains(&strike.fault));
+    plan
+}
+
+/// And as it was before there were members that move.
+fn unmoved(seed: u64) -> Plan {
+    let mut plan = unswapped(seed);
     let moves = [Fault::Sunder, Fault::Move, Fault::Swap, Fault::MoveAll];
     plan.strikes.retain(|strike| !moves.contains(&strike.fault));
     plan
@@ -138,7 +146,7 @@ fn what_was_found_once_is_not_found_again() {
     // The judges': a disk that was put back, and whose node decided alone then, went on by itself until it was told.
     assert_clean(&run(&unmoved(37)));
     // Of two that changed places one refused the other, since the layout had not been changed for a while.
-    assert_clean(&run(&Plan::from_seed(179_602_877_200_127)));
+    assert_clean(&run(&unswapped(179_602_877_200_127)));
     // A leader that was forgotten where it had been reported was not told again, since nothing about it had changed.
     assert_clean(&run(&unmoved(179_602_135_410_031)));
 }
