@@ -108,7 +108,7 @@ impl Node {
                 NextStep::Done | NextStep::Wait | NextStep::Impossible => false,
                 NextStep::Change(change) => replica.group.propose_change(&change).is_some(),
                 NextStep::HandOver(peer) => {
-                    replica.hand_over_to(peer);
+                    replica.hand_over_in_joint(peer);
                     true
                 }
             };

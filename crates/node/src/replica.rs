@@ -355,6 +355,15 @@ impl Replica {
         self.group.transfer_to(transferee);
     }
 
+    /// The same, because the group is about to leave this replica out. Whoever leads it then asks others, so lease and rounds end here.
+    pub(crate) fn hand_over_in_joint(&mut self, transferee: PeerId) {
+        if planted::is(Bug::LeaseSurvivesReconfiguration) {
+            self.group.transfer_to(transferee);
+        } else {
+            self.hand_over_to(transferee);
+        }
+    }
+
     /// While leading: how many entries this peer of the group lacks.
     pub(crate) fn lag(&self, peer: PeerId) -> Option<u64> {
         Some(self.group.last().0.saturating_sub(self.group.matched(peer)?.0))

@@ -112,6 +112,8 @@ bugs! {
     OldImageAccepted => "old-image-accepted",
     /// In a joint configuration a majority of the new half is enough.
     JointCountsNewHalf => "joint-counts-new-half",
+    /// A leader that its group's change leaves out hands over and goes on reading under its lease.
+    LeaseSurvivesReconfiguration => "lease-survives-reconfiguration",
     /// Who was a member when the cluster was born is one, whatever has come since.
     GoneForgotten => "gone-forgotten",
     /// Where a member has said first that it is counts, and not where it says later.
