@@ -245,6 +245,11 @@ impl Reads {
         }
     }
 
+    /// For [`Bug::RoundSurvivesReconfiguration`]: the lease ends, and rounds that are on their way give another one.
+    pub(crate) fn drop_lease(&mut self) {
+        self.lease = None;
+    }
+
     /// Another configuration is in force: rounds and the lease are of the one before. What waits for them is asked about
     /// again.
     pub(crate) fn void(&mut self) {

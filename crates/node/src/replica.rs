@@ -359,6 +359,9 @@ impl Replica {
     pub(crate) fn hand_over_in_joint(&mut self, transferee: PeerId) {
         if planted::is(Bug::LeaseSurvivesReconfiguration) {
             self.group.transfer_to(transferee);
+        } else if planted::is(Bug::RoundSurvivesReconfiguration) {
+            self.reads.drop_lease();
+            self.group.transfer_to(transferee);
         } else {
             self.hand_over_to(transferee);
         }

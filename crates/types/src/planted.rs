@@ -114,6 +114,8 @@ bugs! {
     JointCountsNewHalf => "joint-counts-new-half",
     /// A leader that its group's change leaves out hands over and goes on reading under its lease.
     LeaseSurvivesReconfiguration => "lease-survives-reconfiguration",
+    /// Such a leader gives up its lease, and has another one by a round that was on its way.
+    RoundSurvivesReconfiguration => "round-survives-reconfiguration",
     /// Who was a member when the cluster was born is one, whatever has come since.
     GoneForgotten => "gone-forgotten",
     /// Where a member has said first that it is counts, and not where it says later.
