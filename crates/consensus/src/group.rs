@@ -335,10 +335,11 @@ impl Group {
         self.changes.appended(entries.iter().map(|entry| (entry.index, entry.kind)));
         let has_entries = !entries.is_empty();
         turn.records.extend(entries.into_iter().map(|entry| Record::Entry(shard, entry)));
-        if term_or_vote || (!turn.records.is_empty() && self.commit_unrecorded) {
+        let commit_moves = self.commit_unrecorded && !planted::is(Bug::CommitNotRecorded);
+        if term_or_vote || (!turn.records.is_empty() && commit_moves) {
             turn.records.push(self.record_hard_state());
         }
-        if has_entries {
+        if has_entries && !planted::is(Bug::CommitNotRecorded) {
             self.changes.assert_recorded(self.config.configuration.at);
         }
         turn.committed = ready.take_committed_entries().iter().map(codec::to_log_entry).collect();

@@ -116,6 +116,8 @@ bugs! {
     LeaseSurvivesReconfiguration => "lease-survives-reconfiguration",
     /// Such a leader gives up its lease, and has another one by a round that was on its way.
     RoundSurvivesReconfiguration => "round-survives-reconfiguration",
+    /// How much is committed is recorded with a term or a vote only, and not with entries.
+    CommitNotRecorded => "commit-not-recorded",
     /// Who was a member when the cluster was born is one, whatever has come since.
     GoneForgotten => "gone-forgotten",
     /// Where a member has said first that it is counts, and not where it says later.
