@@ -135,7 +135,8 @@ struct UnsyncedReady {
 impl Group {
     /// Brings a replica up from what it left on disk.
     pub fn new(config: GroupConfig, restored: &Restored) -> Group {
-        assert!(!config.configuration.voters.is_empty(), "a group has a voter");
+        let has_voters = !config.configuration.voters.is_empty();
+        assert!(has_voters || planted::is(Bug::EmptyConfigurationStands), "a group has a voter");
         let mut hard_state = RaftHardState::default();
         hard_state.term = restored.hard_state.term.0;
         hard_state.vote = restored.hard_state.vote.0;
@@ -193,7 +194,9 @@ impl Group {
     /// a new group.
     pub fn campaign(&mut self) {
         // The crate does not ask (`hup`): a learner would ask for votes, and could get them.
-        if !self.config.configuration.decides(self.config.me) || self.is_alone_and_unsynced() {
+        let decides = self.config.configuration.decides(self.config.me);
+        let may_stand = decides || planted::is(Bug::EmptyConfigurationStands);
+        if !may_stand || self.is_alone_and_unsynced() {
             return;
         }
         // The only error is that a voter may not campaign now, and then it will in its own time.

@@ -8,9 +8,10 @@ use ringfort_consensus::{Group, GroupConfig, Restored, Synced};
 use ringfort_ring::Layout;
 use ringfort_storage::NEXT_STEP;
 use ringfort_types::limits::TICK_MS;
+use ringfort_types::planted::{self, Bug};
 use ringfort_types::{
-    DiskSpace, DiskState, Epoch, Index, Levels, NodeId, Now, PeerId, PeerMessage, RaftMessage, Record,
-    ShardId, Term,
+    Configuration, DiskSpace, DiskState, Epoch, Index, Levels, NodeId, Now, PeerId, PeerMessage, RaftMessage,
+    Record, ShardId, Term,
 };
 
 use crate::abdicate::Abdicating;
@@ -447,7 +448,7 @@ impl Node {
     fn handle_opened(&mut self, shards: BTreeMap<ShardId, Opened>) {
         self.opened_us.get_or_insert(self.now.monotonic_us);
         for (shard, opened) in shards {
-            let (me, configuration) = (opened.peer, opened.configuration);
+            let (me, mut configuration) = (opened.peer, opened.configuration);
             let own =
                 Own::found(FoundReplica { peer: me, is_gone: false, generation: opened.base.generation });
             let own = *self.slots[shard.0 as usize].own.get_or_insert(own);
@@ -463,8 +464,11 @@ impl Node {
                 applied: opened.applied,
                 tail: opened.tail,
             };
-            let is_alone = configuration.deciding().count() == 1;
-            let is_first = configuration.voters[0].peer == me;
+            if planted::is(Bug::EmptyConfigurationStands) && configuration.node_of(me).is_none() {
+                configuration = Configuration::default();
+            }
+            let is_alone = configuration.deciding().count() <= 1;
+            let is_first = configuration.voters.first().is_some_and(|first| first.peer == me);
             let mut group = Group::new(GroupConfig { shard, me, configuration }, &restored);
             if is_alone || (is_first && restored.hard_state.term == Term(0)) {
                 group.campaign();

@@ -118,6 +118,8 @@ bugs! {
     RoundSurvivesReconfiguration => "round-survives-reconfiguration",
     /// How much is committed is recorded with a term or a vote only, and not with entries.
     CommitNotRecorded => "commit-not-recorded",
+    /// A new replica has an empty configuration, of which it is a majority by itself.
+    EmptyConfigurationStands => "empty-configuration-stands",
     /// Who was a member when the cluster was born is one, whatever has come since.
     GoneForgotten => "gone-forgotten",
     /// Where a member has said first that it is counts, and not where it says later.
