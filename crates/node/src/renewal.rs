@@ -162,6 +162,9 @@ impl Node {
     /// Somebody has spoken to this peer of a shard.
     pub(crate) fn notice_spoken_to(&mut self, shard: ShardId, peer: PeerId) {
         let own = self.slots.get(shard.0 as usize).and_then(|slot| slot.own);
+        if let Some(own) = own.filter(|own| own.is_gone && planted::is(Bug::ReplicaFromAMessage)) {
+            return self.turn_over(shard, own, Turn::Begin(peer));
+        }
         if own.is_some_and(|own| own.peer < peer && !own.is_gone) {
             self.renewals.awaited.insert(shard);
         }

@@ -120,6 +120,8 @@ bugs! {
     CommitNotRecorded => "commit-not-recorded",
     /// A new replica has an empty configuration, of which it is a majority by itself.
     EmptyConfigurationStands => "empty-configuration-stands",
+    /// A replica begins because somebody speaks to it, and not because the layout says so.
+    ReplicaFromAMessage => "replica-from-a-message",
     /// Who was a member when the cluster was born is one, whatever has come since.
     GoneForgotten => "gone-forgotten",
     /// Where a member has said first that it is counts, and not where it says later.
