@@ -122,6 +122,8 @@ bugs! {
     EmptyConfigurationStands => "empty-configuration-stands",
     /// A replica begins because somebody speaks to it, and not because the layout says so.
     ReplicaFromAMessage => "replica-from-a-message",
+    /// A node confirms a leader's term for a replica that it does not have.
+    ProbeCountsTheNode => "probe-counts-the-node",
     /// Who was a member when the cluster was born is one, whatever has come since.
     GoneForgotten => "gone-forgotten",
     /// Where a member has said first that it is counts, and not where it says later.
