@@ -124,6 +124,8 @@ bugs! {
     ReplicaFromAMessage => "replica-from-a-message",
     /// A node confirms a leader's term for a replica that it does not have.
     ProbeCountsTheNode => "probe-counts-the-node",
+    /// A layout that is older than a replica says that it ends.
+    DestroyedByOldEpoch => "destroyed-by-old-epoch",
     /// Who was a member when the cluster was born is one, whatever has come since.
     GoneForgotten => "gone-forgotten",
     /// Where a member has said first that it is counts, and not where it says later.
