@@ -261,6 +261,8 @@ impl World {
     pub(crate) fn heal(&mut self) {
         self.log(format_args!("everything heals"));
         self.is_calm = true;
+        // Nobody waits any more for the moment when it hurts most.
+        (self.sundered, self.retiring, self.antedating) = (None, None, None);
         self.network.heal();
         // Whoever was removed, and has not heard so, is told where it would.
         let gone: Vec<usize> = (0..self.hosts.len()).filter(|host| !self.is_member(*host)).collect();
