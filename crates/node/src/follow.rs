@@ -93,17 +93,19 @@ impl Node {
             let mut caught_up = replica.learners.look(&replica.group, now_us);
             let configuration = replica.group.configuration();
             let can_lead = |place: &Place| self.peers.can_lead(place.node, id, now_us);
+            let can_decide = |place: &Place| self.peers.can_decide(place.node, id, now_us);
             let keeps_up = |place: &Place| replica.lag(place.peer).is_some_and(|lag| lag <= HANDOVER_LAG_MAX);
-            let able = configuration.voters.iter().filter(|voter| can_lead(voter) && keeps_up(voter));
-            let able = able.map(|voter| voter.peer).collect();
+            let voters = || configuration.voters.iter().filter(|voter| keeps_up(voter));
+            let able = voters().filter(|voter| can_lead(voter)).map(|voter| voter.peer).collect();
+            let deciding = voters().filter(|voter| can_decide(voter)).map(|voter| voter.peer).collect();
             let open: BTreeSet<PeerId> = configuration
                 .learners
                 .iter()
-                .filter(|learner| can_lead(learner))
+                .filter(|learner| can_decide(learner))
                 .map(|learner| learner.peer)
                 .collect();
             caught_up.retain(|peer| open.contains(peer));
-            let progress = Progress { leader: me, caught_up, able };
+            let progress = Progress { leader: me, caught_up, able, deciding };
             let done = match next_step(configuration, &shard.replicas, &progress) {
                 NextStep::Done | NextStep::Wait | NextStep::Impossible => false,
                 NextStep::Change(change) => replica.group.propose_change(&change).is_some(),

@@ -117,6 +117,12 @@ impl Peers {
         self.is_lively(node, now_us) && self.has_open(node, shard) && self.can_write(node)
     }
 
+    /// Whether it could decide in this shard's group, as far as it has reported. Who is too slow to lead is not too slow for that.
+    pub(crate) fn can_decide(&self, node: NodeId, shard: ShardId, now_us: u64) -> bool {
+        let is_slow = self.get(node).is_some_and(|peer| peer.report.is_slow);
+        self.is_lively(node, now_us) && self.has_open(node, shard) && (self.can_write(node) || is_slow)
+    }
+
     /// What it has said that is not known here.
     pub(crate) fn skipped(&mut self, node: NodeId) -> Option<&mut Skipped> {
         Some(&mut self.get_mut(node)?.skipped)

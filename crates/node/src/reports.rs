@@ -48,7 +48,7 @@ impl Reports {
     fn note(&mut self, now: NodeReport) {
         let number = self.last.number + 1;
         let mut is_new = self.last.number == 0 || now.disk != self.last.disk || now.sends != self.last.sends;
-        is_new |= now.space != self.last.space;
+        is_new |= now.space != self.last.space || now.is_slow != self.last.is_slow;
         let present: BTreeSet<ShardId> = now.replicas.iter().map(|replica| replica.shard).collect();
         for replica in &now.replicas {
             let told = Told { number, replica: Some(*replica) };
@@ -89,6 +89,7 @@ impl Reports {
             damaged: is_damage_new.then(|| self.last.damaged.clone()),
             sends: self.last.sends.clone(),
             space: self.last.space,
+            is_slow: self.last.is_slow,
         }
         .into()
     }
@@ -111,6 +112,8 @@ pub struct Heard {
     pub sends: Vec<SnapshotProgress>,
     /// About how much room it has.
     pub space: DiskSpace,
+    /// Its disk is told as one that hangs, and is only slow.
+    pub is_slow: bool,
 }
 
 impl Heard {
@@ -124,6 +127,7 @@ impl Heard {
             damaged: report.damaged.into_iter().collect(),
             sends: report.sends,
             space: report.space,
+            is_slow: report.is_slow,
         }
     }
 
@@ -140,7 +144,7 @@ impl Heard {
 
     fn add(&mut self, process: u64, changes: ReportChanges) {
         (self.process, self.number, self.disk) = (process, changes.number, changes.disk);
-        (self.sends, self.space) = (changes.sends, changes.space);
+        (self.sends, self.space, self.is_slow) = (changes.sends, changes.space, changes.is_slow);
         self.replicas.extend(changes.replicas.into_iter().map(|replica| (replica.shard, replica)));
         for gone in changes.gone {
             self.replicas.remove(&gone);
@@ -175,6 +179,7 @@ impl Node {
             number: 0,
             sends: self.snapshots_progress(),
             space: self.space,
+            is_slow: self.disk == DiskState::Working && self.slow_disk.is_slow(),
         }
     }
 

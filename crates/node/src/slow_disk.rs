@@ -65,7 +65,7 @@ impl SlowDisk {
         }
     }
 
-    fn is_slow(&self) -> bool {
+    pub(crate) fn is_slow(&self) -> bool {
         self.slow.is_some()
     }
 

@@ -33,6 +33,8 @@ pub struct Progress {
     pub caught_up: BTreeSet<PeerId>,
     /// Replicas that could lead at once: they can be reached, are open, and can write.
     pub able: BTreeSet<PeerId>,
+    /// Replicas that decide: the same, though their disks may be too slow for a leader's.
+    pub deciding: BTreeSet<PeerId>,
 }
 
 /// What is to be done next.
@@ -88,7 +90,7 @@ pub fn next_step(configuration: &Configuration, target: &[Replica], progress: &P
     }
     // Who is not needed for the step into a joint configuration may be needed for the step out of it.
     let is_ready = |peer: &PeerId| {
-        *peer == progress.leader || progress.able.contains(peer) || progress.caught_up.contains(peer)
+        *peer == progress.leader || progress.deciding.contains(peer) || progress.caught_up.contains(peer)
     };
     let stays = |peer: &PeerId| !demote.contains(peer);
     let incoming = voters.iter().map(|voter| voter.peer).filter(stays).chain(promote.iter().copied());

@@ -23,7 +23,7 @@ fn replicas(nodes: &[u64]) -> Vec<Replica> {
 /// All that can be known is known: whoever is a learner has caught up, and everybody is able.
 fn all_is_well(configuration: &Configuration, leader: PeerId) -> Progress {
     let all: BTreeSet<_> = configuration.replicas().map(|replica| replica.peer).collect();
-    Progress { leader, caught_up: all.clone(), able: all }
+    Progress { leader, caught_up: all.clone(), able: all.clone(), deciding: all }
 }
 
 /// Whether there are two sets without a common member, of which one decides in each configuration.
@@ -162,7 +162,7 @@ fn nobody_is_promoted_before_all_have_caught_up_and_nobody_leads_who_can_not() {
     let grown = with(&with(&born, &AddLearner(replica(2, 1))), &AddLearner(replica(3, 1)));
     let target = replicas(&[2, 3]);
     let [first, second, third] = [1, 2, 3].map(|node| replica(node, 1).peer);
-    let mut progress = Progress { leader: first, caught_up: [second].into(), able: BTreeSet::new() };
+    let mut progress = Progress { leader: first, caught_up: [second].into(), ..Progress::default() };
     assert_eq!(next_step(&grown, &target, &progress), NextStep::Wait);
     progress.caught_up.insert(third);
     let enter = EnterJoint { promote: vec![second, third], demote: vec![first] };
@@ -178,9 +178,10 @@ fn nobody_is_let_go_whom_the_others_can_not_do_without() {
     let born = Configuration::born(replicas(&[1, 2, 3]));
     let [first, second, third] = [1, 2, 3].map(|node| replica(node, 1).peer);
     let target = replicas(&[1, 3]);
-    let mut progress = Progress { leader: first, able: [second].into(), ..Progress::default() };
+    let mut progress = Progress { leader: first, deciding: [second].into(), ..Progress::default() };
     assert_eq!(next_step(&born, &target, &progress), NextStep::Wait, "{third} is away");
-    progress.able.insert(third);
+    // It need not be able to lead.
+    progress.deciding.insert(third);
     let enter = EnterJoint { promote: Vec::new(), demote: vec![second] };
     assert_eq!(next_step(&born, &target, &progress), NextStep::Change(enter));
 }

@@ -88,6 +88,8 @@ pub(crate) struct Applier {
     tables: Arc<dyn Tables>,
     snapshots: Arc<Snapshots>,
     memtable_bytes: u64,
+    /// Of shards that were closed, since nothing more can be applied to them, the generation of the table that counts.
+    closed: BTreeMap<ShardId, u64>,
     /// Applied since memory was last looked at.
     applied_bytes: u64,
     next_second: Instant,
@@ -113,6 +115,7 @@ impl Applier {
             tables,
             snapshots,
             memtable_bytes,
+            closed: BTreeMap::new(),
             applied_bytes: 0,
             next_second: Instant::now() + SECOND,
             next_remembered: None,
@@ -273,26 +276,41 @@ impl Applier {
     }
 
     fn close(&mut self, id: ShardId) {
-        self.shards[id.0 as usize] = None;
+        if let Some(open) = self.shards[id.0 as usize].take() {
+            self.closed.insert(id, open.generation);
+        }
         self.flusher.give_up(id);
+    }
+
+    /// The same for one whose new table, of this generation, can't be used. Its old one counts no more.
+    fn lose_installed(&mut self, id: ShardId, generation: u64, error: &dyn std::fmt::Display) {
+        self.lose(id, error);
+        self.forget_closed(id, generation);
+    }
+
+    /// Removes the table of a shard that was closed: this generation counts in its place, and goes when the replica is made anew.
+    fn forget_closed(&mut self, id: ShardId, generation: u64) {
+        if let Some(old) = self.closed.insert(id, generation).filter(|old| *old != generation) {
+            snapshots::remove(&*self.tables, id, old);
+        }
     }
 
     /// Puts another table in place.
     fn install(&mut self, id: ShardId, base: Base) {
         if self.shard(id).is_none() {
             // Its old table has turned out to be damaged, and the node has no replica any more. A start finds the new one.
-            return;
+            return self.forget_closed(id, base.generation);
         }
         let table = match self.tables.open_generation(id, base.generation) {
             Ok(table) => table,
-            Err(error) if error.is_damage() => return self.lose(id, &error),
+            Err(error) if error.is_damage() => return self.lose_installed(id, base.generation, &error),
             Err(error) => die("a snapshot's table can't be opened", &error),
         };
         self.flusher.keep(id, table.clone());
         let (nobody, sessions) = (Configuration::default(), SessionLimits::default());
         let shard = match Shard::open_of_cluster(id, table, &nobody, None, sessions) {
             Ok(shard) => shard,
-            Err(error) if error.is_damage() => return self.lose(id, &error),
+            Err(error) if error.is_damage() => return self.lose_installed(id, base.generation, &error),
             Err(error) => die("a snapshot's table can't be used", &error),
         };
         assert_eq!(shard.applied(), base.index, "shard {id}: a table is put in place whole, or not at all");
@@ -314,6 +332,7 @@ impl Applier {
             *open = None;
         }
         self.shared.readers.close(id);
+        self.closed.remove(&id);
         self.shared.forget_damage(id);
         self.flusher.end(id);
         snapshots::remove(&*self.tables, id, generation);
@@ -325,6 +344,7 @@ impl Applier {
         if let Some(old) = self.shards.get_mut(id.0 as usize) {
             *old = None;
         }
+        self.closed.remove(&id);
         self.shared.forget_damage(id);
         let configuration = born.shard(id).expect("a shard of the cluster").born();
         let table = match self.tables.open_generation(id, generation) {

@@ -32,7 +32,8 @@ impl World {
     ) {
         match fault {
             Fault::Swap => {
-                if host != other && self.may_move(host) && self.may_move(other) {
+                let may_swap = |at| self.may_move(at) && self.is_known_to_be_there(at);
+                if host != other && may_swap(host) && may_swap(other) {
                     let (here, there) = (self.hosts[host].address.clone(), self.hosts[other].address.clone());
                     self.move_to(host, there, for_us);
                     self.move_to(other, here, for_us + random.below(ALL_US));
@@ -76,6 +77,12 @@ impl World {
             && is_in_place
             && self.members().contains(&at)
             && stored().is_some_and(|stored| stored.birth.as_ref().is_some_and(is_member))
+    }
+
+    /// Whether the layout has a member where it is. Whoever changes places again before that may wait for somebody who is not there.
+    fn is_known_to_be_there(&self, host: usize) -> bool {
+        let member = self.layout.as_ref().and_then(|layout| layout.member(node(host)));
+        member.is_some_and(|member| member.address == self.hosts[host].address)
     }
 
     fn fresh_address(&mut self, host: usize) -> String {

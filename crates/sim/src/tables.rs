@@ -217,6 +217,10 @@ impl World {
         self.log(format_args!("n{} goes on in shard {id} from {base:?}", at + 1));
         let host = &mut self.hosts[at];
         let process = host.process.as_mut().expect("only processes install");
+        // The old one counts no more, whatever becomes of the new one.
+        let old = process.generations.insert(id, base.generation).unwrap_or_default();
+        host.tables.remove_generation(id, old).expect("memory forgets");
+        host.sealed.remove(&(id, old));
         if process.lost.contains(&id) {
             // The node has no replica any more. A start finds the new table.
             return;
@@ -236,9 +240,6 @@ impl World {
         let (index, revision, clock) = (shard.applied(), shard.revision(), shard.clock());
         let layout = shard.layout().cloned();
         process.shards.insert(id, shard);
-        let old = process.generations.insert(id, base.generation).unwrap_or_default();
-        host.tables.remove_generation(id, old).expect("memory forgets");
-        host.sealed.remove(&(id, old));
         let broken = self.judges.installed(at, id, base, found);
         self.find_all(broken);
         self.hear(at, Event::Installed { shard: id, index, revision, clock });

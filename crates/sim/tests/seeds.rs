@@ -147,6 +147,8 @@ fn what_was_found_once_is_not_found_again() {
     assert_clean(&run(&unmoved(37)));
     // Of two that changed places one refused the other, since the layout had not been changed for a while.
     assert_clean(&run(&unswapped(179_602_877_200_127)));
+    // A damaged replica was not made anew as long as another node's disk was too slow for a leader's.
+    assert_clean(&run(&Plan::from_seed(179_603_324_780_426)));
     // A leader that was forgotten where it had been reported was not told again, since nothing about it had changed.
     assert_clean(&run(&unmoved(179_602_135_410_031)));
 }

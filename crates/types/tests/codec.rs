@@ -195,6 +195,7 @@ fn reports_round_trip_and_those_of_earlier_versions_have_no_number() {
         number: 300,
         sends: Vec::new(),
         space: DiskSpace { free: 1 << 40, total: 1 << 41 },
+        is_slow: true,
     };
     let sent = SnapshotProgress {
         shard: ShardId(300),
@@ -212,6 +213,7 @@ fn reports_round_trip_and_those_of_earlier_versions_have_no_number() {
         damaged: None,
         sends: Vec::new(),
         space: DiskSpace { free: 0, total: 1 },
+        is_slow: true,
     };
     through_a_frame(vec![
         whole.clone().into(),
@@ -221,18 +223,19 @@ fn reports_round_trip_and_those_of_earlier_versions_have_no_number() {
         ReportReply { process: u64::MAX, number: 300 }.into(),
     ]);
     // What a version without them has.
-    let whole = NodeReport { space: DiskSpace::default(), ..whole };
+    let whole = NodeReport { space: DiskSpace::default(), is_slow: false, ..whole };
     let bytes = frame_of(vec![whole.clone().into()]).encode();
     let head = frame_of(Vec::new()).encode().len();
-    // Without the room on the disk, which is two bytes at the end, and without the number and the snapshots, three bytes before it; the
-    // length stands behind the kind.
+    // Without what is told of the disk, which is three bytes at the end, and without the number and the snapshots, three bytes before it;
+    // the length stands behind the kind.
     let without = |count: usize| {
         let mut earlier = bytes[..bytes.len() - count].to_vec();
         earlier[head + 1] -= count as u8;
         PeerFrame::decode(earlier.into())
     };
-    assert_eq!(without(2), Ok(frame_of(vec![whole.clone().into()])));
-    assert_eq!(without(5), Ok(frame_of(vec![NodeReport { number: 0, ..whole.clone() }.into()])));
+    assert_eq!(without(1), Ok(frame_of(vec![whole.clone().into()])));
+    assert_eq!(without(3), Ok(frame_of(vec![whole.clone().into()])));
+    assert_eq!(without(6), Ok(frame_of(vec![NodeReport { number: 0, ..whole.clone() }.into()])));
     for length in 0..bytes.len() {
         assert!(PeerFrame::decode(bytes.slice(..length)).is_err(), "{length}");
     }

@@ -98,6 +98,8 @@ pub struct NodeReport {
     pub sends: Vec<SnapshotProgress>,
     /// About how much room it has.
     pub space: DiskSpace,
+    /// Its disk is told as one that hangs, and is only slow: it does what it is given.
+    pub is_slow: bool,
 }
 
 /// What has changed in a node's report. Nothing, most of the time: then it says that the node lives.
@@ -119,6 +121,8 @@ pub struct ReportChanges {
     pub sends: Vec<SnapshotProgress>,
     /// About how much room it has.
     pub space: DiskSpace,
+    /// Its disk is told as one that hangs, and is only slow.
+    pub is_slow: bool,
 }
 
 /// "I have your report of this number."
@@ -140,6 +144,7 @@ impl Wire for NodeReport {
         put_varint(out, self.number);
         put_sends(&self.sends, out);
         put_space(self.space, out);
+        out.put_u8(self.is_slow.into());
     }
 
     fn decode(reader: &mut Reader) -> Result<NodeReport, Malformed> {
@@ -148,7 +153,8 @@ impl Wire for NodeReport {
         let is_earlier = reader.remaining() == 0;
         let (number, sends) =
             if is_earlier { (0, Vec::new()) } else { (reader.varint()?, read_sends(reader)?) };
-        Ok(NodeReport { disk, replicas, damaged, number, sends, space: read_space(reader)? })
+        let (space, is_slow) = (read_space(reader)?, read_slow(reader)?);
+        Ok(NodeReport { disk, replicas, damaged, number, sends, space, is_slow })
     }
 
     fn weight(&self) -> usize {
@@ -171,6 +177,7 @@ impl Wire for ReportChanges {
         }
         put_sends(&self.sends, out);
         put_space(self.space, out);
+        out.put_u8(self.is_slow.into());
     }
 
     fn decode(reader: &mut Reader) -> Result<ReportChanges, Malformed> {
@@ -183,6 +190,7 @@ impl Wire for ReportChanges {
             damaged: if reader.u8()? == 0 { None } else { Some(read_shards(reader)?) },
             sends: read_sends(reader)?,
             space: read_space(reader)?,
+            is_slow: read_slow(reader)?,
         })
     }
 
@@ -237,6 +245,11 @@ fn read_space(reader: &mut Reader) -> Result<DiskSpace, Malformed> {
         return Ok(DiskSpace::default());
     }
     Ok(DiskSpace { free: reader.varint()?, total: reader.varint()? })
+}
+
+/// Earlier versions end before it.
+fn read_slow(reader: &mut Reader) -> Result<bool, Malformed> {
+    Ok(reader.remaining() > 0 && reader.u8()? != 0)
 }
 
 fn put_replicas(replicas: &[ReplicaReport], out: &mut BytesMut) {
