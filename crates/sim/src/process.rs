@@ -485,8 +485,11 @@ impl World {
     fn send_messages(&mut self, at: usize, to: NodeId, messages: Vec<PeerMessage>) {
         let mut hands_over = Vec::new();
         for message in &messages {
+            // An answer to a frame of the process before it, which came late, is nothing to the one that is there.
             if let PeerMessage::LogRecall(recall) = message
-                && !self.hosts[to.0 as usize - 1].is_older
+                && let host = &self.hosts[to.0 as usize - 1]
+                && !host.is_older
+                && host.process.as_ref().is_some_and(|there| there.node.log_mark().process == recall.process)
             {
                 let what = format_args!("n{} is told that its log was at batch {}", to.0, recall.synced);
                 self.find(NODE_GOES_ON, what);
