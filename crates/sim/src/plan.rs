@@ -308,12 +308,25 @@ impl Plan {
         plan
     }
 
+    /// The same with more faults in those whose clusters change their shape: members that move, and more ambushes.
+    pub fn wide(seed: u64) -> Plan {
+        let mut plan = Plan::from_seed(seed);
+        if plan.changes_shape().is_some() {
+            plan.move_members();
+            plan.swap_replicas();
+        }
+        plan
+    }
+
+    /// For seeds whose clusters change their shape, what decides how.
+    fn changes_shape(&self) -> Option<Random> {
+        let mut random = Random::new(self.seed ^ 0x7368_6170_6573);
+        random.chance(SHAPED_PERCENT).then_some(random)
+    }
+
     /// Some seeds' clusters change their shape: a few more strikes, in order of time among themselves.
     fn change_shape(&mut self) {
-        let mut random = Random::new(self.seed ^ 0x7368_6170_6573);
-        if !random.chance(SHAPED_PERCENT) {
-            return;
-        }
+        let Some(mut random) = self.changes_shape() else { return };
         self.replace_after_ms = random.pick(&[2_000, 6_000, 60_000]);
         let percent = random.pick(&[40, 80, 100]);
         let mut kinds: Vec<(Fault, u64)> = SHAPES.into_iter().filter(|_| random.chance(percent)).collect();
@@ -328,8 +341,6 @@ impl Plan {
             self.strikes.push(Strike { number, at_ms, fault, host, other, for_ms, luck });
             at_ms += random.between(100, gap_ms);
         }
-        self.move_members();
-        self.swap_replicas();
     }
 
     /// In some of them members move, or are cut off from those who take their place.
