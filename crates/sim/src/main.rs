@@ -52,14 +52,16 @@ struct Options {
     chain: Option<usize>,
     trace: bool,
     twice: bool,
-    wide: bool,
+    /// How plans are drawn, if it is not the ordinary way.
+    drawn: Option<fn(u64) -> Plan>,
     shrink: bool,
 }
 
 impl Options {
     fn plan(&self, seed: u64) -> Plan {
-        let is_wide = self.wide || self.plant.is_some();
-        let alone = || if is_wide { Plan::wide(seed) } else { Plan::from_seed(seed) };
+        let planted: Option<fn(u64) -> Plan> = self.plant.map(|_| Plan::wide as fn(u64) -> Plan);
+        let drawn = self.drawn.or(planted).unwrap_or(Plan::from_seed);
+        let alone = || drawn(seed);
         self.chain.map_or_else(alone, |changes| Plan::chain(seed, changes))
     }
 }
@@ -129,7 +131,7 @@ fn parse(args: &[String]) -> Result<Options, String> {
                 options.plants = Some(seeds.map_or(Ok(PLANT_SEEDS), |text| number(text))?);
             }
             "--trace" => options.trace = true,
-            "--wide" => options.wide = true,
+            "--wide" => options.drawn = Some(Plan::wide),
             "--twice" => options.twice = true,
             "--shrink" => options.shrink = true,
             "--help" | "-h" => return Err("the simulator".to_owned()),
