@@ -333,13 +333,19 @@ impl Plan {
         // Without spare hosts there is little that could change.
         kinds.extend([SHAPES[0]; 2]);
         let gap_ms = random.pick(&[2_000, 6_000, 12_000]);
-        let mut at_ms = SHAPED_MS + random.below(4_000);
-        while at_ms < self.chaos_ms {
-            let (fault, longest_ms) = random.pick(&kinds);
+        let at_ms = SHAPED_MS + random.below(4_000);
+        self.strike_from(at_ms, &kinds, (100, gap_ms), &mut random);
+    }
+
+    /// Strikes of these kinds, each with how long it lasts at most, from this time until all heals, and so long apart.
+    fn strike_from(&mut self, from_ms: u64, kinds: &[(Fault, u64)], gap_ms: (u64, u64), random: &mut Random) {
+        let mut at_ms = from_ms;
+        while at_ms < self.chaos_ms && !kinds.is_empty() {
+            let (fault, longest_ms) = random.pick(kinds);
             let (number, host, other) = (self.strikes.len(), random.below(self.nodes as u64) as usize, 0);
             let (for_ms, luck) = (random.between(0, longest_ms), random.next());
             self.strikes.push(Strike { number, at_ms, fault, host, other, for_ms, luck });
-            at_ms += random.between(100, gap_ms);
+            at_ms += random.between(gap_ms.0, gap_ms.1);
         }
     }
 
@@ -351,14 +357,8 @@ impl Plan {
         }
         let kinds: Vec<(Fault, u64)> = MOVES.into_iter().filter(|_| random.chance(60)).collect();
         let gap_ms = random.pick(&[6_000, 12_000, 20_000]);
-        let mut at_ms = SHAPED_MS + random.below(2 * gap_ms);
-        while at_ms < self.chaos_ms && !kinds.is_empty() {
-            let (fault, longest_ms) = random.pick(&kinds);
-            let (number, host, other) = (self.strikes.len(), random.below(self.nodes as u64) as usize, 0);
-            let (for_ms, luck) = (random.between(0, longest_ms), random.next());
-            self.strikes.push(Strike { number, at_ms, fault, host, other, for_ms, luck });
-            at_ms += random.between(500, gap_ms);
-        }
+        let at_ms = SHAPED_MS + random.below(2 * gap_ms);
+        self.strike_from(at_ms, &kinds, (500, gap_ms), &mut random);
     }
 
     /// In some of them members lose their replicas to others, and are cut off when it hurts most.
@@ -367,14 +367,8 @@ impl Plan {
         if !random.chance(SWAPS_PERCENT) {
             return;
         }
-        let mut at_ms = SHAPED_MS + random.below(SWAPS_GAP_MS);
-        while at_ms < self.chaos_ms {
-            let (fault, longest_ms) = random.pick(&SWAPS);
-            let (number, host, other) = (self.strikes.len(), random.below(self.nodes as u64) as usize, 0);
-            let (for_ms, luck) = (random.between(0, longest_ms), random.next());
-            self.strikes.push(Strike { number, at_ms, fault, host, other, for_ms, luck });
-            at_ms += random.between(1_000, SWAPS_GAP_MS);
-        }
+        let at_ms = SHAPED_MS + random.below(SWAPS_GAP_MS);
+        self.strike_from(at_ms, &SWAPS, (1_000, SWAPS_GAP_MS), &mut random);
     }
 
     /// Three nodes whose cluster changes its shape so many times in a row, and nothing else goes wrong.
