@@ -37,6 +37,9 @@ struct Said {
     last_us: u64,
 }
 
+/// This node, and where it is.
+type Own<'a> = (NodeId, &'a str);
+
 /// Where members say that they are, other than where the layout has them.
 #[derive(Debug, Default)]
 pub(crate) struct Moving {
@@ -52,7 +55,7 @@ impl Moving {
     }
 
     /// A member is there, and the layout may have it elsewhere.
-    fn hear(&mut self, node: NodeId, address: &str, now_us: u64, layout: &Layout) {
+    fn hear(&mut self, node: NodeId, address: &str, now_us: u64, (layout, own): (&Layout, Own<'_>)) {
         if let Some(said) = self.said.get_mut(&node).filter(|said| {
             said.address == address && said.is_fresh(now_us) || planted::is(Bug::OlderMoveWins)
         }) {
@@ -61,16 +64,19 @@ impl Moving {
         }
         let said = Said { address: address.to_owned(), since_us: now_us, last_us: now_us };
         self.said.insert(node, said);
-        self.follow(layout);
+        self.follow(layout, own);
     }
 
-    /// Forgets whoever is where the layout has it, and whoever is no member.
-    fn follow(&mut self, layout: &Layout) {
+    /// Forgets whoever is where the layout has it, and whoever is no member. Of two that change places each takes what the other one says
+    /// together with where it is itself: it alone may know that it is not there any more.
+    fn follow(&mut self, layout: &Layout, own: Own<'_>) {
         let is_elsewhere =
             |node, said: &Said| layout.member(node).is_some_and(|member| member.address != said.address);
         self.said.retain(|node, said| is_elsewhere(*node, said) || planted::is(Bug::OlderMoveWins));
-        let said = self.said.iter().map(|(node, said)| (*node, said.address.clone())).collect();
-        self.moved = layout.moves(&said).into_iter().collect();
+        let (id, here) = own;
+        let said = self.said.iter().map(|(node, said)| (*node, said.address.clone()));
+        let said = said.chain([(id, here.to_owned())]).collect();
+        self.moved = layout.moves(&said).into_iter().filter(|(node, _)| *node != id).collect();
     }
 
     /// What was said of late.
@@ -116,7 +122,8 @@ impl Node {
         let Some(layout) = self.layout.as_ref().filter(|_| check_address(&hello.address).is_ok()) else {
             return true;
         };
-        self.moving.hear(from, &hello.address, self.now.monotonic_us, layout);
+        let own = (self.id, self.birth.address());
+        self.moving.hear(from, &hello.address, self.now.monotonic_us, (layout, own));
         let Some(reason) = self.why_not_there(from, &hello.address) else { return true };
         let notice = format!("refused {}: {reason}", self.called(from));
         self.out.last.push(Effect::Notice(notice));
@@ -128,7 +135,7 @@ impl Node {
     /// The layout is another one.
     pub(crate) fn follow_addresses(&mut self) {
         if let Some(layout) = &self.layout {
-            self.moving.follow(layout);
+            self.moving.follow(layout, (self.id, self.birth.address()));
         }
     }
 

@@ -116,6 +116,24 @@ fn members_that_change_places_wait_for_the_layout_and_refuse_nobody() {
     fill(&mut world, 0, "after");
 }
 
+/// The other one looks for it where it is itself, until it is told: it must take it that both have moved.
+#[test]
+fn of_two_that_change_places_it_is_enough_that_one_finds_the_other() {
+    let mut world = World::born(3);
+    fill(&mut world, 0, "before");
+    let born = places(&world, 0);
+    (0..3).for_each(|n| world.kill(n));
+    world.start_at(0, &born[1], &[]);
+    world.start_at(1, &born[0], &[0]);
+    world.run(2 * KNOWN_MS);
+    for n in 0..2 {
+        assert_eq!(places(&world, n), [born[1].clone(), born[0].clone(), born[2].clone()]);
+    }
+    world.start(2);
+    world.run(KNOWN_MS);
+    assert_known(&mut world, [&born[1], &born[0], &born[2]]);
+}
+
 #[test]
 fn until_the_layout_has_it_a_member_is_shown_where_it_is() {
     let mut world = World::born(3);
