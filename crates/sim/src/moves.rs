@@ -85,22 +85,23 @@ impl World {
         member.is_some_and(|member| member.address == self.hosts[host].address)
     }
 
-    fn fresh_address(&mut self, host: usize) -> String {
-        self.hosts[host].moves += 1;
-        format!("10.0.{}.{}:50051", self.hosts[host].moves, host + 1)
+    fn fresh_address(&self, host: usize) -> String {
+        format!("10.0.{}.{}:50051", self.hosts[host].moves + 1, host + 1)
     }
 
     fn move_to(&mut self, host: usize, address: String, for_us: u64) {
         self.log(format_args!("n{} goes to {address}", host + 1));
         self.hosts[host].address = address;
+        self.hosts[host].moves += 1;
         if self.hosts[host].process.is_some() {
             self.restart_after(host, false, for_us);
         }
     }
 
-    /// These are told, by their flags, where all others are that are not where they were born.
+    /// These are told, by their flags, where all others are that have ever moved, also if they are back where they were born: the layout of
+    /// who is told may have them elsewhere.
     pub(crate) fn tell_where_others_are(&mut self, who: &[usize]) {
-        let moved = self.hosts.iter().filter(|host| host.address != host.first_address);
+        let moved = self.hosts.iter().filter(|host| host.moves > 0);
         let moved: Vec<String> = moved.map(|host| host.address.clone()).collect();
         for host in who {
             self.hosts[*host].told.clone_from(&moved);
