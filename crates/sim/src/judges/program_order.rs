@@ -47,11 +47,18 @@ struct Key {
     last: Option<Bytes>,
     /// What writes of unknown outcome may leave.
     in_doubt: Vec<Option<Bytes>>,
-    /// What was there before a read saw a write in doubt, for reads below this index and up to this call, which were under way
-    /// with it. No write was asked for in between.
-    overtaken: Vec<(Index, u64, Option<Bytes>)>,
+    /// What was there before a read saw a write in doubt. No write was asked for in between.
+    overtaken: Vec<Overtaken>,
     /// From the first call that is not answered on.
     steps: VecDeque<Step>,
+}
+
+/// For reads below this index and before this call, which were under way with the one that saw something else.
+#[derive(Debug)]
+struct Overtaken {
+    below: Index,
+    until: u64,
+    was: Option<Bytes>,
 }
 
 /// Of all connections.
@@ -132,22 +139,34 @@ impl Key {
                 (Does::Write(value), Some(Told::Done)) => self.last = value,
                 (Does::Write(value), Some(Told::MayBeDone)) => self.in_doubt.push(value),
                 (Does::Read, Some(Told::Saw(value, at))) => {
-                    let was_there = |(before, until, was): &(Index, u64, _)| {
-                        at < *before && step.call < *until && *was == value
-                    };
-                    if self.overtaken.iter().any(was_there) {
+                    if self.was_there(at, step.call, &value) {
                         continue;
                     }
                     let before = self.last.clone();
                     broken.extend(self.saw(key, value, &format!("by call {}", step.call)));
                     if self.last != before {
-                        self.overtaken.push((at, step.asked_by_then, before));
+                        self.overtaken.push(Overtaken { below: at, until: step.asked_by_then, was: before });
                     }
                 }
                 _ => {}
             }
         }
         broken
+    }
+
+    /// Whether a read saw what was there at its index, before another one saw something else. A write in doubt may have been there in between.
+    fn was_there(&mut self, at: Index, call: u64, value: &Option<Bytes>) -> bool {
+        let overtaken = self.overtaken.iter_mut().filter(|one| at < one.below && call < one.until);
+        let Some(first) = overtaken.min_by_key(|one| one.below) else { return false };
+        if first.was == *value {
+            return true;
+        }
+        let Some(place) = self.in_doubt.iter().position(|in_doubt| in_doubt == value) else { return false };
+        self.in_doubt.swap_remove(place);
+        let between = Overtaken { below: first.below, until: first.until, was: value.clone() };
+        first.below = at;
+        self.overtaken.push(between);
+        true
     }
 
     fn saw(&mut self, key: &Bytes, value: Option<Bytes>, who: &str) -> Option<Broken> {
@@ -274,6 +293,28 @@ mod tests {
         assert_eq!(judged(4, false), 0);
         assert_eq!(judged(5, false), 1, "it looked when the write was there");
         assert_eq!(judged(4, true), 1, "who asks afterwards sees what was read");
+    }
+
+    #[test]
+    fn two_writes_in_doubt_are_seen_in_the_order_of_the_indexes() {
+        // A delete at index 4 and a put at 5, both in doubt. The read that was asked first looked last.
+        let judged = |later: &[(Option<&'static str>, u64)]| {
+            let mut judge = ProgramOrder::default();
+            judge.asked(&[Request::put("k", "1"), Request::delete("k"), Request::put("k", "2")]);
+            judge.asked(&[get(), get(), get()]);
+            let mut found = judge.told(0, Some(&written()), Outcome::Unknown).len();
+            found +=
+                judge.told(1, None, Outcome::Unknown).len() + judge.told(2, None, Outcome::Unknown).len();
+            found += judge.told(3, Some(&saw_at(Some("2"), 5)), Outcome::Unknown).len();
+            for (call, (value, at)) in (4..).zip(later) {
+                found += judge.told(call, Some(&saw_at(*value, *at)), Outcome::Unknown).len();
+            }
+            found + usize::from(judge.read_at_the_end(&"k".into(), Some(&"2".into())).is_some())
+        };
+        assert_eq!(judged(&[(None, 4), (Some("1"), 3)]), 0);
+        assert_eq!(judged(&[(None, 4), (Some("2"), 5)]), 0);
+        assert_eq!(judged(&[(None, 4), (Some("1"), 4)]), 1, "it was deleted by then");
+        assert!(judged(&[(None, 5)]) > 0, "the put was there by then");
     }
 
     #[test]
