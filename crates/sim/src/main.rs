@@ -12,7 +12,7 @@ use ringfort_types::planted::{Bug, is_possible};
 const USAGE: &str = "\
 usage: cargo xtask sim --seed N [--trace] [--keep STRIKES] [--plant BUG]
        cargo xtask sim --seeds A..B [--twice] [--cores N]
-       cargo xtask sim --fresh COUNT [--cores N] [--wide]
+       cargo xtask sim --fresh COUNT [--cores N]
        cargo xtask sim --plants [SEEDS] [--plant BUG] [--shrink]
        cargo xtask sim --failovers KILLS
        cargo xtask sim --chain CHANGES --seed N|--seeds A..B|--fresh COUNT
@@ -24,7 +24,6 @@ usage: cargo xtask sim --seed N [--trace] [--keep STRIKES] [--plant BUG]
 --seeds       many runs on all cores; a finding is shrunk to the few strikes that it needs
   --twice     each seed twice: the hashes must be equal
 --fresh       so many seeds that nobody has run yet (they are printed)
---wide        with those of them in which members move and more is ambushed: bugs on purpose are looked for with these, too
 --plants      each planted bug, or this one, and how many seeds (200) it takes to find it
   --shrink    with the few strikes that the finding needs, which takes a hundred runs for each
 --chain       of three nodes whose cluster changes its shape so many times in a row: hosts join, members leave, are drained,
@@ -52,16 +51,12 @@ struct Options {
     chain: Option<usize>,
     trace: bool,
     twice: bool,
-    /// How plans are drawn, if it is not the ordinary way.
-    drawn: Option<fn(u64) -> Plan>,
     shrink: bool,
 }
 
 impl Options {
     fn plan(&self, seed: u64) -> Plan {
-        let planted: Option<fn(u64) -> Plan> = self.plant.map(|_| Plan::wide as fn(u64) -> Plan);
-        let drawn = self.drawn.or(planted).unwrap_or(Plan::from_seed);
-        let alone = || drawn(seed);
+        let alone = || Plan::from_seed(seed);
         self.chain.map_or_else(alone, |changes| Plan::chain(seed, changes))
     }
 }
@@ -131,7 +126,6 @@ fn parse(args: &[String]) -> Result<Options, String> {
                 options.plants = Some(seeds.map_or(Ok(PLANT_SEEDS), |text| number(text))?);
             }
             "--trace" => options.trace = true,
-            "--wide" => options.drawn = Some(Plan::wide),
             "--twice" => options.twice = true,
             "--shrink" => options.shrink = true,
             "--help" | "-h" => return Err("the simulator".to_owned()),
@@ -246,9 +240,6 @@ fn show_smallest(plan: &Plan, finding: &Finding, chain: Option<usize>) {
     }
     print(&format!("  cargo xtask sim --seed {seed} --keep {}", keep(&smallest)));
     print(&chain.map_or(String::new(), |changes| format!(" --chain {changes}")));
-    if chain.is_none() && plan.strikes.len() > Plan::from_seed(seed).strikes.len() {
-        print(" --wide");
-    }
     print(&smallest.plant.map_or(String::new(), |bug| format!(" --plant {bug}")));
     print(" --trace\n");
 }

@@ -26,7 +26,7 @@ pub fn find_planted(bug: Bug, seeds_max: u64) -> Option<Found> {
         "this build has no planted bugs: it needs the feature `planted` and debug assertions"
     );
     (0..seeds_max).find_map(|seed| {
-        let plan = Plan { plant: Some(bug), ..Plan::wide(seed) };
+        let plan = Plan { plant: Some(bug), ..Plan::from_seed(seed) };
         let finding = run(&plan).findings.into_iter().next()?;
         Some(Found { seeds: seed + 1, plan, finding })
     })
