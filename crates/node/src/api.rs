@@ -32,8 +32,7 @@ use bytes::Bytes;
 use ringfort_ring::Layout;
 use ringfort_types::{
     Base, Call, Configuration, DiskSpace, DiskState, HardState, HybridClock, Incarnation, Index, Levels,
-    LogEntry, NodeId, PeerFrame, PeerId, PeerMessage, Record, Refusal, Reply, Request, Revision, ShardId,
-    Term, Token,
+    LogEntry, NodeId, PeerFrame, PeerId, PeerMessage, Record, Reply, Request, Revision, ShardId, Term, Token,
 };
 
 /// How a node was told to be born. All listed nodes must agree on everything but `me`.
@@ -346,7 +345,12 @@ pub enum Effect {
     },
     /// Keep this layout as [`Identity::layout`], when there is time for it: whoever has lost it is given it by another node. A later
     /// one takes its place.
-    SaveLayout(Arc<Layout>),
+    SaveLayout {
+        /// Which.
+        layout: Arc<Layout>,
+        /// Lines for the operator, once that was tried: whoever reads them may end the node and start it again by what is kept.
+        told: Vec<String>,
+    },
     /// Keep these bytes as [`Identity::marks`], durably, then report [`Event::MarksSaved`]. One at a time.
     SaveMarks(Bytes),
     /// Append to the log as one batch, sync, then report [`Event::Persisted`].
@@ -424,14 +428,14 @@ pub enum Effect {
         /// The index that the table is at, and its generation.
         base: Base,
     },
-    /// Answer on this incoming connection with a frame that holds one [`PeerMessage::Refused`], then close it.
-    /// (The other side may not be on this node's list at all, so there may be no other way to reach it. Its
-    /// driver hands that frame to its node as [`Event::Peer`].)
+    /// Answer on this incoming connection with a frame that holds this one message, a [`PeerMessage::Refused`] or a
+    /// [`PeerMessage::LogRecall`], then close it. (The other side may not be on this node's list at all, or elsewhere, so there may be no
+    /// other way to reach it. Its driver hands that frame to its node as [`Event::Peer`].)
     Refuse {
         /// The incoming connection.
         link: u64,
         /// What it says.
-        refusal: Refusal,
+        with: PeerMessage,
     },
     /// The replica of this shard takes no part any more, and nothing will be applied to it. What the log keeps for its table may
     /// go, if the log outgrows its budget because of it.

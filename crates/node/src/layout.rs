@@ -15,6 +15,7 @@ use ringfort_ring::Layout;
 use ringfort_types::limits::TICK_MS;
 use ringfort_types::{Configuration, Epoch, LayoutSent, LayoutWanted, LeaderPreference, NodeId, Replica};
 
+use crate::moving::moved_between;
 use crate::node::Node;
 use crate::{Effect, NodeError};
 
@@ -45,10 +46,8 @@ impl Node {
     pub(crate) fn adopt(&mut self, layout: Arc<Layout>) {
         let before = self.layout.clone();
         if let Some(layout) = self.go_by(layout) {
-            if let Some(before) = before {
-                self.tell_of_moved(&before, &layout);
-            }
-            self.out.last.push(Effect::SaveLayout(layout));
+            let told = before.map_or_else(Vec::new, |before| moved_between(&before, &layout));
+            self.out.last.push(Effect::SaveLayout { layout, told });
         }
     }
 

@@ -54,7 +54,7 @@ impl Node {
         self.send(from, LayoutSent { bytes }.into());
         self.out.last.push(Effect::Notice(format!("refused {}: it {why}", self.called(from))));
         let refusal = Refusal { kind: RefusalKind::Stranger, reason: format!("this node {why}") };
-        self.out.first.push(Effect::Refuse { link, refusal });
+        self.out.first.push(Effect::Refuse { link, with: refusal.into() });
         false
     }
 

@@ -305,7 +305,9 @@ impl Node {
             Heard::Unheard => false,
             Heard::Older { synced } => {
                 if self.marks.is_recall_due(from, now_us) {
-                    self.send(from, LogRecall { process: mark.process, synced }.into());
+                    // It may be where nobody looks for it: of its address it is not believed either.
+                    let with = LogRecall { process: mark.process, synced }.into();
+                    self.out.first.push(Effect::Refuse { link, with });
                     let notice = format!(
                         "the data directory of {} is older than it was: its log ended with batch {} when it started, and had {synced} \
                          before; its replicas are not listened to",
@@ -323,7 +325,7 @@ impl Node {
                     self.called(from)
                 );
                 let refusal = Refusal { kind: RefusalKind::SecondProcess, reason };
-                self.out.first.push(Effect::Refuse { link, refusal });
+                self.out.first.push(Effect::Refuse { link, with: refusal.into() });
                 false
             }
         }
@@ -343,7 +345,7 @@ impl Node {
             self.called(from),
             recall.synced,
             self.called(self.id),
-            self.address_of(self.id),
+            self.birth.address(),
             self.address_of(from)
         );
         // First of all it is kept.

@@ -92,6 +92,16 @@ impl Said {
     }
 }
 
+/// What is to be said of a layout that follows another one.
+pub(crate) fn moved_between(before: &Layout, now: &Layout) -> Vec<String> {
+    let moved = now.members.iter().filter_map(|member| {
+        let was = &before.member(member.id)?.address;
+        (*was != member.address)
+            .then(|| format!("{} is at {} now, and was at {was}", member.name, member.address))
+    });
+    moved.collect()
+}
+
 impl Node {
     /// Where members say that they are, other than where the layout has them: they are to be connected with there.
     pub fn moved(&self) -> &BTreeMap<NodeId, String> {
@@ -128,7 +138,7 @@ impl Node {
         let notice = format!("refused {}: {reason}", self.called(from));
         self.out.last.push(Effect::Notice(notice));
         let refusal = Refusal { kind: RefusalKind::SecondProcess, reason };
-        self.out.first.push(Effect::Refuse { link, refusal });
+        self.out.first.push(Effect::Refuse { link, with: refusal.into() });
         false
     }
 
@@ -137,17 +147,6 @@ impl Node {
         if let Some(layout) = &self.layout {
             self.moving.follow(layout, (self.id, self.birth.address()));
         }
-    }
-
-    /// What is to be said of a layout that follows another one.
-    pub(crate) fn tell_of_moved(&mut self, before: &Layout, now: &Layout) {
-        let moved = now.members.iter().filter_map(|member| {
-            let was = &before.member(member.id)?.address;
-            (*was != member.address).then(|| {
-                Effect::Notice(format!("{} is at {} now, and was at {was}", member.name, member.address))
-            })
-        });
-        self.out.last.extend(moved);
     }
 
     /// Each second: this node says where it is, if the layout has it elsewhere, and asks for a layout that has those where they are who have

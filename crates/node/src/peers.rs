@@ -239,7 +239,7 @@ impl Node {
             self.ask_all_for_layout();
         } else if frame.cluster != 0 || self.birth.has_joined() {
             let refusal = self.why_unknown(frame.from, same_cluster);
-            self.out.first.push(Effect::Refuse { link, refusal });
+            self.out.first.push(Effect::Refuse { link, with: refusal.into() });
         }
     }
 
@@ -318,7 +318,7 @@ impl Node {
                 }
                 self.out.last.push(Effect::Notice(format!("refused {}: {reason}", hello.address)));
                 let refusal = Refusal { kind: RefusalKind::Stranger, reason };
-                self.out.first.push(Effect::Refuse { link, refusal });
+                self.out.first.push(Effect::Refuse { link, with: refusal.into() });
                 false
             }
         }

@@ -221,7 +221,7 @@ impl Core {
                 Effect::Fetch { shard, from, to, bytes_max } => {
                     self.helpers.fetches.push(Fetch { shard, from, to, bytes_max });
                 }
-                Effect::Refuse { link, refusal } => self.links.refuse(&self.shared, link, refusal),
+                Effect::Refuse { link, with } => self.links.refuse(&self.shared, link, with),
                 Effect::SaveBirth(bytes) => {
                     if let Err(error) = self.data.save_birth(&bytes) {
                         die("the birth record can't be written", &error);
@@ -229,7 +229,7 @@ impl Core {
                     self.shared.inbox.push(Event::BirthSaved);
                 }
                 Effect::Open { born, shards } => self.open(born, shards),
-                Effect::SaveLayout(layout) => self.save_layout(layout),
+                Effect::SaveLayout { layout, told } => self.save_layout(layout, told),
                 Effect::SaveMarks(bytes) => self.save_marks(bytes),
                 Effect::Retire(shard) => self.helpers.flusher.retire(shard),
                 Effect::Notice(line) => self.shared.notice(line),
@@ -263,15 +263,15 @@ impl Core {
     }
 
     /// Keeps it without making a turn wait for the disk.
-    fn save_layout(&self, layout: Arc<Layout>) {
+    fn save_layout(&self, layout: Arc<Layout>, told: Vec<String>) {
         let (data, shared) = (self.data.clone(), self.shared.clone());
         self.shared.runtime.spawn_blocking(move || {
-            if let Err(error) = data.save_layout(layout.epoch, &layout.encode()) {
+            let own = layout.member(shared.header.from).map(|member| &*member.address);
+            if let Err(error) = data.save_layout(layout.epoch, &layout.encode(), own) {
                 shared.notice(format!("{error}: at the next start the other nodes are asked for the layout"));
             }
-            let own = layout.member(shared.header.from);
-            if let Some(Err(error)) = own.map(|member| data.save_address(&member.address)) {
-                shared.notice(format!("{error}: at the next start the layout says where this node was"));
+            for line in told {
+                shared.notice(line);
             }
         });
     }

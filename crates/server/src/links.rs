@@ -6,7 +6,8 @@
 //! control holds the sender up.
 //!
 //! Invariants: `PeerUp` is reported once the other side has taken the stream, `PeerLost` once for each
-//! `PeerUp`. A refusal, our answer to a stranger, is the last thing on its stream.
+//! `PeerUp`. A refusal, our answer to whoever is not listened to, is the last thing on its
+//! stream.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -23,7 +24,7 @@ use ringfort_proto::reason::reason;
 use ringfort_proto::status::{OUTCOME, from_failure};
 use ringfort_ring::{Layout, Member};
 use ringfort_types::limits::{CALL_WINDOW_BYTES, CONNECTION_WINDOW_BYTES};
-use ringfort_types::{Answer, NodeId, PeerFrame, PeerMessage, Refusal};
+use ringfort_types::{Answer, NodeId, PeerFrame, PeerMessage};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_stream::Stream;
@@ -358,9 +359,9 @@ struct Link {
 
 impl Links {
     /// Says so on this connection, and closes it.
-    pub(crate) fn refuse(&self, shared: &Shared, link: u64, refusal: Refusal) {
+    pub(crate) fn refuse(&self, shared: &Shared, link: u64, with: PeerMessage) {
         if let Some(link) = self.open().remove(&link) {
-            let refusal = frame(shared, link.from, vec![PeerMessage::Refused(refusal)]);
+            let refusal = frame(shared, link.from, vec![with]);
             let _gone = link.answers.try_send(Ok(Frame { payload: refusal.encode() }));
         }
     }

@@ -368,7 +368,7 @@ fn keep(data: &DataDir, stored: &mut Stored, joined: &Joined) -> Result<Bytes, S
         data.save_birth(&record)?;
         stored.birth = Some(record);
     }
-    data.save_layout(layout.epoch, &kept)?;
+    data.save_layout(layout.epoch, &kept, None)?;
     Ok(kept)
 }
 

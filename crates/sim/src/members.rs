@@ -259,7 +259,7 @@ impl World {
         dir.save_birth(&ringfort_node::joined(member.id, born)).expect("the disk is empty");
         // It may end in between.
         if self.random.chance(80) {
-            dir.save_layout(layout.epoch, &layout.encode()).expect("the disk is empty");
+            dir.save_layout(layout.epoch, &layout.encode(), None).expect("the disk is empty");
         }
         drop(dir);
         self.log(format_args!("{} has joined as n{}", host.name, at + 1));

@@ -12,7 +12,7 @@ use ringfort_node::{Config, Effect, Event, Identity, Node, NodeError, is_member}
 use ringfort_ring::Layout;
 use ringfort_storage::{DataDir, StorageError, Who};
 use ringfort_types::limits::TICK_MS;
-use ringfort_types::{Answer, NodeId, PeerFrame, PeerMessage, RaftMessage, Refusal, Reply, Token};
+use ringfort_types::{Answer, NodeId, PeerFrame, PeerMessage, RaftMessage, Reply, Token};
 
 use crate::host::{Begin, Fate, Process, Work};
 use crate::judges::{BOUNDED, NODE_GOES_ON, WIPED_IS_REFUSED};
@@ -201,7 +201,7 @@ impl World {
                 self.hosts[at].layouts.push(layout.clone());
                 let process = self.hosts[at].process.as_ref().expect("just looked at");
                 // There may be no room. Then another node is asked for it at the next start.
-                let _lost = process.dir.save_layout(layout.epoch, &layout.encode());
+                let _lost = process.dir.save_layout(layout.epoch, &layout.encode(), None);
             }
             Work::SaveMarks(bytes) => {
                 let process = self.hosts[at].process.as_ref().expect("just looked at");
@@ -318,7 +318,10 @@ impl World {
                 let after_us = self.random.between(100, 50_000);
                 self.later(at, after_us, Work::Open { born, shards });
             }
-            Effect::SaveLayout(layout) => {
+            Effect::SaveLayout { layout, told } => {
+                for line in told {
+                    self.log(format_args!("n{}: {line}", at + 1));
+                }
                 let after_us = self.random.between(100, self.plan.sync_us_max);
                 self.later(at, after_us, Work::SaveLayout(layout));
             }
@@ -389,7 +392,7 @@ impl World {
                 let after_us = self.random.between(100, self.plan.sync_us_max);
                 self.later(at, after_us, Work::Fetch { shard, from, to, bytes_max });
             }
-            Effect::Refuse { link, refusal } => self.refuse(at, link as usize, refusal),
+            Effect::Refuse { link, with } => self.refuse(at, link as usize, with),
             Effect::Notice(line) => self.log(format_args!("n{}: {line}", at + 1)),
             Effect::Serving => {
                 self.log(format_args!("n{} serves", at + 1));
@@ -445,27 +448,34 @@ impl World {
     }
 
     /// One node won't have another, and says so on the connection that it came in on.
-    fn refuse(&mut self, at: usize, whom: usize, refusal: Refusal) {
-        // It may not have heard yet who has joined.
-        let process = self.hosts[at].process.as_ref().expect("only processes refuse");
-        let is_member = process.node.layout().is_none_or(|layout| layout.member(node(whom)).is_some());
-        let is_known = is_member && !self.hosts[whom].was_shelved && self.hosts[at].shelf.is_none();
-        // Or frames of an earlier process of its are still on their way.
-        if is_known && !self.is_for_level(&refusal.reason) {
-            let what = format_args!("n{} refuses n{}: {}", at + 1, whom + 1, refusal.reason);
-            self.find(NODE_GOES_ON, what);
+    fn refuse(&mut self, at: usize, whom: usize, with: PeerMessage) {
+        match &with {
+            PeerMessage::Refused(refusal) => self.judge_refusal(at, whom, &refusal.reason),
+            other => self.log(format_args!("n{} refuses n{}: {other:?}", at + 1, whom + 1)),
         }
-        self.log(format_args!("n{} refuses n{}: {}", at + 1, whom + 1, refusal.reason));
         if !self.network.link(whom, at).is_up {
             return;
         }
-        if let Some(frame) = self.frame(at, node(whom), vec![PeerMessage::Refused(refusal)]) {
+        if let Some(frame) = self.frame(at, node(whom), vec![with]) {
             let life = self.hosts[whom].life;
             let after_us = self.random.between(50, self.plan.message_us_max);
             let work = Work::Hear(Event::Peer { link: at as u64, frame });
             self.schedule(after_us, Next::Work { host: whom, life, work });
         }
         self.break_link(whom, at);
+    }
+
+    fn judge_refusal(&mut self, at: usize, whom: usize, reason: &str) {
+        // It may not have heard yet who has joined.
+        let process = self.hosts[at].process.as_ref().expect("only processes refuse");
+        let is_member = process.node.layout().is_none_or(|layout| layout.member(node(whom)).is_some());
+        let is_known = is_member && !self.hosts[whom].was_shelved && self.hosts[at].shelf.is_none();
+        // Or frames of an earlier process of its are still on their way.
+        let what = format!("n{} refuses n{}: {reason}", at + 1, whom + 1);
+        if is_known && !self.is_for_level(reason) {
+            self.find(NODE_GOES_ON, format_args!("{what}"));
+        }
+        self.log(format_args!("{what}"));
     }
 
     fn frame(&self, at: usize, to: NodeId, messages: Vec<PeerMessage>) -> Option<PeerFrame> {

@@ -98,7 +98,7 @@ impl DataDir {
     }
 
     /// The same, but for a directory whose birth record `is_member`s: its node may be at another address than the stored one, which
-    /// stays stored until [`DataDir::save_address`].
+    /// stays stored until [`DataDir::save_layout`] gets another one.
     pub fn open_anywhere(
         disk: Arc<dyn Disk>,
         who: &Who,
@@ -165,8 +165,8 @@ impl DataDir {
         Ok(())
     }
 
-    /// Keeps another address, if it is one. Durable when it returns.
-    pub fn save_address(&self, address: &str) -> Result<(), StorageError> {
+    /// Keeps another address, if it is one.
+    fn save_address(&self, address: &str) -> Result<(), StorageError> {
         let mut stored = self.stored.lock().expect("no thread panics while it writes the identity");
         if stored.address == address {
             return Ok(());
@@ -184,14 +184,21 @@ impl DataDir {
         Ok(read(disk)?.map(|stored| (stored, layout())))
     }
 
-    /// Keeps the layout that the node goes by. Durable when it returns; if a later one was to be kept, nothing happens.
-    pub fn save_layout(&self, epoch: Epoch, bytes: &Bytes) -> Result<(), StorageError> {
+    /// Keeps the layout that the node goes by, and the address that it has there. Durable when it returns; if a later one was to be kept,
+    /// nothing happens.
+    pub fn save_layout(
+        &self,
+        epoch: Epoch,
+        bytes: &Bytes,
+        address: Option<&str>,
+    ) -> Result<(), StorageError> {
         let mut kept = self.layout_kept.lock().expect("no thread panics while it writes the layout");
         if epoch <= *kept {
             return Ok(());
         }
         *kept = epoch;
-        whole::replace(&*self.disk, LAYOUT, LAYOUT_NEW, LAYOUT_MAGIC, bytes)
+        let saved = whole::replace(&*self.disk, LAYOUT, LAYOUT_NEW, LAYOUT_MAGIC, bytes);
+        address.map_or(Ok(()), |address| self.save_address(address)).and(saved)
     }
 
     /// The layout that was kept last, if there is one.

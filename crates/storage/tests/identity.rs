@@ -191,11 +191,11 @@ fn the_latest_layout_is_kept_whole() {
     let disk = SimDisk::new();
     let (dir, _) = DataDir::open(Arc::new(disk.clone()), &node1()).unwrap();
     assert_eq!(dir.layout().unwrap(), None);
-    dir.save_layout(Epoch(2), &Bytes::from_static(b"second")).unwrap();
+    dir.save_layout(Epoch(2), &Bytes::from_static(b"second"), None).unwrap();
     // A thread that was late.
-    dir.save_layout(Epoch(1), &Bytes::from_static(b"first")).unwrap();
+    dir.save_layout(Epoch(1), &Bytes::from_static(b"first"), None).unwrap();
     assert_eq!(dir.layout().unwrap(), Some(Bytes::from_static(b"second")));
-    dir.save_layout(Epoch(3), &Bytes::from_static(b"third")).unwrap();
+    dir.save_layout(Epoch(3), &Bytes::from_static(b"third"), None).unwrap();
     drop(dir);
     let (dir, _) = DataDir::open(Arc::new(disk.clone()), &node1()).unwrap();
     assert_eq!(dir.layout().unwrap(), Some(Bytes::from_static(b"third")));
@@ -238,8 +238,9 @@ fn a_member_may_be_opened_at_another_address_which_is_kept_when_it_is_said() {
     let peeked = || DataDir::peek(&disk).unwrap().expect("somebody lives there");
     assert_eq!((peeked().0, peeked().1), (stored, None), "nothing has changed yet, and no start was counted");
     let (dir, _) = open(elsewhere).unwrap();
-    dir.save_address(elsewhere).unwrap();
-    dir.save_layout(Epoch(2), &Bytes::from_static(b"second")).unwrap();
+    dir.save_layout(Epoch(2), &Bytes::from_static(b"second"), Some(elsewhere)).unwrap();
+    // A thread that was late.
+    dir.save_layout(Epoch(1), &Bytes::from_static(b"first"), Some("127.0.0.1:50051")).unwrap();
     drop(dir);
     assert_eq!(peeked().0.address, elsewhere);
     assert_eq!(peeked().1, Some(Bytes::from_static(b"second")));

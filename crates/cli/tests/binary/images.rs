@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::support::{copy, ended, eventually, ringfort, run, stdout};
+use crate::support::{copy, ended, eventually, free_ports, ringfort, run, stdout};
 use crate::trio::Trio;
 
 const OLDER: &str = "the data directory is older than it was: its log ends with batch";
@@ -98,12 +98,15 @@ fn a_node_on_an_older_directory_is_refused_and_the_printed_command_makes_the_clu
     eventually("it serves again", || trio.said(2).contains("serves on"));
     assert_whole(&trio, "after");
 
-    // Lost for good: the command that was printed, with an empty directory.
+    // Lost for good, and put back on another machine: the command that was printed, with an empty directory.
     trio.kill(2);
     put_back(&trio, 2, &image);
+    let elsewhere = format!("127.0.0.1:{}", free_ports(1));
+    trio.moved[2] = Some(elsewhere.clone());
     trio.start_node(2);
     assert_refused(&mut trio, 2);
     let said = trio.said(2);
+    assert!(said.contains(&format!("--addr {elsewhere} ")), "{said}");
     let command = said.split("ringfort start ").nth(1).expect("a command");
     let command = command.split(", with a directory").next().expect("its end").replace("DIR", "EMPTY");
     let empty = trio.directory.path().join("empty");

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::members::{Load, connect, runtime};
 use crate::support::{copy, ended, eventually, free_ports, objects, refusal, ringfort, run, stderr, stdout};
@@ -30,7 +31,13 @@ fn members(address: &str) -> Vec<(String, String)> {
 fn assert_known(trio: &Trio) {
     let wanted: Vec<_> = trio.addresses().into_iter().map(|address| (address, "up".to_owned())).collect();
     for node in 0..3 {
-        eventually("everybody is known where he is", || members(&trio.address(node)) == wanted);
+        let begun = Instant::now();
+        while members(&trio.address(node)) != wanted {
+            let said = || [0, 1, 2].map(|node| trio.said(node)).join("\n");
+            let found = || members(&trio.address(node));
+            assert!(begun.elapsed() < Duration::from_secs(10), "{wanted:?} {:?} {}", found(), said());
+            std::thread::sleep(Duration::from_millis(100));
+        }
     }
 }
 

@@ -24,6 +24,28 @@ fn start_on(world: &mut World, n: usize, image: Disk) -> String {
     world.refused[n].clone().expect("it must not go on")
 }
 
+/// As when the image of a machine is put back on another one. Nobody looks for it there, and nobody believes that it has moved.
+#[test]
+fn an_older_image_at_another_address_is_refused_there() {
+    let mut world = World::born(3);
+    fill(&mut world, 0, "before");
+    let image = world.disks[2].clone();
+    fill(&mut world, 0, "after");
+    world.run(2_000);
+    world.kill(2);
+    world.disks[2] = image;
+    let addresses = |world: &World| {
+        let layout = world.nodes[0].as_ref().and_then(|node| node.layout()).expect("born");
+        layout.members.iter().map(|member| member.address.clone()).collect::<Vec<_>>()
+    };
+    let born = addresses(&world);
+    world.start_at(2, "10.0.9.9:50051", &[]);
+    world.run(2_000);
+    let reason = world.refused[2].clone().expect("it must not go on");
+    assert!(reason.contains("older than it was"), "{reason}");
+    assert_eq!(addresses(&world), born);
+}
+
 #[test]
 fn an_older_image_is_refused_with_what_to_do_and_the_disk_as_it_was_is_not() {
     let mut world = World::born(3);
@@ -150,7 +172,7 @@ fn the_second_of_two_processes_on_copies_of_a_directory_is_refused() {
         };
         node.handle(world.now, Event::Peer { link: 77, frame });
         for effect in node.take_effects(world.now) {
-            if let Effect::Refuse { link: 77, refusal } = effect {
+            if let Effect::Refuse { link: 77, with: PeerMessage::Refused(refusal) } = effect {
                 refused.get_or_insert((tenth, refusal));
             }
         }

@@ -401,7 +401,10 @@ impl World {
                 self.disks[n].marks = Some(bytes);
                 self.queue.push((n, Event::MarksSaved(true)));
             }
-            Effect::SaveLayout(layout) => self.disks[n].layout = Some(layout.encode()),
+            Effect::SaveLayout { layout, told } => {
+                self.disks[n].layout = Some(layout.encode());
+                self.notices.extend(told);
+            }
             Effect::Persist { number, records } => {
                 if self.stuck.contains(&n) {
                     let earlier = self.held.insert(n, (number, records.clone()));
@@ -420,9 +423,8 @@ impl World {
                     self.queue.push((other, Event::Peer { link: n as u64, frame }));
                 }
             }
-            Effect::Refuse { link, refusal } => {
-                let messages = vec![PeerMessage::Refused(refusal)];
-                let frame = self.frame(n, (from, cluster, epoch), NodeId(link + 1), messages);
+            Effect::Refuse { link, with } => {
+                let frame = self.frame(n, (from, cluster, epoch), NodeId(link + 1), vec![with]);
                 self.queue.push((link as usize, Event::Peer { link: n as u64, frame }));
             }
             Effect::Apply(jobs) => {
