@@ -9,6 +9,7 @@ client.py ADDRESS list PREFIX
 """
 
 import base64
+import json
 import sys
 
 import grpc
@@ -24,8 +25,14 @@ def call(channel: grpc.Channel, name: str, request: dict) -> list[dict]:
     """Makes a call that is named SERVICE/METHOD; answers what came, as a dictionary each."""
     pool = DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
     service, _, method = name.rpartition("/")
-    method = pool.FindServiceByName(service).FindMethodByName(method)
-    question = json_format.ParseDict(request, GetMessageClass(method.input_type)())
+    try:
+        method = pool.FindServiceByName(service).FindMethodByName(method)
+    except KeyError:
+        sys.exit(f"there is no {name} here: `services` lists what the node serves")
+    try:
+        question = json_format.ParseDict(request, GetMessageClass(method.input_type)())
+    except json_format.ParseError as error:
+        sys.exit(f"that is no {method.input_type.full_name}: {error}")
     answer = GetMessageClass(method.output_type)
     make = channel.unary_stream if method.server_streaming else channel.unary_unary
     path = f"/{service}/{method.name}"
@@ -77,8 +84,12 @@ def main() -> None:
                     for row in frame["rows"]:
                         print(plain(row["key"]), "=", plain(row.get("value", "")))
             case name, _ if "/" in name and len(words) <= 1:
-                for answer in call(channel, name, json_format.json.loads(words[0]) if words else {}):
-                    print(json_format.json.dumps(answer))
+                try:
+                    request = json.loads(words[0]) if words else {}
+                except json.JSONDecodeError as error:
+                    sys.exit(f"that is no JSON: {error}")
+                for answer in call(channel, name, request):
+                    print(json.dumps(answer))
             case _:
                 sys.exit(__doc__)
 

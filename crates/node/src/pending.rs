@@ -105,7 +105,7 @@ pub(crate) fn not_taken(
         ),
         None => {
             format!(
-                "{shard} has no leader yet ({reached} of its {replicas} replicas can be reached): try again"
+                "{shard} has no leader yet ({reached} of its {replicas} replicas are connected): try again"
             )
         }
     };

@@ -1,4 +1,5 @@
-//! Every bound, by name. A request beyond one is refused with an error that names it, and nothing changes.
+//! The bounds that users can meet and those that several crates go by, by name; what is one file's own business is at its top. A request beyond
+//! one is refused with an error that names it, and nothing changes.
 //!
 //! Units come last in a name. Relations between bounds are asserted at compile time, at the end.
 

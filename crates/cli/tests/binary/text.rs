@@ -428,7 +428,7 @@ fn a_node_without_a_cluster_says_whom_it_waits_for() {
 
 #[test]
 fn a_node_reports_its_state() {
-    let (trio, ports) = trio(&["--report-every", "200ms"]);
+    let (mut trio, ports) = trio(&["--report-every", "200ms"]);
     assert_eq!(Client::new(ports[0]).ask("SET 1 x"), "OK");
     assert!(!trio.said(1).contains("(down)"), "nobody is down only because nobody has heard of it yet");
     let wanted = format!("node2 {} keys=~", trio.address(1));
@@ -439,4 +439,10 @@ fn a_node_reports_its_state() {
                 && line.ends_with("members=3 up=3: node1, node2, node3")
         })
     });
+    // What it holds it knows as soon as it says anything.
+    trio.terminate(1);
+    trio.start_node(1);
+    let first = || trio.said(1).lines().find(|line| line.contains(" keys=~")).map(str::to_owned);
+    eventually("a first line", || first().is_some());
+    assert!(!first().is_some_and(|line| line.contains("keys=~0 ")), "{}", trio.said(1));
 }
