@@ -5,6 +5,7 @@
 //! passes in `run`, in ticks of 25 ms, and a message takes none. Lines of a `run` begin with the milliseconds since
 //! the cluster was ready. Clients wait 1,000 ms for an answer.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Write as _;
 use std::str::FromStr;
@@ -14,9 +15,10 @@ use goldenscript::{Context, Runner};
 use ringfort_types::{Consistency, Reply, Request, ShardId};
 
 use crate::trace::{Trace, entry_shown};
-use crate::world::{World, entries_of, get};
+use crate::world::{Disk, World, entries_of, get};
 
 const CLIENT_WAITS_MS: u32 = 1_000;
+const BEGIN: &str = "begin with `cluster`";
 /// By then a new cluster has been born and its leaderships are where they belong.
 const SETTLED_MS: u64 = 5_000;
 
@@ -33,6 +35,7 @@ macro_rules! stories {
 
 stories! {
     a_follower_reads_for_itself
+    a_disk_of_an_hour_ago_is_refused
     a_lease_saves_the_question
     a_leader_cut_off_with_its_clients
     one_sync_acknowledges_many_shards
@@ -67,6 +70,14 @@ enum Command {
     Disk(usize, Pace),
     /// A slow disk has synced the batch that it is busy with.
     Sync(usize),
+    /// A node's process ends, as by kill -9.
+    Kill(usize),
+    /// It starts again.
+    Start(usize),
+    /// A copy is made of what a node has on disk.
+    CopyDisk(usize),
+    /// It is put back.
+    PutBack(usize),
     /// Who leads, in each node's eyes.
     Leaders,
     /// What each node's log holds of each shard.
@@ -97,6 +108,7 @@ struct Story {
     shards: u32,
     /// When the cluster was ready, on its clock.
     ready_ms: u64,
+    copies: BTreeMap<usize, Disk>,
 }
 
 impl Runner for Story {
@@ -127,11 +139,11 @@ impl Runner for Story {
 
 impl Story {
     fn world(&mut self) -> Result<&mut World, String> {
-        self.world.as_mut().ok_or_else(|| "begin with `cluster`".to_owned())
+        self.world.as_mut().ok_or_else(|| BEGIN.to_owned())
     }
 
     fn carry_out(&mut self, command: &Command) -> Result<(), String> {
-        let world = self.world()?;
+        let world = self.world.as_mut().ok_or(BEGIN)?;
         let nodes = world.nodes.len();
         let place = |node: &usize| match node {
             1.. if *node <= nodes => Ok(node - 1),
@@ -166,6 +178,14 @@ impl Story {
                 world.finish_sync(place(node)?);
             }
             Command::Sync(node) => world.finish_sync(place(node)?),
+            Command::Kill(node) => world.kill(place(node)?),
+            Command::Start(node) => world.start(place(node)?),
+            Command::CopyDisk(node) => {
+                self.copies.insert(*node, world.disks[place(node)?].clone());
+            }
+            Command::PutBack(node) => {
+                world.disks[place(node)?] = self.copies.remove(node).ok_or("there is no copy")?;
+            }
             Command::Cluster { .. } | Command::Leaders | Command::Logs => {}
         }
         Ok(())

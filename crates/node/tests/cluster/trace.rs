@@ -67,6 +67,10 @@ impl World {
                 }
             }
             Effect::Notice(line) => self.tell(format!("node{me} notes: {line}")),
+            Effect::Refuse { link, with: PeerMessage::LogRecall(recall) } => {
+                self.tell(format!("node{me} → node{}: your log had batch {} once", link + 1, recall.synced));
+            }
+            Effect::Refused(reason) => self.tell(format!("node{me} ends: {reason}")),
             _ => {}
         }
     }
