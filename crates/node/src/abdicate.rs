@@ -44,7 +44,8 @@ impl Node {
     /// Begins to hand over, if this replica leads and somebody else can.
     pub(crate) fn abdicate(&mut self, replica: Replica) {
         let Replica { shard, mut group, last_batch, .. } = replica;
-        let transferee = (group.role() == Role::Leader).then(|| self.transferee_of(shard, &group)).flatten();
+        let leads = group.role() == Role::Leader;
+        let transferee = leads.then(|| self.transferee_of(shard, &group, true)).flatten();
         let Some(transferee) = transferee.filter(|_| !planted::is(Bug::DamagedLeaderFallsSilent)) else {
             return;
         };
@@ -73,7 +74,7 @@ impl Node {
         abdicating.group.tick();
         let slot = &self.slots[shard.0 as usize];
         let failed = slot.abdicating.as_ref().filter(|abdicating| abdicating.group.can_propose());
-        let transferee = failed.and_then(|failed| self.transferee_of(shard, &failed.group));
+        let transferee = failed.and_then(|failed| self.transferee_of(shard, &failed.group, true));
         if let (Some(transferee), Some(abdicating)) = (transferee, self.abdicating(shard)) {
             abdicating.group.transfer_to(transferee);
         }

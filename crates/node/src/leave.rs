@@ -10,7 +10,7 @@
 use ringfort_consensus::Group;
 use ringfort_types::limits::TICK_MS;
 use ringfort_types::planted::{self, Bug};
-use ringfort_types::{Code, DiskState, Failure, PeerId, ShardId};
+use ringfort_types::{Code, DiskState, Failure, PeerId, Replica, ShardId};
 
 use crate::Effect;
 use crate::node::Node;
@@ -100,15 +100,19 @@ impl Node {
         }
     }
 
-    /// Who could lead this shard instead.
-    pub(crate) fn transferee_of(&self, shard: ShardId, group: &Group) -> Option<PeerId> {
-        let able = |node| node != self.id && self.peers.is_up(node) && self.peers.can_write(node);
+    /// Who could lead this shard instead; `or_slow`: if there is nobody else, one whose disk is slow, too.
+    pub(crate) fn transferee_of(&self, shard: ShardId, group: &Group, or_slow: bool) -> Option<PeerId> {
+        let able = |node| {
+            let can_write = self.peers.can_write(node) || (or_slow && self.peers.is_slow(node));
+            node != self.id && self.peers.is_up(node) && can_write
+        };
         let able = group.configuration().voters.iter().filter(|voter| able(voter.node));
-        // Who is still opening its replica would not take it.
-        let is_open = |node| self.peers.has_open(node, shard);
-        able.filter_map(|voter| Some((is_open(voter.node), group.matched(voter.peer)?, voter.peer)))
-            .max()
-            .map(|(_, _, peer)| peer)
+        let rank = |voter: &Replica| {
+            // Who is still opening its replica would not take it.
+            let is_open = self.peers.has_open(voter.node, shard);
+            Some((is_open, self.peers.can_write(voter.node), group.matched(voter.peer)?, voter.peer))
+        };
+        able.filter_map(rank).max().map(|(.., peer)| peer)
     }
 
     /// Tries to give all leaderships away: whether some may still go.
@@ -116,12 +120,14 @@ impl Node {
         if self.disk == DiskState::Hung && planted::is(Bug::HungDiskLeads) {
             return false;
         }
+        // A node whose disk is slow, and nothing else, does not give to another one like that.
+        let or_slow = self.disk != DiskState::Working || self.phase != Phase::Running;
         let mut leading = false;
         for number in 0..self.slots.len() {
             let Some(replica) = self.slots[number].replica.as_ref().filter(|replica| replica.leads()) else {
                 continue;
             };
-            let Some(transferee) = self.transferee_of(replica.shard, &replica.group) else {
+            let Some(transferee) = self.transferee_of(replica.shard, &replica.group, or_slow) else {
                 // What there is no room for is not decided here.
                 leading |= replica.has_proposed() && self.disk != DiskState::Full;
                 continue;

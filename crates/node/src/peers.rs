@@ -112,6 +112,11 @@ impl Peers {
         self.get(node).is_some_and(|peer| peer.report.disk == DiskState::Working)
     }
 
+    /// Whether it has reported that its disk takes writes, long after the others' do.
+    pub(crate) fn is_slow(&self, node: NodeId) -> bool {
+        self.get(node).is_some_and(|peer| peer.report.is_slow)
+    }
+
     /// Whether it could lead this shard at once, as far as it has reported: it lives, its replica is open, its disk takes writes.
     pub(crate) fn can_lead(&self, node: NodeId, shard: ShardId, now_us: u64) -> bool {
         self.is_lively(node, now_us) && self.has_open(node, shard) && self.can_write(node)
@@ -119,8 +124,8 @@ impl Peers {
 
     /// Whether it could decide in this shard's group, as far as it has reported. Who is too slow to lead is not too slow for that.
     pub(crate) fn can_decide(&self, node: NodeId, shard: ShardId, now_us: u64) -> bool {
-        let is_slow = self.get(node).is_some_and(|peer| peer.report.is_slow);
-        self.is_lively(node, now_us) && self.has_open(node, shard) && (self.can_write(node) || is_slow)
+        let can_write = self.can_write(node) || self.is_slow(node);
+        self.is_lively(node, now_us) && self.has_open(node, shard) && can_write
     }
 
     /// What it has said that is not known here.

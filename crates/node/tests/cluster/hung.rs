@@ -1,7 +1,8 @@
 //! Disks that finish no sync while the others go on: what waits for them in memory stays within its bound.
 
 use bytes::Bytes;
-use ringfort_types::{Consistency, NodeId, Reply, Request, Scan, ShardId};
+use ringfort_node::Event;
+use ringfort_types::{Consistency, DiskState, NodeId, Reply, Request, Scan, ShardId};
 
 use crate::world::{SHARDS, World, get};
 
@@ -222,4 +223,25 @@ fn a_node_with_a_slow_disk_leads_and_takes_writes_if_nobody_else_can() {
         world.finish_sync(slow);
     }
     assert!(matches!(world.answers.remove(&asked), Some(Reply::Written(_))));
+}
+
+/// Silence would leave the shard without a leader for an election timeout, and then the same one would be elected.
+#[test]
+fn a_leader_whose_table_is_damaged_hands_over_to_a_slow_disk_if_there_is_nobody_else() {
+    let mut world = World::born(3);
+    let slow = 1;
+    world.stuck.insert(slow);
+    assert!(sync_slowly(&mut world, &[slow], 50, |world| led_by(world, slow) == 0));
+    world.stuck.remove(&slow);
+    world.finish_sync(slow);
+    world.run(1_000);
+    // The third one has just been hung.
+    world.queue.push((0, Event::Disk(DiskState::Hung)));
+    world.run(2_000);
+    let shard = ShardId(3);
+    assert_eq!(world.leader(shard), Some(NodeId(3)));
+    world.queue.push((2, Event::Damaged { shard, reason: "a file is damaged".into(), is_readable: false }));
+    world.drain();
+    world.run(200);
+    assert_eq!(world.leader(shard), Some(NodeId(slow as u64 + 1)));
 }
