@@ -3,8 +3,9 @@
 //!
 //! Judged by what the client hears, key by key. A key is written by one client only, which counts its calls. So in their
 //! order, a read must see the last acknowledged write before it, or one whose outcome is unknown: that one may take effect
-//! at any time, but once, and then it is the last. Reads wait for writes only, not for each other: of those that are under
-//! way together, one that was asked later may have looked earlier, as its index says, before such a write came.
+//! at any time, but once, and then it is the last. Reads wait for writes only, not for each other, and writes for all before them. So those
+//! between two writes are judged together, in the order of the indexes at which they looked: from one value to the next there has to be a
+//! write in doubt. Whoever asked after a read was answered does not look before it.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -43,22 +44,16 @@ struct Step {
 
 #[derive(Debug, Default)]
 struct Key {
-    /// What the last acknowledged write, or one that was seen since, has left.
+    /// What the last write that was asked for has left, or one in doubt that was seen before it.
     last: Option<Bytes>,
     /// What writes of unknown outcome may leave.
     in_doubt: Vec<Option<Bytes>>,
-    /// What was there before a read saw a write in doubt. No write was asked for in between.
-    overtaken: Vec<Overtaken>,
+    /// What reads have seen since, by index.
+    seen: BTreeMap<Index, Option<Bytes>>,
+    /// How many calls had been asked when a read was answered, and its index.
+    answered: Vec<(u64, Index)>,
     /// From the first call that is not answered on.
     steps: VecDeque<Step>,
-}
-
-/// For reads below this index and before this call, which were under way with the one that saw something else.
-#[derive(Debug)]
-struct Overtaken {
-    below: Index,
-    until: u64,
-    was: Option<Bytes>,
 }
 
 /// Of all connections.
@@ -123,7 +118,7 @@ impl ProgramOrder {
 
     /// Somebody reads a key when nobody writes any more.
     pub(crate) fn read_at_the_end(&mut self, key: &Bytes, value: Option<&Bytes>) -> Option<Broken> {
-        self.keys.get_mut(key)?.saw(key, value.cloned(), "at the end")
+        self.keys.get_mut(key)?.saw(key, value.cloned(), Index(u64::MAX), "at the end")
     }
 }
 
@@ -132,21 +127,21 @@ impl Key {
     fn go_on(&mut self, key: &Bytes) -> Vec<Broken> {
         let mut broken = Vec::new();
         while let Some(step) = self.steps.pop_front_if(|step| step.told.is_some()) {
-            if matches!(step.does, Does::Write(_)) {
-                self.overtaken.clear();
-            }
             match (step.does, step.told) {
-                (Does::Write(value), Some(Told::Done)) => self.last = value,
-                (Does::Write(value), Some(Told::MayBeDone)) => self.in_doubt.push(value),
+                (Does::Write(value), told) => {
+                    self.settle();
+                    match told {
+                        Some(Told::Done) => self.last = value,
+                        Some(Told::MayBeDone) => self.in_doubt.push(value),
+                        _ => {}
+                    }
+                }
                 (Does::Read, Some(Told::Saw(value, at))) => {
-                    if self.was_there(at, step.call, &value) {
-                        continue;
-                    }
-                    let before = self.last.clone();
-                    broken.extend(self.saw(key, value, &format!("by call {}", step.call)));
-                    if self.last != before {
-                        self.overtaken.push(Overtaken { below: at, until: step.asked_by_then, was: before });
-                    }
+                    let before =
+                        self.answered.iter().filter(|(asked_by_then, _)| *asked_by_then <= step.call);
+                    let at = before.map(|(_, at)| *at).fold(at, Index::max);
+                    broken.extend(self.saw(key, value, at, &format!("by call {}", step.call)));
+                    self.answered.push((step.asked_by_then, at));
                 }
                 _ => {}
             }
@@ -154,39 +149,57 @@ impl Key {
         broken
     }
 
-    /// Whether a read saw what was there at its index, before another one saw something else. A write in doubt may have been there in between.
-    fn was_there(&mut self, at: Index, call: u64, value: &Option<Bytes>) -> bool {
-        let overtaken = self.overtaken.iter_mut().filter(|one| at < one.below && call < one.until);
-        let Some(first) = overtaken.min_by_key(|one| one.below) else { return false };
-        if first.was == *value {
-            return true;
+    /// What has come between the values that were seen, and the last of them.
+    fn came(&self) -> (Vec<Option<Bytes>>, Option<Bytes>) {
+        let (mut came, mut now) = (Vec::new(), &self.last);
+        for value in self.seen.values() {
+            if value != now {
+                came.push(value.clone());
+                now = value;
+            }
         }
-        let Some(place) = self.in_doubt.iter().position(|in_doubt| in_doubt == value) else { return false };
-        self.in_doubt.swap_remove(place);
-        let between = Overtaken { below: first.below, until: first.until, was: value.clone() };
-        first.below = at;
-        self.overtaken.push(between);
-        true
+        (came, now.clone())
     }
 
-    fn saw(&mut self, key: &Bytes, value: Option<Bytes>, who: &str) -> Option<Broken> {
-        if value == self.last {
+    /// A write comes: what was seen before it is the past.
+    fn settle(&mut self) {
+        let (came, last) = self.came();
+        for value in came {
+            take(&mut self.in_doubt, &value);
+        }
+        self.last = last;
+        self.seen.clear();
+        self.answered.clear();
+    }
+
+    fn saw(&mut self, key: &Bytes, value: Option<Bytes>, at: Index, who: &str) -> Option<Broken> {
+        let before = self.seen.insert(at, value.clone());
+        let mut in_doubt = self.in_doubt.clone();
+        let is_one_value = before.as_ref().is_none_or(|before| *before == value);
+        if is_one_value && self.came().0.iter().all(|came| take(&mut in_doubt, came)) {
             return None;
         }
-        if let Some(at) = self.in_doubt.iter().position(|in_doubt| *in_doubt == value) {
-            self.in_doubt.swap_remove(at);
-            self.last = value;
-            return None;
-        }
+        // Of one fault it is said once.
+        match before {
+            Some(before) => self.seen.insert(at, before),
+            None => self.seen.remove(&at),
+        };
         let short = |value: &Option<Bytes>| value.as_ref().map(|value| value.slice(..value.len().min(24)));
+        let seen = self.seen.iter().map(|(at, value)| (*at, short(value))).collect::<Vec<_>>();
         Some(broken!(
             NAME,
-            "{key:?} is read {who} as {:?}; the last write before it left {:?}, and {} are in doubt",
+            "{key:?} is read {who} as {:?} at {at}; the last write before it left {:?}, {} are in doubt, and seen were {seen:?}",
             short(&value),
             short(&self.last),
             self.in_doubt.len()
         ))
     }
+}
+
+/// Takes one of these away, if it is there.
+fn take(from: &mut Vec<Option<Bytes>>, value: &Option<Bytes>) -> bool {
+    let place = from.iter().position(|one| one == value);
+    place.map(|place| from.swap_remove(place)).is_some()
 }
 
 /// What a read tells of a key.
@@ -260,9 +273,10 @@ mod tests {
         let mut judge = ProgramOrder::default();
         judge.asked(&[Request::put("k", "1"), Request::put("k", "2"), get(), get(), get()]);
         let mut told = |call, reply: Option<Reply>| judge.told(call, reply.as_ref(), Outcome::Unknown).len();
-        assert_eq!((told(0, None), told(1, Some(written())), told(2, Some(saw(Some("2"))))), (0, 0, 0));
-        assert_eq!(told(3, Some(saw(Some("1")))), 0, "it came late");
-        assert_eq!(told(4, Some(saw(Some("2")))), 1, "and has taken its place");
+        let saw = |value, at| Some(saw_at(Some(value), at));
+        assert_eq!((told(0, None), told(1, Some(written())), told(2, saw("2", 2))), (0, 0, 0));
+        assert_eq!(told(3, saw("1", 3)), 0, "it came late");
+        assert_eq!(told(4, saw("2", 4)), 1, "and has taken its place");
         assert_eq!(judge.read_at_the_end(&"k".into(), Some(&"1".into())), None);
         assert!(judge.read_at_the_end(&"k".into(), None).is_some());
     }
@@ -313,8 +327,26 @@ mod tests {
         };
         assert_eq!(judged(&[(None, 4), (Some("1"), 3)]), 0);
         assert_eq!(judged(&[(None, 4), (Some("2"), 5)]), 0);
+        // The second one looked between the others.
+        assert_eq!(judged(&[(None, 3), (None, 4)]), 0);
+        assert_eq!(judged(&[(None, 4), (None, 3)]), 0);
         assert_eq!(judged(&[(None, 4), (Some("1"), 4)]), 1, "it was deleted by then");
-        assert!(judged(&[(None, 5)]) > 0, "the put was there by then");
+        assert_eq!(judged(&[(None, 5)]), 1, "the put was there by then");
+        assert_eq!(judged(&[(Some("1"), 4), (None, 3)]), 1, "a delete is not undone");
+    }
+
+    #[test]
+    fn one_of_two_alike_that_are_in_doubt_may_still_come() {
+        let mut judge = ProgramOrder::default();
+        judge.asked(&[Request::put("k", "1"), Request::delete("k"), Request::delete("k"), get(), get()]);
+        let mut told = |call, reply: Option<Reply>| judge.told(call, reply.as_ref(), Outcome::Unknown).len();
+        assert_eq!((told(0, Some(written())), told(1, None), told(2, None)), (0, 0, 0));
+        assert_eq!((told(3, Some(saw_at(None, 5))), told(4, Some(saw_at(None, 4)))), (0, 0));
+        judge.asked(&[Request::put("k", "2"), get(), get(), get()]);
+        let mut told = |call, reply: Option<Reply>| judge.told(call, reply.as_ref(), Outcome::Unknown).len();
+        assert_eq!((told(5, Some(written())), told(6, Some(saw_at(Some("2"), 6)))), (0, 0));
+        assert_eq!(told(7, Some(saw_at(None, 7))), 0, "the other one");
+        assert_eq!(told(8, Some(saw_at(Some("2"), 8))), 1);
     }
 
     #[test]
