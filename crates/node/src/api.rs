@@ -100,6 +100,8 @@ pub struct Opened {
     pub revision: Revision,
     /// The stamp of the last entry up to `applied` that had one.
     pub clock: HybridClock,
+    /// Estimated rows of the table, and bytes.
+    pub sizes: (u64, u64),
     /// Who belonged to its group at `applied`: this replica too, unless it is new, and the log says so later, or the group has gone
     /// on without it.
     pub configuration: Configuration,
@@ -346,7 +348,7 @@ pub enum Effect {
     /// Keep this layout as [`Identity::layout`], when there is time for it: whoever has lost it is given it by another node. A later
     /// one takes its place.
     SaveLayout {
-        /// Which.
+        /// Later than all before it.
         layout: Arc<Layout>,
         /// Lines for the operator, once that was tried: whoever reads them may end the node and start it again by what is kept.
         told: Vec<String>,

@@ -305,7 +305,7 @@ impl Node {
             Heard::Unheard => false,
             Heard::Older { synced } => {
                 if self.marks.is_recall_due(from, now_us) {
-                    // It may be where nobody looks for it: of its address it is not believed either.
+                    // Its address is not believed either, so its own connection may be the only way to it.
                     let with = LogRecall { process: mark.process, synced }.into();
                     self.out.first.push(Effect::Refuse { link, with });
                     let notice = format!(

@@ -7,7 +7,8 @@
 //!
 //! Invariants:
 //! - an address is taken from the process alone that speaks for its member: with that member's incarnation, and as the one whose replicas
-//!   are listened to (`marks`). So the second of two processes on copies of one directory moves nothing;
+//!   are listened to (`marks`). So the second of two processes on copies of one directory moves nothing. (Where it is itself each process
+//!   knows, and looks for the others accordingly; nobody else goes by that);
 //! - two members never have one address in a layout. Those that change places move together;
 //! - no safety depends on an address: a connection that leads to somebody else is closed by whoever is there.
 
@@ -68,7 +69,7 @@ impl Moving {
     }
 
     /// Forgets whoever is where the layout has it, and whoever is no member. Of two that change places each takes what the other one says
-    /// together with where it is itself: it alone may know that it is not there any more.
+    /// together with where it is itself: nobody else may know yet that it is not there any more.
     fn follow(&mut self, layout: &Layout, own: Own<'_>) {
         let is_elsewhere =
             |node, said: &Said| layout.member(node).is_some_and(|member| member.address != said.address);

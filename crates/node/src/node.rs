@@ -475,7 +475,9 @@ impl Node {
             }
             let (applied, revision, clock) = (opened.applied, opened.revision, opened.clock);
             let slot = &mut self.slots[shard.0 as usize];
-            slot.replica = Some(Replica::new(shard, group, applied, revision, clock));
+            let mut replica = Replica::new(shard, group, applied, revision, clock);
+            (replica.stats.keys_estimate, replica.stats.bytes_estimate) = opened.sizes;
+            slot.replica = Some(replica);
             (slot.damage, slot.stands_still) = (None, false);
             self.has_begun(shard);
             self.mark(shard);

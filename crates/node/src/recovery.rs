@@ -371,6 +371,7 @@ impl Ready {
     fn finish(mut self, reader: &LogReader) -> Result<Ready, RecoveryError> {
         let Ready { shard, opened } = &mut self;
         (opened.applied, opened.revision, opened.clock) = (shard.applied(), shard.revision(), shard.clock());
+        opened.sizes = (shard.keys_estimate(), shard.table().bytes_estimate());
         opened.configuration = shard.configuration().clone();
         opened.tail = tail(reader, shard.id(), opened.applied.next(), opened.last.next())?;
         Ok(self)

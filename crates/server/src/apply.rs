@@ -451,18 +451,13 @@ impl Applier {
             return;
         }
         self.quiet_seconds = 0;
-        let sizes = self.shards.iter().flatten().map(|open| sizes_of(&open.shard)).collect();
-        self.shared.inbox.push(Event::Stats(sizes));
-    }
-}
-
-/// What is reported of a shard's table.
-pub(crate) fn sizes_of(shard: &Shard) -> TableStats {
-    TableStats {
-        shard: shard.id(),
-        revision: shard.revision(),
-        keys_estimate: shard.keys_estimate(),
-        bytes_estimate: shard.table().bytes_estimate(),
+        let stats = |open: &Open| TableStats {
+            shard: open.shard.id(),
+            revision: open.shard.revision(),
+            keys_estimate: open.shard.keys_estimate(),
+            bytes_estimate: open.shard.table().bytes_estimate(),
+        };
+        self.shared.inbox.push(Event::Stats(self.shards.iter().flatten().map(stats).collect()));
     }
 }
 

@@ -268,7 +268,7 @@ impl Core {
         self.shared.runtime.spawn_blocking(move || {
             let own = layout.member(shared.header.from).map(|member| &*member.address);
             if let Err(error) = data.save_layout(layout.epoch, &layout.encode(), own) {
-                shared.notice(format!("{error}: at the next start the other nodes are asked for the layout"));
+                shared.notice(format!("{error}: at the next start the node may begin with what it knew before, until it hears of the others"));
             }
             for line in told {
                 shared.notice(line);

@@ -6,8 +6,8 @@
 //! control holds the sender up.
 //!
 //! Invariants: `PeerUp` is reported once the other side has taken the stream, `PeerLost` once for each
-//! `PeerUp`. A refusal, our answer to whoever is not listened to, is the last thing on its
-//! stream.
+//! `PeerUp`. A refusal, our answer to whoever is not listened to, is the last
+//! thing on its stream.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -283,7 +283,7 @@ fn wanted(cluster: u64, node: NodeId) -> String {
     format!("{cluster:016x}/{node}")
 }
 
-/// Waits for the end of the stream; a frame on it is the other node's refusal, for our node to know.
+/// Waits for the end of the stream; a frame on it is the other node's refusal, or what it remembers of our log, for our node to know.
 async fn until_lost(shared: &Shared, number: u64, mut answers: Streaming<Frame>) -> String {
     loop {
         match answers.message().await {

@@ -25,7 +25,7 @@ use ringfort_storage::{DataDir, Log, LogOptions, Tables};
 use ringfort_types::{Configuration, Epoch, ShardId, count};
 
 use crate::StartError;
-use crate::apply::{Applier, Task, sizes_of};
+use crate::apply::{Applier, Task};
 use crate::fetch::{self, Fetch};
 use crate::flush::Flusher;
 use crate::log::{self, Batch};
@@ -169,7 +169,6 @@ impl Opening {
     fn hand_over(&self, ready: Vec<Ready>) {
         let tables: Vec<_> =
             ready.iter().map(|ready| (ready.shard.id(), ready.shard.table().clone())).collect();
-        let sizes = ready.iter().map(|ready| sizes_of(&ready.shard)).collect();
         let mut opened = Vec::new();
         for Ready { shard, opened: found } in ready {
             self.miss_layout(&shard);
@@ -180,8 +179,6 @@ impl Opening {
             opened.push((id, found));
         }
         self.shared.inbox.push(Event::Opened(opened.into_iter().collect()));
-        // Else it would be said until the next second that they hold nothing.
-        self.shared.inbox.push(Event::Stats(sizes));
         for (shard, table) in tables {
             self.flusher.keep_first(shard, table);
         }

@@ -83,7 +83,7 @@ pub(crate) enum Work {
         born: Arc<Layout>,
         shards: BTreeMap<ShardId, Configuration>,
     },
-    SaveLayout(Arc<Layout>),
+    SaveLayout(Arc<Layout>, Vec<String>),
     SaveMarks(Bytes),
     /// Goes on with bringing shards up to date.
     Replay,

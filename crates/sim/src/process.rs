@@ -12,7 +12,7 @@ use ringfort_node::{Config, Effect, Event, Identity, Node, NodeError, is_member}
 use ringfort_ring::Layout;
 use ringfort_storage::{DataDir, StorageError, Who};
 use ringfort_types::limits::TICK_MS;
-use ringfort_types::{Answer, NodeId, PeerFrame, PeerMessage, RaftMessage, Reply, Token};
+use ringfort_types::{Answer, LogRecall, NodeId, PeerFrame, PeerMessage, RaftMessage, Reply, Token};
 
 use crate::host::{Begin, Fate, Process, Work};
 use crate::judges::{BOUNDED, NODE_GOES_ON, WIPED_IS_REFUSED};
@@ -197,11 +197,14 @@ impl World {
                 }
             }
             Work::Open { born, shards } => self.open(at, &born, &shards),
-            Work::SaveLayout(layout) => {
+            Work::SaveLayout(layout, told) => {
                 self.hosts[at].layouts.push(layout.clone());
                 let process = self.hosts[at].process.as_ref().expect("just looked at");
                 // There may be no room. Then another node is asked for it at the next start.
                 let _lost = process.dir.save_layout(layout.epoch, &layout.encode(), None);
+                for line in told {
+                    self.log(format_args!("n{}: {line}", at + 1));
+                }
             }
             Work::SaveMarks(bytes) => {
                 let process = self.hosts[at].process.as_ref().expect("just looked at");
@@ -319,11 +322,8 @@ impl World {
                 self.later(at, after_us, Work::Open { born, shards });
             }
             Effect::SaveLayout { layout, told } => {
-                for line in told {
-                    self.log(format_args!("n{}: {line}", at + 1));
-                }
                 let after_us = self.random.between(100, self.plan.sync_us_max);
-                self.later(at, after_us, Work::SaveLayout(layout));
+                self.later(at, after_us, Work::SaveLayout(layout, told));
             }
             Effect::SaveMarks(bytes) => {
                 let after_us = self.random.between(100, self.plan.sync_us_max);
@@ -451,7 +451,8 @@ impl World {
     fn refuse(&mut self, at: usize, whom: usize, with: PeerMessage) {
         match &with {
             PeerMessage::Refused(refusal) => self.judge_refusal(at, whom, &refusal.reason),
-            other => self.log(format_args!("n{} refuses n{}: {other:?}", at + 1, whom + 1)),
+            PeerMessage::LogRecall(recall) => self.judge_recall(at, whom, *recall),
+            other => unreachable!("nobody is refused with {other:?}"),
         }
         if !self.network.link(whom, at).is_up {
             return;
@@ -463,6 +464,18 @@ impl World {
             self.schedule(after_us, Next::Work { host: whom, life, work });
         }
         self.break_link(whom, at);
+    }
+
+    fn judge_recall(&mut self, at: usize, whom: usize, recall: LogRecall) {
+        let what = format!("n{} tells n{} that its log was at batch {}", at + 1, whom + 1, recall.synced);
+        let host = &self.hosts[whom];
+        // An answer to a frame of the process before it, which came late, is nothing to the one that is there.
+        let is_meant =
+            |process: &Process| process.node.log_mark().process == recall.process && !host.is_older;
+        if host.process.as_ref().is_some_and(is_meant) {
+            self.find(NODE_GOES_ON, format_args!("{what}"));
+        }
+        self.log(format_args!("{what}"));
     }
 
     fn judge_refusal(&mut self, at: usize, whom: usize, reason: &str) {
@@ -495,15 +508,6 @@ impl World {
     fn send_messages(&mut self, at: usize, to: NodeId, messages: Vec<PeerMessage>) {
         let mut hands_over = Vec::new();
         for message in &messages {
-            // An answer to a frame of the process before it, which came late, is nothing to the one that is there.
-            if let PeerMessage::LogRecall(recall) = message
-                && let host = &self.hosts[to.0 as usize - 1]
-                && !host.is_older
-                && host.process.as_ref().is_some_and(|there| there.node.log_mark().process == recall.process)
-            {
-                let what = format_args!("n{} is told that its log was at batch {}", to.0, recall.synced);
-                self.find(NODE_GOES_ON, what);
-            }
             // What a disk says that has lost something counts for nothing, and may be anything.
             if let PeerMessage::Raft(RaftMessage { shard, message }) = message
                 && !self.hosts[at].is_older

@@ -5,7 +5,7 @@ use ringfort_sim::{Fault, Plan, Report, Times, failovers, run, run_many, shrink}
 fn assert_clean(report: &Report) {
     let seed = report.seed;
     let findings: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
-    assert!(findings.is_empty(), "cargo xtask sim --seed {seed}\n{}", findings.join("\n"));
+    assert!(findings.is_empty(), "seed {seed}, as this test draws its plan\n{}", findings.join("\n"));
 }
 
 /// Whoever else is busy: the second run of each seed has other neighbours.

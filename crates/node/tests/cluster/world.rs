@@ -476,18 +476,17 @@ impl World {
                 self.serving.insert(n);
             }
             Effect::Discard => self.notices.push("may be removed".to_owned()),
-            Effect::Refused(reason) => {
-                self.refused[n] = Some(reason);
-                self.nodes[n] = None;
-            }
-            Effect::Removed => {
-                self.refused[n] = Some("removed".to_owned());
-                self.nodes[n] = None;
-            }
+            Effect::Refused(reason) => self.end_of(n, reason),
+            Effect::Removed => self.end_of(n, "removed".to_owned()),
             Effect::Stopped => {
                 self.stopped.insert(n);
             }
         }
+    }
+
+    fn end_of(&mut self, n: usize, reason: String) {
+        self.refused[n] = Some(reason);
+        self.nodes[n] = None;
     }
 
     /// A node comes to a shard that was withheld.

@@ -118,7 +118,7 @@ impl ProgramOrder {
 
     /// Somebody reads a key when nobody writes any more.
     pub(crate) fn read_at_the_end(&mut self, key: &Bytes, value: Option<&Bytes>) -> Option<Broken> {
-        self.keys.get_mut(key)?.saw(key, value.cloned(), Index(u64::MAX), "at the end")
+        self.keys.get_mut(key)?.saw(key, value, Index(u64::MAX), "at the end")
     }
 }
 
@@ -140,7 +140,7 @@ impl Key {
                     let before =
                         self.answered.iter().filter(|(asked_by_then, _)| *asked_by_then <= step.call);
                     let at = before.map(|(_, at)| *at).fold(at, Index::max);
-                    broken.extend(self.saw(key, value, at, &format!("by call {}", step.call)));
+                    broken.extend(self.saw(key, value.as_ref(), at, &format!("by call {}", step.call)));
                     self.answered.push((step.asked_by_then, at));
                 }
                 _ => {}
@@ -165,18 +165,18 @@ impl Key {
     fn settle(&mut self) {
         let (came, last) = self.came();
         for value in came {
-            take(&mut self.in_doubt, &value);
+            take(&mut self.in_doubt, value.as_ref());
         }
         self.last = last;
         self.seen.clear();
         self.answered.clear();
     }
 
-    fn saw(&mut self, key: &Bytes, value: Option<Bytes>, at: Index, who: &str) -> Option<Broken> {
-        let before = self.seen.insert(at, value.clone());
+    fn saw(&mut self, key: &Bytes, value: Option<&Bytes>, at: Index, who: &str) -> Option<Broken> {
+        let before = self.seen.insert(at, value.cloned());
         let mut in_doubt = self.in_doubt.clone();
-        let is_one_value = before.as_ref().is_none_or(|before| *before == value);
-        if is_one_value && self.came().0.iter().all(|came| take(&mut in_doubt, came)) {
+        let is_one_value = before.as_ref().is_none_or(|before| before.as_ref() == value);
+        if is_one_value && self.came().0.iter().all(|came| take(&mut in_doubt, came.as_ref())) {
             return None;
         }
         // Of one fault it is said once.
@@ -184,21 +184,21 @@ impl Key {
             Some(before) => self.seen.insert(at, before),
             None => self.seen.remove(&at),
         };
-        let short = |value: &Option<Bytes>| value.as_ref().map(|value| value.slice(..value.len().min(24)));
-        let seen = self.seen.iter().map(|(at, value)| (*at, short(value))).collect::<Vec<_>>();
+        let short = |value: Option<&Bytes>| value.map(|value| value.slice(..value.len().min(24)));
+        let seen = self.seen.iter().map(|(at, value)| (*at, short(value.as_ref()))).collect::<Vec<_>>();
         Some(broken!(
             NAME,
             "{key:?} is read {who} as {:?} at {at}; the last write before it left {:?}, {} are in doubt, and seen were {seen:?}",
-            short(&value),
-            short(&self.last),
+            short(value),
+            short(self.last.as_ref()),
             self.in_doubt.len()
         ))
     }
 }
 
 /// Takes one of these away, if it is there.
-fn take(from: &mut Vec<Option<Bytes>>, value: &Option<Bytes>) -> bool {
-    let place = from.iter().position(|one| one == value);
+fn take(from: &mut Vec<Option<Bytes>>, value: Option<&Bytes>) -> bool {
+    let place = from.iter().position(|one| one.as_ref() == value);
     place.map(|place| from.swap_remove(place)).is_some()
 }
 
