@@ -17,6 +17,9 @@ const LEADS_NOTHING_US: u64 = 1_500_000;
 /// After so long a shard whose leader's table is damaged has another leader, in microseconds: before any of the others
 /// would stand for election by itself.
 const HANDED_OVER_US: u64 = 350_000;
+/// After so long a node whose disk goes on has said all that waited for it, and follows again: what it says may be of an election that it
+/// stood for before it knew that its disk hangs, in microseconds.
+const FOLLOWS_US: u64 = 2_000_000;
 /// For an answer of the cluster, in microseconds.
 const ANSWERED_US: u64 = 5_000_000;
 
@@ -53,6 +56,7 @@ impl World {
         if !self.run_while(HUNG_US, is_hung) {
             self.find(HEALS, format_args!("n{} does not notice that its disk goes on", host + 1));
         }
+        self.run_until(self.now_us + FOLLOWS_US);
     }
 
     /// The table of a shard is damaged where it is led: its leader hands over, and all that was there is there.

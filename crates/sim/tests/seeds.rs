@@ -146,6 +146,8 @@ fn what_was_found_once_is_not_found_again() {
     assert_clean(&run(&Plan::from_seed(179_603_324_780_929)));
     // The judges': of two writes in doubt, reads that were under way together saw the later one first.
     assert_clean(&run(&Plan::from_seed(179_603_462_590_213)));
+    // The judges': a disk that had hung let go of an old election while a leader was to hand over.
+    assert_clean(&run(&Plan::from_seed(179_604_164_041_737)));
     // A damaged replica was not made anew as long as another node's disk was too slow for a leader's.
     assert_clean(&run(&Plan::before_moves(179_603_324_780_426)));
     // A leader that was forgotten where it had been reported was not told again, since nothing about it had changed.
