@@ -27,6 +27,8 @@ pub(crate) const TABLE_US_MAX: u64 = 2_000;
 const CHUNK_US_MAX: u64 = 20_000;
 /// Until a process that could not start for lack of room is started again, in microseconds.
 const START_AGAIN_US: u64 = 500_000;
+/// A slow process takes no longer for anything, in microseconds: of a disk that is slow, too, it would have to notice that it hangs.
+const SLOWED_US_MAX: u64 = 2_500_000;
 
 impl World {
     /// A process begins.
@@ -150,7 +152,8 @@ impl World {
     pub(crate) fn later(&mut self, at: usize, after_us: u64, work: Work) {
         let host = &self.hosts[at];
         let (life, slowness) = (host.life, host.slowness);
-        self.schedule(after_us * slowness, Next::Work { host: at, life, work });
+        let after_us = (after_us * slowness).min(after_us.max(SLOWED_US_MAX));
+        self.schedule(after_us, Next::Work { host: at, life, work });
     }
 
     fn end_turn_soon(&mut self, at: usize) {
