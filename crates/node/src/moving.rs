@@ -154,7 +154,6 @@ impl Node {
     /// said so.
     pub(crate) fn see_to_moves(&mut self) {
         let Some(layout) = self.layout.clone().filter(|_| self.phase == Phase::Running) else { return };
-        self.forget_what_is_not_said_again();
         let mut said = self.moving.fresh(self.now.monotonic_us);
         if self.address_before().is_some() {
             let hello = self.birth.hello();
@@ -170,18 +169,6 @@ impl Node {
         let moves = layout.moves(&said);
         if !moves.is_empty() {
             self.ask_for(LayoutChange::Move(moves));
-        }
-    }
-
-    /// Whoever reports, and does not say any more that it is elsewhere, is where the layout has it: that it was elsewhere came late.
-    fn forget_what_is_not_said_again(&mut self) {
-        let now_us = self.now.monotonic_us;
-        let is_over =
-            |(node, said): &(&NodeId, &Said)| !said.is_fresh(now_us) && self.peers.is_lively(**node, now_us);
-        let over: Vec<NodeId> = self.moving.said.iter().filter(is_over).map(|(node, _)| *node).collect();
-        if !over.is_empty() {
-            self.moving.said.retain(|node, _| !over.contains(node));
-            self.follow_addresses();
         }
     }
 
