@@ -3,6 +3,7 @@
 use ringfort_node::{Effect, Event};
 use ringfort_types::{Incarnation, LogMark, NodeId, PeerFrame, PeerMessage, RefusalKind, Reply, ShardId};
 
+use crate::moved::places;
 use crate::world::{Disk, SHARDS, World};
 
 /// Until what is remembered has been kept.
@@ -34,16 +35,12 @@ fn an_older_image_at_another_address_is_refused_there() {
     world.run(2_000);
     world.kill(2);
     world.disks[2] = image;
-    let addresses = |world: &World| {
-        let layout = world.nodes[0].as_ref().and_then(|node| node.layout()).expect("born");
-        layout.members.iter().map(|member| member.address.clone()).collect::<Vec<_>>()
-    };
-    let born = addresses(&world);
+    let born = places(&world, 0);
     world.start_at(2, "10.0.9.9:50051", &[]);
     world.run(2_000);
     let reason = world.refused[2].clone().expect("it must not go on");
     assert!(reason.contains("older than it was"), "{reason}");
-    assert_eq!(addresses(&world), born);
+    assert_eq!(places(&world, 0), born);
 }
 
 #[test]

@@ -19,7 +19,7 @@ fn fill(world: &mut World, by: usize, value: &str) {
 }
 
 /// Where each member is, as this node has it in its layout.
-fn places(world: &World, n: usize) -> Vec<String> {
+pub(crate) fn places(world: &World, n: usize) -> Vec<String> {
     let layout = world.nodes[n].as_ref().and_then(|node| node.layout()).expect("born");
     layout.members.iter().map(|member| member.address.clone()).collect()
 }
