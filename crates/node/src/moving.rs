@@ -10,6 +10,8 @@
 //!   are listened to (`marks`). So the second of two processes on copies of one directory moves nothing. (Where it is itself each process
 //!   knows, and looks for the others accordingly; nobody else goes by that);
 //! - two members never have one address in a layout. Those that change places move together;
+//! - a member is looked for wherever it says that it is, also where another one is as far as the layout knows: that one may be gone for
+//!   good, and only a majority can change the layout;
 //! - no safety depends on an address: a connection that leads to somebody else is closed by whoever is there.
 
 use std::collections::BTreeMap;
@@ -38,25 +40,20 @@ struct Said {
     last_us: u64,
 }
 
-/// This node, and where it is.
-type Own<'a> = (NodeId, &'a str);
-
 /// Where members say that they are, other than where the layout has them.
 #[derive(Debug, Default)]
 pub(crate) struct Moving {
     said: BTreeMap<NodeId, Said>,
-    /// Of what is said, that which can be: nobody else has the address.
-    moved: BTreeMap<NodeId, String>,
 }
 
 impl Moving {
     /// A member's address, if it is not where the layout has it.
     pub(crate) fn address(&self, node: NodeId) -> Option<&str> {
-        self.moved.get(&node).map(String::as_str)
+        self.said.get(&node).map(|said| &*said.address)
     }
 
     /// A member is there, and the layout may have it elsewhere.
-    fn hear(&mut self, node: NodeId, address: &str, now_us: u64, (layout, own): (&Layout, Own<'_>)) {
+    fn hear(&mut self, node: NodeId, address: &str, now_us: u64, layout: &Layout) {
         if let Some(said) = self.said.get_mut(&node).filter(|said| {
             said.address == address && said.is_fresh(now_us) || planted::is(Bug::OlderMoveWins)
         }) {
@@ -65,19 +62,22 @@ impl Moving {
         }
         let said = Said { address: address.to_owned(), since_us: now_us, last_us: now_us };
         self.said.insert(node, said);
-        self.follow(layout, own);
+        self.follow(layout);
     }
 
-    /// Forgets whoever is where the layout has it, and whoever is no member. Of two that change places each takes what the other one says
-    /// together with where it is itself: nobody else may know yet that it is not there any more.
-    fn follow(&mut self, layout: &Layout, own: Own<'_>) {
+    /// Forgets whoever is where the layout has it, and whoever is no member.
+    fn follow(&mut self, layout: &Layout) {
         let is_elsewhere =
             |node, said: &Said| layout.member(node).is_some_and(|member| member.address != said.address);
         self.said.retain(|node, said| is_elsewhere(*node, said) || planted::is(Bug::OlderMoveWins));
-        let (id, here) = own;
+    }
+
+    /// Whether a member can be where it says: nobody else has the address. Of two that change places each takes what the other one says
+    /// together with where it is itself: nobody else may know yet that it is not there any more.
+    fn can_be_there(&self, node: NodeId, layout: &Layout, (id, here): (NodeId, &str)) -> bool {
         let said = self.said.iter().map(|(node, said)| (*node, said.address.clone()));
         let said = said.chain([(id, here.to_owned())]).collect();
-        self.moved = layout.moves(&said).into_iter().filter(|(node, _)| *node != id).collect();
+        layout.moves(&said).iter().any(|(moved, _)| *moved == node)
     }
 
     /// What was said of late.
@@ -105,8 +105,8 @@ pub(crate) fn moved_between(before: &Layout, now: &Layout) -> Vec<String> {
 
 impl Node {
     /// Where members say that they are, other than where the layout has them: they are to be connected with there.
-    pub fn moved(&self) -> &BTreeMap<NodeId, String> {
-        &self.moving.moved
+    pub fn moved(&self) -> impl Iterator<Item = (NodeId, &str)> {
+        self.moving.said.iter().map(|(node, said)| (*node, &*said.address))
     }
 
     /// Where the layout has this node, if that is not where it is.
@@ -133,8 +133,7 @@ impl Node {
         let Some(layout) = self.layout.as_ref().filter(|_| check_address(&hello.address).is_ok()) else {
             return true;
         };
-        let own = (self.id, self.birth.address());
-        self.moving.hear(from, &hello.address, self.now.monotonic_us, (layout, own));
+        self.moving.hear(from, &hello.address, self.now.monotonic_us, layout);
         let Some(reason) = self.why_not_there(from, &hello.address) else { return true };
         let notice = format!("refused {}: {reason}", self.called(from));
         self.out.last.push(Effect::Notice(notice));
@@ -146,7 +145,7 @@ impl Node {
     /// The layout is another one.
     pub(crate) fn follow_addresses(&mut self) {
         if let Some(layout) = &self.layout {
-            self.moving.follow(layout, (self.id, self.birth.address()));
+            self.moving.follow(layout);
         }
     }
 
@@ -154,6 +153,7 @@ impl Node {
     /// said so.
     pub(crate) fn see_to_moves(&mut self) {
         let Some(layout) = self.layout.clone().filter(|_| self.phase == Phase::Running) else { return };
+        self.forget_what_is_not_said_again();
         let mut said = self.moving.fresh(self.now.monotonic_us);
         if self.address_before().is_some() {
             let hello = self.birth.hello();
@@ -170,6 +170,15 @@ impl Node {
         if !moves.is_empty() {
             self.ask_for(LayoutChange::Move(moves));
         }
+    }
+
+    /// Whoever reports, and does not say any more that it is elsewhere, is where the layout has it: that it was elsewhere came late.
+    fn forget_what_is_not_said_again(&mut self) {
+        let now_us = self.now.monotonic_us;
+        let peers = &self.peers;
+        self.moving.said.retain(|node, said| {
+            said.is_fresh(now_us) || !peers.is_lively(*node, now_us) || planted::is(Bug::OlderMoveWins)
+        });
     }
 
     /// This node can't have an address that another member has. Whoever hears of both refuses it; until then that member may have moved.
@@ -192,11 +201,13 @@ impl Node {
     fn why_not_there(&self, from: NodeId, address: &str) -> Option<String> {
         let now_us = self.now.monotonic_us;
         let since_us = self.moving.said.get(&from)?.since_us;
-        if self.moving.moved.contains_key(&from) || now_us < since_us + REFUSED_US {
+        let layout = self.layout.as_ref()?;
+        let own = (self.id, self.birth.address());
+        if now_us < since_us + REFUSED_US || self.moving.can_be_there(from, layout, own) {
             return None;
         }
         let holds = |member: &&Member| member.id != from && member.address == address;
-        let holder = self.layout.as_ref()?.members.iter().find(holds)?;
+        let holder = layout.members.iter().find(holds)?;
         let is_there = if holder.id == self.id {
             // It may be about to change places with it, and the layout can't be changed just now.
             self.address_before().is_none()

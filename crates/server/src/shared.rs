@@ -235,9 +235,10 @@ impl Shared {
     /// Takes note of members that have moved.
     pub(crate) fn notice_moved(&self, node: &Node) {
         self.moved.send_if_modified(|moved| {
-            let is_news = *moved != *node.moved();
+            let known = moved.iter().map(|(node, address)| (*node, &**address));
+            let is_news = !node.moved().eq(known);
             if is_news {
-                moved.clone_from(node.moved());
+                *moved = node.moved().map(|(node, address)| (node, address.to_owned())).collect();
             }
             is_news
         });

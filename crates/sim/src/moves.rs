@@ -114,7 +114,7 @@ impl World {
         let Some(process) = &host.process else { return false };
         let Some(layout) = process.node.layout() else { return *address == self.hosts[to].first_address };
         let is_in_layout = layout.member(node(to)).is_some_and(|member| member.address == *address);
-        let is_said = process.node.moved().get(&node(to)) == Some(address);
+        let is_said = process.node.moved().any(|said| said == (node(to), &**address));
         is_in_layout || is_said || host.told.contains(address)
     }
 
@@ -127,7 +127,7 @@ impl World {
             if is != has {
                 return Some(format!("n{n} is at {is}, and the layout has it at {has}"));
             }
-            let moved = host.process.as_ref()?.node.moved();
+            let moved: Vec<_> = host.process.as_ref()?.node.moved().collect();
             (!moved.is_empty()).then(|| format!("n{n} has others elsewhere than the layout: {moved:?}"))
         })
     }

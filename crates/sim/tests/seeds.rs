@@ -148,6 +148,10 @@ fn what_was_found_once_is_not_found_again() {
     assert_clean(&run(&Plan::from_seed(179_603_462_590_213)));
     // The judges': a disk that had hung let go of an old election while a leader was to hand over.
     assert_clean(&run(&Plan::from_seed(179_604_164_041_737)));
+    // Where a member was heard to be, late, was not forgotten.
+    assert_clean(&run(&Plan::from_seed(179_604_497_530_946)));
+    // A member was not looked for where it said it was, since another one, gone for good, had the address.
+    assert_clean(&run(&Plan::from_seed(179_604_497_531_987)));
     // The simulator's: a slow process with a slow disk took twelve seconds for a sync, and did not notice.
     assert_clean(&run(&Plan::from_seed(179_604_497_530_970)));
     // A damaged replica was not made anew as long as another node's disk was too slow for a leader's.
