@@ -55,6 +55,8 @@ use crate::snapshots::Snapshots;
 use crate::threads::{Guard, spawn};
 
 const TICK: Duration = Duration::from_millis(TICK_MS);
+/// Until a layout that could not be kept is tried again.
+const SAVE_AGAIN: Duration = Duration::from_secs(2);
 
 /// What the core thread works with.
 pub(crate) struct Core {
@@ -262,16 +264,27 @@ impl Core {
         }
     }
 
-    /// Keeps it without making a turn wait for the disk.
+    /// Keeps it without making a turn wait for the disk. What can't be kept is tried again, unless there is a later one by then.
     fn save_layout(&self, layout: Arc<Layout>, told: Vec<String>) {
         let (data, shared) = (self.data.clone(), self.shared.clone());
-        self.shared.runtime.spawn_blocking(move || {
-            let own = layout.member(shared.header.from).map(|member| &*member.address);
-            if let Err(error) = data.save_layout(layout.epoch, &layout.encode(), own) {
-                shared.notice(format!("{error}: at the next start the node may begin with what it knew before, until it hears of the others"));
+        self.shared.runtime.spawn(async move {
+            let save = || {
+                let (data, layout, me) = (data.clone(), layout.clone(), shared.header.from);
+                shared.runtime.spawn_blocking(move || {
+                    let own = layout.member(me).map(|member| &*member.address);
+                    data.save_layout(layout.epoch, &layout.encode(), own)
+                })
+            };
+            let mut kept = save().await;
+            if let Ok(Err(error)) = &kept {
+                shared.notice(format!("{error}: it is tried again; a start before that begins with what the node knew before"));
             }
             for line in told {
                 shared.notice(line);
+            }
+            while matches!(kept, Ok(Err(_))) && shared.layout().is_none_or(|now| now.epoch <= layout.epoch) {
+                sleep(SAVE_AGAIN).await;
+                kept = save().await;
             }
         });
     }

@@ -196,9 +196,10 @@ impl DataDir {
         if epoch <= *kept {
             return Ok(());
         }
-        *kept = epoch;
         let saved = whole::replace(&*self.disk, LAYOUT, LAYOUT_NEW, LAYOUT_MAGIC, bytes);
-        address.map_or(Ok(()), |address| self.save_address(address)).and(saved)
+        address.map_or(Ok(()), |address| self.save_address(address)).and(saved)?;
+        *kept = epoch;
+        Ok(())
     }
 
     /// The layout that was kept last, if there is one.

@@ -195,6 +195,10 @@ fn the_latest_layout_is_kept_whole() {
     // A thread that was late.
     dir.save_layout(Epoch(1), &Bytes::from_static(b"first"), None).unwrap();
     assert_eq!(dir.layout().unwrap(), Some(Bytes::from_static(b"second")));
+    // One that could not be kept may be tried again.
+    disk.fail_syncs(true);
+    assert!(dir.save_layout(Epoch(3), &Bytes::from_static(b"third"), None).is_err());
+    disk.fail_syncs(false);
     dir.save_layout(Epoch(3), &Bytes::from_static(b"third"), None).unwrap();
     drop(dir);
     let (dir, _) = DataDir::open(Arc::new(disk.clone()), &node1()).unwrap();

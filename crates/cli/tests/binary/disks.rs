@@ -453,6 +453,31 @@ fn reads_through_a_node_whose_disk_hangs_or_is_full_go_on() {
     }
 }
 
+/// No later layout comes that would take its place.
+#[test]
+fn a_layout_for_which_there_is_no_room_is_kept_as_soon_as_there_is() {
+    let syncs = Syncs::new();
+    let full = syncs.directory.path().join("full");
+    let full_disk = preloadable("full_disk", syncs.directory.path());
+    let mut trio = Trio::idle(tempfile::tempdir().expect("a directory"));
+    let data = trio.directory.path().join("node1");
+    syncs.start_with(&mut trio, 0, |command| {
+        // Not the file that its lines go to, whose name begins alike.
+        let below = data.join("");
+        command.env("LD_PRELOAD", &full_disk).env("DISK_FULL_FILE", &full).env("DISK_FULL_DIR", below)
+    });
+    (1..3).for_each(|node| syncs.start(&mut trio, node));
+    eventually("all serve", || (0..3).all(|node| trio.said(node).contains("serves on")));
+    assert!(!data.join("layout").exists(), "the first one is the birth's");
+
+    fs::write(&full, "").expect("written");
+    let mut set = ringfort(&["cluster", "set", "leader-preference=highest-id"]);
+    assert!(run(set.env("RINGFORT_ADDR", trio.address(1)), b"").status.success());
+    eventually("it is said", || trio.said(0).contains("it is tried again; a start before that begins"));
+    fs::remove_file(&full).expect("it is there");
+    eventually("it is kept", || data.join("layout").exists());
+}
+
 /// How many shards the first node leads.
 fn leads(trio: &Trio) -> u64 {
     status(trio)["nodes"][0]["leads"].as_u64().expect("a number")
