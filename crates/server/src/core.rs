@@ -277,7 +277,9 @@ impl Core {
             };
             let mut kept = save().await;
             if let Ok(Err(error)) = &kept {
-                shared.notice(format!("{error}: it is tried again; a start before that begins with what the node knew before"));
+                shared.notice(format!(
+                    "{error}: it is tried again; a start before that begins with what the node knew before"
+                ));
             }
             for line in told {
                 shared.notice(line);

@@ -8,6 +8,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::client::SendRequest;
+use ringfort_proto::v1;
+use ringfort_proto::v1::kv_client::KvClient;
+use ringfort_proto::v1::session_op::Request;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint};
 
 use crate::grpc_port::{connect, post};
 use crate::node::Node;
@@ -156,6 +162,60 @@ async fn answers_to_sessions_that_nobody_takes_have_bounded_memory() {
     drop(sessions);
     tokio::time::sleep(Duration::from_millis(200)).await;
     node.serves_large_ones();
+}
+
+async fn client(address: &str) -> KvClient<Channel> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
+    // A stream that is not read from gets some bytes, and leaves room for others.
+    let endpoint = endpoint.initial_stream_window_size(65_535).initial_connection_window_size(16 << 20);
+    KvClient::new(endpoint.connect().await.expect("connects")).max_decoding_message_size(16 << 20)
+}
+
+#[tokio::test]
+async fn a_session_that_has_taken_a_large_answer_does_not_hold_it() {
+    let node = Full::start();
+    let mut sessions = Vec::new();
+    for _ in 0..40 {
+        let get = v1::GetRequest { key: "big".into(), ..v1::GetRequest::default() };
+        let op = v1::SessionOp { id: 1, request: Some(Request::Get(get)), timeout_ms: 5_000 };
+        let (asking, asked) = mpsc::channel(1);
+        asking.send(vec![op].into()).await.expect("open");
+        let session = client(&node.address).await.session(ReceiverStream::new(asked)).await;
+        let mut answers = session.expect("a session").into_inner();
+        let answered = answers.message().await.expect("in good order").expect("an answer");
+        assert_eq!(answered.results.len(), 1);
+        sessions.push((asking, answers));
+    }
+    node.has_grown_by_less_than(150);
+    drop(sessions);
+}
+
+/// Each is of one row, which is all on its way to a reader who takes none of it.
+#[tokio::test]
+async fn lists_of_large_rows_that_nobody_reads_have_bounded_memory() {
+    let node = Full::start();
+    let large = |number| format!("large{number}\t{}\n", "z".repeat(1_000_000));
+    let rows: String = (0..60).map(large).collect();
+    let import = run(&mut ringfort(&["--addr", &node.address, "import", "-"]), rows.as_bytes());
+    assert!(import.status.success());
+    let before = Full { before: node.resident(), ..node };
+    let mut lists = Vec::new();
+    for _ in 0..40 {
+        let mut client = client(&before.address).await;
+        for _ in 0..10 {
+            let request = v1::ListRequest { prefix: "large".into(), limit: 1, ..v1::ListRequest::default() };
+            lists.push(client.list(request).await.expect("a list").into_inner());
+        }
+    }
+    // As much as each of them can get.
+    for _ in 0..8 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        before.has_grown_by_less_than(150);
+    }
+    before.serves_small_ones();
+    drop(lists);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    before.serves_large_ones();
 }
 
 #[test]

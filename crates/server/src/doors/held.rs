@@ -19,10 +19,12 @@ use http_body::Frame;
 use ringfort_types::limits::{ANSWER_IDLE_MS, ANSWER_QUEUED_MS};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
+use tokio_stream::Stream;
 use tonic::Status;
 use tonic::body::Body;
 use tower_service::Service;
 
+use crate::doors::frames::{self, Elsewhere};
 use crate::doors::places::Standing;
 use crate::room::Room;
 
@@ -40,9 +42,11 @@ pub(super) fn response<M>(message: M, room: Room) -> tonic::Response<M> {
     response
 }
 
-/// A stream whose client is to take what there is in it.
-pub(super) fn stream<S>(answers: S) -> tonic::Response<S> {
-    let mut response = tonic::Response::new(answers);
+/// A response of these frames, whose client is to take what there is in it.
+pub(super) fn stream<M>(
+    frames: impl Stream<Item = Result<Bytes, Status>> + Send + 'static,
+) -> tonic::Response<Elsewhere<M>> {
+    let mut response = frames::response(frames);
     response.extensions_mut().insert(Room::default());
     response
 }
@@ -97,6 +101,7 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut response = ready!(Pin::new(&mut self.answer).poll(cx))?;
+        frames::put_body(&mut response);
         let room = response.extensions_mut().remove::<Room>();
         let from = self.from.take();
         if room.is_none() && !from.as_ref().is_some_and(|from| from.is_full) {
@@ -200,6 +205,10 @@ impl http_body::Body for HeldBody {
         let piece = Bytes::copy_from_slice(&rest.piece[..rest.piece.len().min(PIECE_BYTES)]);
         rest.piece.advance(piece.len());
         rest.is_cut = !rest.piece.is_empty();
+        if !rest.is_cut {
+            // What is empty keeps in memory what it was a part of.
+            rest.piece = Bytes::new();
+        }
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 }

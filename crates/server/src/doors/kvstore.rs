@@ -12,9 +12,10 @@ use ringfort_types::limits::KVSTORE_LAG_MS;
 use ringfort_types::{Change, Copies, Durability, Failure, Part, Receipt, Row};
 use tonic::{Request, Response, Status};
 
+use super::frames::Elsewhere;
 use super::held::response;
 use super::not_there;
-use super::stream::{Messages, stream_rows};
+use super::stream::stream_rows;
 use super::utf8::{key_text, text};
 use crate::gate::{Gate, Listing};
 
@@ -60,7 +61,7 @@ impl Service {
 
 #[tonic::async_trait]
 impl KvStore for Service {
-    type ListStream = Messages<KeyValue>;
+    type ListStream = Elsewhere<KeyValue>;
 
     async fn put(&self, call: Request<KeyValue>) -> Result<Response<Ack>, Status> {
         self.store(call).await
@@ -78,7 +79,7 @@ impl KvStore for Service {
     async fn list(&self, call: Request<()>) -> Result<Response<Self::ListStream>, Status> {
         let listing = Listing { within_ms: stream_timeout_ms(call.metadata()), ..Listing::default() };
         let rows = self.gate.rows(listing).map_err(from_failure)?;
-        Ok(Response::new(stream_rows(&self.gate, rows, |batch| batch.rows.into_iter().map(message_of))))
+        Ok(stream_rows(&self.gate, rows, |batch| batch.rows.into_iter().map(message_of)))
     }
 }
 

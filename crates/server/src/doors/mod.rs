@@ -10,6 +10,7 @@ mod arriving;
 mod crowd;
 mod deadline;
 mod family;
+mod frames;
 pub(crate) mod grpc;
 mod health;
 mod held;

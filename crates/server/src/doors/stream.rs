@@ -1,48 +1,43 @@
 //! Rows as a stream of gRPC messages, for a reader that may be slow or gone.
 //!
-//! Bounds: [`MESSAGES_WAITING`] messages wait for the client; one that takes nothing for [`LIST_IDLE_MS`] is cut off. What the
-//! HTTP/2 library has taken it holds until the client reads it, which nobody here can hasten: so the room of a large row is
-//! given back only when the library asks for the next message, or the stream is gone.
+//! Bounds: [`FRAMES_WAITING`] frames wait for the client; one that takes nothing for [`LIST_IDLE_MS`] is cut off. What the
+//! HTTP/2 library has taken it holds until the client reads it, which nobody here can hasten, and it takes one frame more than it has
+//! room for. So it is given a large row in pieces, which are copies: the row and its room are gone once the last piece is taken, or
+//! the reader is cut off.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use bytes::{Bytes, BytesMut};
+use prost::Message;
 use ringfort_proto::status;
 use ringfort_types::limits::LIST_IDLE_MS;
 use ringfort_types::{Code, Failure};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::Stream;
 use tonic::Status;
 
+use super::frames::{self, Elsewhere};
 use crate::gate::{self, Batch, Gate, Rows, TOUCH_AFTER};
 
-/// Messages that wait for the client to take them.
-const MESSAGES_WAITING: usize = 1;
+/// Frames that wait for the client to take them.
+const FRAMES_WAITING: usize = 1;
 
-/// A message on its way, and what is to be held as long as it is in memory.
-type Message<M> = (Result<M, Status>, Option<OwnedSemaphorePermit>);
-
-/// The messages, as the client takes them.
+/// The frames of a list, as the client takes them.
 #[derive(Debug)]
-pub(crate) struct Messages<M> {
-    receiver: mpsc::Receiver<Message<M>>,
-    /// The last message's.
-    held: Option<OwnedSemaphorePermit>,
+struct Frames {
+    receiver: mpsc::Receiver<Bytes>,
     /// Why there are no more, if not all have come. It waits as long as the client likes: without it the stream would seem whole.
     failed: oneshot::Receiver<Status>,
 }
 
-impl<M> Stream for Messages<M> {
-    type Item = Result<M, Status>;
+impl Stream for Frames {
+    type Item = Result<Bytes, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.held = None;
-        let Some((message, held)) = ready!(self.receiver.poll_recv(cx)) else {
-            return Poll::Ready(self.failed.try_recv().ok().map(Err));
-        };
-        self.held = held;
-        Poll::Ready(Some(message))
+        let frame = ready!(self.receiver.poll_recv(cx)).map(Ok);
+        Poll::Ready(frame.or_else(|| self.failed.try_recv().ok().map(Err)))
     }
 }
 
@@ -51,22 +46,29 @@ pub(super) fn stream_rows<M, I>(
     gate: &Gate,
     mut rows: Rows,
     messages: impl Fn(Batch) -> I + Send + Sync + 'static,
-) -> Messages<M>
+) -> tonic::Response<Elsewhere<M>>
 where
-    M: Send + 'static,
+    M: Message + 'static,
     I: IntoIterator<Item = Result<M, Failure>, IntoIter: Send> + Send,
 {
-    let (sender, receiver) = mpsc::channel(MESSAGES_WAITING);
+    let (sender, receiver) = mpsc::channel(FRAMES_WAITING);
     let (failing, failed) = oneshot::channel();
     let mut stopping = gate.stopping();
     tokio::spawn(async move {
         let sending = async {
             while let Some(mut batch) = rows.next().await? {
-                let mut large = batch.large.take();
-                // A large row comes alone, so that it makes one message.
-                for message in messages(batch) {
-                    send(&mut rows, &sender, (Ok(message?), large.take())).await?;
+                let large = batch.large.take();
+                let (mut frame, failed) = frame_of(messages(batch));
+                let piece_bytes = if large.is_some() { rows.frame_bytes() } else { frame.len() };
+                while frame.len() > piece_bytes {
+                    let piece = Bytes::copy_from_slice(&frame.split_to(piece_bytes));
+                    send(&mut rows, &sender, piece).await?;
                 }
+                if !frame.is_empty() {
+                    let last = if large.is_some() { Bytes::copy_from_slice(&frame) } else { frame };
+                    send(&mut rows, &sender, last).await?;
+                }
+                failed?;
             }
             Ok(())
         };
@@ -84,24 +86,30 @@ where
         // The client sees the end only now that it is known why.
         drop(sender);
     });
-    Messages { receiver, held: None, failed }
+    frames::response(Frames { receiver, failed })
 }
 
-/// Sends a message, and meanwhile keeps readable what this stream still needs.
-async fn send<M>(
-    rows: &mut Rows,
-    sender: &mpsc::Sender<Message<M>>,
-    mut message: Message<M>,
-) -> Result<(), Failure> {
+/// These messages as one frame, up to the first of which there is none.
+fn frame_of<M: Message>(
+    messages: impl IntoIterator<Item = Result<M, Failure>>,
+) -> (Bytes, Result<(), Failure>) {
+    let mut buffer = BytesMut::new();
+    let put = |message: Result<M, Failure>| message.map(|message| frames::put_message(&message, &mut buffer));
+    let all = messages.into_iter().try_for_each(put);
+    (buffer.freeze(), all)
+}
+
+/// Sends a frame, and meanwhile keeps readable what this stream still needs.
+async fn send(rows: &mut Rows, sender: &mpsc::Sender<Bytes>, mut frame: Bytes) -> Result<(), Failure> {
     let started = Instant::now();
     let idle_max = Duration::from_millis(LIST_IDLE_MS);
     loop {
         rows.touch().await;
         let left = idle_max.saturating_sub(started.elapsed());
-        match sender.send_timeout(message, left.min(TOUCH_AFTER)).await {
+        match sender.send_timeout(frame, left.min(TOUCH_AFTER)).await {
             Ok(()) => return Ok(()),
             Err(mpsc::error::SendTimeoutError::Timeout(unsent)) if started.elapsed() < idle_max => {
-                message = unsent;
+                frame = unsent;
             }
             Err(_) => {
                 return Err(Failure::rejected(
@@ -121,14 +129,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_stream_that_failed_says_so_however_late_it_is_read() {
-        let (sender, receiver) = mpsc::channel(MESSAGES_WAITING);
+        let (sender, receiver) = mpsc::channel(FRAMES_WAITING);
         let (failing, failed) = oneshot::channel();
-        let mut messages = Messages { receiver, held: None, failed };
-        sender.try_send((Ok(1), None)).unwrap();
+        let mut frames = Frames { receiver, failed };
+        sender.try_send("rows".into()).unwrap();
         failing.send(Status::resource_exhausted("too slow")).unwrap();
         drop(sender);
-        assert_eq!(messages.next().await.unwrap().unwrap(), 1);
-        assert_eq!(messages.next().await.unwrap().unwrap_err().message(), "too slow");
-        assert!(messages.next().await.is_none());
+        assert_eq!(frames.next().await.unwrap().unwrap(), "rows");
+        assert_eq!(frames.next().await.unwrap().unwrap_err().message(), "too slow");
+        assert!(frames.next().await.is_none());
     }
 }

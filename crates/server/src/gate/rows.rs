@@ -154,6 +154,11 @@ impl Rows {
         })
     }
 
+    /// Bytes to be sent at a time, as many lists as there are now.
+    pub(crate) fn frame_bytes(&self) -> usize {
+        LIST_FRAME_BYTES.min(self.budget.share() / 4).max(PAGE_BYTES_MIN)
+    }
+
     /// The next rows; `None` after the last.
     pub(crate) async fn next(&mut self) -> Result<Option<Batch>, Failure> {
         if self.has_ended {
@@ -171,7 +176,7 @@ impl Rows {
             indexes = self.cursors.iter().filter_map(|cursor| cursor.at).collect();
         }
         let (mut rows, mut bytes, mut large) = (Vec::new(), 0, None);
-        let frame_bytes = LIST_FRAME_BYTES.min(self.budget.share() / 4).max(PAGE_BYTES_MIN);
+        let frame_bytes = self.frame_bytes();
         while self.left > 0
             && bytes < frame_bytes
             && let Some(Reverse((key, at))) = self.heads.pop()

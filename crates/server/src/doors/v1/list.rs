@@ -3,7 +3,8 @@
 use ringfort_proto::{sized, v1};
 use ringfort_types::{Failure, Row};
 
-use crate::doors::stream::{Messages, stream_rows};
+use crate::doors::frames::Elsewhere;
+use crate::doors::stream::stream_rows;
 use crate::gate::{Batch, Gate, Listing};
 
 /// Starts a stream.
@@ -11,7 +12,7 @@ pub(super) fn stream(
     gate: &Gate,
     asked: v1::ListRequest,
     within_ms: Option<u32>,
-) -> Result<Messages<v1::ListResponse>, Failure> {
+) -> Result<tonic::Response<Elsewhere<v1::ListResponse>>, Failure> {
     let v1::ListRequest { prefix, from, limit, keys_only, max_message_bytes, indexes } = asked;
     let bytes_max = sized::bytes_max(max_message_bytes)?;
     let rows = gate.rows(Listing { prefix, from, limit, keys_only, indexes, within_ms })?;

@@ -5,12 +5,14 @@ use ringfort_proto::v1::kv_server::Kv;
 use ringfort_proto::writes;
 use ringfort_proto::{status, unary, v1};
 use ringfort_types::{Call, Failure, Reply};
+use tokio_stream::StreamExt;
 use tonic::{Response, Status, Streaming};
 
 use super::list;
 use super::session::Session;
+use crate::doors::frames::{self, Elsewhere};
 use crate::doors::held::{self, response};
-use crate::doors::stream::Messages;
+
 use crate::gate::{Answer, Gate};
 
 /// Both public services.
@@ -46,8 +48,8 @@ impl Service {
 
 #[tonic::async_trait]
 impl Kv for Service {
-    type ListStream = Messages<v1::ListResponse>;
-    type SessionStream = Session;
+    type ListStream = Elsewhere<v1::ListResponse>;
+    type SessionStream = Elsewhere<v1::SessionResponse>;
 
     async fn get(&self, call: tonic::Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
         self.call(call, unary::into_get).await
@@ -97,15 +99,15 @@ impl Kv for Service {
         call: tonic::Request<v1::ListRequest>,
     ) -> Result<Response<Self::ListStream>, Status> {
         let within_ms = status::stream_timeout_ms(call.metadata());
-        let stream = list::stream(&self.gate, call.into_inner(), within_ms).map_err(status::from_failure)?;
-        Ok(Response::new(stream))
+        list::stream(&self.gate, call.into_inner(), within_ms).map_err(status::from_failure)
     }
 
     async fn session(
         &self,
         call: tonic::Request<Streaming<v1::SessionRequest>>,
-    ) -> Result<Response<Session>, Status> {
-        Ok(held::stream(Session::new(&self.gate, call.into_inner())))
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let answers = Session::new(&self.gate, call.into_inner());
+        Ok(held::stream(answers.map(|answers| Ok(frames::frame_of(&answers?)))))
     }
 }
 
