@@ -187,7 +187,7 @@ becomes "start --addr 127.0.0.1:5001 --peers  --data-dir d" grpc-kvstore/server 
 becomes "start --addr 127.0.0.1:5001 --peers 127.0.0.1:5002 --data-dir d" grpc-kvstore/server 5001 5002 -- --data-dir d
 refused '--data-dir comes after 5001: .* after --' grpc-kvstore/server 5001 5002 --data-dir d
 refused 'a word too many: 5003;' grpc-kvstore/server 5001 5002 5003
-becomes "--addr 127.0.0.1:5001 shell" grpc-kvstore/client 5001
+becomes "--addr 127.0.0.1:5001 shell --literal-quotes" grpc-kvstore/client 5001
 refused 'there is no flag --foo' grpc-kvstore/client --foo
 refused 'usage' grpc-kvstore/client 5001 5002
 refused 'usage' grpc-kvstore/server

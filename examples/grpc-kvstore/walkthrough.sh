@@ -27,6 +27,12 @@ for port in 5001 5002 5003; do
     says "$answers" python_client $port <<<"$session"
 done
 
+step "quotes are a part of a value"
+says $'Stored and replicated\nquoted = "a b"' "$launchers/client" 5001 <<<$'put quoted "a b"\nget quoted\nexit'
+says $'> quoted = "a b"\n> ' go_client 5002 <<<$'get quoted\nexit'
+says $'> Stored and replicated\n> ' python_client 5003 <<<$'put quoted \'tis fine\nexit'
+says "quoted = 'tis fine" "$launchers/client" 5002 <<<$'get quoted\nexit'
+
 step "what is missing, empty or wrong"
 says_like $'> error: .*NotFound.*\n> Commands: put/get/list/exit\n> Usage: put <key> <value>\n> Usage: get <key>\n> ' \
     go_client 5002 <<<$'get nothing\nhelp\nput a\nget\nquit'
@@ -49,9 +55,9 @@ done
 [ "$(cat answers? | grep -c 'Stored and replicated')" -eq 400 ] || wrong "not all of 400 puts were replicated"
 wanted=$(for writer in 1 2 3 4; do seq -w 100 | sed "s:.*:many/$writer/& = value of &:"; done)
 for port in 5001 5002 5003; do
-    says "city = Ankara, and more"$'\n'"$wanted"$'\n'"name = Adnan" "$launchers/client" $port <<<list
+    says "city = Ankara, and more"$'\n'"$wanted"$'\n'"name = Adnan"$'\n'"quoted = 'tis fine" "$launchers/client" $port <<<list
 done
-says "> city = Ankara, and more"$'\n'"$wanted"$'\n'"name = Adnan"$'\n'"> " go_client 5002 <<<$'list\nexit'
+says "> city = Ankara, and more"$'\n'"$wanted"$'\n'"name = Adnan"$'\n'"quoted = 'tis fine"$'\n'"> " go_client 5002 <<<$'list\nexit'
 
 step "one server is killed: a put says whose copy is missing, and the others answer"
 crash node3

@@ -15,6 +15,8 @@ const LOOK: Duration = Duration::from_millis(500);
 const NUMBERS: std::ops::RangeInclusive<u32> = 1..=7;
 /// The longest file that is read.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
+/// So much is shown of a line that makes no sense.
+const SHOWN_CHARS: usize = 40;
 
 /// The number that the file says.
 pub(crate) fn read(path: &Path) -> Result<u32, String> {
@@ -39,12 +41,16 @@ fn parse(text: &str) -> Result<u32, String> {
         if line.is_empty() {
             continue;
         }
-        let wrong = || format!("line {number} is not TOLERANCE=N with N from 1 to 7");
+        // What it says instead is told, so that another mistake is another complaint.
+        let said: String = line.chars().take(SHOWN_CHARS).collect();
+        let wrong = || format!("line {number} is not TOLERANCE=N with N from 1 to 7: {said:?}");
         let (key, value) = line.split_once('=').ok_or_else(wrong)?;
         if !key.trim().eq_ignore_ascii_case("TOLERANCE") {
             return Err(wrong());
         }
-        let value = value.trim().parse().ok().filter(|value| NUMBERS.contains(value)).ok_or_else(wrong)?;
+        let digits = Some(value.trim()).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
+        let value = digits.and_then(|digits| digits.parse().ok()).filter(|value| NUMBERS.contains(value));
+        let value = value.ok_or_else(wrong)?;
         if found.replace(value).is_some() {
             return Err(format!("line {number} says TOLERANCE a second time"));
         }
@@ -100,7 +106,8 @@ mod tests {
             ("", "does not say"),
             ("TOLERANCE", "line 1"),
             ("# x\nTOLERANCE=0", "line 2"),
-            ("TOLERANCE=8", "line 1"),
+            ("TOLERANCE=8", "line 1 is not TOLERANCE=N with N from 1 to 7: \"TOLERANCE=8\""),
+            ("TOLERANCE=+2", "line 1"),
             ("TOLERANCE=two", "line 1"),
             ("LEVEL=2", "line 1"),
             ("TOLERANCE=1\nTOLERANCE=2", "a second time"),

@@ -14,7 +14,7 @@ use crate::connection::with_options;
 use crate::leftovers;
 use crate::nodes::Nodes;
 use crate::out::Output;
-use crate::shell;
+use crate::shell::{self, Quotes};
 use crate::signals::Signals;
 use crate::stop::Stop;
 use crate::writing::Writing;
@@ -67,8 +67,15 @@ pub(crate) fn run(dev: &Dev) -> Result<(), Stop> {
         if std::io::stdin().is_terminal() {
             nodes.welcome();
         }
-        let talked =
-            shell::talk(&client, Consistency::Linearizable, Writing::default(), Some(&mut nodes), json).await;
+        let talked = shell::talk(
+            &client,
+            Consistency::Linearizable,
+            Writing::default(),
+            Some(&mut nodes),
+            Quotes::Around,
+            json,
+        )
+        .await;
         if talked.is_ok() && std::io::stdin().is_terminal() {
             nodes.say_stopping();
         }

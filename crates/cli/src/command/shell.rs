@@ -5,7 +5,7 @@ use clap::Args;
 use crate::connection::{Connect, with_options};
 use crate::out::Output;
 use crate::reading::Reading;
-use crate::shell;
+use crate::shell::{self, Quotes};
 use crate::stop::Stop;
 use crate::writing::Writing;
 
@@ -20,6 +20,9 @@ use crate::writing::Writing;
     {\"rows\":N} at its end), failures with error, outcome and exit_code."
 )]
 pub(crate) struct Shell {
+    /// Quotes are a part of words, and go around none: for lines that were typed for a shell without quotes
+    #[arg(long)]
+    literal_quotes: bool,
     #[command(flatten)]
     output: Output,
     #[command(flatten)]
@@ -36,6 +39,7 @@ pub(crate) fn run(command: &Shell) -> Result<(), Stop> {
     command.reading.apply(&mut options);
     command.writing.apply(&mut options);
     with_options(options, async |client| {
-        shell::talk(&client, consistency, command.writing, None, command.output.json).await
+        let quotes = if command.literal_quotes { Quotes::Part } else { Quotes::Around };
+        shell::talk(&client, consistency, command.writing, None, quotes, command.output.json).await
     })
 }

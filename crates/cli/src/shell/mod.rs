@@ -33,6 +33,7 @@ use crate::writing::Writing;
 use answer::Answers;
 use input::{Input, Line, PROMPT};
 use order::Order;
+pub(crate) use words::Quotes;
 
 const COMMANDS: &str =
     "Commands: put/get/list/exit, also delete/incr/status/where/safe-to-stop/transfer/cluster/help";
@@ -50,7 +51,8 @@ safe-to-stop <node>       whether every shard goes on without a node
 transfer <shard> <node>   have a node lead a shard
 cluster ...               nodes, shards, set, remove, drain, undrain or plan, as after `ringfort cluster`
 help                      this
-exit                      leave (so do quit and Ctrl+D)
+exit                      leave (so do quit and Ctrl+D)";
+const HELP_QUOTES: &str = "\
 What has spaces, or begins with a quote, goes in quotes: \"...\" with \\n \\r \\t \\\\ \\\" \\xHH, or '...' as it is.";
 const HELP_DEV: &str = "\
 kill <node>               end a node's process at once, as kill -9 does
@@ -68,6 +70,7 @@ pub(crate) async fn talk(
     consistency: Consistency,
     writing: Writing,
     mut nodes: Option<&mut Nodes>,
+    quotes: Quotes,
     json: bool,
 ) -> Result<(), Stop> {
     let mut signals = Signals::new()?;
@@ -103,12 +106,12 @@ pub(crate) async fn talk(
                 answers.said(&notice)?;
             }
         }
-        let order = order::parse(&line);
+        let order = order::parse(&line, quotes);
         if matches!(order, Order::Exit) {
             break;
         }
         let code = tokio::select! {
-            code = obey(client, consistency, writing, nodes.as_deref_mut(), order, &mut answers) => code?,
+            code = obey(client, consistency, writing, nodes.as_deref_mut(), order, quotes, &mut answers) => code?,
             asked = signals.next() => {
                 if !interactive || asked == StopSignal::End {
                     if let Some(nodes) = &nodes {
@@ -132,6 +135,7 @@ async fn obey(
     writing: Writing,
     nodes: Option<&mut Nodes>,
     order: Order<'_>,
+    quotes: Quotes,
     answers: &mut Answers,
 ) -> Result<u8, Stop> {
     let own = |bytes: &[u8]| Bytes::copy_from_slice(bytes);
@@ -205,6 +209,9 @@ async fn obey(
         }
         Order::Help => {
             answers.said(HELP)?;
+            if quotes == Quotes::Around {
+                answers.said(HELP_QUOTES)?;
+            }
             if nodes.is_some() {
                 answers.said(HELP_DEV)?;
             }

@@ -5,7 +5,7 @@
 
 use std::str::FromStr;
 
-use super::words::{BadQuote, Word, argument, rest_of_line, word};
+use super::words::{self, BadQuote, Quotes, Word, rest_of_line, word};
 use crate::hints;
 
 /// One line, understood or not.
@@ -131,29 +131,30 @@ const CLUSTER: &str =
 const NODE: &str = "Usage: node add [<name>], node kill <node>, node start <node>";
 
 /// What `line` says.
-pub(crate) fn parse(line: &[u8]) -> Order<'_> {
+pub(crate) fn parse(line: &[u8], quotes: Quotes) -> Order<'_> {
     let (verb, rest) = word(line);
     let verb = String::from_utf8_lossy(verb).to_ascii_lowercase();
-    match parse_after(&verb, rest) {
+    match parse_after(&verb, rest, quotes) {
         Ok(order) => order,
         Err(why) => Order::Usage(why),
     }
 }
 
-fn parse_after<'a>(verb: &str, rest: &'a [u8]) -> Result<Order<'a>, BadQuote> {
+fn parse_after<'a>(verb: &str, rest: &'a [u8], quotes: Quotes) -> Result<Order<'a>, BadQuote> {
+    let argument = |text: &'a [u8]| words::argument(text, quotes);
     if verb == "put" || verb == "set" {
         let (key, rest) = argument(rest)?;
-        return Ok(match (key, rest_of_line(rest)?) {
+        return Ok(match (key, rest_of_line(rest, quotes)?) {
             (Some(key), Some(value)) => Order::Put { key, value },
             _ => Order::Usage("Usage: put <key> <value>"),
         });
     }
     if verb == "cluster" {
-        let words = words(rest)?;
+        let words = all_words(rest, quotes)?;
         return Ok(if words.is_empty() { Order::Usage(CLUSTER) } else { Order::Cluster { words } });
     }
     if verb == "node" {
-        let words = words(rest)?;
+        let words = all_words(rest, quotes)?;
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         return Ok(match words[..] {
             ["add"] => Order::AddNode { name: None },
@@ -226,9 +227,9 @@ pub(crate) fn hint(verb: &str, next: &str, dev: bool) -> Option<String> {
 }
 
 /// All words that are left.
-fn words(mut rest: &[u8]) -> Result<Vec<String>, BadQuote> {
+fn all_words(mut rest: &[u8], quotes: Quotes) -> Result<Vec<String>, BadQuote> {
     let mut words = Vec::new();
-    while let (Some(word), after) = argument(rest)? {
+    while let (Some(word), after) = words::argument(rest, quotes)? {
         words.push(text(&word));
         rest = after;
     }
@@ -248,8 +249,21 @@ mod tests {
     use super::*;
     use crate::args;
 
+    fn parse(line: &[u8]) -> Order<'_> {
+        super::parse(line, Quotes::Around)
+    }
+
     fn put<'a>(key: &'a [u8], value: &'a [u8]) -> Order<'a> {
         Order::Put { key: key.into(), value: value.into() }
+    }
+
+    #[test]
+    fn quotes_are_a_part_of_words_where_that_is_asked_for() {
+        let parse = |line| super::parse(line, Quotes::Part);
+        assert_eq!(parse(br#"put q "a b""#), put(b"q", br#""a b""#));
+        assert_eq!(parse(b"put q 'tis fine "), put(b"q", b"'tis fine"));
+        assert_eq!(parse(br#"put "k k" v"#), put(br#""k"#, br#"k" v"#));
+        assert_eq!(parse(br#"get "k"#), Order::Get { key: br#""k"#[..].into() });
     }
 
     #[test]

@@ -8,6 +8,15 @@ use std::borrow::Cow;
 /// Why a quoted word is none.
 pub(super) type BadQuote = &'static str;
 
+/// What a quote at the beginning of a word is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Quotes {
+    /// It goes around the word.
+    Around,
+    /// A part of the word, as any other byte.
+    Part,
+}
+
 /// A word without its quotes.
 pub(super) type Word<'a> = Cow<'a, [u8]>;
 
@@ -25,11 +34,11 @@ pub(super) fn word(text: &[u8]) -> (&[u8], &[u8]) {
 }
 
 /// The first word without its quotes, if there is one, and what follows it.
-pub(super) fn argument(text: &[u8]) -> Result<(Option<Word<'_>>, &[u8]), BadQuote> {
+pub(super) fn argument(text: &[u8], quotes: Quotes) -> Result<(Option<Word<'_>>, &[u8]), BadQuote> {
     let text = text.trim_ascii_start();
     match text.first() {
         None => Ok((None, text)),
-        Some(quote @ (b'"' | b'\'')) => {
+        Some(quote @ (b'"' | b'\'')) if quotes == Quotes::Around => {
             let (inside, rest) = quoted(*quote, &text[1..])?;
             if rest.first().is_some_and(|next| !next.is_ascii_whitespace()) {
                 return Err(NOT_LAST);
@@ -44,12 +53,12 @@ pub(super) fn argument(text: &[u8]) -> Result<(Option<Word<'_>>, &[u8]), BadQuot
 }
 
 /// The rest of a line as one value: without its quotes if it begins with one, else as it is, but for the spaces around it.
-pub(super) fn rest_of_line(text: &[u8]) -> Result<Option<Word<'_>>, BadQuote> {
+pub(super) fn rest_of_line(text: &[u8], quotes: Quotes) -> Result<Option<Word<'_>>, BadQuote> {
     let text = text.trim_ascii();
-    if !matches!(text.first(), Some(b'"' | b'\'')) {
+    if quotes == Quotes::Part || !matches!(text.first(), Some(b'"' | b'\'')) {
         return Ok((!text.is_empty()).then_some(text.into()));
     }
-    let (value, rest) = argument(text)?;
+    let (value, rest) = argument(text, quotes)?;
     if rest.is_empty() { Ok(value) } else { Err(NOT_LAST) }
 }
 
@@ -101,7 +110,7 @@ mod tests {
 
     fn words(mut text: &[u8]) -> Result<Vec<Vec<u8>>, BadQuote> {
         let mut words = Vec::new();
-        while let (Some(word), rest) = argument(text)? {
+        while let (Some(word), rest) = argument(text, Quotes::Around)? {
             words.push(word.into_owned());
             text = rest;
         }
@@ -135,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_value_is_the_rest_of_the_line() {
-        let rest = |text| rest_of_line(text).map(|value| value.map(Cow::into_owned));
+        let rest = |text| rest_of_line(text, Quotes::Around).map(|value| value.map(Cow::into_owned));
         assert_eq!(rest(b"  a  \"b\" c \r"), Ok(Some(b"a  \"b\" c".to_vec())));
         assert_eq!(rest(br#" " a " "#), Ok(Some(b" a ".to_vec())));
         assert_eq!(rest(br#""""#), Ok(Some(Vec::new())));

@@ -247,7 +247,7 @@ fn a_message_is_ok_once_as_many_have_it_as_the_file_says() {
     std::fs::write(&file, "TOLERANCE=many").expect("written");
     eventually("it is said that the file makes no sense", || {
         trio.said(0)
-            .contains("line 1 is not TOLERANCE=N with N from 1 to 7; the last good number stays in force")
+            .contains("line 1 is not TOLERANCE=N with N from 1 to 7: \"TOLERANCE=many\"; the last good number stays in force")
     });
     assert!(client.ask("SET 3 too many").starts_with("ERROR rejected: TOLERANCE=3"));
     std::fs::write(&file, "TOLERANCE=1").expect("written");

@@ -88,11 +88,18 @@ impl Wanted {
             ),
         };
         let wanted = 2 * besides + 1;
-        (read_with < besides && !reads_fall_back).then(|| {
+        let (beyond, or) = if reads_fall_back {
+            ("nothing is written, and what is read may be old (--text-stale-after)", "")
+        } else {
+            (
+                "nothing is read or written",
+                ", or, for reads alone, let them fall back to what any replica has, which may be old (--text-stale-after)",
+            )
+        };
+        (read_with < besides).then(|| {
             format!(
-                "TOLERANCE={besides}: with {replicas} replicas, a SET is OK while {} up; {less}with more down nothing is read or \
-                 written. To read and write with {besides} down, have a cluster of {wanted} nodes keep as many copies (ringfort cluster set \
-                 replicas={wanted}), or, for reads alone, let them fall back to what any replica has, which may be old (--text-stale-after)",
+                "TOLERANCE={besides}: with {replicas} replicas, a SET is OK while {} up; {less}with more down {beyond}. To read and write \
+                 with {besides} down, have a cluster of {wanted} nodes keep as many copies (ringfort cluster set replicas={wanted}){or}",
                 match stored_with {
                     0 => "all of them are".to_owned(),
                     down => format!("{} of them are", replicas - down),
@@ -182,7 +189,13 @@ mod tests {
         assert!(told.contains("of 5 nodes") && told.contains("cluster set replicas=5"), "{told}");
         let told = wanted(2).advice(4, false).unwrap();
         assert!(told.contains("a SET is OK while 3 of them are up; with more down nothing"), "{told}");
-        assert_eq!(wanted(2).advice(3, true), None);
+        let told = wanted(2).advice(3, true).unwrap();
+        assert!(
+            told.contains("a SET is OK while all of them are up") && told.contains("may be old"),
+            "{told}"
+        );
+        assert!(!told.contains("or, for reads alone"), "{told}");
+        assert_eq!(wanted(1).advice(3, true), None);
         assert!(wanted(3).advice(3, true).unwrap().contains("no message can be stored"));
     }
 }

@@ -13,7 +13,7 @@
 use bytes::Bytes;
 
 /// The syntax, in one line.
-pub(super) const HELP: &str = "SET <id> <message> | GET <id> | DEL <id> | STATS | NODES | HELP | QUIT";
+pub(super) const HELP: &str = "SET <id> <message> | GET <id> | DEL <id> | STATS | NODES | HELP | QUIT | EXIT";
 
 /// What a line orders.
 #[derive(Clone, Debug, PartialEq, Eq)]
