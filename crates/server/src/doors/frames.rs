@@ -1,7 +1,7 @@
 //! Responses that are streams of gRPC messages, and whose bodies are made here.
 //!
-//! tonic (0.14.9) makes each message of a stream in one buffer, which it keeps until it makes the next one. A stream that waits for its next
-//! message thus holds the last one, however large, long after the client has it. So a service that streams gives tonic nothing
+//! tonic (0.14.9) makes all messages of a stream in one buffer, which it keeps as large as the largest of them for as long as the stream
+//! is open, long after the client has that message (`findings/tonic_last_message.sh`). So a service that streams gives tonic nothing
 //! ([`Elsewhere`]), and the response goes with a body of frames, each of which is in memory only until the HTTP/2 library has sent it.
 
 use std::pin::Pin;
