@@ -17,17 +17,27 @@ impl Layout {
     /// newcomer its share. The only replica of a shard goes by way of two: the first leaves once the group has both (`is_reached` says of
     /// which shards that is so). Else a shard that is to come back before it has gone would be asked for another replica on
     /// the very node that has its only one.
+    ///
+    /// Nor does a shard get other places for the balance's sake before its group has reached those that it has: a node that it is to leave and
+    /// then to come back to would be given another replica, while the group still needs the one that is there.
     pub fn plan(
         &self,
         is_usable: impl Fn(NodeId) -> bool,
         is_reached: impl Fn(ShardId) -> bool,
     ) -> Option<LayoutChange> {
         let now = self.nodes_of(0..self.shards.len());
-        let next = |(shard, then): (ShardId, Vec<NodeId>)| {
-            let step = step_of(&now[shard.0 as usize], then, || is_reached(shard))?;
-            Some((shard, step))
+        let is_left = |node: &NodeId| {
+            let standing = self.member(*node).map(|member| member.standing);
+            standing != Some(Standing::Active) || !is_usable(*node)
         };
-        let places: Places = self.settled(is_usable).into_iter().filter_map(next).collect();
+        let next = |(shard, then): (ShardId, Vec<NodeId>)| {
+            let now = &now[shard.0 as usize];
+            if now.len() == then.len() && !now.iter().any(is_left) && !is_reached(shard) {
+                return None;
+            }
+            Some((shard, step_of(now, then, || is_reached(shard))?))
+        };
+        let places: Places = self.settled(&is_usable).into_iter().filter_map(next).collect();
         (!places.is_empty()).then_some(LayoutChange::Place { epoch: self.epoch, places })
     }
 
@@ -129,20 +139,41 @@ mod tests {
         }
     }
 
+    fn join(id: u64) -> LayoutChange {
+        LayoutChange::Join(ringfort_types::Newcomer {
+            name: format!("node{id}"),
+            address: format!("n{id}"),
+            incarnation: Incarnation(id),
+            weight: 1,
+            zone: String::new(),
+            replaces: false,
+            max: Level::MIN,
+        })
+    }
+
+    #[test]
+    fn a_shard_gets_no_other_places_before_it_is_at_those_that_it_has_unless_it_must_leave_them() {
+        let born = Layout::first((1..=3).map(member).collect(), 7, 8, 3).expect("it is one");
+        let joined = born.after(&join(4)).expect("it joins");
+        assert_eq!(joined.plan(|_| true, |_| false), None, "nothing has come where it is to be");
+        let Some(LayoutChange::Place { places, .. }) = joined.plan(|_| true, |shard| shard.0 % 2 == 1) else {
+            panic!("the others have")
+        };
+        assert!(!places.is_empty() && places.iter().all(|(shard, _)| shard.0 % 2 == 1), "{places:?}");
+        // Who goes, or is not there, is not waited for.
+        let draining = joined.after(&LayoutChange::Stand(NodeId(2), Standing::Draining)).expect("it drains");
+        for plan in [draining.plan(|_| true, |_| false), joined.plan(|node| node != NodeId(2), |_| false)] {
+            let Some(LayoutChange::Place { places, .. }) = plan else { panic!("all have a replica there") };
+            assert_eq!(places.len(), joined.shards.len());
+            assert!(places.iter().all(|(_, nodes)| !nodes.contains(&NodeId(2))));
+        }
+    }
+
     #[test]
     fn the_only_replica_of_a_shard_goes_by_way_of_two() {
         let [one, two] = [NodeId(1), NodeId(2)];
         let shard = ShardId(1);
         let born = Layout::first(vec![member(1)], 7, 1, 1).expect("it is one");
-        let joined = LayoutChange::Join(ringfort_types::Newcomer {
-            name: "node2".into(),
-            address: "n2".into(),
-            incarnation: Incarnation(2),
-            weight: 1,
-            zone: String::new(),
-            replaces: false,
-            max: Level::MIN,
-        });
         let after =
             |layout: &Layout, change: &LayoutChange| layout.after(change).expect("it changes something");
         let stand = |layout: &Layout, node, standing| after(layout, &LayoutChange::Stand(node, standing));
@@ -153,7 +184,7 @@ mod tests {
         let places = |layout: &Layout| layout.shard(shard).expect("there is one").replicas.clone();
         let of = |layout: &Layout| places(layout).iter().map(|place| place.node).collect::<Vec<_>>();
 
-        let going = stand(&after(&born, &joined), one, Standing::Draining);
+        let going = stand(&after(&born, &join(2)), one, Standing::Draining);
         let both = planned(&going, true).expect("it goes");
         assert_eq!(of(&both), [one, two]);
         assert_eq!(places(&both)[0], places(&born)[0], "the first one stays who it is");
