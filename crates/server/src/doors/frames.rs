@@ -27,7 +27,7 @@ struct Made(Arc<Mutex<Option<Body>>>);
 pub(super) fn response<M>(
     frames: impl Stream<Item = Result<Bytes, Status>> + Send + 'static,
 ) -> tonic::Response<Elsewhere<M>> {
-    let body = Body::new(Frames { frames: Some(Box::pin(frames)) });
+    let body = Body::new(StreamBody { frames: Some(Box::pin(frames)) });
     let mut response = tonic::Response::new(tokio_stream::empty());
     response.extensions_mut().insert(Made(Arc::new(Mutex::new(Some(body)))));
     response
@@ -59,12 +59,12 @@ pub(super) fn frame_of(message: &impl Message) -> Bytes {
 }
 
 /// Frames, and then the status.
-struct Frames<S> {
+struct StreamBody<S> {
     /// Nothing once the status is told.
     frames: Option<Pin<Box<S>>>,
 }
 
-impl<S: Stream<Item = Result<Bytes, Status>>> http_body::Body for Frames<S> {
+impl<S: Stream<Item = Result<Bytes, Status>>> http_body::Body for StreamBody<S> {
     type Data = Bytes;
     type Error = Status;
 

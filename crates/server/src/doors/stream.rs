@@ -58,15 +58,13 @@ where
         let sending = async {
             while let Some(mut batch) = rows.next().await? {
                 let large = batch.large.take();
-                let (mut frame, failed) = frame_of(messages(batch));
-                let piece_bytes = if large.is_some() { rows.frame_bytes() } else { frame.len() };
-                while frame.len() > piece_bytes {
-                    let piece = Bytes::copy_from_slice(&frame.split_to(piece_bytes));
-                    send(&mut rows, &sender, piece).await?;
-                }
-                if !frame.is_empty() {
-                    let last = if large.is_some() { Bytes::copy_from_slice(&frame) } else { frame };
-                    send(&mut rows, &sender, last).await?;
+                let (frame, failed) = frame_of(messages(batch));
+                if large.is_some() {
+                    for piece in frame.chunks(rows.frame_bytes()) {
+                        send(&mut rows, &sender, Bytes::copy_from_slice(piece)).await?;
+                    }
+                } else if !frame.is_empty() {
+                    send(&mut rows, &sender, frame).await?;
                 }
                 failed?;
             }
