@@ -38,6 +38,8 @@ struct Said {
     address: String,
     since_us: u64,
     last_us: u64,
+    /// When it was last heard of it that it knows a later layout than this node does, in which it may be there.
+    ahead_us: u64,
 }
 
 /// Where members say that they are, other than where the layout has them.
@@ -60,9 +62,16 @@ impl Moving {
             said.last_us = now_us;
             return;
         }
-        let said = Said { address: address.to_owned(), since_us: now_us, last_us: now_us };
+        let said = Said { address: address.to_owned(), since_us: now_us, last_us: now_us, ahead_us: 0 };
         self.said.insert(node, said);
         self.follow(layout);
+    }
+
+    /// A member knows a later layout than this node does.
+    pub(crate) fn hear_ahead(&mut self, node: NodeId, now_us: u64) {
+        if let Some(said) = self.said.get_mut(&node) {
+            said.ahead_us = now_us;
+        }
     }
 
     /// Forgets whoever is where the layout has it, and whoever is no member.
@@ -149,17 +158,23 @@ impl Node {
         }
     }
 
-    /// Each second: this node says where it is, if the layout has it elsewhere, and asks for a layout that has those where they are who have
-    /// said so.
+    /// Each second: this node says where it is, if the layout has it elsewhere, as long as it reports; and asks for a layout that has those
+    /// where they are who have said so, unless it is about to end.
     pub(crate) fn see_to_moves(&mut self) {
-        let Some(layout) = self.layout.clone().filter(|_| self.phase == Phase::Running) else { return };
+        let Some(layout) = self.layout.clone() else { return };
         self.forget_what_is_not_said_again();
-        let mut said = self.moving.fresh(self.now.monotonic_us);
-        if self.address_before().is_some() {
+        let is_elsewhere = self.address_before().is_some();
+        if is_elsewhere {
             let hello = self.birth.hello();
             for node in self.peers.all_up() {
                 self.send(node, PeerMessage::Hello(hello.clone()));
             }
+        }
+        if self.phase != Phase::Running {
+            return;
+        }
+        let mut said = self.moving.fresh(self.now.monotonic_us);
+        if is_elsewhere {
             // What it is asked as the leader of the meta group it may ask itself: it is listened to.
             if self.leads_cluster() {
                 said.insert(self.id, self.birth.address().to_owned());
@@ -172,12 +187,17 @@ impl Node {
         }
     }
 
-    /// Whoever reports, and does not say any more that it is elsewhere, is where the layout has it: that it was elsewhere came late.
+    /// Whoever reports, knows no later layout, and does not say any more that it is elsewhere, is where the layout has it: that it was
+    /// elsewhere came late.
     fn forget_what_is_not_said_again(&mut self) {
         let now_us = self.now.monotonic_us;
         let peers = &self.peers;
         self.moving.said.retain(|node, said| {
-            said.is_fresh(now_us) || !peers.is_lively(*node, now_us) || planted::is(Bug::OlderMoveWins)
+            let is_ahead = now_us.saturating_sub(said.ahead_us) <= SAID_US;
+            said.is_fresh(now_us)
+                || is_ahead
+                || !peers.is_lively(*node, now_us)
+                || planted::is(Bug::OlderMoveWins)
         });
     }
 

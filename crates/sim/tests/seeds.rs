@@ -154,6 +154,8 @@ fn what_was_found_once_is_not_found_again() {
     assert_clean(&run(&Plan::from_seed(179_604_497_531_987)));
     // A shard was to go back to nodes whose replicas its group had not given up yet, as other peers.
     assert_clean(&run(&Plan::from_seed(179_605_359_340_351)));
+    // A node that was about to end went on reporting, and did not say any more that it was elsewhere.
+    assert_clean(&run(&Plan::from_seed(179_605_454_781_503)));
     // The simulator's: a slow process with a slow disk took twelve seconds for a sync, and did not notice.
     assert_clean(&run(&Plan::from_seed(179_604_497_530_970)));
     // A damaged replica was not made anew as long as another node's disk was too slow for a leader's.
