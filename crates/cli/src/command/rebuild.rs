@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use ringfort_client::Client;
-use ringfort_types::{ClusterState, Index, LayoutChange, NodeId, PeerId, Presence, Replica, ShardId};
+use ringfort_types::{
+    ClusterState, Index, LayoutChange, NodeId, PeerId, Presence, Replica, ReplicaReport, ShardId,
+};
 use serde_json::json;
 
 use crate::cluster::{find_node, is_damaged, name, presence_of};
@@ -51,6 +53,8 @@ struct UnderWay {
     before: PeerId,
     /// What the others had committed when it was asked for.
     goal: Index,
+    /// What the leader had committed once its group had the new replica among its voters, and the old one no more.
+    settled: Option<Index>,
     since: Instant,
 }
 
@@ -82,7 +86,7 @@ pub(crate) fn run(rebuild: &Rebuild) -> Result<(), Stop> {
                 (done, moved) = (done + 1, Instant::now());
                 let seconds = since.elapsed().as_secs_f64();
                 if rebuild.output.json {
-                    let peer = replica(&state, shard, node).map_or(0, |(peer, _)| peer.0);
+                    let peer = replica(&state, shard, node).map_or(0, |report| report.peer.0);
                     let line = json!({ "shard": shard.0, "node": node.0, "peer": peer, "seconds": seconds });
                     out.line(line.to_string())?;
                 }
@@ -124,7 +128,7 @@ fn wanted(state: &ClusterState, node: NodeId, only: Option<ShardId>) -> Result<V
         }
         if let Some(other) = others().find(|of| presence_of(state, *of) != Presence::Up) {
             return Err(Stop::unavailable(format!(
-                "{} is not up, and shard {} can't do without both: start it first",
+                "{} is not up, and shard {} can't do without its replica and the one that is made anew: start it first",
                 name(state, other),
                 shard.shard
             )));
@@ -149,25 +153,34 @@ fn wanted(state: &ClusterState, node: NodeId, only: Option<ShardId>) -> Result<V
 /// Asks for one.
 async fn ask(client: &Client, shard: ShardId, node: NodeId) -> Result<UnderWay, Stop> {
     let state = client.cluster_state().await?;
-    let (before, _) = replica(&state, shard, node)
+    let before = replica(&state, shard, node)
+        .map(|report| report.peer)
         .ok_or_else(|| Stop::unavailable(format!("shard {shard} has no replica there any more")))?;
     let found = state.shards.iter().find(|known| known.shard == shard);
     let committed = found.into_iter().flat_map(|known| &known.replicas).map(|(_, report)| report.committed);
     let goal = committed.max().unwrap_or_default();
     client.change_layout(LayoutChange::Renew { shard, replica: Replica { node, peer: before } }).await?;
-    Ok(UnderWay { before, goal, since: Instant::now() })
+    Ok(UnderWay { before, goal, settled: None, since: Instant::now() })
 }
 
-/// Who the replica of this shard on this node is, and how far its table is.
-fn replica(state: &ClusterState, shard: ShardId, node: NodeId) -> Option<(PeerId, Index)> {
+/// What is said of the replica of this shard on this node.
+fn replica(state: &ClusterState, shard: ShardId, node: NodeId) -> Option<&ReplicaReport> {
     let shard = state.shards.iter().find(|known| known.shard == shard)?;
-    let (_, report) = shard.replicas.iter().find(|(of, _)| *of == node)?;
-    Some((report.peer, report.applied))
+    shard.replicas.iter().find(|(of, _)| *of == node).map(|(_, report)| report)
 }
 
-fn is_whole(state: &ClusterState, shard: ShardId, node: NodeId, under_way: &UnderWay) -> bool {
-    let is_new = |(peer, applied): (PeerId, Index)| {
-        peer != under_way.before && applied > Index(0) && applied >= under_way.goal
+/// Whether the new replica has what the old one had, votes in its place, and all others know that: until then the group may need the old
+/// one's vote, so that it could not do without another node.
+fn is_whole(state: &ClusterState, shard: ShardId, node: NodeId, under_way: &mut UnderWay) -> bool {
+    let is_new = |report: &ReplicaReport| {
+        report.peer != under_way.before && report.applied > Index(0) && report.applied >= under_way.goal
     };
-    replica(state, shard, node).is_some_and(is_new) && !is_damaged(state, node, shard)
+    let Some(group) = state.shards.iter().find(|known| known.shard == shard) else { return false };
+    if !replica(state, shard, node).is_some_and(is_new) || is_damaged(state, node, shard) || group.is_moving {
+        return false;
+    }
+    let leader = group.leader.and_then(|leader| replica(state, shard, leader));
+    let Some(settled) = under_way.settled.or(leader.map(|leader| leader.committed)) else { return false };
+    under_way.settled = Some(settled);
+    group.replicas.iter().all(|(_, report)| report.committed >= settled)
 }

@@ -90,6 +90,24 @@ fn peers(trio: &Trio, node: u64) -> Vec<u64> {
     shards.iter().map(of).collect()
 }
 
+/// As soon as the command has ended.
+#[test]
+fn a_node_that_is_rebuilt_stands_in_for_another_one() {
+    let mut trio = Trio::start();
+    let rows: Vec<String> = (0..400).map(|row| format!("key{row}\tvalue\n")).collect();
+    let rows = rows.concat();
+    for lost in [0, 2, 0] {
+        assert!(run(&mut trio.command(&["import", "-"]), rows.as_bytes()).status.success());
+        let told = run(&mut trio.command(&["rebuild", "node2"]), b"");
+        assert_eq!(told.status.code(), Some(0), "{told:?}");
+        trio.kill(lost);
+        let written = run(&mut trio.command(&["import", "-", "--give-up", "10s"]), rows.as_bytes());
+        assert!(written.status.success(), "without node{}: {written:?}", lost + 1);
+        trio.start_node(lost);
+        eventually("it is back", || run(&mut trio.command(&["check"]), b"").status.success());
+    }
+}
+
 #[test]
 fn a_node_is_rebuilt_from_the_others_while_they_serve() {
     let mut trio = Trio::start();
