@@ -2,8 +2,8 @@
 //!
 //! Bounds: [`FRAMES_WAITING`] frames wait for the client; one that takes nothing for [`LIST_IDLE_MS`] is cut off. What the
 //! HTTP/2 library has taken it holds until the client reads it, which nobody here can hasten, and it takes one frame more than it has
-//! room for (`findings/hyper_two_frames.sh`). So it is given a large row in pieces, which are copies: the row and its room are gone once the last piece is taken, or
-//! the reader is cut off.
+//! room for (`findings/hyper_two_frames.sh`). So it is given a large row in pieces, which are copies: the row and its room are gone once
+//! the last piece is taken, or the reader is cut off.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
