@@ -208,7 +208,7 @@ impl Node {
             node.out.last.push(Effect::Refused(reason.to_owned()));
             return Ok(node);
         }
-        node.peers.follow(node.birth.listed());
+        node.peers.follow(node.birth.listed(), node.now.monotonic_us);
         if node.birth.is_born() {
             node.be_born();
             if let Some(kept) = &identity.layout {

@@ -23,6 +23,8 @@ const REPORT_LATE_US: u64 = 2_500_000;
 /// What is known of one node.
 #[derive(Debug, Default)]
 struct Peer {
+    /// Since when this node has known it.
+    since_us: u64,
     up: bool,
     report: Heard,
     /// Whether it was given since the connection was made: else it may be of an earlier life.
@@ -42,9 +44,10 @@ pub(crate) struct Peers {
 
 impl Peers {
     /// These are the members from now on. Those that are none any more.
-    pub(crate) fn follow(&mut self, members: impl IntoIterator<Item = NodeId>) -> Vec<NodeId> {
+    pub(crate) fn follow(&mut self, members: impl IntoIterator<Item = NodeId>, now_us: u64) -> Vec<NodeId> {
         let mut before = std::mem::take(&mut self.peers);
-        self.peers = members.into_iter().map(|id| (id, before.remove(&id).unwrap_or_default())).collect();
+        let new = || Peer { since_us: now_us, ..Peer::default() };
+        self.peers = members.into_iter().map(|id| (id, before.remove(&id).unwrap_or_else(new))).collect();
         before.into_keys().collect()
     }
 
@@ -55,6 +58,11 @@ impl Peers {
     /// Those that are connected.
     pub(crate) fn all_up(&self) -> Vec<NodeId> {
         self.peers.iter().filter(|(_, peer)| peer.up).map(|(node, _)| *node).collect()
+    }
+
+    /// For how long this node has known it.
+    pub(crate) fn known_for_us(&self, node: NodeId, now_us: u64) -> u64 {
+        self.get(node).map_or(0, |peer| now_us.saturating_sub(peer.since_us))
     }
 
     pub(crate) fn is_up(&self, node: NodeId) -> bool {
@@ -149,7 +157,7 @@ impl Node {
     /// The layout has other members, perhaps.
     pub(crate) fn follow_members(&mut self) {
         let Some(layout) = self.layout.clone() else { return };
-        for gone in self.peers.follow(layout.members.iter().map(|member| member.id)) {
+        for gone in self.peers.follow(layout.members.iter().map(|member| member.id), self.now.monotonic_us) {
             self.forget_peer(gone);
             self.marks.forget(gone);
         }

@@ -112,7 +112,12 @@ impl Node {
                 damaged: report.into_iter().flat_map(|(report, _)| report.damaged.iter().copied()).collect(),
                 presence: match age_us {
                     Some(age_us) if up && age_us < SUSPECT_US => Presence::Up,
-                    None if self.open_for_us(now_us) < SUSPECT_US => Presence::Unknown,
+                    // Neither this node nor that one may have been there for long.
+                    None if self.open_for_us(now_us).min(self.peers.known_for_us(member.id, now_us))
+                        < SUSPECT_US =>
+                    {
+                        Presence::Unknown
+                    }
                     _ => Presence::Down,
                 },
                 keys_estimate: replicas().map(|replica| replica.keys_estimate).sum(),

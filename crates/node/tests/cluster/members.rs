@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use ringfort_types::{LayoutChange, NodeId, Reply, Request, ShardId, Standing};
+use ringfort_types::{
+    Incarnation, LayoutChange, Level, Newcomer, NodeId, Presence, Reply, Request, ShardId, Standing,
+};
 
 use crate::world::{SHARDS, World};
 
@@ -179,4 +181,27 @@ fn a_name_that_is_taken_is_given_to_nobody_else() {
     assert!(matches!(reply, Reply::Written(_)), "{reply:?}");
     world.run(1_000);
     assert_eq!(world.nodes[0].as_ref().and_then(|node| node.layout()), Some(&before));
+}
+
+/// It needs a second or so for its first report.
+#[test]
+fn a_member_that_has_just_joined_is_not_heard_of_yet_rather_than_down() {
+    let mut world = World::born(1);
+    world.run(10_000);
+    let newcomer = Newcomer {
+        name: "node2".into(),
+        address: "10.0.0.2:50051".into(),
+        incarnation: Incarnation(102),
+        weight: 1,
+        zone: String::new(),
+        replaces: false,
+        max: Level::MIN,
+    };
+    let reply = world.ask_and_wait(0, Request::ChangeLayout(LayoutChange::Join(newcomer)));
+    assert!(matches!(reply, Reply::Written(_)), "{reply:?}");
+    for (after_ms, presence) in [(1_000, Presence::Unknown), (6_000, Presence::Down)] {
+        world.run(after_ms);
+        let Reply::Cluster(state) = world.ask_and_wait(0, Request::ClusterState) else { panic!("a state") };
+        assert_eq!(state.nodes[1].presence, presence);
+    }
 }
