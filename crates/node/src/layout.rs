@@ -77,11 +77,12 @@ impl Node {
 
     /// Another node goes by the layout of this epoch.
     pub(crate) fn notice_epoch(&mut self, of: NodeId, epoch: Epoch) {
-        if epoch > self.epoch() {
-            self.moving.hear_ahead(of, self.now.monotonic_us);
+        if epoch <= self.epoch() {
+            return;
         }
+        self.moving.hear_ahead(of, self.now.monotonic_us);
         let waits = |last: LayoutRequest| epoch <= last.epoch && self.ticks - last.tick < ASK_AGAIN_TICKS;
-        if epoch > self.epoch() && !self.layout_request.is_some_and(waits) {
+        if !self.layout_request.is_some_and(waits) {
             self.layout_request = Some(LayoutRequest { epoch, tick: self.ticks });
             self.send(of, LayoutWanted.into());
         }

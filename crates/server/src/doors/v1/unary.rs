@@ -12,7 +12,6 @@ use super::list;
 use super::session::Session;
 use crate::doors::frames::{self, Elsewhere};
 use crate::doors::held::{self, response};
-
 use crate::gate::{Answer, Gate};
 
 /// Both public services.
