@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use ringfort_client::Client;
 use ringfort_types::{
-    ClusterState, Index, LayoutChange, NodeId, PeerId, Presence, Replica, ReplicaReport, ShardId,
+    ClusterState, Index, LayoutChange, NodeId, PeerId, Presence, Replica, ReplicaReport, ShardId, ShardState,
 };
 use serde_json::json;
 
@@ -156,17 +156,23 @@ async fn ask(client: &Client, shard: ShardId, node: NodeId) -> Result<UnderWay, 
     let before = replica(&state, shard, node)
         .map(|report| report.peer)
         .ok_or_else(|| Stop::unavailable(format!("shard {shard} has no replica there any more")))?;
-    let found = state.shards.iter().find(|known| known.shard == shard);
-    let committed = found.into_iter().flat_map(|known| &known.replicas).map(|(_, report)| report.committed);
+    let committed = group(&state, shard)
+        .into_iter()
+        .flat_map(|known| &known.replicas)
+        .map(|(_, report)| report.committed);
     let goal = committed.max().unwrap_or_default();
     client.change_layout(LayoutChange::Renew { shard, replica: Replica { node, peer: before } }).await?;
     Ok(UnderWay { before, goal, settled: None, since: Instant::now() })
 }
 
+fn group(state: &ClusterState, shard: ShardId) -> Option<&ShardState> {
+    state.shards.iter().find(|known| known.shard == shard)
+}
+
 /// What is said of the replica of this shard on this node.
 fn replica(state: &ClusterState, shard: ShardId, node: NodeId) -> Option<&ReplicaReport> {
-    let shard = state.shards.iter().find(|known| known.shard == shard)?;
-    shard.replicas.iter().find(|(of, _)| *of == node).map(|(_, report)| report)
+    let (_, report) = group(state, shard)?.replicas.iter().find(|(of, _)| *of == node)?;
+    Some(report)
 }
 
 /// Whether the new replica has what the old one had, votes in its place, and all others know that: until then the group may need the old
@@ -175,7 +181,7 @@ fn is_whole(state: &ClusterState, shard: ShardId, node: NodeId, under_way: &mut 
     let is_new = |report: &ReplicaReport| {
         report.peer != under_way.before && report.applied > Index(0) && report.applied >= under_way.goal
     };
-    let Some(group) = state.shards.iter().find(|known| known.shard == shard) else { return false };
+    let Some(group) = group(state, shard) else { return false };
     if !replica(state, shard, node).is_some_and(is_new) || is_damaged(state, node, shard) || group.is_moving {
         return false;
     }
