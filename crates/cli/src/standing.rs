@@ -23,6 +23,8 @@ use crate::waiting::once_all_are_heard;
 const LOOK: Duration = Duration::from_millis(200);
 /// How long nothing may have moved. A shard's whole table may be on its way meanwhile.
 const PATIENCE: Duration = Duration::from_mins(10);
+/// How long nothing may have moved before it is said what is waited for.
+const QUIET: Duration = Duration::from_secs(10);
 /// How long it takes at most until a node that can be given replicas is given the first.
 const PLANNED_MAX: Duration = Duration::from_secs(5);
 
@@ -43,6 +45,8 @@ pub(crate) struct Wanted {
 pub(crate) struct Changed {
     node: NodeId,
     called: String,
+    /// How it stood before.
+    was: Standing,
     standing: Standing,
     /// Whether it is so, and not only asked for.
     done: bool,
@@ -53,7 +57,8 @@ pub(crate) struct Changed {
 pub(crate) async fn change_standing(client: &Client, wanted: &Wanted) -> Result<Changed, Stop> {
     let begun = Instant::now();
     let state = once_all_are_heard(client).await?;
-    let node = find_node(&state, &wanted.node)?.id;
+    let found = find_node(&state, &wanted.node)?;
+    let (node, was) = (found.id, found.standing);
     let called = name(&state, node);
     check(&state, node, wanted.standing)?;
     if !wanted.force {
@@ -67,7 +72,7 @@ pub(crate) async fn change_standing(client: &Client, wanted: &Wanted) -> Result<
         until_done(client, node, &called, wanted.standing).await?;
     }
     let (standing, done) = (wanted.standing, wanted.wait);
-    Ok(Changed { node, called, standing, done, time: begun.elapsed() })
+    Ok(Changed { node, called, was, standing, done, time: begun.elapsed() })
 }
 
 /// Refuses what can't be.
@@ -180,9 +185,30 @@ fn how_far(state: &ClusterState, node: NodeId) -> (u64, Vec<ShardId>, usize) {
     (state.epoch.0, moving(state), state.shards.iter().filter(has).count())
 }
 
+/// What is said once nothing has moved for a while.
+fn waited_for(state: &ClusterState, called: &str) -> String {
+    let moving = moving(state);
+    let what = match moving.len() {
+        0 => format!("{called} is waited for"),
+        1 => format!("shard {} waits", named(&moving)),
+        many => format!("{many} shards wait ({})", named(&moving)),
+    };
+    let down = state.nodes.iter().filter(|node| node.presence == Presence::Down);
+    let down: Vec<String> = down.map(|node| name(state, node.id)).collect();
+    let who = match &down[..] {
+        [] => "all nodes are up, see `ringfort status`".to_owned(),
+        [one] => format!("{one} is down, and what can't go on without it goes on once it is back"),
+        more => format!(
+            "{} are down, and what can't go on without them goes on once they are back",
+            more.join(", ")
+        ),
+    };
+    format!("nothing has moved for {}: {what}; {who} (to end this wait ends nothing else)", show::span(QUIET))
+}
+
 async fn until_done(client: &Client, node: NodeId, called: &str, standing: Standing) -> Result<(), Stop> {
     let asked = Instant::now();
-    let (mut moved, mut before) = (asked, None);
+    let (mut moved, mut before, mut is_said) = (asked, None, false);
     let progress = Progress::new(None);
     loop {
         let state = client.cluster_state().await.map_err(|failure| {
@@ -197,7 +223,10 @@ async fn until_done(client: &Client, node: NodeId, called: &str, standing: Stand
         let moving = show::count(now.1.len() as u64, "shard", "shards");
         progress.say(&format!("{called}: {moving} moving"));
         if before.as_ref() != Some(&now) {
-            (before, moved) = (Some(now), Instant::now());
+            (before, moved, is_said) = (Some(now), Instant::now(), false);
+        } else if moved.elapsed() > QUIET && !is_said {
+            progress.note(&waited_for(&state, called));
+            is_said = true;
         } else if moved.elapsed() > PATIENCE {
             return Err(Stop::unavailable(format!(
                 "it is asked for, but nothing has moved for {}: it goes on once what is missing is back; see `ringfort status`",
@@ -219,6 +248,9 @@ impl Changed {
                 format!(
                     "{node} has no replicas any more; `ringfort cluster undrain {node}` gives it some again"
                 )
+            }
+            (Standing::Active, true) if self.was == Standing::Active => {
+                format!("{node} was given replicas all the time")
             }
             (Standing::Active, true) => format!("{node} is given replicas"),
             (standing, false) => {
@@ -361,9 +393,31 @@ mod tests {
     }
 
     #[test]
+    fn who_is_waited_for_is_named() {
+        let mut state = cluster_of(4);
+        for shard in &mut state.shards[1..] {
+            shard.is_moving = false;
+        }
+        assert!(
+            waited_for(&state, "node4")
+                .ends_with("all nodes are up, see `ringfort status` (to end this wait ends nothing else)")
+        );
+        state.shards[1].is_moving = true;
+        state.nodes[1].presence = Presence::Down;
+        let said = waited_for(&state, "node4");
+        assert!(said.contains("shard 1 waits; node2 is down, and"), "{said}");
+    }
+
+    #[test]
     fn what_is_asked_for_is_not_called_done() {
-        let changed =
-            |standing, done| Changed { node: NodeId(4), called: "node4".into(), standing, done, time: SOON };
+        let changed = |standing, done| Changed {
+            node: NodeId(4),
+            called: "node4".into(),
+            was: Standing::Draining,
+            standing,
+            done,
+            time: SOON,
+        };
         assert_eq!(
             changed(Standing::Leaving, true).text(),
             "node4 is removed: nobody needs its data directory any more"

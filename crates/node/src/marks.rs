@@ -340,8 +340,8 @@ impl Node {
         let reason = format!(
             "the data directory is older than it was: its log ends with batch {began}, and {} remembers batch {} of it. It was put back from \
              an image or a copy, or its disk has lost what it had synced; acknowledged writes could be lost if it went on. Put it back as it \
-             was last. If that is lost for good, the node gets all its replicas from the others: ringfort start --id {} --addr {} --data-dir \
-             DIR --join {} --replace, with a directory that is empty",
+             was last. If that is lost for good, the node gets all its replicas from the others, in an empty directory DIR: ringfort start --id {} \
+             --addr {} --data-dir DIR --join {} --replace",
             self.called(from),
             recall.synced,
             self.called(self.id),

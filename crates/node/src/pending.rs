@@ -2,8 +2,8 @@
 
 use ringfort_types::planted::{self, Bug};
 use ringfort_types::{
-    Call, Code, Configuration, Copies, Door, Durability, Failure, NodeId, Outcome, Principal, Replica, Reply,
-    Request, Token,
+    Call, Code, Configuration, Copies, Door, Durability, Failure, NodeId, Outcome, Principal, Reply, Request,
+    Token,
 };
 
 /// A call that has been admitted and must be answered exactly once.
@@ -88,20 +88,27 @@ pub(crate) fn after_attempts(reply: Reply, in_doubt: bool) -> Reply {
 pub(crate) fn not_taken(
     shard: &str,
     group: &Configuration,
-    leader: Option<&str>,
+    leader: Option<NodeId>,
     is_reachable: impl Fn(NodeId) -> bool,
+    called: impl Fn(NodeId) -> String,
 ) -> Failure {
-    let deciding: Vec<Replica> = group.deciding().collect();
-    let reached = deciding.iter().filter(|replica| is_reachable(replica.node)).count();
-    let (replicas, needed) = (deciding.len(), group.least_quorum());
+    let deciding: Vec<NodeId> = group.deciding().map(|replica| replica.node).collect();
+    let missing: Vec<NodeId> = deciding.iter().copied().filter(|node| !is_reachable(*node)).collect();
+    let (replicas, reached) = (deciding.len(), deciding.len() - missing.len());
     let has_quorum = group.is_quorum(|peer| group.node_of(peer).is_some_and(&is_reachable));
     let message = match leader {
-        _ if !has_quorum => format!(
-            "no quorum: {reached} of {shard}'s {replicas} replicas can be reached, {needed} are needed: start the missing \
-             nodes"
-        ),
+        _ if !has_quorum => {
+            let missing: Vec<String> = missing.into_iter().map(called).collect();
+            format!(
+                "no quorum: {reached} of {shard}'s {replicas} replicas can be reached, {} are needed: start {}, or see why they \
+                 can't be reached",
+                group.least_quorum(),
+                missing.join(", ")
+            )
+        }
         Some(leader) => format!(
-            "{leader} leads {shard} and did not come to this in time: the node or its disk is held up (see `status`): try again"
+            "{} leads {shard} and did not come to this in time: the node or its disk is held up (see `status`): try again",
+            called(leader)
         ),
         None => {
             format!(
@@ -114,7 +121,7 @@ pub(crate) fn not_taken(
 
 #[cfg(test)]
 mod tests {
-    use ringfort_types::PeerId;
+    use ringfort_types::{PeerId, Replica};
 
     use super::*;
 
@@ -122,10 +129,14 @@ mod tests {
     fn a_shard_that_is_led_is_not_said_to_have_no_leader() {
         let voters = (1..=3).map(|n| Replica { node: NodeId(n), peer: PeerId(n) }).collect();
         let group = Configuration { voters, ..Configuration::default() };
-        let told = |leader, up: u64| not_taken("shard 8", &group, leader, |node| node.0 <= up).message;
-        assert!(told(Some("n1"), 3).starts_with("n1 leads shard 8 and did not come to this in time"));
+        let called = |node: NodeId| format!("n{node}");
+        let told =
+            |leader, up: u64| not_taken("shard 8", &group, leader, |node| node.0 <= up, called).message;
+        let first = Some(NodeId(1));
+        assert!(told(first, 3).starts_with("n1 leads shard 8 and did not come to this in time"));
         assert!(told(None, 3).starts_with("shard 8 has no leader yet (3 of its 3 replicas"));
-        assert!(told(Some("n1"), 1).starts_with("no quorum: 1 of shard 8's 3 replicas can be reached, 2"));
+        let missing = "no quorum: 1 of shard 8's 3 replicas can be reached, 2 are needed: start n2, n3, or see why they";
+        assert!(told(first, 1).starts_with(missing));
     }
 
     #[test]

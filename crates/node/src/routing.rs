@@ -430,13 +430,14 @@ impl Node {
     /// What is told of a request that nobody has taken in time.
     pub(crate) fn not_taken(&self, shard: ShardId) -> Failure {
         let layout = self.layout.as_ref().expect("shards exist after birth");
-        let group = layout.shard(shard).expect("a known shard").born();
+        // Who decides is known to a replica that does so itself; of others, where they are to be.
+        let own = self.configuration(shard).filter(|_| !self.is_new(shard));
+        let group = own.cloned().unwrap_or_else(|| layout.shard(shard).expect("a known shard").born());
         let name =
             if shard == ShardId::META { "the meta group".to_owned() } else { format!("shard {shard}") };
         let is_reachable = |node| node == self.id || self.peers.is_up(node);
         let leader = self.leader_of(shard).filter(|leader| is_reachable(*leader));
-        let leader = leader.map(|leader| self.called(leader));
-        not_taken(&name, &group, leader.as_deref(), is_reachable)
+        not_taken(&name, &group, leader, is_reachable, |node| self.called(node))
     }
 
     /// No request goes round in circles: what another node has passed on stays here. (A transfer ends with the node that is wanted,

@@ -70,14 +70,18 @@ impl Node {
         }
     }
 
-    /// The node that leads this shard, unless only that node has said so and has been silent since, or was lost.
+    /// The node that leads this shard, unless only that node has said so and has been silent since, or was lost. Whoever decides
+    /// stands for election itself once its leader is silent; others don't know.
     fn leader_there(&self, shard: ShardId) -> Option<NodeId> {
         let leader = self.leader_of(shard)?;
-        let own = self.slots[shard.0 as usize].replica.as_ref().and_then(Own::leader_node);
+        let own = self.slots[shard.0 as usize].replica.as_ref();
+        let is_followed = |own: &Own| own.leader_node() == Some(leader);
+        let decides = |own: &Own| own.group.configuration().decides(own.group.me());
         let reported_us = self.peers.report(leader).map(|(_, at_us)| at_us);
         let is_silent = |at_us: u64| self.now.monotonic_us.saturating_sub(at_us) >= SUSPECT_US;
-        let is_there = self.peers.is_up(leader) && !reported_us.is_some_and(is_silent);
-        (own == Some(leader) || is_there).then_some(leader)
+        let is_heard = own.is_some_and(is_followed) || !reported_us.is_some_and(is_silent);
+        let is_there = own.is_some_and(|own| is_followed(own) && decides(own));
+        (is_there || self.peers.is_up(leader) && is_heard).then_some(leader)
     }
 
     /// The cluster as this node sees it.

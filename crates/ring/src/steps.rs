@@ -14,8 +14,8 @@
 //! So a voter that goes is a learner first, and hears of it. To abort is to have another target.
 //!
 //! **A replica that is made anew on its own node**, as another peer, takes the place of one that is still there. The old
-//! one is demoted and removed first, one node at a time: meanwhile the group has a voter less. If it has only one, it can't
-//! be done ([`NextStep::Impossible`]).
+//! one is demoted and removed first, one node at a time: meanwhile the group has a voter less. Voters that go and take no part are
+//! demoted before: none of the others could be done without. If there is only one, it can't be done ([`NextStep::Impossible`]).
 //!
 //! Caveat: while some are made anew, voters that go stay until the last of these is there. A group of dozens could exceed
 //! [`GROUP_REPLICAS_MAX`](ringfort_types::limits::GROUP_REPLICAS_MAX) meanwhile, and its change would not be proposed.
@@ -71,16 +71,21 @@ pub fn next_step(configuration: &Configuration, target: &[Replica], progress: &P
     if learners.iter().any(|learner| !progress.caught_up.contains(&learner.peer)) {
         return NextStep::Wait;
     }
+    let is_ready = |peer: &PeerId| {
+        *peer == progress.leader || progress.deciding.contains(peer) || progress.caught_up.contains(peer)
+    };
     let promote: Vec<PeerId> = learners.iter().map(|learner| learner.peer).collect();
-    let leaving = voters.iter().filter(|voter| !target.contains(voter));
+    let leaving: Vec<&Replica> = voters.iter().filter(|voter| !target.contains(voter)).collect();
+    let is_any_absent = leaving.iter().any(|voter| !is_ready(&voter.peer));
     let demote: Vec<PeerId> = if blocked.is_empty() {
-        leaving.map(|voter| voter.peer).collect()
+        leaving.iter().map(|voter| voter.peer).collect()
+    } else if is_any_absent {
+        leaving.iter().map(|voter| voter.peer).filter(|peer| !is_ready(peer)).collect()
     } else {
         // One after the other, the leader last: each is missed until the next one on its node has caught up.
-        let blocks = |voter: &&Replica| blocked.iter().any(|wanted| wanted.node == voter.node);
-        let blocking: Vec<PeerId> = leaving.filter(blocks).map(|voter| voter.peer).collect();
-        let other = blocking.iter().find(|peer| **peer != progress.leader);
-        other.or(blocking.first()).copied().into_iter().collect()
+        let blocks = |voter: &&&Replica| blocked.iter().any(|wanted| wanted.node == voter.node);
+        let blocking = leaving.iter().filter(blocks).map(|voter| voter.peer);
+        blocking.min_by_key(|peer| *peer == progress.leader).into_iter().collect()
     };
     if promote.is_empty() && demote.is_empty() {
         return NextStep::Done;
@@ -89,9 +94,6 @@ pub fn next_step(configuration: &Configuration, target: &[Replica], progress: &P
         return NextStep::Impossible;
     }
     // Who is not needed for the step into a joint configuration may be needed for the step out of it.
-    let is_ready = |peer: &PeerId| {
-        *peer == progress.leader || progress.deciding.contains(peer) || progress.caught_up.contains(peer)
-    };
     let stays = |peer: &PeerId| !demote.contains(peer);
     let incoming = voters.iter().map(|voter| voter.peer).filter(stays).chain(promote.iter().copied());
     let incoming: Vec<PeerId> = incoming.collect();

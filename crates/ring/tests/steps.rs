@@ -20,9 +20,10 @@ fn replicas(nodes: &[u64]) -> Vec<Replica> {
     nodes.iter().map(|node| replica(*node, 1)).collect()
 }
 
-/// All that can be known is known: whoever is a learner has caught up, and everybody is able.
-fn all_is_well(configuration: &Configuration, leader: PeerId) -> Progress {
-    let all: BTreeSet<_> = configuration.replicas().map(|replica| replica.peer).collect();
+/// All that can be known is known: whoever is a learner has caught up, and everybody but this one is able.
+fn all_is_well_but_for(absent: Option<PeerId>, configuration: &Configuration, leader: PeerId) -> Progress {
+    let all = configuration.replicas().map(|replica| replica.peer);
+    let all: BTreeSet<_> = all.filter(|peer| Some(*peer) != absent).collect();
     Progress { leader, caught_up: all.clone(), able: all.clone(), deciding: all }
 }
 
@@ -39,6 +40,17 @@ fn can_pass_by(one: &Configuration, other: &Configuration) -> bool {
 
 /// Goes on until there is nothing to do, or so many steps; the steps, and where that leads.
 fn go(
+    configuration: Configuration,
+    target: &[Replica],
+    leader: PeerId,
+    most: usize,
+) -> Result<(Vec<NextStep>, Configuration, PeerId), TestCaseError> {
+    go_without(None, configuration, target, leader, most)
+}
+
+/// The same while one of the replicas takes no part.
+fn go_without(
+    absent: Option<PeerId>,
     mut configuration: Configuration,
     target: &[Replica],
     mut leader: PeerId,
@@ -46,7 +58,7 @@ fn go(
 ) -> Result<(Vec<NextStep>, Configuration, PeerId), TestCaseError> {
     let mut steps = Vec::new();
     while steps.len() < most {
-        let step = next_step(&configuration, target, &all_is_well(&configuration, leader));
+        let step = next_step(&configuration, target, &all_is_well_but_for(absent, &configuration, leader));
         match &step {
             NextStep::Done | NextStep::Impossible => {
                 steps.push(step);
@@ -107,6 +119,21 @@ proptest! {
             prop_assert_eq!(set(&reached.voters), set(&target));
             prop_assert!(!reached.is_joint() && reached.learners.is_empty());
         }
+    }
+
+    #[test]
+    fn one_that_takes_no_part_and_is_to_go_is_in_nobodys_way(
+        first in group(),
+        target in group(),
+        leads in any::<prop::sample::Index>(),
+        is_away in any::<prop::sample::Index>(),
+    ) {
+        let born = Configuration::born(first);
+        let (leader, absent) = (leads.get(&born.voters).peer, is_away.get(&born.voters).peer);
+        let is_to_stay = target.iter().any(|wanted| wanted.peer == absent);
+        prop_assume!(leader != absent && born.voters.len() >= 3 && !is_to_stay);
+        let (steps, reached, _) = go_without(Some(absent), born, &target, leader, STEPS_MAX + 1)?;
+        prop_assert_eq!(steps.last(), Some(&NextStep::Done), "{:?}", reached);
     }
 }
 

@@ -192,7 +192,7 @@ fn next_steps(anew: &Anew, begun: &Begun) -> String {
         let _ = write!(flags, " --replicas {replicas}");
     }
     format!(
-        "made cluster {} of one node in {directory}; start it, with its other flags but without --peers:\n  ringfort start {flags}\n\
+        "made cluster {} of one node in {directory}; start it, with its other flags (as --insecure) but without --peers:\n  ringfort start {flags}\n\
          then start the others with empty data directories and --join {}",
         name_of(*cluster),
         anew.address

@@ -147,6 +147,33 @@ fn a_node_that_stays_away_is_replaced_if_there_are_others_enough() {
     assert_all_there(&mut world, &[0, 2, 3]);
 }
 
+/// The layout has given its replicas to others by then, and its group can't go there.
+#[test]
+fn whom_a_shard_without_a_quorum_waits_for_is_told() {
+    let mut world = World::born(5);
+    let key = (0..1_000).map(|i| format!("key{i}")).find(|key| {
+        let layout = world.nodes[0].as_ref().and_then(|node| node.layout()).expect("born");
+        let shard = layout.shard(layout.shard_of_slot(ringfort_types::slot_of(key.as_bytes())));
+        let at = |n| shard.is_some_and(|shard| shard.replicas.iter().any(|place| place.node == NodeId(n)));
+        at(1) && at(4) && at(5)
+    });
+    let key = key.expect("some shard is there");
+    world.kill(3);
+    world.kill(4);
+    world.run(100_000);
+    let Reply::Failed(failure) = world.put(0, &key, "value") else { panic!("two of three are lost") };
+    let message = failure.message;
+    assert!(message.contains("replicas can be reached, 2 are needed: start node"), "{message}");
+    assert!(message.contains("node4") && message.contains("node5"), "{message}");
+    let Reply::Cluster(state) = world.ask_and_wait(0, Request::ClusterState) else { panic!("it is asked") };
+    assert!(state.shards.iter().any(|shard| shard.leader.is_none()));
+    assert!(state.shards.iter().all(|shard| shard.leader.is_none_or(|leader| leader.0 <= 3)), "{state:?}");
+    world.start(3);
+    world.start(4);
+    world.run(MOVED_MS);
+    assert!(matches!(world.put(0, &key, "value"), Reply::Written(_)));
+}
+
 #[test]
 fn a_node_whose_disk_is_lost_is_replaced_under_its_name() {
     let mut world = World::born(3);
