@@ -137,9 +137,16 @@ pub(crate) fn named(shards: &[ShardId]) -> String {
     names.join(", ")
 }
 
-/// A line for each node.
+/// The cluster's number, as it is typed.
+fn cluster_name(state: &ClusterState) -> String {
+    format!("{:016x}", state.cluster)
+}
+
+/// A line for each node. Weights and zones are shown once any node has one.
 pub(crate) fn node_table(state: &ClusterState) -> String {
     let mut rows = Vec::new();
+    let has_weights = state.nodes.iter().any(|node| node.weight > 1);
+    let has_zones = state.nodes.iter().any(|node| !node.zone.is_empty());
     let mut nodes: Vec<_> = state.nodes.iter().collect();
     nodes.sort_by_key(|node| name(state, node.id));
     for node in nodes {
@@ -150,7 +157,7 @@ pub(crate) fn node_table(state: &ClusterState) -> String {
             u64::MAX => "never".to_owned(),
             age => format!("{} ago", show::span(Duration::from_millis(age))),
         };
-        rows.push(vec![
+        let mut row = vec![
             name(state, node.id),
             node.address.clone(),
             match (node.presence, node.disk) {
@@ -167,9 +174,16 @@ pub(crate) fn node_table(state: &ClusterState) -> String {
             format!("~{}", show::bytes(node.bytes_estimate)),
             if node.space.total == 0 { "?".to_owned() } else { show::bytes(node.space.free) },
             report,
-        ]);
+        ];
+        if has_weights {
+            row.push(node.weight.to_string());
+        }
+        if has_zones {
+            row.push(node.zone.clone());
+        }
+        rows.push(row);
     }
-    let heads = [
+    let mut heads = vec![
         "node",
         "address",
         "state",
@@ -181,6 +195,8 @@ pub(crate) fn node_table(state: &ClusterState) -> String {
         ">disk free",
         "reported",
     ];
+    heads.extend(has_weights.then_some(">weight"));
+    heads.extend(has_zones.then_some("zone"));
     show::table(&heads, &rows)
 }
 
@@ -194,7 +210,8 @@ pub(crate) fn render(state: &ClusterState) -> String {
     let mut text = node_table(state);
     let shards = key_shards(state).count();
     let (unled, meta) = unled(state);
-    let _ = write!(text, "{}, ", show::count(shards as u64, "shard", "shards"));
+    let _ =
+        write!(text, "cluster {}: {}, ", cluster_name(state), show::count(shards as u64, "shard", "shards"));
     if unled.is_empty() {
         text.push_str("all led");
     } else if unled.len() == shards {
@@ -284,7 +301,7 @@ pub(crate) fn shard_table(state: &ClusterState) -> String {
 /// Everything, as JSON.
 pub(crate) fn json(state: &ClusterState) -> Value {
     json!({
-        "cluster": format!("{:016x}", state.cluster),
+        "cluster": cluster_name(state),
         "epoch": state.epoch.0,
         "leader_preference": state.leader_preference.to_string(),
         "copies": state.copies,
@@ -390,6 +407,7 @@ mod tests {
             ..ShardState::default()
         };
         ClusterState {
+            cluster: 0x0123_4567_89ab_cdef,
             nodes: vec![node(2, Presence::Down), node(1, Presence::Up)],
             shards: vec![shard(0, Some(1)), shard(1, Some(1)), shard(2, None)],
             ..ClusterState::default()
@@ -402,9 +420,15 @@ mod tests {
 node   address          state  standing  leads  replicas     keys    bytes  disk free  reported
 node1  127.0.0.1:50051  up     active        1         2  ~63,436  ~5.2 MB    12.3 GB  400 ms ago
 node2  127.0.0.1:50052  down   active        0         2  ~63,436  ~5.2 MB          ?  never
-2 shards, 1 WITHOUT A LEADER (2); largest lag 4 entries
+cluster 0123456789abcdef: 2 shards, 1 WITHOUT A LEADER (2); largest lag 4 entries
 ";
-        assert_eq!(render(&state()), expected);
+        let mut state = state();
+        assert_eq!(render(&state), expected);
+        (state.nodes[0].weight, state.nodes[1].weight) = (2, 1);
+        state.nodes[1].zone = "east".into();
+        let table = node_table(&state);
+        let tails = ["reported    weight  zone", "400 ms ago       1  east", "never            2"];
+        assert!(table.lines().zip(tails).all(|(line, tail)| line.ends_with(tail)), "{table}");
     }
 
     #[test]
@@ -424,7 +448,7 @@ node2  127.0.0.1:50052  down   active        0         2  ~63,436  ~5.2 MB      
         }
         let text = render(&state);
         assert!(
-            text.ends_with("2 shards, NONE HAS A LEADER, the meta group WITHOUT A LEADER; lag not known\n"),
+            text.ends_with("cluster 0123456789abcdef: 2 shards, NONE HAS A LEADER, the meta group WITHOUT A LEADER; lag not known\n"),
             "{text}"
         );
         assert!(

@@ -22,13 +22,15 @@ use crate::stop::Stop;
     ringfort cluster remove node4                         empties it; then it is no member any more\n  \
     ringfort cluster drain node4                          empties it; it stays a member\n  \
     ringfort cluster undrain node4\n\n\
-    Settings:\n  leader-preference  which replica leads a shard, if it can: ring, the first in line, which spreads leaders evenly over\n                     \
-    the nodes (the default); or highest-id, the one on the node with the highest number that is up, as a bully election\n                     \
-    would have it. Leadership moves within seconds, without a failed write\n  \
-    replicas           copies of each key. Replicas are made, or removed, while the cluster serves. An even number is rounded, and\n                     \
-    with fewer nodes there are fewer\n  \
-    level              how far the level may rise that is in force: auto, as far as all nodes know it (the default); or a number, so that\n                     \
-    nodes can go back to the version before. `ringfort version` says which levels a binary knows\n\n\
+    Settings:\n  \
+    leader-preference=ring        the first in line leads a shard: leaders are spread evenly (the default)\n  \
+    leader-preference=highest-id  the node with the highest number that is up leads, as a bully\n                                \
+    election would have it. Leadership moves within seconds, without a failed write\n  \
+    replicas=N                    copies of each key, made or removed while the cluster serves. An even\n                                \
+    number is rounded, and with fewer nodes there are fewer\n  \
+    level=auto                    the level in force rises as far as all nodes know it (the default)\n  \
+    level=N                       no further than this, so that nodes can go back to the version before;\n                                \
+    `ringfort version` says which levels a binary knows\n\n\
     A setting is kept by the cluster itself: it holds for all nodes, and after restarts.\n\n\
     `transfer` is done once the node leads. It then keeps that leadership for ten minutes, if it can: until it stops, another transfer, or \
     a change of leader-preference; after that, leaders are balanced again. A node that is down, damaged or not caught up is refused (exit code 3, \
