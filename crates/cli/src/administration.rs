@@ -5,9 +5,10 @@ use std::time::Duration;
 use clap::ValueEnum;
 use ringfort_client::Client;
 use ringfort_types::{ClusterState, LayoutChange, LeaderPreference, LevelLimit, Standing};
+use ringfort_view::{node_json, shard_json};
 use serde_json::json;
 
-use crate::cluster::{node_json, node_table, shard_json, shard_table};
+use crate::cluster::{node_table, shard_table};
 use crate::layout::copies_of;
 use crate::plan::{self, Joining, Plan};
 use crate::standing::{self, change_standing};

@@ -1,34 +1,16 @@
-//! How a cluster's state looks: as tables for people, or as JSON. What `status` prints, the shell too, and how nodes are
-//! called elsewhere.
+//! How a cluster's state looks, as tables for people. What `status` prints, the shell too.
 
 use std::fmt::Write;
 use std::time::Duration;
 
-use ringfort_types::{
-    ClusterState, DiskState, NodeId, NodeState, Presence, ReplicaReport, ShardId, ShardState, Term,
-};
-use serde_json::{Value, json};
+use ringfort_types::{ClusterState, DiskState, NodeState, Presence, ShardId};
+use ringfort_view::{Arriving, cluster_name, is_damaged, key_shards, lag, moving, name, unled};
 
-use crate::moves::Arriving;
-use crate::show;
 use crate::stop::Stop;
+use crate::{moves, show};
 
 /// Most shards that are named in one line.
 const NAMED_MAX: usize = 8;
-
-/// The shards that hold keys.
-pub(crate) fn key_shards(state: &ClusterState) -> impl Iterator<Item = &ShardState> {
-    state.shards.iter().filter(|shard| shard.shard != ShardId::META)
-}
-
-/// What people call a node.
-pub(crate) fn name(state: &ClusterState, node: NodeId) -> String {
-    let known = state.nodes.iter().find(|known| known.id == node);
-    known.map_or_else(
-        || format!("node number {node}"),
-        |known| if known.name.is_empty() { known.address.clone() } else { known.name.clone() },
-    )
-}
 
 /// The node that people call so, by its name, its address or its number.
 pub(crate) fn find_node<'a>(state: &'a ClusterState, called: &str) -> Result<&'a NodeState, Stop> {
@@ -43,21 +25,9 @@ pub(crate) fn find_node<'a>(state: &'a ClusterState, called: &str) -> Result<&'a
     })
 }
 
-/// Whether a node is up, as the asked one knows it.
-pub(crate) fn presence_of(state: &ClusterState, node: NodeId) -> Presence {
-    state.nodes.iter().find(|known| known.id == node).map_or(Presence::Unknown, |known| known.presence)
-}
-
 /// What people call a shard.
 pub(crate) fn called(shard: ShardId) -> String {
     if shard == ShardId::META { "the meta group".to_owned() } else { format!("shard {shard}") }
-}
-
-/// The shards that nobody leads, as far as the asked node knows: of keys, and whether the meta group is one of them.
-fn unled(state: &ClusterState) -> (Vec<ShardId>, bool) {
-    let nobody = |shard: &&ShardState| shard.leader.is_none();
-    let shards = key_shards(state).filter(nobody).map(|shard| shard.shard).collect();
-    (shards, state.shards.iter().filter(nobody).any(|shard| shard.shard == ShardId::META))
 }
 
 /// Fails if a shard has no leader: its keys can't be written, nor read but stale.
@@ -109,23 +79,6 @@ fn damaged_beyond_a_majority(state: &ClusterState) -> Vec<String> {
     nodes.into_iter().map(|node| name(state, node)).collect()
 }
 
-/// By how many log entries the slowest replica is behind the shard's leader, as they last reported.
-fn lag(state: &ClusterState, shard: &ShardState) -> u64 {
-    // Of a replica that only comes to be, nothing is heard yet.
-    let is_coming = |report: &ReplicaReport| shard.is_moving && report.term == Term(0);
-    let takes_part = |node, report| !is_damaged(state, node, shard.shard) && !is_coming(report);
-    let of_group = shard.replicas.iter().filter(|(node, report)| takes_part(*node, report));
-    let reports = || of_group.clone().map(|(_, report)| report);
-    let committed = reports().map(|report| report.committed.0).max().unwrap_or(0);
-    let applied = reports().map(|report| report.applied.0).min().unwrap_or(0);
-    committed.saturating_sub(applied)
-}
-
-/// Whether this shard's replica on this node takes no part.
-pub(crate) fn is_damaged(state: &ClusterState, node: NodeId, shard: ShardId) -> bool {
-    state.nodes.iter().any(|known| known.id == node && known.damaged.contains(&shard))
-}
-
 /// The first few of these shards.
 pub(crate) fn named(shards: &[ShardId]) -> String {
     let name =
@@ -135,11 +88,6 @@ pub(crate) fn named(shards: &[ShardId]) -> String {
         names.push("…".to_owned());
     }
     names.join(", ")
-}
-
-/// The cluster's number, as it is typed.
-fn cluster_name(state: &ClusterState) -> String {
-    format!("{:016x}", state.cluster)
 }
 
 /// A line for each node. Weights and zones are shown once any node has one.
@@ -200,11 +148,6 @@ pub(crate) fn node_table(state: &ClusterState) -> String {
     show::table(&heads, &rows)
 }
 
-/// The shards whose groups are on their way to where the layout wants them.
-pub(crate) fn moving(state: &ClusterState) -> Vec<ShardId> {
-    state.shards.iter().filter(|shard| shard.is_moving).map(|shard| shard.shard).collect()
-}
-
 /// The nodes, and a line about the shards.
 pub(crate) fn render(state: &ClusterState) -> String {
     let mut text = node_table(state);
@@ -236,8 +179,8 @@ pub(crate) fn render(state: &ClusterState) -> String {
         let shards = show::count(moving.len() as u64, "shard is", "shards are");
         let _ = writeln!(text, "{shards} moving ({})", named(&moving));
     }
-    for node in Arriving::of(state, name) {
-        let _ = writeln!(text, "{}", node.text());
+    for node in Arriving::of(state) {
+        let _ = writeln!(text, "{}", moves::text(&node));
     }
     let is_ahead = |node: &&NodeState| node.level_max > state.level;
     let ahead: Vec<String> = state.nodes.iter().filter(is_ahead).map(|node| name(state, node.id)).collect();
@@ -298,78 +241,11 @@ pub(crate) fn shard_table(state: &ClusterState) -> String {
     show::table(&heads, &rows)
 }
 
-/// Everything, as JSON.
-pub(crate) fn json(state: &ClusterState) -> Value {
-    json!({
-        "cluster": cluster_name(state),
-        "epoch": state.epoch.0,
-        "leader_preference": state.leader_preference.to_string(),
-        "copies": state.copies,
-        "level": state.level,
-        "level_limit": state.level_limit.to_string(),
-        "node": state.node.0,
-        "nodes": state.nodes.iter().map(|node| node_json(state, node)).collect::<Vec<_>>(),
-        "shards": state.shards.iter().map(|shard| shard_json(state, shard)).collect::<Vec<_>>(),
-        "moves": Arriving::of(state, name).iter().map(Arriving::json).collect::<Vec<_>>(),
-    })
-}
-
-/// A node, as JSON.
-pub(crate) fn node_json(state: &ClusterState, node: &NodeState) -> Value {
-    let known = node.space.total > 0;
-    json!({
-        "id": node.id.0,
-        "name": node.name,
-        "address": node.address,
-        "incarnation": format!("{:016x}", node.incarnation.0),
-        "state": node.presence.name(),
-        "standing": node.standing.to_string(),
-        "level_max": node.level_max,
-        "weight": node.weight.max(1),
-        "zone": node.zone,
-        "disk_full": node.disk == DiskState::Full,
-        "disk_hung": node.disk == DiskState::Hung,
-        "disk_free_bytes": known.then_some(node.space.free),
-        "disk_total_bytes": known.then_some(node.space.total),
-        "damaged_shards": node.damaged.iter().map(|shard| shard.0).collect::<Vec<_>>(),
-        "leads": key_shards(state).filter(|shard| shard.leader == Some(node.id)).count(),
-        "keys_estimate": node.keys_estimate,
-        "bytes_estimate": node.bytes_estimate,
-        "report_age_ms": (node.report_age_ms != u64::MAX).then_some(node.report_age_ms),
-    })
-}
-
-/// A shard, as JSON.
-pub(crate) fn shard_json(state: &ClusterState, shard: &ShardState) -> Value {
-    let replica = |(node, report): &(NodeId, ReplicaReport)| {
-        json!({
-            "node": node.0,
-            "peer": report.peer.0,
-            "damaged": is_damaged(state, *node, shard.shard),
-            "role": report.role.to_string(),
-            "term": report.term.0,
-            "last": report.last.0,
-            "committed": report.committed.0,
-            "applied": report.applied.0,
-            "revision": report.revision.0,
-            "keys_estimate": report.keys_estimate,
-            "bytes_estimate": report.bytes_estimate,
-        })
-    };
-    json!({
-        "shard": shard.shard.0,
-        "slots": shard.slots.iter().map(|(first, last)| [first.0, last.0]).collect::<Vec<_>>(),
-        "leader": shard.leader.map(|leader| leader.0),
-        "term": shard.term.0,
-        "lag": shard.leader.is_some().then(|| lag(state, shard)),
-        "moving": shard.is_moving,
-        "replicas": shard.replicas.iter().map(replica).collect::<Vec<_>>(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
-    use ringfort_types::{DiskSpace, Epoch, Index, PeerId, Role, Slot, Standing};
+    use ringfort_types::{
+        DiskSpace, Epoch, Index, NodeId, PeerId, ReplicaReport, Role, ShardState, Slot, Standing,
+    };
 
     use super::*;
 
@@ -474,8 +350,8 @@ cluster 0123456789abcdef: 2 shards, 1 WITHOUT A LEADER (2); largest lag 4 entrie
             "{text}"
         );
         assert!(shard_table(&state).contains("node1@9 node2@damaged"), "{}", shard_table(&state));
-        let json = json(&state);
-        assert_eq!(json["nodes"][0]["damaged_shards"], json!([0, 1, 2]));
+        let json = ringfort_view::json(&state);
+        assert_eq!(json["nodes"][0]["damaged_shards"], serde_json::json!([0, 1, 2]));
         assert_eq!(json["shards"][1]["replicas"][1]["damaged"], true);
         assert_eq!(json["shards"][1]["replicas"][0]["damaged"], false);
         let stop = judge(&state).expect_err("one is not led");
@@ -500,7 +376,7 @@ cluster 0123456789abcdef: 2 shards, 1 WITHOUT A LEADER (2); largest lag 4 entrie
         let says = format!("; largest lag 0 entries\n1 shard is moving (1)\n{given}");
         assert!(text.ends_with(&says), "{text}");
         assert!(shard_table(&state).contains("  0  moving  node1@9 node2@0\n"), "{}", shard_table(&state));
-        let json = json(&state);
+        let json = ringfort_view::json(&state);
         assert_eq!(
             (&json["shards"][1]["moving"], &json["shards"][0]["moving"]),
             (&true.into(), &false.into())
@@ -523,7 +399,7 @@ cluster 0123456789abcdef: 2 shards, 1 WITHOUT A LEADER (2); largest lag 4 entrie
 
     #[test]
     fn json_has_it_all() {
-        let json = json(&state());
+        let json = ringfort_view::json(&state());
         assert_eq!(json["nodes"][1]["leads"], 1);
         assert_eq!(json["nodes"][0]["report_age_ms"], serde_json::Value::Null);
         assert_eq!(json["shards"][2]["leader"], serde_json::Value::Null);

@@ -5,8 +5,8 @@ use ringfort_ring::{Layout, Member, RingError, ShardLayout, effective_copies};
 use ringfort_types::{
     ClusterState, Level, NodeId, NodeState, PeerId, Replica, ReplicaReport, ShardState, Standing,
 };
+use ringfort_view::key_shards;
 
-use crate::cluster::key_shards;
 use crate::stop::Stop;
 
 /// The layout that this state tells of.

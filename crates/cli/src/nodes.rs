@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use ringfort_client::Client;
 use ringfort_types::{ClusterState, Presence, is_name};
+use ringfort_view::key_shards;
 
-use crate::cluster::key_shards;
 use crate::leftovers;
 use crate::settings;
 use crate::show;

@@ -10,9 +10,10 @@ use ringfort_types::limits::BIRTH_NODES_MAX;
 use ringfort_types::{
     ClusterState, Incarnation, LayoutChange, Newcomer, NodeId, Presence, ShardId, Standing, is_name,
 };
+use ringfort_view::{moving, name, presence_of};
 use serde_json::{Value, json};
 
-use crate::cluster::{find_node, moving, name, presence_of};
+use crate::cluster::find_node;
 use crate::layout::layout_of;
 use crate::show;
 use crate::standing::at_stake;

@@ -19,9 +19,10 @@ use ringfort_types::{
     ClusterState, Configuration, DiskState, Index, NodeId, NodeState, PeerId, Presence, Replica,
     ReplicaReport, ShardId, ShardState, Term,
 };
+use ringfort_view::{is_damaged, key_shards, name, presence_of};
 use serde_json::json;
 
-use crate::cluster::{find_node, is_damaged, key_shards, name, named, presence_of};
+use crate::cluster::{find_node, named};
 use crate::json::Object;
 use crate::show;
 use crate::stop::Stop;

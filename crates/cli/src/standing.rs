@@ -11,8 +11,9 @@ use ringfort_types::{
     ClusterState, Configuration, LayoutChange, NodeId, NodeState, PeerId, Presence, Replica, ReplicaReport,
     ShardId, ShardState, Standing,
 };
+use ringfort_view::{is_damaged, moving, name, presence_of};
 
-use crate::cluster::{find_node, is_damaged, moving, name, named, presence_of};
+use crate::cluster::{find_node, named};
 use crate::json::Object;
 use crate::progress::Progress;
 use crate::show;

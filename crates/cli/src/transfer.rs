@@ -3,8 +3,9 @@
 use ringfort_client::Client;
 use ringfort_types::limits::TRANSFER_HOLD_MS;
 use ringfort_types::{ClusterState, NodeId, ShardId, Term};
+use ringfort_view::name;
 
-use crate::cluster::{called, find_node, name};
+use crate::cluster::{called, find_node};
 use crate::json::Object;
 use crate::stop::Stop;
 

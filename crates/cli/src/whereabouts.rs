@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 use ringfort_types::{ClusterState, Consistency, NodeId, Presence, Request, ShardState, Slot, slot_of};
+use ringfort_view::{is_damaged, name, presence_of};
 use serde_json::json;
 
-use crate::cluster::{called, is_damaged, name, presence_of};
+use crate::cluster::called;
 use crate::json::Object;
 use crate::stop::Stop;
 

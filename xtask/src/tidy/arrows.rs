@@ -17,7 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["ringfort-shard"],
     &["ringfort-consensus"],
     &["ringfort-node"],
-    &["ringfort-proto", "ringfort-retry"],
+    &["ringfort-proto", "ringfort-retry", "ringfort-view"],
     &["ringfort-client"],
     &["ringfort-server", "ringfort-sim"],
     &["ringfort-cli", "example-rust", "ringfort-load"],

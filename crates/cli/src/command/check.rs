@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use ringfort_client::{Client, Digest};
 use ringfort_types::{ClusterState, Code, Failure, Index, NodeId, Presence, ShardId};
+use ringfort_view::{key_shards, name};
 use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::cluster::{key_shards, name};
 use crate::connection::{Connect, with_client};
 use crate::json::Object;
 use crate::out::{self, Out, Output};

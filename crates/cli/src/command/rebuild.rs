@@ -11,9 +11,10 @@ use ringfort_client::Client;
 use ringfort_types::{
     ClusterState, Index, LayoutChange, NodeId, PeerId, Presence, Replica, ReplicaReport, ShardId, ShardState,
 };
+use ringfort_view::{is_damaged, name, presence_of};
 use serde_json::json;
 
-use crate::cluster::{find_node, is_damaged, name, presence_of};
+use crate::cluster::find_node;
 use crate::connection::{Connect, with_client};
 use crate::out::{Out, Output};
 use crate::progress::Progress;

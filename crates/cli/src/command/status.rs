@@ -1,8 +1,9 @@
 //! `ringfort status`
 
 use clap::Args;
+use ringfort_view::json;
 
-use crate::cluster::{json, judge, render, shard_table};
+use crate::cluster::{judge, render, shard_table};
 use crate::connection::{Connect, with_client};
 use crate::out::{self, Output};
 use crate::stop::Stop;

@@ -75,7 +75,7 @@ impl Answers {
 
     pub(super) fn status(&mut self, state: &ClusterState) -> Result<(), Stop> {
         if self.json {
-            return self.out.line(cluster::json(state).to_string());
+            return self.out.line(ringfort_view::json(state).to_string());
         }
         self.out.line(cluster::render(state).trim_end())
     }
