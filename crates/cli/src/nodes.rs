@@ -120,7 +120,7 @@ impl Nodes {
         settings::forget_environment(&mut command);
         command
             .args(["start", "--stop-on-stdin-eof", "--log-level", "info", "--id", &node.name])
-            .args(["--addr", &node.address])
+            .args(["--addr", &node.address, "--http", "off"])
             .arg("--data-dir")
             .arg(self.directory.join(&node.name))
             .args(["--shards", &self.shards.to_string(), "--replicas", &self.replicas.to_string()])

@@ -20,6 +20,15 @@ pub struct TextConfig {
     pub settings: TextSettings,
 }
 
+/// The port for those who watch the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpConfig {
+    /// Where to listen, as `HOST:PORT`. Port 0 takes a free one.
+    pub listen: String,
+    /// The node starts without, if somebody else has that port.
+    pub is_optional: bool,
+}
+
 /// What a node is started with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line, by its name")]
@@ -36,6 +45,8 @@ pub struct Config {
     pub advertise: Option<String>,
     /// The port for the text protocol; `None` for no such port.
     pub text: Option<TextConfig>,
+    /// The port for those who watch the node; `None` for no such port.
+    pub http: Option<HttpConfig>,
     /// Where its data is.
     pub data_dir: PathBuf,
     /// The other nodes of a new cluster, with their names where they are known. May list this node too. The
@@ -89,6 +100,7 @@ impl Config {
             insecure: false,
             advertise: None,
             text: None,
+            http: None,
             data_dir: data_dir.into(),
             peers: Vec::new(),
             join: Vec::new(),

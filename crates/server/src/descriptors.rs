@@ -1,6 +1,6 @@
 //! How many files and sockets the process may have open.
 
-use ringfort_types::limits::{NODE_CONNECTIONS_MAX, PEER_PLACES};
+use ringfort_types::limits::{HTTP_CONNECTIONS_MAX, NODE_CONNECTIONS_MAX, PEER_PLACES};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 /// More is of no use.
@@ -21,8 +21,9 @@ pub(crate) fn raise_limit() -> usize {
     limit.current.map_or(usize::MAX, |current| usize::try_from(current).unwrap_or(usize::MAX))
 }
 
-/// What the node's own parts need besides tables' files: its log, sockets, runtimes, files that are being written.
-const OWN: usize = 96;
+/// What the node's own parts need besides tables' files: its log, sockets, runtimes, files that are being written, and
+/// those who watch it.
+const OWN: usize = 96 + HTTP_CONNECTIONS_MAX;
 /// Fewer connections than this are no use to anybody.
 const CONNECTIONS_MIN: usize = 32;
 /// Tables may keep one in so many open.

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 
 use crate::answers::Answers;
 use crate::clock::Clock;
-use crate::config::TextConfig;
+use crate::config::{HttpConfig, TextConfig};
 use crate::core::{Core, Helpers};
 use crate::descriptors::Shares;
 use crate::doors::Ports;
@@ -56,6 +56,8 @@ pub struct Summary {
     pub shards: u32,
     /// Where the text protocol is spoken, if it is.
     pub text: Option<SocketAddr>,
+    /// Where it is watched over HTTP, if it can be.
+    pub http: Option<SocketAddr>,
     /// How long it took from the start.
     pub took: Duration,
 }
@@ -79,24 +81,55 @@ fn has_port(address: &str, port: u16) -> bool {
     address.rsplit(':').next().is_some_and(|given| given.parse() == Ok(port))
 }
 
-/// Binds the addresses that clients use: the ports, and where they are.
-async fn bind(config: &Config) -> Result<(Ports, SocketAddr, Option<SocketAddr>), StartError> {
+/// Where a node listens.
+struct Bound {
+    grpc: SocketAddr,
+    text: Option<SocketAddr>,
+    http: Option<SocketAddr>,
+}
+
+/// Binds the ports.
+async fn bind(config: &Config) -> Result<(Ports, Bound), StartError> {
+    // What is wrong in itself is said first, whatever else listens here.
     if let Some(text) = &config.text {
-        // What is wrong in itself is said first, whatever else listens here.
         exposure::resolve("--text-addr", &text.listen, config.insecure).await?;
     }
+    if let Some(http) = &config.http {
+        exposure::resolve("--http", &http.listen, config.insecure).await?;
+    }
     let (grpc, bound) = doors::listener::bind("--addr", &config.listen, config.insecure).await?;
-    let Some(TextConfig { listen, settings }) = &config.text else {
-        return Ok((Ports { grpc, text: None }, bound, None));
-    };
-    let binding = doors::listener::bind("--text-addr", listen, config.insecure).await;
-    let (text, text_bound) = binding.map_err(|error| match error {
-        StartError::PortInUse { address } if has_port(&address, bound.port()) => StartError::Usage(format!(
-            "--text-addr {address} is where gRPC is spoken (--addr): give the text protocol a port of its own"
-        )),
-        other => other,
-    })?;
-    Ok((Ports { grpc, text: Some((text, *settings)) }, bound, Some(text_bound)))
+    let mut bound = Bound { grpc: bound, text: None, http: None };
+    let mut text = None;
+    if let Some(TextConfig { listen, settings }) = &config.text {
+        let binding = doors::listener::bind("--text-addr", listen, config.insecure).await;
+        let (listener, at) = binding.map_err(|error| match error {
+            StartError::PortInUse { address } if has_port(&address, bound.grpc.port()) => {
+                StartError::Usage(format!(
+                    "--text-addr {address} is where gRPC is spoken (--addr): give the text protocol a port of its own"
+                ))
+            }
+            other => other,
+        })?;
+        (text, bound.text) = (Some((listener, *settings)), Some(at));
+    }
+    let mut http = None;
+    if let Some(HttpConfig { listen, is_optional }) = &config.http {
+        match doors::listener::bind("--http", listen, config.insecure).await {
+            Ok((listener, at)) => (http, bound.http) = (Some(listener), Some(at)),
+            Err(StartError::PortInUse { address }) if *is_optional => {
+                tracing::info!(
+                    "{address} is in use, so this node has no HTTP port: give it another one with --http"
+                );
+            }
+            Err(StartError::PortInUse { address }) => {
+                return Err(StartError::Usage(format!(
+                    "--http {address} is in use: give HTTP a port of its own, or leave it out with --http \"\""
+                )));
+            }
+            Err(other) => return Err(other),
+        }
+    }
+    Ok((Ports { grpc, text, http }, bound))
 }
 
 /// Checks the flags, binds the port, locks the directory, and starts the node. It serves once
@@ -114,8 +147,8 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
     Clock::check()?;
     config.validate()?;
     let config = at_its_place(config)?;
-    let (ports, bound, text_address) = bind(&config).await?;
-    let address = config.advertised(bound)?;
+    let (ports, bound) = bind(&config).await?;
+    let address = config.advertised(bound.grpc)?;
     let listed = listed(&config, &address)?;
 
     let disk = Arc::new(FileDisk::open(&config.data_dir)?);
@@ -172,7 +205,7 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
     tasks.spawn(links::keep_all_connected(shared.clone(), others, told));
     tasks.spawn(space::watch(shared.clone(), config.data_dir.clone()));
     let tolerance = Tolerance::default();
-    let places = Places::new(files.connections, if text_address.is_some() { 2 } else { 1 });
+    let places = Places::new(files.connections, if bound.text.is_some() { 2 } else { 1 });
     tasks.spawn(doors::serve(shared.clone(), links.clone(), ports, places, tolerance.clone(), runtimes));
     if files.is_short() {
         shared.notice(few_files(limit, files));
@@ -198,7 +231,8 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
         address,
         nodes: addresses.len(),
         shards,
-        text: text_address,
+        text: bound.text,
+        http: bound.http,
         took: Duration::ZERO,
     };
     Ok(Running {

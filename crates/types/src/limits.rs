@@ -158,6 +158,12 @@ pub const NODE_CONNECTIONS_MAX: usize = 6 * 1024;
 pub const DOOR_CONNECTIONS_MAX: usize = 4 * 1024;
 /// How long a connection is without a call before it may be closed to make room for a new one, in milliseconds.
 pub const CONNECTION_IDLE_MS: u64 = 120_000;
+/// Most connections at once of those who watch a node over HTTP.
+pub const HTTP_CONNECTIONS_MAX: usize = 32;
+/// Most large answers at once over HTTP: those that have not been taken whole yet.
+pub const HTTP_LARGE_ANSWERS_MAX: usize = 4;
+/// How long such an answer may take until it has been taken, in milliseconds.
+pub const HTTP_ANSWER_MS: u64 = 30_000;
 /// Connections of other nodes that are taken when there is no place left for clients.
 pub const PEER_PLACES: usize = BIRTH_NODES_MAX;
 /// A client must say what its protocol begins with within this time, in milliseconds.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use ringfort_server::{Config, StartError, Summary};
+use ringfort_server::{Config, HttpConfig, StartError, Summary};
 use ringfort_types::limits::HELD_READS_BYTES;
 use rustix::fs::Mode;
 use tokio::runtime::Handle;
@@ -32,6 +32,8 @@ const SOCKET_THREADS_MAX: usize = 4;
 const DATA_DIR_DEFAULT: &str = "ringfort-data";
 /// How long the last lines may take to be written, each of stdout's and stderr's.
 const FLUSH_MAX: Duration = Duration::from_millis(200);
+/// Where those who watch the node are answered, unless another one there is.
+const HTTP_DEFAULT: &str = "127.0.0.1:8080";
 const MIB: u64 = 1024 * 1024;
 
 /// Run a node, until Ctrl+C or SIGTERM
@@ -51,7 +53,7 @@ const MIB: u64 = 1024 * 1024;
     There is no TLS yet: whoever reaches a node can do anything. So it listens on loopback, or, with --insecure, wherever \
     you say.\n\n\
     When it serves, it prints one line; JSON: name, address, nodes, shards, text (null without \
-    --text-addr), ready_ms; with --report-every, then time, name, address, keys_estimate, members (each name and state).")]
+    --text-addr), http (null without that port), ready_ms; with --report-every, then time, name, address, keys_estimate, members (each name and state).")]
 pub(crate) struct Start {
     /// This node's name: letters, digits, `-`, `_` and `.` [default: made from the address]
     #[arg(long, value_name = "NAME")]
@@ -100,6 +102,9 @@ pub(crate) struct Start {
     socket_threads: Option<u32>,
     #[command(flatten)]
     text: TextDoor,
+    /// Where to answer those who watch this node, by HTTP: /healthz, /readyz, /debug/state; `off` for nowhere [default: 127.0.0.1:8080, if it is free]
+    #[arg(long, value_name = "HOST:PORT")]
+    http: Option<String>,
     /// Print this node's state on stdout as often as this: its address, the time, the members, keys held
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     report_every: Option<Duration>,
@@ -190,6 +195,7 @@ fn config(start: Start) -> Result<Config, Stop> {
     Ok(Config {
         name: start.id,
         text: start.text.config()?,
+        http: http(start.http.as_deref()),
         insecure: start.insecure,
         advertise: start.advertise,
         // `--peers ""` is how scripts say that there are none.
@@ -210,6 +216,15 @@ fn config(start: Start) -> Result<Config, Stop> {
         stays,
         ..Config::new(addr, data_dir)
     })
+}
+
+/// The port for those who watch the node, if there is to be one. An empty address is how scripts say that there is none.
+fn http(address: Option<&str>) -> Option<HttpConfig> {
+    match address {
+        None => Some(HttpConfig { listen: HTTP_DEFAULT.to_owned(), is_optional: true }),
+        Some("" | "off") => None,
+        Some(listen) => Some(HttpConfig { listen: listen.to_owned(), is_optional: false }),
+    }
 }
 
 /// A node's own place under the common one.
@@ -273,13 +288,15 @@ fn announce(summary: &Summary, json: bool, out: &Sink) {
             .field("nodes", summary.nodes)
             .field("shards", summary.shards)
             .field("text", summary.text.map(|text| text.to_string()))
+            .field("http", summary.http.map(|http| http.to_string()))
             .field("ready_ms", summary.took.as_millis() as u64);
         out.line(line.finish());
         return;
     }
     let text = summary.text.map(|text| format!(", text on {text}")).unwrap_or_default();
+    let http = summary.http.map(|http| format!(", HTTP on {http}")).unwrap_or_default();
     out.line(format!(
-        "{} serves on {}{text}: {}, {}, ready in {}",
+        "{} serves on {}{text}{http}: {}, {}, ready in {}",
         summary.name,
         summary.address,
         show::count(summary.nodes as u64, "node", "nodes"),

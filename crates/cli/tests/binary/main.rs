@@ -14,6 +14,7 @@ mod files;
 mod fixtures;
 mod grpc_port;
 mod health;
+mod http;
 mod hung;
 mod images;
 mod invited;

@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// The binary under test, in an environment without settings of its own.
+/// The binary under test, in an environment without settings of its own, but for the HTTP port: all nodes would have the same.
 pub(crate) fn ringfort(arguments: &[&str]) -> Command {
-    binary(Path::new(env!("CARGO_BIN_EXE_ringfort")), arguments)
+    let mut command = binary(Path::new(env!("CARGO_BIN_EXE_ringfort")), arguments);
+    command.env("RINGFORT_START_HTTP", "off");
+    command
 }
 
 /// The same of another binary.

@@ -31,11 +31,11 @@ use crate::doors::health;
 use crate::doors::held::HeldAnswers;
 use crate::doors::in_use::Calls;
 use crate::doors::listener::{DoorLimits, Greeting, Incoming};
+use crate::doors::ready::Ready;
 use crate::doors::reflection::{self, Alpha};
 use crate::doors::refusals::Refusals;
 use crate::doors::spread::{HandedOver, Runtimes};
 use crate::doors::strangers::Strangers;
-use crate::gate::Gate;
 
 /// Resets that a connection may have unprocessed, and cause by its own errors, before it is closed.
 const RESETS_MAX: usize = 256;
@@ -127,8 +127,8 @@ impl Services {
 
     /// Adds what every port has: server reflection (last, for it tells of all others) and health checks of the services
     /// that are there already.
-    fn complete(&mut self, gate: Gate) -> Result<(), DecodeError> {
-        let health = health::Service::new(gate, self.names.clone());
+    fn complete(&mut self, ready: Ready) -> Result<(), DecodeError> {
+        let health = health::Service::new(ready, self.names.clone());
         self.add(HealthServer::new(health));
         let names = self.names.iter().map(|(name, _)| *name);
         let reflection = reflection::service(names, &self.descriptors)?;
@@ -149,14 +149,14 @@ impl Services {
 }
 
 /// Serves until the node stops, then ends what is under way in good order.
-pub(crate) async fn serve(
+pub(super) async fn serve(
     mut services: Services,
     incoming: Incoming,
-    gate: Gate,
+    ready: Ready,
     runtimes: &Runtimes,
 ) -> Result<(), DecodeError> {
-    let stopping = gate.stopping();
-    services.complete(gate)?;
+    let stopping = ready.gate().stopping();
+    services.complete(ready)?;
     let packages = services.packages();
     let mut strangers = Strangers::new(&packages);
     let incoming = incoming.filter_map(move |arrived| match arrived {

@@ -1,12 +1,7 @@
-//! Health as gRPC means it (`grpc.health.v1`): what balancers and orchestrators ask of a node.
-//!
-//! A node serves once all its shards are open, until it is asked to stop, which is told before any leadership goes. A service that
-//! needs a quorum serves while, besides, a leader of every shard is known: a node that is cut off from the others gets no calls from
-//! who heeds that. It is looked at only when somebody asks, or watches, and at most every [`LOOK`].
+//! Health as gRPC means it (`grpc.health.v1`): what balancers and orchestrators ask of a node. What is so says `ready`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ringfort_proto::health::health_check_response::ServingStatus;
 use ringfort_proto::health::health_server::Health;
@@ -14,56 +9,30 @@ use ringfort_proto::health::{
     HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse,
 };
 use ringfort_proto::status::refused;
-use tokio::sync::{Mutex, mpsc};
-use tokio::time::Instant;
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status};
 
-use crate::gate::Gate;
-
-/// How often it is looked whether there is a quorum.
-const LOOK: Duration = Duration::from_millis(500);
-/// How long the node may take to say so.
-const PATIENCE_MS: u32 = 1_000;
+use crate::doors::ready::{LOOK, Ready};
 
 /// The service.
 #[derive(Clone, Debug)]
 pub(super) struct Service {
-    gate: Gate,
+    ready: Ready,
     /// Every name, and whether it needs a quorum.
     names: Arc<HashMap<&'static str, bool>>,
-    /// When it was looked at last whether there is a quorum, and was one.
-    quorum: Arc<Mutex<Option<(Instant, bool)>>>,
 }
 
 impl Service {
     /// Of a node that has these services, some of which need a quorum.
-    pub(super) fn new(gate: Gate, services: impl IntoIterator<Item = (&'static str, bool)>) -> Service {
+    pub(super) fn new(ready: Ready, services: impl IntoIterator<Item = (&'static str, bool)>) -> Service {
         let names = services.into_iter().chain([("", false)]).collect();
-        Service { gate, names: Arc::new(names), quorum: Arc::default() }
+        Service { ready, names: Arc::new(names) }
     }
 
     async fn status(&self, needs_quorum: bool) -> ServingStatus {
-        let serves = self.gate.is_serving() && !self.gate.is_leaving();
-        if serves && (!needs_quorum || self.has_quorum().await) {
-            ServingStatus::Serving
-        } else {
-            ServingStatus::NotServing
-        }
-    }
-
-    /// One look for all who ask meanwhile.
-    async fn has_quorum(&self) -> bool {
-        let mut last = self.quorum.lock().await;
-        if let Some((at, had)) = *last
-            && at.elapsed() < LOOK
-        {
-            return had;
-        }
-        let state = self.gate.cluster(PATIENCE_MS).await;
-        let has = state.is_ok_and(|state| state.shards.iter().all(|shard| shard.leader.is_some()));
-        *last = Some((Instant::now(), has));
-        has
+        let ready = if needs_quorum { self.ready.of_quorum().await } else { self.ready.of_node() };
+        if ready.is_ok() { ServingStatus::Serving } else { ServingStatus::NotServing }
     }
 }
 
@@ -100,7 +69,8 @@ impl Health for Service {
         let (sender, receiver) = mpsc::channel(1);
         let service = self.clone();
         tokio::spawn(async move {
-            let (mut leaving, mut stopping) = (service.gate.leaving(), service.gate.stopping());
+            let (mut leaving, mut stopping) =
+                (service.ready.gate().leaving(), service.ready.gate().stopping());
             let mut last = None;
             loop {
                 let now = match needs_quorum {

@@ -3,7 +3,8 @@
 //! A door turns bytes into calls and answers into bytes; everything else is the `gate`'s. All of them take their connections
 //! from `listener`, within bounds of their own and one for the node. Those that speak gRPC share one port (`grpc`) and add
 //! their services there: `v1`, which is Ringfort's own, and `family`, `proto`, `kvstore` and `kv`, which other systems'
-//! clients know, each named after its package. A door with another protocol has a port to itself: `text`. Where the node has several
+//! clients know, each named after its package. Doors with other protocols have ports to themselves: `text`, and `http` for those
+//! who watch the node. Where the node has several
 //! threads for sockets, `spread` says which of them a connection belongs to.
 
 mod arriving;
@@ -14,12 +15,14 @@ mod frames;
 pub(crate) mod grpc;
 mod health;
 mod held;
+mod http;
 mod in_use;
 mod kv;
 mod kvstore;
 pub(crate) mod listener;
 pub(crate) mod places;
 mod proto;
+mod ready;
 mod reflection;
 mod refusals;
 pub(crate) mod spread;
@@ -46,7 +49,9 @@ use ringfort_proto::proto_kv::kv_server::KvServer as ProtoKvServer;
 use ringfort_proto::status::{refused, stream_timeout_ms};
 use ringfort_proto::v1::cluster_server::ClusterServer;
 use ringfort_proto::v1::kv_server::KvServer;
-use ringfort_types::limits::{CALL_TIMEOUT_MAX_MS, GRPC_MESSAGE_BYTES_MAX, INVITING_DEFAULT_MS};
+use ringfort_types::limits::{
+    CALL_TIMEOUT_MAX_MS, GRPC_MESSAGE_BYTES_MAX, HTTP_CONNECTIONS_MAX, INVITING_DEFAULT_MS,
+};
 use ringfort_types::{Door, shown};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -56,6 +61,7 @@ use tonic::{Code, Status};
 use self::grpc::Services;
 use self::listener::Incoming;
 use self::places::Places;
+use self::ready::Ready;
 use self::spread::Runtimes;
 use self::text::TextSettings;
 use self::tolerance::Tolerance;
@@ -70,6 +76,8 @@ pub(crate) struct Ports {
     pub(crate) grpc: TcpListener,
     /// For the text protocol, if it is wanted.
     pub(crate) text: Option<(TcpListener, TextSettings)>,
+    /// For those who watch the node, if that is wanted.
+    pub(crate) http: Option<TcpListener>,
 }
 
 impl Ports {
@@ -79,7 +87,8 @@ impl Ports {
             |listener: &TcpListener| TcpListener::from_std(listener.as_fd().try_clone_to_owned()?.into());
         let text =
             self.text.as_ref().map(|(listener, settings)| io::Result::Ok((again(listener)?, *settings)));
-        Ok(Ports { grpc: again(&self.grpc)?, text: text.transpose()? })
+        let http = self.http.as_ref().map(again);
+        Ok(Ports { grpc: again(&self.grpc)?, text: text.transpose()?, http: http.transpose()? })
     }
 }
 
@@ -106,6 +115,15 @@ pub(crate) async fn serve(
             text::serve(gate(Door::Text), incoming, settings, tolerance.clone(), &runtimes).await;
         }
     };
+    let ready = Ready::new(gate(Door::V1));
+    let http = async {
+        if let Some(listener) = ports.http {
+            // Who watches the node has places of their own: it is when clients have all others that it matters.
+            let places = Places::new(HTTP_CONNECTIONS_MAX, 1);
+            http::serve(ready.clone(), Incoming::new("HTTP", listener, http::LIMITS, &places), &runtimes)
+                .await;
+        }
+    };
     let mut services = Services::default();
     services.describe(ringfort_proto::DESCRIPTORS);
     add_services(&mut services, &gate, &tolerance);
@@ -115,7 +133,7 @@ pub(crate) async fn serve(
             .max_encoding_message_size(FRAME_BYTES_MAX),
     );
     let incoming = Incoming::new("gRPC", ports.grpc, grpc::LIMITS, &places);
-    let (grpc, ()) = tokio::join!(grpc::serve(services, incoming, gate(Door::V1), &runtimes), text);
+    let (grpc, (), ()) = tokio::join!(grpc::serve(services, incoming, ready.clone(), &runtimes), text, http);
     grpc.expect("the descriptors were compiled with this binary");
 }
 

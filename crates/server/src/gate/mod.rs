@@ -157,14 +157,21 @@ impl Gate {
         self.shared.leaving.subscribe()
     }
 
-    /// Whether the node is asked to stop.
-    pub(crate) fn is_leaving(&self) -> bool {
-        *self.shared.leaving.borrow()
-    }
-
-    /// Whether requests are served.
-    pub(crate) fn is_serving(&self) -> bool {
-        *self.shared.serving.borrow()
+    /// Why requests are not served, if that is so.
+    pub(crate) fn not_serving(&self) -> Option<String> {
+        if *self.shared.leaving.borrow() {
+            return Some("the node is stopping".to_owned());
+        }
+        if let Some(waiting) = &self.shared.waiting {
+            return Some(waiting.line());
+        }
+        (!*self.shared.serving.borrow()).then(|| {
+            let why = match self.layout() {
+                None => "the node belongs to no cluster yet: it waits for the other nodes of --peers",
+                Some(_) => "the node is still opening its shards",
+            };
+            why.to_owned()
+        })
     }
 
     /// Waits until requests are served.
