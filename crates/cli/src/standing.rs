@@ -17,6 +17,7 @@ use crate::cluster::{find_node, named};
 use crate::json::Object;
 use crate::progress::Progress;
 use crate::show;
+use crate::signals::Signals;
 use crate::stop::Stop;
 use crate::waiting::once_all_are_heard;
 
@@ -70,7 +71,13 @@ pub(crate) async fn change_standing(client: &Client, wanted: &Wanted) -> Result<
     }
     client.change_layout(LayoutChange::Stand(node, wanted.standing)).await?;
     if wanted.wait {
-        until_done(client, node, &called, wanted.standing).await?;
+        let mut signals = Signals::new()?;
+        tokio::select! {
+            done = until_done(client, node, &called, wanted.standing) => done?,
+            _ = signals.next() => {
+                return Err(Stop::unavailable("interrupted: it is asked for, and goes on by itself; see `ringfort status`"));
+            }
+        }
     }
     let (standing, done) = (wanted.standing, wanted.wait);
     Ok(Changed { node, called, was, standing, done, time: begun.elapsed() })

@@ -23,6 +23,7 @@ use crate::patience::{Trouble, state_of};
 use crate::pending::NO_ANSWER;
 use crate::race::staggered;
 use crate::routes::Routes;
+use crate::which::Which;
 use ringfort_proto::reason::REFUSED;
 
 /// How long the best node may take to be connected while another one is. That one's detour costs a hop. Also how long one
@@ -57,6 +58,7 @@ pub struct Unheard {
 pub(crate) struct Cluster {
     transport: Transport,
     reads_from: ReadsFrom,
+    which: Arc<Which>,
     /// The addresses that were given.
     given: Vec<String>,
     /// Links to what they stand for.
@@ -79,17 +81,18 @@ impl Cluster {
             let why = "no address given: name at least one node as host:port";
             return Err(Failure::rejected(Code::InvalidArgument, why));
         }
-        let mut links = BTreeMap::new();
+        let (mut links, which) = (BTreeMap::new(), Arc::<Which>::default());
         let (mut given, mut seeds) = (Vec::new(), Vec::new());
         for address in &options.addresses {
             let address = parse_address(address)?;
-            let link = Arc::new(Link::new(address.clone(), options.transport)?);
+            let link = Arc::new(Link::new(address.clone(), options.transport, which.clone())?);
             seeds.push(links.entry(address.clone()).or_insert(link).clone());
             given.push(address);
         }
         Ok(Cluster {
             transport: options.transport,
             reads_from: options.reads_from,
+            which,
             given,
             seeds: RwLock::new(Arc::new(seeds)),
             links: Mutex::new(links),
@@ -256,7 +259,7 @@ impl Cluster {
         let asking = order
             .iter()
             .cloned()
-            .map(|link| async move { state_of(&link, Instant::now() + REFRESH_TIMEOUT).await });
+            .map(|link| async move { self.state_of(&link, Instant::now() + REFRESH_TIMEOUT).await });
         let troubles = match staggered(asking, DETOUR).await {
             Ok(state) => {
                 self.learn(&state);
@@ -275,6 +278,15 @@ impl Cluster {
             }
         }
         Err(unreachable(&order, &whys))
+    }
+
+    /// How the cluster looks to a node, if it is one of this cluster.
+    async fn state_of(&self, link: &Arc<Link>, deadline: Instant) -> Result<Box<ClusterState>, Trouble> {
+        let state = state_of(link, deadline).await?;
+        match self.which.refusal(state.cluster) {
+            None => Ok(state),
+            Some(why) => Err(Trouble::Unreached(why)),
+        }
     }
 
     /// Finds out what names stand for.
@@ -303,7 +315,8 @@ impl Cluster {
         if let Some(link) = links.get(address) {
             return Some(link.clone());
         }
-        let link = Arc::new(Link::new(parse_address(address).ok()?, self.transport).ok()?);
+        let link =
+            Arc::new(Link::new(parse_address(address).ok()?, self.transport, self.which.clone()).ok()?);
         links.insert(address.to_owned(), link.clone());
         Some(link)
     }
@@ -312,6 +325,7 @@ impl Cluster {
         if state.nodes.is_empty() {
             return;
         }
+        self.which.settle(state.cluster);
         let mut links = self.links.lock().expect("no code under this lock panics");
         let routes = self.routes().updated(state, |address| self.link_to(&mut links, address));
         let seeds = self.seeds();

@@ -12,8 +12,10 @@ use ringfort_types::{Code, Failure};
 use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::names::addresses_of;
 use crate::parse_address;
 use ringfort_proto::reason::{BROKE, reason};
+use ringfort_proto::status::cluster;
 
 /// What is said of a node that closes a connection before it has answered anything.
 const CLOSED: &str = "it closes the connection before it answers: it may have too many";
@@ -41,6 +43,17 @@ impl Health {
             Health::Unknown => "UNKNOWN",
         }
     }
+}
+
+/// The addresses that these stand for: a name that has several is that many nodes. One that is not known within `patience` stays as it is.
+pub async fn nodes_at(addresses: &[String], patience: Duration) -> Vec<String> {
+    let mut nodes = Vec::new();
+    for address in addresses {
+        let new = addresses_of(address, patience).await.into_iter().filter(|node| !nodes.contains(node));
+        let new: Vec<String> = new.collect();
+        nodes.extend(new);
+    }
+    nodes
 }
 
 /// Asks the node at `address` about `service`, or about all of it if that is empty. Ends after `patience` at the latest,
@@ -71,11 +84,12 @@ pub async fn health(address: &str, service: &str, patience: Duration) -> Result<
     timeout(patience, asked).await.unwrap_or_else(|_| Err(silent("it does not answer")))
 }
 
-/// Has any call answered over this connection, or says why not. What a node says about its health does not matter: whoever
+/// Has any call answered over this connection, or says why not. The cluster that the node belongs to, 0 if it does not say so. What a node says about its health does not matter: whoever
 /// starts or stops says itself what it can't do.
-pub(crate) async fn takes_calls(channel: Channel) -> Result<(), String> {
-    let Err(status) = HealthClient::new(channel).check(HealthCheckRequest::default()).await else {
-        return Ok(());
+pub(crate) async fn takes_calls(channel: Channel) -> Result<u64, String> {
+    let status = match HealthClient::new(channel).check(HealthCheckRequest::default()).await {
+        Ok(answer) => return Ok(cluster(answer.metadata())),
+        Err(status) => status,
     };
     match std::error::Error::source(&status) {
         Some(source) => Err(match reason(source) {
@@ -84,6 +98,6 @@ pub(crate) async fn takes_calls(channel: Channel) -> Result<(), String> {
         }),
         None if status.code() == tonic::Code::Unavailable => Err(status.message().to_owned()),
         // A server without health checks is one that answers.
-        None => Ok(()),
+        None => Ok(0),
     }
 }

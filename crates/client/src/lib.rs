@@ -57,6 +57,7 @@ mod session;
 mod standby;
 mod streams;
 mod unary;
+mod which;
 mod write;
 
 use std::sync::Arc;
@@ -69,7 +70,7 @@ use ringfort_types::{
 
 pub use address::{parse_address, parse_addresses};
 pub use cluster::Unheard;
-pub use health::{Health, health};
+pub use health::{Health, health, nodes_at};
 pub use list::{List, Rows};
 pub use options::{Options, ReadsFrom, Transport};
 #[doc(no_inline)]

@@ -23,6 +23,7 @@ use crate::gathered::Connector;
 use crate::health::takes_calls;
 use crate::options::{PATIENCE, Transport};
 use crate::session::Session;
+use crate::which::Which;
 use ringfort_proto::reason::reason;
 
 /// How long one attempt to connect may take.
@@ -48,6 +49,8 @@ pub(crate) struct Connection {
     pub(crate) channel: Channel,
     /// For pipelined ones; absent if the client makes none.
     pub(crate) session: Option<Session>,
+    /// The cluster that its node belongs to; 0 if it has not said so.
+    cluster: u64,
     /// Set when a single call found the connection broken.
     broken: AtomicBool,
 }
@@ -99,6 +102,8 @@ pub(crate) struct Link {
     /// `host:port`.
     pub(crate) address: String,
     endpoint: Endpoint,
+    /// The cluster that the client is about.
+    which: Arc<Which>,
     /// Whether to open a session on each connection.
     sessions: bool,
     state: Mutex<State>,
@@ -112,7 +117,7 @@ pub(crate) struct Link {
 
 impl Link {
     /// For an address that [`crate::parse_address`] accepts.
-    pub(crate) fn new(address: String, transport: Transport) -> Result<Link, Failure> {
+    pub(crate) fn new(address: String, transport: Transport, which: Arc<Which>) -> Result<Link, Failure> {
         let endpoint = Endpoint::from_shared(format!("http://{address}"))
             .map_err(|error| {
                 Failure::rejected(
@@ -129,6 +134,7 @@ impl Link {
         Ok(Link {
             address,
             endpoint,
+            which,
             sessions: transport == Transport::Session,
             state: Mutex::new(State::New),
             slow: AtomicBool::new(false),
@@ -166,7 +172,7 @@ impl Link {
     pub(crate) fn look(self: &Arc<Link>) -> Look {
         let mut state = self.lock();
         let (look, pause) = match &*state {
-            State::Up(connection) if connection.is_usable() => return Look::Up(connection.clone()),
+            State::Up(connection) if self.is_usable(connection) => return Look::Up(connection.clone()),
             State::New | State::Up(_) => (Look::Wait, PAUSE_MIN),
             State::Connecting { failed: None, since, .. } if since.elapsed() < PATIENCE => return Look::Wait,
             State::Connecting { failed, .. } => {
@@ -182,6 +188,11 @@ impl Link {
         *state = State::Connecting { failed, since: Instant::now(), is_accepted: false, pause };
         tokio::spawn(self.clone().connect());
         look
+    }
+
+    /// Whether calls can go over this connection, and its node belongs to the client's cluster.
+    fn is_usable(&self, connection: &Connection) -> bool {
+        connection.is_usable() && self.which.refusal(connection.cluster).is_none()
     }
 
     /// Whether connections to it are accepted, whatever becomes of calls.
@@ -231,11 +242,14 @@ impl Link {
         if let State::Connecting { is_accepted, .. } = &mut *self.lock() {
             *is_accepted = true;
         }
-        match timeout(FIRST_ANSWER_TIMEOUT, takes_calls(channel.clone())).await {
+        let cluster = match timeout(FIRST_ANSWER_TIMEOUT, takes_calls(channel.clone())).await {
             Ok(answered) => answered?,
             Err(_) => return Err(SILENT.to_owned()),
+        };
+        if let Some(why) = self.which.refusal(cluster) {
+            return Err(why);
         }
         let session = self.sessions.then(|| Session::open(channel.clone(), self.address.clone()));
-        Ok(Connection { channel, session, broken: AtomicBool::new(false) })
+        Ok(Connection { channel, session, cluster, broken: AtomicBool::new(false) })
     }
 }

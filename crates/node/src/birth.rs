@@ -79,6 +79,16 @@ pub fn read_joined(bytes: &Bytes) -> Result<Option<(NodeId, Layout)>, Malformed>
     Ok(Some((node, born)))
 }
 
+/// How many shards a cluster is born with by a node's birth record, and how many copies of each were asked for.
+pub fn born_numbers(bytes: &Bytes) -> Result<(u32, u32), NodeError> {
+    let damaged = |_| NodeError::BirthRecord;
+    if let Some((_, born)) = read_joined(bytes).map_err(damaged)? {
+        return Ok((born.shards.len() as u32 - 1, born.copies));
+    }
+    let (map, _) = Map::decode(bytes.clone()).map_err(damaged)?;
+    Ok((map.shards, map.replicas))
+}
+
 /// Which node of a cluster that is born a directory of this incarnation belongs to, by its birth record, and what the cluster was born
 /// with. `None` if the cluster is not born, as far as it knows.
 pub fn read_birth(bytes: &Bytes, incarnation: Incarnation) -> Result<Option<(NodeId, Layout)>, NodeError> {
@@ -541,6 +551,11 @@ impl Birth {
     /// the map, which has other directories, so no other cluster will ever be born with this one.
     pub(crate) fn is_dispensable(&self) -> bool {
         self.is_first && !self.is_born()
+    }
+
+    /// Whether this process has made a cluster of this node alone, in a new directory.
+    pub(crate) fn is_upstart(&self) -> bool {
+        self.is_first && self.is_born() && self.config.addresses.len() == 1
     }
 
     /// What people call a node: by its name if that is known, else by its address.

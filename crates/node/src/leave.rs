@@ -93,11 +93,29 @@ impl Node {
                 Code::Unavailable,
                 format!(
                     "the disk of {} does not finish its syncs, and no other node can lead: look at that disk; reads \
-                     go on",
+                     of what is in its tables go on",
                     self.called(self.id)
                 ),
             )),
         }
+    }
+
+    /// What a read is told that waits here for longer than its time because of the disk: for writes that were committed before it, and that the
+    /// shard's table can't take.
+    pub(crate) fn refusal_of_reads_by_disk(&self, shard: ShardId) -> Option<Failure> {
+        let why = match self.disk {
+            DiskState::Working => return None,
+            DiskState::Full => "is full",
+            DiskState::Hung => "does not finish its syncs",
+        };
+        Some(Failure::rejected(
+            Code::Unavailable,
+            format!(
+                "the disk of {} {why}, so its table of shard {shard} does not take what was committed before this read: look at that \
+                 disk; stale reads go on",
+                self.called(self.id)
+            ),
+        ))
     }
 
     /// Who could lead this shard instead; `or_slow`: if there is nobody else, one whose disk is slow, too.
@@ -156,9 +174,9 @@ impl Node {
         }
     }
 
-    /// Whether it is no use to wait for the disk: all that it was given is stored, or there is no room for the rest, of which nobody has
-    /// been told anything.
+    /// Whether it is no use to wait for the disk: all that it was given is stored, or there is no room for the rest, or it hangs. Of the rest
+    /// nobody has been told anything.
     fn stores_nothing(&self) -> bool {
-        self.commit.is_idle() || self.disk == DiskState::Full
+        self.commit.is_idle() || self.disk != DiskState::Working
     }
 }

@@ -77,7 +77,7 @@ pub use api::{
     Answered, ApplyJob, Config, Effect, Event, FoundReplica, Identity, Incoming, Opened, ReadJob, Stored,
     TableStats,
 };
-pub use birth::{begun_anew, is_joined, is_member, joined, read_birth, read_joined};
+pub use birth::{begun_anew, born_numbers, is_joined, is_member, joined, read_birth, read_joined};
 pub use error::NodeError;
 pub use load::Load;
 pub use marks::remembered_in;

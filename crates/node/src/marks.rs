@@ -348,9 +348,15 @@ impl Node {
             self.birth.address(),
             self.address_of(from)
         );
-        // First of all it is kept.
-        self.marks.refused = Some(reason);
-        self.keep_marks();
+        self.refuse_to_go_on(reason);
+    }
+
+    /// This process ends for this reason, and so will each that is started with this directory. First of all that is kept.
+    pub(crate) fn refuse_to_go_on(&mut self, reason: String) {
+        if self.marks.refused.is_none() {
+            self.marks.refused = Some(reason);
+            self.keep_marks();
+        }
     }
 
     pub(crate) fn handle_marks_saved(&mut self, is_kept: bool) {

@@ -213,6 +213,9 @@ impl Node {
         let mine = frame.to == self.id && frame.from != self.id;
         let same_cluster = frame.cluster == self.cluster() && frame.cluster != 0;
         let speaks = mine && known && same_cluster;
+        if frame.cluster != 0 && !same_cluster && self.birth.is_upstart() {
+            self.give_way_to(&frame);
+        }
         let mut refused = false;
         let mut is_heard = false;
         if speaks {
@@ -251,7 +254,7 @@ impl Node {
             // It may have joined since.
             self.ask_all_for_layout();
         } else if frame.cluster != 0 || self.birth.has_joined() {
-            let refusal = self.why_unknown(frame.from, same_cluster);
+            let refusal = self.why_unknown(frame.from, same_cluster, frame.cluster != 0);
             self.out.first.push(Effect::Refuse { link, with: refusal.into() });
         }
     }
@@ -279,14 +282,40 @@ impl Node {
         }
     }
 
+    /// A member of another cluster looks for one of its own here, where this node has made a cluster of its own out of nothing. It may be that
+    /// member, whose data directory is lost: then its answers are wrong that there is no such key.
+    fn give_way_to(&mut self, frame: &PeerFrame) {
+        let is_born = |hello: &&Hello| hello.stage == BirthStage::Born;
+        let mut hellos = frame.messages.iter().filter_map(|message| match message {
+            PeerMessage::Hello(hello) => Some(hello),
+            _ => None,
+        });
+        let Some(hello) = hellos.find(is_born) else { return };
+        let (me, address) = (self.called(self.id), self.birth.address());
+        self.refuse_to_go_on(format!(
+            "{} at {} looks for a member of its cluster at {address}, where this node has just made a cluster of its own in an empty data \
+             directory. If it is to be a cluster of its own, give it another address, and another directory. If it was that member, and its \
+             directory is lost, it gets all that it had from the others, in an empty directory DIR: ringfort start --id {me} --addr {address} \
+             --data-dir DIR --join {} --replace",
+            hello.name, hello.address, hello.address
+        ));
+    }
+
     /// Why a node is not listened to.
-    fn why_unknown(&self, node: NodeId, same_cluster: bool) -> Refusal {
+    fn why_unknown(&self, node: NodeId, same_cluster: bool, has_cluster: bool) -> Refusal {
         let stranger = |reason| Refusal { kind: RefusalKind::Stranger, reason };
         let Some(layout) = self.layout.as_ref().filter(|_| same_cluster) else {
+            let (me, address) = (self.called(self.id), self.birth.address());
+            let whose = if has_cluster {
+                format!(
+                    "if {me} at {address} has another data directory than before, see to that node; if this one is left of a cluster that was \
+                     lost, "
+                )
+            } else {
+                String::new()
+            };
             return stranger(format!(
-                "it is not of the cluster that {} belongs to: start it with --join {}, on an empty data directory",
-                self.called(self.id),
-                self.birth.address()
+                "it is not of the cluster that {me} belongs to: {whose}start it with --join {address}, on an empty data directory"
             ));
         };
         match layout.member(node) {
@@ -343,11 +372,15 @@ impl Node {
         if !self.birth.is_born() {
             return self.doom(reason, by_born);
         }
-        self.out.last.push(match kind {
-            RefusalKind::Stranger => Effect::Notice(format!("another node refuses this one: {reason}")),
+        let effect = match kind {
+            RefusalKind::Stranger if self.said.is_news(&reason, self.ticks) => {
+                Effect::Notice(format!("another node refuses this one: {reason}"))
+            }
+            RefusalKind::Stranger => return,
             RefusalKind::Removed => Effect::Removed,
             RefusalKind::SecondProcess => Effect::Refused(reason),
-        });
+        };
+        self.out.last.push(effect);
     }
 
     fn doom(&mut self, reason: String, by_born: bool) {

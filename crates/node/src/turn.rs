@@ -119,7 +119,7 @@ impl Node {
             let late: Vec<_> =
                 self.slots[number].waiting.extract_if(.., |asked| asked.deadline_us <= now_us).collect();
             for asked in late {
-                let failure = self.why_late(shard);
+                let failure = self.why_late(shard, asked.call.request.is_write());
                 self.fail(asked, failure);
             }
             let Some(replica) = self.slots[number].replica.as_mut() else { continue };
@@ -128,14 +128,15 @@ impl Node {
             if writes.is_empty() && reads.is_empty() {
                 continue;
             }
-            let failure = self.why_late(shard);
             for waiter in writes {
-                let message = format!("{}; the write may still take effect", failure.message);
+                let message =
+                    format!("{}; the write may still take effect", self.why_late(shard, true).message);
                 let reply = Reply::Failed(Failure::unknown(Code::DeadlineExceeded, message));
                 self.answer_waiter(waiter, reply);
             }
             for asked in reads {
-                self.fail(asked, failure.clone());
+                let failure = self.why_late(shard, false);
+                self.fail(asked, failure);
             }
         }
         for asked in self.forwards.take_expired(now_us) {
@@ -175,9 +176,10 @@ impl Node {
         self.out.reply.push(Answered { token: waiter.token, reply, leader: None });
     }
 
-    fn why_late(&self, shard: ShardId) -> Failure {
+    fn why_late(&self, shard: ShardId, is_write: bool) -> Failure {
         let leads = self.slots[shard.0 as usize].replica.as_ref().is_some_and(crate::replica::Replica::leads);
-        if leads && let Some(refusal) = self.refusal_by_disk() {
+        let refusal = if is_write { self.refusal_by_disk() } else { self.refusal_of_reads_by_disk(shard) };
+        if let Some(refusal) = refusal.filter(|_| leads) {
             return refusal;
         }
         if self.is_opening(shard) {

@@ -23,6 +23,8 @@ const PUSHBACK: &str = "grpc-retry-pushback-ms";
 const NO_RETRY: &str = "-1";
 /// Metadata entry of an answer that was relayed: the number of the node to ask next time.
 pub const LEADER: &str = "ringfort-leader";
+/// Which cluster the node belongs to that has answered a health check, as 16 hexadecimal digits. Absent until it belongs to one.
+pub const CLUSTER: &str = "ringfort-cluster";
 /// The outcome of what surely had no effect, and that of what may have had one.
 const REJECTED: &str = "rejected";
 const UNKNOWN: &str = "unknown";
@@ -142,6 +144,21 @@ pub fn insert_leader(metadata: &mut MetadataMap, leader: NodeId) {
 /// The hint that [`insert_leader`] added, if there is one.
 pub fn leader(metadata: &MetadataMap) -> Option<NodeId> {
     metadata.get(LEADER)?.to_str().ok()?.parse().ok().map(NodeId)
+}
+
+/// Says which cluster the node belongs to; 0 for none.
+pub fn set_cluster(metadata: &mut MetadataMap, cluster: u64) {
+    if cluster != 0
+        && let Ok(digits) = format!("{cluster:016x}").parse()
+    {
+        metadata.insert(CLUSTER, digits);
+    }
+}
+
+/// Which cluster the node belongs to; 0 if it does not say so.
+pub fn cluster(metadata: &MetadataMap) -> u64 {
+    let digits = metadata.get(CLUSTER).and_then(|digits| digits.to_str().ok());
+    digits.and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(0)
 }
 
 /// How long to work on a call, from its `grpc-timeout`: a little less than that, so that our own answer,

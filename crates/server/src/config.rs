@@ -7,8 +7,8 @@ use std::time::Duration;
 use ringfort_types::limits::{BIRTH_NODES_MAX, CALL_TIMEOUT_MAX_MS, HELD_READS_BYTES, SHARDS_MAX};
 use ringfort_types::{is_every_address, is_name};
 
-use crate::StartError;
 use crate::doors::text::TextSettings;
+use crate::{StartError, whereabouts};
 use ringfort_ring::WEIGHT_MAX;
 
 /// The text protocol's port.
@@ -62,10 +62,10 @@ pub struct Config {
     pub zone: String,
     /// How much it takes compared to others, if it joins.
     pub weight: u32,
-    /// How many shards a new cluster has.
-    pub shards: u32,
-    /// How many copies of each shard a new cluster keeps.
-    pub replicas: u32,
+    /// How many shards a new cluster has, if not [`SHARDS_DEFAULT`]. Must be right of one that is there, if it is said.
+    pub shards: Option<u32>,
+    /// How many copies of each shard a new cluster keeps, if not [`REPLICAS_DEFAULT`]. The same.
+    pub replicas: Option<u32>,
     /// How long a node is not heard of until its replicas are made anew elsewhere.
     pub replace_after: Duration,
     /// Bytes of rows in memory beyond which the largest table is flushed.
@@ -80,6 +80,10 @@ pub struct Config {
     pub snapshot_bytes_per_s: u64,
 }
 
+/// Shards of a new cluster, if nobody says otherwise.
+pub const SHARDS_DEFAULT: u32 = 64;
+/// Copies of each of them.
+pub const REPLICAS_DEFAULT: u32 = 3;
 /// The least and the most time that a text command may be given.
 const TEXT_TIMEOUT_MIN: Duration = Duration::from_millis(100);
 const TEXT_TIMEOUT_MAX: Duration = Duration::from_millis(CALL_TIMEOUT_MAX_MS as u64);
@@ -108,8 +112,8 @@ impl Config {
             replace: false,
             zone: String::new(),
             weight: 1,
-            shards: 64,
-            replicas: 3,
+            shards: None,
+            replicas: None,
             replace_after: Duration::from_mins(1),
             memtable_bytes: 64 * 1024 * 1024,
             held_reads_bytes: HELD_READS_BYTES,
@@ -130,11 +134,12 @@ impl Config {
                 ));
             }
         }
-        if self.shards == 0 || self.shards > SHARDS_MAX {
-            return usage(format!("--shards {}: give a number from 1 to {SHARDS_MAX}", self.shards));
+        if let Some(shards) = self.shards.filter(|shards| !(1..=SHARDS_MAX).contains(shards)) {
+            return usage(format!("--shards {shards}: give a number from 1 to {SHARDS_MAX}"));
         }
-        if self.replicas == 0 || self.replicas as usize > BIRTH_NODES_MAX {
-            return usage(format!("--replicas {}: give a number from 1 to {BIRTH_NODES_MAX}", self.replicas));
+        let replicas_max = BIRTH_NODES_MAX as u32;
+        if let Some(replicas) = self.replicas.filter(|replicas| !(1..=replicas_max).contains(replicas)) {
+            return usage(format!("--replicas {replicas}: give a number from 1 to {replicas_max}"));
         }
         if !self.join.is_empty() && !self.peers.is_empty() {
             return usage(
@@ -145,6 +150,13 @@ impl Config {
         if self.invited && (!self.join.is_empty() || !self.peers.is_empty() || self.replace) {
             return usage(
                 "--invited waits until a member of a cluster invites this node: leave out --peers, --join and --replace"
+                    .to_owned(),
+            );
+        }
+        let joins = !self.join.is_empty() || self.invited;
+        if (!self.zone.is_empty() || self.weight != 1) && !joins && !whereabouts::is_used(&self.data_dir) {
+            return usage(
+                "--zone and --weight are of a node that joins: say whom with --join, or give --invited"
                     .to_owned(),
             );
         }
@@ -235,6 +247,11 @@ impl Config {
             match nodes.iter_mut().find(|(known, _)| known == address) {
                 None => nodes.push((address.clone(), name)),
                 Some((_, known)) if name.is_empty() || *known == name => {}
+                Some((_, known)) if known.is_empty() && address == me => {
+                    return Err(StartError::Usage(format!(
+                        "{address} is this node itself, and --peers calls it {name}: give it that name with --id"
+                    )));
+                }
                 Some((_, known)) => {
                     return Err(StartError::Usage(format!(
                         "{address} is called {known} and {name}: a node has one name"
@@ -333,8 +350,8 @@ mod tests {
             let error = config(&[(None, address)]).validate().unwrap_err();
             assert_eq!(error.exit_code(), 2, "{address}: {error}");
         }
-        assert!(Config { shards: 0, ..config(&[]) }.validate().is_err());
-        assert!(Config { replicas: 0, ..config(&[]) }.validate().is_err());
+        assert!(Config { shards: Some(0), ..config(&[]) }.validate().is_err());
+        assert!(Config { replicas: Some(0), ..config(&[]) }.validate().is_err());
         assert!(Config { log_bytes: 1_000_000, ..config(&[]) }.validate().is_err());
         assert!(Config { snapshot_bytes_per_s: 0, ..config(&[]) }.validate().is_err());
         assert!(Config { name: Some("a b".into()), ..config(&[]) }.validate().is_err());

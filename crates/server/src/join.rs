@@ -49,16 +49,16 @@ pub(crate) struct Joined {
 pub(crate) async fn join(members: &[&str], newcomer: &Newcomer) -> Result<Joined, StartError> {
     let mut said = Instant::now();
     loop {
-        let mut why = String::new();
+        let mut whys = Vec::new();
         for member in members {
             match ask(member, newcomer).await {
                 Ok(joined) => return Ok(joined),
                 Err(Refusal::ForGood(reason)) => return Err(StartError::Refused(reason)),
-                Err(Refusal::NotNow(reason)) => why = format!("{member}: {reason}"),
+                Err(Refusal::NotNow(reason)) => whys.push(format!("{member}: {reason}")),
             }
         }
         if said.elapsed() >= TOLD_EVERY {
-            tracing::warn!("can't join the cluster yet: {why}");
+            tracing::warn!("can't join the cluster yet: {}", whys.join("; "));
             said = Instant::now();
         }
         sleep(AGAIN).await;

@@ -65,7 +65,7 @@ mod space;
 mod threads;
 mod whereabouts;
 
-pub use config::{Config, HttpConfig, TextConfig};
+pub use config::{Config, HttpConfig, REPLICAS_DEFAULT, SHARDS_DEFAULT, TextConfig};
 pub use doors::text::{GetReply, TextSettings};
 pub use error::{StartError, last_words};
 pub use running::{Observer, Running, Summary, start, start_on};

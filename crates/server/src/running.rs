@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use ringfort_node::{Config as NodeConfig, Event, Identity, Node, NodeError};
+use ringfort_node::{Config as NodeConfig, Event, Identity, Node};
+use ringfort_ring::Layout;
 use ringfort_storage::{DataDir, FileDisk, LogOptions, LsmTables, Stored, TableOptions, Who};
 use ringfort_types::limits::CALL_TIMEOUT_DEFAULT_MS;
 use ringfort_types::{ClusterState, Door, Failure, Level, Levels, Newcomer, NodeId, is_name};
@@ -16,7 +17,7 @@ use tokio::task::JoinSet;
 
 use crate::answers::Answers;
 use crate::clock::Clock;
-use crate::config::{HttpConfig, TextConfig};
+use crate::config::{HttpConfig, REPLICAS_DEFAULT, SHARDS_DEFAULT, TextConfig};
 use crate::core::{Core, Helpers};
 use crate::descriptors::Shares;
 use crate::doors::Ports;
@@ -156,7 +157,7 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
     let (data, mut stored) = DataDir::open_anywhere(disk.clone(), &who, ringfort_node::is_member)?;
     let runtimes = Runtimes::new([Handle::current()].into_iter().chain(others));
     let (kept, lost) = become_member(&config, &address, &data, &mut stored, (&ports, &runtimes)).await?;
-    let Origin { nodes, shards, is_member } = Origin::of(&config, &address, listed, &stored)?;
+    let Origin { nodes, shards, replicas, is_member } = Origin::of(&config, &address, listed, &stored)?;
     let is_counted = stored.is_counted();
     let options = TableOptions::default();
     let limit = descriptors::raise_limit();
@@ -175,7 +176,7 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
             addresses: addresses.clone(),
             names: names.clone(),
             shards,
-            replicas: config.replicas,
+            replicas,
             replace_after_ms: config.replace_after.as_millis() as u64,
             levels: Levels::KNOWN,
         },
@@ -197,7 +198,8 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
     let is_alone = !is_member && addresses.len() == 1 && !config.peers.is_empty();
     let alone = is_alone.then(|| peerless(&address));
     let uncounted = (!is_counted).then(|| uncounted(&config.data_dir));
-    alone.into_iter().chain(lost).chain(unreadable).chain(uncounted).for_each(|line| shared.notice(line));
+    let told_first = [alone, lost, unreadable, uncounted, unheeded(&config, &node)];
+    told_first.into_iter().flatten().for_each(|line| shared.notice(line));
     let links = Arc::<Links>::default();
 
     let mut tasks = JoinSet::new();
@@ -298,6 +300,7 @@ struct Origin {
     /// The addresses, with the names that are known.
     nodes: Vec<(String, String)>,
     shards: u32,
+    replicas: u32,
     is_member: bool,
 }
 
@@ -308,24 +311,24 @@ impl Origin {
         listed: Result<Vec<(String, String)>, StartError>,
         stored: &Stored,
     ) -> Result<Origin, StartError> {
-        let joined = stored.birth.as_ref().map(ringfort_node::read_joined).transpose();
         let name = node_name(&stored.name);
         let is_member = stored.birth.as_ref().is_some_and(ringfort_node::is_member);
-        Ok(match joined.map_err(|_| NodeError::BirthRecord)?.flatten() {
-            // Who else there is its layout says.
-            None if is_member => {
-                Origin { nodes: vec![(address.to_owned(), name)], shards: config.shards, is_member }
-            }
-            None => {
-                let with_own = |(at, known)| if at == address { (at, name.clone()) } else { (at, known) };
-                let nodes = listed?.into_iter().map(with_own).collect();
-                Origin { nodes, shards: config.shards, is_member }
-            }
-            Some((_, born)) => Origin {
-                nodes: vec![(address.to_owned(), name)],
-                shards: born.shards.len() as u32 - 1,
-                is_member,
+        let born = stored.birth.as_ref().map(ringfort_node::born_numbers).transpose()?;
+        let has_joined = stored.birth.as_ref().is_some_and(ringfort_node::is_joined);
+        // What is not said is as it was; of a node that has joined it is, whatever is said.
+        let said = if has_joined { (None, None) } else { (config.shards, config.replicas) };
+        let (shards, replicas) = born.unwrap_or((SHARDS_DEFAULT, REPLICAS_DEFAULT));
+        let with_own = |(at, known)| if at == address { (at, name.clone()) } else { (at, known) };
+        Ok(Origin {
+            nodes: if is_member {
+                // Who else there is its layout says.
+                vec![(address.to_owned(), name)]
+            } else {
+                listed?.into_iter().map(with_own).collect()
             },
+            shards: said.0.unwrap_or(shards),
+            replicas: said.1.unwrap_or(replicas),
+            is_member,
         })
     }
 }
@@ -352,6 +355,13 @@ async fn become_member(
             (None, Some(format!("{error}: {source}")))
         }
     };
+    if !config.join.is_empty() && !has_joined && is_cluster_of_one(stored, kept.as_ref()) {
+        return Err(StartError::Usage(format!(
+            "--join: {} holds a cluster of its own, of one node, and what is in it would not go along: leave --join out to go on with it, \
+             or join from an empty directory, with another --data-dir",
+            config.data_dir.display()
+        )));
+    }
     let waits = config.invited && stored.birth.is_none();
     // One that has lost the layout may know nobody any more whom it could ask for it.
     let joins = !config.join.is_empty() && (stored.birth.is_none() || (kept.is_none() && has_joined));
@@ -369,7 +379,9 @@ async fn become_member(
     };
     if waits {
         let ports = ports.again().map_err(|source| StartError::System { action: "listen twice", source })?;
-        let (joined, redeemed) = invited::wait(ports, runtimes.clone(), config.shards, &newcomer).await?;
+        let (joined, redeemed) =
+            invited::wait(ports, runtimes.clone(), config.shards.unwrap_or(SHARDS_DEFAULT), &newcomer)
+                .await?;
         let kept = keep(data, stored, &joined)?;
         redeemed.tell().await;
         return Ok((Some(kept), None));
@@ -391,6 +403,28 @@ async fn become_member(
         }
     };
     Ok((Some(keep(data, stored, &joined)?), None))
+}
+
+/// What flags say that hold for a node that joins, and are another thing than it joined with.
+fn unheeded(config: &Config, node: &Node) -> Option<String> {
+    let member = node.layout()?.member(node.id())?;
+    let is_other_zone = !config.zone.is_empty() && config.zone != member.zone;
+    let is_other_weight = config.weight != 1 && config.weight != member.weight;
+    (is_other_zone || is_other_weight).then(|| {
+        let zone = if member.zone.is_empty() { "no zone".to_owned() } else { format!("zone {}", member.zone) };
+        format!(
+            "--zone and --weight are not heeded: this node is a member, with {zone} and weight {}; it can be removed, and join with others",
+            member.weight
+        )
+    })
+}
+
+/// Whether a directory is that of a cluster which has no other node.
+fn is_cluster_of_one(stored: &Stored, kept: Option<&Bytes>) -> bool {
+    let born = || ringfort_node::read_birth(stored.birth.as_ref()?, stored.incarnation).ok().flatten();
+    let layout = kept.and_then(|kept| Layout::decode(kept.clone()).ok());
+    let layout = layout.or_else(|| Some(born()?.1));
+    layout.is_some_and(|layout| layout.members.len() == 1)
 }
 
 /// Keeps what a node was told that has joined. Durable when it returns; the layout.

@@ -4,7 +4,7 @@
 //! balancer, a script that waits. So it does not ask another node instead, and not twice.
 
 use clap::Args;
-use ringfort_client::{Health as Status, health};
+use ringfort_client::{Health as Status, health, nodes_at};
 use ringfort_types::Failure;
 
 use crate::connection::Connect;
@@ -22,7 +22,7 @@ pub(crate) const ADDRESSES: &str = "Addresses of the nodes to ask, each once, se
     after_help = "Examples:\n  ringfort health\n  ringfort health --addr 10.0.0.1:50051 --timeout 1s\n  \
     ringfort health --service ringfort.v1.KV      whether it knows a quorum, too\n  \
     until ringfort health --addr 127.0.0.1:50051; do sleep 1; done\n\n\
-    It asks each address of --addr once, and no other node, and prints SERVING, NOT_SERVING (the node starts or stops) or \
+    It asks each address of --addr once, of a name each that it has, and no other node, and prints SERVING, NOT_SERVING (the node starts or stops) or \
     SERVICE_UNKNOWN; of several addresses, a line for each, with the address before it.\n\
     Exit codes: 0 all serve; 1 one does not, or has no such service; 3 one does not answer within --timeout.\n\n\
     A check of one node alone, as a container's, names it with --addr or in RINGFORT_HEALTH_ADDR, whatever RINGFORT_ADDR \
@@ -42,7 +42,8 @@ pub(crate) struct Health {
 pub(crate) fn run(asked: &Health) -> Result<(), Stop> {
     let options = asked.connect.options();
     let answers = Beside::new()?.block_on(async {
-        let asking = options.addresses.iter().cloned().map(|address| {
+        let nodes = nodes_at(&options.addresses, options.timeout).await;
+        let asking = nodes.iter().cloned().map(|address| {
             let (service, timeout) = (asked.service.clone(), options.timeout);
             tokio::spawn(async move { health(&address, &service, timeout).await })
         });
@@ -50,9 +51,10 @@ pub(crate) fn run(asked: &Health) -> Result<(), Stop> {
         for asking in asking.collect::<Vec<_>>() {
             answers.push(asking.await.map_err(|_| Stop::unavailable("the asking broke down"))?);
         }
-        Ok::<_, Stop>(answers)
+        Ok::<_, Stop>((nodes, answers))
     });
-    tell(asked, options.addresses.iter().map(String::as_str).zip(answers?))
+    let (nodes, answers) = answers?;
+    tell(asked, nodes.iter().map(String::as_str).zip(answers))
 }
 
 /// Prints each answer; the worst of them is the exit code's.

@@ -115,6 +115,12 @@ pub(crate) fn run(rebuild: &Rebuild) -> Result<(), Stop> {
 /// The shards whose replicas on this node can be made anew now, or why not.
 fn wanted(state: &ClusterState, node: NodeId, only: Option<ShardId>) -> Result<Vec<ShardId>, Stop> {
     let called = name(state, node);
+    if presence_of(state, node) != Presence::Up {
+        return Err(Stop::unavailable(format!(
+            "{called} is not up: start it first, since it makes its replicas anew itself; if its disk is lost, `ringfort start` with \
+             --join and --replace gives it all from the others"
+        )));
+    }
     let mut shards = Vec::new();
     for shard in state.shards.iter().filter(|shard| only.is_none_or(|only| only == shard.shard)) {
         if shard.replicas.iter().all(|(of, _)| *of != node) {

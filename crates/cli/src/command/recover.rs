@@ -22,9 +22,6 @@ use crate::stop::Stop;
 
 /// Longest line that is read as a name.
 const LINE_BYTES_MAX: u64 = 256;
-/// What `start` takes if nobody says otherwise.
-const SHARDS_DEFAULT: u32 = 64;
-const REPLICAS_DEFAULT: u32 = 3;
 
 /// Show what stopped nodes have of a cluster that has lost its majority for good, and begin a new cluster with it
 #[derive(Args, Debug)]
@@ -179,18 +176,12 @@ fn name_of(cluster: u64) -> String {
 }
 
 fn next_steps(anew: &Anew, begun: &Begun) -> String {
-    let Begun { cluster, directory, shards, replicas } = begun;
+    let Begun { cluster, directory, .. } = begun;
     let mut flags = String::new();
     if is_name(&anew.name) {
         let _ = write!(flags, "--id {} ", anew.name);
     }
     let _ = write!(flags, "--addr {} --data-dir {directory}", anew.address);
-    if *shards != SHARDS_DEFAULT {
-        let _ = write!(flags, " --shards {shards}");
-    }
-    if *replicas != REPLICAS_DEFAULT {
-        let _ = write!(flags, " --replicas {replicas}");
-    }
     format!(
         "made cluster {} of one node in {directory}; start it, with its other flags (as --insecure) but without --peers:\n  ringfort start {flags}\n\
          then start the others with empty data directories and --join {}",

@@ -76,12 +76,12 @@ pub(crate) struct Start {
     peers: Vec<(Option<String>, String)>,
     #[command(flatten)]
     membership: Membership,
-    /// Copies of each key, for a new cluster; with fewer nodes, fewer
-    #[arg(long, value_name = "N", default_value_t = 3)]
-    replicas: u32,
-    /// Shards of a new cluster; can't be changed later
-    #[arg(long, value_name = "N", default_value_t = 64)]
-    shards: u32,
+    /// Copies of each key, for a new cluster; with fewer nodes, fewer [default: 3]
+    #[arg(long, value_name = "N")]
+    replicas: Option<u32>,
+    /// Shards of a new cluster; can't be changed later [default: 64]
+    #[arg(long, value_name = "N")]
+    shards: Option<u32>,
     /// Rows kept in memory before they are written to tables, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     memtable_mb: u64,

@@ -149,7 +149,7 @@ fn who_watches_has_bounds() {
     let http = a_free_address();
     // So many shards that what is said of them a few times is more than fits into a socket's buffers.
     let node = Node::start_as(&["--http", &http], |command| {
-        let flags = command.get_args().map(|flag| if flag == "2" { OsStr::new("1024") } else { flag });
+        let flags = command.get_args().map(|flag| if flag == "2" { OsStr::new("256") } else { flag });
         let flags: Vec<&OsStr> = flags.collect();
         let mut many = ringfort(&[]);
         many.args(flags);
@@ -157,7 +157,7 @@ fn who_watches_has_bounds() {
     });
     let mut untaken: Vec<TcpStream> = (0..HTTP_LARGE_ANSWERS_MAX).map(|_| connect(&http)).collect();
     for stream in &mut untaken {
-        stream.write_all(&b"GET /debug/state HTTP/1.1\r\nhost: node\r\n\r\n".repeat(256)).expect("sent");
+        stream.write_all(&b"GET /debug/state HTTP/1.1\r\nhost: node\r\n\r\n".repeat(1024)).expect("sent");
     }
     // Until no socket takes any more.
     let mut why = String::new();

@@ -132,4 +132,10 @@ fn a_name_with_several_addresses_is_as_many_nodes() {
         assert_eq!(output.status.code(), Some(0), "{command:?}: {}", stderr(&output));
         assert!(begun.elapsed() < Duration::from_millis(1_500), "{command:?}: {:?}", begun.elapsed());
     }
+    // Each of them is asked for its health.
+    let mut health = ringfort(&["--addr", &address, "--timeout", "1s", "health"]);
+    let asked = run(health.env("LD_PRELOAD", &library), b"");
+    assert_eq!(asked.status.code(), Some(3), "one of them is silent");
+    assert_eq!(stdout(&asked), format!("{} SERVING\n", node.address));
+    assert!(stderr(&asked).contains(&format!("127.0.0.2:{port}")), "{}", stderr(&asked));
 }

@@ -140,5 +140,7 @@ fn a_node_is_rebuilt_from_the_others_while_they_serve() {
         let (code, line) = refusal(&run(&mut trio.command(&["rebuild", "node2"]), b""));
         code == Some(3) && line.contains("node1 is not up")
     });
+    let (code, line) = refusal(&run(&mut trio.command(&["rebuild", "node1"]), b""));
+    assert!(code == Some(3) && line.contains("node1 is not up: start it first"), "{line}");
     assert_eq!(peers(&trio, 2), after, "nothing was asked for");
 }

@@ -90,7 +90,7 @@ impl Members {
 
     /// What was started before, by the same line.
     pub(crate) fn start_again(&mut self, node: usize) {
-        self.start_node(node, if node == 0 { &["--bootstrap", "--shards", "16"] } else { &[] });
+        self.start_node(node, if node == 0 { &["--bootstrap"] } else { &[] });
     }
 
     pub(crate) fn signal(&self, node: usize, signal: Signal) {
@@ -555,6 +555,69 @@ fn a_lost_disk_is_made_up_for_by_the_command_that_the_refusal_names() {
     assert!(stdout(&checked).contains("all replicas agree"), "{checked:?}");
     let row = runtime.block_on(client.get("key")).expect("it answers");
     assert_eq!(row.expect("it is there").value, "value");
+}
+
+/// It makes a cluster of its own out of nothing, where clients and nodes look for the member that it was.
+#[test]
+fn a_founder_whose_disk_is_lost_gives_way_to_its_cluster() {
+    let mut members = Members::start(&[]);
+    members.join();
+    members.join();
+    let runtime = runtime();
+    // It was never told of the first one, and knows it from the others.
+    let client = connect(&runtime, members.addresses(&[1, 2]));
+    wait_for(&runtime, &client, 3, &[0, 1, 2]);
+    let keys: Vec<String> = (0..200).map(|n| format!("key{n}")).collect();
+    for key in &keys {
+        runtime.block_on(client.put(key.clone(), "value")).expect("it is stored");
+    }
+    members.kill(0);
+    std::fs::remove_dir_all(members.data(0)).expect("it is lost");
+    members.spawn_node(0, &["--bootstrap"]);
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(5) {
+        for key in &keys {
+            let row = runtime.block_on(client.get(key.clone())).expect("it is there");
+            assert!(row.is_some(), "{key} is told not to be there");
+        }
+    }
+    members.has_ended(0, 2);
+    let said = members.said(0);
+    assert!(said.contains("looks for a member of its cluster at") && said.contains("--replace"), "{said}");
+    for node in [1, 2] {
+        assert!(!members.said(node).contains("belongs to: start it"), "{}", members.said(node));
+    }
+    // It does not go on by being started again, and the command that it names helps.
+    members.spawn_node(0, &["--bootstrap"]);
+    members.has_ended(0, 2);
+    std::fs::remove_dir_all(members.data(0)).expect("it is emptied");
+    let other = members.address(1);
+    members.start_node(0, &["--join", &other, "--replace"]);
+    wait_for(&runtime, &client, 3, &[1, 2, 3]);
+}
+
+#[test]
+fn a_directory_of_a_cluster_of_its_own_joins_no_other() {
+    let members = Members::start(&[]);
+    let directory = tempfile::tempdir().expect("a directory");
+    let own = format!("127.0.0.1:{}", free_ports(1));
+    let start = |more: &[&str]| {
+        let mut command = ringfort(&["start", "--id", "own", "--addr", &own, "--data-dir"]);
+        command.arg(directory.path()).args(more).stdin(Stdio::null()).stdout(Stdio::null());
+        command
+    };
+    let mut alone = start(&[]).spawn().expect("starts");
+    eventually("it serves", || run(&mut ringfort(&["health", "--addr", &own]), b"").status.success());
+    ask_to_stop(&alone);
+    assert!(ended(&mut alone).success());
+    let (code, why) = refusal(&run(&mut start(&["--join", &members.address(0)]), b""));
+    assert!(
+        code == Some(2) && why.contains("holds a cluster of its own") && why.contains("--data-dir"),
+        "{why}"
+    );
+    // The numbers that it was born with need not be said again, and are not changed.
+    let (code, why) = refusal(&run(&mut start(&["--shards", "7"]), b""));
+    assert!(code == Some(2) && why.contains("number of shards 64, but the flags say 7"), "{why}");
 }
 
 #[test]

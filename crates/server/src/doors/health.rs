@@ -8,7 +8,7 @@ use ringfort_proto::health::health_server::Health;
 use ringfort_proto::health::{
     HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse,
 };
-use ringfort_proto::status::refused;
+use ringfort_proto::status::{refused, set_cluster};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status};
@@ -52,7 +52,9 @@ impl Health for Service {
         let Some(needs_quorum) = self.names.get(name.as_str()) else {
             return Err(refused(Code::NotFound, "there is no service of this name here"));
         };
-        Ok(Response::new(said(self.status(*needs_quorum).await)))
+        let mut answer = Response::new(said(self.status(*needs_quorum).await));
+        set_cluster(answer.metadata_mut(), self.ready.gate().cluster_number());
+        Ok(answer)
     }
 
     async fn list(&self, _call: Request<HealthListRequest>) -> Result<Response<HealthListResponse>, Status> {

@@ -137,6 +137,11 @@ impl Gate {
         }
     }
 
+    /// Which cluster this node belongs to; 0 while it belongs to none.
+    pub(crate) fn cluster_number(&self) -> u64 {
+        self.shared.header.cluster()
+    }
+
     /// Which node this is.
     pub(crate) fn node(&self) -> NodeId {
         self.shared.header.from

@@ -51,7 +51,7 @@ impl Nodes {
                 Config {
                     name: Some(format!("node{}", me + 1)),
                     peers: peers.map(|other| (None, addresses[other].clone())).collect(),
-                    shards,
+                    shards: Some(shards),
                     memtable_bytes: 4 * 1024 * 1024,
                     ..Config::new(&addresses[me], dir.path().join(format!("node{}", me + 1)))
                 }

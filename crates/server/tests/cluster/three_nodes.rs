@@ -99,7 +99,7 @@ async fn a_wiped_directory_is_refused_and_the_others_serve_on() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lists_that_differ_are_refused() {
     let mut nodes = Nodes::new(3, 4);
-    nodes.configs[1].shards = 8;
+    nodes.configs[1].shards = Some(8);
     for at in 0..3 {
         nodes.start(at).await;
     }
