@@ -245,3 +245,39 @@ fn a_leader_whose_table_is_damaged_hands_over_to_a_slow_disk_if_there_is_nobody_
     world.run(200);
     assert_eq!(world.leader(shard), Some(NodeId(slow as u64 + 1)));
 }
+
+#[test]
+fn a_node_whose_disk_hangs_stops_without_waiting_for_it() {
+    let mut world = World::born(3);
+    world.stuck.insert(0);
+    let key = world.key_of(ShardId(3));
+    world.ask(0, put(&key, 1), 300);
+    world.queue.push((0, Event::Disk(DiskState::Hung)));
+    // It has given all that it led to the others.
+    world.run(3_000);
+    world.queue.push((0, Event::Stop));
+    world.run(300);
+    assert!(world.stopped.contains(&0), "it waits for what nobody was told of");
+}
+
+#[test]
+fn a_read_that_waits_for_a_hung_disk_is_told_what_goes_on() {
+    let mut world = World::born(1);
+    world.put(0, "key", "value");
+    world.kill(0);
+    world.start(0);
+    world.run(20);
+    // Before its new term is stored, nothing is known to be committed.
+    world.stuck.insert(0);
+    world.run(2_000);
+    world.queue.push((0, Event::Disk(DiskState::Hung)));
+    let told = |world: &mut World, request: Request| match world.ask_and_wait(0, request) {
+        Reply::Failed(failure) => failure.message,
+        other => panic!("{other:?}"),
+    };
+    let why = told(&mut world, get("key"));
+    assert!(why.contains("does not take what was committed before this read"), "{why}");
+    assert!(why.ends_with("stale reads go on"), "{why}");
+    let why = told(&mut world, Request::put("key", "other"));
+    assert!(why.contains("finish its syncs") && !why.contains("this read"), "{why}");
+}
