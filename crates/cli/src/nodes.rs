@@ -267,7 +267,7 @@ impl Nodes {
                 )));
             }
             Some(name) if is_taken(name) => {
-                return Err(Stop::usage(format!("there is a {name}: choose another name")));
+                return Err(Stop::usage(format!("there is a node {name}, or was one: choose another name")));
             }
             Some(name) => name.to_owned(),
             None => numbered.into_iter().find(|name| !is_taken(name)).unwrap_or_default(),
