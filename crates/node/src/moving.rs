@@ -5,6 +5,10 @@
 //! ([`LayoutChange::Move`]). Nobody needs to know in advance that a node moves, so all of them can move at once, as long as each can
 //! reach one other that can reach the rest.
 //!
+//! The layout that a node goes by may be older than the one that the others go by: it was elsewhere meanwhile, and never heard that they
+//! had it there. So it can't tell by its layout alone whether it is looked for where it is. Whoever finds it reports to it. To those
+//! whom it reaches and who do not report it says where it is, too.
+//!
 //! Invariants:
 //! - an address is taken from the process alone that speaks for its member: with that member's incarnation, and as the one whose replicas
 //!   are listened to (`marks`). So the second of two processes on copies of one directory moves nothing. (Where it is itself each process
@@ -158,16 +162,16 @@ impl Node {
         }
     }
 
-    /// Each second: this node says where it is, if the layout has it elsewhere, as long as it reports; and asks for a layout that has those
-    /// where they are who have said so, unless it is about to end.
+    /// Each second: this node says where it is, as long as it reports: to all if the layout has it elsewhere, and else to those who may not
+    /// find it. And it asks for a layout that has those where they are who have said so, unless it is about to end.
     pub(crate) fn see_to_moves(&mut self) {
         let Some(layout) = self.layout.clone() else { return };
         self.forget_what_is_not_said_again();
         let is_elsewhere = self.address_before().is_some();
-        if is_elsewhere {
-            let hello = self.birth.hello();
-            for node in self.peers.all_up() {
-                self.send(node, PeerMessage::Hello(hello.clone()));
+        for node in self.peers.all_up() {
+            if is_elsewhere || !self.peers.is_lively(node, self.now.monotonic_us) {
+                let hello = self.birth.hello();
+                self.send(node, PeerMessage::Hello(hello));
             }
         }
         if self.phase != Phase::Running {

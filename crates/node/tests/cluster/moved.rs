@@ -6,7 +6,7 @@ use ringfort_types::{
     Request, ShardId, Standing,
 };
 
-use crate::world::World;
+use crate::world::{NOWHERE, World};
 
 /// Until a member that has moved is where the layout has it, and all have heard so.
 const KNOWN_MS: u64 = 6_000;
@@ -63,6 +63,63 @@ fn a_member_that_moves_is_found_and_known_again_whoever_it_is() {
         assert_known(&mut world, addresses.try_into().expect("three"));
         assert_eq!(world.nodes[n].as_ref().expect("it runs").epoch(), epoch);
         assert!(!world.notices.iter().any(|line| line.contains("address")), "{:?}", world.notices);
+    }
+}
+
+/// What it goes by is older than where the others look for it: it can't tell from that that they don't find it. Nobody listens to what it
+/// says before its log is open.
+#[test]
+fn a_member_that_moves_back_before_it_has_heard_that_it_has_moved_is_found() {
+    for n in 0..3 {
+        let mut world = World::born(3);
+        fill(&mut world, 0, "before");
+        let born = places(&world, 0);
+        world.kill(n);
+        world.start_at(n, NOWHERE, &[]);
+        world.run(KNOWN_MS);
+        assert_eq!(places(&world, (n + 1) % 3)[n], NOWHERE);
+        assert_eq!(places(&world, n), born);
+        world.kill(n);
+        world.unopened.insert(n);
+        world.start_at(n, &born[n], &[]);
+        world.run(100);
+        world.open_log(n);
+        world.run(KNOWN_MS);
+        assert_known(&mut world, [&born[0], &born[1], &born[2]]);
+    }
+}
+
+/// While it is down somebody has it elsewhere in the layout, another one moves, and yet another one joins.
+#[test]
+fn a_member_is_found_where_it_was_whatever_the_layout_says_since() {
+    for has_joined in [false, true] {
+        let mut world = World::born(3);
+        fill(&mut world, 0, "before");
+        let n = if has_joined { world.join(0, "node4", false) } else { 1 };
+        world.run(30_000);
+        let before = places(&world, 0);
+        world.kill(n);
+        let moves = vec![(NodeId(n as u64 + 1), "10.0.9.9:50051".to_owned())];
+        let reply = world.ask_and_wait(0, Request::ChangeLayout(LayoutChange::Move(moves)));
+        assert!(matches!(reply, Reply::Written(_)), "{reply:?}");
+        world.kill(2);
+        world.start_at(2, "10.0.9.3:50051", &[]);
+        let newcomer = world.join(0, "newcomer", false);
+        world.run(KNOWN_MS);
+        assert_eq!(places(&world, 2)[n], "10.0.9.9:50051");
+        world.unopened.insert(n);
+        world.start(n);
+        world.run(100);
+        world.open_log(n);
+        world.run(2 * KNOWN_MS);
+        let mut now = before;
+        "10.0.9.3:50051".clone_into(&mut now[2]);
+        for other in 0..world.nodes.len() {
+            assert_eq!(places(&world, other)[..now.len()], now, "as node{} has it", other + 1);
+            assert_eq!(world.nodes[other].as_ref().expect("it runs").moved().next(), None);
+        }
+        fill(&mut world, n, "after");
+        assert_eq!(world.get(newcomer, "key7"), Some("after".into()));
     }
 }
 

@@ -18,6 +18,8 @@ use ringfort_types::{
 use crate::trace::Trace;
 
 pub(crate) const SHARDS: u32 = 8;
+/// An address where nobody finds who is there.
+pub(crate) const NOWHERE: &str = "nowhere.invalid:50051";
 
 /// What survives a crash of a node.
 #[derive(Clone, Default)]
@@ -64,6 +66,8 @@ pub(crate) struct World {
     pub(crate) verdict: Option<Failure>,
     /// Shards that a node does not come to while it opens what it has.
     pub(crate) withheld: BTreeSet<(usize, ShardId)>,
+    /// Nodes that are connected before they have opened their logs.
+    pub(crate) unopened: BTreeSet<usize>,
     /// The configurations that shards were born with.
     born: BTreeMap<ShardId, Configuration>,
     /// The layout that the cluster was born with.
@@ -124,6 +128,7 @@ impl World {
             stuck: BTreeSet::new(),
             verdict: None,
             withheld: BTreeSet::new(),
+            unopened: BTreeSet::new(),
             born: BTreeMap::new(),
             born_layout: None,
             held: BTreeMap::new(),
@@ -205,7 +210,8 @@ impl World {
     fn finds(&self, from: usize, to: usize) -> bool {
         let Some(node) = self.nodes[from].as_ref() else { return false };
         let (to_id, address) = (NodeId(to as u64 + 1), &self.configs[to].address);
-        node.layout().is_none() || self.told.contains(&(from, to)) || node.address_of(to_id) == *address
+        let is_known = || node.layout().is_none() || self.told.contains(&(from, to));
+        *address != NOWHERE && (is_known() || node.address_of(to_id) == *address)
     }
 
     fn look_again(&mut self) {
@@ -395,7 +401,9 @@ impl World {
             Effect::Open { born, shards, .. } => {
                 self.born_layout = Some(born);
                 self.born.extend(shards);
-                self.open_all(n);
+                if !self.unopened.contains(&n) {
+                    self.open_all(n);
+                }
             }
             Effect::SaveMarks(bytes) => {
                 self.disks[n].marks = Some(bytes);
@@ -501,6 +509,13 @@ impl World {
     pub(crate) fn peer_of(&self, n: usize, shard: ShardId) -> PeerId {
         let born = self.born[&shard].peer_on(NodeId(n as u64 + 1));
         replica_of(&self.disks[n].synced, shard).0.or(born).expect("a replica")
+    }
+
+    /// A node's log is open now.
+    pub(crate) fn open_log(&mut self, n: usize) {
+        assert!(self.unopened.remove(&n), "it was not open");
+        self.open_all(n);
+        self.drain();
     }
 
     fn open_all(&mut self, n: usize) {
