@@ -46,6 +46,30 @@ fn a_log_that_has_lost_its_end_is_refused_and_nothing_is_changed() {
     }
 }
 
+/// Nobody can tell a batch that was never synced from one whose bytes are gone, and nothing else is claimed.
+#[test]
+fn a_log_whose_end_may_have_been_synced_is_not_said_to_have_held_nothing() {
+    let mut solo = Solo::new();
+    solo.start();
+    solo.fill();
+    solo.stop(Signal::TERM);
+    let segment = solo.segment();
+    let mut bytes = fs::read(&segment).expect("a segment");
+    let used = bytes.iter().rposition(|byte| *byte != 0).expect("something") + 1;
+    bytes[used / 2..].fill(0);
+    fs::write(&segment, bytes).expect("written");
+    fs::remove_file(segment.with_file_name("reached")).expect("removed");
+    solo.start();
+    assert_ne!(solo.ask(&["list", "--keys-only"], b"").lines().count(), 300, "acknowledged rows are gone");
+    let said = solo.said();
+    let line = said.lines().find(|line| line.contains("was not written whole")).expect("it is said");
+    assert!(
+        line.contains(&format!("on of {}", segment.display())) && line.contains(" bytes from byte "),
+        "{line}"
+    );
+    assert!(line.contains("what they held is lost here") && !line.contains("acknowledged"), "{line}");
+}
+
 #[test]
 fn what_is_cut_is_said() {
     let mut solo = Solo::new();

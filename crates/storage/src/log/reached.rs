@@ -32,7 +32,7 @@ pub(super) struct Reached {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Note {
-    /// A torn last batch was removed.
+    /// What looks like a torn last batch was removed. Synced bytes at the log's end that have changed since can look the same.
     Cut {
         /// The segment.
         path: String,
@@ -55,8 +55,9 @@ impl fmt::Display for Note {
         match self {
             Note::Cut { path, offset, bytes } => write!(
                 f,
-                "the log's last batch was not written whole, as when a node is killed: removed {bytes} bytes from byte \
-                 {offset} on of {path}; nothing of it was acknowledged"
+                "the log's end looks like a last batch that was not written whole, as when a node is killed, and that nobody was told \
+                 of: removed {bytes} bytes from byte {offset} on of {path}; if they had been synced and have changed since, what \
+                 they held is lost here"
             ),
             Note::UnknownEnd { path, is } => write!(
                 f,
