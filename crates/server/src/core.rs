@@ -225,7 +225,7 @@ impl Core {
                 }
                 Effect::Refuse { link, with } => self.links.refuse(&self.shared, link, with),
                 Effect::SaveBirth(bytes) => {
-                    if let Err(error) = self.data.save_birth(&bytes) {
+                    if let Err(error) = self.data.save_birth(&bytes, ringfort_node::is_member(&bytes)) {
                         die("the birth record can't be written", &error);
                     }
                     self.shared.inbox.push(Event::BirthSaved);

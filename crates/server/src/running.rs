@@ -433,7 +433,7 @@ fn keep(data: &DataDir, stored: &mut Stored, joined: &Joined) -> Result<Bytes, S
     let (record, kept) = (ringfort_node::joined(*node, born), layout.encode());
     // The record comes first: with it the layout can be asked for.
     if !stored.birth.as_ref().is_some_and(ringfort_node::is_joined) {
-        data.save_birth(&record)?;
+        data.save_birth(&record, true)?;
         stored.birth = Some(record);
     }
     data.save_layout(layout.epoch, &kept, None)?;

@@ -256,7 +256,7 @@ impl World {
         }
         let who = Who { name: Some(host.name.clone()), address: host.address.clone(), fresh: 0 };
         let (dir, _) = DataDir::open(Arc::new(host.disk.clone()), &who).expect("it was opened before");
-        dir.save_birth(&ringfort_node::joined(member.id, born)).expect("the disk is empty");
+        dir.save_birth(&ringfort_node::joined(member.id, born), true).expect("the disk is empty");
         // It may end in between.
         if self.random.chance(80) {
             dir.save_layout(layout.epoch, &layout.encode(), None).expect("the disk is empty");

@@ -194,7 +194,7 @@ impl World {
             Work::Read(job) => self.read(at, &job),
             Work::SaveBirth(bytes) => {
                 let process = self.hosts[at].process.as_ref().expect("just looked at");
-                match process.dir.save_birth(&bytes) {
+                match process.dir.save_birth(&bytes, ringfort_node::is_member(&bytes)) {
                     Ok(()) => self.hear(at, Event::BirthSaved),
                     Err(error) => self.can_not_start(at, &error),
                 }

@@ -177,6 +177,16 @@ pub enum StorageError {
         /// What its header says.
         expected: u64,
     },
+    /// There is no log, and there must be one.
+    #[error(
+        "{path} has no segment of the log, which a node has from its birth on: what was only there, and what this node has told \
+         others, is missing. Nothing was changed; put the directory back as it was. {}",
+        NEXT_STEP
+    )]
+    NoLog {
+        /// The log's directory.
+        path: String,
+    },
     /// A file that is whole, and not the one that was written there.
     #[error(
         "{path} is not the file that was written there: {reason}. Nothing was changed. It was copied or moved here; put the file back \
@@ -311,6 +321,7 @@ impl StorageError {
             | StorageError::Table { source: lsm_tree::Error::Io(source), .. } => is_io_damage(source),
             StorageError::Corrupt { .. }
             | StorageError::Length { .. }
+            | StorageError::NoLog { .. }
             | StorageError::Misplaced { .. }
             | StorageError::Table { .. } => true,
             _ => false,

@@ -19,7 +19,7 @@ use ringfort_types::wire::{Reader, put_bytes};
 use ringfort_types::{Epoch, Incarnation, ShardId};
 
 use crate::disk::{Disk, Lock};
-use crate::log::{Log, LogOptions, Owner, RecoveredShard};
+use crate::log::{self, Log, LogOptions, Owner, RecoveredShard};
 use crate::whole::{self, Unusable, path_of};
 use crate::{FileDisk, LANE, LANE_DIR, LOG_DIR, StorageError};
 
@@ -156,8 +156,12 @@ impl DataDir {
         Ok(DataDir { disk, stored: Mutex::new(who), layout_kept: Mutex::default(), _lock: lock })
     }
 
-    /// Keeps what the node knows of its cluster's birth. Durable when it returns.
-    pub fn save_birth(&self, bytes: &Bytes) -> Result<(), StorageError> {
+    /// Keeps what the node knows of its cluster's birth. Durable when it returns. If that makes the node a member of its cluster, the log
+    /// begins first, without a batch: whoever is a member and has no log has lost it.
+    pub fn save_birth(&self, bytes: &Bytes, is_member: bool) -> Result<(), StorageError> {
+        if is_member {
+            log::begin(&*self.disk, LOG_DIR)?;
+        }
         let mut stored = self.stored.lock().expect("no thread panics while it writes the identity");
         let changed = Stored { birth: Some(bytes.clone()), ..stored.clone() };
         write(&*self.disk, &changed)?;
@@ -247,14 +251,18 @@ impl DataDir {
         let _stays = disk.remove_root();
     }
 
-    /// Opens the shared log of lane 0, recovering it, and says what it holds of each shard.
+    /// Opens the shared log of lane 0, recovering it, and says what it holds of each shard. Fails without a change if the birth record is
+    /// that of a member, which is when a node opens its log, and there is none.
     pub fn open_log(
         &self,
         cluster: u64,
         options: LogOptions,
     ) -> Result<(Log, std::collections::BTreeMap<ShardId, RecoveredShard>), StorageError> {
-        let incarnation =
-            self.stored.lock().expect("no thread panics while it writes the identity").incarnation;
+        let Stored { incarnation, birth, .. } =
+            self.stored.lock().expect("no thread panics while it writes the identity").clone();
+        if birth.is_some() && !log::has_begun(&*self.disk, LOG_DIR)? {
+            return Err(StorageError::NoLog { path: self.log_place() });
+        }
         Log::open(self.disk.clone(), LOG_DIR, Owner { cluster, incarnation, lane: LANE }, options)
     }
 

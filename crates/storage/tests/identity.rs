@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ringfort_storage::{DataDir, Disk, FileDisk, SimDisk, StorageError, Who};
+use ringfort_storage::{DataDir, Disk, FileDisk, LogOptions, SimDisk, StorageError, Who};
 use ringfort_types::{Epoch, Incarnation};
 
 fn who(name: Option<&str>, address: &str, fresh: u64) -> Who {
@@ -20,7 +20,7 @@ fn a_new_directory_takes_its_identity_from_the_flags_and_keeps_it() {
     let (dir, stored) = DataDir::open(Arc::new(disk.clone()), &node1()).unwrap();
     assert_eq!((stored.name.as_str(), stored.incarnation, stored.boot), ("node1", Incarnation(77), 1));
     assert_eq!(stored.birth, None);
-    dir.save_birth(&Bytes::from_static(b"map")).unwrap();
+    dir.save_birth(&Bytes::from_static(b"map"), false).unwrap();
     drop(dir);
 
     let again = who(None, "127.0.0.1:50051", 1234);
@@ -138,7 +138,7 @@ fn a_crash_at_any_sync_leaves_the_old_identity_or_the_new_one() {
                 assert!(stored.boot > boot, "a boot count came back");
                 boot = stored.boot;
                 assert!(birth.is_none() || stored.birth.is_some(), "the birth record is lost");
-                if dir.save_birth(&Bytes::from_static(b"born")).is_ok() {
+                if dir.save_birth(&Bytes::from_static(b"born"), true).is_ok() {
                     birth = Some(());
                 }
             }
@@ -149,6 +149,55 @@ fn a_crash_at_any_sync_leaves_the_old_identity_or_the_new_one() {
         let (_, stored) = DataDir::open(Arc::new(disk), &node1()).unwrap();
         assert!(stored.boot > boot && (birth.is_none() || stored.birth.is_some()));
     }
+}
+
+#[test]
+fn a_member_has_a_log_whenever_it_ends_and_one_that_has_none_is_refused() {
+    let options = LogOptions { segment_bytes: 4096, budget_bytes: 64 * 1024 };
+    for seed in 0..200 {
+        let disk = SimDisk::new();
+        disk.die_after(seed % 20);
+        let birth = Bytes::from_static(b"born");
+        for life in 0..2 {
+            let Ok((dir, stored)) = DataDir::open(Arc::new(disk.clone()), &node1()) else { break };
+            let is_born = stored.birth.is_some() || dir.save_birth(&birth, true).is_ok();
+            let opened = is_born.then(|| dir.open_log(7, options));
+            if let Some(Err(error)) = &opened {
+                assert!(life == 0 && matches!(error, StorageError::Io { .. }), "seed {seed}: {error}");
+            }
+            drop((opened, dir));
+            if life == 0 {
+                disk.crash(seed * 7);
+                disk.die_after(u64::MAX);
+            }
+        }
+        if seed % 20 < 19 {
+            continue;
+        }
+        // Nothing has been written to it, and yet there is something to be missed.
+        for name in disk.list("lane-0/log").unwrap() {
+            disk.remove(&format!("lane-0/log/{name}")).unwrap();
+        }
+        let (dir, _) = DataDir::open(Arc::new(disk.clone()), &node1()).unwrap();
+        let error = dir.open_log(7, options).unwrap_err();
+        assert!(matches!(error, StorageError::NoLog { .. }) && error.is_damage(), "{error}");
+        assert_eq!(disk.list("lane-0/log").unwrap(), Vec::<String>::new(), "nothing is changed");
+    }
+}
+
+/// The first room for the log may be missing.
+#[test]
+fn a_log_that_was_never_given_room_is_opened_once_there_is_some() {
+    let disk = SimDisk::new();
+    let (dir, _) = DataDir::open(Arc::new(disk.clone()), &node1()).unwrap();
+    dir.save_birth(&Bytes::from_static(b"born"), true).unwrap();
+    disk.set_capacity(Some(0));
+    for _ in 0..2 {
+        assert!(dir.open_log(7, LogOptions::default()).unwrap_err().is_disk_full());
+    }
+    disk.set_capacity(None);
+    let (log, shards) = dir.open_log(7, LogOptions::default()).unwrap();
+    assert_eq!((log.last_batch(), shards.len(), log.notes().len()), (0, 0, 0));
 }
 
 #[test]
@@ -170,7 +219,7 @@ fn a_full_disk_is_opened_with_a_boot_that_no_count_reaches() {
         assert_eq!(disk.bytes("identity").unwrap(), before);
         // What is saved later, when there is room, keeps the count.
         disk.set_capacity(None);
-        dir.save_birth(&Bytes::from_static(b"map")).unwrap();
+        dir.save_birth(&Bytes::from_static(b"map"), false).unwrap();
         disk.set_bytes("identity", &before);
         disk.set_capacity(Some(0));
     }
@@ -181,7 +230,7 @@ fn a_full_disk_is_opened_with_a_boot_that_no_count_reaches() {
     disk.set_capacity(Some(0));
     let (dir, _) = DataDir::open(Arc::new(disk.clone()), &node1()).unwrap();
     disk.set_capacity(None);
-    dir.save_birth(&Bytes::from_static(b"map")).unwrap();
+    dir.save_birth(&Bytes::from_static(b"map"), false).unwrap();
     drop(dir);
     assert_eq!(DataDir::open(Arc::new(disk), &node1()).unwrap().1.boot, 3);
 }
@@ -228,13 +277,13 @@ fn a_member_may_be_opened_at_another_address_which_is_kept_when_it_is_said() {
     let elsewhere = "127.0.0.1:50059";
     assert_eq!(DataDir::peek(&disk).unwrap(), None);
     let (dir, _) = open("127.0.0.1:50051").unwrap();
-    dir.save_birth(&Bytes::from_static(b"mapped")).unwrap();
+    dir.save_birth(&Bytes::from_static(b"mapped"), false).unwrap();
     drop(dir);
     let message = open(elsewhere).unwrap_err().to_string();
     assert!(message.contains("whose address is 127.0.0.1:50051"), "{message}");
 
     let (dir, _) = open("127.0.0.1:50051").unwrap();
-    dir.save_birth(&Bytes::from_static(b"born")).unwrap();
+    dir.save_birth(&Bytes::from_static(b"born"), true).unwrap();
     drop(dir);
     let (dir, stored) = open(elsewhere).unwrap();
     assert_eq!((stored.address.as_str(), stored.boot), ("127.0.0.1:50051", 3));

@@ -13,7 +13,7 @@ use tonic::transport::Endpoint;
 
 use crate::node::resident;
 use crate::solo::Solo;
-use crate::support::{ended, eventually, preloadable, ringfort, run, stderr};
+use crate::support::{copy, ended, eventually, preloadable, refusal, ringfort, run, stderr};
 use crate::trio::Trio;
 
 #[test]
@@ -41,6 +41,41 @@ fn a_log_that_has_lost_its_end_is_refused_and_nothing_is_changed() {
             assert!(told.contains("a later batch was synced") || told.contains("checksum"), "{told}");
         }
         fs::write(&segment, whole).expect("written");
+        solo.start();
+        assert_eq!(solo.ask(&["get", "key299"], b"").trim_end().len(), 3000);
+    }
+}
+
+/// What is still there of the node, its identity and more, says that there was one.
+#[test]
+fn a_log_that_is_gone_is_refused_and_nothing_is_changed() {
+    for (signal, with_its_directory) in
+        [(Signal::TERM, false), (Signal::TERM, true), (Signal::KILL, false), (Signal::KILL, true)]
+    {
+        let mut solo = Solo::new();
+        solo.start();
+        solo.fill();
+        solo.stop(signal);
+        let (lane, aside) = (solo.data().join("lane-0"), solo.directory.path().join("aside"));
+        copy(&lane, &aside);
+        if with_its_directory {
+            fs::remove_dir_all(&lane).expect("removed");
+        } else {
+            for file in fs::read_dir(lane.join("log")).expect("a log") {
+                fs::remove_file(file.expect("an entry").path()).expect("removed");
+            }
+        }
+        for _ in 0..2 {
+            let (code, told) = refusal(&run(&mut solo.command(), b""));
+            let place = format!("{} has no segment of the log", lane.join("log").display());
+            assert!(code == Some(3) && told.contains(&place), "{code:?}: {told}");
+            assert!(told.contains("put the directory back as it was"), "{told}");
+            assert_eq!(lane.exists(), !with_its_directory, "nothing is changed");
+        }
+        if !with_its_directory {
+            fs::remove_dir_all(&lane).expect("removed");
+        }
+        copy(&aside, &lane);
         solo.start();
         assert_eq!(solo.ask(&["get", "key299"], b"").trim_end().len(), 3000);
     }

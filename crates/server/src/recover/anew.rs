@@ -97,7 +97,7 @@ impl Survey {
         let (record, born) = begun_anew(&self.layout, &stored.name, &stored.address, stored.incarnation)
             .map_err(ringfort_node::NodeError::Ring)?;
         let made = self.fill(&data, disk.clone(), stored.incarnation, &born, say);
-        let made = made.and_then(|()| Ok(data.save_birth(&record)?));
+        let made = made.and_then(|()| Ok(data.save_birth(&record, true)?));
         if let Err(error) = made {
             data.undo(&disk);
             return Err(error);

@@ -36,6 +36,7 @@ mod recover;
 mod window;
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -157,7 +158,9 @@ impl Log {
             spare,
             length: AtomicU64::new(0),
         };
-        let (segment, file, length) = if let Some(last) = recovered.last {
+        // The first segment has no room before the log is opened for the first time.
+        let last = recovered.last.filter(|(segment, _, length)| *segment > 1 || *length > 0);
+        let (segment, file, length) = if let Some(last) = last {
             last
         } else {
             let length = options.segment_bytes.min(FIRST_SEGMENT_BYTES_MAX);
@@ -364,6 +367,10 @@ impl Log {
     /// Goes on in the next segment, with room for a frame of this size: in the spare one, or in one made now.
     fn begin_segment(&mut self, frame_bytes: u64) -> Result<(), StorageError> {
         let segment = if self.offset == 0 { self.segment } else { self.segment + 1 };
+        if self.offset == 0 {
+            // It is made once more, and if that fails, then again: nothing goes into what there was.
+            self.length = 0;
+        }
         let bytes = SEGMENT_HEADER_BYTES as u64 + frame_bytes;
         let Shared { disk, dir, spare, .. } = &*self.shared;
         let spare = spare.take(&**disk, dir, &path_of(dir, segment), bytes).map_err(|source| {
@@ -430,15 +437,44 @@ impl Log {
     }
 }
 
+/// Makes a log that has nothing yet in a directory, unless there is one: the first segment, without room. Durable when it returns.
+pub(crate) fn begin(disk: &dyn Disk, dir: &str) -> Result<(), StorageError> {
+    if has_begun(disk, dir)? {
+        return Ok(());
+    }
+    let path = path_of(dir, 1);
+    let make = || {
+        disk.create_dir(dir)?;
+        disk.create(&path)?.sync_data()?;
+        disk.sync_dir(dir)
+    };
+    make().map_err(StorageError::io("make the log segment", &format!("{}/{path}", disk.name())))
+}
+
+/// Whether there is a segment in a directory, which may be missing itself.
+pub(crate) fn has_begun(disk: &dyn Disk, dir: &str) -> Result<bool, StorageError> {
+    match disk.list(dir) {
+        Ok(names) => Ok(names.iter().any(|name| segment_of(name).is_some())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(source) => {
+            let path = format!("{}/{dir}", disk.name());
+            Err(StorageError::Io { action: "read the log's directory", path, source })
+        }
+    }
+}
+
 /// Makes an empty segment: its room set aside, its name durable.
 fn create_segment(shared: &Shared, segment: u64, length: u64) -> Result<Arc<dyn File>, StorageError> {
     let path = path_of(&shared.dir, segment);
     let create = || {
         let file = shared.disk.create(&path)?;
         if let Err(error) = file.preallocate(length) {
-            // Durably away again: that a segment follows must go on to mean that the last one is synced whole.
-            shared.disk.remove(&path)?;
-            shared.disk.sync_dir(&shared.dir)?;
+            // Durably away again: that a segment follows must go on to mean that the last one is synced whole. The first one follows
+            // none, and stays: a log has one.
+            if segment > 1 {
+                shared.disk.remove(&path)?;
+                shared.disk.sync_dir(&shared.dir)?;
+            }
             return Err(error);
         }
         // The header will say the length: a file that is shorter then has lost something.
