@@ -65,6 +65,7 @@ mod replica;
 mod reports;
 mod rounds;
 mod routing;
+mod said;
 mod skipped;
 mod slow_disk;
 mod snapshots;

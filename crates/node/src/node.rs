@@ -29,6 +29,7 @@ use crate::renewal::{Own, Renewals};
 use crate::replica::Replica;
 use crate::reports::Reports;
 use crate::rounds::Rounds;
+use crate::said::Said;
 use crate::slow_disk::SlowDisk;
 use crate::snapshots::Snapshots;
 use crate::transfer::Transfers;
@@ -48,9 +49,6 @@ const SNAPSHOT_TICKS: u64 = 100 / TICK_MS;
 const HAND_OVER_TICKS: u64 = 100 / TICK_MS;
 /// How long a node that can't be born goes on, so that all who are in the same plight are told.
 const DOOMED_TICKS: u64 = 500 / TICK_MS;
-/// What goes on is said again after so many ticks, and so many such things at most.
-const SAID_TICKS: u64 = 10_000 / TICK_MS;
-const SAID_MAX: usize = 16;
 
 /// One shard, wherever its replicas are.
 pub(crate) struct Slot {
@@ -146,22 +144,6 @@ pub struct Node {
     /// Why others refuse this node, as it was said.
     pub(crate) said: Said,
     pub(crate) out: Out,
-}
-
-/// What was said of things that go on, and when: the same is not said again at once.
-#[derive(Debug, Default)]
-pub(crate) struct Said(BTreeMap<String, u64>);
-
-impl Said {
-    /// Whether this is to be said at this tick.
-    pub(crate) fn is_news(&mut self, line: &str, tick: u64) -> bool {
-        self.0.retain(|_, at| tick - *at < SAID_TICKS);
-        let is_news = !self.0.contains_key(line) && self.0.len() < SAID_MAX;
-        if is_news {
-            self.0.insert(line.to_owned(), tick);
-        }
-        is_news
-    }
 }
 
 /// Why this node can't be born.

@@ -7,8 +7,8 @@ use std::time::Duration;
 use ringfort_types::limits::{BIRTH_NODES_MAX, CALL_TIMEOUT_MAX_MS, HELD_READS_BYTES, SHARDS_MAX};
 use ringfort_types::{is_every_address, is_name};
 
+use crate::StartError;
 use crate::doors::text::TextSettings;
-use crate::{StartError, whereabouts};
 use ringfort_ring::WEIGHT_MAX;
 
 /// The text protocol's port.
@@ -150,13 +150,6 @@ impl Config {
         if self.invited && (!self.join.is_empty() || !self.peers.is_empty() || self.replace) {
             return usage(
                 "--invited waits until a member of a cluster invites this node: leave out --peers, --join and --replace"
-                    .to_owned(),
-            );
-        }
-        let joins = !self.join.is_empty() || self.invited;
-        if (!self.zone.is_empty() || self.weight != 1) && !joins && !whereabouts::is_used(&self.data_dir) {
-            return usage(
-                "--zone and --weight are of a node that joins: say whom with --join, or give --invited"
                     .to_owned(),
             );
         }

@@ -146,8 +146,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
 pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, StartError> {
     let started = Instant::now();
     Clock::check()?;
-    config.validate()?;
-    let config = at_its_place(config)?;
+    let config = checked(config)?;
     let (ports, bound) = bind(&config).await?;
     let address = config.advertised(bound.grpc)?;
     let listed = listed(&config, &address)?;
@@ -266,6 +265,18 @@ fn identity(
         data.marks().map_or_else(|error| (None, Some(error.to_string())), |marks| (marks, None));
     let Stored { incarnation, boot, birth, .. } = stored.clone();
     Ok((Identity { incarnation, boot, birth, layout, process: draw()?.max(1), marks }, unreadable))
+}
+
+/// With flags that can be right, before anything is touched.
+fn checked(config: Config) -> Result<Config, StartError> {
+    config.validate()?;
+    let says_where = !config.zone.is_empty() || config.weight != 1;
+    let joins = !config.join.is_empty() || config.invited;
+    if says_where && !joins && !whereabouts::is_used(&config.data_dir) {
+        let why = "--zone and --weight are of a node that joins: say whom with --join, or give --invited";
+        return Err(StartError::Usage(why.to_owned()));
+    }
+    at_its_place(config)
 }
 
 /// With the address that its node had last, if no other one was given.
