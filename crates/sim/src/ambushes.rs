@@ -61,6 +61,8 @@ pub(crate) enum Step {
     Misinform { host: usize, witness: usize, keys: Vec<Bytes> },
     /// A member goes to yet another address.
     Move { host: usize, for_us: u64 },
+    /// A member goes back from where nobody finds it.
+    GoBack { host: usize },
     /// A process ends and starts again at once, so many times more.
     Blink { host: usize, keys: Vec<Bytes>, more: u32 },
 }
@@ -382,6 +384,7 @@ impl World {
             Step::Estrange { left, for_us } => self.estrange(left, for_us),
             Step::Rejoin { hosts } => self.rejoin(hosts),
             Step::Move { host, for_us } => self.move_alone(host, for_us),
+            Step::GoBack { host } => self.go_back(host),
             Step::Misinform { host, .. } => self.lose_frames_of(host, 0, 0),
             Step::FallAsleep { .. } | Step::Blink { .. } => {}
         }

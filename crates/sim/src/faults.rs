@@ -178,7 +178,7 @@ impl World {
         // One that has joined would be refused when it asks to.
         if host >= self.plan.nodes
             || !born
-            || self.hosts.iter().any(|host| host.address != host.first_address)
+            || self.hosts.iter().any(|host| host.moves > 0)
             || !others_know
             || self.hosts[host].shelf.is_some()
             || self.hosts[host].rot.is_some()
@@ -274,6 +274,7 @@ impl World {
             self.hosts[at].slow_until_us = 0;
             self.hosts[at].make_room();
             self.remount(at);
+            self.go_back(at);
             if self.hosts[at].paused.is_some() {
                 self.resume(at);
             }

@@ -157,7 +157,9 @@ pub(crate) struct Host {
     pub(crate) address: String,
     /// Where it began.
     pub(crate) first_address: String,
-    /// To how many addresses it has gone where nobody was before.
+    /// Where it was, and will be again, while nobody finds it where it is.
+    pub(crate) strayed_from: Option<String>,
+    /// How often it has gone to another address.
     pub(crate) moves: u32,
     /// Addresses that its processes are told, besides what their layouts have.
     pub(crate) told: Vec<String>,
@@ -264,6 +266,7 @@ impl Host {
         Host {
             address: format!("10.0.0.{}:50051", number + 1),
             first_address: format!("10.0.0.{}:50051", number + 1),
+            strayed_from: None,
             moves: 0,
             told: Vec::new(),
             disk: PluggedDisk::default(),

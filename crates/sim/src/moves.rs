@@ -1,4 +1,4 @@
-//! Members that come back at another address: one, two that change places, or all at once.
+//! Members that come back at another address: one, two that change places, or all at once. Or one where nobody finds it, and back.
 //!
 //! Whoever moves is started again, or was down anyway. It is told, as by `--join`, where those are now that have moved before: a node that
 //! was away for long may remember none of the places where the others are. So of any two the one that moved last can find the other.
@@ -18,6 +18,10 @@ use crate::world::{Next, World};
 const AGAIN_PERCENT: u64 = 40;
 /// How soon, in microseconds: the layout may not know of the first one yet.
 const AGAIN_US: (u64, u64) = (100_000, 2_500_000);
+/// So many of a hundred of the others go where nobody finds them, and back after that.
+const ASTRAY_PERCENT: u64 = 50;
+/// How soon, in microseconds after they have started there: the others have them there by then, as a rule.
+const ASTRAY_US: (u64, u64) = (1_000_000, 6_000_000);
 /// All that move at once are started again one after the other, within so long, in microseconds.
 const ALL_US: u64 = 500_000;
 
@@ -53,6 +57,14 @@ impl World {
                     let after_us = for_us + random.between(AGAIN_US.0, AGAIN_US.1);
                     let for_us = random.below(for_us + 1);
                     self.schedule(after_us, Next::Step(Box::new(Step::Move { host, for_us })));
+                } else if random.chance(ASTRAY_PERCENT) && self.may_move(host) {
+                    self.hosts[host].strayed_from = Some(self.hosts[host].address.clone());
+                    let after_us = for_us + random.between(ASTRAY_US.0, ASTRAY_US.1);
+                    let address = self.fresh_address(host);
+                    self.move_to(host, address, for_us);
+                    self.tell_where_others_are(&[host]);
+                    self.schedule(after_us, Next::Step(Box::new(Step::GoBack { host })));
+                    return;
                 }
                 self.move_alone(host, for_us);
             }
@@ -68,10 +80,19 @@ impl World {
         }
     }
 
+    /// A member that nobody finds where it is goes back to where it was: it has heard nothing since.
+    pub(crate) fn go_back(&mut self, host: usize) {
+        if let Some(address) = self.hosts[host].strayed_from.take() {
+            self.move_to(host, address, 0);
+            self.tell_where_others_are(&[host]);
+        }
+    }
+
     /// Whether a host is a member's that can come back elsewhere: before the birth of its cluster it could not.
     fn may_move(&self, at: usize) -> bool {
         let host = &self.hosts[at];
-        let is_in_place = host.shelf.is_none() && host.rot.is_none() && !host.is_older;
+        let is_in_place =
+            host.shelf.is_none() && host.rot.is_none() && !host.is_older && host.strayed_from.is_none();
         let stored = || DataDir::look(&host.disk).ok().flatten();
         host.fate == Fate::Here
             && is_in_place
@@ -111,7 +132,9 @@ impl World {
     /// Whether a process looks for another host where that is.
     pub(crate) fn finds(&self, from: usize, to: usize) -> bool {
         let (host, address) = (&self.hosts[from], &self.hosts[to].address);
-        let Some(process) = &host.process else { return false };
+        let Some(process) = host.process.as_ref().filter(|_| self.hosts[to].strayed_from.is_none()) else {
+            return false;
+        };
         let Some(layout) = process.node.layout() else { return *address == self.hosts[to].first_address };
         let is_in_layout = layout.member(node(to)).is_some_and(|member| member.address == *address);
         let is_said = process.node.moved().any(|said| said == (node(to), &**address));

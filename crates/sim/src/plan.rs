@@ -108,7 +108,7 @@ pub enum Fault {
     /// A process ends as soon as it has begun a replica, and the next one begins with a layout that was kept before, and hears of no other one
     /// for a while.
     Antedate,
-    /// A member comes back at another address, perhaps twice in a row.
+    /// A member comes back at another address, perhaps twice in a row; or where nobody finds it, and then where it was.
     Move,
     /// Two members change places.
     Swap,
