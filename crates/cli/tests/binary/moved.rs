@@ -139,6 +139,35 @@ fn all_three_move_at_once() {
     put_and_get(&trio, "at last");
 }
 
+/// It never hears that the others had it elsewhere: what it goes by says that it is where it was.
+#[test]
+fn a_node_that_was_where_nobody_finds_it_is_found_where_it_was() {
+    let mut trio = Trio::start();
+    put_and_get(&trio, "before");
+    let here = trio.address(1);
+    for round in 0..2 {
+        trio.terminate(1);
+        let nowhere = new_address();
+        trio.more[1] = vec!["--advertise".into(), nowhere.clone()];
+        trio.start_node(1);
+        let heard = format!("node2 is at {nowhere} now");
+        eventually("the others have it there", || {
+            [0, 2].iter().all(|node| trio.said(*node).contains(&heard))
+        });
+        trio.kill(1);
+        trio.more[1].clear();
+        if round == 0 {
+            trio.start_node(1);
+        } else {
+            start_without_addresses(&mut trio, 1);
+        }
+        assert_known(&trio);
+        let back = format!("node2 is at {here} now, and was at {nowhere}");
+        eventually("the layout has it there", || (0..3).all(|node| trio.said(node).contains(&back)));
+        put_and_get(&trio, &format!("round {round}"));
+    }
+}
+
 #[test]
 fn an_address_that_another_member_has_or_nobody_could_use_is_refused() {
     let mut trio = Trio::start();
