@@ -13,7 +13,7 @@
 //! snapshots still go through come on top: at [`MEMORY_FACTOR`] times the budget, applying slows down. While other shards
 //! are still replayed, what these have in memory is taken off the budget, down to a [`SHARE_LEAST`]th of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ use ringfort_types::{Base, Code, Configuration, Failure, Index, PeerId, Reply, S
 
 use crate::delivery::Delivery;
 use crate::error::die;
-use crate::flush::{DEAD_MANY, Flusher, is_felt_by_scans};
+use crate::flush::{Flusher, is_full_of_removals};
 use crate::horizon::Reading;
 use crate::queue::{Queue, Taken};
 use crate::shared::Shared;
@@ -95,8 +95,6 @@ pub(crate) struct Applier {
     next_second: Instant,
     /// When to remember how far the shards are; `None` if nothing has changed since that was done.
     next_remembered: Option<Instant>,
-    /// Shards whose removals were sealed because scans felt them, until a merge has done away with them.
-    sealed_for_scans: BTreeSet<ShardId>,
     quiet_seconds: u32,
 }
 
@@ -119,7 +117,6 @@ impl Applier {
             applied_bytes: 0,
             next_second: Instant::now() + SECOND,
             next_remembered: None,
-            sealed_for_scans: BTreeSet::new(),
             quiet_seconds: STATS_IDLE_SECONDS,
         }
     }
@@ -410,24 +407,12 @@ impl Applier {
         }
     }
 
-    /// Shards whose removals had better be on disk, where a merge does away with them. One whose scans feel them is named once
-    /// before its merge, which may have to wait for whoever reads what they hide.
-    fn full_of_removals(&mut self) -> Vec<ShardId> {
-        let mut full = Vec::new();
-        for shard in self.shards.iter().flatten().map(|open| &open.shard) {
-            let (id, table) = (shard.id(), shard.table());
-            let (removals, is_felt) = (table.active_removals(), is_felt_by_scans(&**table));
-            if !is_felt {
-                self.sealed_for_scans.remove(&id);
-            }
-            if removals == 0 || self.flusher.is_busy_with(id) {
-                continue;
-            }
-            if (is_felt && self.sealed_for_scans.insert(id)) || removals >= DEAD_MANY {
-                full.push(id);
-            }
-        }
-        full
+    /// Shards whose removals had better be on disk, where a merge does away with them.
+    fn full_of_removals(&self) -> Vec<ShardId> {
+        let shards = self.shards.iter().flatten().map(|open| &open.shard);
+        let full = shards
+            .filter(|shard| !self.flusher.is_busy_with(shard.id()) && is_full_of_removals(&**shard.table()));
+        full.map(Shard::id).collect()
     }
 
     fn hand_over(&mut self, id: ShardId) {

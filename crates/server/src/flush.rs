@@ -46,7 +46,7 @@ const VISITS: [Duration; 2] =
 const COMPACTIONS_MAX: usize = 64;
 
 /// So many removals are felt by scans.
-pub(crate) const DEAD_MANY: u64 = 16 * 1024;
+const DEAD_MANY: u64 = 16 * 1024;
 /// A table is flushed and merged once its scans have stepped over so many removals, and one for each of its items and for so many
 /// of its bytes: that has cost them about as much as it costs. So neither ever costs much more than the other, whatever is
 /// written and listed, and with however many shards.
@@ -326,10 +326,18 @@ impl Flusher {
 }
 
 /// Whether scans have stepped over so many removals in this table that it is worth it to do away with these.
-pub(crate) fn is_felt_by_scans(table: &dyn Table) -> bool {
+fn is_felt_by_scans(table: &dyn Table) -> bool {
     let steps = table.stepped_over();
     steps >= STEPPED_OVER_MANY
         && steps >= STEPPED_OVER_MANY + table.dead().items + table.bytes_estimate() / BYTES_A_STEP
+}
+
+/// Whether the removals in this table's active memtable had better be on disk, where a merge does away with them. Those that scans feel
+/// are sealed once before each merge, which may have to wait for whoever reads what they hide: as long as some are on disk, that merge is
+/// yet to come. After it scans may feel what was removed meanwhile at once.
+pub(crate) fn is_full_of_removals(table: &dyn Table) -> bool {
+    let removals = table.active_removals();
+    removals >= DEAD_MANY || (removals > 0 && table.dead().removals == 0 && is_felt_by_scans(table))
 }
 
 fn is_worth_merging(dead: Dead, bytes: u64) -> bool {
@@ -423,8 +431,13 @@ fn retry<T>(
 
 #[cfg(test)]
 mod tests {
+    use std::ops::ControlFlow;
+
+    use bytes::Bytes;
+    use ringfort_storage::{FileDisk, LsmTables, MemoryTables, TableOptions, Tables};
+    use ringfort_types::Incarnation;
+
     use super::*;
-    use ringfort_storage::{MemoryTables, Tables};
 
     #[test]
     fn a_table_is_merged_for_removals_or_for_what_long_reads_have_left() {
@@ -435,6 +448,45 @@ mod tests {
         assert!(is_worth_merging(dead(0, mib), 4 * mib));
         assert!(!is_worth_merging(dead(0, mib), 5 * mib), "it is a small part of it");
         assert!(!is_worth_merging(dead(0, mib - 1), mib), "it is little");
+    }
+
+    /// A queue whose head is listed all the time, with a merge of its removals as soon as there can be one, and nobody who looks in between.
+    #[test]
+    fn what_scans_step_over_stays_bounded_however_soon_they_feel_it_again() {
+        let root = tempfile::tempdir().unwrap();
+        let disk = Arc::new(FileDisk::open(root.path()).unwrap());
+        let table = LsmTables::new(disk, Incarnation(1), TableOptions::default()).open(ShardId(1)).unwrap();
+        let key = |job: u64| Bytes::from(format!("q{job:06}"));
+        let (mut index, mut merges, mut met_max) = (0, 0, 0);
+        let mut write = |key: Bytes, value: Option<Bytes>| {
+            index += 1;
+            table.write(Index(index), &[(key, value)]);
+            Index(index)
+        };
+        for job in 0..100 {
+            write(key(job), Some("job".into()));
+            let at = write(key(job), None);
+            let before = table.stepped_over();
+            for _ in 0..8 {
+                table.scan(b"q", Some(b"r"), at, &mut |_, _| ControlFlow::Break(())).unwrap();
+            }
+            // One of eight is counted, for all of them.
+            met_max = met_max.max((table.stepped_over() - before) / 8);
+            if is_full_of_removals(&*table) {
+                let at = write("state".into(), Some("of the shard".into()));
+                table.rotate();
+                // Meanwhile the queue goes on.
+                let later = write(key(job), None);
+                table.flush(at).unwrap();
+                assert!(!is_full_of_removals(&*table), "it waits for its merge");
+                assert!(table.merge(at).unwrap());
+                for _ in 0..STEPPED_OVER_MANY {
+                    table.scan(b"q", Some(b"r"), later, &mut |_, _| ControlFlow::Break(())).unwrap();
+                }
+                merges += 1;
+            }
+        }
+        assert!(merges > 4 && met_max < 80, "{merges} merges, {met_max} removals met at once");
     }
 
     #[test]
