@@ -21,6 +21,7 @@
 //!   at every failure, and by the hints on answers that had to be passed on;
 //! - `link` is one node: connected in the background, made anew when it breaks, for a `reason`; `names` finds the nodes
 //!   behind a name;
+//! - `which` is the cluster that the client is about: the first node that answers decides, and nobody of another one is asked;
 //! - `patience` is how a node that hangs is noticed, and asked last until it answers; `race` is for asking several at once;
 //! - `session` and `pending` are the pipelined stream; `unary` the single calls; `list` the stream of rows, made of `pages`
 //!   of one node after another if need be, of which the next is a `standby`;
