@@ -162,14 +162,14 @@ impl Node {
         }
     }
 
-    /// Each second: this node says where it is, as long as it reports: to all if the layout has it elsewhere, and else to those who may not
+    /// Each second: this node says where it is, as long as it reports: to all if the layout has it elsewhere, and else to those who are silent: they may not
     /// find it. And it asks for a layout that has those where they are who have said so, unless it is about to end.
     pub(crate) fn see_to_moves(&mut self) {
         let Some(layout) = self.layout.clone() else { return };
         self.forget_what_is_not_said_again();
         let is_elsewhere = self.address_before().is_some();
         for node in self.peers.all_up() {
-            if is_elsewhere || !self.peers.is_lively(node, self.now.monotonic_us) {
+            if is_elsewhere || self.peers.is_silent(node, self.now.monotonic_us) {
                 let hello = self.birth.hello();
                 self.send(node, PeerMessage::Hello(hello));
             }

@@ -17,6 +17,8 @@ use crate::node::{Doomed, Node};
 use crate::reports::Heard;
 use crate::skipped::Skipped;
 
+/// Who has been connected for so long and has not reported does not speak to this node, or can't.
+const SILENT_US: u64 = 2_000_000;
 /// A report is due every second.
 const REPORT_LATE_US: u64 = 2_500_000;
 
@@ -26,6 +28,8 @@ struct Peer {
     /// Since when this node has known it.
     since_us: u64,
     up: bool,
+    /// Since when it has been connected, if it is.
+    up_since_us: u64,
     report: Heard,
     /// Whether it was given since the connection was made: else it may be of an earlier life.
     report_is_fresh: bool,
@@ -97,6 +101,12 @@ impl Peers {
     /// Whether it is connected and has reported in time.
     pub(crate) fn is_lively(&self, node: NodeId, now_us: u64) -> bool {
         self.is_up(node) && self.report(node).is_some_and(|(_, at_us)| now_us - at_us <= REPORT_LATE_US)
+    }
+
+    /// Whether it has been connected for a while, and does not report.
+    pub(crate) fn is_silent(&self, node: NodeId, now_us: u64) -> bool {
+        let is_late = |peer: &Peer| peer.up && now_us.saturating_sub(peer.up_since_us) >= SILENT_US;
+        self.get(node).is_some_and(is_late) && !self.is_lively(node, now_us)
     }
 
     /// Whether it has reported since it was connected.
@@ -178,7 +188,9 @@ impl Node {
     }
 
     pub(crate) fn handle_peer_up(&mut self, node: NodeId) {
+        let now_us = self.now.monotonic_us;
         if let Some(peer) = self.peers.get_mut(node) {
+            peer.up_since_us = now_us;
             (peer.up, peer.report_is_fresh, peer.has_report) = (true, false, 0);
             peer.skipped = Skipped::default();
             let hello = self.birth.hello();
@@ -358,7 +370,10 @@ impl Node {
                     // Neither can be born without the other.
                     self.doom(reason.clone(), false);
                 }
-                self.out.last.push(Effect::Notice(format!("refused {}: {reason}", hello.address)));
+                // If it is of a cluster, and this node is about to end, it says that then.
+                if self.doomed.is_none() || hello.stage != BirthStage::Born {
+                    self.out.last.push(Effect::Notice(format!("refused {}: {reason}", hello.address)));
+                }
                 let refusal = Refusal { kind: RefusalKind::Stranger, reason };
                 self.out.first.push(Effect::Refuse { link, with: refusal.into() });
                 false

@@ -25,7 +25,7 @@ fn idle(address: &str) -> Option<TcpStream> {
 fn clients_get_the_files_that_the_node_itself_does_not_need() {
     let node = Node::start_as(&["--memtable-mb", "1"], |command| with_open_files(512, &command));
     assert!(
-        node.said().contains("512 files may be open: 128 of tables, 208 connections of clients"),
+        node.said().contains("512 files may be open: 128 of tables, 176 connections of clients"),
         "{}",
         node.said()
     );
@@ -45,7 +45,7 @@ fn clients_get_the_files_that_the_node_itself_does_not_need() {
         assert!(said.status.success(), "{}", stderr(&said));
         if number % 10 == 0 {
             clients.clear();
-            clients.extend((0..200).map(|_| idle(&node.address)));
+            clients.extend((0..170).map(|_| idle(&node.address)));
         }
     }
     assert!(!node.said().contains("can't"), "{}", node.said());

@@ -119,5 +119,9 @@ pub(crate) fn names(text: &str, path: &Path) -> bool {
     let path = if beside { path.parent().expect("a directory") } else { path };
     // Who has lost the identity is told of the directory.
     let is_identity = path.file_name().is_some_and(|name| name == "identity");
-    text.contains(&path.display().to_string()) || (is_identity && text.contains("has no `identity` file"))
+    // Who has lost the only segment of the log is told of where it was.
+    let of_log = path.parent().map(|of| format!("{} has no segment of the log", of.display()));
+    text.contains(&path.display().to_string())
+        || (is_identity && text.contains("has no `identity` file"))
+        || of_log.is_some_and(|of| text.contains(&of))
 }
