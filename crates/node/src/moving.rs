@@ -162,8 +162,9 @@ impl Node {
         }
     }
 
-    /// Each second: this node says where it is, as long as it reports: to all if the layout has it elsewhere, and else to those who are silent: they may not
-    /// find it. And it asks for a layout that has those where they are who have said so, unless it is about to end.
+    /// Each second: this node says where it is, as long as it reports: to all if the layout has it elsewhere, and else to those who are
+    /// silent, since they may not find it. And it asks for a layout that has those where they are who have said so, unless it is about
+    /// to end.
     pub(crate) fn see_to_moves(&mut self) {
         let Some(layout) = self.layout.clone() else { return };
         self.forget_what_is_not_said_again();

@@ -128,15 +128,14 @@ impl Node {
             if writes.is_empty() && reads.is_empty() {
                 continue;
             }
+            let message = format!("{}; the write may still take effect", self.why_late(shard, true).message);
             for waiter in writes {
-                let message =
-                    format!("{}; the write may still take effect", self.why_late(shard, true).message);
-                let reply = Reply::Failed(Failure::unknown(Code::DeadlineExceeded, message));
+                let reply = Reply::Failed(Failure::unknown(Code::DeadlineExceeded, message.clone()));
                 self.answer_waiter(waiter, reply);
             }
+            let failure = self.why_late(shard, false);
             for asked in reads {
-                let failure = self.why_late(shard, false);
-                self.fail(asked, failure);
+                self.fail(asked, failure.clone());
             }
         }
         for asked in self.forwards.take_expired(now_us) {

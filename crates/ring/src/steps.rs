@@ -76,11 +76,11 @@ pub fn next_step(configuration: &Configuration, target: &[Replica], progress: &P
     };
     let promote: Vec<PeerId> = learners.iter().map(|learner| learner.peer).collect();
     let leaving: Vec<&Replica> = voters.iter().filter(|voter| !target.contains(voter)).collect();
-    let is_any_absent = leaving.iter().any(|voter| !is_ready(&voter.peer));
+    let absent: Vec<PeerId> = leaving.iter().map(|voter| voter.peer).filter(|peer| !is_ready(peer)).collect();
     let demote: Vec<PeerId> = if blocked.is_empty() {
         leaving.iter().map(|voter| voter.peer).collect()
-    } else if is_any_absent {
-        leaving.iter().map(|voter| voter.peer).filter(|peer| !is_ready(peer)).collect()
+    } else if !absent.is_empty() {
+        absent
     } else {
         // One after the other, the leader last: each is missed until the next one on its node has caught up.
         let blocks = |voter: &&&Replica| blocked.iter().any(|wanted| wanted.node == voter.node);
