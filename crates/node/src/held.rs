@@ -38,7 +38,9 @@ impl Node {
     pub(crate) fn handle_replied(&mut self, replies: Vec<(ShardId, Token, Reply)>) {
         for (shard, token, reply) in replies {
             let Some(replica) = self.slots[shard.0 as usize].replica.as_mut() else { continue };
-            if let Some(held) = replica.held.iter_mut().find(|held| held.waiter.token == token) {
+            // A node's own requests have one token between them: they are answered in the order of the log.
+            let is_it = |held: &&mut Held| held.waiter.token == token && held.reply.is_none();
+            if let Some(held) = replica.held.iter_mut().find(is_it) {
                 held.reply = Some(reply);
             }
             self.mark(shard);

@@ -156,6 +156,8 @@ fn what_was_found_once_is_not_found_again() {
     assert_clean(&run(&Plan::from_seed(179_605_359_340_351)));
     // Of a group that was to have other replicas on its own nodes, one that was there was to go first, and not the one that was missed.
     assert_clean(&run(&Plan::from_seed(179_605_871_261_061)));
+    // Of two of a node's own requests that waited for copies one never heard what came of it.
+    assert_clean(&run(&Plan::from_seed(179_607_098_640_721)));
     // A node that was about to end went on reporting, and did not say any more that it was elsewhere.
     assert_clean(&run(&Plan::from_seed(179_605_454_781_503)));
     // The simulator's: a slow process with a slow disk took twelve seconds for a sync, and did not notice.
