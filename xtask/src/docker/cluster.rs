@@ -16,9 +16,10 @@ use anyhow::{Context, Result, bail};
 use super::engine::{self, QUICK, SLOW, docker, eventually, limited, ok};
 
 pub(super) const NODES: [&str; 3] = ["node1", "node2", "node3"];
-/// `HAProxy`'s service, in the profile of this name.
+/// `HAProxy`'s service, and that of what watches all: both are in the profile of this name.
 pub(super) const LB: &str = "haproxy";
-const PROFILE: &str = "lb";
+const WATCH: &str = "prometheus";
+const PROFILE: &str = "watch";
 /// The project's name: one run at a time, since a second would take the first one's containers for its own.
 const PROJECT: &str = "ringfort-xtask";
 /// The network that compose makes for it.
@@ -42,11 +43,12 @@ pub(super) struct Cluster {
 impl Cluster {
     /// Nothing is started yet; what an earlier run may have left is removed.
     pub(super) fn new(root: &Path, keep: bool) -> Result<Cluster> {
-        let first = (PORTS_FROM..PORTS_FROM + 800)
-            .step_by(8)
-            .find(|first| (*first..first + 8).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()))
-            .context("no eight free ports in a row")?;
-        let ports = NODES.into_iter().chain([LB]).zip(first..).collect();
+        let first = (PORTS_FROM..PORTS_FROM + 1_600)
+            .step_by(16)
+            .find(|first| (*first..first + 16).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()))
+            .context("no sixteen free ports in a row")?;
+        let mut ports: BTreeMap<_, _> = NODES.into_iter().chain([LB]).zip(first..).collect();
+        ports.insert(WATCH, first + 12);
         let cluster = Cluster {
             root: root.to_owned(),
             keep,
@@ -70,8 +72,9 @@ impl Cluster {
         for (service, port) in &self.ports {
             let name = if *service == LB { "LB".to_owned() } else { service.to_uppercase() };
             command.env(format!("{name}_PORT"), port.to_string());
-            // Behind those for gRPC.
+            // Behind those for gRPC, and behind these those for HTTP.
             command.env(format!("{name}_TEXT_PORT"), (port + 4).to_string());
+            command.env(format!("{name}_HTTP_PORT"), (port + 8).to_string());
         }
         ok(&mut command)
     }
@@ -85,11 +88,18 @@ impl Cluster {
         self.healthy(&NODES)
     }
 
-    /// The same with `HAProxy`.
+    /// The same with `HAProxy` and Prometheus.
     pub(super) fn up_with_lb(&self) -> Result<()> {
         self.compose(&["--profile", PROFILE, "up", "-d"], SLOW)?;
         self.look_up(&NODES)?;
-        self.look_up(&[LB])
+        self.look_up(&[LB, WATCH])
+    }
+
+    /// What Prometheus says that a query comes to, in its own JSON.
+    pub(super) fn watched(&self, query: &str) -> Result<String> {
+        let url = format!("http://127.0.0.1:{}/api/v1/query?query={query}", self.ports[WATCH]);
+        let ask = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=5).read().decode())";
+        ok(limited("python3", QUICK).args(["-c", ask, &url]))
     }
 
     /// Stops all and removes the containers, not the data.

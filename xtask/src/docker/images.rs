@@ -19,6 +19,7 @@ const STAND_IN: &str = "org.ringfort.stand-in";
 const RELEASE: &str = "trixie";
 const DEBIAN: &str = "debian:trixie-slim";
 const HAPROXY: &str = "haproxy:3.0";
+const PROMETHEUS: &str = "prom/prometheus:v2.53.4";
 /// What Debian's own slim images leave out, and what only downloading needed.
 const LEFT_OUT: [&str; 6] = [
     "./dev/*",
@@ -34,13 +35,16 @@ const CERTIFICATES: &str = "etc/ssl/certs/ca-certificates.crt";
 /// Makes those that are not there.
 pub(super) fn make_missing(root: &Path) -> Result<()> {
     let rust = rust_tag(root)?;
-    for (tag, make) in
-        [(DEBIAN, debian as fn(&Path, &str) -> Result<()>), (&rust, self::rust), (HAPROXY, haproxy)]
-    {
+    for (tag, make) in [
+        (DEBIAN, debian as fn(&Path, &str) -> Result<()>),
+        (&rust, self::rust),
+        (HAPROXY, haproxy),
+        (PROMETHEUS, prometheus),
+    ] {
         if engine::docker(&["image", "inspect", tag]).is_ok() {
             continue;
         }
-        let folder = Folder::new(root, &tag.replace(':', "-"))?;
+        let folder = Folder::new(root, &tag.replace([':', '/'], "-"))?;
         step(&format!("{tag} is not there; making one like it"), || make(&folder.0, tag))?;
     }
     Ok(())
@@ -125,6 +129,20 @@ fn haproxy(folder: &Path, tag: &str) -> Result<()> {
          WORKDIR /var/lib/haproxy\n\
          ENTRYPOINT [\"haproxy\", \"-W\", \"-db\"]\n\
          CMD [\"-f\", \"/usr/local/etc/haproxy/haproxy.cfg\"]\n",
+    )
+}
+
+/// Debian's Prometheus of the same series, with the user and the places of the official image.
+fn prometheus(folder: &Path, tag: &str) -> Result<()> {
+    image(
+        folder,
+        tag,
+        "RUN apt-get update && apt-get install --yes --no-install-recommends prometheus && rm -rf /var/lib/apt/lists/* \
+         && mkdir -p /prometheus && chown nobody /prometheus\n\
+         USER nobody\n\
+         WORKDIR /prometheus\n\
+         ENTRYPOINT [\"prometheus\"]\n\
+         CMD [\"--config.file=/etc/prometheus/prometheus.yml\", \"--storage.tsdb.path=/prometheus\"]\n",
     )
 }
 

@@ -1,4 +1,4 @@
-//! `cargo xtask docker`: the Dockerfile, the compose file and the `HAProxy` profile as a user runs them, with nodes stopped,
+//! `cargo xtask docker`: the Dockerfile, the compose file and its profile with `HAProxy` and Prometheus as a user runs them, with nodes stopped,
 //! killed, hung and cut off meanwhile.
 //!
 //! Needs a docker engine, docker-compose 1.29 or later, and, for base images that are not there and can't be pulled

@@ -33,6 +33,7 @@ pub(super) fn tell(cluster: &Cluster) -> Result<()> {
     step("docker-compose down, up: the data is there", || again(cluster, &rows))?;
     step("behind HAProxy, one address: a node is killed", || behind_lb(cluster, &mut rows))?;
     step("behind HAProxy, one address: a node hangs", || hangs_behind_lb(cluster, &mut rows))?;
+    step("Prometheus has seen it all", || watched(cluster))?;
     Ok(())
 }
 
@@ -184,4 +185,15 @@ fn hangs_behind_lb(cluster: &Cluster, rows: &mut Rows) -> Result<()> {
     }
     cluster.agrees(&[LB])?;
     complete(cluster, &[LB], rows)
+}
+
+fn watched(cluster: &Cluster) -> Result<()> {
+    eventually("Prometheus scrapes three nodes", Duration::from_secs(60), || {
+        Ok(cluster.watched("sum(up)")?.contains("\"3\""))
+    })?;
+    let puts = cluster.watched("sum(ringfort_request_duration_seconds_count{operation=%22put%22})")?;
+    ensure!(puts.contains("\"value\""), "no puts: {puts}");
+    let killed = cluster.watched("max(changes(process_start_time_seconds[10m]))")?;
+    ensure!(killed.contains("\"value\"") && !killed.contains("\"0\""), "no node was started twice: {killed}");
+    Ok(())
 }
