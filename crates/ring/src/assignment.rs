@@ -35,6 +35,11 @@ impl Assignment {
         self.loads[node] += 1;
     }
 
+    pub(crate) fn take(&mut self, shard: usize, node: usize) {
+        self.given[shard].retain(|&n| n != node);
+        self.loads[node] -= 1;
+    }
+
     /// Exchanges one node of a shard for another.
     pub(crate) fn exchange(&mut self, shard: usize, from: usize, to: usize) {
         let place =

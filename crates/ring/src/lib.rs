@@ -8,19 +8,19 @@
 //! **How it is drawn.** Nodes stand on a ring of hashes, each at many points, more if it has more weight.
 //! A shard's point is hashed onto the same ring, and the nodes met clockwise from there are its *walk*: its
 //! order of preference among all nodes (Karger et al., 1997). [`place()`] deals replicas along the walks, so
-//! that the copies of a shard are spread over zones as evenly as there are zones, and every node gets its fair
-//! share by weight, rounded up or down. The first replica is the preferred leader; leaders are dealt likewise.
+//! that the copies of a shard are spread over zones as evenly as there are zones and nodes in them, and every node gets its
+//! fair share, rounded up or down: of what its zone may have at most of each shard, by weight. The first replica is the preferred leader; leaders are dealt likewise.
 //!
 //! **Where the walks would overload a node**, replicas dealt earlier are shifted along a shortest augmenting
 //! path. One always exists: giving every node `share / shards` of every shard meets the bounds, and a
-//! transportation problem with a fractional solution has a whole one. Zones come second to the bounds: if
-//! weights and zones contradict each other, zones yield.
+//! transportation problem with a fractional solution has a whole one. Shares are such that zones are kept apart: where weights and
+//! zones contradict each other, weights yield.
 //!
 //! **How it changes.** Bounded loads and little movement contradict each other in a function of the members
 //! alone: one more node makes replicas spill over from node to node all around the ring (Mirrokni et al.,
 //! "Consistent Hashing with Bounded Loads", 2016, give the price of a slack of a tenth). So a change starts from
-//! where the replicas are: [`place_from`] moves what has lost its node, what exceeds `ceil(1.1 × share)`, and
-//! what gives a newcomer its share, and nothing else. Whoever joins N others is given at most that bound, and
+//! where the replicas are: [`place_from`] moves what has lost its node, what exceeds `ceil(1.1 × share)`, what shares its zone
+//! and need not, and what gives a newcomer its share, and nothing else. Whoever joins N others is given at most that bound, and
 //! nobody else is given anything; that is at most 1.25/(N+1) of all replicas, once a fair share is some seven
 //! replicas (below that, rounding to whole replicas is more than the difference).
 //!

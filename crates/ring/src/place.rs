@@ -42,6 +42,7 @@ pub fn place_from(
     drawing.relieve_the_overloaded(&bounds);
     drawing.refill(&bounds, true);
     drawing.refill(&bounds, false);
+    drawing.part(&bounds);
     drawing.welcome(newcomers);
     drawing.finish()
 }
@@ -53,6 +54,7 @@ pub(crate) fn place_one(members: &[Member], shard: ShardId, copies: u32, previou
     drawing.walks = vec![Points::new(members).walk(shard)];
     drawing.keep(&[previous.to_vec()]);
     let bounds = vec![1; members.len()];
+    drawing.part(&bounds);
     drawing.top_up(&bounds, true);
     drawing.top_up(&bounds, false);
     drawing.replicas.given[0].iter().map(|&n| members[n].id).collect()
@@ -65,6 +67,13 @@ pub(crate) fn lacking(previous: &[Vec<NodeId>], members: &[Member], copies: u32)
     let shares = drawing.shares.rounded_down();
     let lacks = |n: &usize| drawing.replicas.loads[*n] < shares[*n];
     (0..members.len()).filter(lacks).map(|n| members[n].id).collect()
+}
+
+/// Whether no zone has more copies of a shard than it must have.
+pub(crate) fn is_apart(previous: &[Vec<NodeId>], members: &[Member], copies: u32) -> bool {
+    let mut drawing = Drawing::new(members, previous.len() as u32, copies);
+    drawing.keep(previous);
+    (0..previous.len()).all(|shard| drawing.crowding(shard).is_none())
 }
 
 struct Drawing<'a> {
@@ -85,7 +94,6 @@ impl<'a> Drawing<'a> {
         assert!(members.iter().all(|m| m.weight >= 1), "no weight is zero");
         let points = Points::new(members);
         let walks = (1..=shards).map(|shard| points.walk(ShardId(shard))).collect();
-        let fair = Shares::new(members, shards.into(), copies.into());
         let mut numbers: BTreeMap<&str, usize> = BTreeMap::new();
         let zones: Vec<usize> = members
             .iter()
@@ -94,7 +102,8 @@ impl<'a> Drawing<'a> {
                 *numbers.entry(member.zone.as_str()).or_insert(next)
             })
             .collect();
-        let zone_max = (copies as usize).div_ceil(numbers.len());
+        let zone_max = zone_max(&zones, copies as usize);
+        let fair = Shares::new(members, &zones, zone_max, shards.into(), copies.into());
         let replicas = Assignment::new(shards as usize, members.len());
         Drawing { members, copies: copies as usize, walks, shares: fair, zones, zone_max, replicas }
     }
@@ -163,6 +172,30 @@ impl<'a> Drawing<'a> {
         }
     }
 
+    /// Moves copies that are in one zone more often than they must be to other zones, as far as the bounds allow it.
+    fn part(&mut self, bounds: &[u64]) {
+        self.replicas.bounds = bounds.to_vec();
+        for shard in 0..self.walks.len() {
+            while let Some(node) = self.crowding(shard) {
+                self.replicas.take(shard, node);
+                let order = self.shares.emptiest_first(&self.walks[shard], &self.replicas.loads);
+                if !self.replicas.give_first(shard, &order, &fits(&self.zones, self.zone_max)) {
+                    self.replicas.give(shard, node);
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Of the nodes that have a shard and are in a zone that has it too often, the one that is fullest for its share.
+    fn crowding(&self, shard: usize) -> Option<usize> {
+        let nodes = &self.replicas.given[shard];
+        let in_zone = |zone| nodes.iter().filter(|&&n| self.zones[n] == zone).count();
+        let crowded: Vec<usize> =
+            nodes.iter().copied().filter(|&n| in_zone(self.zones[n]) > self.zone_max).collect();
+        self.shares.emptiest_first(&crowded, &self.replicas.loads).pop()
+    }
+
     /// Gives each newcomer its fair share, rounded down, from those that have most for theirs.
     fn welcome(&mut self, newcomers: &[NodeId]) {
         let is_new = |n: &usize| newcomers.contains(&self.members[*n].id);
@@ -229,6 +262,24 @@ impl<'a> Drawing<'a> {
     }
 }
 
+/// Shares this amount, a fraction, among parts by their weights; none gets more than its own most, and the others share the rest.
+fn shared((amount, of): (u64, u64), parts: &[(u64, u64)]) -> Vec<(u64, u64)> {
+    let (mut rest, mut weight) = (amount, parts.iter().map(|(weight, _)| weight).sum::<u64>());
+    let mut full = vec![false; parts.len()];
+    while let Some(part) = (0..parts.len()).find(|&p| {
+        !full[p]
+            && rest > 0
+            && u128::from(rest) * u128::from(parts[p].0) >= u128::from(parts[p].1 * of) * u128::from(weight)
+    }) {
+        full[part] = true;
+        rest -= parts[part].1 * of;
+        weight -= parts[part].0;
+    }
+    (0..parts.len())
+        .map(|p| if full[p] { (parts[p].1, 1) } else { (rest * parts[p].0, of * weight) })
+        .collect()
+}
+
 /// A node may be given if it is not there yet, and its zone has not been given as often as zones may be.
 fn fits(zones: &[usize], zone_max: usize) -> impl Fn(usize, &[usize], usize) -> bool {
     move |_, nodes, node| {
@@ -236,29 +287,43 @@ fn fits(zones: &[usize], zone_max: usize) -> impl Fn(usize, &[usize], usize) -> 
     }
 }
 
-/// Each node's fair share of all replicas, by weight, as a fraction; none more than one of each shard.
+/// Most copies of a shard that one zone has to have: as few as there are zones and nodes for.
+fn zone_max(zones: &[usize], copies: usize) -> usize {
+    let mut sizes: BTreeMap<usize, usize> = BTreeMap::new();
+    for zone in zones {
+        *sizes.entry(*zone).or_default() += 1;
+    }
+    let has_room = |max: &usize| sizes.values().map(|size| size.min(max)).sum::<usize>() >= copies;
+    (1..=copies).find(has_room).unwrap_or(copies)
+}
+
+/// Each node's fair share of all replicas, as a fraction. A zone gets its part by the weight of all its nodes, but no more than it may have
+/// of each shard, and a node its part of that by its weight, but no more than one of each shard; what is beyond goes to the others. So there
+/// always is a placement by these shares that keeps zones apart.
 struct Shares {
     fractions: Vec<(u64, u64)>,
     shards: u64,
 }
 
 impl Shares {
-    /// A node whose part by weight is more than one replica of each shard gets just that, and the others
-    /// share the rest.
-    fn new(members: &[Member], shards: u64, copies: u64) -> Shares {
-        let mut rest = shards * copies;
-        let mut weight: u64 = members.iter().map(|m| u64::from(m.weight)).sum();
-        let mut full = vec![false; members.len()];
-        while let Some(node) = (0..members.len())
-            .find(|&n| !full[n] && rest * u64::from(members[n].weight) >= shards * weight && rest > 0)
-        {
-            full[node] = true;
-            rest -= shards;
-            weight -= u64::from(members[node].weight);
+    fn new(members: &[Member], zones: &[usize], zone_max: usize, shards: u64, copies: u64) -> Shares {
+        let mut in_zones: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (node, zone) in zones.iter().enumerate() {
+            in_zones.entry(*zone).or_default().push(node);
         }
-        let fractions = (0..members.len())
-            .map(|n| if full[n] { (shards, 1) } else { (rest * u64::from(members[n].weight), weight) })
+        let weight = |nodes: &Vec<usize>| nodes.iter().map(|&n| u64::from(members[n].weight)).sum::<u64>();
+        let parts: Vec<(u64, u64)> = in_zones
+            .values()
+            .map(|nodes| (weight(nodes), shards * nodes.len().min(zone_max) as u64))
             .collect();
+        let mut fractions = vec![(0, 1); members.len()];
+        for (nodes, amount) in in_zones.values().zip(shared((shards * copies, 1), &parts)) {
+            let parts: Vec<(u64, u64)> =
+                nodes.iter().map(|&n| (u64::from(members[n].weight), shards)).collect();
+            for (node, fraction) in nodes.iter().zip(shared(amount, &parts)) {
+                fractions[*node] = fraction;
+            }
+        }
         Shares { fractions, shards }
     }
 

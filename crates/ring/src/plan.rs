@@ -2,7 +2,7 @@
 
 use ringfort_types::{LayoutChange, NodeId, Places, ShardId, Standing};
 
-use crate::place::{lacking, place_from, place_one};
+use crate::place::{is_apart, lacking, place_from, place_one};
 use crate::{Layout, META_NODES_MAX, Member, effective_copies};
 
 /// Each round brings loads nearer to each other.
@@ -13,8 +13,8 @@ impl Layout {
     /// can't be used (`is_usable` says which can) have their replicas elsewhere, if the others are enough for all copies that there are
     /// to be; else they are waited for.
     ///
-    /// As few replicas move as possible: those on nodes that go, those that are above their node's bound, and those that give a
-    /// newcomer its share. The only replica of a shard goes by way of two: the first leaves once the group has both (`is_reached` says of
+    /// As few replicas move as possible: those on nodes that go, those that are above their node's bound, those that are in one zone
+    /// with others of their shard and need not be, and those that give a newcomer its share. The only replica of a shard goes by way of two: the first leaves once the group has both (`is_reached` says of
     /// which shards that is so). Else a shard that is to come back before it has gone would be asked for another replica on
     /// the very node that has its only one.
     ///
@@ -56,13 +56,16 @@ impl Layout {
         let copies = effective_copies(self.copies, given.len() as u32).0;
         let meta_copies = effective_copies(META_NODES_MAX, given.len() as u32).0;
         let meta = heading(self.nodes_of(0..1), &given, meta_copies);
-        let mut then = if is_placed(&meta, &given, meta_copies) {
+        let is_meta_settled = is_placed(&meta, &given, meta_copies) && is_apart(&meta, &given, meta_copies);
+        let mut then = if is_meta_settled {
             meta
         } else {
             vec![place_one(&given, ShardId::META, meta_copies, &meta[0])]
         };
         let shards = heading(self.nodes_of(1..self.shards.len()), &given, copies);
-        let is_settled = is_placed(&shards, &given, copies) && lacking(&shards, &given, copies).is_empty();
+        let is_settled = is_placed(&shards, &given, copies)
+            && lacking(&shards, &given, copies).is_empty()
+            && is_apart(&shards, &given, copies);
         then.extend(if is_settled { shards } else { settle(&shards, &given, copies) });
         let now = self.nodes_of(0..self.shards.len());
         let moved = (0..).map(ShardId).zip(now.iter().zip(then)).filter(|(_, (now, then))| *now != then);

@@ -457,3 +457,101 @@ proptest! {
         prop_assert_eq!(&Layout::decode(forgotten.encode()).unwrap(), &forgotten);
     }
 }
+
+/// Most copies that one zone has to have, said again: the least at which the zones' nodes are enough.
+fn zone_most(members: &[Member], copies: u32) -> usize {
+    let mut zones: BTreeMap<&str, usize> = BTreeMap::new();
+    for member in members {
+        *zones.entry(&member.zone).or_default() += 1;
+    }
+    let enough = |most: &usize| zones.values().map(|nodes| nodes.min(most)).sum::<usize>() >= copies as usize;
+    (1..=64).find(enough).expect("some number is")
+}
+
+/// In how many copies some zone has a shard too often: the shards, the meta group first.
+fn crowded(layout: &Layout) -> Vec<u32> {
+    let active: Vec<Member> =
+        layout.members.iter().filter(|member| member.standing == Standing::Active).cloned().collect();
+    let is_crowded = |shard: &&ringfort_ring::ShardLayout| {
+        let most = zone_most(&active, shard.replicas.len() as u32);
+        let mut zones: BTreeMap<&str, usize> = BTreeMap::new();
+        for place in &shard.replicas {
+            let member = layout.member(place.node).expect("it is a member");
+            *zones.entry(&member.zone).or_default() += 1;
+        }
+        zones.values().any(|count| *count > most)
+    };
+    layout.shards.iter().filter(is_crowded).map(|shard| shard.shard.0).collect()
+}
+
+fn joining(id: u64, weight: u32, zone: &str) -> LayoutChange {
+    LayoutChange::Join(Newcomer { weight, zone: zone.to_owned(), ..newcomer(id) })
+}
+
+/// A cluster of nodes that have joined one after the other, each with a weight and a zone, once the founder has left.
+fn grown(shards: u32, nodes: &[(u32, &str)]) -> Layout {
+    let mut layout = Layout::first(equal(1), 1, shards, 3).unwrap();
+    for (id, (weight, zone)) in (2..).zip(nodes) {
+        layout = settled(&layout.after(&joining(id, *weight, zone)).unwrap(), &[]).0;
+    }
+    let leaving = layout.after(&LayoutChange::Stand(NodeId(1), Standing::Leaving)).unwrap();
+    let left = settled(&leaving, &[]).0;
+    left.after(&LayoutChange::Reached { epoch: left.epoch }).unwrap()
+}
+
+#[test]
+fn a_zone_that_gets_another_node_gets_no_other_copies() {
+    let three = grown(64, &[(1, "a"), (1, "b"), (1, "c")]);
+    assert_eq!(crowded(&three), []);
+    let (four, _) = settled(&three.after(&joining(5, 1, "a")).unwrap(), &[]);
+    assert_eq!(crowded(&four), []);
+    // The two of one zone share what it has.
+    let loads = loads(&nodes_of(&four));
+    assert_eq!([2, 3, 4, 5].map(|id| loads[&NodeId(id)]), [32, 64, 64, 32]);
+}
+
+#[test]
+fn zones_come_before_weights() {
+    for nodes in [
+        vec![(1, "a"), (1, "b"), (1, "c"), (1, "a"), (1, "b"), (1, "c")],
+        vec![(1, ""), (1, "b"), (1, "b"), (1, "c"), (2, "d")],
+        vec![(100, "a"), (1, "b"), (1, "c")],
+        vec![(3, "a"), (1, "a"), (1, "b"), (1, "b"), (1, "b")],
+    ] {
+        let layout = grown(64, &nodes);
+        assert_eq!(crowded(&layout), [], "{nodes:?}");
+        let mut more = layout.after(&LayoutChange::Copies(5)).unwrap();
+        more = settled(&more, &[]).0;
+        assert_eq!(crowded(&more), [], "{nodes:?}");
+        let less = settled(&more.after(&LayoutChange::Copies(3)).unwrap(), &[]).0;
+        assert_eq!(crowded(&less), [], "{nodes:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn zones_stay_apart_through_any_history_of_changes(
+        shards in 1u32..=96,
+        copies in 1u32..=5,
+        steps in prop::collection::vec((any::<bool>(), any::<prop::sample::Index>(), 1u32..=5, 0usize..4), 1..14),
+    ) {
+        let mut layout = Layout::first(equal(1), 1, shards, copies).unwrap();
+        let mut next = 2;
+        for (joins, which, weight, zone) in steps {
+            if joins || layout.members.len() == 1 {
+                let change = joining(next, weight, ["a", "b", "c", "d"][zone]);
+                layout = settled(&layout.after(&change).unwrap(), &[]).0;
+                next += 1;
+            } else {
+                let node = layout.members[which.index(layout.members.len())].id;
+                let leaving = layout.after(&LayoutChange::Stand(node, Standing::Leaving)).unwrap();
+                let left = settled(&leaving, &[]).0;
+                layout = left.after(&LayoutChange::Reached { epoch: left.epoch }).unwrap();
+            }
+            prop_assert_eq!(crowded(&layout), Vec::<u32>::new());
+            prop_assert!(distinct(&nodes_of(&layout), effective_copies(copies, layout.members.len() as u32).0));
+        }
+    }
+}
