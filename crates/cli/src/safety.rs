@@ -147,7 +147,7 @@ pub(crate) struct Safety {
     names: BTreeMap<NodeId, String>,
 }
 
-/// Looks at the cluster until the node can be stopped, or it is clear that it can't, or the time is over.
+/// Looks at the cluster until the node can be stopped, or it is clear of which shards that would be too much, or the time is over.
 pub(crate) async fn safety(client: &Client, node: &str, timeout: Duration) -> Result<Safety, Stop> {
     let begun = Instant::now();
     let mut committed = None;
@@ -157,7 +157,7 @@ pub(crate) async fn safety(client: &Client, node: &str, timeout: Duration) -> Re
         let committed = &*committed.get_or_insert_with(|| Committed::of(&state));
         let found = Safety::of(&state, stops, committed, begun.elapsed());
         let is_over = begun.elapsed() + LOOK >= timeout;
-        if found.is_safe() || !found.unsafe_shards.iter().all(|shard| shard.passes(stops)) {
+        if found.is_final() {
             return Ok(found);
         }
         if is_over {
@@ -186,6 +186,12 @@ impl Safety {
 
     pub(crate) fn is_safe(&self) -> bool {
         self.unsafe_shards.is_empty()
+    }
+
+    /// Whether no later look can change anything about it. One shard that is unsafe for good makes the node unsafe, but of the others it is to be
+    /// known, too, which they are.
+    fn is_final(&self) -> bool {
+        !self.unsafe_shards.iter().any(|shard| shard.passes(self.node))
     }
 
     /// Fails if it is not known whether it is safe.
@@ -495,6 +501,26 @@ mod tests {
             state.nodes[0].presence = Presence::Down;
             assert!(found(&state, 2).known().is_ok_and(|known| !known.is_safe()));
         }
+    }
+
+    #[test]
+    fn one_shard_that_is_unsafe_for_good_does_not_end_the_look_at_the_others() {
+        let mut state = state();
+        let down = NodeState {
+            id: NodeId(4),
+            name: "node4".into(),
+            presence: Presence::Down,
+            ..state.nodes[0].clone()
+        };
+        state.nodes.push(down);
+        state.shards[2].replicas[2].0 = NodeId(4);
+        assert!(found(&state, 3).is_final() && found(&state, 3).is_safe());
+        state.nodes[0].report_age_ms = 1_600;
+        let early = found(&state, 2);
+        assert!(!early.is_final() && early.unsafe_shards.len() == 3, "node1 may be well");
+        state.nodes[0].report_age_ms = 0;
+        let known = found(&state, 2);
+        assert!(known.is_final() && known.text().contains("1 of 3 shards"), "{}", known.text());
     }
 
     #[test]

@@ -23,6 +23,9 @@ use crate::waiting::once_all_are_heard;
 
 /// How often it is looked how far it is.
 const LOOK: Duration = Duration::from_millis(200);
+/// The same until the layout says what was asked for, and for how long.
+const LOOK_NOTED: Duration = Duration::from_millis(20);
+const NOTED_MAX: Duration = Duration::from_secs(3);
 /// How long nothing may have moved. A shard's whole table may be on its way meanwhile.
 const PATIENCE: Duration = Duration::from_mins(10);
 /// How long nothing may have moved before it is said what is waited for.
@@ -70,6 +73,11 @@ pub(crate) async fn change_standing(client: &Client, wanted: &Wanted) -> Result<
         })?;
     }
     client.change_layout(LayoutChange::Stand(node, wanted.standing)).await?;
+    let then = until_noted(client, node, &called, wanted.standing).await?;
+    if let Some(stop) = raced(&then, node, was, wanted) {
+        client.change_layout(LayoutChange::Stand(node, was)).await?;
+        return Err(stop);
+    }
     if wanted.wait {
         let mut signals = Signals::new()?;
         tokio::select! {
@@ -81,6 +89,54 @@ pub(crate) async fn change_standing(client: &Client, wanted: &Wanted) -> Result<
     }
     let (standing, done) = (wanted.standing, wanted.wait);
     Ok(Changed { node, called, was, standing, done, time: begun.elapsed() })
+}
+
+/// Waits until the layout says so, as the asked node knows it.
+async fn until_noted(
+    client: &Client,
+    node: NodeId,
+    called: &str,
+    standing: Standing,
+) -> Result<ClusterState, Stop> {
+    let begun = Instant::now();
+    loop {
+        let state = client.cluster_state().await?;
+        if is_noted(&state, node, standing) {
+            return Ok(state);
+        }
+        if begun.elapsed() > NOTED_MAX {
+            return Err(Stop::unavailable(format!(
+                "the cluster has not taken it that {called} is to be {standing}: it may be the only node by now that is given replicas; \
+                 see `ringfort cluster nodes`, and try again"
+            )));
+        }
+        tokio::time::sleep(LOOK_NOTED).await;
+    }
+}
+
+fn is_noted(state: &ClusterState, node: NodeId, standing: Standing) -> bool {
+    let known = state.nodes.iter().find(|known| known.id == node);
+    known.map_or(standing == Standing::Leaving, |known| known.standing == standing)
+}
+
+/// Two who ask at the same moment each see the other one's node as it was. The layout has them one after the other: whoever finds there that
+/// with the other one's it is too much takes its own back, and says why.
+fn raced(then: &ClusterState, node: NodeId, was: Standing, wanted: &Wanted) -> Option<Stop> {
+    let mut before = then.clone();
+    let known = before.nodes.iter_mut().find(|known| known.id == node)?;
+    if wanted.force || was != Standing::Active {
+        return None;
+    }
+    known.standing = was;
+    let stop = at_stake(&before, node, wanted.standing).err()?;
+    Some(Stop {
+        message: format!(
+            "others were taken out at the same moment: {}; {} is {was} again, and --force does it all the same",
+            stop.message,
+            name(then, node)
+        ),
+        ..stop
+    })
 }
 
 /// Refuses what can't be.
@@ -414,6 +470,30 @@ mod tests {
         state.nodes[1].presence = Presence::Down;
         let said = waited_for(&state, "node4");
         assert!(said.contains("shard 1 waits; node2 is down, and"), "{said}");
+    }
+
+    #[test]
+    fn of_two_that_go_at_once_the_one_that_is_too_much_comes_back() {
+        let wanted =
+            |force| Wanted { node: "node4".into(), standing: Standing::Draining, force, wait: false };
+        let mut then = cluster_of(4);
+        then.nodes[3].standing = Standing::Draining;
+        assert!(
+            is_noted(&then, NodeId(4), Standing::Draining) && !is_noted(&then, NodeId(3), Standing::Draining)
+        );
+        assert!(is_noted(&then, NodeId(9), Standing::Leaving), "it has left");
+        assert_eq!(raced(&then, NodeId(4), Standing::Active, &wanted(false)), None);
+        then.nodes[2].standing = Standing::Leaving;
+        let stop = raced(&then, NodeId(4), Standing::Active, &wanted(false)).expect("too much");
+        let says = "others were taken out at the same moment: without node4 there are 2 nodes left";
+        assert!(stop.code == 2 && stop.message.starts_with(says), "{stop:?}");
+        assert!(stop.message.contains("node4 is active again"), "{stop:?}");
+        assert_eq!(raced(&then, NodeId(4), Standing::Active, &wanted(true)), None);
+        assert_eq!(
+            raced(&then, NodeId(4), Standing::Draining, &wanted(false)),
+            None,
+            "it took no copy along"
+        );
     }
 
     #[test]

@@ -351,9 +351,23 @@ impl Node {
         is_another.then(|| self.birth.another_directory(&member.name, &member.address))
     }
 
+    /// Why a node that is not born is refused that has found a cluster which was born without it: no list helps it any more.
+    fn is_late(&self, hello: &Hello) -> Option<String> {
+        let is_late = self.birth.is_born() && !self.birth.lists(&hello.address);
+        is_late.then(|| {
+            format!(
+                "{0} is none of this cluster's nodes, and the cluster is there already, so --peers can't add it: start it with --join {1} in \
+                 place of --peers",
+                hello.address,
+                self.birth.address()
+            )
+        })
+    }
+
     fn handle_hello(&mut self, link: u64, incarnation: Incarnation, hello: &Hello) -> bool {
         let heard = self
             .is_of_moved(incarnation, hello)
+            .or_else(|| self.is_late(hello))
             .map_or_else(|| self.birth.handle_hello(incarnation, hello), Err);
         match heard {
             Ok(node) => {
@@ -371,8 +385,10 @@ impl Node {
                     self.doom(reason.clone(), false);
                 }
                 // If it is of a cluster, and this node is about to end, it says that then.
-                if self.doomed.is_none() || hello.stage != BirthStage::Born {
-                    self.out.last.push(Effect::Notice(format!("refused {}: {reason}", hello.address)));
+                let notice = format!("refused {}: {reason}", hello.address);
+                let is_told_then = self.doomed.is_some() && hello.stage == BirthStage::Born;
+                if !is_told_then && self.said.is_news(&notice, self.ticks) {
+                    self.out.last.push(Effect::Notice(notice));
                 }
                 let refusal = Refusal { kind: RefusalKind::Stranger, reason };
                 self.out.first.push(Effect::Refuse { link, with: refusal.into() });

@@ -49,14 +49,14 @@ status                    nodes, who leads what, lag, keys, bytes
 where <key>               a key's slot, its shard, the replicas, and who leads
 safe-to-stop <node>       whether every shard goes on without a node
 transfer <shard> <node>   have a node lead a shard
-cluster ...               nodes, shards, set, remove, drain, undrain or plan, as after `ringfort cluster`
+cluster ...               nodes, shards, set, transfer, remove, drain, undrain or plan, as after `ringfort cluster`
 help                      this
 exit                      leave (so do quit and Ctrl+D)";
 const HELP_QUOTES: &str = "\
 What has spaces, or begins with a quote, goes in quotes: \"...\" with \\n \\r \\t \\\\ \\\" \\xHH, or '...' as it is.";
 const HELP_DEV: &str = "\
-kill <node>               end a node's process at once, as kill -9 does
-start <node>              start it again
+kill <node>               end a node's process at once, as kill -9 does (`node kill` too)
+start <node>              start it again (`node start` too)
 node add [<name>]         start one more node, which joins";
 
 /// How long `safe-to-stop` looks at the cluster.

@@ -12,7 +12,7 @@ use ringfort_client::{Client, Options};
 use ringfort_sim::{Action, Operation, linearizable};
 use ringfort_types::Outcome;
 
-use crate::support::{ended, eventually, refusal, run, stderr, stdout};
+use crate::support::{ended, eventually, free_ports, refusal, ringfort, run, stderr, stdout};
 use crate::trio::Trio;
 
 /// What clients did, as they saw it.
@@ -176,6 +176,27 @@ fn nodes_started_with_lists_that_differ_say_how() {
         // It may have ended by itself.
         let _ = node.kill();
         node.wait().expect("ends");
+    }
+}
+
+#[test]
+fn a_list_of_peers_adds_nobody_to_a_cluster_that_is_there() {
+    let trio = Trio::start();
+    let (address, peers) = (format!("127.0.0.1:{}", free_ports(1)), trio.addresses().join(","));
+    let mut start =
+        ringfort(&["start", "--id", "node4", "--addr", &address, "--peers", &peers, "--data-dir"]);
+    let (code, line) = refusal(&run(start.arg(trio.directory.path().join("node4")), b""));
+    assert_eq!(code, Some(2), "{line}");
+    assert!(line.contains(&format!("{address} is none of this cluster's nodes")), "{line}");
+    assert!(!line.contains("same list"), "{line}");
+    let join = (0..3).map(|node| format!("start it with --join {} in place of --peers", trio.address(node)));
+    assert!(join.into_iter().any(|advice| line.contains(&advice)), "{line}");
+    for node in 0..3 {
+        assert!(
+            trio.said(node).matches("is none of this cluster's nodes").count() <= 1,
+            "{}",
+            trio.said(node)
+        );
     }
 }
 
