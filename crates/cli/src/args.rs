@@ -11,7 +11,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::command::{
     bench, check, cluster, completions, config, delete, dev, export, get, health, import, incr, list, locate,
-    man, put, rebuild, recover, safe_to_stop, shell, start, status, version, write,
+    log_level, man, put, rebuild, recover, safe_to_stop, shell, start, status, version, write,
 };
 use crate::connection::Connect;
 use crate::out::Output;
@@ -78,6 +78,7 @@ enum Command {
     Where(locate::Where),
     SafeToStop(safe_to_stop::SafeToStop),
     Health(health::Health),
+    LogLevel(log_level::LogLevel),
     Check(check::Check),
     Shell(shell::Shell),
     Bench(bench::Bench),
@@ -105,6 +106,7 @@ pub(crate) fn run() -> Result<(), Stop> {
         Command::Rebuild(rebuild) => rebuild::run(&rebuild),
         Command::Recover(recover) => recover::run(&recover),
         Command::Where(asked) => locate::run(&asked),
+        Command::LogLevel(asked) => log_level::run(&asked),
         Command::SafeToStop(asked) => safe_to_stop::run(&asked),
         Command::Health(health) => health::run(&health),
         Command::Check(check) => check::run(&check),

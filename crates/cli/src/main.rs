@@ -38,6 +38,7 @@ mod ledger;
 mod leftovers;
 mod lines;
 mod listing;
+mod logging;
 mod membership;
 mod moves;
 mod nodes;
@@ -62,6 +63,7 @@ mod text_door;
 mod tolerance;
 mod transfer;
 mod waiting;
+mod watched;
 mod whereabouts;
 mod writing;
 

@@ -45,6 +45,7 @@ mod gathered;
 mod health;
 mod link;
 mod list;
+mod log_level;
 mod many;
 mod names;
 mod options;
@@ -73,6 +74,7 @@ pub use address::{parse_address, parse_addresses};
 pub use cluster::Unheard;
 pub use health::{Health, health, nodes_at};
 pub use list::{List, Rows};
+pub use log_level::set_log_level;
 pub use options::{Options, ReadsFrom, Transport};
 #[doc(no_inline)]
 pub use ringfort_types::{Condition, Consistency, Outcome};

@@ -43,6 +43,7 @@ mod api;
 mod birth;
 mod damage;
 mod error;
+mod figures;
 mod follow;
 mod forwards;
 mod held;
@@ -80,6 +81,7 @@ pub use api::{
 };
 pub use birth::{begun_anew, born_numbers, is_joined, is_member, joined, read_birth, read_joined};
 pub use error::NodeError;
+pub use figures::{Counts, Figures, OtherFigures};
 pub use load::Load;
 pub use marks::remembered_in;
 pub use node::Node;

@@ -16,6 +16,7 @@ use ringfort_types::{
 
 use crate::abdicate::Abdicating;
 use crate::birth::{Birth, Step};
+use crate::figures::Tally;
 use crate::forwards::Forwards;
 use crate::layout::LayoutRequest;
 use crate::leave::Phase;
@@ -143,6 +144,7 @@ pub struct Node {
     pub(crate) doomed: Option<Doomed>,
     /// Why others refuse this node, as it was said.
     pub(crate) said: Said,
+    pub(crate) tally: Tally,
     pub(crate) out: Out,
 }
 
@@ -201,6 +203,7 @@ impl Node {
             slow_disk: SlowDisk::default(),
             doomed: None,
             said: Said::default(),
+            tally: Tally::default(),
             out: Out::default(),
         };
         if let Some(malformed) = lost {
@@ -323,6 +326,7 @@ impl Node {
             }
             Event::Installed { shard, index, revision, clock } => {
                 self.with_replica(shard, |replica| replica.installed(revision, clock));
+                self.tally.counts.snapshots_installed += 1;
                 self.handle_applied(&[(shard, index)]);
             }
             Event::Disk(disk) => self.handle_disk(disk),

@@ -209,13 +209,17 @@ impl Node {
             SnapshotVerdict::More => {
                 while let Some(chunk) = sent.chunks.pop_front_if(|chunk| chunk.number < reply.stored) {
                     sent.stored_bytes += chunk.bytes.len() as u64;
+                    self.tally.counts.snapshot_bytes_sent += chunk.bytes.len() as u64;
                     sent.moved_us = now_us;
                 }
                 self.go_on_sending(reply.transfer);
             }
             SnapshotVerdict::Complete => {
                 let (shard, peer, index) = (sent.shard, sent.peer, sent.index.unwrap_or_default());
+                let last = sent.chunks.iter().map(|chunk| chunk.bytes.len() as u64).sum::<u64>();
                 self.end_sending(reply.transfer);
+                self.tally.counts.snapshot_bytes_sent += last;
+                self.tally.counts.snapshots_sent += 1;
                 if let Some(replica) = self.slots[shard.0 as usize].replica.as_mut()
                     && replica.group.snapshot_delivered(peer, index)
                 {
@@ -249,6 +253,7 @@ impl Node {
 
     fn give_up_sending(&mut self, transfer: u64) {
         if let Some(sent) = self.end_sending(transfer) {
+            self.tally.counts.snapshots_given_up += 1;
             self.snapshots.rests.insert((sent.shard, sent.peer), self.now.monotonic_us + AGAIN_US);
         }
     }

@@ -72,7 +72,7 @@ impl Node {
 
     /// The node that leads this shard, unless only that node has said so and has been silent since, or was lost. Whoever decides
     /// stands for election itself once its leader is silent; others don't know.
-    fn leader_there(&self, shard: ShardId) -> Option<NodeId> {
+    pub(crate) fn leader_there(&self, shard: ShardId) -> Option<NodeId> {
         let leader = self.leader_of(shard)?;
         let own = self.slots[shard.0 as usize].replica.as_ref();
         let is_followed = |own: &Own| own.leader_node() == Some(leader);

@@ -90,6 +90,11 @@ impl Node {
         let replica = self.slots[shard.0 as usize].replica.as_mut().expect("looked at above");
         if leader_changed {
             replica.reads.ask_again();
+            if replica.group.leader().is_some() {
+                self.tally.counts.leader_changes += 1;
+                self.tally.led_anew.insert(shard);
+            }
+            self.tally.counts.elections_won += u64::from(replica.leads());
         }
         if !replica.leads() {
             replica.reads.step_down();

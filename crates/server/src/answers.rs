@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 
 use crate::delivery::Delivery;
 use crate::desk::{self, Desk};
-use crate::room::{LargeAnswers, Room, no_room};
+use crate::room::{LargeAnswers, Room};
 
 use crate::outbox::{Item, Outbox};
 
@@ -82,6 +82,11 @@ impl Answers {
     /// The outbox to a node, if it is another one that we know.
     pub(crate) fn outbox(&self, node: NodeId) -> Option<Arc<Outbox>> {
         self.outboxes.read().unwrap_or_else(PoisonError::into_inner).get(&node).cloned()
+    }
+
+    /// Those to all other nodes that we know.
+    pub(crate) fn outboxes(&self) -> Vec<Arc<Outbox>> {
+        self.outboxes.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
     /// There is another node from now on: its outbox.
@@ -200,7 +205,7 @@ impl Answers {
         }
         match self.large.try_take(bytes) {
             Some(room) => Delivery::Reply { reply, leader, room },
-            None => Delivery::reply(Reply::Failed(no_room())),
+            None => Delivery::reply(Reply::Failed(self.large.none())),
         }
     }
 

@@ -130,6 +130,7 @@ impl Applier {
                 Taken::Closed => return,
                 Taken::Nothing => {}
                 Taken::Items => {
+                    self.shared.metrics.apply_wait.record(tasks.waited());
                     self.quiet_seconds = STATS_IDLE_SECONDS;
                     let mut applied = BTreeMap::new();
                     let mut jobs = Vec::new();
@@ -229,6 +230,7 @@ impl Applier {
                 // It is the newest; none that is given up is as high.
                 let _held = self.shared.readers.horizon.hold(job.shard, job.entry.index, Reading::Begins);
             }
+            self.shared.metrics.applied.add(1);
             let bytes = job.entry.payload.len() as u64 + ROW_OVERHEAD_BYTES * replies.len() as u64;
             open.active_bytes += bytes;
             self.applied_bytes += bytes;

@@ -8,7 +8,9 @@ use ringfort_types::limits::{BIRTH_NODES_MAX, CALL_TIMEOUT_MAX_MS, HELD_READS_BY
 use ringfort_types::{is_every_address, is_name};
 
 use crate::StartError;
+use crate::doors::http::HttpSettings;
 use crate::doors::text::TextSettings;
+use crate::log_levels::LogLevels;
 use ringfort_ring::WEIGHT_MAX;
 
 /// The text protocol's port.
@@ -27,6 +29,8 @@ pub struct HttpConfig {
     pub listen: String,
     /// The node starts without, if somebody else has that port.
     pub is_optional: bool,
+    /// What is shown there.
+    pub settings: HttpSettings,
 }
 
 /// What a node is started with.
@@ -47,6 +51,10 @@ pub struct Config {
     pub text: Option<TextConfig>,
     /// The port for those who watch the node; `None` for no such port.
     pub http: Option<HttpConfig>,
+    /// Requests that take longer are told of in the log; none without it.
+    pub slow_request: Option<Duration>,
+    /// What changes which lines are logged; without it nobody can ask for that.
+    pub log_levels: Option<LogLevels>,
     /// Where its data is.
     pub data_dir: PathBuf,
     /// The other nodes of a new cluster, with their names where they are known. May list this node too. The
@@ -105,6 +113,8 @@ impl Config {
             advertise: None,
             text: None,
             http: None,
+            slow_request: None,
+            log_levels: None,
             data_dir: data_dir.into(),
             peers: Vec::new(),
             join: Vec::new(),

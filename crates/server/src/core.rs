@@ -28,7 +28,7 @@ use ringfort_node::{Effect, Event, Incoming, Node, ReadJob};
 use ringfort_ring::Layout;
 use ringfort_storage::{DataDir, LogOptions, Tables};
 use ringfort_types::limits::TICK_MS;
-use ringfort_types::{Configuration, Reply, ShardId};
+use ringfort_types::{Configuration, Reply, ShardId, count};
 use tokio::runtime;
 use tokio::sync::oneshot;
 use tokio::task::{spawn_blocking, yield_now};
@@ -41,6 +41,7 @@ use crate::delivery::{self, Delivery};
 use crate::disk_watch::DiskLook;
 use crate::error::die;
 use crate::fetch::Fetch;
+use crate::figures::CoreFigures;
 use crate::flush::Flusher;
 use crate::gate::stopping;
 use crate::links::Links;
@@ -55,6 +56,8 @@ use crate::snapshots::Snapshots;
 use crate::threads::{Guard, spawn};
 
 const TICK: Duration = Duration::from_millis(TICK_MS);
+/// Leaders that have changed are told of together, once in this time.
+const LEADERS_TOLD: Duration = Duration::from_secs(1);
 /// Until a layout that could not be kept is tried again.
 const SAVE_AGAIN: Duration = Duration::from_secs(2);
 
@@ -134,6 +137,7 @@ impl Core {
         let mut turn = Turn::default();
         let mut tick = pin!(sleep(TICK));
         let mut disk = DiskLook::default();
+        let mut next_told = Instant::now() + LEADERS_TOLD;
         self.carry_out();
         loop {
             let something = poll_fn(|cx| match self.shared.inbox.poll_ready(cx) {
@@ -155,6 +159,7 @@ impl Core {
                 self.node.handle(self.clock.now(), event);
             }
             if !turn.requests.is_empty() {
+                self.shared.metrics.core_wait.record(turn.waited);
                 let requests = std::mem::take(&mut turn.requests);
                 self.node.handle(self.clock.now(), Event::Requests(requests));
             }
@@ -163,6 +168,10 @@ impl Core {
                 tick.as_mut().reset(now + TICK);
                 disk.look(&self.shared);
                 self.node.handle(self.clock.now(), Event::Tick);
+                if now >= next_told {
+                    next_told = now + LEADERS_TOLD;
+                    tell_leader_changes(&self.node.take_leader_changes());
+                }
             }
             self.carry_out();
         }
@@ -189,6 +198,7 @@ impl Core {
         self.shared.notice_layout(&self.node);
         self.shared.notice_moved(&self.node);
         self.shared.tables_awaited.store(self.node.awaits_tables(), Ordering::SeqCst);
+        self.shared.figures.answer(|| self.figures());
         for effect in effects {
             match effect {
                 Effect::Persist { number, records } => {
@@ -236,6 +246,7 @@ impl Core {
                 Effect::Retire(shard) => self.helpers.flusher.retire(shard),
                 Effect::Notice(line) => self.shared.notice(line),
                 Effect::Serving => {
+                    tracing::info!("all shards here are open: this node serves");
                     self.shared.serving.send_replace(true);
                     self.shared.report(Report::Serving);
                 }
@@ -244,6 +255,16 @@ impl Core {
                 Effect::Stopped => self.shared.report(Report::Stopped),
                 Effect::Removed => self.shared.report(Report::Removed),
             }
+        }
+    }
+
+    fn figures(&self) -> CoreFigures {
+        let Helpers { batches, tasks, fetches, flusher, .. } = &self.helpers;
+        CoreFigures {
+            node: self.node.figures(),
+            helpers: vec![("log", batches.len()), ("apply", tasks.len()), ("fetch", fetches.len())],
+            sealed_bytes: flusher.bytes(),
+            blocks: self.tables.blocks(),
         }
     }
 
@@ -334,5 +355,14 @@ impl Core {
             thread.join().expect("a helper that panics ends the process");
         }
         self.shared.answers.close();
+    }
+}
+
+fn tell_leader_changes(changes: &[(String, usize)]) {
+    if !changes.is_empty() {
+        let shards = changes.iter().map(|(_, shards)| shards).sum::<usize>();
+        let by: Vec<String> = changes.iter().map(|(node, shards)| format!("{shards} by {node}")).collect();
+        let have = count(shards as u64, "shard has", "shards have");
+        tracing::info!("{have} another leader: {}", by.join(", "));
     }
 }

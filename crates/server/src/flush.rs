@@ -220,9 +220,11 @@ impl Flusher {
                 }
                 let keep_from = shared.readers.horizon.keep_from(shard);
                 let bytes = self.busy().get(&shard).copied().unwrap_or_default();
+                let begun = Instant::now();
                 retry("flush", shard, shared, || {
                     shared.disk_watch.during(Work::Flush, bytes, || table.flush(keep_from))
                 });
+                shared.metrics.flushes.record(begun.elapsed());
                 self.busy().remove(&shard);
                 self.bound_held_reads(shared, held_reads_bytes);
                 let now = Instant::now();
@@ -291,7 +293,10 @@ impl Flusher {
                 }
                 let bytes = table.bytes_estimate();
                 match shared.disk_watch.during(Work::Merge, bytes, || table.merge(keep_from)) {
-                    Ok(_) => tracing::debug!("shard {shard}: merged for its removals in {:?}", now.elapsed()),
+                    Ok(_) => {
+                        shared.metrics.compactions.record(now.elapsed());
+                        tracing::debug!("shard {shard}: merged for its removals in {:?}", now.elapsed());
+                    }
                     // It is as it was, and goes on as it is.
                     Err(error) => {
                         tracing::warn!("the table of shard {shard} can't be merged: {error}");
@@ -374,7 +379,11 @@ fn compact(shard: ShardId, table: &dyn Table, node: &Shared) {
             }
             compacted => compacted,
         };
+        let begun = Instant::now();
         let more = retry("compact", shard, node, compact).unwrap_or(false);
+        if more {
+            node.metrics.compactions.record(begun.elapsed());
+        }
         if !more || node.is_stopping() {
             return;
         }

@@ -19,7 +19,9 @@ use std::time::{Duration, Instant};
 use ringfort_node::Event;
 use ringfort_proto::internal::peer_client::PeerClient;
 use ringfort_proto::internal::peer_server::{Peer, PeerServer};
-use ringfort_proto::internal::{Frame, InviteRequest, InviteResponse, JoinRequest, JoinResponse};
+use ringfort_proto::internal::{
+    Frame, InviteRequest, InviteResponse, JoinRequest, JoinResponse, TimeRequest, TimeResponse,
+};
 use ringfort_proto::reason::reason;
 use ringfort_proto::status::{OUTCOME, from_failure};
 use ringfort_ring::{Layout, Member};
@@ -31,13 +33,13 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
 use tonic::server::NamedService;
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::outbox::{FRAME_BYTES_MAX, Item, Outbox};
 use crate::shared::Shared;
 use crate::whereabouts::Told;
-use crate::{invite, join};
+use crate::{invite, join, peer_clock};
 
 /// Most incoming connections from peers (and strangers who speak their protocol).
 const LINKS_MAX: usize = 256;
@@ -50,8 +52,9 @@ const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// How long one attempt to connect may take.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
-/// That a node can't be reached is said when it has lasted so long, and again each time that this has passed.
+/// That a node can't be reached is said when it has lasted so long, sooner of one that was there, and again each time that this has passed.
 const TROUBLE_AFTER: Duration = Duration::from_secs(5);
+const LOST_AFTER: Duration = Duration::from_secs(2);
 const TROUBLE_EVERY: Duration = Duration::from_mins(1);
 /// A peer that does not answer HTTP/2 pings for this long is lost.
 const PING_EVERY: Duration = Duration::from_secs(2);
@@ -166,13 +169,21 @@ async fn keep_connected(
         let attempt = async {
             let number = shared.link_number();
             match connect(&shared, &outbox, address, number).await {
-                Ok(answers) => {
-                    tracing::debug!("connected with {}", called(address));
+                Ok((answers, client)) => {
+                    trouble.is_over(&called(address), Instant::now());
                     was_up = true;
                     shared.inbox.push(Event::PeerUp(node));
-                    trouble = Trouble::default();
-                    let why = until_lost(&shared, number, answers).await;
-                    tracing::debug!("lost {}: {why}", called(address));
+                    let why = tokio::select! {
+                        why = until_lost(&shared, number, answers) => why,
+                        never = peer_clock::watch(client, &outbox.metrics) => match never {},
+                    };
+                    // One that is refused again and again was not there, and says itself why.
+                    if started.elapsed() > BACKOFF_MAX && !shared.is_stopping() {
+                        tracing::info!("lost {}: {why}", called(address));
+                        trouble.begins(Instant::now());
+                    } else {
+                        tracing::debug!("lost {}: {why}", called(address));
+                    }
                 }
                 Err(error) => {
                     let mut why = reason(&*error);
@@ -194,6 +205,7 @@ async fn keep_connected(
             _ = stopping.wait_for(|stopping| *stopping) => return,
         };
         outbox.close();
+        outbox.metrics.set_clock_offset(None);
         if was_up {
             // What is on its way to the node has nowhere to go, also if it has only moved.
             shared.inbox.push(Event::PeerLost(node));
@@ -231,14 +243,37 @@ async fn until_moved(places: &mut watch::Receiver<Vec<String>>, known: &[String]
 #[derive(Default)]
 struct Trouble {
     since: Option<Instant>,
+    /// Whether it was there before, for a while.
+    was_there: bool,
     said: Option<Instant>,
+    /// That it was there is said once.
+    is_known: bool,
 }
 
 impl Trouble {
+    /// It was there until now.
+    fn begins(&mut self, now: Instant) {
+        *self = Trouble { since: Some(now), was_there: true, said: None, is_known: true };
+    }
+
+    /// It is there: how long it was not, if that was said or it was there before.
+    fn is_over(&mut self, called: &str, now: Instant) {
+        let Trouble { since, was_there, said, is_known } = std::mem::take(self);
+        self.is_known = true;
+        let seconds = since.map_or(0.0, |since| (now - since).as_secs_f64());
+        match said {
+            Some(_) => tracing::warn!("{called} is back after {seconds:.1} s"),
+            None if was_there => tracing::info!("{called} is back after {seconds:.1} s"),
+            None if !is_known => tracing::info!("connected with {called}"),
+            None => tracing::debug!("connected with {called}"),
+        }
+    }
+
     /// Not at once, as nodes that start together are not there together; and then now and then.
     fn is_to_be_said(&mut self, now: Instant) -> bool {
         let since = *self.since.get_or_insert(now);
-        let is_due = now - since >= TROUBLE_AFTER && self.said.is_none_or(|said| now - said >= TROUBLE_EVERY);
+        let after = if self.was_there { LOST_AFTER } else { TROUBLE_AFTER };
+        let is_due = now - since >= after && self.said.is_none_or(|said| now - said >= TROUBLE_EVERY);
         if is_due {
             self.said = Some(now);
         }
@@ -251,7 +286,7 @@ async fn connect(
     outbox: &Arc<Outbox>,
     address: &str,
     number: u64,
-) -> Result<Streaming<Frame>, Box<dyn Error + Send + Sync>> {
+) -> Result<(Streaming<Frame>, PeerClient<Channel>), Box<dyn Error + Send + Sync>> {
     let channel = Endpoint::from_shared(format!("http://{address}"))?
         .tcp_nodelay(true)
         .connect_timeout(CONNECT_MAX)
@@ -269,7 +304,8 @@ async fn connect(
     let frames = Outgoing { shared: shared.clone(), outbox: outbox.clone(), number };
     let mut request = Request::new(frames);
     request.metadata_mut().insert(TO, wanted(shared.header.cluster(), outbox.to()).parse()?);
-    Ok(tokio::time::timeout(CONNECT_MAX, client.link(request)).await??.into_inner())
+    let answers = tokio::time::timeout(CONNECT_MAX, client.link(request)).await??.into_inner();
+    Ok((answers, client))
 }
 
 /// Whether a node is there, and says that it belongs to no cluster yet.
@@ -313,8 +349,11 @@ impl Stream for Outgoing {
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Frame>> {
         self.outbox.poll_take(self.number, cx.waker()).map(|items| {
             items.map(|items| {
-                let messages = items.into_iter().map(|item| self.message(item)).collect();
-                Frame { payload: frame(&self.shared, self.outbox.to(), messages).encode() }
+                let messages: Vec<_> = items.into_iter().map(|item| self.message(item)).collect();
+                self.outbox.metrics.messages.add(messages.len() as u64);
+                let payload = frame(&self.shared, self.outbox.to(), messages).encode();
+                self.outbox.metrics.bytes.add(payload.len() as u64);
+                Frame { payload }
             })
         })
     }
@@ -420,6 +459,10 @@ impl Peer for PeerService {
     async fn invite(&self, request: Request<InviteRequest>) -> Result<Response<InviteResponse>, Status> {
         let answer = invite::answer(&self.shared, request.into_inner()).await;
         answer.map(Response::new).map_err(from_failure)
+    }
+
+    async fn time(&self, _asked: Request<TimeRequest>) -> Result<Response<TimeResponse>, Status> {
+        Ok(Response::new(TimeResponse { unix_us: peer_clock::now_us() }))
     }
 
     type LinkStream = ReceiverStream<Result<Frame, Status>>;

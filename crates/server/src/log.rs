@@ -126,6 +126,7 @@ impl Ahead {
 /// Whether it is done; if not, the node ends and the disk is full.
 fn append(log: &mut Log, batch: &Batch, shared: &Shared) -> bool {
     let mut full = false;
+    let begun = Instant::now();
     while let Err(error) = shared.disk_watch.during(Work::Log, 0, || log.append(&batch.records)) {
         if !error.is_disk_full() {
             die("the log can't be written", &error);
@@ -148,7 +149,12 @@ fn append(log: &mut Log, batch: &Batch, shared: &Shared) -> bool {
     if full {
         shared.notice("there is room for the log again");
         shared.disk_full(Part::Log, false);
+    } else {
+        shared.metrics.log_syncs.record(begun.elapsed());
     }
+    shared.metrics.log_sync.record(begun.elapsed());
+    shared.metrics.log_records.add(batch.records.len() as u64);
+    shared.metrics.log_bytes.set(log.written());
     true
 }
 
@@ -165,6 +171,7 @@ fn shorten(log: &mut Log, flusher: &Flusher) -> Result<Vec<(ShardId, Base)>, Sto
 
 /// Does that, and tells the node.
 fn collect(log: &mut Log, shared: &Shared, flusher: &Flusher) {
+    shared.metrics.log_size.set(log.bytes());
     match shorten(log, flusher) {
         Ok(bases) if bases.is_empty() => {}
         Ok(bases) => shared.inbox.push(Event::Compacted(bases)),

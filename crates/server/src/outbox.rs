@@ -18,6 +18,7 @@ use ringfort_types::limits::{PEER_FRAME_MESSAGES_MAX, PEER_OUTBOX_BYTES_MAX};
 use ringfort_types::{NodeId, PeerMessage};
 
 use crate::delivery::ReadAt;
+use crate::metrics::PeerMetrics;
 
 /// Largest frame between nodes: a Raft message may be 64 MiB by itself.
 pub(crate) const FRAME_BYTES_MAX: usize = 80 * 1024 * 1024;
@@ -57,6 +58,7 @@ impl Item {
 pub(crate) struct Outbox {
     to: NodeId,
     state: Mutex<State>,
+    pub(crate) metrics: PeerMetrics,
 }
 
 #[derive(Debug, Default)]
@@ -75,7 +77,7 @@ struct State {
 
 impl Outbox {
     pub(crate) fn new(to: NodeId) -> Outbox {
-        Outbox { to, state: Mutex::default() }
+        Outbox { to, state: Mutex::default(), metrics: PeerMetrics::default() }
     }
 
     /// Whose it is.
@@ -122,6 +124,12 @@ impl Outbox {
         let waker = state.waker.take();
         drop(state);
         waker.into_iter().for_each(Waker::wake);
+    }
+
+    /// Bytes that wait.
+    pub(crate) fn bytes(&self) -> usize {
+        let state = self.lock();
+        state.bytes + state.chunk_bytes
     }
 
     /// Takes the next frame's items. `Ready(None)` once the outbox no longer belongs to this connection.

@@ -10,7 +10,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ringfort_node::{Event, Incoming};
 use ringfort_types::PeerFrame;
@@ -35,17 +35,33 @@ struct InboxState {
     events: Vec<Event>,
     requests: Vec<Incoming>,
     request_bytes: usize,
+    /// When the first of them came.
+    since: Option<Instant>,
     peer_bytes: usize,
+    /// How often requests found no room.
+    refused: u64,
     /// Set while the core sleeps.
     waker: Option<Waker>,
     closed: bool,
 }
 
+/// How full the inbox is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct InboxLoad {
+    pub(crate) requests: usize,
+    pub(crate) request_bytes: usize,
+    /// Of peers' frames.
+    pub(crate) peer_bytes: usize,
+    /// How often requests found no room.
+    pub(crate) refused: u64,
+}
+
 impl InboxState {
-    fn has_room(&self, requests: usize, bytes: usize) -> bool {
-        !self.closed
-            && self.requests.len() + requests <= REQUESTS_MAX
-            && self.request_bytes + bytes <= REQUEST_BYTES_MAX
+    fn has_room(&mut self, requests: usize, bytes: usize) -> bool {
+        let has_room =
+            self.requests.len() + requests <= REQUESTS_MAX && self.request_bytes + bytes <= REQUEST_BYTES_MAX;
+        self.refused += u64::from(!has_room);
+        has_room && !self.closed
     }
 }
 
@@ -56,6 +72,8 @@ pub(crate) struct Turn {
     pub(crate) events: Vec<Event>,
     /// Clients' requests, of all connections.
     pub(crate) requests: Vec<Incoming>,
+    /// How long the first of them has waited.
+    pub(crate) waited: Duration,
 }
 
 impl Inbox {
@@ -88,6 +106,17 @@ impl Inbox {
         self.lock().peer_bytes > PEER_BYTES_MAX
     }
 
+    /// How full it is.
+    pub(crate) fn load(&self) -> InboxLoad {
+        let state = self.lock();
+        InboxLoad {
+            requests: state.requests.len(),
+            request_bytes: state.request_bytes,
+            peer_bytes: state.peer_bytes,
+            refused: state.refused,
+        }
+    }
+
     /// Adds clients' requests of so many bytes, and leaves `requests` empty; or, if they don't fit, returns
     /// false and leaves it alone.
     #[must_use]
@@ -96,6 +125,7 @@ impl Inbox {
         if !state.has_room(requests.len(), bytes) {
             return false;
         }
+        state.since.get_or_insert_with(Instant::now);
         state.requests.append(requests);
         state.request_bytes += bytes;
         wake(state);
@@ -109,6 +139,7 @@ impl Inbox {
         if !state.has_room(1, bytes) {
             return false;
         }
+        state.since.get_or_insert_with(Instant::now);
         state.requests.push(request);
         state.request_bytes += bytes;
         wake(state);
@@ -138,11 +169,14 @@ impl Inbox {
         state.waker = None;
         std::mem::swap(&mut state.events, &mut turn.events);
         state.peer_bytes = 0;
+        turn.waited = state.since.take().map_or(Duration::ZERO, |since| since.elapsed());
         if state.requests.len() <= TURN_REQUESTS_MAX {
             std::mem::swap(&mut state.requests, &mut turn.requests);
             state.request_bytes = 0;
         } else {
             turn.requests.extend(state.requests.drain(..TURN_REQUESTS_MAX));
+            // Of these it is not known when they came.
+            state.since = Some(Instant::now());
             state.request_bytes = state.requests.iter().map(|incoming| incoming.call.weight()).sum();
         }
         !state.closed
@@ -170,6 +204,10 @@ pub(crate) struct Queue<T> {
 #[derive(Debug)]
 struct QueueState<T> {
     items: Vec<T>,
+    /// When the first of them came.
+    since: Option<Instant>,
+    /// How long the first of those that were taken last had waited.
+    waited: Duration,
     sleeping: bool,
     closed: bool,
 }
@@ -187,7 +225,8 @@ pub(crate) enum Taken {
 
 impl<T> Default for Queue<T> {
     fn default() -> Queue<T> {
-        let state = QueueState { items: Vec::new(), sleeping: false, closed: false };
+        let (items, since, waited) = (Vec::new(), None, Duration::ZERO);
+        let state = QueueState { items, since, waited, sleeping: false, closed: false };
         Queue { state: Mutex::new(state), ready: Condvar::new() }
     }
 }
@@ -199,11 +238,17 @@ impl<T> Queue<T> {
         if state.closed {
             return;
         }
+        state.since.get_or_insert_with(Instant::now);
         state.items.push(item);
         if std::mem::take(&mut state.sleeping) {
             drop(state);
             self.ready.notify_one();
         }
+    }
+
+    /// How many items wait.
+    pub(crate) fn len(&self) -> usize {
+        self.lock().items.len()
     }
 
     /// No more items; the thread takes what is there and ends.
@@ -234,7 +279,13 @@ impl<T> Queue<T> {
             state.sleeping = false;
         }
         std::mem::swap(&mut state.items, items);
+        state.waited = state.since.take().map_or(Duration::ZERO, |since| since.elapsed());
         Taken::Items
+    }
+
+    /// How long the first of those that were taken last had waited.
+    pub(crate) fn waited(&self) -> Duration {
+        self.lock().waited
     }
 
     fn lock(&self) -> MutexGuard<'_, QueueState<T>> {
@@ -248,7 +299,6 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
     use std::task::Wake;
     use std::thread;
-    use std::time::Duration;
 
     use bytes::Bytes;
     use ringfort_types::{Consistency, NodeId, Request, Token};
@@ -280,6 +330,8 @@ mod tests {
         assert_eq!((turn.events.len(), turn.requests.len()), (1, TURN_REQUESTS_MAX));
         assert!(inbox.push_requests(&mut vec![incoming(0)], 1));
         assert!(!inbox.push_requests(&mut vec![incoming(0)], REQUEST_BYTES_MAX));
+        let InboxLoad { requests, refused, .. } = inbox.load();
+        assert_eq!((requests, refused), (REQUESTS_MAX - TURN_REQUESTS_MAX + 1, 2));
     }
 
     #[test]

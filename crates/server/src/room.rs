@@ -10,12 +10,18 @@ use ringfort_types::limits::{LARGE_ANSWER_BYTES, LARGE_ANSWERS_BYTES, PIPELINED_
 use ringfort_types::{Code, Failure};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::metrics::Counter;
+
 /// A connection takes room for so many bytes of small answers at once.
 const HANDED_BYTES: usize = 1024 * 1024;
 
 /// What a node has for them.
 #[derive(Clone, Debug)]
-pub(crate) struct LargeAnswers(Arc<Semaphore>);
+pub(crate) struct LargeAnswers {
+    room: Arc<Semaphore>,
+    /// How often there was none in time.
+    refused: Arc<Counter>,
+}
 
 /// What a connection may hold of answers that it has been handed and not taken yet.
 #[derive(Debug, Default)]
@@ -30,7 +36,7 @@ pub(crate) struct Room(Option<Arc<OwnedSemaphorePermit>>);
 
 impl Default for LargeAnswers {
     fn default() -> LargeAnswers {
-        LargeAnswers(Arc::new(Semaphore::new(LARGE_ANSWERS_BYTES)))
+        LargeAnswers { room: Arc::new(Semaphore::new(LARGE_ANSWERS_BYTES)), refused: Arc::default() }
     }
 }
 
@@ -46,13 +52,30 @@ impl LargeAnswers {
     }
 
     pub(crate) fn try_take(&self, bytes: usize) -> Option<Room> {
-        self.0.clone().try_acquire_many_owned(bytes as u32).ok().map(Room::from)
+        self.room.clone().try_acquire_many_owned(bytes as u32).ok().map(Room::from)
     }
 
     /// The same, once there is.
     pub(crate) async fn wait(&self, bytes: usize) -> Room {
-        let permit = self.0.clone().acquire_many_owned(bytes as u32).await;
+        let permit = self.room.clone().acquire_many_owned(bytes as u32).await;
         permit.expect("the semaphore is never closed").into()
+    }
+
+    /// Others' answers take all the room that there is for large ones.
+    pub(crate) fn none(&self) -> Failure {
+        self.refused.add(1);
+        let why = "this node's large answers wait for their clients to take them: try again later, or ask another node";
+        Failure::rejected(Code::ResourceExhausted, why)
+    }
+
+    /// How often that was so.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused.get()
+    }
+
+    /// Bytes that are taken.
+    pub(crate) fn taken(&self) -> usize {
+        LARGE_ANSWERS_BYTES - self.room.available_permits()
     }
 }
 
@@ -93,17 +116,10 @@ impl Handed {
     }
 }
 
-/// Others' answers take all the room that there is for large ones.
-pub(crate) fn no_room() -> Failure {
-    let why =
-        "this node's large answers wait for their clients to take them: try again later, or ask another node";
-    Failure::rejected(Code::ResourceExhausted, why)
-}
-
 #[cfg(test)]
 impl LargeAnswers {
     pub(crate) fn left(&self) -> usize {
-        self.0.available_permits()
+        self.room.available_permits()
     }
 }
 

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 
 use crate::answers::Answers;
 use crate::clock::Clock;
-use crate::config::{HttpConfig, REPLICAS_DEFAULT, SHARDS_DEFAULT, TextConfig};
+use crate::config::{REPLICAS_DEFAULT, SHARDS_DEFAULT};
 use crate::core::{Core, Helpers};
 use crate::descriptors::Shares;
 use crate::doors::Ports;
@@ -28,9 +28,10 @@ use crate::gate::Gate;
 use crate::join::{Joined, join};
 use crate::links::{self, Links, Other};
 use crate::open::LAYOUT_OF_TABLE;
+use crate::ports::bind;
 use crate::shared::{Header, Report, Shared};
 use crate::whereabouts::Told;
-use crate::{Config, StartError, descriptors, doors, exposure, invited, space, whereabouts};
+use crate::{Config, StartError, descriptors, doors, invited, space, whereabouts};
 
 /// How long to wait for leaderships to be handed over.
 const HAND_OVER_MAX: Duration = Duration::from_millis(3_600);
@@ -76,61 +77,6 @@ pub struct Running {
     data_dir: PathBuf,
     summary: Summary,
     started: Instant,
-}
-
-fn has_port(address: &str, port: u16) -> bool {
-    address.rsplit(':').next().is_some_and(|given| given.parse() == Ok(port))
-}
-
-/// Where a node listens.
-struct Bound {
-    grpc: SocketAddr,
-    text: Option<SocketAddr>,
-    http: Option<SocketAddr>,
-}
-
-/// Binds the ports.
-async fn bind(config: &Config) -> Result<(Ports, Bound), StartError> {
-    // What is wrong in itself is said first, whatever else listens here.
-    if let Some(text) = &config.text {
-        exposure::resolve("--text-addr", &text.listen, config.insecure).await?;
-    }
-    if let Some(http) = &config.http {
-        exposure::resolve("--http", &http.listen, config.insecure).await?;
-    }
-    let (grpc, bound) = doors::listener::bind("--addr", &config.listen, config.insecure).await?;
-    let mut bound = Bound { grpc: bound, text: None, http: None };
-    let mut text = None;
-    if let Some(TextConfig { listen, settings }) = &config.text {
-        let binding = doors::listener::bind("--text-addr", listen, config.insecure).await;
-        let (listener, at) = binding.map_err(|error| match error {
-            StartError::PortInUse { address } if has_port(&address, bound.grpc.port()) => {
-                StartError::Usage(format!(
-                    "--text-addr {address} is where gRPC is spoken (--addr): give the text protocol a port of its own"
-                ))
-            }
-            other => other,
-        })?;
-        (text, bound.text) = (Some((listener, *settings)), Some(at));
-    }
-    let mut http = None;
-    if let Some(HttpConfig { listen, is_optional }) = &config.http {
-        match doors::listener::bind("--http", listen, config.insecure).await {
-            Ok((listener, at)) => (http, bound.http) = (Some(listener), Some(at)),
-            Err(StartError::PortInUse { address }) if *is_optional => {
-                tracing::info!(
-                    "{address} is in use, so this node has no HTTP port: give it another one with --http"
-                );
-            }
-            Err(StartError::PortInUse { address }) => {
-                return Err(StartError::Usage(format!(
-                    "--http {address} is in use: give HTTP a port of its own, or leave it out with --http \"\""
-                )));
-            }
-            Err(other) => return Err(other),
-        }
-    }
-    Ok((Ports { grpc, text, http }, bound))
 }
 
 /// Checks the flags, binds the port, locks the directory, and starts the node. It serves once
@@ -187,17 +133,16 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
     let told = told(&config, &address, &node)?;
     let socket_threads = runtimes.handles().map(|runtime| runtime.metrics().num_workers()).sum();
     let (reporting, reports) = mpsc::unbounded_channel();
-    let shared = Arc::new(Shared::new(
-        Answers::new(me, runtimes.handles()),
-        Header::new(&node, stored.incarnation),
-        Handle::current(),
-        shards,
-        reporting,
-    ));
+    let answers = Answers::new(me, runtimes.handles());
+    let header = Header::new(&node, stored.incarnation);
+    let shared = Shared::new(answers, header, Handle::current(), shards, reporting);
+    let shared = Arc::new(shared.that_logs(config.slow_request, config.log_levels.clone()));
     let is_alone = !is_member && addresses.len() == 1 && !config.peers.is_empty();
     let alone = is_alone.then(|| peerless(&address));
     let uncounted = (!is_counted).then(|| uncounted(&config.data_dir));
-    let told_first = [alone, lost, unreadable, uncounted, unheeded(&config, &node)];
+    let has_joined = stored.birth.as_ref().is_some_and(ringfort_node::is_joined);
+    let of_cluster = if has_joined { unheeded_numbers(&config, &node) } else { None };
+    let told_first = [alone, lost, unreadable, uncounted, unheeded(&config, &node), of_cluster];
     told_first.into_iter().flatten().for_each(|line| shared.notice(line));
     let links = Arc::<Links>::default();
 
@@ -430,6 +375,21 @@ fn unheeded(config: &Config, node: &Node) -> Option<String> {
     })
 }
 
+/// The same of what a cluster was born with, to a node that has joined it.
+fn unheeded_numbers(config: &Config, node: &Node) -> Option<String> {
+    let layout = node.layout()?;
+    let shards = layout.shards.len() as u32 - 1;
+    let is_other = config.shards.is_some_and(|said| said != shards)
+        || config.replicas.is_some_and(|said| said != layout.copies);
+    is_other.then(|| {
+        format!(
+            "--shards and --replicas are not heeded: this node has joined a cluster of {shards} shards and {} copies of each; `ringfort \
+             cluster set replicas=N` changes the copies",
+            layout.copies
+        )
+    })
+}
+
 /// Whether a directory is that of a cluster which has no other node.
 fn is_cluster_of_one(stored: &Stored, kept: Option<&Bytes>) -> bool {
     let born = || ringfort_node::read_birth(stored.birth.as_ref()?, stored.incarnation).ok().flatten();
@@ -576,14 +536,14 @@ impl Running {
         if tokio::time::timeout(HAND_OVER_MAX, handed_over).await.is_err() {
             tracing::warn!("leaderships could not be handed over in time; the other nodes will elect");
         }
-        tracing::debug!("leaderships handed over after {:?}", started.elapsed());
+        tracing::info!("leaderships are handed over after {} ms", started.elapsed().as_millis());
         self.shared.stopping.send_replace(true);
         self.shared.inbox.close();
         let _longer = tokio::time::timeout(DRAIN_MAX, &mut self.core).await;
         tracing::debug!("log sealed after {:?}", started.elapsed());
         let drained = async { while self.sockets.join_next().await.is_some() {} };
         let _longer = tokio::time::timeout(DRAIN_MAX, drained).await;
-        tracing::debug!("connections closed after {:?}", started.elapsed());
+        tracing::info!("this node has stopped after {} ms", started.elapsed().as_millis());
         Ok(())
     }
 }

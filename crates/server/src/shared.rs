@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use ringfort_node::{Event, Node};
 use ringfort_retry::Sessions;
@@ -17,9 +18,13 @@ use crate::answers::Answers;
 use crate::budget::Budget;
 use crate::delivery::ReadAt;
 use crate::disk_watch::DiskWatch;
+use crate::figures::Asked;
 use crate::invitation::Waiting;
+use crate::log_levels::LogLevels;
+use crate::metrics::{Begun, Metrics};
 use crate::queue::Inbox;
 use crate::readers::Readers;
+use crate::slow::SlowRequests;
 
 /// Something that whoever runs the node should know.
 #[derive(Debug)]
@@ -127,6 +132,12 @@ pub(crate) struct Shared {
     pub(crate) tables_awaited: AtomicBool,
     next_link: AtomicU64,
     pub(crate) disk_watch: DiskWatch,
+    /// What is counted as the node works.
+    pub(crate) metrics: Metrics,
+    /// Who wants to know the core's numbers.
+    pub(crate) figures: Asked,
+    slow: SlowRequests,
+    pub(crate) log_levels: Option<LogLevels>,
     disk: Mutex<Disk>,
     /// Shards whose damage the node has been told of, with whether they are readable.
     damaged: Mutex<BTreeSet<(ShardId, bool)>>,
@@ -187,9 +198,18 @@ impl Shared {
             tables_awaited: AtomicBool::new(false),
             next_link: AtomicU64::new(1),
             disk_watch: DiskWatch::new(),
+            metrics: Metrics::default(),
+            figures: Asked::default(),
+            slow: SlowRequests::new(None),
+            log_levels: None,
             disk: Mutex::default(),
             damaged: Mutex::default(),
         }
+    }
+
+    /// The same, with requests in its log that take longer than this, and with what changes which lines are logged.
+    pub(crate) fn that_logs(self, slow: Option<Duration>, levels: Option<LogLevels>) -> Shared {
+        Shared { slow: SlowRequests::new(slow), log_levels: levels, ..self }
     }
 
     /// Of a node that waits, on this runtime.
@@ -284,6 +304,15 @@ impl Shared {
         if disk.state() != before {
             // Under the lock, so that the node hears of changes in their order.
             self.inbox.push(Event::Disk(disk.state()));
+        }
+    }
+
+    /// A request has been answered, by the node to ask next time if it was not this one.
+    pub(crate) fn answered(&self, begun: Begun, reply: &Reply, leader: Option<NodeId>) {
+        let took = self.metrics.requests.answered(begun, reply);
+        if self.slow.is_slow(begun, took) {
+            let asked = leader.and_then(|node| self.name_of(node));
+            self.slow.tell(begun, took, &self.metrics, asked.as_deref());
         }
     }
 

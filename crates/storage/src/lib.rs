@@ -40,7 +40,7 @@ pub use error::{NEXT_STEP, StorageError};
 pub use identity::{DataDir, Stored, Who};
 pub use log::{Durable, Log, LogAhead, LogOptions, LogReader, Note, Owner, RecoveredShard};
 pub use snapshot::{Chunk, SnapshotReader, SnapshotWriter, Taken};
-pub use table::{Dead, LsmTables, MemoryTables, Rows, Table, TableOptions, Tables};
+pub use table::{Blocks, Dead, LsmTables, MemoryTables, Rows, Table, TableOptions, Tables};
 
 /// The only lane there is yet.
 const LANE: u32 = 0;

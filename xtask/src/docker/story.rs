@@ -188,7 +188,7 @@ fn hangs_behind_lb(cluster: &Cluster, rows: &mut Rows) -> Result<()> {
 }
 
 fn watched(cluster: &Cluster) -> Result<()> {
-    eventually("Prometheus scrapes three nodes", Duration::from_secs(60), || {
+    eventually("Prometheus scrapes three nodes", Duration::from_mins(1), || {
         Ok(cluster.watched("sum(up)")?.contains("\"3\""))
     })?;
     let puts = cluster.watched("sum(ringfort_request_duration_seconds_count{operation=%22put%22})")?;

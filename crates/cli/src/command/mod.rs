@@ -14,6 +14,7 @@ pub(crate) mod import;
 pub(crate) mod incr;
 pub(crate) mod list;
 pub(crate) mod locate;
+pub(crate) mod log_level;
 pub(crate) mod man;
 pub(crate) mod put;
 pub(crate) mod rebuild;

@@ -1,21 +1,20 @@
 //! `ringfort start`: runs one node in this process.
 
-use std::io::{IsTerminal, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use ringfort_server::{Config, HttpConfig, StartError, Summary};
+use ringfort_server::{Config, StartError, Summary};
 use ringfort_types::limits::HELD_READS_BYTES;
 use rustix::fs::Mode;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::prelude::*;
 
 use crate::connection::ADDRESS_DEFAULT;
 use crate::json::Object;
+use crate::logging::Logging;
 use crate::membership::Membership;
 use crate::out::Output;
 use crate::runtimes::Runtimes;
@@ -23,7 +22,8 @@ use crate::signals::Signals;
 use crate::sink::Sink;
 use crate::stop::Stop;
 use crate::text_door::TextDoor;
-use crate::{authority, duration, report, show, tolerance};
+use crate::watched::Watched;
+use crate::{duration, report, show, tolerance};
 
 /// Most threads for sockets. With one, the node's core runs there too, which on two processors is faster than two threads that wake
 /// each other.
@@ -32,8 +32,6 @@ const SOCKET_THREADS_MAX: usize = 4;
 const DATA_DIR_DEFAULT: &str = "ringfort-data";
 /// How long the last lines may take to be written, each of stdout's and stderr's.
 const FLUSH_MAX: Duration = Duration::from_millis(200);
-/// Where those who watch the node are answered, unless another one there is.
-const HTTP_DEFAULT: &str = "127.0.0.1:8080";
 const MIB: u64 = 1024 * 1024;
 
 /// Run a node, until Ctrl+C or SIGTERM
@@ -94,23 +92,21 @@ pub(crate) struct Start {
     /// Log kept for nodes that come back, in MiB; it takes up to half as much again on disk
     #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     log_mb: u64,
-    /// Most that is sent to nodes that need whole tables, in MiB a second
-    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    /// Most that is sent to nodes that need whole tables, as those that join do, in MiB a second
+    #[arg(long, visible_alias = "rebalance-rate", value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     snapshot_mb_per_s: u64,
     /// Threads for connections, each of which belongs to one of them [default: half the processors, at least 1, at most 4]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=SOCKET_THREADS_MAX as i64))]
     socket_threads: Option<u32>,
     #[command(flatten)]
     text: TextDoor,
-    /// Where to answer those who watch this node, by HTTP: /healthz, /readyz, /debug/state; `off` for nowhere [default: 127.0.0.1:8080, if it is free]
-    #[arg(long, value_name = "HOST:PORT")]
-    http: Option<String>,
+    #[command(flatten)]
+    watched: Watched,
     /// Print this node's state on stdout as often as this: its address, the time, the members, keys held
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     report_every: Option<Duration>,
-    /// What to tell on stderr: this and all that is more severe
-    #[arg(long, value_name = "LEVEL", default_value = "warn", value_parser = ["error", "warn", "info", "debug", "trace"])]
-    log_level: String,
+    #[command(flatten)]
+    logging: Logging,
     /// Stop when stdin ends: whoever holds its other end decides how long this node lives.
     #[arg(long, hide = true)]
     stop_on_stdin_eof: bool,
@@ -140,13 +136,7 @@ pub(crate) fn run(start: Start) -> Result<(), Stop> {
     // What it makes is its owner's alone: keys and values are nobody else's business.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let (out, errors) = (Sink::new(std::io::stdout()), Sink::new(std::io::stderr()));
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(errors.clone())
-        .with_ansi(std::io::stderr().is_terminal())
-        // Where in the code it comes from is for those who look into that.
-        .with_target(["debug", "trace"].contains(&start.log_level.as_str()))
-        .with_filter(EnvFilter::new(&start.log_level));
-    tracing_subscriber::registry().with(lines).with(authority::listener()).init();
+    let levels = start.logging.begin(errors.clone());
     let threads = start.socket_threads.map_or_else(socket_threads, |threads| threads as usize);
     let runtimes = Runtimes::new(threads, "sockets")?;
     let tolerance = match start.text.tolerance_file.clone() {
@@ -160,7 +150,9 @@ pub(crate) fn run(start: Start) -> Result<(), Stop> {
         tolerance,
         out: out.clone(),
     };
-    let ended = runtimes.block_on(serve(config(start)?, runtimes.others(), how));
+    let slow_request = start.logging.slow_request();
+    let config = Config { slow_request, log_levels: Some(levels), ..config(start)? };
+    let ended = runtimes.block_on(serve(config, runtimes.others(), how));
     runtimes.shutdown_background();
     out.flush(FLUSH_MAX);
     errors.flush(FLUSH_MAX);
@@ -195,7 +187,7 @@ fn config(start: Start) -> Result<Config, Stop> {
     Ok(Config {
         name: start.id,
         text: start.text.config()?,
-        http: http(start.http.as_deref()),
+        http: start.watched.http(),
         insecure: start.insecure,
         advertise: start.advertise,
         // `--peers ""` is how scripts say that there are none.
@@ -216,15 +208,6 @@ fn config(start: Start) -> Result<Config, Stop> {
         stays,
         ..Config::new(addr, data_dir)
     })
-}
-
-/// The port for those who watch the node, if there is to be one. An empty address is how scripts say that there is none.
-fn http(address: Option<&str>) -> Option<HttpConfig> {
-    match address {
-        None => Some(HttpConfig { listen: HTTP_DEFAULT.to_owned(), is_optional: true }),
-        Some("" | "off") => None,
-        Some(listen) => Some(HttpConfig { listen: listen.to_owned(), is_optional: false }),
-    }
 }
 
 /// A node's own place under the common one.

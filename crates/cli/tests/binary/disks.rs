@@ -14,6 +14,7 @@ use tonic::transport::Endpoint;
 use crate::node::resident;
 use crate::solo::Solo;
 use crate::support::{copy, ended, eventually, preloadable, refusal, ringfort, run, stderr};
+use crate::syncs::Syncs;
 use crate::trio::Trio;
 
 #[test]
@@ -323,41 +324,6 @@ fn a_lone_node_takes_a_layout_that_is_lost_from_its_table_and_says_so() {
     }
     solo.start();
     assert!(!solo.said().contains("layout"), "{}", solo.said());
-}
-
-/// How long each sync of each node takes, by files.
-struct Syncs {
-    library: PathBuf,
-    directory: tempfile::TempDir,
-}
-
-impl Syncs {
-    fn new() -> Syncs {
-        let directory = tempfile::tempdir().expect("a directory");
-        Syncs { library: preloadable("slow_sync", directory.path()), directory }
-    }
-
-    fn take(&self, node: usize, ms: u64) {
-        fs::write(self.directory.path().join(format!("node{node}")), ms.to_string()).expect("written");
-    }
-
-    fn start(&self, trio: &mut Trio, node: usize) {
-        self.start_with(trio, node, |command| command);
-    }
-
-    /// With more arguments or variables.
-    fn start_with(&self, trio: &mut Trio, node: usize, more: impl Fn(&mut Command) -> &mut Command) {
-        self.take(node, 0);
-        let data = trio.directory.path().join(format!("node{}", node + 1));
-        let log = fs::File::create(trio.log(node)).expect("a log");
-        let errors = log.try_clone().expect("a log");
-        let mut command = trio.flags(node, &data, 16);
-        command.env("LD_PRELOAD", &self.library);
-        command.env("SYNC_MS_FILE", self.directory.path().join(format!("node{node}")));
-        let child =
-            more(&mut command).stdin(Stdio::null()).stdout(log).stderr(errors).spawn().expect("starts");
-        trio.nodes[node] = Some(child);
-    }
 }
 
 /// How many of these keys, which are of all shards, take a write within a second, through two nodes whose disks are well.

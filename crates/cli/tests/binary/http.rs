@@ -20,7 +20,7 @@ fn connect(address: &str) -> TcpStream {
 }
 
 /// Sends one request, and asks for the end of the connection after its answer.
-fn ask(address: &str, request: &str) -> (u16, String, String) {
+pub(crate) fn ask(address: &str, request: &str) -> (u16, String, String) {
     let mut stream = connect(address);
     let request = format!("{request} HTTP/1.1\r\nhost: node\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).expect("sent");
@@ -36,12 +36,12 @@ fn parted(answer: &str) -> (u16, String, String) {
     (status.unwrap_or_else(|| panic!("no status: {head:?}")), head.to_lowercase(), body.to_owned())
 }
 
-fn get(address: &str, path: &str) -> (u16, String) {
+pub(crate) fn get(address: &str, path: &str) -> (u16, String) {
     let (status, _, body) = ask(address, &format!("GET {path}"));
     (status, body)
 }
 
-fn a_free_address() -> String {
+pub(crate) fn a_free_address() -> String {
     format!("127.0.0.1:{}", free_ports(1))
 }
 

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use crate::support::{objects, refusal, ringfort, run, stdout};
 
-const COMMANDS: [&str; 24] = [
+const COMMANDS: [&str; 25] = [
     "cluster",
     "where",
     "safe-to-stop",
@@ -23,6 +23,7 @@ const COMMANDS: [&str; 24] = [
     "export",
     "status",
     "health",
+    "log-level",
     "check",
     "shell",
     "bench",
@@ -85,9 +86,9 @@ fn man_writes_a_page_for_every_command() {
     let out = directory.path().join("share/man1");
     let output = run(ringfort(&["man", "--out"]).arg(&out), b"");
     assert_eq!(output.status.code(), Some(0));
-    assert_eq!(stdout(&output), format!("wrote 25 pages to {}\n", out.display()));
+    assert_eq!(stdout(&output), format!("wrote 26 pages to {}\n", out.display()));
     let page = |name: &str| fs::read_to_string(out.join(name)).unwrap_or_else(|_| panic!("no page {name}"));
-    assert_eq!(fs::read_dir(&out).expect("made").count(), 25);
+    assert_eq!(fs::read_dir(&out).expect("made").count(), 26);
     for command in COMMANDS {
         let page = page(&format!("ringfort-{command}.1"));
         assert!(page.contains(&format!(".TH ringfort-{command} 1")), "{page:.200}");
@@ -102,7 +103,7 @@ fn man_writes_a_page_for_every_command() {
     let main = run(&mut ringfort(&["man"]), b"");
     assert!(main.status.success() && stdout(&main) == page("ringfort.1"));
     let again = run(&mut ringfort(&["man", "--json", "--out", out.to_str().expect("a plain path")]), b"");
-    assert_eq!(objects(&again)[0]["pages"], 25);
+    assert_eq!(objects(&again)[0]["pages"], 26);
     let (code, line) = refusal(&run(&mut ringfort(&["man", "--out", "/dev/null/pages"]), b""));
     assert!(code == Some(2) && line.contains("/dev/null/pages") && line.contains("--out"), "{line}");
 }

@@ -194,9 +194,15 @@ fn limits_hold_whether_or_not_anybody_is_there() {
 }
 
 #[test]
+fn a_rate_of_rebalancing_is_the_one_of_snapshots() {
+    let (code, line) = refused(&["start", "--rebalance-rate", "0"]);
+    assert!(code == Some(2) && line.contains("--snapshot-mb-per-s"), "{line}");
+}
+
+#[test]
 fn nobody_there_is_three_and_names_the_addresses() {
     let nobody = ["--addr", "127.0.0.1:1,127.0.0.1:2", "--timeout", "300ms"];
-    let commands: [&[&str]; 20] = [
+    let commands: [&[&str]; 21] = [
         &["get", "k"],
         &["get", "k", "l"],
         &["put", "k", "v"],
@@ -208,6 +214,7 @@ fn nobody_there_is_three_and_names_the_addresses() {
         &["where", "k"],
         &["safe-to-stop", "node1"],
         &["rebuild", "node1"],
+        &["log-level", "node1"],
         &["cluster", "shards"],
         &["cluster", "transfer", "3", "node1"],
         &["cluster", "set", "replicas=3"],

@@ -402,4 +402,11 @@ impl Cluster for Service {
     ) -> Result<Response<v1::TransferLeadershipResponse>, Status> {
         self.answer(request.into_inner(), into_transfer_leadership).await
     }
+
+    async fn set_log_level(
+        &self,
+        _: tonic::Request<v1::SetLogLevelRequest>,
+    ) -> Result<Response<v1::SetLogLevelResponse>, Status> {
+        Err(Status::unimplemented("it logs nothing"))
+    }
 }

@@ -132,12 +132,18 @@ impl Incoming {
         }
     }
 
+    /// The places of those that come in.
+    pub(crate) fn places(&self) -> &DoorPlaces {
+        &self.places
+    }
+
     /// Takes one in, or turns it away.
     fn admit(&mut self, stream: TcpStream, peer: SocketAddr) {
         let nodes_come_here = self.limits.greeting == Greeting::Http2;
         let ticket = match self.places.ticket(nodes_come_here) {
             Ok(ticket) => ticket,
             Err(full) => {
+                self.places.turn_away();
                 self.turned_away.warn(|| format!("{peer} is turned away: {full}"));
                 // A socket this new has room for it. Who does not get it sees the end of the connection all the same.
                 let _lost = stream.try_write(self.limits.full_answer);
@@ -145,6 +151,7 @@ impl Incoming {
             }
         };
         if let Some(full) = ticket.displaces() {
+            self.places.turn_away();
             self.turned_away.warn(|| format!("an earlier newcomer is turned away for {peer}: {full}"));
         }
         let _slower_without = stream.set_nodelay(true);
@@ -152,6 +159,7 @@ impl Incoming {
         let (door, places, turned_away) = (self.door, self.places.clone(), self.turned_away.clone());
         self.greeting.spawn(async move {
             let Some(entered) = places.enter(ticket).await else {
+                places.turn_away();
                 turned_away
                     .warn(|| format!("{peer} is turned away: none of the idle connections closes in time"));
                 let _lost = stream.try_write(full_answer);

@@ -15,7 +15,7 @@ mod frames;
 pub(crate) mod grpc;
 mod health;
 mod held;
-mod http;
+pub(crate) mod http;
 mod in_use;
 mod kv;
 mod kvstore;
@@ -59,6 +59,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
 use self::grpc::Services;
+use self::http::HttpSettings;
 use self::listener::Incoming;
 use self::places::Places;
 use self::ready::Ready;
@@ -77,7 +78,7 @@ pub(crate) struct Ports {
     /// For the text protocol, if it is wanted.
     pub(crate) text: Option<(TcpListener, TextSettings)>,
     /// For those who watch the node, if that is wanted.
-    pub(crate) http: Option<TcpListener>,
+    pub(crate) http: Option<(TcpListener, HttpSettings)>,
 }
 
 impl Ports {
@@ -87,7 +88,8 @@ impl Ports {
             |listener: &TcpListener| TcpListener::from_std(listener.as_fd().try_clone_to_owned()?.into());
         let text =
             self.text.as_ref().map(|(listener, settings)| io::Result::Ok((again(listener)?, *settings)));
-        let http = self.http.as_ref().map(again);
+        let http =
+            self.http.as_ref().map(|(listener, settings)| io::Result::Ok((again(listener)?, *settings)));
         Ok(Ports { grpc: again(&self.grpc)?, text: text.transpose()?, http: http.transpose()? })
     }
 }
@@ -109,19 +111,27 @@ pub(crate) async fn serve(
     for (desk, runtime) in shared.answers.desks().zip(runtimes.handles()) {
         beside.spawn_on(desk.clone().serve(), runtime);
     }
+    let incoming = Incoming::new("gRPC", ports.grpc, grpc::LIMITS, &places);
+    let text_settings = ports.text.as_ref().map(|(_, settings)| *settings);
+    let text_incoming =
+        ports.text.map(|(listener, _)| Incoming::new("text", listener, text::LIMITS, &places));
+    let mut used = vec![incoming.places().clone()];
+    used.extend(text_incoming.iter().map(|incoming| incoming.places().clone()));
     let text = async {
-        if let Some((listener, settings)) = ports.text {
-            let incoming = Incoming::new("text", listener, text::LIMITS, &places);
+        if let (Some(incoming), Some(settings)) = (text_incoming, text_settings) {
             text::serve(gate(Door::Text), incoming, settings, tolerance.clone(), &runtimes).await;
         }
     };
     let ready = Ready::new(gate(Door::V1));
     let http = async {
-        if let Some(listener) = ports.http {
+        if let Some((listener, settings)) = ports.http {
             // Who watches the node has places of their own: it is when clients have all others that it matters.
-            let places = Places::new(HTTP_CONNECTIONS_MAX, 1);
-            http::serve(ready.clone(), Incoming::new("HTTP", listener, http::LIMITS, &places), &runtimes)
-                .await;
+            let incoming =
+                Incoming::new("HTTP", listener, http::LIMITS, &Places::new(HTTP_CONNECTIONS_MAX, 1));
+            used.push(incoming.places().clone());
+            let source =
+                http::Source { shared: shared.clone(), places: used, per_shard: settings.metrics_per_shard };
+            http::serve(ready.clone(), source, incoming, &runtimes).await;
         }
     };
     let mut services = Services::default();
@@ -132,7 +142,6 @@ pub(crate) async fn serve(
             .max_decoding_message_size(FRAME_BYTES_MAX)
             .max_encoding_message_size(FRAME_BYTES_MAX),
     );
-    let incoming = Incoming::new("gRPC", ports.grpc, grpc::LIMITS, &places);
     let (grpc, (), ()) = tokio::join!(grpc::serve(services, incoming, ready.clone(), &runtimes), text, http);
     grpc.expect("the descriptors were compiled with this binary");
 }

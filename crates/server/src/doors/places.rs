@@ -17,6 +17,8 @@ use ringfort_types::limits::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
+use crate::metrics::Counter;
+
 /// How long after one was asked to close its place may take to come free.
 const CLOSING_MAX: Duration = Duration::from_secs(1);
 /// How long a newcomer on trial may take until its first call.
@@ -65,7 +67,8 @@ impl Places {
     /// Those of one door, so many at most.
     pub(crate) fn at_door(&self, door: &'static str, max: usize) -> DoorPlaces {
         let max = max.min(self.0.door_max);
-        DoorPlaces { node: self.clone(), door, free: Arc::new(Semaphore::new(max)), max }
+        let turned_away = Arc::default();
+        DoorPlaces { node: self.clone(), door, free: Arc::new(Semaphore::new(max)), max, turned_away }
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
@@ -113,6 +116,7 @@ pub(crate) struct DoorPlaces {
     door: &'static str,
     free: Arc<Semaphore>,
     max: usize,
+    turned_away: Arc<Counter>,
 }
 
 /// What a connection holds as long as it lives.
@@ -123,6 +127,17 @@ enum Place {
     Own(OwnedSemaphorePermit, OwnedSemaphorePermit),
     /// On trial, or a node's.
     Peer(OwnedSemaphorePermit),
+}
+
+/// How many connections a door has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Used {
+    pub(crate) door: &'static str,
+    pub(crate) open: usize,
+    /// As many there may be, besides those of nodes.
+    pub(crate) max: usize,
+    /// Since the start.
+    pub(crate) turned_away: u64,
 }
 
 /// What a newcomer gets.
@@ -172,6 +187,18 @@ impl DoorPlaces {
             Err(_none) if self.node.close_trial() => Ok(Ticket(Got::SoonOnTrial(full.what))),
             Err(_none) => Err(full.what),
         }
+    }
+
+    /// Somebody got no place.
+    pub(crate) fn turn_away(&self) {
+        self.turned_away.add(1);
+    }
+
+    /// Who is here now, and who was not let in.
+    pub(crate) fn used(&self) -> Used {
+        let open = self.node.open();
+        let here = open.standings.values().filter(|standing| standing.door == self.door);
+        Used { door: self.door, open: here.count(), max: self.max, turned_away: self.turned_away.get() }
     }
 
     fn place(&self) -> Result<Place, Full> {

@@ -28,8 +28,9 @@ pub(crate) use pipeline::{Order, Pipeline};
 pub(crate) use rows::{Batch, Listing, Rows, TOUCH_AFTER};
 
 use crate::delivery::Delivery;
+use crate::metrics::{Begun, Operation};
 use crate::readers::Readers;
-use crate::room::{Room, no_room};
+use crate::room::Room;
 use crate::shared::Shared;
 
 /// What came of a call.
@@ -72,11 +73,14 @@ impl Gate {
     /// until its time is over: except those of `ringfort.v1`, whose clients have sessions of their own, and are told.
     pub(crate) async fn ask(&self, call: Call) -> Answer {
         let call = self.own(call);
-        if self.stamps(&call) {
+        let begun = Begun::now(self.door, Operation::of(&call.request));
+        let answer = if self.stamps(&call) {
             retry::once(&self.shared, call).await
         } else {
             ask_for(&self.shared, call).await
-        }
+        };
+        self.shared.answered(begun, &answer.reply, answer.leader);
+        answer
     }
 
     /// Reads one key, linearizably. The room is to be kept until the row is given away.
@@ -135,6 +139,19 @@ impl Gate {
             Reply::Cluster(state) => Ok(*state),
             other => Err(other.into_failure()),
         }
+    }
+
+    /// Has the node log what this filter lets through, if it is not empty. The filter before it.
+    pub(crate) fn set_log_level(&self, filter: &str) -> Result<String, Failure> {
+        let Some(levels) = &self.shared.log_levels else {
+            let why = "this node's log levels are fixed: it was started by another program";
+            return Err(Failure::rejected(Code::FailedPrecondition, why));
+        };
+        let before = levels.change(filter).map_err(|why| Failure::rejected(Code::InvalidArgument, why))?;
+        if !filter.is_empty() {
+            self.shared.notice(format_args!("the log level is {filter} now, and was {before}"));
+        }
+        Ok(before)
     }
 
     /// Which cluster this node belongs to; 0 while it belongs to none.
@@ -218,7 +235,7 @@ async fn ask_for(shared: &Arc<Shared>, call: Call) -> Answer {
         // Not to be held while it waits.
         drop(answer);
         let waiting = tokio::time::timeout_at(deadline.into(), shared.answers.large.wait(bytes));
-        let Ok(waited) = waiting.await else { return Answer::failed(no_room()) };
+        let Ok(waited) = waiting.await else { return Answer::failed(shared.answers.large.none()) };
         room = waited;
     }
 }

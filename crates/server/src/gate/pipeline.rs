@@ -36,7 +36,8 @@ use super::retry::{self, Once};
 use super::{Answer, Gate, not_taken, stopped};
 use crate::answers::{Ended, Sink};
 use crate::delivery::{Delivery, ReadAt};
-use crate::room::{Handed, Room, no_room};
+use crate::metrics::{Begun, Operation};
+use crate::room::{Handed, Room};
 
 /// Answers are handed over in pieces of this many bytes (one may be larger by itself).
 const ANSWERS_BYTES_SOFT: usize = 1024 * 1024;
@@ -63,6 +64,8 @@ pub(crate) enum Order {
 struct Place<T> {
     /// The door's; `None` while the place is free.
     tag: Option<T>,
+    /// None of what goes no further.
+    begun: Option<Begun>,
     bytes: usize,
     /// Whether calls may wait for it in program order.
     is_ordered: bool,
@@ -173,7 +176,8 @@ impl<T: Send + 'static> Pipeline<T> {
             return self.refuse(tag, failure);
         }
         let call = self.gate.own(call);
-        let at = self.hold(tag, call.weight());
+        let begun = Begun::now(self.gate.door, Operation::of(&call.request));
+        let at = self.hold(tag, Some(begun), call.weight());
         self.places[at as usize].instead = instead;
         if let Some(order) = &mut self.order {
             self.places[at as usize].is_ordered = true;
@@ -188,7 +192,7 @@ impl<T: Send + 'static> Pipeline<T> {
 
     /// Answers a call that goes no further, in its turn.
     pub(crate) fn refuse(&mut self, tag: T, failure: Failure) {
-        let at = self.hold(tag, 0);
+        let at = self.hold(tag, None, 0);
         self.come(at, Come::Answer(Answer::failed(failure)));
     }
 
@@ -244,6 +248,9 @@ impl<T: Send + 'static> Pipeline<T> {
             };
             self.due.pop_front();
             self.handed.hold(answer.room.clone());
+            if let Some(begun) = self.places[at as usize].begun {
+                self.gate.shared.answered(begun, &answer.reply, answer.leader);
+            }
             bytes += each(self.release(at), answer);
             count += 1;
             let is_long = || count.is_multiple_of(READS_PER_LOOK) && started.elapsed() >= READING_MAX;
@@ -280,7 +287,8 @@ impl<T: Send + 'static> Pipeline<T> {
         if room.is_none()
             && let Some(&at) = self.due.front()
         {
-            self.places[at as usize].come = Some(Come::Answer(Answer::failed(no_room())));
+            self.places[at as usize].come =
+                Some(Come::Answer(Answer::failed(self.gate.shared.answers.large.none())));
             self.leave(at);
         }
         Poll::Ready(room.unwrap_or_default())
@@ -397,10 +405,11 @@ impl<T: Send + 'static> Pipeline<T> {
         }
     }
 
-    fn hold(&mut self, tag: T, bytes: usize) -> u32 {
+    fn hold(&mut self, tag: T, begun: Option<Begun>, bytes: usize) -> u32 {
         self.bytes += bytes;
         self.gate.shared.pipelined.fetch_add(bytes, Ordering::Relaxed);
-        let place = Place { tag: Some(tag), bytes, is_ordered: false, once: None, instead: None, come: None };
+        let place =
+            Place { tag: Some(tag), begun, bytes, is_ordered: false, once: None, instead: None, come: None };
         let at = if let Some(at) = self.free.pop() {
             self.places[at as usize] = place;
             at

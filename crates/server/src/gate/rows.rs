@@ -28,6 +28,7 @@ use tokio::task::JoinHandle;
 use super::{Gate, stopped};
 use crate::budget::{Budget, LARGE_ROW_BYTES, Room, Turn};
 use crate::horizon::HELD;
+use crate::metrics::{Begun, Operation};
 
 /// Pages of a shard that a list may hold: one being merged, one under way.
 const PAGES_PER_SHARD: usize = 2;
@@ -93,6 +94,7 @@ pub(crate) struct Rows {
     cursors: Vec<Cursor>,
     /// The smallest key of each shard that has one.
     heads: BinaryHeap<Reverse<(Bytes, usize)>>,
+    begun: Begun,
     has_begun: bool,
     has_ended: bool,
 }
@@ -140,6 +142,7 @@ impl Rows {
                 asked: Instant::now(),
             })
             .collect();
+        let begun = Begun::now(gate.door, Operation::List);
         let deadline = listing.within_ms.map(|ms| Instant::now() + Duration::from_millis(ms.into()));
         Ok(Rows {
             gate,
@@ -149,6 +152,7 @@ impl Rows {
             deadline,
             cursors,
             heads: BinaryHeap::new(),
+            begun,
             has_begun: false,
             has_ended: false,
         })
@@ -159,11 +163,20 @@ impl Rows {
         LIST_FRAME_BYTES.min(self.budget.share() / 4).max(PAGE_BYTES_MIN)
     }
 
-    /// The next rows; `None` after the last.
+    /// The next rows; `None` after the last, and after a failure.
     pub(crate) async fn next(&mut self) -> Result<Option<Batch>, Failure> {
         if self.has_ended {
             return Ok(None);
         }
+        let next = self.merged().await;
+        if self.has_ended || next.is_err() {
+            self.has_ended = true;
+            self.gate.shared.metrics.requests.ended(self.begun, next.as_ref().err());
+        }
+        next.map(Some)
+    }
+
+    async fn merged(&mut self) -> Result<Batch, Failure> {
         let mut indexes = Vec::new();
         if !self.has_begun {
             self.has_begun = true;
@@ -207,7 +220,7 @@ impl Rows {
         }
         // Each shard that has more stands in the heap.
         self.has_ended = self.left == 0 || self.heads.is_empty();
-        Ok(Some(Batch { rows, is_last: self.has_ended, indexes, large }))
+        Ok(Batch { rows, is_last: self.has_ended, indexes, large })
     }
 
     /// Takes the shard's next page with something in it, if there is one.

@@ -120,6 +120,8 @@ pub struct Log {
     failed: bool,
     /// Up to where a write for which there was no room may have left something; 0 if none has.
     torn: u64,
+    /// Bytes that were written since it was opened.
+    written: u64,
     buffer: BytesMut,
 }
 
@@ -187,6 +189,7 @@ impl Log {
             notes,
             failed: false,
             torn: 0,
+            written: 0,
             buffer: BytesMut::new(),
         };
         log.record_reached()?;
@@ -196,6 +199,11 @@ impl Log {
     /// The number of the last batch; 0 if there is none.
     pub fn last_batch(&self) -> u64 {
         self.next - 1
+    }
+
+    /// Bytes that were written since it was opened.
+    pub fn written(&self) -> u64 {
+        self.written
     }
 
     /// What whoever runs the node should know of what was found when it was opened.
@@ -280,6 +288,7 @@ impl Log {
         }
         self.file.sync_data().map_err(|source| self.of_file(SYNC, source))?;
         self.failed = false;
+        self.written += bytes.len() as u64;
 
         let frame_at = write_at + (SEGMENT_HEADER_BYTES - from) as u64;
         self.offset = frame_at + frame_bytes;

@@ -9,7 +9,7 @@ use lsm_tree::{Cache, DescriptorTable};
 use ringfort_types::{Incarnation, ShardId};
 
 use super::lsm::LsmTable;
-use super::{Table, Tables};
+use super::{Blocks, Table, Tables};
 use crate::disk::Disk;
 use crate::{FileDisk, SHARDS_DIR, StorageError};
 
@@ -45,6 +45,8 @@ pub struct LsmTables {
     pub(super) options: TableOptions,
     pub(super) cache: Arc<Cache>,
     pub(super) descriptors: Arc<DescriptorTable>,
+    /// Reads of tables that are not open any more.
+    pub(super) gone: Arc<Mutex<Blocks>>,
     /// Two trees in one directory would destroy it.
     open: Mutex<BTreeMap<(ShardId, u64), Weak<LsmTable>>>,
 }
@@ -58,6 +60,7 @@ impl LsmTables {
             options,
             cache: Arc::new(Cache::with_capacity_bytes(options.cache_bytes)),
             descriptors: Arc::new(DescriptorTable::new(options.open_files)),
+            gone: Arc::default(),
             open: Mutex::new(BTreeMap::new()),
         }
     }
@@ -101,6 +104,16 @@ impl Tables for LsmTables {
             }
             None => remove_dir(&self.disk, &dir_of(shard, generation)),
         }
+    }
+
+    fn blocks(&self) -> Blocks {
+        // One that goes meanwhile is counted at the next look.
+        let open: Vec<Arc<LsmTable>> = {
+            let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+            open.values().filter_map(Weak::upgrade).collect()
+        };
+        let gone = *self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        open.iter().map(|table| table.blocks()).fold(gone, |sum, blocks| sum + blocks)
     }
 
     fn keep_generation(&self, shard: ShardId, generation: u64) -> Result<(), StorageError> {

@@ -44,7 +44,7 @@ use super::owner::{Known, Owner};
 use super::place::Place;
 use super::sealed::Sealed;
 use super::versions::{Retained, needed};
-use super::{Dead, Rows, Table, owner};
+use super::{Blocks, Dead, Rows, Table, owner};
 use crate::StorageError;
 
 /// What a row in a memtable takes beside what `lsm-tree` counts for it (key, value and their two headers): the
@@ -92,12 +92,17 @@ pub(super) struct LsmTable {
     stepped_over: AtomicU64,
     /// Another generation has taken its place.
     is_doomed: AtomicBool,
+    /// Where it leaves how often it was read.
+    gone: Arc<Mutex<Blocks>>,
     /// A compaction has met damage. Another one would meet it again, and each leaves files behind until the next start.
     is_left_alone: AtomicBool,
 }
 
 impl Drop for LsmTable {
     fn drop(&mut self) {
+        let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        *gone = *gone + self.blocks();
+        drop(gone);
         if self.is_doomed.load(Ordering::Acquire)
             && let Err(error) = self.place.disk.remove_dir(&self.place.dir)
         {
@@ -121,6 +126,13 @@ impl Drop for Choosing<'_> {
 }
 
 impl LsmTable {
+    /// How often its blocks were read.
+    pub(super) fn blocks(&self) -> Blocks {
+        let counted = self.tree.metrics();
+        let (cached, read) = (counted.block_load_cached_count(), counted.block_load_io_count());
+        Blocks { cached: cached as u64, read: read as u64 }
+    }
+
     pub(super) fn open(
         tables: &LsmTables,
         shard: ShardId,
@@ -166,6 +178,7 @@ impl LsmTable {
             scans: AtomicU64::new(0),
             stepped_over: AtomicU64::new(0),
             is_doomed: AtomicBool::new(false),
+            gone: tables.gone.clone(),
             is_left_alone: AtomicBool::new(false),
         })
     }

@@ -139,6 +139,23 @@ pub trait Table: Send + Sync + Debug {
     fn place(&self) -> String;
 }
 
+/// How often blocks of tables were read: rows, and what leads to them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Blocks {
+    /// Out of the cache.
+    pub cached: u64,
+    /// From a file.
+    pub read: u64,
+}
+
+impl std::ops::Add for Blocks {
+    type Output = Blocks;
+
+    fn add(self, other: Blocks) -> Blocks {
+        Blocks { cached: self.cached + other.cached, read: self.read + other.read }
+    }
+}
+
 /// Where tables come from.
 pub trait Tables: Send + Sync + Debug {
     /// Opens a shard's first table; see [`Tables::open_generation`].
@@ -152,6 +169,11 @@ pub trait Tables: Send + Sync + Debug {
 
     /// Removes a generation: when its last user lets go of it, or at once if it has none.
     fn remove_generation(&self, shard: ShardId, generation: u64) -> Result<(), StorageError>;
+
+    /// How often blocks of tables were read since the start.
+    fn blocks(&self) -> Blocks {
+        Blocks::default()
+    }
 
     /// Removes all generations of a shard but this one. For a start, when nobody uses any.
     fn keep_generation(&self, shard: ShardId, generation: u64) -> Result<(), StorageError>;

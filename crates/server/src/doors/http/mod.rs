@@ -5,6 +5,7 @@
 //! | `/healthz` | 200: the process lives |
 //! | `/readyz` | 200 if all shards here are open and the node is not stopping, whatever other nodes do; else 503 with the reason |
 //! | `/readyz?quorum=true` | 503 also if a shard's leader is not known here |
+//! | `/metrics` | numbers, for Prometheus (`metrics`) |
 //! | `/debug/state` | JSON: the cluster as this node knows it, what `ringfort status --json` prints |
 //!
 //! Only `GET` and `HEAD`. Text is for people, and ends with a line feed.
@@ -16,6 +17,7 @@
 //! [`HTTP_CONNECTIONS_MAX`]: ringfort_types::limits::HTTP_CONNECTIONS_MAX
 
 mod answer;
+mod metrics;
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -35,10 +37,18 @@ use tokio::task::JoinSet;
 use tokio_stream::StreamExt;
 
 use self::answer::Answer;
+pub(super) use self::metrics::Source;
 use crate::doors::listener::{Connection, DoorLimits, Greeting, Incoming};
 use crate::doors::places::Standing;
 use crate::doors::ready::Ready;
 use crate::doors::spread::{HandedOver, Runtimes};
+
+/// What is shown there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HttpSettings {
+    /// Whether each shard has metrics of its own.
+    pub metrics_per_shard: bool,
+}
 
 /// The bounds of the port.
 pub(super) const LIMITS: DoorLimits = DoorLimits {
@@ -54,20 +64,21 @@ const HEAD_TIME: Duration = Duration::from_mins(1);
 /// How long the node may take to say what it knows of the cluster.
 const PATIENCE_MS: u32 = 1_000;
 /// What there is.
-const PATHS: &str = "/healthz, /readyz, /readyz?quorum=true, /debug/state";
+const PATHS: &str = "/healthz, /readyz, /readyz?quorum=true, /metrics, /debug/state";
 
 /// What all connections share.
 #[derive(Clone, Debug)]
 struct Watched {
     ready: Ready,
+    source: Source,
     /// A place for each large answer that is not taken yet.
     large: Arc<Semaphore>,
 }
 
 /// Serves until the node stops.
-pub(super) async fn serve(ready: Ready, incoming: Incoming, runtimes: &Runtimes) {
+pub(super) async fn serve(ready: Ready, source: Source, incoming: Incoming, runtimes: &Runtimes) {
     let stopping = ready.gate().stopping();
-    let watched = Watched { ready, large: Arc::new(Semaphore::new(HTTP_LARGE_ANSWERS_MAX)) };
+    let watched = Watched { ready, source, large: Arc::new(Semaphore::new(HTTP_LARGE_ANSWERS_MAX)) };
     let serve = |connections| serve_all(watched.clone(), connections);
     runtimes.serve(incoming, stopping, serve).await;
 }
@@ -138,6 +149,7 @@ impl Watched {
                 Ok(false) => readiness(self.ready.of_node()),
                 Err(why) => text(StatusCode::BAD_REQUEST, &why),
             },
+            "/metrics" => self.large(self.source.page(request.headers()), standing).await,
             "/debug/state" => self.large(self.state(), standing).await,
             path => text(StatusCode::NOT_FOUND, &format!("there is nothing at {path:.200}: ask for {PATHS}")),
         }

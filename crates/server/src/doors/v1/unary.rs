@@ -150,4 +150,12 @@ impl Cluster for Service {
     ) -> Result<Response<v1::TransferLeadershipResponse>, Status> {
         self.call(call, unary::into_transfer_leadership).await
     }
+
+    async fn set_log_level(
+        &self,
+        call: tonic::Request<v1::SetLogLevelRequest>,
+    ) -> Result<Response<v1::SetLogLevelResponse>, Status> {
+        let before = self.gate.set_log_level(&call.into_inner().filter).map_err(status::from_failure)?;
+        Ok(Response::new(v1::SetLogLevelResponse { before }))
+    }
 }
