@@ -1,7 +1,9 @@
 //! The groups that this node leads go where the layout says, one step after the other ([`next_step`]).
 //!
 //! A learner is made a voter once it has caught up: it has taken in, twice in a row and each time within less than an election, what
-//! its leader had at the look before (Raft thesis, 4.2.1). So whatever the load is, the group does not wait for it then.
+//! its leader had at the look before (Raft thesis, 4.2.1). So whatever the load is, the group does not wait for it then. Voters that a
+//! majority is reckoned with have to have caught up, too: one that is behind may be about to find out that it can't go on, and a group
+//! that has entered a joint configuration can't go back.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,12 +15,12 @@ use crate::leave::Phase;
 use crate::node::Node;
 use crate::state::HANDOVER_LAG_MAX;
 
-/// How fast a learner has to take in what its leader had at the last look: a round shorter than an election.
+/// How fast a follower has to take in what its leader had at the last look: a round shorter than an election.
 const ROUND_US_MAX: u64 = 500_000;
-/// Such rounds in a row, before it is made a voter.
+/// Such rounds in a row, before it counts.
 const ROUNDS: u32 = 2;
 
-/// How a learner keeps up.
+/// How a follower keeps up.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Catching {
     /// The leader's last entry when the round began.
@@ -28,18 +30,18 @@ pub(crate) struct Catching {
     rounds: u32,
 }
 
-/// The learners of a group that this node leads.
+/// The followers of a group that this node leads.
 #[derive(Debug, Default)]
-pub(crate) struct Learners(BTreeMap<PeerId, Catching>);
+pub(crate) struct Followers(BTreeMap<PeerId, Catching>);
 
-impl Learners {
+impl Followers {
     /// Those that have caught up.
     fn look(&mut self, group: &Group, now_us: u64) -> BTreeSet<PeerId> {
-        let learners: BTreeSet<PeerId> =
-            group.configuration().learners.iter().map(|learner| learner.peer).collect();
-        self.0.retain(|peer, _| learners.contains(peer));
+        let followers: BTreeSet<PeerId> =
+            group.configuration().replicas().map(|replica| replica.peer).collect();
+        self.0.retain(|peer, _| followers.contains(peer));
         let mut caught_up = BTreeSet::new();
-        for peer in learners {
+        for peer in followers {
             let new = Catching { goal: group.last(), since_us: now_us, rounds: 0 };
             let known = self.0.entry(peer).or_insert(new);
             if known.goal > group.last() {
@@ -90,21 +92,17 @@ impl Node {
             if is_reached(replica.group.configuration(), &shard.replicas) {
                 continue;
             }
-            let mut caught_up = replica.learners.look(&replica.group, now_us);
+            let ready = replica.followers.look(&replica.group, now_us);
             let configuration = replica.group.configuration();
-            let can_lead = |place: &Place| self.peers.can_lead(place.node, id, now_us);
-            let can_decide = |place: &Place| self.peers.can_decide(place.node, id, now_us);
-            let keeps_up = |place: &Place| replica.lag(place.peer).is_some_and(|lag| lag <= HANDOVER_LAG_MAX);
-            let voters = || configuration.voters.iter().filter(|voter| keeps_up(voter));
-            let able = voters().filter(|voter| can_lead(voter)).map(|voter| voter.peer).collect();
-            let deciding = voters().filter(|voter| can_decide(voter)).map(|voter| voter.peer).collect();
-            let open: BTreeSet<PeerId> = configuration
-                .learners
-                .iter()
-                .filter(|learner| can_decide(learner))
-                .map(|learner| learner.peer)
-                .collect();
-            caught_up.retain(|peer| open.contains(peer));
+            let can_lead = |place: &&Place| self.peers.can_lead(place.node, id, now_us);
+            let can_decide = |place: &&Place| self.peers.can_decide(place.node, id, now_us);
+            let is_ready = |place: &Place| ready.contains(&place.peer) && can_decide(&place);
+            let keeps_up =
+                |place: &&Place| replica.lag(place.peer).is_some_and(|lag| lag <= HANDOVER_LAG_MAX);
+            let voters = || configuration.voters.iter().filter(keeps_up);
+            let able = voters().filter(can_lead).map(|voter| voter.peer).collect();
+            let deciding = voters().filter(can_decide).map(|voter| voter.peer).collect();
+            let caught_up = configuration.replicas().filter(is_ready).map(|replica| replica.peer).collect();
             let progress = Progress { leader: me, caught_up, able, deciding };
             let done = match next_step(configuration, &shard.replicas, &progress) {
                 NextStep::Done | NextStep::Wait | NextStep::Impossible => false,

@@ -22,7 +22,7 @@ use ringfort_types::{
     Revision, Role, ShardId, Stamped, Term, Token,
 };
 
-use crate::follow::Learners;
+use crate::follow::Followers;
 use crate::held::Held;
 use crate::pending::{Pending, Waiter};
 use crate::reads::{Reads, Standing};
@@ -84,7 +84,7 @@ pub(crate) struct Replica {
     /// Term and leader at the last look.
     leader_before: (Term, Option<PeerId>),
     /// While leading.
-    pub(crate) learners: Learners,
+    pub(crate) followers: Followers,
     /// Where peers are that have spoken and do not belong to the configuration in force here, which may be an old one: a voter
     /// that does not know a candidate must be able to answer it. A peer is in one place for ever, so this can't be out of
     /// date.
@@ -118,7 +118,7 @@ impl Replica {
             held: Vec::new(),
             writes: 0,
             leader_before: (Term(0), None),
-            learners: Learners::default(),
+            followers: Followers::default(),
             strangers: BTreeMap::new(),
             installing: None,
         }

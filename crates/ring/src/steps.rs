@@ -9,7 +9,8 @@
 //!    of a shard at a time.
 //! 3. A replica that is missing is added as a learner. Nobody waits for it (Raft thesis, 4.2.1).
 //! 4. Once all of those have caught up, they become voters and the others learners, in one joint change. A majority of those who are
-//!    voters then must be able to decide: a group that can't leave a joint configuration takes no write, and can't go back.
+//!    voters then must have caught up and be able to decide: a group that can't leave a joint configuration takes no write, and can't
+//!    go back.
 //!
 //! So a voter that goes is a learner first, and hears of it. To abort is to have another target.
 //!
@@ -29,7 +30,7 @@ use ringfort_types::{Configuration, ConfigurationChange, PeerId, Replica};
 pub struct Progress {
     /// The leader itself.
     pub leader: PeerId,
-    /// Learners that have caught up: they may become voters.
+    /// Voters and learners that have caught up, and could decide: learners may become voters, and a majority is reckoned with these only.
     pub caught_up: BTreeSet<PeerId>,
     /// Replicas that could lead at once: they can be reached, are open, and can write.
     pub able: BTreeSet<PeerId>,
@@ -71,12 +72,12 @@ pub fn next_step(configuration: &Configuration, target: &[Replica], progress: &P
     if learners.iter().any(|learner| !progress.caught_up.contains(&learner.peer)) {
         return NextStep::Wait;
     }
-    let is_ready = |peer: &PeerId| {
-        *peer == progress.leader || progress.deciding.contains(peer) || progress.caught_up.contains(peer)
-    };
+    let is_ready = |peer: &PeerId| *peer == progress.leader || progress.caught_up.contains(peer);
+    let takes_part = |peer: &PeerId| is_ready(peer) || progress.deciding.contains(peer);
     let promote: Vec<PeerId> = learners.iter().map(|learner| learner.peer).collect();
     let leaving: Vec<&Replica> = voters.iter().filter(|voter| !target.contains(voter)).collect();
-    let absent: Vec<PeerId> = leaving.iter().map(|voter| voter.peer).filter(|peer| !is_ready(peer)).collect();
+    let absent: Vec<PeerId> =
+        leaving.iter().map(|voter| voter.peer).filter(|peer| !takes_part(peer)).collect();
     let demote: Vec<PeerId> = if blocked.is_empty() {
         leaving.iter().map(|voter| voter.peer).collect()
     } else if !absent.is_empty() {

@@ -207,8 +207,10 @@ fn nobody_is_let_go_whom_the_others_can_not_do_without() {
     let target = replicas(&[1, 3]);
     let mut progress = Progress { leader: first, deciding: [second].into(), ..Progress::default() };
     assert_eq!(next_step(&born, &target, &progress), NextStep::Wait, "{third} is away");
-    // It need not be able to lead.
     progress.deciding.insert(third);
+    assert_eq!(next_step(&born, &target, &progress), NextStep::Wait, "{third} is behind");
+    // It need not be able to lead.
+    progress.caught_up.insert(third);
     let enter = EnterJoint { promote: Vec::new(), demote: vec![second] };
     assert_eq!(next_step(&born, &target, &progress), NextStep::Change(enter));
 }
