@@ -354,7 +354,7 @@ impl World {
                     None => {}
                     Some(Reply::Cluster(state)) => {
                         let broken = self.judges.shown(&state);
-                        self.find_all(broken);
+                        self.find_of(host, broken);
                         let led = state.shards.iter().filter_map(|shard| Some((shard.shard, shard.leader?)));
                         self.clients.leaders.extend(led);
                     }

@@ -160,6 +160,8 @@ fn what_was_found_once_is_not_found_again() {
     assert_clean(&run(&Plan::from_seed(179_607_098_640_721)));
     // A group went into a joint configuration with a voter that was behind, and was found to be damaged before it had caught up.
     assert_clean(&run(&Plan::from_seed(179_607_914_030_540)));
+    // The judges': a disk that was put back, and whose node decided alone then, showed itself as leader until it was told.
+    assert_clean(&run(&Plan::from_seed(179_608_013_650_208)));
     // A node that was about to end went on reporting, and did not say any more that it was elsewhere.
     assert_clean(&run(&Plan::from_seed(179_605_454_781_503)));
     // The simulator's: a slow process with a slow disk took twelve seconds for a sync, and did not notice.
