@@ -39,6 +39,8 @@ pub fn place_from(
     let mut drawing = Drawing::new(members, previous.len() as u32, copies);
     let bounds = drawing.shares.rounded_up(SLACK_PERCENT);
     drawing.keep(previous);
+    // First, since it relieves those that have too many for their zone, too; and once more, if a zone had to yield.
+    drawing.part(&bounds);
     drawing.relieve_the_overloaded(&bounds);
     drawing.refill(&bounds, true);
     drawing.refill(&bounds, false);

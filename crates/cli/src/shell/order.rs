@@ -88,7 +88,7 @@ pub(crate) const VERBS: [&str; 13] = [
 /// Verbs that only `dev` has.
 pub(crate) const VERBS_DEV: [&str; 3] = ["kill", "start", "node"];
 /// Commands of `ringfort` that are no verbs here.
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 15] = [
     "bench",
     "check",
     "completions",
@@ -98,6 +98,7 @@ const COMMANDS: [&str; 14] = [
     "health",
     "import",
     "man",
+    "log-level",
     "rebuild",
     "recover",
     "shell",
