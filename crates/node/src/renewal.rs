@@ -28,7 +28,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use ringfort_types::planted::{self, Bug};
 use ringfort_types::{
     Base, Call, Code, Configuration, DiskState, Epoch, Failure, Forward, GroupTold, GroupWanted, HardState,
-    LayoutChange, NodeId, PeerId, PeerMessage, Record, Replica as Place, Reply, Request, ShardId, Token,
+    Index, LayoutChange, NodeId, PeerId, PeerMessage, Record, Replica as Place, Reply, Request, ShardId,
+    Token,
 };
 
 use crate::leave::Phase;
@@ -99,8 +100,8 @@ pub(crate) struct Renewals {
     begun: BTreeSet<ShardId>,
     /// Shards whose new replica somebody has spoken to.
     awaited: BTreeSet<ShardId>,
-    /// The configurations that others have told, of groups whose replica here may have to end.
-    told: BTreeMap<ShardId, Configuration>,
+    /// The configurations that others have told, of groups whose replica here may have to end, each with up to where it is in force.
+    told: BTreeMap<ShardId, (Configuration, Index)>,
 }
 
 impl Renewals {
@@ -177,10 +178,11 @@ impl Node {
         let slot = &self.slots[shard.0 as usize];
         if let Some(replica) = &slot.replica {
             let group = &replica.group;
-            return !replica.is_busy() && (group.is_out() || told.is_some_and(|told| group.is_out_of(told)));
+            let is_out_of = |(told, through): &(_, Index)| group.is_out_of(told, *through);
+            return !replica.is_busy() && (group.is_out() || told.is_some_and(is_out_of));
         }
         // One that is damaged acknowledges nothing any more.
-        slot.damage.is_some() && told.is_some_and(|told| told.node_of(own.peer).is_none())
+        slot.damage.is_some() && told.is_some_and(|(told, _)| told.node_of(own.peer).is_none())
     }
 
     /// Now and then: begins and ends what the layout says.
@@ -306,15 +308,18 @@ impl Node {
     pub(crate) fn handle_group_wanted(&mut self, from: NodeId, GroupWanted { shard }: GroupWanted) {
         let replica = self.slots.get(shard.0 as usize).and_then(|slot| slot.replica.as_ref());
         if let Some(replica) = replica.filter(|replica| replica.is_member()) {
-            let configuration = replica.group.configuration().clone();
-            self.send(from, GroupTold { shard, configuration }.into());
+            let (configuration, through) = (replica.group.configuration().clone(), replica.emitted());
+            self.send(from, GroupTold { shard, configuration, through }.into());
         }
     }
 
-    pub(crate) fn handle_group_told(&mut self, GroupTold { shard, configuration }: GroupTold) {
+    pub(crate) fn handle_group_told(&mut self, told: GroupTold) {
+        let GroupTold { shard, configuration, through } = told;
         let is_known = (shard.0 as usize) < self.slots.len() && self.wanted_turn(shard).is_some();
-        if is_known && self.renewals.told.get(&shard).is_none_or(|told| told.at < configuration.at) {
-            self.renewals.told.insert(shard, configuration);
+        let is_later =
+            |(known, up_to): &(Configuration, Index)| (known.at, *up_to) < (configuration.at, through);
+        if is_known && self.renewals.told.get(&shard).is_none_or(is_later) {
+            self.renewals.told.insert(shard, (configuration, through));
         }
     }
 

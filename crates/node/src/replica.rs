@@ -124,6 +124,11 @@ impl Replica {
         }
     }
 
+    /// The last index handed out for applying: all changes of the configuration up to it are in force.
+    pub(crate) fn emitted(&self) -> Index {
+        self.emitted
+    }
+
     pub(crate) fn applied(&self) -> Index {
         self.applied
     }

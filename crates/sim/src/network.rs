@@ -239,7 +239,9 @@ fn show(message: &PeerMessage) -> String {
         PeerMessage::LogRecall(recall) => format!("your log was at batch {}", recall.synced),
         PeerMessage::LayoutWanted(_) => "layout wanted".to_owned(),
         PeerMessage::GroupWanted(wanted) => format!("who belongs to shard {}?", wanted.shard),
-        PeerMessage::GroupTold(told) => format!("shard {} has {:?}", told.shard, told.configuration),
+        PeerMessage::GroupTold(told) => {
+            format!("shard {} has {:?} up to {}", told.shard, told.configuration, told.through)
+        }
         PeerMessage::LayoutSent(sent) => format!("layout of {} bytes", sent.bytes.len()),
         PeerMessage::Report(report) => {
             format!("report {} of {} replicas", report.number, report.replicas.len())

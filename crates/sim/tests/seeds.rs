@@ -162,6 +162,8 @@ fn what_was_found_once_is_not_found_again() {
     assert_clean(&run(&Plan::from_seed(179_607_914_030_540)));
     // The judges': a disk that was put back, and whose node decided alone then, showed itself as leader until it was told.
     assert_clean(&run(&Plan::from_seed(179_608_013_650_208)));
+    // A replica that had a change of its group in its log, never committed, and was removed since, did not believe it.
+    assert_clean(&run(&Plan::from_seed(179_608_053_490_211)));
     // A node that was about to end went on reporting, and did not say any more that it was elsewhere.
     assert_clean(&run(&Plan::from_seed(179_605_454_781_503)));
     // The simulator's: a slow process with a slow disk took twelve seconds for a sync, and did not notice.

@@ -184,11 +184,12 @@ impl Group {
         self.changes.last().is_none() && self.config.configuration.node_of(self.me()).is_none()
     }
 
-    /// The same by a configuration that is in force elsewhere, if the log here holds no change that comes after it. It may well hold that
-    /// very change, and never hear that it is committed: a leader does not speak to a replica that it has removed.
-    pub fn is_out_of(&self, elsewhere: &Configuration) -> bool {
+    /// The same by a configuration that is in force elsewhere up to this committed index, if the log here holds no change that comes after
+    /// it. It may well hold that very change, and never hear that it is committed: a leader does not speak to a replica that it has
+    /// removed. Or it holds a change that was never committed, in the place of something else.
+    pub fn is_out_of(&self, elsewhere: &Configuration, through: Index) -> bool {
         let known = self.changes.last().unwrap_or(self.config.configuration.at);
-        elsewhere.at >= known && elsewhere.node_of(self.me()).is_none()
+        elsewhere.at.max(through) >= known && elsewhere.node_of(self.me()).is_none()
     }
 
     /// This configuration is in force; the crate knows it already.

@@ -354,18 +354,27 @@ fn whoever_has_its_own_removal_and_does_not_know_it_to_be_committed_can_be_told(
     let after = learning.after(&removal, Index(5)).expect("it can follow");
 
     let idle = with_tail(Vec::new());
-    assert!(!idle.is_out() && !idle.is_out_of(&learning), "its leader may be about to promote it");
-    assert!(idle.is_out_of(&after));
+    assert!(!idle.is_out() && !idle.is_out_of(&learning, Index(4)), "its leader may be about to promote it");
+    assert!(idle.is_out_of(&after, Index(0)));
 
     let removed = with_tail(vec![entry(5, EntryKind::Configuration, removal.encode())]);
     assert!(!removed.is_out(), "it does not know what becomes of the entry");
-    assert!(!removed.is_out_of(&learning), "that is older than what it has");
-    assert!(removed.is_out_of(&after));
+    assert!(!removed.is_out_of(&learning, Index(4)), "that is older than what it has");
+    assert!(removed.is_out_of(&after, Index(0)));
+
+    // A change of the group that is in nobody's log but its own: something else was committed there.
+    let other = ConfigurationChange::AddLearner(Replica { node: NodeId(9), peer: PeerId(9) });
+    let lost = with_tail(vec![
+        entry(5, EntryKind::Configuration, removal.encode()),
+        entry(6, EntryKind::Configuration, other.encode()),
+    ]);
+    assert!(!lost.is_out_of(&after, Index(5)), "it may follow");
+    assert!(lost.is_out_of(&after, Index(6)), "it does not");
 
     // What promotes it comes later than what it is told of.
     let enter = ConfigurationChange::EnterJoint { promote: vec![PeerId(4)], demote: Vec::new() };
     let promoted = with_tail(vec![entry(5, EntryKind::Configuration, enter.encode())]);
-    assert!(!promoted.is_out() && !promoted.is_out_of(&learning));
+    assert!(!promoted.is_out() && !promoted.is_out_of(&learning, Index(4)));
     let joint = learning.after(&enter, Index(5)).expect("it can follow");
-    assert!(!promoted.is_out_of(&joint));
+    assert!(!promoted.is_out_of(&joint, Index(9)));
 }

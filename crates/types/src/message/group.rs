@@ -20,6 +20,8 @@ pub struct GroupTold {
     pub shard: ShardId,
     /// Its group.
     pub configuration: Configuration,
+    /// The last committed index up to which no later configuration follows. 0 from those that do not say it.
+    pub through: Index,
 }
 
 impl Wire for GroupWanted {
@@ -45,12 +47,15 @@ impl Wire for GroupTold {
         put_varint(out, self.shard.0.into());
         put_varint(out, self.configuration.at.0);
         self.configuration.put(out);
+        put_varint(out, self.through.0);
     }
 
     fn decode(reader: &mut Reader) -> Result<GroupTold, Malformed> {
         let shard = ShardId(reader.varint()? as u32);
         let at = Index(reader.varint()?);
-        Ok(GroupTold { shard, configuration: Configuration::read(reader, at)? })
+        let configuration = Configuration::read(reader, at)?;
+        let through = if reader.remaining() > 0 { Index(reader.varint()?) } else { Index(0) };
+        Ok(GroupTold { shard, configuration, through })
     }
 
     fn weight(&self) -> usize {
