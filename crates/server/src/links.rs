@@ -56,6 +56,8 @@ const CONNECT_MAX: Duration = Duration::from_secs(2);
 const TROUBLE_AFTER: Duration = Duration::from_secs(5);
 const LOST_AFTER: Duration = Duration::from_secs(2);
 const TROUBLE_EVERY: Duration = Duration::from_mins(1);
+/// A connection that ends so soon is one that was refused.
+const REFUSED_WITHIN: Duration = Duration::from_millis(250);
 /// A peer that does not answer HTTP/2 pings for this long is lost.
 const PING_EVERY: Duration = Duration::from_secs(2);
 const PING_MAX: Duration = Duration::from_secs(3);
@@ -178,7 +180,7 @@ async fn keep_connected(
                         never = peer_clock::watch(client, &outbox.metrics) => match never {},
                     };
                     // One that is refused again and again was not there, and says itself why.
-                    if started.elapsed() > BACKOFF_MAX && !shared.is_stopping() {
+                    if started.elapsed() > REFUSED_WITHIN && !shared.is_stopping() {
                         tracing::info!("lost {}: {why}", called(address));
                         trouble.begins(Instant::now());
                     } else {

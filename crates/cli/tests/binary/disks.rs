@@ -592,7 +592,8 @@ fn leaderships_leave_a_node_whose_tables_hang_as_soon_as_one_whose_log_does() {
     });
     println!("others lead {:?} after the first line", noticed.elapsed());
     for _ in 0..3 {
-        assert_eq!(writable(&trio), 48, "all keys take writes");
+        // Each within a second, if the machine has the time for 48 processes.
+        eventually("all keys take writes", || writable(&trio) == 48);
     }
     let said = trio.said(0);
     assert!(said.contains("is not done: the disk hangs; leaderships go to nodes whose disks work"), "{said}");
