@@ -363,7 +363,7 @@ fn whoever_has_its_own_removal_and_does_not_know_it_to_be_committed_can_be_told(
     assert!(removed.is_out_of(&after, Index(0)));
 
     // A change of the group that is in nobody's log but its own: something else was committed there.
-    let other = ConfigurationChange::AddLearner(Replica { node: NodeId(9), peer: PeerId(9) });
+    let other = AddLearner(place(9));
     let lost = with_tail(vec![
         entry(5, EntryKind::Configuration, removal.encode()),
         entry(6, EntryKind::Configuration, other.encode()),
