@@ -188,7 +188,10 @@ proptest! {
             prop_assert!(*loads(&placed).values().max().unwrap() <= bound(places, nodes));
             let larger = if newcomers.is_empty() { nodes + 1 } else { nodes };
             let moved = moved(&before, &placed);
-            prop_assert!(moved <= may_move(places, larger), "moved {} of {}", moved, places);
+            // One more where shares are so small that rounding leaves a node above its next bound. (Three shards; four nodes, three of
+            // which join; the second and the last leave: three of nine places move.)
+            let most = may_move(places, larger) + u64::from(places < 7 * larger);
+            prop_assert!(moved <= most, "moved {} of {}", moved, places);
         }
     }
 
