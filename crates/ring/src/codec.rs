@@ -17,6 +17,8 @@
 //! What is read is checked: members and shards ascend, every slot has one owner, every replica is on a
 //! member and on no node twice, and its peer is below the next one.
 
+use std::sync::Arc;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use ringfort_types::limits::{ADDRESS_BYTES_MAX, NAME_BYTES_MAX, SHARDS_MAX};
 use ringfort_types::wire::{Malformed, Reader, put_bytes, put_varint};
@@ -145,6 +147,7 @@ impl Layout {
             leader_preference,
             level,
             level_limit,
+            users: Arc::default(),
             owners,
         };
         if layout.members.iter().any(|member| member.max < level) {

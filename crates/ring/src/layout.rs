@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use ringfort_types::limits::{BIRTH_NODES_MAX, GROUP_REPLICAS_MAX, SHARDS_MAX};
 use ringfort_types::planted::{self, Bug};
 use ringfort_types::{
     Configuration, Epoch, Incarnation, LayoutChange, LeaderPreference, Level, LevelLimit, Newcomer, NodeId,
-    PeerId, Replica, SLOTS, ShardId, Slot, Standing,
+    PeerId, Replica, SLOTS, ShardId, Slot, Standing, Users,
 };
 
 use crate::place::{place, place_one};
@@ -77,6 +78,8 @@ pub struct Layout {
     pub level: Level,
     /// How far it may rise.
     pub level_limit: LevelLimit,
+    /// Who may do what.
+    pub users: Arc<Users>,
     pub(crate) owners: Owners,
 }
 
@@ -165,6 +168,7 @@ impl Layout {
             leader_preference: LeaderPreference::default(),
             level,
             level_limit: LevelLimit::default(),
+            users: Arc::default(),
             owners,
         })
     }
