@@ -242,7 +242,12 @@ impl DoorPlaces {
             reader: None,
         };
         let certified = OnceLock::new();
-        Some(self.node.enter(Standing { door: self.door, at: self.clone(), certified, state: Mutex::new(state) }))
+        Some(self.node.enter(Standing {
+            door: self.door,
+            at: self.clone(),
+            certified,
+            state: Mutex::new(state),
+        }))
     }
 }
 

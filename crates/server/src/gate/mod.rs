@@ -19,8 +19,8 @@ use bytes::Bytes;
 use ringfort_node::Incoming;
 use ringfort_ring::Layout;
 use ringfort_types::{
-    Call, ClusterState, Code, Consistency, Door, Durability, Failure, NodeId, Part, Receipt, Reply, Request,
-    Row, Token,
+    Call, ClusterState, Code, Consistency, Door, Durability, Failure, NodeId, Part, Principal, Receipt,
+    Reply, Request, Row, Token,
 };
 use tokio::sync::SemaphorePermit;
 
@@ -61,12 +61,19 @@ impl From<Reply> for Answer {
 pub(crate) struct Gate {
     shared: Arc<Shared>,
     door: Door,
+    who: Principal,
 }
 
 impl Gate {
-    /// For this door.
+    /// For this door, and for somebody who has not said who they are.
     pub(crate) fn new(shared: Arc<Shared>, door: Door) -> Gate {
-        Gate { shared, door }
+        Gate { shared, door, who: Principal::NOBODY }
+    }
+
+    /// The same for this user.
+    #[expect(dead_code, reason = "whoever knows a user asks")]
+    pub(crate) fn by(&self, who: Principal) -> Gate {
+        Gate { who, ..self.clone() }
     }
 
     /// Carries out one call. A write that has no place in a session of its client's gets one of this node's, and is tried
@@ -209,7 +216,7 @@ impl Gate {
 
     /// A call that has come in at this door, in memory of its own.
     fn own(&self, call: Call) -> Call {
-        Call { door: self.door, ..call.detached() }
+        Call { door: self.door, who: self.who, ..call.detached() }
     }
 
     fn stamps(&self, call: &Call) -> bool {
