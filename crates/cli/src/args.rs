@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::command::{
-    bench, check, cluster, completions, config, delete, dev, export, get, health, import, incr, list, locate,
-    log_level, man, put, rebuild, recover, safe_to_stop, shell, start, status, version, write,
+    bench, certs, check, cluster, completions, config, delete, dev, export, get, health, import, incr, list,
+    locate, log_level, man, put, rebuild, recover, safe_to_stop, shell, start, status, version, write,
 };
 use crate::connection::Connect;
 use crate::out::Output;
@@ -80,6 +80,7 @@ enum Command {
     Health(health::Health),
     LogLevel(log_level::LogLevel),
     Check(check::Check),
+    Certs(certs::Certs),
     Shell(shell::Shell),
     Bench(bench::Bench),
     Config(config::Config),
@@ -109,6 +110,7 @@ pub(crate) fn run() -> Result<(), Stop> {
         Command::LogLevel(asked) => log_level::run(&asked),
         Command::SafeToStop(asked) => safe_to_stop::run(&asked),
         Command::Health(health) => health::run(&health),
+        Command::Certs(asked) => certs::run(&asked),
         Command::Check(check) => check::run(&check),
         Command::Shell(shell) => shell::run(&shell),
         Command::Bench(bench) => bench::run(&bench),

@@ -5,11 +5,12 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Args;
-use ringfort_client::{Client, Options, parse_addresses};
+use ringfort_client::{Client, ClientFiles, ClientTls, Options, parse_addresses};
 
 use crate::runtimes::Beside;
 use crate::stop::Stop;
@@ -26,6 +27,32 @@ pub(crate) struct Connect {
     /// How long to keep trying: 500ms, 3s, 1m
     #[arg(long, value_name = "TIME", default_value = "3s", value_parser = crate::duration::parse)]
     timeout: Duration,
+    #[command(flatten)]
+    tls: Tls,
+}
+
+/// How a client speaks TLS
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+struct Tls {
+    /// Speak TLS, with nodes that have a certificate of this CA (PEM)
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// The client's own certificate, which says who it is (PEM)
+    #[arg(id = "own_cert", long = "cert", value_name = "FILE", requires_all = ["ca", "own_key"])]
+    cert: Option<PathBuf>,
+    /// The key to it
+    #[arg(id = "own_key", long = "key", value_name = "FILE", requires = "own_cert")]
+    key: Option<PathBuf>,
+}
+
+impl Tls {
+    /// What TLS is spoken with, if it is.
+    fn load(&self) -> Result<Option<ClientTls>, Stop> {
+        let Some(ca) = self.ca.clone() else { return Ok(None) };
+        let own = self.cert.clone().zip(self.key.clone());
+        let loaded = ClientTls::load(ClientFiles { ca, own });
+        loaded.map(Some).map_err(|error| Stop::usage(error.to_string()))
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,10 +64,16 @@ fn addresses(text: &str) -> Result<Addresses, String> {
 
 impl Connect {
     /// The client's settings.
-    pub(crate) fn options(&self) -> Options {
+    pub(crate) fn options(&self) -> Result<Options, Stop> {
         let mut options = Options::new(self.addr.0.clone());
         options.timeout = self.timeout;
-        options
+        options.tls = self.tls.load()?;
+        Ok(options)
+    }
+
+    /// How long to keep trying.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout
     }
 }
 
@@ -49,7 +82,7 @@ pub(crate) fn with_client<T>(
     connect: &Connect,
     command: impl AsyncFnOnce(Client) -> Result<T, Stop>,
 ) -> Result<T, Stop> {
-    with_options(connect.options(), command)
+    with_options(connect.options()?, command)
 }
 
 /// Connects with these settings, and runs a command.

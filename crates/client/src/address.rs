@@ -25,7 +25,9 @@ pub fn parse_addresses(text: &str) -> Result<Vec<String>, Failure> {
 pub fn parse_address(text: &str) -> Result<String, Failure> {
     let wrong = |why: &str| Err(invalid(&format!("address \"{text}\" {why}")));
     if text.starts_with("https://") {
-        return wrong("asks for TLS, which nodes do not speak yet: leave https:// out");
+        return wrong(
+            "asks for TLS, for which a client needs the CA of the cluster (--ca): give it, and leave https:// out",
+        );
     }
     let bare = text.strip_prefix("http://").unwrap_or(text);
     let bare = bare.strip_suffix('/').unwrap_or(bare);

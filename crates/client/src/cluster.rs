@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
+use ringfort_tls::Way;
 use ringfort_types::{ClusterState, Code, Consistency, Failure, NodeId, Request, ShardId};
 use tokio::sync::watch;
 
@@ -56,6 +57,7 @@ pub struct Unheard {
 /// The nodes, and who leads what.
 #[derive(Debug)]
 pub(crate) struct Cluster {
+    way: Way,
     transport: Transport,
     reads_from: ReadsFrom,
     which: Arc<Which>,
@@ -85,11 +87,12 @@ impl Cluster {
         let (mut given, mut seeds) = (Vec::new(), Vec::new());
         for address in &options.addresses {
             let address = parse_address(address)?;
-            let link = Arc::new(Link::new(address.clone(), options.transport, which.clone())?);
+            let link = Arc::new(Link::new(address.clone(), options.way(), options.transport, which.clone())?);
             seeds.push(links.entry(address.clone()).or_insert(link).clone());
             given.push(address);
         }
         Ok(Cluster {
+            way: options.way(),
             transport: options.transport,
             reads_from: options.reads_from,
             which,
@@ -296,7 +299,7 @@ impl Cluster {
         }
         let mut addresses = Vec::new();
         for address in &self.given {
-            addresses.extend(addresses_of(address, REFRESH_TIMEOUT).await);
+            addresses.extend(addresses_of(address, &self.way, REFRESH_TIMEOUT).await);
         }
         let mut links = self.links.lock().expect("no code under this lock panics");
         let mut seeds = Vec::new();
@@ -315,8 +318,8 @@ impl Cluster {
         if let Some(link) = links.get(address) {
             return Some(link.clone());
         }
-        let link =
-            Arc::new(Link::new(parse_address(address).ok()?, self.transport, self.which.clone()).ok()?);
+        let (way, which) = (self.way.clone(), self.which.clone());
+        let link = Arc::new(Link::new(parse_address(address).ok()?, way, self.transport, which).ok()?);
         links.insert(address.to_owned(), link.clone());
         Some(link)
     }

@@ -8,28 +8,25 @@ use std::io::{IoSlice, Result};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
+use ringfort_tls::{Stream, Way};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tonic::transport::Uri;
 use tower_service::Service;
 
 /// Makes such sockets.
 #[derive(Clone, Debug)]
-pub(crate) struct Connector(HttpConnector);
+pub(crate) struct Connector(ringfort_tls::Connector);
 
 impl Connector {
-    pub(crate) fn new() -> Connector {
-        let mut tcp = HttpConnector::new();
-        tcp.set_nodelay(true);
-        Connector(tcp)
+    pub(crate) fn new(way: Way) -> Connector {
+        Connector(ringfort_tls::Connector::new(way))
     }
 }
 
 impl Service<Uri> for Connector {
-    type Response = TokioIo<Gathered<TcpStream>>;
-    type Error = <HttpConnector as Service<Uri>>::Error;
+    type Response = TokioIo<Gathered<Stream>>;
+    type Error = <ringfort_tls::Connector as Service<Uri>>::Error;
     type Future = Pin<Box<dyn Future<Output = std::result::Result<Self::Response, Self::Error>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<std::result::Result<(), Self::Error>> {
@@ -138,7 +135,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = Endpoint::from_shared(format!("http://{}", listener.local_addr().unwrap())).unwrap();
         let call = tokio::spawn(async move {
-            let channel = endpoint.connect_with_connector(Connector::new()).await.unwrap();
+            let channel = endpoint.connect_with_connector(Connector::new(Way::Plain)).await.unwrap();
             kv(&channel).get(ringfort_proto::v1::GetRequest::default()).await
         });
         let (mut socket, _) = listener.accept().await.unwrap();

@@ -3,17 +3,15 @@
 //! Unlike everything else here it is asked once, on a connection of its own, and of this node only: no retries, and no
 //! other node that would do as well. A node says "serving" when it serves every shard that it has, until it is asked to stop.
 
-use std::time::Duration;
-
 use ringfort_proto::health::HealthCheckRequest;
 use ringfort_proto::health::health_check_response::ServingStatus;
 use ringfort_proto::health::health_client::HealthClient;
-use ringfort_types::{Code, Failure};
-use tokio::time::timeout;
-use tonic::transport::{Channel, Endpoint};
+use ringfort_types::Failure;
+use tonic::transport::Channel;
 
+use crate::Options;
 use crate::names::addresses_of;
-use crate::parse_address;
+use crate::one_node::{ask, silent};
 use ringfort_proto::reason::{BROKE, reason};
 use ringfort_proto::status::cluster;
 
@@ -45,26 +43,21 @@ impl Health {
     }
 }
 
-/// The addresses that these stand for: a name that has several is that many nodes. One that is not known within `patience` stays as it is.
-pub async fn nodes_at(addresses: &[String], patience: Duration) -> Vec<String> {
+/// The addresses that these options' stand for: a name that has several is that many nodes. One that is not known in time stays as it is.
+pub async fn nodes_at(options: &Options) -> Vec<String> {
+    let way = options.way();
     let mut nodes = Vec::new();
-    for address in addresses {
-        let new = addresses_of(address, patience).await.into_iter().filter(|node| !nodes.contains(node));
-        let new: Vec<String> = new.collect();
+    for address in &options.addresses {
+        let found = addresses_of(address, &way, options.timeout).await;
+        let new: Vec<String> = found.into_iter().filter(|node| !nodes.contains(node)).collect();
         nodes.extend(new);
     }
     nodes
 }
 
-/// Asks the node at `address` about `service`, or about all of it if that is empty. Ends after `patience` at the latest,
-/// with a failure if there was no answer.
-pub async fn health(address: &str, service: &str, patience: Duration) -> Result<Health, Failure> {
-    let address = parse_address(address)?;
-    let silent = |why: &str| Failure::rejected(Code::Unavailable, format!("can't reach {address}: {why}"));
-    let asked = async {
-        let endpoint =
-            Endpoint::from_shared(format!("http://{address}")).map_err(|error| silent(&reason(&error)))?;
-        let channel = endpoint.connect().await.map_err(|error| silent(&reason(&error)))?;
+/// Asks the node at `address` about `service`, or about all of it if that is empty. A failure if there was no answer in the options' time.
+pub async fn health(address: &str, service: &str, options: &Options) -> Result<Health, Failure> {
+    ask(address, options, async |channel| {
         let request = HealthCheckRequest { service: service.to_owned() };
         match HealthClient::new(channel).check(request).await {
             Ok(answer) => Ok(match answer.into_inner().status() {
@@ -74,14 +67,17 @@ pub async fn health(address: &str, service: &str, patience: Duration) -> Result<
                 ServingStatus::Unknown => Health::Unknown,
             }),
             Err(status) if status.code() == tonic::Code::NotFound => Ok(Health::ServiceUnknown),
-            Err(status) => Err(silent(&match std::error::Error::source(&status) {
-                // Made here, not by the node.
-                Some(source) => reason(source),
-                None => format!("it answers {:?}: {}", status.code(), status.message()),
-            })),
+            Err(status) => Err(silent(
+                address,
+                &match std::error::Error::source(&status) {
+                    // Made here, not by the node.
+                    Some(source) => reason(source),
+                    None => format!("it answers {:?}: {}", status.code(), status.message()),
+                },
+            )),
         }
-    };
-    timeout(patience, asked).await.unwrap_or_else(|_| Err(silent("it does not answer")))
+    })
+    .await
 }
 
 /// Has any call answered over this connection, or says why not. The cluster that the node belongs to, 0 if it does not say so. What a node says about its health does not matter: whoever

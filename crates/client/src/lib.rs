@@ -25,7 +25,7 @@
 //! - `patience` is how a node that hangs is noticed, and asked last until it answers; `race` is for asking several at once;
 //! - `session` and `pending` are the pipelined stream; `unary` the single calls; `list` the stream of rows, made of `pages`
 //!   of one node after another if need be, of which the next is a `standby`;
-//! - `health` asks one node whether it serves, and nothing else;
+//! - `one_node` asks one node and nothing else: `health`, whether it serves, `log_level`, what it logs;
 //! - `write` is what an atomic write is made of; `many` reads many keys, of several shards side by side.
 //!
 //! Invariants:
@@ -36,7 +36,7 @@
 //!
 //! Caveats: the order of two writes that are under way at once is not kept; wait for the first if it matters. A
 //! [list](Client::list) goes on at another node as of the same moments, and breaks off where that is not possible any
-//! more (a second node keeps for it what it reads, as long as that one is there, too). There is no TLS yet.
+//! more (a second node keeps for it what it reads, as long as that one is there, too).
 
 mod address;
 mod call;
@@ -48,6 +48,7 @@ mod list;
 mod log_level;
 mod many;
 mod names;
+mod one_node;
 mod options;
 mod pages;
 mod patience;
@@ -76,6 +77,7 @@ pub use health::{Health, health, nodes_at};
 pub use list::{List, Rows};
 pub use log_level::set_log_level;
 pub use options::{Options, ReadsFrom, Transport};
+pub use ringfort_tls::{ClientFiles, ClientTls, TlsError};
 #[doc(no_inline)]
 pub use ringfort_types::{Condition, Consistency, Outcome};
 pub use write::{Decision, NotMet, Write};

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use ringfort_tls::Way;
 use ringfort_types::{Code, Failure};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -102,6 +103,7 @@ pub(crate) struct Link {
     /// `host:port`.
     pub(crate) address: String,
     endpoint: Endpoint,
+    way: Way,
     /// The cluster that the client is about.
     which: Arc<Which>,
     /// Whether to open a session on each connection.
@@ -117,8 +119,13 @@ pub(crate) struct Link {
 
 impl Link {
     /// For an address that [`crate::parse_address`] accepts.
-    pub(crate) fn new(address: String, transport: Transport, which: Arc<Which>) -> Result<Link, Failure> {
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))
+    pub(crate) fn new(
+        address: String,
+        way: Way,
+        transport: Transport,
+        which: Arc<Which>,
+    ) -> Result<Link, Failure> {
+        let endpoint = Endpoint::from_shared(format!("{}://{address}", way.scheme()))
             .map_err(|error| {
                 Failure::rejected(
                     Code::InvalidArgument,
@@ -134,6 +141,7 @@ impl Link {
         Ok(Link {
             address,
             endpoint,
+            way,
             which,
             sessions: transport == Transport::Session,
             state: Mutex::new(State::New),
@@ -234,7 +242,7 @@ impl Link {
 
     /// A connection over which the node has answered, or why there is none.
     async fn connected(&self) -> Result<Connection, String> {
-        let connecting = self.endpoint.connect_with_connector(Connector::new());
+        let connecting = self.endpoint.connect_with_connector(Connector::new(self.way.clone()));
         let channel = match timeout(2 * CONNECT_TIMEOUT, connecting).await {
             Ok(connected) => connected.map_err(|error| reason(&error))?,
             Err(_) => return Err(SILENT.to_owned()),

@@ -1,29 +1,20 @@
 //! Which lines a node logs: asked of that node, and of no other one.
 
-use std::time::Duration;
-
-use ringfort_proto::reason::reason;
 use ringfort_proto::status::to_failure;
 use ringfort_proto::v1::SetLogLevelRequest;
 use ringfort_proto::v1::cluster_client::ClusterClient;
-use ringfort_types::{Code, Failure};
-use tokio::time::timeout;
-use tonic::transport::Endpoint;
+use ringfort_types::Failure;
 
-use crate::parse_address;
+use crate::Options;
+use crate::one_node::ask;
 
 /// Has the node at `address` log what `filter` lets through, until it is started again; nothing changes if that is empty. The filter that it
-/// had before. Ends after `patience` at the latest.
-pub async fn set_log_level(address: &str, filter: &str, patience: Duration) -> Result<String, Failure> {
-    let address = parse_address(address)?;
-    let silent = |why: &str| Failure::rejected(Code::Unavailable, format!("can't reach {address}: {why}"));
-    let asked = async {
-        let endpoint =
-            Endpoint::from_shared(format!("http://{address}")).map_err(|error| silent(&reason(&error)))?;
-        let channel = endpoint.connect().await.map_err(|error| silent(&reason(&error)))?;
+/// had before.
+pub async fn set_log_level(address: &str, filter: &str, options: &Options) -> Result<String, Failure> {
+    ask(address, options, async |channel| {
         let request = SetLogLevelRequest { filter: filter.to_owned() };
         let answer = ClusterClient::new(channel).set_log_level(request).await;
         Ok(answer.map_err(|status| to_failure(&status))?.into_inner().before)
-    };
-    timeout(patience, asked).await.unwrap_or_else(|_| Err(silent("it does not answer")))
+    })
+    .await
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use ringfort_tls::Way;
 use tokio::time::timeout;
 
 /// Most addresses of one name that are tried.
@@ -15,7 +16,7 @@ pub(crate) fn is_name(address: &str) -> bool {
 
 /// The addresses that `address` stands for, in the system's order; itself if it is one, stands for one, or is not known in
 /// time.
-pub(crate) async fn addresses_of(address: &str, patience: Duration) -> Vec<String> {
+pub(crate) async fn addresses_of(address: &str, way: &Way, patience: Duration) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     if is_name(address)
         && let Ok(Ok(resolved)) = timeout(patience, tokio::net::lookup_host(address)).await
@@ -26,7 +27,13 @@ pub(crate) async fn addresses_of(address: &str, patience: Duration) -> Vec<Strin
             }
         }
     }
-    if found.len() < 2 { vec![address.to_owned()] } else { found }
+    if found.len() < 2 {
+        return vec![address.to_owned()];
+    }
+    if let Way::Client(tls) = way {
+        found.iter().for_each(|one| tls.found(one, address));
+    }
+    found
 }
 
 #[cfg(test)]
@@ -36,7 +43,7 @@ mod tests {
     #[tokio::test]
     async fn an_address_stands_for_itself() {
         for address in ["127.0.0.1:1", "[::1]:1", "no-such-host.invalid:1"] {
-            assert_eq!(addresses_of(address, Duration::from_millis(50)).await, [address]);
+            assert_eq!(addresses_of(address, &Way::Plain, Duration::from_millis(50)).await, [address]);
         }
         assert!(is_name("localhost:1") && !is_name("[::1]:1"));
     }

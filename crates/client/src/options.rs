@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ringfort_tls::{ClientTls, Way};
 use ringfort_types::Consistency;
 use ringfort_types::limits::CONNECTION_BYTES_MAX;
 
@@ -36,6 +37,8 @@ pub struct Options {
     pub addresses: Vec<String>,
     /// How long a request may take, retries included. For a list: until its first row, and from row to row.
     pub timeout: Duration,
+    /// What TLS is spoken with; without it there is none.
+    pub tls: Option<ClientTls>,
     /// How requests travel.
     pub transport: Transport,
     /// Whom to ask for rows.
@@ -60,6 +63,7 @@ impl Options {
         Options {
             addresses,
             timeout: Duration::from_secs(3),
+            tls: None,
             transport: Transport::Session,
             reads_from: ReadsFrom::Leader,
             consistency: Consistency::Linearizable,
@@ -68,5 +72,10 @@ impl Options {
             in_flight_bytes_max: CONNECTION_BYTES_MAX,
             exactly_once: true,
         }
+    }
+
+    /// The way to a node.
+    pub(crate) fn way(&self) -> Way {
+        self.tls.clone().map_or(Way::Plain, Way::Client)
     }
 }

@@ -156,7 +156,9 @@ mod tests {
 
     fn updated(routes: &Routes, state: &ClusterState) -> Routes {
         routes.updated(state, |address| {
-            Some(Arc::new(Link::new(address.to_owned(), Transport::Unary, Arc::default()).unwrap()))
+            Some(Arc::new(
+                Link::new(address.to_owned(), Way::Plain, Transport::Unary, Arc::default()).unwrap(),
+            ))
         })
     }
 

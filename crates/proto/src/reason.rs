@@ -8,6 +8,8 @@ use std::io;
 pub const REFUSED: &str = "connection refused";
 /// What is said if there was a connection.
 pub const BROKE: &str = "the connection broke";
+/// What is said if the other side wants TLS and there is none.
+const TLS_ONLY: &str = "it speaks TLS only: give the CA of its cluster (--ca)";
 /// What `h2`'s frame reader says of a connection that ends within a frame, in an error of no kind.
 const CUT_FRAME: &str = "bytes remaining on stream";
 
@@ -18,6 +20,10 @@ pub fn reason(error: &(dyn Error + 'static)) -> String {
     loop {
         if let Some(io) = cause.downcast_ref::<io::Error>() {
             return io_reason(io);
+        }
+        let told = cause.downcast_ref::<h2::Error>().filter(|error| error.is_go_away() && error.is_remote());
+        if told.is_some_and(|error| error.reason() == Some(h2::Reason::INADEQUATE_SECURITY)) {
+            return TLS_ONLY.into();
         }
         // It does not say that this is its source.
         if let Some(io) = cause.downcast_ref::<h2::Error>().and_then(h2::Error::get_io) {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ringfort_tls::NodeFiles;
 use ringfort_types::limits::{BIRTH_NODES_MAX, CALL_TIMEOUT_MAX_MS, HELD_READS_BYTES, SHARDS_MAX};
 use ringfort_types::{is_every_address, is_name};
 
@@ -45,6 +46,8 @@ pub struct Config {
     pub stays: bool,
     /// Open ports that other machines can reach, though whoever reaches them can do anything.
     pub insecure: bool,
+    /// Its certificate and what belongs to it: TLS is spoken on all its ports, and with other nodes. Without them there is no TLS.
+    pub tls: Option<NodeFiles>,
     /// Where the others and the clients find it, if that is not `listen`.
     pub advertise: Option<String>,
     /// The port for the text protocol; `None` for no such port.
@@ -110,6 +113,7 @@ impl Config {
             listen: listen.into(),
             stays: false,
             insecure: false,
+            tls: None,
             advertise: None,
             text: None,
             http: None,
@@ -131,6 +135,11 @@ impl Config {
             log_bytes: 256 * 1024 * 1024,
             snapshot_bytes_per_s: 64 * 1024 * 1024,
         }
+    }
+
+    /// Whether it may listen where others than this machine can reach it.
+    pub(crate) fn is_open(&self) -> bool {
+        self.insecure || self.tls.is_some()
     }
 
     /// Refuses what can't be right, before anything is touched.

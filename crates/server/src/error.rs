@@ -30,9 +30,10 @@ pub enum StartError {
     },
     /// An address that others can reach, and nobody has said that they may.
     #[error(
-        "{flag} {address} can be reached from other machines, and there is no TLS yet: whoever reaches this port can do \
-         anything, read and write every key and pass for a node; listen on 127.0.0.1, or, where a firewall or a private \
-         network keeps others out, say --insecure"
+        "{flag} {address} can be reached from other machines, and without TLS whoever reaches this port can do anything, \
+         read and write every key and pass for a node: give the node a certificate with --tls-cert, --tls-key and --tls-ca (`ringfort certs init` \
+         and `ringfort certs node NAME --host HOST` make what it needs); or listen on 127.0.0.1; or, where a firewall or a private network \
+         keeps others out, say --insecure"
     )]
     Exposed {
         /// Which flag.

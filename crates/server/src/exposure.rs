@@ -1,8 +1,7 @@
 //! Who may reach a port that this node opens.
 //!
-//! There is no TLS and no authentication yet: whoever reaches a port can read and write everything, and on the gRPC port
-//! pass for a node. So a port is opened on loopback, or by an operator who says that the network keeps others
-//! away (`--insecure`). Every door's address goes through [`resolve`], with the flag that it came from.
+//! Without TLS, whoever reaches a port can read and write everything, and on the gRPC port pass for a node. So such a port is opened on
+//! loopback, or by an operator who says that the network keeps others away (`--insecure`). Every door's address goes through [`resolve`], with the flag that it came from.
 //!
 //! What is checked is what is bound: a name is looked up once, and counts as loopback only if *every* address that it
 //! stands for is, so that it does not depend on their order whether a node starts. Not checked is who can reach loopback:
@@ -19,7 +18,7 @@ use crate::StartError;
 pub(crate) async fn resolve(
     flag: &'static str,
     address: &str,
-    insecure: bool,
+    is_open: bool,
 ) -> Result<SocketAddr, StartError> {
     let unusable = |reason: String| StartError::Address {
         flag,
@@ -31,7 +30,7 @@ pub(crate) async fn resolve(
     let addresses: Vec<_> =
         lookup_host(address).await.map_err(|error| unusable(error.to_string()))?.collect();
     let first = *addresses.first().ok_or_else(|| unusable("no such host".into()))?;
-    if !insecure && !addresses.iter().all(|address| is_loopback(address.ip())) {
+    if !is_open && !addresses.iter().all(|address| is_loopback(address.ip())) {
         return Err(StartError::Exposed { flag, address: address.to_owned() });
     }
     Ok(first)
@@ -71,7 +70,8 @@ mod tests {
         let error = resolve("--text-addr", "0.0.0.0:6666", false).await.expect_err("anybody could reach it");
         let line = error.to_string();
         assert!(line.starts_with("--text-addr 0.0.0.0:6666 "), "{line}");
-        for part in ["no TLS yet", "can do anything", "127.0.0.1", "--insecure"] {
+        for part in ["without TLS", "can do anything", "127.0.0.1", "--insecure", "--tls-cert", "certs init"]
+        {
             assert!(line.contains(part), "{line}");
         }
         assert!(!line.contains('\n') && error.exit_code() == 2, "{line}");

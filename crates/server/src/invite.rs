@@ -15,6 +15,7 @@ use ringfort_proto::internal::{InviteRequest, InviteResponse};
 use ringfort_proto::reason::reason;
 use ringfort_proto::status::{OUTCOME, to_failure};
 use ringfort_ring::{Layout, Member};
+use ringfort_tls::{Connector, Way};
 use ringfort_types::limits::{INVITATION_MS, INVITATIONS_MAX};
 use ringfort_types::{
     Code, Failure, Incarnation, NodeId, Outcome, Presence, check_address, is_every_address, is_name,
@@ -58,9 +59,10 @@ pub(crate) async fn invite(
     };
     let request =
         request(&layout, gate.node(), name.unwrap_or_default(), member.map(|member| member.incarnation));
+    let way = gate.way(name.filter(|name| !name.is_empty()));
     let mut outcome = Outcome::Rejected;
     let invited = loop {
-        match ask(address, &request, deadline).await {
+        match ask(address, &request, deadline, &way).await {
             Ok(invited) => break invited,
             // A member whose process is down.
             Err(Refusal::Nobody(failure)) if member.is_some() && failure.outcome == Outcome::Rejected => {
@@ -87,7 +89,8 @@ pub(crate) async fn remind(shared: &Shared, node: NodeId, address: &str) -> Resu
     let Some(layout) = shared.layout() else { return Ok(()) };
     let Some(member) = layout.member(node) else { return Ok(()) };
     let request = request(&layout, shared.header.from, &member.name, Some(member.incarnation));
-    match ask(address, &request, deadline).await {
+    let way = shared.way(Some(member.name.clone()));
+    match ask(address, &request, deadline, &way).await {
         Ok(_joined) => Ok(()),
         Err(Refusal::ForGood(failure) | Refusal::NotNow(failure) | Refusal::Nobody(failure)) => Err(failure),
     }
@@ -208,7 +211,12 @@ enum Refusal {
 }
 
 /// Invites whoever is there, once.
-async fn ask(address: &str, request: &InviteRequest, deadline: Instant) -> Result<InviteResponse, Refusal> {
+async fn ask(
+    address: &str,
+    request: &InviteRequest,
+    deadline: Instant,
+    way: &Way,
+) -> Result<InviteResponse, Refusal> {
     let nobody = |why: String, outcome| {
         Refusal::Nobody(Failure {
             outcome,
@@ -217,8 +225,10 @@ async fn ask(address: &str, request: &InviteRequest, deadline: Instant) -> Resul
         })
     };
     let unreachable = |error: &(dyn Error + 'static)| nobody(reason(error), Outcome::Rejected);
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| unreachable(&error))?;
-    let channel = timeout_at(deadline, endpoint.connect_timeout(CONNECT_MAX).connect()).await;
+    let endpoint = Endpoint::from_shared(format!("{}://{address}", way.scheme()));
+    let endpoint = endpoint.map_err(|error| unreachable(&error))?.connect_timeout(CONNECT_MAX);
+    let connecting = endpoint.connect_with_connector(Connector::new(way.clone()));
+    let channel = timeout_at(deadline, connecting).await;
     let channel = channel
         .map_err(|_late| nobody("it does not answer".to_owned(), Outcome::Rejected))?
         .map_err(|error| unreachable(&error))?;

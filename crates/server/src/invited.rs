@@ -62,10 +62,12 @@ pub(crate) async fn wait(
     let (waiting, mut invitations) = Waiting::new(newcomer);
     let line = waiting.line();
     let answers = Answers::new(NodeId(0), runtimes.handles());
-    let shared = Arc::new(Shared::waiting(waiting, answers, Header::of_nobody(*incarnation), shards));
+    let shared = Shared::waiting(waiting, answers, Header::of_nobody(*incarnation), shards);
+    let shared = Arc::new(shared.that_guards(ports.tls.clone()));
     let places = Places::new(CONNECTIONS_MAX, if ports.text.is_some() { 2 } else { 1 });
     let mut doors = JoinSet::new();
     doors.spawn(doors::serve(shared.clone(), Arc::default(), ports, places, Tolerance::default(), runtimes));
+    let way = shared.way(None);
     let failed = Throttle::new("invitations have come to nothing");
     let mut telling = interval(TOLD_EVERY);
     loop {
@@ -82,7 +84,7 @@ pub(crate) async fn wait(
         }
         let others: Vec<&str> =
             members.iter().map(String::as_str).filter(|member| member != address).collect();
-        let joining = timeout(Duration::from_millis(INVITATION_MS), join(&others, newcomer));
+        let joining = timeout(Duration::from_millis(INVITATION_MS), join(&others, newcomer, &way));
         let failure = match joining.await {
             Ok(Ok(joined)) => return Ok((joined, Redeemed { answer, shared, doors })),
             Ok(Err(StartError::Refused(why))) => Failure::rejected(Code::FailedPrecondition, why),

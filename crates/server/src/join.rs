@@ -11,6 +11,7 @@ use ringfort_proto::internal::{JoinRequest, JoinResponse};
 use ringfort_proto::reason::reason;
 use ringfort_proto::status::to_failure;
 use ringfort_ring::{Layout, NoPlace};
+use ringfort_tls::{Connector, Way};
 use ringfort_types::limits::{BIRTH_NODES_MAX, CALL_TIMEOUT_DEFAULT_MS};
 use ringfort_types::{
     Call, Code, Door, Failure, Incarnation, LayoutChange, Level, Levels, Newcomer, NodeId, Presence, Reply,
@@ -46,12 +47,12 @@ pub(crate) struct Joined {
 }
 
 /// Asks these members in turn, until one can be reached. An error is a refusal.
-pub(crate) async fn join(members: &[&str], newcomer: &Newcomer) -> Result<Joined, StartError> {
+pub(crate) async fn join(members: &[&str], newcomer: &Newcomer, way: &Way) -> Result<Joined, StartError> {
     let mut said = Instant::now();
     loop {
         let mut whys = Vec::new();
         for member in members {
-            match ask(member, newcomer).await {
+            match ask(member, newcomer, way).await {
                 Ok(joined) => return Ok(joined),
                 Err(Refusal::ForGood(reason)) => return Err(StartError::Refused(reason)),
                 Err(Refusal::NotNow(reason)) => whys.push(format!("{member}: {reason}")),
@@ -70,11 +71,13 @@ enum Refusal {
     NotNow(String),
 }
 
-async fn ask(member: &str, newcomer: &Newcomer) -> Result<Joined, Refusal> {
+async fn ask(member: &str, newcomer: &Newcomer, way: &Way) -> Result<Joined, Refusal> {
     let not_now = |error: &(dyn std::error::Error + 'static)| Refusal::NotNow(reason(error));
-    let endpoint = Endpoint::from_shared(format!("http://{member}")).map_err(|error| not_now(&error))?;
+    let endpoint = Endpoint::from_shared(format!("{}://{member}", way.scheme()));
+    let endpoint = endpoint.map_err(|error| not_now(&error))?.connect_timeout(ASK_MAX);
     let asking = async {
-        let channel = endpoint.connect_timeout(ASK_MAX).connect().await.map_err(|error| not_now(&error))?;
+        let connected = endpoint.connect_with_connector(Connector::new(way.clone())).await;
+        let channel = connected.map_err(|error| not_now(&error))?;
         let request = JoinRequest {
             name: newcomer.name.clone(),
             address: newcomer.address.clone(),

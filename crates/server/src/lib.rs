@@ -32,6 +32,7 @@
 mod answers;
 mod apply;
 mod budget;
+mod certificates;
 mod clock;
 mod config;
 mod core;
@@ -76,4 +77,5 @@ pub use doors::http::HttpSettings;
 pub use doors::text::{GetReply, TextSettings};
 pub use error::{StartError, last_words};
 pub use log_levels::LogLevels;
+pub use ringfort_tls::NodeFiles;
 pub use running::{Observer, Running, Summary, start, start_on};

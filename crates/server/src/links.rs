@@ -25,8 +25,9 @@ use ringfort_proto::internal::{
 use ringfort_proto::reason::reason;
 use ringfort_proto::status::{OUTCOME, from_failure};
 use ringfort_ring::{Layout, Member};
+use ringfort_tls::Connector;
 use ringfort_types::limits::{CALL_WINDOW_BYTES, CONNECTION_WINDOW_BYTES};
-use ringfort_types::{Answer, NodeId, PeerFrame, PeerMessage};
+use ringfort_types::{Answer, Code as Refused, Epoch, Failure, NodeId, PeerFrame, PeerMessage, shown};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_stream::Stream;
@@ -36,6 +37,8 @@ use tonic::server::NamedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use crate::doors::places::Standing;
+use crate::doors::throttle::Throttle;
 use crate::outbox::{FRAME_BYTES_MAX, Item, Outbox};
 use crate::shared::Shared;
 use crate::whereabouts::Told;
@@ -170,7 +173,7 @@ async fn keep_connected(
         let mut was_up = false;
         let attempt = async {
             let number = shared.link_number();
-            match connect(&shared, &outbox, address, number).await {
+            match connect(&shared, &outbox, (address, &given), number).await {
                 Ok((answers, client)) => {
                     trouble.is_over(&called(address), Instant::now());
                     was_up = true;
@@ -286,10 +289,12 @@ impl Trouble {
 async fn connect(
     shared: &Arc<Shared>,
     outbox: &Arc<Outbox>,
-    address: &str,
+    (address, given): (&str, &str),
     number: u64,
 ) -> Result<(Streaming<Frame>, PeerClient<Channel>), Box<dyn Error + Send + Sync>> {
-    let channel = Endpoint::from_shared(format!("http://{address}"))?
+    let name = shared.name_of(outbox.to()).or_else(|| Some(given.to_owned()).filter(|name| !name.is_empty()));
+    let way = shared.way(name);
+    let channel = Endpoint::from_shared(format!("{}://{address}", way.scheme()))?
         .tcp_nodelay(true)
         .connect_timeout(CONNECT_MAX)
         .initial_stream_window_size(CALL_WINDOW_BYTES)
@@ -297,7 +302,7 @@ async fn connect(
         .http2_keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_MAX)
         .keep_alive_while_idle(true)
-        .connect()
+        .connect_with_connector(Connector::new(way))
         .await?;
     let mut client = PeerClient::new(channel)
         .max_decoding_message_size(FRAME_BYTES_MAX)
@@ -384,9 +389,17 @@ fn frame(shared: &Shared, to: NodeId, messages: Vec<PeerMessage>) -> PeerFrame {
 }
 
 /// Connections that other nodes have made to this one.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Links {
     open: Mutex<BTreeMap<u64, Link>>,
+    impostors: Arc<Throttle>,
+}
+
+impl Default for Links {
+    fn default() -> Links {
+        let impostors = Throttle::new("attempts to speak as another node were refused");
+        Links { open: Mutex::default(), impostors }
+    }
 }
 
 #[derive(Debug)]
@@ -454,22 +467,33 @@ pub(crate) struct PeerService {
 #[tonic::async_trait]
 impl Peer for PeerService {
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
+        let asks = self.certified(&request)?;
+        if let Some(asks) = asks.filter(|asks| *asks != request.get_ref().name) {
+            let joins = &request.get_ref().name;
+            let why = format!(
+                "the certificate is that of the node {asks}, and {joins} asks to join: give it one of its own"
+            );
+            return Err(from_failure(Failure::rejected(Refused::FailedPrecondition, why)));
+        }
         let admitted = join::admit(&self.shared, request.into_inner()).await;
         admitted.map(Response::new).map_err(from_failure)
     }
 
     async fn invite(&self, request: Request<InviteRequest>) -> Result<Response<InviteResponse>, Status> {
+        self.certified(&request)?;
         let answer = invite::answer(&self.shared, request.into_inner()).await;
         answer.map(Response::new).map_err(from_failure)
     }
 
-    async fn time(&self, _asked: Request<TimeRequest>) -> Result<Response<TimeResponse>, Status> {
+    async fn time(&self, request: Request<TimeRequest>) -> Result<Response<TimeResponse>, Status> {
+        self.certified(&request)?;
         Ok(Response::new(TimeResponse { unix_us: peer_clock::now_us() }))
     }
 
     type LinkStream = ReceiverStream<Result<Frame, Status>>;
 
     async fn link(&self, request: Request<Streaming<Frame>>) -> Result<Response<Self::LinkStream>, Status> {
+        let speaks = self.certified(&request)?;
         if let Some(waiting) = &self.shared.waiting {
             return Err(from_failure(waiting.not_yet()));
         }
@@ -486,7 +510,7 @@ impl Peer for PeerService {
         tokio::spawn(async move {
             let mut stopping = service.shared.stopping.subscribe();
             tokio::select! {
-                () = service.read(number, frames) => {}
+                () = service.read(number, frames, speaks) => {}
                 // It has been refused, or its place has been given to another one.
                 _ = is_removed => {}
                 _ = stopping.wait_for(|stopping| *stopping) => {}
@@ -498,6 +522,39 @@ impl Peer for PeerService {
 }
 
 impl PeerService {
+    /// The name of the node whose certificate was shown on the connection; none where there is no TLS. Nobody else is listened to.
+    fn certified<T>(&self, request: &Request<T>) -> Result<Option<String>, Status> {
+        if self.shared.tls().is_none() {
+            return Ok(None);
+        }
+        let standing = request.extensions().get::<Arc<Standing>>();
+        let certified = standing.and_then(|standing| standing.certified());
+        if let Some(node) = certified.and_then(|certified| certified.node.clone()) {
+            return Ok(Some(node));
+        }
+        let who = match certified.and_then(|certified| certified.user.as_deref()) {
+            Some(user) => format!("who shows the certificate of {}", shown(user.as_bytes())),
+            None => "who shows no certificate".to_owned(),
+        };
+        self.links.impostors.warn(|| format!("somebody {who} spoke as a node, and was refused"));
+        Err(Status::permission_denied(format!("only nodes are listened to here, and not somebody {who}")))
+    }
+
+    /// Whether whoever has this certificate may speak as this node. One that is not known here is taken at its word: its certificate is a node's.
+    fn is_its_own(&self, speaks: Option<&String>, from: NodeId) -> bool {
+        let Some(speaks) = speaks else { return true };
+        let name = self.shared.name_of(from);
+        let is_its_own = name.as_ref().is_none_or(|name| name == speaks);
+        if !is_its_own {
+            let name = name.unwrap_or_default();
+            let line = || {
+                format!("somebody with the certificate of the node {speaks} spoke as {name}, and was refused")
+            };
+            self.links.impostors.warn(line);
+        }
+        is_its_own
+    }
+
     /// This node's name, if a connection is for another member of its cluster, which is not here.
     fn is_for_another(&self, metadata: &MetadataMap) -> Option<String> {
         let (cluster, me) = (self.shared.header.cluster(), self.shared.header.from);
@@ -507,8 +564,9 @@ impl PeerService {
         (same_cluster && said != wanted(cluster, me)).then(name)
     }
 
-    async fn read(&self, number: u64, mut frames: Streaming<Frame>) {
+    async fn read(&self, number: u64, mut frames: Streaming<Frame>, speaks: Option<String>) {
         let mut from = NodeId(0);
+        let mut epoch = Epoch(0);
         let mut first_until = Some(tokio::time::Instant::now() + FIRST_FRAME_MAX);
         loop {
             let next = match first_until.take() {
@@ -524,6 +582,14 @@ impl PeerService {
                     return;
                 }
             };
+            // Who is a member under which name may be known only later.
+            let known = self.shared.header.epoch();
+            if speaks.is_some() && (frame.from != from || known != epoch) {
+                epoch = known;
+                if !self.is_its_own(speaks.as_ref(), frame.from) {
+                    return;
+                }
+            }
             if frame.from != from {
                 from = frame.from;
                 if !self.links.hear(number, from) {

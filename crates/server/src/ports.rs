@@ -21,16 +21,16 @@ pub(crate) struct Bound {
 pub(crate) async fn bind(config: &Config) -> Result<(Ports, Bound), StartError> {
     // What is wrong in itself is said first, whatever else listens here.
     if let Some(text) = &config.text {
-        exposure::resolve("--text-addr", &text.listen, config.insecure).await?;
+        exposure::resolve("--text-addr", &text.listen, config.is_open()).await?;
     }
     if let Some(http) = &config.http {
-        exposure::resolve("--http", &http.listen, config.insecure).await?;
+        exposure::resolve("--http", &http.listen, config.is_open()).await?;
     }
-    let (grpc, bound) = doors::listener::bind("--addr", &config.listen, config.insecure).await?;
+    let (grpc, bound) = doors::listener::bind("--addr", &config.listen, config.is_open()).await?;
     let mut bound = Bound { grpc: bound, text: None, http: None };
     let mut text = None;
     if let Some(TextConfig { listen, settings }) = &config.text {
-        let binding = doors::listener::bind("--text-addr", listen, config.insecure).await;
+        let binding = doors::listener::bind("--text-addr", listen, config.is_open()).await;
         let (listener, at) = binding.map_err(|error| match error {
             StartError::PortInUse { address } if has_port(&address, bound.grpc.port()) => {
                 StartError::Usage(format!(
@@ -43,7 +43,7 @@ pub(crate) async fn bind(config: &Config) -> Result<(Ports, Bound), StartError> 
     }
     let mut http = None;
     if let Some(HttpConfig { listen, is_optional, settings }) = &config.http {
-        match doors::listener::bind("--http", listen, config.insecure).await {
+        match doors::listener::bind("--http", listen, config.is_open()).await {
             Ok((listener, at)) => (http, bound.http) = (Some((listener, *settings)), Some(at)),
             Err(StartError::PortInUse { address }) if *is_optional => {
                 tracing::info!(
@@ -58,5 +58,5 @@ pub(crate) async fn bind(config: &Config) -> Result<(Ports, Bound), StartError> 
             Err(other) => return Err(other),
         }
     }
-    Ok((Ports { grpc, text, http }, bound))
+    Ok((Ports { grpc, text, http, tls: None }, bound))
 }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use ringfort_node::{Config as NodeConfig, Event, Identity, Node};
 use ringfort_ring::Layout;
 use ringfort_storage::{DataDir, FileDisk, LogOptions, LsmTables, Stored, TableOptions, Who};
+use ringfort_tls::{NodeTls, Way};
 use ringfort_types::limits::CALL_TIMEOUT_DEFAULT_MS;
 use ringfort_types::{ClusterState, Door, Failure, Level, Levels, Newcomer, NodeId, is_name};
 use tokio::runtime::Handle;
@@ -31,7 +32,7 @@ use crate::open::LAYOUT_OF_TABLE;
 use crate::ports::bind;
 use crate::shared::{Header, Report, Shared};
 use crate::whereabouts::Told;
-use crate::{Config, StartError, descriptors, doors, invited, space, whereabouts};
+use crate::{Config, StartError, certificates, descriptors, doors, invited, space, whereabouts};
 
 /// How long to wait for leaderships to be handed over.
 const HAND_OVER_MAX: Duration = Duration::from_millis(3_600);
@@ -93,13 +94,18 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
     let started = Instant::now();
     Clock::check()?;
     let config = checked(config)?;
-    let (ports, bound) = bind(&config).await?;
+    let (mut ports, bound) = bind(&config).await?;
     let address = config.advertised(bound.grpc)?;
     let listed = listed(&config, &address)?;
 
     let disk = Arc::new(FileDisk::open(&config.data_dir)?);
     let who = Who { name: config.name.clone(), address: address.clone(), fresh: draw()? };
     let (data, mut stored) = DataDir::open_anywhere(disk.clone(), &who, ringfort_node::is_member)?;
+    ports.tls = guard(&config, &node_name(&stored.name)).inspect_err(|_| {
+        if stored.boot == 1 {
+            data.discard();
+        }
+    })?;
     let runtimes = Runtimes::new([Handle::current()].into_iter().chain(others));
     let (kept, lost) = become_member(&config, &address, &data, &mut stored, (&ports, &runtimes)).await?;
     let Origin { nodes, shards, replicas, is_member } = Origin::of(&config, &address, listed, &stored)?;
@@ -136,7 +142,8 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
     let answers = Answers::new(me, runtimes.handles());
     let header = Header::new(&node, stored.incarnation);
     let shared = Shared::new(answers, header, Handle::current(), shards, reporting);
-    let shared = Arc::new(shared.that_logs(config.slow_request, config.log_levels.clone()));
+    let shared = shared.that_logs(config.slow_request, config.log_levels.clone());
+    let shared = Arc::new(shared.that_guards(ports.tls.clone()));
     let is_alone = !is_member && addresses.len() == 1 && !config.peers.is_empty();
     let alone = is_alone.then(|| peerless(&address));
     let uncounted = (!is_counted).then(|| uncounted(&config.data_dir));
@@ -149,6 +156,9 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
     let mut tasks = JoinSet::new();
     let others = if is_member { Vec::new() } else { others_of(me, &addresses, names) };
     tasks.spawn(links::keep_all_connected(shared.clone(), others, told));
+    if let Some(tls) = ports.tls.clone() {
+        tasks.spawn(certificates::watch(tls));
+    }
     tasks.spawn(space::watch(shared.clone(), config.data_dir.clone()));
     let tolerance = Tolerance::default();
     let places = Places::new(files.connections, if bound.text.is_some() { 2 } else { 1 });
@@ -191,6 +201,12 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
         summary,
         started,
     })
+}
+
+/// What TLS is spoken with by the node of this name, if it is.
+fn guard(config: &Config, name: &str) -> Result<Option<NodeTls>, StartError> {
+    let loaded = config.tls.clone().map(|files| NodeTls::load(files, name)).transpose();
+    loaded.map_err(|error| StartError::Usage(error.to_string()))
 }
 
 /// The other nodes of the list that a cluster is born of.
@@ -349,7 +365,8 @@ async fn become_member(
             "--join {address}: that is this node itself; name another one"
         )));
     }
-    let joined = match join(&others, &newcomer).await {
+    let way = ports.tls.clone().map_or(Way::Plain, |tls| Way::Peer(tls, None));
+    let joined = match join(&others, &newcomer, &way).await {
         Ok(joined) => joined,
         Err(error) => {
             if stored.boot == 1 {

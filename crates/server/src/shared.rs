@@ -8,6 +8,7 @@ use std::time::Duration;
 use ringfort_node::{Event, Node};
 use ringfort_retry::Sessions;
 use ringfort_ring::Layout;
+use ringfort_tls::{NodeTls, Way};
 use ringfort_types::limits::INVITATIONS_MAX;
 use ringfort_types::{Code, DiskState, Epoch, Incarnation, LogMark, NodeId, Reply, ShardId};
 use tokio::runtime::Handle;
@@ -138,6 +139,8 @@ pub(crate) struct Shared {
     pub(crate) figures: Asked,
     slow: SlowRequests,
     pub(crate) log_levels: Option<LogLevels>,
+    /// What TLS is spoken with.
+    tls: Option<NodeTls>,
     disk: Mutex<Disk>,
     /// Shards whose damage the node has been told of, with whether they are readable.
     damaged: Mutex<BTreeSet<(ShardId, bool)>>,
@@ -202,6 +205,7 @@ impl Shared {
             figures: Asked::default(),
             slow: SlowRequests::new(None),
             log_levels: None,
+            tls: None,
             disk: Mutex::default(),
             damaged: Mutex::default(),
         }
@@ -210,6 +214,21 @@ impl Shared {
     /// The same, with requests in its log that take longer than this, and with what changes which lines are logged.
     pub(crate) fn that_logs(self, slow: Option<Duration>, levels: Option<LogLevels>) -> Shared {
         Shared { slow: SlowRequests::new(slow), log_levels: levels, ..self }
+    }
+
+    /// The same, with TLS, if this is something.
+    pub(crate) fn that_guards(self, tls: Option<NodeTls>) -> Shared {
+        Shared { tls, ..self }
+    }
+
+    /// What TLS is spoken with, if it is.
+    pub(crate) fn tls(&self) -> Option<&NodeTls> {
+        self.tls.as_ref()
+    }
+
+    /// The way to the node of this name, or to whichever.
+    pub(crate) fn way(&self, to: Option<String>) -> Way {
+        self.tls.clone().map_or(Way::Plain, |tls| Way::Peer(tls, to))
     }
 
     /// Of a node that waits, on this runtime.

@@ -166,6 +166,12 @@ pub const HTTP_LARGE_ANSWERS_MAX: usize = 4;
 pub const HTTP_ANSWER_MS: u64 = 30_000;
 /// Connections of other nodes that are taken when there is no place left for clients.
 pub const PEER_PLACES: usize = BIRTH_NODES_MAX;
+/// Handshakes of TLS at a time at one port.
+pub const HANDSHAKES_MAX: usize = 64;
+/// Of one address.
+pub const HANDSHAKES_OF_ADDRESS_MAX: usize = 16;
+/// How long one may take, in milliseconds.
+pub const HANDSHAKE_MS: u64 = 3_000;
 /// A client must say what its protocol begins with within this time, in milliseconds.
 pub const GREETING_MS: u64 = 5_000;
 /// Most calls at once on one gRPC connection.

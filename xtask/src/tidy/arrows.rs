@@ -17,7 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["ringfort-shard"],
     &["ringfort-consensus"],
     &["ringfort-node"],
-    &["ringfort-proto", "ringfort-retry", "ringfort-view"],
+    &["ringfort-proto", "ringfort-retry", "ringfort-tls", "ringfort-view"],
     &["ringfort-client"],
     &["ringfort-server", "ringfort-sim"],
     &["ringfort-cli", "example-rust", "ringfort-load"],
@@ -37,11 +37,15 @@ const RESERVED: &[(&str, &[&str], &str)] = &[
         &["ringfort-retry", "ringfort-server", "ringfort-cli"],
         "randomness comes in from the driver",
     ),
+    ("rustls", TLS, "files and certificates are read in one place"),
+    ("tokio-rustls", TLS, "files and certificates are read in one place"),
     ("rand", &[], "randomness comes in from the driver"),
 ];
 
 const SOCKETS: &[&str] =
-    &["ringfort-server", "ringfort-client", "ringfort-cli", "example-rust", "ringfort-load"];
+    &["ringfort-server", "ringfort-client", "ringfort-tls", "ringfort-cli", "example-rust", "ringfort-load"];
+
+const TLS: &[&str] = &["ringfort-tls", "ringfort-server"];
 
 /// What cargo says about the workspace's own packages.
 pub fn metadata(root: &Path) -> Result<Value> {

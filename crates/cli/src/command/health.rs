@@ -40,12 +40,12 @@ pub(crate) struct Health {
 }
 
 pub(crate) fn run(asked: &Health) -> Result<(), Stop> {
-    let options = asked.connect.options();
+    let options = asked.connect.options()?;
     let answers = Beside::new()?.block_on(async {
-        let nodes = nodes_at(&options.addresses, options.timeout).await;
+        let nodes = nodes_at(&options).await;
         let asking = nodes.iter().cloned().map(|address| {
-            let (service, timeout) = (asked.service.clone(), options.timeout);
-            tokio::spawn(async move { health(&address, &service, timeout).await })
+            let (service, options) = (asked.service.clone(), options.clone());
+            tokio::spawn(async move { health(&address, &service, &options).await })
         });
         let mut answers = Vec::new();
         for asking in asking.collect::<Vec<_>>() {

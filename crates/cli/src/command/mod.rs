@@ -1,6 +1,7 @@
 //! One file a command: its flags, and what it does. `args` knows them all; they do not know each other.
 
 pub(crate) mod bench;
+pub(crate) mod certs;
 pub(crate) mod check;
 pub(crate) mod cluster;
 pub(crate) mod completions;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use ringfort_server::{Config, StartError, Summary};
+use ringfort_server::{Config, NodeFiles, StartError, Summary};
 use ringfort_types::limits::HELD_READS_BYTES;
 use rustix::fs::Mode;
 use tokio::runtime::Handle;
@@ -37,9 +37,11 @@ const MIB: u64 = 1024 * 1024;
 /// Run a node, until Ctrl+C or SIGTERM
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  ringfort start                                a cluster of one\n  \
-    ringfort start --id node1 --addr 10.0.0.1:50051 --insecure --data-dir /var/lib/ringfort \\\n      \
+    ringfort start --id node1 --addr 10.0.0.1:50051 --data-dir /var/lib/ringfort \\\n      \
+    --tls-cert node1.crt --tls-key node1.key --tls-ca ca.crt \\\n      \
     --peers node2=10.0.0.2:50051,node3=10.0.0.3:50051\n  \
-    ringfort start --id node4 --addr 10.0.0.4:50051 --insecure --data-dir /var/lib/ringfort \\\n      \
+    ringfort start --id node4 --addr 10.0.0.4:50051 --data-dir /var/lib/ringfort \\\n      \
+    --tls-cert node4.crt --tls-key node4.key --tls-ca ca.crt \\\n      \
     --join 10.0.0.1:50051,10.0.0.2:50051                 one more node of that cluster\n\n\
     A new cluster is born when all of its nodes have met: start each of them with the others as --peers. Names \
     in --peers may be left out. After that, each node needs its --data-dir and the same flags to come back. With another --addr or \
@@ -48,8 +50,9 @@ const MIB: u64 = 1024 * 1024;
     family.FamilyService/Join); its port answers all else with that it waits.\n\n\
     A node that joins is given its share of the replicas while the cluster serves; `ringfort cluster remove` takes it out again. One whose \
     disk is lost is started with a new directory, --join and --replace.\n\n\
-    There is no TLS yet: whoever reaches a node can do anything. So it listens on loopback, or, with --insecure, wherever \
-    you say.\n\n\
+    With --tls-cert, --tls-key and --tls-ca it speaks TLS, and nothing else, on all of its ports and with other nodes (`ringfort certs` makes such \
+    files); they are read again when they change. Without them it listens on loopback only, or, with --insecure, wherever you say, though \
+    whoever reaches it then can do anything.\n\n\
     When it serves, it prints one line; JSON: name, address, nodes, shards, text (null without \
     --text-addr), http (null without that port), ready_ms; with --report-every, then time, name, address, keys_estimate, members (each name and state).")]
 pub(crate) struct Start {
@@ -60,9 +63,18 @@ pub(crate) struct Start {
     // By another id than the client commands' `--addr`, of which it is none.
     #[arg(id = "listen", long = "addr", value_name = "HOST:PORT")]
     addr: Option<String>,
-    /// Listen on other addresses than loopback, too, though whoever reaches them can do anything: there is no TLS yet
+    /// Listen on other addresses than loopback without TLS, though whoever reaches them can do anything
     #[arg(long)]
     insecure: bool,
+    /// Speak TLS with this certificate, which has to name the node (PEM, with those between it and the CA's)
+    #[arg(long, value_name = "FILE", requires_all = ["tls_key", "tls_ca"])]
+    tls_cert: Option<PathBuf>,
+    /// The key to it (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// The CA whose certificates other nodes and clients show (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_ca: Option<PathBuf>,
     /// Where the other nodes and the clients find it, if that is not --addr
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Option<String>,
@@ -177,6 +189,7 @@ struct How {
 }
 
 fn config(start: Start) -> Result<Config, Stop> {
+    let tls = tls_files(&start);
     let (addr, stays) = (start.addr.as_deref().unwrap_or(ADDRESS_DEFAULT), start.addr.is_none());
     let data_dir = match start.data_dir {
         Some(directory) => directory,
@@ -189,6 +202,7 @@ fn config(start: Start) -> Result<Config, Stop> {
         text: start.text.config()?,
         http: start.watched.http(),
         insecure: start.insecure,
+        tls,
         advertise: start.advertise,
         // `--peers ""` is how scripts say that there are none.
         peers: start.peers.into_iter().filter(|peer| *peer != (None, String::new())).collect(),
@@ -208,6 +222,12 @@ fn config(start: Start) -> Result<Config, Stop> {
         stays,
         ..Config::new(addr, data_dir)
     })
+}
+
+/// The files of TLS, of which there are all or none.
+fn tls_files(start: &Start) -> Option<NodeFiles> {
+    let (cert, key, ca) = (start.tls_cert.clone()?, start.tls_key.clone()?, start.tls_ca.clone()?);
+    Some(NodeFiles { cert, key, ca })
 }
 
 /// A node's own place under the common one.

@@ -48,6 +48,11 @@ pub(crate) const LIMITS: DoorLimits = DoorLimits {
     full_answer: b"",
 };
 
+/// What a client is told that begins HTTP/2 without TLS where it is needed: the server's preface, and GOAWAY for inadequate security with
+/// a reason that most clients show (RFC 9113, sections 6.5, 6.8 and 7).
+pub(super) const WITHOUT_TLS: &[u8] = b"\0\0\0\x04\0\0\0\0\0\
+    \0\0\x47\x07\0\0\0\0\0\0\0\0\0\0\0\0\x0cthis port speaks TLS only: give the client the CA's certificate";
+
 /// What tonic's generated servers are.
 pub(crate) trait GrpcService:
     Service<Request<Body>, Response = Response<Body>, Error = Infallible>

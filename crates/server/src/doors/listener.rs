@@ -26,7 +26,9 @@ use tonic::transport::server::Connected;
 
 use ringfort_types::limits::{PING_ANSWER_MS, PING_MS};
 
+use crate::doors::guard::Guard;
 use crate::doors::places::{DoorPlaces, Entered, Places, Standing, TRIAL_MAX};
+use crate::doors::socket::Socket;
 use crate::doors::throttle::Throttle;
 use crate::{StartError, exposure};
 
@@ -106,6 +108,8 @@ pub(crate) struct Incoming {
     listener: TcpListener,
     limits: DoorLimits,
     places: DoorPlaces,
+    /// What TLS is spoken with.
+    guard: Option<Guard>,
     /// Those that have not greeted yet; they hold their places.
     greeting: JoinSet<Option<Connection>>,
     pause: Option<Pin<Box<Sleep>>>,
@@ -119,12 +123,14 @@ impl Incoming {
         listener: TcpListener,
         limits: DoorLimits,
         at_node: &Places,
+        guard: Option<Guard>,
     ) -> Incoming {
         Incoming {
             door,
             listener,
             limits,
             places: at_node.at_door(door, limits.connections_max),
+            guard,
             greeting: JoinSet::new(),
             pause: None,
             turned_away: Throttle::new(format!("connections were turned away from the {door} port")),
@@ -146,7 +152,9 @@ impl Incoming {
                 self.places.turn_away();
                 self.turned_away.warn(|| format!("{peer} is turned away: {full}"));
                 // A socket this new has room for it. Who does not get it sees the end of the connection all the same.
-                let _lost = stream.try_write(self.limits.full_answer);
+                if self.guard.is_none() {
+                    let _lost = stream.try_write(self.limits.full_answer);
+                }
                 return;
             }
         };
@@ -157,16 +165,25 @@ impl Incoming {
         let _slower_without = stream.set_nodelay(true);
         let DoorLimits { greeting: expected, greeting_max: max, full_answer, .. } = self.limits;
         let (door, places, turned_away) = (self.door, self.places.clone(), self.turned_away.clone());
+        let guard = self.guard.clone();
         self.greeting.spawn(async move {
             let Some(entered) = places.enter(ticket).await else {
                 places.turn_away();
                 turned_away
                     .warn(|| format!("{peer} is turned away: none of the idle connections closes in time"));
-                let _lost = stream.try_write(full_answer);
+                if guard.is_none() {
+                    let _lost = stream.try_write(full_answer);
+                }
                 return None;
             };
             let max = if entered.standing().is_on_trial() { max.min(TRIAL_MAX) } else { max };
-            let greeted = Connection::new(stream, peer, entered, expected).greeted(expected);
+            let greeted = async {
+                let socket = match guard {
+                    Some(guard) => guard.greet(stream, peer).await?,
+                    None => Socket::Plain(stream),
+                };
+                Connection::new(socket, peer, entered, expected).greeted(expected).await
+            };
             match tokio::time::timeout(max, greeted).await {
                 Ok(Ok(connection)) => {
                     end_of_trial(connection.standing());
@@ -226,7 +243,7 @@ impl Stream for Incoming {
 /// One connection, which holds its place until it closes. Reading it begins with the greeting.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    stream: TcpStream,
+    stream: Socket,
     peer: SocketAddr,
     /// Said by the client, and `greeting_read..greeting_len` not yet read by the door.
     greeting: [u8; GREETING_BYTES_MAX],
@@ -245,7 +262,10 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    fn new(stream: TcpStream, peer: SocketAddr, entered: Entered, expected: Greeting) -> Connection {
+    fn new(stream: Socket, peer: SocketAddr, entered: Entered, expected: Greeting) -> Connection {
+        if let Some(certified) = stream.certified() {
+            entered.standing().certify(certified);
+        }
         Connection {
             stream,
             peer,
@@ -284,7 +304,7 @@ impl Connection {
 
     /// Where it was made to.
     pub(crate) fn local(&self) -> Option<SocketAddr> {
-        self.stream.local_addr().ok()
+        self.stream.local()
     }
 
     /// Whose it is.
@@ -304,13 +324,8 @@ impl Connection {
 
     /// Registers it with this runtime, where it stays.
     pub(crate) fn belong(self, to: &Handle, belonging: Belonging) -> io::Result<Connection> {
-        let stream = if to.id() == Handle::current().id() {
-            self.stream
-        } else {
-            let socket = self.stream.into_std()?;
-            let _there = to.enter();
-            TcpStream::from_std(socket)?
-        };
+        let is_here = to.id() == Handle::current().id();
+        let stream = if is_here { self.stream } else { self.stream.to(to)? };
         Ok(Connection { stream, _belonging: Some(belonging), ..self })
     }
 

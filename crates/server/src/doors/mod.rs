@@ -13,6 +13,7 @@ mod deadline;
 mod family;
 mod frames;
 pub(crate) mod grpc;
+mod guard;
 mod health;
 mod held;
 pub(crate) mod http;
@@ -25,6 +26,7 @@ mod proto;
 mod ready;
 mod reflection;
 mod refusals;
+mod socket;
 pub(crate) mod spread;
 mod strangers;
 mod stream;
@@ -49,6 +51,7 @@ use ringfort_proto::proto_kv::kv_server::KvServer as ProtoKvServer;
 use ringfort_proto::status::{refused, stream_timeout_ms};
 use ringfort_proto::v1::cluster_server::ClusterServer;
 use ringfort_proto::v1::kv_server::KvServer;
+use ringfort_tls::{NodeTls, Protocol};
 use ringfort_types::limits::{
     CALL_TIMEOUT_MAX_MS, GRPC_MESSAGE_BYTES_MAX, HTTP_CONNECTIONS_MAX, INVITING_DEFAULT_MS,
 };
@@ -59,6 +62,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
 use self::grpc::Services;
+use self::guard::Guard;
 use self::http::HttpSettings;
 use self::listener::Incoming;
 use self::places::Places;
@@ -79,6 +83,8 @@ pub(crate) struct Ports {
     pub(crate) text: Option<(TcpListener, TextSettings)>,
     /// For those who watch the node, if that is wanted.
     pub(crate) http: Option<(TcpListener, HttpSettings)>,
+    /// What TLS is spoken with, on all of them.
+    pub(crate) tls: Option<NodeTls>,
 }
 
 impl Ports {
@@ -90,7 +96,8 @@ impl Ports {
             self.text.as_ref().map(|(listener, settings)| io::Result::Ok((again(listener)?, *settings)));
         let http =
             self.http.as_ref().map(|(listener, settings)| io::Result::Ok((again(listener)?, *settings)));
-        Ok(Ports { grpc: again(&self.grpc)?, text: text.transpose()?, http: http.transpose()? })
+        let tls = self.tls.clone();
+        Ok(Ports { grpc: again(&self.grpc)?, text: text.transpose()?, http: http.transpose()?, tls })
     }
 }
 
@@ -111,10 +118,17 @@ pub(crate) async fn serve(
     for (desk, runtime) in shared.answers.desks().zip(runtimes.handles()) {
         beside.spawn_on(desk.clone().serve(), runtime);
     }
-    let incoming = Incoming::new("gRPC", ports.grpc, grpc::LIMITS, &places);
+    let guard = |door, protocol, without_tls| {
+        let handshakes = shared.metrics.handshakes.clone();
+        ports.tls.clone().map(|tls| Guard::new(door, tls, protocol, without_tls, handshakes))
+    };
+    let guarded = guard("gRPC", Protocol::Grpc, grpc::WITHOUT_TLS);
+    let incoming = Incoming::new("gRPC", ports.grpc, grpc::LIMITS, &places, guarded);
     let text_settings = ports.text.as_ref().map(|(_, settings)| *settings);
-    let text_incoming =
-        ports.text.map(|(listener, _)| Incoming::new("text", listener, text::LIMITS, &places));
+    let text_incoming = ports.text.map(|(listener, _)| {
+        let guarded = guard("text", Protocol::Text, text::WITHOUT_TLS);
+        Incoming::new("text", listener, text::LIMITS, &places, guarded)
+    });
     let mut used = vec![incoming.places().clone()];
     used.extend(text_incoming.iter().map(|incoming| incoming.places().clone()));
     let text = async {
@@ -126,8 +140,9 @@ pub(crate) async fn serve(
     let http = async {
         if let Some((listener, settings)) = ports.http {
             // Who watches the node has places of their own: it is when clients have all others that it matters.
-            let incoming =
-                Incoming::new("HTTP", listener, http::LIMITS, &Places::new(HTTP_CONNECTIONS_MAX, 1));
+            let guarded = guard("HTTP", Protocol::Http, http::WITHOUT_TLS);
+            let places = Places::new(HTTP_CONNECTIONS_MAX, 1);
+            let incoming = Incoming::new("HTTP", listener, http::LIMITS, &places, guarded);
             used.push(incoming.places().clone());
             let source =
                 http::Source { shared: shared.clone(), places: used, per_shard: settings.metrics_per_shard };

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use ringfort_tls::Certified;
 use ringfort_types::limits::{
     CONNECTION_IDLE_MS, CONNECTION_TRIAL_MS, NODE_CONNECTIONS_MAX, PEER_PLACES, TAKEN_BYTES_MIN,
 };
@@ -281,15 +282,6 @@ pub(crate) struct Standing {
     state: Mutex<State>,
 }
 
-/// What the certificate says that a client has shown and that is verified.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Certified {
-    /// The user's name: the subject's common name.
-    pub(crate) user: Option<String>,
-    /// The node's name, if it is a node's; it is no user's then.
-    pub(crate) node: Option<String>,
-}
-
 #[derive(Debug)]
 struct State {
     place: Option<Place>,
@@ -325,9 +317,13 @@ impl Standing {
     }
 
     /// What its client's certificate says, if it has shown one.
-    #[expect(dead_code, reason = "whoever judges rights asks")]
     pub(crate) fn certified(&self) -> Option<&Certified> {
         self.certified.get()
+    }
+
+    /// Takes note of it.
+    pub(crate) fn certify(&self, certified: Certified) {
+        let _once = self.certified.set(certified);
     }
 
     /// Whether its first call is still to come, and has to be a node's.

@@ -19,6 +19,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 
 use crate::doors::listener::Connection;
+use crate::doors::socket::TLS_HANDSHAKE;
 use crate::doors::throttle::Throttle;
 
 /// Most that are being answered.
@@ -27,8 +28,6 @@ const STRANGERS_MAX: usize = 64;
 const FAREWELL_MAX: Duration = Duration::from_secs(2);
 /// Most bytes that are still read, and thrown away, so that the answer arrives.
 const FAREWELL_BYTES_MAX: u64 = 1024 * 1024;
-/// TLS's record type of a handshake, which is how a `ClientHello` begins: no text and no other protocol's greeting.
-const TLS_HANDSHAKE: u8 = 0x16;
 
 /// Those that are being answered. Dropping it closes them.
 pub(crate) struct Strangers {
@@ -52,7 +51,7 @@ impl Strangers {
         let peer = connection.peer();
         if connection.greeting().first() == Some(&TLS_HANDSHAKE) {
             self.tls.warn(|| {
-                format!("{peer} tried TLS, which this port does not speak: let the client connect without (plaintext)")
+                format!("{peer} tried TLS, which this port does not speak: let the client connect without (plaintext), or start the node with --tls-cert")
             });
             return;
         }

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use ringfort_node::Incoming;
 use ringfort_ring::Layout;
+use ringfort_tls::Way;
 use ringfort_types::{
     Call, ClusterState, Code, Consistency, Door, Durability, Failure, NodeId, Part, Principal, Receipt,
     Reply, Request, Row, Token,
@@ -159,6 +160,11 @@ impl Gate {
             self.shared.notice(format_args!("the log level is {filter} now, and was {before}"));
         }
         Ok(before)
+    }
+
+    /// The way to the node of this name, or to whichever.
+    pub(crate) fn way(&self, to: Option<&str>) -> Way {
+        self.shared.way(to.map(str::to_owned))
     }
 
     /// Which cluster this node belongs to; 0 while it belongs to none.

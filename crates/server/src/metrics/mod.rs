@@ -9,6 +9,7 @@ mod histogram;
 mod requests;
 mod slowest;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 pub(crate) use histogram::{Counted, Histogram};
@@ -49,12 +50,22 @@ pub(crate) struct Metrics {
     pub(crate) flushes: Histogram,
     pub(crate) compactions: Histogram,
     pub(crate) slow_requests: Counter,
+    /// Of TLS.
+    pub(crate) handshakes: Arc<Handshakes>,
     /// How long requests waited for the core.
     pub(crate) core_wait: Slowest,
     /// How long writes and syncs of the log took.
     pub(crate) log_sync: Slowest,
     /// How long committed entries waited for the thread that applies them.
     pub(crate) apply_wait: Slowest,
+}
+
+/// Handshakes of TLS at this node's ports.
+#[derive(Debug, Default)]
+pub(crate) struct Handshakes {
+    pub(crate) done: Counter,
+    /// Or not begun.
+    pub(crate) failed: Counter,
 }
 
 /// What was sent to another node, and what is known of its clock.

@@ -57,6 +57,9 @@ pub(super) const LIMITS: DoorLimits = DoorLimits {
     greeting_max: HEAD_TIME,
     full_answer: b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
 };
+/// What a client is told that begins without TLS where it is needed.
+pub(super) const WITHOUT_TLS: &[u8] =
+    b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: text/plain\r\ncontent-length: 39\r\n\r\nThis port speaks TLS only: use https://";
 /// Most bytes of a request's head.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// How long it may take, also the next one's on a connection that is kept.

@@ -16,7 +16,7 @@ async fn door(connections_max: usize, greeting: Greeting, places: &Places) -> (I
     let (listener, _) = bind("--addr", "127.0.0.1:0", false).await.unwrap();
     let address = listener.local_addr().unwrap();
     let limits = DoorLimits { connections_max, greeting, greeting_max: GREETING_MAX, full_answer: b"full\n" };
-    (Incoming::new("test", listener, limits, places), address)
+    (Incoming::new("test", listener, limits, places, None), address)
 }
 
 async fn next(incoming: &mut Incoming) -> Connection {

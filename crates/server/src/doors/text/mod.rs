@@ -57,6 +57,10 @@ pub(super) const LIMITS: DoorLimits = DoorLimits {
     full_answer: b"ERROR rejected: too many connections: close some, or ask another node\n",
 };
 
+/// What a client is told that begins without TLS where it is needed.
+pub(super) const WITHOUT_TLS: &[u8] =
+    b"ERROR rejected: this port speaks TLS only, as in openssl s_client -connect HOST:PORT -CAfile CA\n";
+
 /// How the operator wants it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TextSettings {
