@@ -6,6 +6,7 @@
 use ringfort_proto::health::HealthCheckRequest;
 use ringfort_proto::health::health_check_response::ServingStatus;
 use ringfort_proto::health::health_client::HealthClient;
+use ringfort_tls::Way;
 use ringfort_types::Failure;
 use tonic::transport::Channel;
 
@@ -17,6 +18,8 @@ use ringfort_proto::status::cluster;
 
 /// What is said of a node that closes a connection before it has answered anything.
 const CLOSED: &str = "it closes the connection before it answers: it may have too many";
+/// The same, if no TLS is spoken. A node that wants it says so, but that may be lost with the connection.
+const CLOSED_PLAIN: &str = "it closes the connection before it answers: it may have too many, or speak TLS only (then give the CA of its cluster with --ca)";
 
 /// What a node says about a service of its.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,13 +85,14 @@ pub async fn health(address: &str, service: &str, options: &Options) -> Result<H
 
 /// Has any call answered over this connection, or says why not. The cluster that the node belongs to, 0 if it does not say so. What a node says about its health does not matter: whoever
 /// starts or stops says itself what it can't do.
-pub(crate) async fn takes_calls(channel: Channel) -> Result<u64, String> {
+pub(crate) async fn takes_calls(channel: Channel, way: &Way) -> Result<u64, String> {
     let status = match HealthClient::new(channel).check(HealthCheckRequest::default()).await {
         Ok(answer) => return Ok(cluster(answer.metadata())),
         Err(status) => status,
     };
     match std::error::Error::source(&status) {
         Some(source) => Err(match reason(source) {
+            why if why == BROKE && matches!(way, Way::Plain) => CLOSED_PLAIN.to_owned(),
             why if why == BROKE => CLOSED.to_owned(),
             why => why,
         }),

@@ -250,7 +250,7 @@ impl Link {
         if let State::Connecting { is_accepted, .. } = &mut *self.lock() {
             *is_accepted = true;
         }
-        let cluster = match timeout(FIRST_ANSWER_TIMEOUT, takes_calls(channel.clone())).await {
+        let cluster = match timeout(FIRST_ANSWER_TIMEOUT, takes_calls(channel.clone(), &self.way)).await {
             Ok(answered) => answered?,
             Err(_) => return Err(SILENT.to_owned()),
         };

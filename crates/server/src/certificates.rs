@@ -1,9 +1,12 @@
 //! Files of TLS, while the node runs: read again when they change, and said when one is about to end.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use ringfort_tls::NodeTls;
 use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::shared::Shared;
 
 /// How often it is looked whether the files have changed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -12,7 +15,7 @@ const SOON: Duration = Duration::from_hours(14 * 24);
 const SAY_EVERY: Duration = Duration::from_hours(12);
 
 /// For as long as the node lives.
-pub(crate) async fn watch(tls: NodeTls) {
+pub(crate) async fn watch(shared: Arc<Shared>, tls: NodeTls) {
     let mut look = interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut said: Option<Instant> = None;
@@ -22,7 +25,7 @@ pub(crate) async fn watch(tls: NodeTls) {
         // A file system that hangs is no reason for connections to.
         match tokio::task::spawn_blocking(move || read.refresh()).await {
             Ok(Ok(true)) => {
-                tracing::info!("the files of TLS have changed and are read again: new connections use them");
+                shared.notice("the files of TLS have changed and are read again: new connections use them");
                 said = None;
             }
             Ok(Ok(false)) => {}

@@ -392,13 +392,17 @@ fn frame(shared: &Shared, to: NodeId, messages: Vec<PeerMessage>) -> PeerFrame {
 #[derive(Debug)]
 pub(crate) struct Links {
     open: Mutex<BTreeMap<u64, Link>>,
+    /// Who is no node, or none of this cluster.
     impostors: Arc<Throttle>,
+    /// Who is another node.
+    others: Arc<Throttle>,
 }
 
 impl Default for Links {
     fn default() -> Links {
-        let impostors = Throttle::new("attempts to speak as another node were refused");
-        Links { open: Mutex::default(), impostors }
+        let impostors = Throttle::new("attempts to speak as a node were refused");
+        let others = Throttle::new("attempts to speak as another node were refused");
+        Links { open: Mutex::default(), impostors, others }
     }
 }
 
@@ -550,7 +554,7 @@ impl PeerService {
             let line = || {
                 format!("somebody with the certificate of the node {speaks} spoke as {name}, and was refused")
             };
-            self.links.impostors.warn(line);
+            self.links.others.warn(line);
         }
         is_its_own
     }

@@ -157,7 +157,7 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
     let others = if is_member { Vec::new() } else { others_of(me, &addresses, names) };
     tasks.spawn(links::keep_all_connected(shared.clone(), others, told));
     if let Some(tls) = ports.tls.clone() {
-        tasks.spawn(certificates::watch(tls));
+        tasks.spawn(certificates::watch(shared.clone(), tls));
     }
     tasks.spawn(space::watch(shared.clone(), config.data_dir.clone()));
     let tolerance = Tolerance::default();

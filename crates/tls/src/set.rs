@@ -342,3 +342,120 @@ fn client_config(files: &ClientFiles) -> Result<ClientConfig, TlsError> {
     config.resumption = Resumption::disabled();
     Ok(config)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
+
+    use super::*;
+    use crate::node_uri;
+
+    struct Authority {
+        issuer: Issuer<'static, KeyPair>,
+        pem: String,
+    }
+
+    fn authority() -> Authority {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let pem = params.self_signed(&key).unwrap().pem();
+        Authority { issuer: Issuer::new(params, key), pem }
+    }
+
+    impl Authority {
+        /// A certificate with this alternative name, and the key to it.
+        fn issue(&self, uri: Option<String>) -> (String, String) {
+            let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+            params.distinguished_name.push(DnType::CommonName, "n1");
+            params.subject_alt_names.extend(uri.map(|uri| SanType::URI(uri.try_into().unwrap())));
+            let key = KeyPair::generate().unwrap();
+            (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
+        }
+    }
+
+    /// A node's files in a directory.
+    struct Place(tempfile::TempDir);
+
+    impl Place {
+        fn with(cert: &str, key: &str, ca: &str) -> Place {
+            let place = Place(tempfile::tempdir().unwrap());
+            place.put("cert", cert);
+            place.put("key", key);
+            place.put("ca", ca);
+            place
+        }
+
+        fn put(&self, name: &str, text: &str) {
+            // As whoever replaces a file does it: written beside, and renamed.
+            let beside = self.0.path().join("beside");
+            std::fs::write(&beside, text).unwrap();
+            std::fs::rename(beside, self.at(name)).unwrap();
+        }
+
+        fn at(&self, name: &str) -> PathBuf {
+            self.0.path().join(name)
+        }
+
+        fn files(&self) -> NodeFiles {
+            NodeFiles { cert: self.at("cert"), key: self.at("key"), ca: self.at("ca") }
+        }
+
+        fn refusal(&self) -> String {
+            NodeTls::load(self.files(), "n1").expect_err("they are bad").to_string()
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_files_is_said_with_the_file() {
+        let (ours, theirs) = (authority(), authority());
+        let (cert, key) = ours.issue(Some(node_uri("n1")));
+        let says = |place: &Place, parts: &[&str]| {
+            let said = place.refusal();
+            assert!(parts.iter().all(|part| said.contains(part)), "{said}: {parts:?}");
+        };
+        let good = Place::with(&cert, &key, &ours.pem);
+        let tls = NodeTls::load(good.files(), "n1").expect("they are good");
+        assert!(tls.lifetime().own.is_some() && tls.lifetime().ca.is_some());
+        says(&Place::with("", &key, &ours.pem), &["/cert has no certificate"]);
+        says(&Place::with(&cert, "", &ours.pem), &["/key has no private key"]);
+        says(&Place::with(&cert, &cert, &ours.pem), &["/key has no private key"]);
+        says(
+            &Place::with(&cert, &ours.issue(None).1, &ours.pem),
+            &["/key is not that of the certificate in", "/cert"],
+        );
+        says(&Place::with(&cert, &key, &theirs.pem), &["/cert was issued by nobody in", "/ca"]);
+        let (users, users_key) = ours.issue(None);
+        says(&Place::with(&users, &users_key, &ours.pem), &["is no node's", "ringfort://node/n1"]);
+        let (other, other_key) = ours.issue(Some(node_uri("n2")));
+        says(&Place::with(&other, &other_key, &ours.pem), &["that of the node n2", "this one is n1"]);
+        let damaged = cert.replacen("MII", "@@@", 1);
+        says(&Place::with(&damaged, &key, &ours.pem), &["/cert is no certificate that can be read"]);
+        let missing = Place::with(&cert, &key, &ours.pem);
+        std::fs::remove_file(missing.at("ca")).unwrap();
+        says(&missing, &["can't read", "/ca"]);
+    }
+
+    #[test]
+    fn files_are_read_again_when_they_change_and_stay_as_they_were_if_they_are_bad() {
+        let ours = authority();
+        let (cert, key) = ours.issue(Some(node_uri("n1")));
+        let place = Place::with(&cert, &key, &ours.pem);
+        let tls = NodeTls::load(place.files(), "n1").unwrap();
+        let first = tls.server(Protocol::Grpc);
+        assert!(!tls.refresh().unwrap());
+        assert!(Arc::ptr_eq(&first, &tls.server(Protocol::Grpc)));
+
+        // Between two files of a new set nothing changes.
+        let (next, next_key) = ours.issue(Some(node_uri("n1")));
+        place.put("cert", &next);
+        assert!(matches!(tls.refresh(), Err(TlsError::Mismatch { .. })));
+        assert!(!tls.refresh().unwrap(), "it is said once");
+        assert!(Arc::ptr_eq(&first, &tls.server(Protocol::Grpc)));
+        place.put("key", &next_key);
+        assert!(tls.refresh().unwrap());
+        assert!(!Arc::ptr_eq(&first, &tls.server(Protocol::Grpc)));
+    }
+}

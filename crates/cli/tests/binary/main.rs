@@ -44,6 +44,7 @@ mod support;
 mod survival;
 mod syncs;
 mod text;
+mod tls;
 mod tools;
 mod trio;
 mod upgrade;
