@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Three nodes, watched by a real Prometheus: usage: scrape.py RINGFORT    (prometheus and promtool are on the PATH)
+"""Three nodes that speak TLS, watched by a real Prometheus: usage: scrape.py RINGFORT    (prometheus and promtool are on the PATH)
 
 Shows that /metrics is what promtool takes, that all nodes are scraped, that load shows, and that an alert's condition holds once a node is
 killed. Ports are the system's choice; everything ends by itself.
@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -30,9 +31,11 @@ def free_ports(count):
         return [one.getsockname()[1] for one in sockets]
 
 
-def fetch(address, path, accept="*/*"):
-    request = urllib.request.Request(f"http://{address}{path}", headers={"Accept": accept})
-    with urllib.request.urlopen(request, timeout=5) as answer:
+def fetch(address, path, accept="*/*", ca=None):
+    """What is there, by HTTPS if the certificate of a CA is given."""
+    scheme, context = ("https", ssl.create_default_context(cafile=ca)) if ca else ("http", None)
+    request = urllib.request.Request(f"{scheme}://{address}{path}", headers={"Accept": accept})
+    with urllib.request.urlopen(request, timeout=5, context=context) as answer:
         return answer.headers["Content-Type"], answer.read().decode()
 
 
@@ -48,7 +51,7 @@ def eventually(what, holds):
 
 
 def main():
-    ringfort = sys.argv[1]
+    ringfort = os.path.abspath(sys.argv[1])
     *grpc, one, two, three, prometheus = (f"127.0.0.1:{port}" for port in free_ports(7))
     http = [one, two, three]
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as running:
@@ -61,11 +64,20 @@ def main():
             running.callback(process.kill)
             return process
 
+        certs = work / "certs"
+        for what in [["init"], *(["node", f"node{at + 1}", "--host", "127.0.0.1"] for at in range(3))]:
+            subprocess.run([ringfort, "certs", *what, "--dir", certs], check=True, stdout=subprocess.DEVNULL)
+        ca = certs / "ca.crt"
+
+        def tls(name):
+            return ["--tls-ca", ca, "--tls-cert", certs / f"{name}.crt", "--tls-key", certs / f"{name}.key"]
+
         nodes = [
             run(
                 f"node{at + 1}",
-                [os.path.abspath(ringfort), "start", "--id", f"node{at + 1}", "--addr", grpc[at], "--http", http[at], "--shards", "8"]
-                + ["--data-dir", f"data{at + 1}", "--peers", ",".join(other for other in grpc if other != grpc[at])],
+                [ringfort, "start", "--id", f"node{at + 1}", "--addr", grpc[at], "--http", http[at], "--shards", "8"]
+                + ["--data-dir", f"data{at + 1}", "--peers", ",".join(other for other in grpc if other != grpc[at])]
+                + tls(f"node{at + 1}"),
             )
             for at in range(3)
         ]
@@ -74,6 +86,7 @@ def main():
             .read_text()
             .replace("5s", "1s")
             .replace('["node1:8080", "node2:8080", "node3:8080"]', json.dumps(http))
+            .replace("job_name: ringfort", f"job_name: ringfort\n    scheme: https\n    tls_config: {{ca_file: {ca}}}")
         )
         shutil.copy(OPS / "prometheus" / "alerts.yaml", work)
         run("prometheus", ["prometheus", "--config.file=prometheus.yml", f"--web.listen-address={prometheus}", "--storage.tsdb.path=tsdb"])
@@ -85,11 +98,11 @@ def main():
             return float(result[0]["value"][1]) if result else None
 
         for address in http:
-            eventually(f"{address} is ready", lambda address=address: fetch(address, "/readyz?quorum=true"))
-        load = [ringfort, "bench", "--workload", "mixed", "--keys", "1000", "--seconds", "4", "--addr", ",".join(grpc)]
+            eventually(f"{address} is ready", lambda address=address: fetch(address, "/readyz?quorum=true", ca=ca))
+        load = [ringfort, "bench", "--workload", "mixed", "--keys", "1000", "--seconds", "4", "--addr", ",".join(grpc), "--ca", ca]
         subprocess.run(load, check=True, stdout=subprocess.DEVNULL)
         for kind, accept in [("text/plain", "*/*"), ("application/openmetrics-text", "application/openmetrics-text")]:
-            told, page = fetch(one, "/metrics", accept)
+            told, page = fetch(one, "/metrics", accept, ca)
             assert told.startswith(kind), told
             assert page.rstrip().endswith("# EOF") == (kind != "text/plain"), page[-200:]
             if kind == "text/plain":
@@ -103,13 +116,16 @@ def main():
         # A series for each pair of nodes, once their clocks have been asked for; they are one clock here.
         eventually("clocks are compared", lambda: value("count(ringfort_peer_clock_offset_seconds)") == 6)
         assert value("max(abs(ringfort_peer_clock_offset_seconds))") < 0.25
+        assert value('sum(ringfort_tls_handshakes_total{result="done"})') > 6
+        assert value('count(ringfort_tls_certificate_end_timestamp_seconds{of="node"} - time() > 364 * 86400)') == 3
+        assert value('count(ringfort_tls_certificate_end_timestamp_seconds{of="ca"} - time() > 3649 * 86400)') == 3
         assert value('count(ALERTS{alertstate="firing"})') is None
         nodes[2].kill()
         eventually("the killed node is missed", lambda: value("count(up == 0)") == 1)
         eventually("an alert is on its way", lambda: value('count(ALERTS{alertname="RingfortNodeDown"})') == 1)
         eventually("the others have lost it", lambda: value('sum(ringfort_peer_connected{peer="node3"})') == 0)
         eventually("its shards are led again", lambda: value("max(ringfort_shards_without_leader)") == 0)
-    print(f"scrape: three nodes under a real Prometheus, {puts:.0f} puts seen, one killed and missed")
+    print(f"scrape: three nodes with TLS under a real Prometheus, {puts:.0f} puts seen, one killed and missed")
 
 
 if __name__ == "__main__":

@@ -176,7 +176,26 @@ impl Numbers {
         let max = used.iter().map(|used| (at(used.door), used.max as u64));
         page.gauges("connections_max", "As many may be open, besides those of nodes.", max)?;
         let turned_away = used.iter().map(|used| (at(used.door), used.turned_away));
-        page.counters("connections_turned_away", "Connections for which there was no place.", turned_away)
+        page.counters("connections_turned_away", "Connections for which there was no place.", turned_away)?;
+        self.tls(page)
+    }
+
+    fn tls(&self, page: &mut Page<'_>) -> fmt::Result {
+        let Some(tls) = self.source.shared.tls() else { return Ok(()) };
+        let handshakes = &self.source.shared.metrics.handshakes;
+        let results = [("done", handshakes.done.get()), ("failed", handshakes.failed.get())];
+        page.counters(
+            "tls_handshakes",
+            "Handshakes of TLS with clients and nodes that have connected here. Whoever speaks no TLS has failed.",
+            results.map(|(result, count)| (label("result", result), count)),
+        )?;
+        let lifetime = tls.lifetime();
+        let ends = [("node", lifetime.own), ("ca", lifetime.ca)];
+        page.gauges(
+            "tls_certificate_end_timestamp_seconds",
+            "When a certificate in use ends, in seconds since 1970.",
+            ends.into_iter().filter_map(|(of, ends)| Some((label("of", of), ends? as f64))),
+        )
     }
 
     fn log_and_tables(&self, page: &mut Page<'_>) -> fmt::Result {
