@@ -45,7 +45,7 @@ fn clients_get_the_files_that_the_node_itself_does_not_need() {
         assert!(said.status.success(), "{}", stderr(&said));
         if number % 10 == 0 {
             clients.clear();
-            clients.extend((0..170).map(|_| idle(&node.address)));
+            clients.extend((0..125).map(|_| idle(&node.address)));
         }
     }
     assert!(!node.said().contains("can't"), "{}", node.said());
@@ -178,4 +178,25 @@ async fn a_refused_peer_is_not_read_any_more() {
     assert!(String::from_utf8_lossy(&refusal).contains("is not of the cluster"), "{refusal:?}");
     let closed = tokio::time::timeout(SOON, std::future::poll_fn(|cx| frames.poll_reset(cx))).await;
     assert_eq!(closed.expect("soon").expect("reset"), h2::Reason::NO_ERROR);
+}
+
+/// One address has a part of the places, whatever it holds open.
+#[tokio::test]
+async fn whoever_opens_as_many_as_they_can_keeps_nobody_else_out() {
+    let node = Node::start_as(&[], |command| with_open_files(512, &command));
+    let clients: Vec<_> = (0..400).map(|_| idle(&node.address)).collect();
+    let full = "132 connections from its address are open on the gRPC port";
+    eventually("one address has all it may have", || node.said().contains(full));
+    // This machine, too, and another address.
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.bind("127.0.0.2:0".parse().expect("an address")).expect("it is free");
+    let other = socket.connect(node.address.parse().expect("an address")).await.expect("it listens");
+    let mut other = other.into_std().expect("a socket");
+    other.set_nonblocking(false).expect("it can be set");
+    other.set_read_timeout(Some(SOON)).expect("a time-out");
+    other.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("sent");
+    let mut told = String::new();
+    other.read_to_string(&mut told).expect("answered");
+    assert!(told.starts_with("HTTP/1.1 505"), "{told}");
+    drop(clients);
 }

@@ -228,7 +228,7 @@ mod tests {
     /// A connection with a call that it waits for.
     async fn connection(is_full: bool) -> (Entered, Asker) {
         let door = Places::default().at_door("test", 1);
-        let entered = door.enter(door.ticket(false).unwrap()).await.unwrap();
+        let entered = door.enter(door.ticket([127, 0, 0, 1].into(), false).unwrap()).await.unwrap();
         let connection = entered.standing().clone();
         (entered, Asker { connection, is_full })
     }

@@ -146,7 +146,7 @@ impl Incoming {
     /// Takes one in, or turns it away.
     fn admit(&mut self, stream: TcpStream, peer: SocketAddr) {
         let nodes_come_here = self.limits.greeting == Greeting::Http2;
-        let ticket = match self.places.ticket(nodes_come_here) {
+        let ticket = match self.places.ticket(peer.ip(), nodes_come_here) {
             Ok(ticket) => ticket,
             Err(full) => {
                 self.places.turn_away();

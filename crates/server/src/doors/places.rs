@@ -1,12 +1,14 @@
 //! Places for connections: how many there may be, who has one, and who has not used it for long.
 //!
-//! A connection has a place at its door and one at the node. When there is none, one that has been without a call for
-//! [`CONNECTION_IDLE_MS`] is closed, the longest idle first, and the newcomer gets its place. When there is no such connection, a
+//! A connection has a place at its door and one at the node, and one address has three quarters of a door's places at most, so that nobody who
+//! opens as many as they can keeps all others out. When there is none, one that has been without a call for
+//! [`CONNECTION_IDLE_MS`] is closed, the longest idle first (of the newcomer's address, if that has too many), and the newcomer gets its place. When there is no such connection, a
 //! newcomer may still be another node, without which no shard could be led: at a port that nodes use too it is let in *on trial*, in
 //! one of [`PEER_PLACES`]. Its first call has to be a node's, or to find a place by then, and to come within [`TRIAL_MAX`]. When those
 //! places are taken too, the longest there without a call is closed for the newcomer.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Waker};
 use std::time::Duration;
@@ -38,6 +40,28 @@ struct Node {
     door_max: usize,
     for_peers: Arc<Semaphore>,
     open: Mutex<Open>,
+    /// How many each address has at a door.
+    addresses: Mutex<BTreeMap<(&'static str, IpAddr), usize>>,
+}
+
+/// One of an address's connections.
+#[derive(Debug)]
+struct OfAddress {
+    node: Places,
+    door: &'static str,
+    address: IpAddr,
+}
+
+impl Drop for OfAddress {
+    fn drop(&mut self) {
+        let mut addresses = self.node.addresses();
+        if let Some(count) = addresses.get_mut(&(self.door, self.address)) {
+            *count -= 1;
+            if *count == 0 {
+                addresses.remove(&(self.door, self.address));
+            }
+        }
+    }
 }
 
 /// All connections that have a place, by a number of their own.
@@ -62,6 +86,7 @@ impl Places {
             door_max: if doors == 1 { max } else { (max * 2 / 3).max(1) },
             for_peers: Arc::new(Semaphore::new(PEER_PLACES)),
             open: Mutex::default(),
+            addresses: Mutex::default(),
         }))
     }
 
@@ -69,17 +94,31 @@ impl Places {
     pub(crate) fn at_door(&self, door: &'static str, max: usize) -> DoorPlaces {
         let max = max.min(self.0.door_max);
         let turned_away = Arc::default();
-        DoorPlaces { node: self.clone(), door, free: Arc::new(Semaphore::new(max)), max, turned_away }
+        // Where there are few, one address may need them all.
+        let address_max = if max < 4 { usize::MAX } else { max * 3 / 4 };
+        DoorPlaces {
+            node: self.clone(),
+            door,
+            free: Arc::new(Semaphore::new(max)),
+            max,
+            address_max,
+            turned_away,
+        }
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
         self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks the one to close that has been idle for the longest time, if that is long enough; of this door, or of any.
-    fn close_idle(&self, door: Option<&'static str>) -> bool {
+    fn addresses(&self) -> MutexGuard<'_, BTreeMap<(&'static str, IpAddr), usize>> {
+        self.0.addresses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks the one to close that has been idle for the longest time, if that is long enough; of this door and address, or of any.
+    fn close_idle(&self, door: Option<&'static str>, address: Option<IpAddr>) -> bool {
         let open = self.open();
         let here = open.standings.values().filter(|standing| door.is_none_or(|door| standing.door == door));
+        let here = here.filter(|standing| address.is_none_or(|address| standing.address == address));
         let longest = here
             .filter_map(|standing| Some((standing.idle_since()?, standing)))
             .min_by_key(|(since, _)| *since);
@@ -117,6 +156,8 @@ pub(crate) struct DoorPlaces {
     door: &'static str,
     free: Arc<Semaphore>,
     max: usize,
+    /// As many may be of one address.
+    address_max: usize,
     turned_away: Arc<Counter>,
 }
 
@@ -124,8 +165,8 @@ pub(crate) struct DoorPlaces {
 #[derive(Debug)]
 #[expect(dead_code, reason = "they are held, and given back when dropped")]
 enum Place {
-    /// At its door, and at the node.
-    Own(OwnedSemaphorePermit, OwnedSemaphorePermit),
+    /// Its address's, at its door, and at the node.
+    Own(OfAddress, OwnedSemaphorePermit, OwnedSemaphorePermit),
     /// On trial, or a node's.
     Peer(OwnedSemaphorePermit),
 }
@@ -141,9 +182,9 @@ pub(crate) struct Used {
     pub(crate) turned_away: u64,
 }
 
-/// What a newcomer gets.
+/// What a newcomer from this address gets.
 #[derive(Debug)]
-pub(crate) struct Ticket(Got);
+pub(crate) struct Ticket(Got, IpAddr);
 
 #[derive(Debug)]
 enum Got {
@@ -167,25 +208,26 @@ impl Ticket {
 /// What there are too many of.
 struct Full {
     is_door: bool,
+    is_address: bool,
     what: String,
 }
 
 impl DoorPlaces {
     /// A ticket for a newcomer, or what there are too many of.
-    pub(crate) fn ticket(&self, nodes_come_here: bool) -> Result<Ticket, String> {
-        let full = match self.place() {
-            Ok(place) => return Ok(Ticket(Got::Place(place))),
+    pub(crate) fn ticket(&self, from: IpAddr, nodes_come_here: bool) -> Result<Ticket, String> {
+        let full = match self.place(from) {
+            Ok(place) => return Ok(Ticket(Got::Place(place), from)),
             Err(full) => full,
         };
-        if self.node.close_idle(full.is_door.then_some(self.door)) {
-            return Ok(Ticket(Got::Soon));
+        if self.node.close_idle(full.is_door.then_some(self.door), full.is_address.then_some(from)) {
+            return Ok(Ticket(Got::Soon, from));
         }
         if !nodes_come_here {
             return Err(full.what);
         }
         match self.node.0.for_peers.clone().try_acquire_owned() {
-            Ok(place) => Ok(Ticket(Got::Place(Place::Peer(place)))),
-            Err(_none) if self.node.close_trial() => Ok(Ticket(Got::SoonOnTrial(full.what))),
+            Ok(place) => Ok(Ticket(Got::Place(Place::Peer(place)), from)),
+            Err(_none) if self.node.close_trial() => Ok(Ticket(Got::SoonOnTrial(full.what), from)),
             Err(_none) => Err(full.what),
         }
     }
@@ -202,21 +244,42 @@ impl DoorPlaces {
         Used { door: self.door, open: here.count(), max: self.max, turned_away: self.turned_away.get() }
     }
 
-    fn place(&self) -> Result<Place, Full> {
+    /// One more of an address, if it has not too many.
+    fn of_address(&self, address: IpAddr) -> Option<OfAddress> {
+        let mut addresses = self.node.addresses();
+        let count = addresses.entry((self.door, address)).or_default();
+        if *count >= self.address_max {
+            return None;
+        }
+        *count += 1;
+        Some(OfAddress { node: self.node.clone(), door: self.door, address })
+    }
+
+    fn place(&self, address: IpAddr) -> Result<Place, Full> {
+        let of_address = self.of_address(address).ok_or_else(|| Full {
+            is_door: true,
+            is_address: true,
+            what: format!(
+                "{} connections from its address are open on the {} port",
+                self.address_max, self.door
+            ),
+        })?;
         let at_door = self.free.clone().try_acquire_owned().map_err(|_full| Full {
             is_door: true,
+            is_address: false,
             what: format!("{} connections are open on the {} port", self.max, self.door),
         })?;
         let at_node = self.node.0.free.clone().try_acquire_owned().map_err(|_full| Full {
             is_door: false,
+            is_address: false,
             what: format!("{} connections are open on all ports of this node", self.node.0.max),
         })?;
-        Ok(Place::Own(at_door, at_node))
+        Ok(Place::Own(of_address, at_door, at_node))
     }
 
     /// Lets a newcomer in, as soon as the place is free that it has a ticket for; `None` if that takes too long.
-    pub(crate) async fn enter(&self, ticket: Ticket) -> Option<Entered> {
-        let place = match ticket.0 {
+    pub(crate) async fn enter(&self, Ticket(got, address): Ticket) -> Option<Entered> {
+        let place = match got {
             Got::Place(place) => place,
             Got::SoonOnTrial(_) => {
                 let waiting = self.node.0.for_peers.clone().acquire_owned();
@@ -225,7 +288,9 @@ impl DoorPlaces {
             Got::Soon => {
                 let waiting = async {
                     let at_door = self.free.clone().acquire_owned().await.ok()?;
-                    Some(Place::Own(at_door, self.node.0.free.clone().acquire_owned().await.ok()?))
+                    let at_node = self.node.0.free.clone().acquire_owned().await.ok()?;
+                    // Whoever is closing for it is of its address, if that has too many, and is gone when its place is free.
+                    Some(Place::Own(self.of_address(address)?, at_door, at_node))
                 };
                 timeout(CLOSING_MAX, waiting).await.ok()??
             }
@@ -245,6 +310,7 @@ impl DoorPlaces {
         let certified = OnceLock::new();
         Some(self.node.enter(Standing {
             door: self.door,
+            address,
             at: self.clone(),
             certified,
             state: Mutex::new(state),
@@ -277,6 +343,8 @@ impl Drop for Entered {
 #[derive(Debug)]
 pub(crate) struct Standing {
     door: &'static str,
+    /// Where its client is.
+    address: IpAddr,
     at: DoorPlaces,
     certified: OnceLock<Certified>,
     state: Mutex<State>,
@@ -335,7 +403,7 @@ impl Standing {
     pub(crate) fn begin(self: &Arc<Self>, is_of_a_node: bool) -> Option<InUse> {
         let mut state = self.state();
         if state.is_on_trial && !is_of_a_node {
-            state.place = Some(self.at.place().ok()?);
+            state.place = Some(self.at.place(self.address).ok()?);
         }
         state.is_on_trial = false;
         state.calls += 1;
@@ -414,8 +482,10 @@ impl Drop for InUse {
 mod tests {
     use super::*;
 
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
     async fn enter(places: &DoorPlaces) -> Entered {
-        places.enter(places.ticket(false).unwrap()).await.unwrap()
+        places.enter(places.ticket(HERE, false).unwrap()).await.unwrap()
     }
 
     #[tokio::test(start_paused = true)]
@@ -425,17 +495,17 @@ mod tests {
         let call = first.standing().begin(false).unwrap();
         let nearly = IDLE_MIN.mul_f32(0.9);
         tokio::time::advance(nearly).await;
-        assert!(door.ticket(false).unwrap_err().starts_with("2 connections are open on the test port"));
+        assert!(door.ticket(HERE, false).unwrap_err().starts_with("2 connections are open on the test port"));
         second.standing().touch();
         drop(call);
         tokio::time::advance(nearly).await;
-        assert!(door.ticket(false).is_err(), "none is idle for long enough");
+        assert!(door.ticket(HERE, false).is_err(), "none is idle for long enough");
         let _call = second.standing().begin(false).unwrap();
         tokio::time::advance(IDLE_MIN).await;
-        let ticket = door.ticket(false).unwrap();
+        let ticket = door.ticket(HERE, false).unwrap();
         assert!(first.standing().poll_closed(&Context::from_waker(Waker::noop())));
         assert!(!second.standing().poll_closed(&Context::from_waker(Waker::noop())));
-        assert!(door.ticket(false).is_err(), "one is closing already, and the other is in use");
+        assert!(door.ticket(HERE, false).is_err(), "one is closing already, and the other is in use");
         let (entered, ()) = tokio::join!(door.enter(ticket), async { drop(first) });
         assert!(entered.is_some());
     }
@@ -444,8 +514,8 @@ mod tests {
     async fn a_node_comes_in_when_all_places_are_taken() {
         let door = Places::new(3, 2).at_door("test", 9);
         let held = (enter(&door).await, enter(&door).await);
-        assert!(door.ticket(false).is_err());
-        let trial = || async { door.enter(door.ticket(true).unwrap()).await.unwrap() };
+        assert!(door.ticket(HERE, false).is_err());
+        let trial = || async { door.enter(door.ticket(HERE, true).unwrap()).await.unwrap() };
         let (node, stranger, lucky) = (trial().await, trial().await, trial().await);
         assert!(node.standing().is_on_trial());
         let link = node.standing().begin(true);
@@ -458,10 +528,36 @@ mod tests {
         assert!(others.iter().all(Result::is_ok), "it has given back the one that it was on trial in");
 
         // All are taken again; who is longest without a call makes room.
-        let _held: Vec<_> = std::iter::from_fn(|| door.place().ok()).collect();
-        let ticket = door.ticket(true).unwrap();
+        let _held: Vec<_> = std::iter::from_fn(|| door.place(HERE).ok()).collect();
+        let ticket = door.ticket(HERE, true).unwrap();
         assert!(stranger.standing().poll_closed(&Context::from_waker(Waker::noop())));
         let (entered, ()) = tokio::join!(door.enter(ticket), async { drop(stranger) });
         assert!(entered.is_some_and(|entered| entered.standing().is_on_trial()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_address_leaves_places_to_others() {
+        let door = Places::new(100, 2).at_door("test", 4);
+        let mut held = Vec::new();
+        for _ in 0..3 {
+            held.push(enter(&door).await);
+        }
+        assert!(door.ticket(HERE, false).unwrap_err().starts_with("3 connections from its address"));
+        let there = IpAddr::from([10, 0, 0, 1]);
+        let other = door.enter(door.ticket(there, false).unwrap()).await.unwrap();
+        assert!(
+            door.ticket(there, false).unwrap_err().starts_with("4 connections are open on the test port")
+        );
+
+        // It is one of its own that makes room for one more of it, though another one is idle for longer.
+        tokio::time::advance(IDLE_MIN).await;
+        held[1..].iter().for_each(|one| one.standing().touch());
+        let ticket = door.ticket(HERE, false).unwrap();
+        assert!(held[0].standing().poll_closed(&Context::from_waker(Waker::noop())));
+        let (entered, ()) = tokio::join!(door.enter(ticket), async { drop(held.remove(0)) });
+        held.push(entered.unwrap());
+        assert!(!other.standing().poll_closed(&Context::from_waker(Waker::noop())));
+        drop((held, other));
+        assert!(door.node.addresses().is_empty(), "nothing is kept of who is gone");
     }
 }

@@ -147,7 +147,7 @@ async fn one_byte_is_greeting_enough_for_a_door_that_says_so() {
 
 #[tokio::test]
 async fn many_silent_connections_keep_nobody_waiting() {
-    let (mut incoming, address) = door(200, Greeting::FirstByte, &Places::new(1_000, 2)).await;
+    let (mut incoming, address) = door(400, Greeting::FirstByte, &Places::new(1_000, 2)).await;
     let mut silent = Vec::new();
     let connecting = async {
         for _ in 0..150 {
@@ -163,7 +163,7 @@ async fn many_silent_connections_keep_nobody_waiting() {
 
 #[tokio::test]
 async fn many_may_come_at_once() {
-    let (mut incoming, address) = door(300, Greeting::FirstByte, &Places::new(1_000, 2)).await;
+    let (mut incoming, address) = door(400, Greeting::FirstByte, &Places::new(1_000, 2)).await;
     let begun = std::time::Instant::now();
     let mut clients = Vec::new();
     // Nobody accepts meanwhile.
