@@ -10,7 +10,7 @@ use ringfort_node::{Config as NodeConfig, Event, Identity, Node};
 use ringfort_ring::Layout;
 use ringfort_storage::{DataDir, FileDisk, LogOptions, LsmTables, Stored, TableOptions, Who};
 use ringfort_types::limits::CALL_TIMEOUT_DEFAULT_MS;
-use ringfort_types::{ClusterState, Door, Failure, Level, Levels, Newcomer, NodeId, is_name};
+use ringfort_types::{ClusterState, Door, Failure, Level, Levels, Newcomer, NodeId, Principal, is_name};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -512,7 +512,7 @@ impl Running {
 
     /// For looks at the cluster as this node knows it.
     pub fn observer(&self) -> Observer {
-        Observer { gate: Gate::new(self.shared.clone(), Door::V1) }
+        Observer { gate: Gate::new(self.shared.clone(), Door::V1).by(Principal::NODE) }
     }
 
     /// Its name.

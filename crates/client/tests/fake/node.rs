@@ -403,6 +403,13 @@ impl Cluster for Service {
         self.answer(request.into_inner(), into_transfer_leadership).await
     }
 
+    async fn list_users(
+        &self,
+        _: tonic::Request<v1::ListUsersRequest>,
+    ) -> Result<Response<v1::ListUsersResponse>, Status> {
+        Ok(Response::new(v1::ListUsersResponse { enforced: true, users: Vec::new() }))
+    }
+
     async fn set_log_level(
         &self,
         _: tonic::Request<v1::SetLogLevelRequest>,
