@@ -319,10 +319,17 @@ impl Node {
             }
             if asked.retry_at_us > self.now.monotonic_us {
                 self.slots[shard.0 as usize].waiting.push(asked);
+            } else if let Err(refusal) = self.is_allowed(&asked) {
+                // The layout may be a later one by now.
+                self.fail(asked, refusal);
             } else {
                 self.route(asked);
             }
         }
+    }
+
+    fn is_allowed(&self, asked: &Pending) -> Result<(), Failure> {
+        self.layout.as_ref().map_or(Ok(()), |layout| admission::is_allowed(&asked.call, layout))
     }
 
     /// Another node has answered what was passed on to it.
