@@ -130,7 +130,7 @@ proptest! {
     /// Against what the table of rights says, in the plainest words.
     #[test]
     fn a_key_may_be_read_and_written_by_whoever_has_a_right_over_a_prefix_of_it(
-        rights in proptest::collection::btree_set(right(), 0..5), key in "[ab/]{1,4}", conditional in any::<bool>(),
+        rights in proptest::collection::btree_set(right(), 0..12), key in "[ab/]{1,4}", conditional in any::<bool>(),
     ) {
         let mut changes = vec![add("root"), grant("root", Right::Cluster), UserChange::Enforce(true), add("ada")];
         changes.extend(rights.iter().map(|right| grant("ada", right.clone())));
