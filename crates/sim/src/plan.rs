@@ -8,7 +8,6 @@ use ringfort_types::planted::Bug;
 
 use crate::opening::SEGMENT_BYTES;
 use crate::random::Random;
-use crate::rights::has_users;
 
 /// Something that goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -261,8 +260,6 @@ pub struct Plan {
     pub strikes: Vec<Strike>,
     /// Whether processes are of two versions, which know levels 1, and 1 and 2.
     pub mixes_levels: bool,
-    /// Whether rights are enforced, and clients are users.
-    pub has_users: bool,
     /// What is wrong on purpose.
     pub plant: Option<Bug>,
     /// Whether single faults come after the healing, each of which others must make up for soon.
@@ -305,7 +302,6 @@ impl Plan {
             hosts_max: HOSTS_MAX,
             strikes: Vec::new(),
             mixes_levels: Random::new(seed ^ 0x6c65_7665_6c73).chance(LEVELS_PERCENT),
-            has_users: has_users(seed),
             plant: None,
             examines: true,
             keeps_trace: false,

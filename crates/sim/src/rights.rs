@@ -107,7 +107,7 @@ impl World {
 
     /// Who makes a call.
     pub(crate) fn draw_who(&mut self, by: Asker, request: &Request) -> Principal {
-        if !self.plan.has_users {
+        if !has_users(self.plan.seed) {
             return Principal::NOBODY;
         }
         let Rights { operator, regular, guest, .. } = self.rights;
@@ -124,7 +124,7 @@ impl World {
 
     /// The hosts whose processes know that there is nothing to be done for somebody, each with its life.
     pub(crate) fn hosts_without(&self, who: Principal) -> Vec<(usize, u64)> {
-        if !self.plan.has_users || [self.rights.operator, self.rights.regular].contains(&Some(who)) {
+        if !has_users(self.plan.seed) || [self.rights.operator, self.rights.regular].contains(&Some(who)) {
             return Vec::new();
         }
         let knows = |host: &usize| {
@@ -141,7 +141,7 @@ impl World {
         gone: &[(usize, u64)],
         reply: &Reply,
     ) {
-        if !self.plan.has_users {
+        if !has_users(self.plan.seed) {
             return;
         }
         if let Reply::Failed(failure) = reply {

@@ -21,7 +21,7 @@ use crate::network::Network;
 use crate::pipes::Pipe;
 use crate::plan::{Fault, Strike};
 use crate::random::Random;
-use crate::rights::Rights;
+use crate::rights::{Rights, has_users};
 use crate::sessions::Sessions;
 use crate::trace::Trace;
 
@@ -287,7 +287,7 @@ impl World {
             self.schedule(after_us, Next::Pipe { pipe });
         }
         self.schedule(1_000_000, Next::Look);
-        if self.plan.has_users {
+        if has_users(self.plan.seed) {
             self.schedule(1_000_000, Next::ChangeUsers);
         }
     }

@@ -91,10 +91,7 @@ proptest! {
         let mut now = Users::default();
         let mut numbers = std::collections::BTreeMap::new();
         for change in changes {
-            let next = match now.after(&change) {
-                Ok(Some(next)) => next,
-                Ok(None) | Err(_) => continue,
-            };
+            let Ok(Some(next)) = now.after(&change) else { continue };
             prop_assert_eq!(next.after(&change), Ok(None), "twice is as good as once: {:?}", change);
             let clusters = next.iter().filter(|user| user.may_change_cluster()).count();
             prop_assert!(!next.enforced || clusters > 0);
