@@ -168,6 +168,7 @@ async fn ask(connection: &Connection, call: Call, deadline: Instant) -> Answer {
         | Request::GetMany { .. }
         | Request::OpenSession { .. }
         | Request::ClusterState
+        | Request::Users
         | Request::Digest { .. }
         | Request::ChangeLayout(_) => true,
         _ => call.stamp.is_some() && call.durability.copies == Copies::Majority,

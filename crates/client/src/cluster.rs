@@ -20,7 +20,7 @@ use crate::link::{Connection, Link, Look};
 use crate::names::{addresses_of, is_name};
 use crate::options::{Options, ReadsFrom, Transport};
 use crate::parse_address;
-use crate::patience::{Trouble, state_of};
+use crate::patience::{Trouble, is_about_the_user, state_of};
 use crate::pending::NO_ANSWER;
 use crate::race::staggered;
 use crate::routes::Routes;
@@ -274,6 +274,7 @@ impl Cluster {
         for trouble in troubles {
             match trouble {
                 Trouble::Unreached(why) => whys.push(why),
+                Trouble::Said(failure) if is_about_the_user(&failure) => return Err(failure),
                 Trouble::Said(Failure { message, .. }) => {
                     let why = format!("no node says how the cluster looks: {message}");
                     return Err(Failure::rejected(Code::Unavailable, why));

@@ -68,7 +68,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ringfort_types::{
-    ClusterState, Failure, Index, LayoutChange, NodeId, Receipt, Reply, Request, Revision, Row, ShardId, Term,
+    ClusterState, Failure, Index, LayoutChange, NodeId, Receipt, Reply, Request, Revision, Row, ShardId,
+    Term, UsersState,
 };
 
 pub use address::{parse_address, parse_addresses};
@@ -240,7 +241,15 @@ impl Client {
         written(self.inner.call(Request::Digest { shard }).await?)
     }
 
-    /// Changes how the cluster is laid out, if it is not so yet. May be repeated.
+    /// The users as one of the nodes knows them, as far as whoever asks may see them.
+    pub async fn users(&self) -> Result<UsersState, Failure> {
+        match self.inner.call(Request::Users).await? {
+            Reply::Users(users) => Ok(users),
+            other => Err(other.into_failure()),
+        }
+    }
+
+    /// Changes how the cluster is laid out, or its users, if it is not so yet. May be repeated.
     pub async fn change_layout(&self, change: LayoutChange) -> Result<Receipt, Failure> {
         written(self.inner.call(Request::ChangeLayout(change)).await?)
     }

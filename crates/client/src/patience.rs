@@ -43,8 +43,19 @@ pub(crate) async fn state_of(link: &Arc<Link>, deadline: Instant) -> Result<Box<
             suspect(link);
             Err(Trouble::Unreached("it does not answer".into()))
         }
-        other => Err(Trouble::Said(other.into_failure())),
+        other => {
+            let failure = other.into_failure();
+            if is_about_the_user(&failure) {
+                link.set_heard();
+            }
+            Err(Trouble::Said(failure))
+        }
     }
+}
+
+/// Whether a node says of whoever asks that they may not: the node is well, and no other one would say otherwise.
+pub(crate) fn is_about_the_user(failure: &Failure) -> bool {
+    matches!(failure.code, Code::Unauthenticated | Code::PermissionDenied)
 }
 
 /// Has a node that was silent for too long asked last, until it answers.
@@ -58,8 +69,10 @@ pub(crate) fn suspect(link: &Arc<Link>) {
 async fn probe(link: Weak<Link>) {
     loop {
         let Some(link) = link.upgrade() else { return };
-        if state_of(&link, Instant::now() + PROBE).await.is_ok() {
-            return;
+        match state_of(&link, Instant::now() + PROBE).await {
+            Ok(_) => return,
+            Err(Trouble::Said(failure)) if is_about_the_user(&failure) => return,
+            Err(_) => {}
         }
         drop(link);
         tokio::time::sleep(PROBE_PAUSE).await;

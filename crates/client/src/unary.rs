@@ -68,6 +68,7 @@ pub(crate) async fn call(connection: &Connection, call: Call, deadline: Instant)
                 reply: Reply::Cluster(Box::new(response.into_inner().into())),
             })
         }
+        Request::Users => answer(cluster.list_users(timed(v1::ListUsersRequest {}, deadline)).await),
         Request::Scan(_) => {
             let why = "scans are made by the nodes: use list";
             return Answer {

@@ -1,13 +1,26 @@
 //! Which calls a node takes in: what every node of the cluster would refuse is refused here, before it takes up room.
+//!
+//! Whether whoever asks may do so is judged first, by the layout that the node goes by: by the node that takes a call from a client, and again
+//! by the one that it is passed on to, whose layout may be a later one.
 
 use ringfort_ring::Layout;
 use ringfort_types::limits::{NODE_PENDING_BYTES_MAX, NODE_PENDING_REQUESTS_MAX};
 use ringfort_types::{Call, Code, Copies, Failure, NodeId, Request, ShardId, count, shown, slot_of};
 
+/// Whether whoever asks may ask for it.
+pub(crate) fn is_allowed(call: &Call, layout: &Layout) -> Result<(), Failure> {
+    layout.users.judge(call.who, &call.request).into_failure().map_or(Ok(()), Err)
+}
+
 /// Whether the cluster as it is could do what a valid call asks for.
 pub(crate) fn fits(call: &Call, layout: &Layout) -> Result<(), Failure> {
     if let Request::DigestAt { node, shard, .. } = call.request {
         return has_replica(node, shard, layout);
+    }
+    if let Request::ChangeLayout(change) = &call.request
+        && let Some(why) = layout.too_early(change)
+    {
+        return Err(Failure::rejected(Code::FailedPrecondition, why));
     }
     let mut keys = call.request.keys();
     let Some(first) = keys.next() else { return Ok(()) };

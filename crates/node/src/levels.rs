@@ -50,7 +50,9 @@ impl Node {
     pub(crate) fn goes_with(&mut self, link: u64, from: NodeId, hello: &Hello) -> bool {
         let Some(layout) = &self.layout else { return true };
         let Some(why) = hello.levels.refusal(layout.level) else { return true };
-        let bytes = layout.encode();
+        // It reads no more of it than where the level stands, and is not to see who the users are.
+        let whole = layout.encode();
+        let bytes = whole.slice(..whole.len().min(LayoutHead::BYTES_MAX));
         self.send(from, LayoutSent { bytes }.into());
         self.out.last.push(Effect::Notice(format!("refused {}: it {why}", self.called(from))));
         let refusal = Refusal { kind: RefusalKind::Stranger, reason: format!("this node {why}") };

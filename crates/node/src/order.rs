@@ -233,6 +233,7 @@ fn touched(request: &Request) -> Touched {
     match request {
         // What these tell is of no key.
         Request::ClusterState
+        | Request::Users
         | Request::OpenSession { .. }
         | Request::ChangeLayout(_)
         | Request::Transfer { .. } => {

@@ -28,8 +28,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use ringfort_types::planted::{self, Bug};
 use ringfort_types::{
     Base, Call, Code, Configuration, DiskState, Epoch, Failure, Forward, GroupTold, GroupWanted, HardState,
-    Index, LayoutChange, NodeId, PeerId, PeerMessage, Record, Replica as Place, Reply, Request, ShardId,
-    Token,
+    Index, LayoutChange, NodeId, PeerId, PeerMessage, Principal, Record, Replica as Place, Reply, Request,
+    ShardId, Token,
 };
 
 use crate::leave::Phase;
@@ -352,7 +352,7 @@ impl Node {
 
     /// Has the meta group change the layout, if somebody leads it. Whoever still wants it asks again.
     pub(crate) fn ask_for(&mut self, change: LayoutChange) {
-        let call = Call::from(Request::ChangeLayout(change));
+        let call = Call { who: Principal::NODE, ..Request::ChangeLayout(change).into() };
         match self.leader_of(ShardId::META) {
             Some(leader) if leader == self.id => self.take_in(NOBODY_WAITS, call),
             Some(leader) if self.peers.is_up(leader) => {

@@ -4,6 +4,7 @@
 //! that are known to have theirs open. What names this node is refused until then.
 
 use ringfort_types::limits::{HEARTBEAT_MS, SHARD_PENDING_REQUESTS_MAX};
+use ringfort_types::planted::{self, Bug};
 use ringfort_types::{
     Call, Code, Consistency, Copies, DiskState, Failure, Forward, NodeId, Outcome, PeerMessage,
     Replica as Place, Reply, Request, ShardId, Term, Token,
@@ -34,9 +35,9 @@ impl Node {
 
     pub(crate) fn take_in(&mut self, token: Token, call: Call) {
         // How the cluster is it tells to the end.
-        let may_refuse = token.origin == self.id && call.request != Request::ClusterState;
+        let may_refuse = token.origin == self.id && !call.request.is_about_cluster();
         let refused = self.refusal_by_stop().filter(|_| may_refuse);
-        if let Err(failure) = refused.map_or_else(|| self.admit(&call), Err) {
+        if let Err(failure) = refused.map_or_else(|| self.admit(&token, &call), Err) {
             self.out.reply.push(Answered { token, reply: Reply::Failed(failure), leader: None });
             return;
         }
@@ -46,12 +47,16 @@ impl Node {
         self.route(Pending { token, call, deadline_us, retry_at_us: 0, in_doubt: false });
     }
 
-    fn admit(&self, call: &Call) -> Result<(), Failure> {
-        call.validate()?;
-        match &self.layout {
-            Some(layout) => admission::fits(call, layout)?,
-            None => return Err(admission::not_born(&self.birth.missing())),
+    fn admit(&self, token: &Token, call: &Call) -> Result<(), Failure> {
+        let Some(layout) = &self.layout else {
+            call.validate()?;
+            return Err(admission::not_born(&self.birth.missing()));
+        };
+        if token.origin == self.id || !planted::is(Bug::ForwardsNotJudged) {
+            admission::is_allowed(call, layout)?;
         }
+        call.validate()?;
+        admission::fits(call, layout)?;
         admission::has_room(call, self.pending, self.pending_bytes)
     }
 
@@ -62,7 +67,7 @@ impl Node {
             | Request::DigestAt { shard, .. }
             | Request::OpenSession { shard }
             | Request::Transfer { shard, .. } => Some(*shard),
-            Request::ClusterState => None,
+            Request::ClusterState | Request::Users => None,
             Request::ChangeLayout(_) => Some(ShardId::META),
             _ => Some(self.layout.as_ref()?.shard_of_slot(request.slot()?)),
         }
@@ -71,7 +76,10 @@ impl Node {
     /// Puts a pending request where it can be done.
     pub(crate) fn route(&mut self, asked: Pending) {
         let Some(shard) = self.shard_of(&asked.call.request) else {
-            let reply = Reply::Cluster(Box::new(self.cluster_state()));
+            let reply = match (&asked.call.request, &self.layout) {
+                (Request::Users, Some(layout)) => Reply::Users(layout.users.shown_to(asked.call.who)),
+                _ => Reply::Cluster(Box::new(self.cluster_state())),
+            };
             return self.answer(asked, reply);
         };
         if shard.0 as usize >= self.slots.len() {
@@ -311,10 +319,17 @@ impl Node {
             }
             if asked.retry_at_us > self.now.monotonic_us {
                 self.slots[shard.0 as usize].waiting.push(asked);
+            } else if let Err(refusal) = self.is_allowed(&asked) {
+                // The layout may be a later one by now.
+                self.fail(asked, refusal);
             } else {
                 self.route(asked);
             }
         }
+    }
+
+    fn is_allowed(&self, asked: &Pending) -> Result<(), Failure> {
+        self.layout.as_ref().map_or(Ok(()), |layout| admission::is_allowed(&asked.call, layout))
     }
 
     /// Another node has answered what was passed on to it.

@@ -8,7 +8,7 @@
 //! - [`unary`]: the messages of single calls;
 //! - [`writes`]: conditions, atomic writes and stamps, for both;
 //! - [`sized`]: frames of answers that are no larger than their client takes;
-//! - [`state`]: the cluster's state;
+//! - [`state`]: the cluster's state; [`users`]: its users;
 //! - [`reason`]: why a connection failed;
 //! - [`status`]: failures as gRPC statuses with an outcome, time-outs and the leader hint as metadata.
 //!
@@ -25,6 +25,7 @@ pub mod sized;
 pub mod state;
 pub mod status;
 pub mod unary;
+pub mod users;
 pub mod writes;
 
 /// The public services `KV` and `Cluster`, as generated from `proto/ringfort/v1`.

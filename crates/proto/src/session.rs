@@ -57,6 +57,7 @@ pub fn carries(request: &Request) -> bool {
             | Request::Digest { .. }
             | Request::DigestAt { .. }
             | Request::ClusterState
+            | Request::Users
             | Request::ChangeLayout(_)
             | Request::Transfer { .. }
     )
@@ -133,6 +134,8 @@ impl From<Failure> for v1::Error {
             Code::SessionExpired => v1::ErrorCode::SessionExpired,
             Code::SessionGap => v1::ErrorCode::SessionGap,
             Code::OutOfRange => v1::ErrorCode::OutOfRange,
+            Code::Unauthenticated => v1::ErrorCode::Unauthenticated,
+            Code::PermissionDenied => v1::ErrorCode::PermissionDenied,
         };
         let outcome = match failure.outcome {
             Outcome::Rejected => v1::Outcome::Rejected,
@@ -155,6 +158,8 @@ impl From<v1::Error> for Failure {
             v1::ErrorCode::SessionExpired => Code::SessionExpired,
             v1::ErrorCode::SessionGap => Code::SessionGap,
             v1::ErrorCode::OutOfRange => Code::OutOfRange,
+            v1::ErrorCode::Unauthenticated => Code::Unauthenticated,
+            v1::ErrorCode::PermissionDenied => Code::PermissionDenied,
         };
         let outcome =
             if error.outcome() == v1::Outcome::Rejected { Outcome::Rejected } else { Outcome::Unknown };
@@ -199,7 +204,7 @@ mod tests {
             assert_eq!(op.id, 5);
             assert_eq!(call_of(op.request, op.timeout_ms), Ok((kind, call)));
         }
-        assert!(!carries(&Request::ClusterState));
+        assert!(!carries(&Request::ClusterState) && !carries(&Request::Users));
         assert!(op_of(1, Request::ClusterState.into()).is_err());
         assert_eq!(call_of(None, 1).unwrap_err().code, Code::InvalidArgument);
         let get = || Some(OpRequest::Get(v1::GetRequest { key: Bytes::from_static(b"k"), consistency: 0 }));
@@ -234,6 +239,8 @@ mod tests {
             (OpKind::Put, Reply::Failed(Failure::rejected(Code::SessionGap, "resend in order"))),
             (OpKind::Put, Reply::Failed(Failure::unknown(Code::Stopping, "stopping"))),
             (OpKind::Put, Reply::Failed(Failure::rejected(Code::ResourceExhausted, "full"))),
+            (OpKind::Get, Reply::Failed(Failure::rejected(Code::Unauthenticated, "who?"))),
+            (OpKind::Put, Reply::Failed(Failure::rejected(Code::PermissionDenied, "no"))),
         ];
         for (kind, reply) in replies {
             for leader in [None, Some(NodeId(2))] {

@@ -45,6 +45,8 @@ pub fn from_failure(failure: Failure) -> Status {
         Code::SessionExpired => tonic::Code::NotFound,
         Code::SessionGap => tonic::Code::Aborted,
         Code::OutOfRange => tonic::Code::OutOfRange,
+        Code::Unauthenticated => tonic::Code::Unauthenticated,
+        Code::PermissionDenied => tonic::Code::PermissionDenied,
     };
     with_outcome(Status::new(code, failure.message), failure.outcome)
 }
@@ -106,6 +108,8 @@ pub fn to_failure(status: &Status) -> Failure {
         tonic::Code::DeadlineExceeded | tonic::Code::Cancelled => Code::DeadlineExceeded,
         tonic::Code::FailedPrecondition => Code::FailedPrecondition,
         tonic::Code::DataLoss => Code::DataLoss,
+        tonic::Code::Unauthenticated => Code::Unauthenticated,
+        tonic::Code::PermissionDenied => Code::PermissionDenied,
         _ => Code::Unavailable,
     };
     let outcome = match told {
@@ -211,7 +215,7 @@ mod tests {
 
     #[test]
     fn failures_keep_their_outcome_over_the_wire() {
-        for number in 1..=11 {
+        for number in 1..=13 {
             let code = Code::from_u8(number).unwrap();
             for failure in [Failure::rejected(code, "why"), Failure::unknown(code, "why")] {
                 let back = to_failure(&from_failure(failure.clone()));

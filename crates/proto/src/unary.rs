@@ -7,6 +7,7 @@ use ringfort_types::{
 };
 
 use crate::state::{leader_preference, standing};
+use crate::users::{change_message, change_of};
 use crate::v1;
 
 impl TryFrom<v1::GetRequest> for Call {
@@ -46,7 +47,10 @@ impl From<v1::DigestRequest> for Call {
 impl TryFrom<v1::ChangeLayoutRequest> for Call {
     type Error = Failure;
 
-    fn try_from(request: v1::ChangeLayoutRequest) -> Result<Call, Failure> {
+    fn try_from(mut request: v1::ChangeLayoutRequest) -> Result<Call, Failure> {
+        if let Some(users) = change_of(&mut request.change) {
+            return Ok(Request::ChangeLayout(users?).into());
+        }
         let invalid = |why: &str| Failure::rejected(Code::InvalidArgument, why);
         let change = match request.change {
             Some(v1::change_layout_request::Change::LeaderPreference(said)) => {
@@ -83,9 +87,9 @@ impl TryFrom<v1::ChangeLayoutRequest> for Call {
                     number.map_err(|_| invalid("level_at_most: give a number up to 65535, or 0 for none"))?;
                 LayoutChange::Limit(LevelLimit::from_number(number))
             }
-            None => {
+            _ => {
                 return Err(invalid(
-                    "nothing to change: set leader_preference, renew, stand, copies or level_at_most",
+                    "nothing to change: set leader_preference, renew, stand, copies, level_at_most, or a change of users",
                 ));
             }
         };
@@ -96,6 +100,7 @@ impl TryFrom<v1::ChangeLayoutRequest> for Call {
 /// The message that asks for a change of the layout; `None` for those that only nodes ask for.
 pub fn change_layout(change: &LayoutChange) -> Option<v1::ChangeLayoutRequest> {
     let change = match *change {
+        LayoutChange::Users(ref change) => change_message(change),
         LayoutChange::Prefer(preference) => {
             let preference = v1::LeaderPreference::from(preference);
             v1::change_layout_request::Change::LeaderPreference(preference.into())
@@ -118,6 +123,12 @@ pub fn change_layout(change: &LayoutChange) -> Option<v1::ChangeLayoutRequest> {
         | LayoutChange::Move(_) => return None,
     };
     Some(v1::ChangeLayoutRequest { change: Some(change) })
+}
+
+impl From<v1::ListUsersRequest> for Call {
+    fn from(_: v1::ListUsersRequest) -> Call {
+        Request::Users.into()
+    }
 }
 
 impl From<v1::TransferLeadershipRequest> for Call {

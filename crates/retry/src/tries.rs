@@ -121,7 +121,9 @@ impl Troubles {
             _ => false,
         };
         if !transient {
-            self.is_final = true;
+            // Whoever says that the user may not has not looked at the write: its number is free for another one.
+            let is_untouched = matches!(failure.code, Code::Unauthenticated | Code::PermissionDenied);
+            self.is_final = !is_untouched;
             return Err(Failure { outcome: self.outcome(), ..failure });
         }
         if failure.code != Code::DeadlineExceeded || self.said.is_none() {

@@ -1,15 +1,18 @@
 //! A layout's bytes, as they are kept in a node's birth record, in its layout file, and by the meta group.
 //!
 //! ```text
-//! layout  = version u8 (3) | flags u8 (0) | level varint | cluster u64 | epoch varint | placed varint | next node varint | next peer varint
+//! layout  = version u8 (3 or 4) | flags u8 (0) | level varint | cluster u64 | epoch varint | placed varint | next node varint | next peer varint
 //!         | copies varint | leader preference u8 | level limit varint (0 none) | count varint | member × count | count varint | shard × count
+//!         | users, from version 4 on
 //! member  = id varint | name bytes | address bytes | incarnation u64 | weight varint | zone bytes | standing u8 | highest level varint
 //! shard   = id varint | count varint | (first slot varint | last slot varint) × count
 //!         | count varint | (node varint | peer varint) × count
+//! users   = as in `ringfort_types::Users`
 //! ```
 //!
 //! Every later version begins as this one does, up to the cluster: so whoever can't read a layout knows the level that is in force in it
-//! ([`LayoutHead`]). A later version is written from its level on.
+//! ([`LayoutHead`]). A later version is written from its level on: version 4 where level 2 or a higher one is in force, and version 3, which
+//! has no users, before.
 //!
 //! Version 2 is read, and written no more: `epoch | placed | cluster` after the flags, and nothing of levels. Level 1 is in force in
 //! it, and the highest that its members are known to know.
@@ -24,12 +27,14 @@ use ringfort_types::limits::{ADDRESS_BYTES_MAX, NAME_BYTES_MAX, SHARDS_MAX};
 use ringfort_types::wire::{Malformed, Reader, put_bytes, put_varint};
 use ringfort_types::{
     Epoch, Incarnation, LeaderPreference, Level, LevelLimit, NodeId, PeerId, Replica, SLOTS, ShardId, Slot,
-    Standing,
+    Standing, Users,
 };
 
 use crate::layout::{Layout, Member, Owners, ShardLayout};
 
-const VERSION: u8 = 3;
+const WITH_USERS: u8 = 4;
+/// Before level 2.
+const WITHOUT_USERS: u8 = 3;
 /// From before there were levels.
 const WITHOUT_LEVELS: u8 = 2;
 
@@ -43,10 +48,13 @@ pub struct LayoutHead {
 }
 
 impl LayoutHead {
+    /// It is in the first so many bytes.
+    pub const BYTES_MAX: usize = 16;
+
     /// Reads the beginning of a layout; `None` if it is none, or from before there were levels.
     pub fn read(bytes: &Bytes) -> Option<LayoutHead> {
         let mut reader = Reader::new(bytes.clone());
-        if reader.u8().ok()? < VERSION {
+        if reader.u8().ok()? <= WITHOUT_LEVELS {
             return None;
         }
         reader.u8().ok()?;
@@ -58,7 +66,8 @@ impl Layout {
     /// Its bytes.
     pub fn encode(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(256 + 64 * self.members.len() + 32 * self.shards.len());
-        out.put_slice(&[VERSION, 0]);
+        let has_users = self.level >= Level::USERS;
+        out.put_slice(&[if has_users { WITH_USERS } else { WITHOUT_USERS }, 0]);
         self.level.put(&mut out);
         out.put_u64_le(self.cluster);
         put_varint(&mut out, self.epoch.0);
@@ -93,15 +102,19 @@ impl Layout {
                 put_varint(&mut out, replica.peer.0);
             }
         }
+        if has_users {
+            self.users.encode(&mut out);
+        }
         out.freeze()
     }
 
     /// Reads what [`Layout::encode`] wrote.
     pub fn decode(bytes: Bytes) -> Result<Layout, Malformed> {
         let mut reader = Reader::new(bytes);
-        let has_levels = match reader.u8()? {
-            VERSION => true,
-            WITHOUT_LEVELS => false,
+        let (has_levels, has_users) = match reader.u8()? {
+            WITH_USERS => (true, true),
+            WITHOUT_USERS => (true, false),
+            WITHOUT_LEVELS => (false, false),
             _ => return Err(Malformed("unknown version of a layout")),
         };
         if reader.u8()? != 0 {
@@ -121,8 +134,12 @@ impl Layout {
         let members = (0..count).map(|_| member(&mut reader, has_levels)).collect::<Result<Vec<_>, _>>()?;
         let count = reader.count(3)?;
         let shards = (0..count).map(|_| shard(&mut reader)).collect::<Result<Vec<_>, _>>()?;
+        let users = if has_users { Users::decode(&mut reader)? } else { Users::default() };
         reader.finish()?;
 
+        if has_users != (level >= Level::USERS) {
+            return Err(Malformed("a version of a layout that is not of its level"));
+        }
         if members.is_empty() || !members.is_sorted_by(|a, b| a.id < b.id) || members[0].id == NodeId(0) {
             return Err(Malformed("members of a layout out of order"));
         }
@@ -147,7 +164,7 @@ impl Layout {
             leader_preference,
             level,
             level_limit,
-            users: Arc::default(),
+            users: Arc::new(users),
             owners,
         };
         if layout.members.iter().any(|member| member.max < level) {

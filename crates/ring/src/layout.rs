@@ -8,7 +8,7 @@ use ringfort_types::limits::{BIRTH_NODES_MAX, GROUP_REPLICAS_MAX, SHARDS_MAX};
 use ringfort_types::planted::{self, Bug};
 use ringfort_types::{
     Configuration, Epoch, Incarnation, LayoutChange, LeaderPreference, Level, LevelLimit, Newcomer, NodeId,
-    PeerId, Replica, SLOTS, ShardId, Slot, Standing, Users,
+    PeerId, Replica, SLOTS, ShardId, Slot, Standing, UserChange, Users,
 };
 
 use crate::place::{place, place_one};
@@ -173,8 +173,8 @@ impl Layout {
         })
     }
 
-    /// The first layout of a new cluster of these members that begins with what is left of this one: the same shards with the same slots, and
-    /// the same settings, and all other numbers from the beginning.
+    /// The first layout of a new cluster of these members that begins with what is left of this one: the same shards with the same slots,
+    /// the same settings and users, and all other numbers from the beginning.
     pub fn begun_anew(&self, members: Vec<Member>, cluster: u64) -> Result<Layout, RingError> {
         let mut next = Layout::first(members, cluster, self.shards.len() as u32 - 1, self.copies)?;
         for (shard, was) in next.shards.iter_mut().zip(&self.shards) {
@@ -183,6 +183,7 @@ impl Layout {
         next.owners = self.owners.clone();
         next.leader_preference = self.leader_preference;
         (next.level, next.level_limit) = (self.level, self.level_limit);
+        next.users = Arc::clone(&self.users);
         Ok(next)
     }
 
@@ -202,6 +203,11 @@ impl Layout {
             LayoutChange::Limit(limit) => next.level_limit = *limit,
             LayoutChange::Raise(level) => next.raise(*level),
             LayoutChange::Move(moves) => next.move_members(moves),
+            LayoutChange::Users(change) => {
+                if let Ok(Some(users)) = self.users_after(change) {
+                    next.users = Arc::new(users);
+                }
+            }
         }
         if next == *self {
             return None;
@@ -211,6 +217,34 @@ impl Layout {
             next.placed = next.epoch;
         }
         Some(next)
+    }
+
+    /// Why this change is void, and what to do, for those of which whoever asks is told that. None if it has an effect, or is so already.
+    pub fn void(&self, change: &LayoutChange) -> Option<String> {
+        match change {
+            LayoutChange::Users(change) => self.users_after(change).err(),
+            _ => None,
+        }
+    }
+
+    /// Why a change must not even be logged yet: a member may not know it. None if it may.
+    pub fn too_early(&self, change: &LayoutChange) -> Option<String> {
+        if matches!(change, LayoutChange::Users(_)) { self.without_users() } else { None }
+    }
+
+    fn without_users(&self) -> Option<String> {
+        (self.level < Level::USERS).then(|| {
+            format!(
+                "users need level {}, and level {} is in force: all nodes must run a version that knows it, and the level must not be \
+                 held back (ringfort cluster set level=auto)",
+                Level::USERS,
+                self.level
+            )
+        })
+    }
+
+    fn users_after(&self, change: &UserChange) -> Result<Option<Users>, String> {
+        self.without_users().map_or_else(|| self.users.after(change), Err)
     }
 
     /// A member runs another version than before, perhaps. One that does not know the level in force is no member to reckon with: it is

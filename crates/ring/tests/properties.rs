@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use ringfort_ring::{Layout, LayoutHead, Member, NoPlace, effective_copies, place, place_from};
 use ringfort_types::{
-    Epoch, Incarnation, LayoutChange, Level, LevelLimit, Newcomer, NodeId, SLOTS, ShardId, Slot, Standing,
+    Epoch, Incarnation, LayoutChange, Level, LevelLimit, Newcomer, NodeId, Right, SLOTS, ShardId, Slot,
+    Standing, UserChange,
 };
 
 fn member(id: u64, weight: u32, zone: &str) -> Member {
@@ -359,6 +360,61 @@ fn the_level_rises_once_all_members_know_it_and_never_falls() {
         assert_eq!(LayoutHead::read(&later.clone().into()), Some(beginning), "whatever follows");
         assert!(Layout::decode(later.into()).is_err());
     }
+}
+
+fn users(layout: &Layout, change: UserChange) -> Layout {
+    let change = LayoutChange::Users(change);
+    assert_eq!((layout.too_early(&change), layout.void(&change)), (None, None));
+    layout.after(&change).expect("it changes something")
+}
+
+fn add(name: &str) -> UserChange {
+    UserChange::Add { name: name.to_owned(), password: None, token: Some([1; 32]) }
+}
+
+#[test]
+fn there_are_users_from_their_level_on_and_before_it_the_bytes_are_as_they_were() {
+    let mut early = Layout::first(equal(3), 7, 4, 3).unwrap();
+    assert_eq!((early.level, early.encode()[0]), (Level(1), 3));
+    let change = LayoutChange::Users(add("ada"));
+    assert_eq!(early.after(&change), None);
+    for why in [early.too_early(&change), early.void(&change)] {
+        let why = why.expect("it is told");
+        assert!(why.contains("need level 2, and level 1 is in force"), "{why}");
+    }
+    assert_eq!(early.too_early(&LayoutChange::Copies(1)), None);
+
+    early.members.iter_mut().for_each(|member| member.max = Level(2));
+    let born = early.after(&LayoutChange::Raise(Level(2))).expect("all know it");
+    assert_eq!((born.encode()[0], born.encode().len()), (4, early.encode().len() + 3), "and no users yet");
+    let ada = users(&born, add("ada"));
+    assert_eq!((ada.epoch.0, ada.placed), (born.epoch.0 + 1, born.placed));
+    assert_eq!(ada.after(&change), None, "twice is as good as once");
+    let twin = LayoutChange::Users(UserChange::Add { name: "ada".to_owned(), password: None, token: None });
+    assert_eq!(ada.after(&twin), None);
+    assert!(ada.void(&twin).is_some_and(|why| why.contains("there is a user \"ada\" already")));
+    let granted = users(&ada, UserChange::Grant("ada".to_owned(), Right::Cluster));
+    let enforced = users(&granted, UserChange::Enforce(true));
+    for layout in [&born, &ada, &granted, &enforced] {
+        let bytes = layout.encode();
+        assert_eq!(Layout::decode(bytes.clone()).as_ref(), Ok(layout));
+        for length in 0..bytes.len() {
+            assert!(Layout::decode(bytes.slice(..length)).is_err());
+        }
+        // The level says which version it is.
+        for (place, byte) in [(0, 3), (2, 1)] {
+            let mut bad = bytes.to_vec();
+            bad[place] = byte;
+            assert!(Layout::decode(bad.into()).is_err());
+        }
+    }
+
+    // A cluster that begins with what is left of another has its users.
+    let mut members = equal(1);
+    members[0].max = Level(2);
+    let anew = enforced.begun_anew(members, 8).unwrap();
+    assert_eq!((&anew.users, anew.level), (&enforced.users, Level(2)));
+    assert_eq!(Layout::decode(anew.encode()), Ok(anew));
 }
 
 #[test]

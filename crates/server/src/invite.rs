@@ -48,6 +48,7 @@ pub(crate) async fn invite(
     let state = gate.cluster(timeout_ms).await?;
     let unborn = || Failure::rejected(Code::Unavailable, "this node's cluster is not born yet");
     let layout = gate.layout().ok_or_else(unborn)?;
+    gate.may_change_cluster()?;
     let member = find(&layout, name, address).await?;
     let is_up = |id| state.nodes.iter().any(|node| node.id == id && node.presence == Presence::Up);
     if member.is_some_and(|member| is_up(member.id)) {

@@ -14,8 +14,8 @@ use ringfort_ring::{Layout, NoPlace};
 use ringfort_tls::{Connector, Way};
 use ringfort_types::limits::{BIRTH_NODES_MAX, CALL_TIMEOUT_DEFAULT_MS};
 use ringfort_types::{
-    Call, Code, Door, Failure, Incarnation, LayoutChange, Level, Levels, Newcomer, NodeId, Presence, Reply,
-    Request, check_address, is_name,
+    Call, Code, Door, Failure, Incarnation, LayoutChange, Level, Levels, Newcomer, NodeId, Presence,
+    Principal, Reply, Request, check_address, is_name,
 };
 use tokio::time::{Instant, sleep, timeout};
 use tonic::transport::Endpoint;
@@ -136,7 +136,7 @@ pub(crate) async fn admit(
     if let Some(no_place) = layout.refusal(&newcomer) {
         return Err(refused(&no_place, &newcomer));
     }
-    let gate = Gate::new(shared.clone(), Door::V1);
+    let gate = Gate::new(shared.clone(), Door::V1).by(Principal::NODE);
     if newcomer.replaces {
         // One that has just ended is not known to be down yet.
         let begun = Instant::now();

@@ -9,7 +9,7 @@ use crate::delivery::ReadAt;
 use crate::horizon::{Horizon, Reading, Reason};
 
 /// A list of at most so many rows is brief.
-const BRIEF_ROWS_MAX: u32 = 128;
+pub(crate) const BRIEF_ROWS_MAX: u32 = 128;
 
 /// All local shards' tables, each once it is open.
 #[derive(Debug)]

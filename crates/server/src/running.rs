@@ -11,7 +11,7 @@ use ringfort_ring::Layout;
 use ringfort_storage::{DataDir, FileDisk, LogOptions, LsmTables, Stored, TableOptions, Who};
 use ringfort_tls::{NodeTls, Way};
 use ringfort_types::limits::CALL_TIMEOUT_DEFAULT_MS;
-use ringfort_types::{ClusterState, Door, Failure, Level, Levels, Newcomer, NodeId, is_name};
+use ringfort_types::{ClusterState, Door, Failure, Level, Levels, Newcomer, NodeId, Principal, is_name};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -471,7 +471,7 @@ fn node_name(stored: &str) -> String {
 /// Looks at the cluster through a node.
 #[derive(Clone, Debug)]
 pub struct Observer {
-    gate: Gate,
+    pub(crate) gate: Gate,
 }
 
 impl Observer {
@@ -529,7 +529,7 @@ impl Running {
 
     /// For looks at the cluster as this node knows it.
     pub fn observer(&self) -> Observer {
-        Observer { gate: Gate::new(self.shared.clone(), Door::V1) }
+        Observer { gate: Gate::new(self.shared.clone(), Door::V1).by(Principal::NODE) }
     }
 
     /// Its name.

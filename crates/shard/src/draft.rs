@@ -62,12 +62,15 @@ impl<'a> Draft<'a> {
         self.layout.as_ref()
     }
 
-    /// Makes the layout what is wanted, if it is not. A shard of keys has none to change.
-    pub(crate) fn change_layout(&mut self, change: &LayoutChange) {
-        if let Some(next) = self.layout.as_ref().and_then(|layout| layout.after(change)) {
+    /// Makes the layout what is wanted, if it is not. A shard of keys has none to change. An error says why the change is void.
+    pub(crate) fn change_layout(&mut self, change: &LayoutChange) -> Result<(), String> {
+        let Some(layout) = &self.layout else { return Ok(()) };
+        if let Some(next) = layout.after(change) {
             self.layout = Some(Arc::new(next));
             self.next_revision();
+            return Ok(());
         }
+        layout.void(change).map_or(Ok(()), Err)
     }
 
     pub(crate) fn revision(&self) -> Revision {

@@ -3,13 +3,14 @@
 //! ```text
 //! outcome = term varint | index varint | revision varint | what u8 | fields
 //! what    = 1 written | 2 not met: part varint, revision varint (0: absent) |
-//!           3 written, with sums: count varint, i64 × count | 4 not a number: part varint | 5 too large: part varint
+//!           3 written, with sums: count varint, i64 × count | 4 not a number: part varint | 5 too large: part varint |
+//!           6 void: why, bytes (of a change of the layout, which has no session, so that it is not kept)
 //! ```
 
 use bytes::{BufMut, Bytes, BytesMut};
 use ringfort_types::limits::WRITE_SUMS_MAX;
 use ringfort_types::planted::{self, Bug};
-use ringfort_types::wire::{Malformed, Reader, put_varint};
+use ringfort_types::wire::{Malformed, Reader, put_bytes, put_varint};
 use ringfort_types::{
     Change, Code, Command, Condition, Failure, Index, Part, Receipt, Reply, Revision, ShardId, Term, shown,
 };
@@ -20,6 +21,8 @@ use crate::row::Stored;
 
 /// Fewest bytes of an encoded outcome.
 pub(crate) const OUTCOME_BYTES_MIN: usize = 4;
+/// Longest reason why a change is void, in bytes.
+const VOID_BYTES_MAX: usize = 4096;
 
 /// What became of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +44,8 @@ enum Kind {
     NotANumber(u32),
     /// The part whose sum does not fit.
     TooLarge(u32),
+    /// Why the change of the layout is none.
+    Void(String),
 }
 
 impl Outcome {
@@ -55,8 +60,7 @@ impl Outcome {
             Command::Write { parts } => write(parts, draft)?,
             Command::Digest => Kind::Written(Vec::new()),
             Command::Layout(change) => {
-                draft.change_layout(change);
-                Kind::Written(Vec::new())
+                draft.change_layout(change).map_or_else(Kind::Void, |()| Kind::Written(Vec::new()))
             }
         };
         Ok(Outcome { term, index, revision: draft.revision(), kind })
@@ -91,6 +95,7 @@ impl Outcome {
                     shown(&key(*part))
                 ),
             )),
+            Kind::Void(why) => Reply::Failed(Failure::rejected(Code::FailedPrecondition, why)),
             Kind::TooLarge(part) => Reply::Failed(Failure::rejected(
                 Code::OutOfRange,
                 format!(
@@ -128,6 +133,10 @@ impl Outcome {
                 out.put_u8(5);
                 put_varint(out, (*part).into());
             }
+            Kind::Void(why) => {
+                out.put_u8(6);
+                put_bytes(out, why.as_bytes());
+            }
         }
     }
 
@@ -155,6 +164,7 @@ impl Outcome {
                 }
                 4 => Kind::NotANumber(reader.varint()? as u32),
                 5 => Kind::TooLarge(reader.varint()? as u32),
+                6 => Kind::Void(reader.string(VOID_BYTES_MAX)?),
                 _ => return Err(Malformed("unknown kind of outcome")),
             },
         })
@@ -247,6 +257,7 @@ mod tests {
             (Kind::Written(vec![-2]), &[3, 1, 0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF]),
             (Kind::NotANumber(3), &[4, 3]),
             (Kind::TooLarge(0), &[5, 0]),
+            (Kind::Void("no".to_owned()), &[6, 2, b'n', b'o']),
         ];
         for (kind, bytes) in kinds {
             let outcome = Outcome { term: Term(1), index: Index(2), revision: Revision(3), kind };

@@ -3,18 +3,19 @@
 use std::sync::Arc;
 
 use ringfort_ring::{Layout, Member};
-use ringfort_shard::{SessionLimits, Shard};
+use ringfort_shard::{Applied, SessionLimits, Shard};
 use ringfort_storage::{MemoryTables, Tables};
 use ringfort_types::LeaderPreference::{HighestId, Ring};
 use ringfort_types::{
-    Command, Configuration, Entry, EntryKind, Epoch, HybridClock, Incarnation, Index, LayoutChange,
-    LeaderPreference, Level, LogEntry, NodeId, Reply, Revision, ShardId, Standing, Term,
+    Code, Command, Configuration, Entry, EntryKind, Epoch, Failure, HybridClock, Incarnation, Index,
+    LayoutChange, LeaderPreference, Level, LogEntry, NodeId, Outcome, Reply, Revision, Right, ShardId,
+    Standing, Term, UserChange,
 };
 
 fn born() -> Arc<Layout> {
     let member = Member {
         standing: Standing::Active,
-        max: Level::MIN,
+        max: Level::MAX,
         id: NodeId(1),
         name: "node1".into(),
         address: "127.0.0.1:50051".into(),
@@ -31,13 +32,17 @@ fn open(tables: &MemoryTables, born: Option<&Arc<Layout>>) -> Shard {
         .unwrap()
 }
 
-fn prefer(shard: &mut Shard, preferences: &[LeaderPreference]) -> (Option<Epoch>, Vec<Revision>) {
-    let commands =
-        preferences.iter().map(|preference| Command::Layout(LayoutChange::Prefer(*preference)).into());
+fn apply(shard: &mut Shard, changes: Vec<LayoutChange>) -> Applied {
+    let commands = changes.into_iter().map(|change| Command::Layout(change).into());
     let (index, clock) = (shard.applied().next(), HybridClock(shard.clock().0 + 1));
     let payload = Entry { clock, commands: commands.collect() }.encode();
     let entry = LogEntry { index, term: Term(1), kind: EntryKind::Normal, payload };
-    let applied = shard.apply(&entry, 1).unwrap();
+    shard.apply(&entry, 1).unwrap()
+}
+
+fn prefer(shard: &mut Shard, preferences: &[LeaderPreference]) -> (Option<Epoch>, Vec<Revision>) {
+    let changes = preferences.iter().map(|preference| LayoutChange::Prefer(*preference));
+    let applied = apply(shard, changes.collect());
     let revision = |reply: Reply| match reply {
         Reply::Written(receipt) => receipt.revision,
         other => panic!("{other:?}"),
@@ -53,6 +58,31 @@ fn each_change_is_an_epoch_and_what_is_so_already_is_none() {
     assert_eq!(prefer(&mut shard, &[HighestId, HighestId]), (Some(Epoch(2)), vec![Revision(1), Revision(1)]));
     assert_eq!(prefer(&mut shard, &[Ring, HighestId]), (Some(Epoch(4)), vec![Revision(2), Revision(3)]));
     assert_eq!(shard.layout().map(|layout| layout.leader_preference), Some(HighestId));
+}
+
+#[test]
+fn whoever_asks_is_told_why_a_change_of_users_is_void() {
+    let mut shard = open(&MemoryTables::default(), Some(&born()));
+    let ada = || UserChange::Add { name: "ada".to_owned(), password: None, token: None };
+    let grant = UserChange::Grant("ada".to_owned(), Right::Cluster);
+    let changes = [UserChange::Enforce(true), ada(), grant, ada(), UserChange::Enforce(true)];
+    let Applied { layout, replies, .. } = apply(&mut shard, changes.map(LayoutChange::Users).into());
+    let Reply::Failed(Failure { code, outcome, message }) = &replies[0] else { panic!("{replies:?}") };
+    assert_eq!((*code, *outcome), (Code::FailedPrecondition, Outcome::Rejected));
+    assert!(message.contains("no user may change the cluster"), "{message}");
+    assert!(replies[1..].iter().all(|reply| matches!(reply, Reply::Written(_))), "{replies:?}");
+    let layout = layout.expect("it has changed");
+    assert_eq!(
+        (layout.epoch, shard.revision()),
+        (Epoch(4), Revision(3)),
+        "what is void or so already counts for nothing"
+    );
+    assert!(layout.users.enforced && layout.users.named("ada").is_some());
+
+    let Applied { layout, replies, .. } =
+        apply(&mut shard, vec![LayoutChange::Users(UserChange::Remove("ada".to_owned()))]);
+    assert!(matches!(&replies[0], Reply::Failed(last) if last.message.contains("no other user")));
+    assert_eq!(layout, None);
 }
 
 #[test]

@@ -18,12 +18,15 @@ use crate::{Code, Configuration, Failure, Request, Stamp};
 const STAMPED: u8 = 1;
 
 /// Who asks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Principal(pub u32);
 
 impl Principal {
     /// Somebody who has not said who they are.
     pub const NOBODY: Principal = Principal(0);
+    /// A node of the cluster, for what it does itself: it may do everything. No door gives a client this number; what another node passes on
+    /// may have it.
+    pub const NODE: Principal = Principal(u32::MAX);
 }
 
 /// Where a call came in.

@@ -40,6 +40,10 @@ pub enum Code {
     SessionGap = 10,
     /// The result would not fit: an increment beyond 64 bits.
     OutOfRange = 11,
+    /// Rights are enforced, and whoever asks has not said who they are, or is no user any more.
+    Unauthenticated = 12,
+    /// The user may not do it.
+    PermissionDenied = 13,
 }
 
 impl Code {
@@ -57,6 +61,8 @@ impl Code {
             9 => Code::SessionExpired,
             10 => Code::SessionGap,
             11 => Code::OutOfRange,
+            12 => Code::Unauthenticated,
+            13 => Code::PermissionDenied,
             _ => return None,
         })
     }

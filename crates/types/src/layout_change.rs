@@ -13,12 +13,13 @@
 //!                 10: level varint, 0 for none
 //!                 11: level varint
 //!                 12: count varint | (node varint | address bytes) × count
+//!                 13: user change, as in `users/change`
 //! newcomer = name bytes | address bytes | incarnation u64 | weight varint | zone bytes | replaces u8 (0 or 1)
 //! leader preference = 0 ring | 1 highest id
 //! standing = 0 active | 1 draining | 2 leaving
 //! ```
 //!
-//! A newcomer of kind 3, which nobody makes any more, knows level 1 only.
+//! A newcomer of kind 3, which nobody makes any more, knows level 1 only. Kind 13 is of level 2.
 //!
 //! Each says what should be, not what to do, so giving one twice is as good as once.
 
@@ -29,7 +30,9 @@ use bytes::{BufMut, BytesMut};
 
 use crate::limits::{ADDRESS_BYTES_MAX, BIRTH_NODES_MAX, GROUP_REPLICAS_MAX, NAME_BYTES_MAX, SHARDS_MAX};
 use crate::wire::{Malformed, Reader, put_bytes, put_varint};
-use crate::{Epoch, Incarnation, Level, LevelLimit, NodeId, PeerId, Replica, ShardId, check_address};
+use crate::{
+    Epoch, Incarnation, Level, LevelLimit, NodeId, PeerId, Replica, ShardId, UserChange, check_address,
+};
 
 /// Which of a shard's replicas should lead it, if it can.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -176,6 +179,8 @@ pub enum LayoutChange {
     Move(Vec<(NodeId, String)>),
     /// This level is in force. Void if a member is not known to know it, if it is held back, and if a higher one is.
     Raise(Level),
+    /// This is so of users. From [`Level::USERS`] on; void before, and where [`Users::after`](crate::Users::after) says so.
+    Users(UserChange),
 }
 
 impl LayoutChange {
@@ -244,6 +249,10 @@ impl LayoutChange {
                     put_bytes(out, address.as_bytes());
                 }
             }
+            LayoutChange::Users(change) => {
+                out.put_u8(13);
+                change.encode(out);
+            }
         }
     }
 
@@ -284,6 +293,7 @@ impl LayoutChange {
                 let moves = (0..count).map(|_| place_of(reader)).collect::<Result<Vec<_>, _>>()?;
                 Ok(LayoutChange::Move(moves))
             }
+            13 => Ok(LayoutChange::Users(UserChange::decode(reader)?)),
             _ => Err(Malformed("unknown kind of layout change")),
         }
     }
@@ -298,6 +308,7 @@ impl LayoutChange {
             LayoutChange::Move(moves) => {
                 moves.iter().map(|(_, address)| 16 + address.len()).sum::<usize>() + 16
             }
+            LayoutChange::Users(change) => change.weight(),
             _ => 16,
         }
     }

@@ -8,7 +8,8 @@
 //!
 //! | level | what it allows |
 //! |---|---|
-//! | 1 | all there is |
+//! | 1 | all there was when levels began |
+//! | 2 | users and their rights, in the layout |
 //!
 //! A change to one of these waits for a level of its own, and is put in this table: a command, a layout change, a record of the log, a
 //! flag of a row, a request that is forwarded, a field in the middle of a message between nodes. What does not: a new kind of
@@ -30,7 +31,9 @@ impl Level {
     /// The lowest that this version knows. New clusters begin with it.
     pub const MIN: Level = Level(1);
     /// The highest.
-    pub const MAX: Level = Level(1);
+    pub const MAX: Level = Level(2);
+    /// From this one on a cluster has users.
+    pub const USERS: Level = Level(2);
 
     /// Appends its bytes.
     pub fn put(self, out: &mut BytesMut) {

@@ -63,6 +63,6 @@ pub use reply::{ClusterState, NodeState, Page, Receipt, Reply, Row, ShardState};
 pub use request::{Consistency, Request, Scan, Token};
 pub use slot::{SLOTS, slot_of};
 pub use stamp::Stamp;
-pub use users::{Access, Right, User, UserChange, Users};
+pub use users::{Access, Right, User, UserChange, UserState, Users, UsersState, Verdict};
 pub use words::count;
 pub use write::{Change, Condition, NewValue, Part};

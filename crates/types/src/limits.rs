@@ -119,7 +119,15 @@ pub const GROUP_REPLICAS_MAX: usize = BIRTH_NODES_MAX;
 /// Most shards of a cluster.
 pub const SHARDS_MAX: u32 = 4096;
 /// Longest layout on its way to a node, in bytes.
-pub const LAYOUT_BYTES_MAX: usize = 1024 * 1024;
+pub const LAYOUT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Most users of a cluster.
+pub const USERS_MAX: usize = 10_000;
+/// Most rights of one user.
+pub const RIGHTS_OF_A_USER_MAX: usize = 64;
+/// Most bytes of all users and their rights together: they stand in the layout.
+pub const USERS_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Longest hash of a password, in bytes.
+pub const PASSWORD_HASH_BYTES_MAX: usize = 256;
 /// Longest address of a node, in bytes: a DNS name and a port.
 pub const ADDRESS_BYTES_MAX: usize = 262;
 /// Most bytes in a node's name.
@@ -228,6 +236,10 @@ const _: () = {
     assert!(CONNECTION_BYTES_MAX > GRPC_MESSAGE_BYTES_MAX);
     assert!(NODE_PENDING_BYTES_MAX >= 2 * VALUE_BYTES_MAX);
     assert!(SCAN_PAGE_BYTES < VALUE_BYTES_MAX);
+    assert!(
+        USERS_BYTES_MAX + 2 * 1024 * 1024 < LAYOUT_BYTES_MAX && LAYOUT_BYTES_MAX < GRPC_MESSAGE_BYTES_MAX
+    );
+    assert!(USERS_MAX * (PASSWORD_HASH_BYTES_MAX + NAME_BYTES_MAX + 64) < USERS_BYTES_MAX);
     assert!(INVITATION_MS < INVITING_DEFAULT_MS as u64);
     assert!(DOOR_CONNECTIONS_MAX < NODE_CONNECTIONS_MAX);
     assert!(TEXT_LINE_BYTES_MAX > KEY_BYTES_MAX + VALUE_BYTES_MAX + 16);

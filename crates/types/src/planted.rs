@@ -130,6 +130,8 @@ bugs! {
     GoneForgotten => "gone-forgotten",
     /// Where a member has said first that it is counts, and not where it says later.
     OlderMoveWins => "older-move-wins",
+    /// Whoever is passed a call by another node does not judge whether it is allowed.
+    ForwardsNotJudged => "forwards-not-judged",
     /// A report is a difference to the one before it, whether that has arrived or not.
     ReportNotAcknowledged => "report-not-acknowledged",
 }

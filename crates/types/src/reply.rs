@@ -6,7 +6,7 @@ use crate::limits::{GET_MANY_KEYS_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::wire::{Malformed, Reader, put_bytes, put_varint};
 use crate::{
     Code, DiskState, Epoch, Failure, HybridClock, Incarnation, Index, LeaderPreference, LevelLimit, NodeId,
-    Outcome, Presence, Revision, ShardId, Slot, Standing, Term,
+    Outcome, Presence, Revision, ShardId, Slot, Standing, Term, UsersState,
 };
 
 /// Longest text in an answer (addresses, error messages), in bytes.
@@ -189,6 +189,8 @@ pub enum Reply {
     },
     /// To `ClusterState`.
     Cluster(Box<ClusterState>),
+    /// To `Users`.
+    Users(UsersState),
     /// To anything that failed.
     Failed(Failure),
 }
@@ -228,12 +230,13 @@ impl Reply {
                     page.rows.iter().map(|(key, row)| key.len() + row.value.len() + 32).sum()
                 }
                 Reply::Failed(failure) => failure.message.len(),
+                Reply::Users(users) => users.weight(),
                 Reply::Cluster(state) => 256 * (state.nodes.len() + state.shards.len()),
                 _ => 0,
             }
     }
 
-    /// Appends its bytes (between nodes only). `Cluster` never travels between nodes.
+    /// Appends its bytes (between nodes only). `Cluster` and `Users` never travel between nodes.
     pub fn encode(&self, out: &mut BytesMut) {
         match self {
             Reply::Value { row, at, revision } => {
@@ -298,7 +301,7 @@ impl Reply {
                 out.put_u8(9);
                 put_varint(out, term.0);
             }
-            Reply::Cluster(_) => {
+            Reply::Cluster(_) | Reply::Users(_) => {
                 Reply::Failed(Failure::rejected(Code::InvalidArgument, "ask the node itself for its state"))
                     .encode(out);
             }

@@ -121,6 +121,8 @@ pub enum Request {
     },
     /// Asks for the cluster as the asked node sees it. Answer: [`Reply::Cluster`](crate::Reply::Cluster).
     ClusterState,
+    /// Asks for the users as the asked node knows them. Answer: [`Reply::Users`](crate::Reply::Users).
+    Users,
     /// Changes the cluster's layout, if it is not so yet. Answer: [`Reply::Written`](crate::Reply::Written).
     ChangeLayout(LayoutChange),
     /// Has a shard's leader transfer its leadership to this node, which then keeps it for a while. Asking twice is as good as
@@ -160,6 +162,16 @@ impl Request {
             || self.takes_stamp()
     }
 
+    /// Whether the asked node answers it by itself, with what it knows of the cluster.
+    pub fn is_about_cluster(&self) -> bool {
+        matches!(self, Request::ClusterState | Request::Users)
+    }
+
+    /// Whether it is an operator's: it changes the cluster.
+    pub fn changes_cluster(&self) -> bool {
+        matches!(self, Request::ChangeLayout(_) | Request::Transfer { .. })
+    }
+
     /// Whether it moves a leadership.
     pub fn is_transfer(&self) -> bool {
         matches!(self, Request::Transfer { .. })
@@ -197,6 +209,7 @@ impl Request {
             | Request::Digest { .. }
             | Request::DigestAt { .. }
             | Request::ClusterState
+            | Request::Users
             | Request::ChangeLayout(_)
             | Request::Transfer { .. } => {}
         }
@@ -215,12 +228,13 @@ impl Request {
         }
     }
 
-    /// Refuses what no node would take: keys and values outside their limits.
+    /// Refuses what no node would take: keys and values outside their limits, and names of users.
     pub fn validate(&self) -> Result<(), Failure> {
         match self {
             Request::Get { key, .. } => validate_key(key),
             Request::Write { parts } => validate_parts(parts),
             Request::GetMany { keys, .. } => validate_keys(keys),
+            Request::ChangeLayout(LayoutChange::Users(change)) => change.validate(),
             _ => Ok(()),
         }
     }
@@ -268,6 +282,7 @@ impl Request {
                 put_varint(out, shard.0.into());
             }
             Request::ClusterState => out.put_u8(8),
+            Request::Users => out.put_u8(11),
             Request::ChangeLayout(change) => {
                 out.put_u8(9);
                 change.encode(out);
@@ -319,6 +334,7 @@ impl Request {
             8 => Request::ClusterState,
             9 => Request::ChangeLayout(LayoutChange::decode(reader)?),
             10 => Request::Transfer { shard: ShardId(reader.varint()? as u32), to: NodeId(reader.varint()?) },
+            11 => Request::Users,
             _ => return Err(Malformed("unknown kind of request")),
         })
     }

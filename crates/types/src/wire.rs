@@ -139,6 +139,11 @@ impl Reader {
         String::from_utf8(self.bytes(max)?.to_vec()).map_err(|_| Malformed("text is not UTF-8"))
     }
 
+    /// 32 bytes: a SHA-256.
+    pub fn digest(&mut self) -> Result<[u8; 32], Malformed> {
+        self.fixed()
+    }
+
     fn fixed<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         if self.rest.len() < N {
             return Err(Malformed("ends too early"));

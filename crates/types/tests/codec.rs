@@ -135,6 +135,7 @@ fn requests() -> Vec<Request> {
         Request::Digest { shard: ShardId(4) },
         Request::DigestAt { node: NodeId(2), shard: ShardId(4), index: Index(300) },
         Request::ClusterState,
+        Request::Users,
     ]
 }
 

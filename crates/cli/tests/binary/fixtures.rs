@@ -11,7 +11,8 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use ringfort_types::Level;
+use ringfort_client::{Client, Options};
+use ringfort_types::{Access, LayoutChange, Level, Right, UserChange, UserState, UsersState};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::support::{ask_to_stop, ended, eventually, ringfort, run, stderr, stdout};
@@ -112,6 +113,15 @@ impl Unpacked {
         stdout(&output)
     }
 
+    /// Asks as a program would.
+    fn call<T>(&self, ask: impl AsyncFnOnce(Client) -> T) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let addresses = self.addresses.iter().map(|address| (*address).to_owned()).collect();
+            ask(Client::connect(Options::new(addresses)).await.expect("good addresses")).await
+        })
+    }
+
     /// Every row with its revision.
     fn rows(&self) -> String {
         self.ask(&["list", "--json"], b"")
@@ -125,7 +135,7 @@ impl Drop for Unpacked {
 }
 
 /// Starts it twice: what was written is there, with its revisions, and more can be written.
-fn assert_is_read(archive: &Path, addresses: &'static [&'static str]) {
+fn assert_is_read(level: Level, archive: &Path, addresses: &'static [&'static str]) {
     let mut unpacked = Unpacked::of(archive, addresses);
     let expected = fs::read_to_string(unpacked.path("rows.json")).expect("it is beside the data");
     assert!(expected.lines().count() > ROWS / 2);
@@ -133,6 +143,9 @@ fn assert_is_read(archive: &Path, addresses: &'static [&'static str]) {
     assert_eq!(unpacked.rows(), expected, "{}", archive.display());
     unpacked.ask(&["check"], b"");
     assert!(unpacked.ask(&["cluster", "set"], b"").contains("leader-preference = highest-id"));
+    if level >= Level::USERS {
+        assert_eq!(unpacked.call(async |client| client.users().await), Ok(users()));
+    }
     // Counters go on, and conditions hold by the revisions that are there.
     assert_eq!(unpacked.ask(&["incr", "counter", "2"], b"").trim(), "44");
     unpacked.ask(&["put", "new", "row", "--if-absent"], b"");
@@ -165,9 +178,12 @@ fn what_every_level_has_written_is_read() {
         let name = format!("level-{level}");
         assert!(levels.iter().any(|path| path.ends_with(&name)), "make one of {name}: cargo xtask fixture");
     }
-    for level in levels {
-        assert_is_read(&level.join("solo.tar.gz"), &[SOLO]);
-        assert_is_read(&level.join("trio.tar.gz"), &TRIO);
+    for path in levels {
+        let name = path.file_name().and_then(|name| name.to_str()).expect("a name");
+        let number = name.strip_prefix("level-").and_then(|number| number.parse().ok());
+        let level = Level(number.expect("level-N"));
+        assert_is_read(level, &path.join("solo.tar.gz"), &[SOLO]);
+        assert_is_read(level, &path.join("trio.tar.gz"), &TRIO);
     }
 }
 
@@ -188,6 +204,45 @@ fn fill(unpacked: &Unpacked) {
     unpacked.ask(&["put", "here", "1", "--if-absent"], b"");
     unpacked.ask(&["put", "here", "2", "--if-value", "1"], b"");
     unpacked.ask(&["cluster", "set", "leader-preference=highest-id"], b"");
+    let in_force = format!("(level {} is in force)", Level::MAX);
+    eventually("the level rises", || unpacked.ask(&["cluster", "set"], b"").contains(&in_force));
+    for change in user_changes() {
+        let changed = unpacked.call(async |client| client.change_layout(LayoutChange::Users(change)).await);
+        changed.expect("it can be made");
+    }
+}
+
+/// Ada, who may change the cluster, and bob, with a password and some rights.
+fn user_changes() -> Vec<UserChange> {
+    const HASH: &str =
+        "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRvZjE2Ynl0$MTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTI";
+    let over = |access, prefix: &'static str| Right::Over(access, prefix.into());
+    let (ada, bob) = (|| "ada".to_owned(), || "bob".to_owned());
+    vec![
+        UserChange::Add { name: ada(), password: None, token: Some([7; 32]) },
+        UserChange::Grant(ada(), Right::Cluster),
+        UserChange::Add { name: "gone".to_owned(), password: None, token: None },
+        UserChange::Remove("gone".to_owned()),
+        UserChange::Add { name: bob(), password: Some(HASH.to_owned()), token: None },
+        UserChange::Grant(bob(), over(Access::Read, "")),
+        UserChange::Grant(bob(), over(Access::Admin, "bob/")),
+    ]
+}
+
+/// What they come to.
+fn users() -> UsersState {
+    let over = |access, prefix: &'static str| Right::Over(access, prefix.into());
+    let user = |name: &str, has_password: bool, rights: Vec<Right>| UserState {
+        name: name.to_owned(),
+        has_password,
+        has_token: !has_password,
+        rights,
+    };
+    let bob = vec![over(Access::Read, ""), over(Access::Admin, "bob/")];
+    UsersState {
+        enforced: false,
+        users: vec![user("ada", false, vec![Right::Cluster]), user("bob", true, bob)],
+    }
 }
 
 fn make_those_of_this_level() {

@@ -1,5 +1,6 @@
 //! The cluster's own settings: kept by its meta group, gone by on every node.
 
+use ringfort_types::Level;
 use serde_json::Value;
 
 use crate::support::{eventually, objects, refusal, run, stdout};
@@ -24,9 +25,15 @@ fn a_setting_holds_for_all_nodes_and_after_restarts() {
         stdout(&told)
     };
     eventually("leaders are spread", || leaders(&trio) == [1, 2, 3]);
-    let level = "level = auto (level 1 is in force)\n";
-    assert_eq!(set(&trio, &[]), format!("leader-preference = ring\nreplicas = 3\n{level}"));
-    assert_eq!(set(&trio, &["level=1"]), "level = 1 (level 1 is in force)\n");
+    let level = format!("level = auto (level {} is in force)\n", Level::MAX);
+    eventually("the level rises", || {
+        set(&trio, &[]) == format!("leader-preference = ring\nreplicas = 3\n{level}")
+    });
+    let held = format!("level = {0} (level {0} is in force)\n", Level::MAX);
+    assert_eq!(set(&trio, &[&format!("level={}", Level::MAX)]), held);
+    // What is in force is not taken back.
+    let (code, line) = refusal(&run(&mut trio.command(&["cluster", "set", "level=1"]), b""));
+    assert!(code == Some(2) && line.contains("can't be taken back"), "{line}");
     assert_eq!(set(&trio, &["leader-preference=highest-id"]), "leader-preference = highest-id\n");
     eventually("the highest leads all", || leaders(&trio) == [3]);
 
@@ -37,7 +44,7 @@ fn a_setting_holds_for_all_nodes_and_after_restarts() {
             assert_eq!(objects(&told)[0]["leader_preference"], "highest-id");
             assert_eq!(
                 (&objects(&told)[0]["level"], &objects(&told)[0]["level_limit"]),
-                (&1.into(), &"1".into())
+                (&Level::MAX.0.into(), &Level::MAX.to_string().into())
             );
         }
         for node in 0..3 {
@@ -56,7 +63,7 @@ fn a_setting_holds_for_all_nodes_and_after_restarts() {
     let nodes = run(&mut trio.command(&["cluster", "nodes", "--json"]), b"");
     let names: Vec<Value> = objects(&nodes).iter().map(|node| node["name"].clone()).collect();
     assert_eq!(names, ["node1", "node2", "node3"]);
-    assert!(objects(&nodes).iter().all(|node| node["level_max"] == 1));
+    assert!(objects(&nodes).iter().all(|node| node["level_max"] == Level::MAX.0));
     assert_eq!(set(&trio, &["level=auto"]), level);
     assert_eq!(stdout(&run(&mut trio.command(&["cluster", "nodes"]), b"")).lines().count(), 4);
 }

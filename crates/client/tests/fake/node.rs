@@ -71,6 +71,8 @@ pub(crate) struct Shared {
     pub(crate) list_is_cut: AtomicBool,
     /// Does not even say how the cluster looks.
     pub(crate) hangs: AtomicBool,
+    /// Wants to know who asks, whatever is asked.
+    pub(crate) asks_who: AtomicBool,
     /// How a list goes.
     pub(crate) list: Mutex<Listed>,
     /// What lists were asked for.
@@ -105,6 +107,7 @@ impl Node {
             stamps: Mutex::default(),
             list_is_cut: AtomicBool::new(false),
             hangs: AtomicBool::new(false),
+            asks_who: AtomicBool::new(false),
             list: Mutex::default(),
             lists: Mutex::default(),
         });
@@ -368,6 +371,9 @@ impl Cluster for Service {
         while self.0.hangs.load(Ordering::Relaxed) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        if self.0.asks_who.load(Ordering::Relaxed) {
+            return Err(from_failure(Failure::rejected(ringfort_types::Code::Unauthenticated, "who asks?")));
+        }
         Ok(Response::new(self.0.state.lock().unwrap().clone().into()))
     }
 
@@ -401,6 +407,13 @@ impl Cluster for Service {
         request: tonic::Request<v1::TransferLeadershipRequest>,
     ) -> Result<Response<v1::TransferLeadershipResponse>, Status> {
         self.answer(request.into_inner(), into_transfer_leadership).await
+    }
+
+    async fn list_users(
+        &self,
+        _: tonic::Request<v1::ListUsersRequest>,
+    ) -> Result<Response<v1::ListUsersResponse>, Status> {
+        Ok(Response::new(v1::ListUsersResponse { enforced: true, users: Vec::new() }))
     }
 
     async fn set_log_level(

@@ -16,6 +16,7 @@ mod scripts;
 mod strangers;
 mod trace;
 mod transfer;
+mod users;
 mod world;
 
 use std::collections::BTreeSet;

@@ -202,7 +202,7 @@ fn a_name_that_is_taken_is_given_to_nobody_else() {
         weight: 1,
         zone: String::new(),
         replaces: false,
-        max: ringfort_types::Level::MIN,
+        max: Level::MAX,
     };
     let reply = world.ask_and_wait(0, Request::ChangeLayout(LayoutChange::Join(newcomer)));
     assert!(matches!(reply, Reply::Written(_)), "{reply:?}");
@@ -222,7 +222,7 @@ fn a_member_that_has_just_joined_is_not_heard_of_yet_rather_than_down() {
         weight: 1,
         zone: String::new(),
         replaces: false,
-        max: Level::MIN,
+        max: Level::MAX,
     };
     let reply = world.ask_and_wait(0, Request::ChangeLayout(LayoutChange::Join(newcomer)));
     assert!(matches!(reply, Reply::Written(_)), "{reply:?}");

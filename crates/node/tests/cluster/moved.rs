@@ -2,11 +2,11 @@
 
 use ringfort_node::{Effect, Event};
 use ringfort_types::{
-    BirthStage, Hello, Incarnation, LayoutChange, Levels, LogMark, NodeId, PeerFrame, PeerMessage, Reply,
-    Request, ShardId, Standing,
+    BirthStage, Hello, Incarnation, LayoutChange, LogMark, NodeId, PeerFrame, PeerMessage, Reply, Request,
+    ShardId, Standing,
 };
 
-use crate::world::{NOWHERE, World};
+use crate::world::{NOWHERE, ONE_LEVEL, World};
 
 /// Until a member that has moved is where the layout has it, and all have heard so.
 const KNOWN_MS: u64 = 6_000;
@@ -283,7 +283,7 @@ fn the_second_of_two_processes_moves_nobody() {
         replicas: 3,
         stage: BirthStage::Born,
         map_hash: 0,
-        levels: Levels::KNOWN,
+        levels: ONE_LEVEL,
     };
     for process in [first.process + 1, 0] {
         for _ in 0..60 {

@@ -11,13 +11,15 @@ use ringfort_ring::Layout;
 use ringfort_types::{
     Answer, Call, Change, Command, Configuration, ConfigurationChange, Consistency, DiskState, Durability,
     Entry, EntryKind, Epoch, Failure, Incarnation, Index, LayoutChange, Level, Levels, LogMark, Newcomer,
-    NodeId, Now, Page, Part, PeerFrame, PeerId, PeerMessage, Receipt, Record, Reply, Request, Revision, Row,
-    ShardId, Stamp, Token,
+    NodeId, Now, Page, Part, PeerFrame, PeerId, PeerMessage, Principal, Receipt, Record, Reply, Request,
+    Revision, Row, ShardId, Stamp, Token,
 };
 
 use crate::trace::Trace;
 
 pub(crate) const SHARDS: u32 = 8;
+/// What nodes know that have nothing to say about levels: the cluster is born with the highest.
+pub(crate) const ONE_LEVEL: Levels = Levels { min: Level::MAX, max: Level::MAX };
 /// An address where nobody finds who is there.
 pub(crate) const NOWHERE: &str = "nowhere.invalid:50051";
 
@@ -108,7 +110,7 @@ impl World {
                     shards,
                     replicas: 3,
                     replace_after_ms: 60_000,
-                    levels: Levels::KNOWN,
+                    levels: ONE_LEVEL,
                 }
             })
             .collect();
@@ -245,7 +247,7 @@ impl World {
             weight: 1,
             zone: String::new(),
             replaces,
-            max: Level::MIN,
+            max: self.configs[0].levels.max,
         };
         let reply = self.ask_and_wait(by, Request::ChangeLayout(LayoutChange::Join(newcomer)));
         assert!(matches!(reply, Reply::Written(_)), "{reply:?}");
@@ -741,7 +743,11 @@ impl World {
     }
 
     pub(crate) fn ask_and_wait(&mut self, n: usize, request: Request) -> Reply {
-        let id = self.ask(n, request, 3_000);
+        self.call_and_wait(n, Call::from(request).within(3_000))
+    }
+
+    pub(crate) fn call_and_wait(&mut self, n: usize, call: Call) -> Reply {
+        let id = self.call(n, call);
         for _ in 0..200 {
             if let Some(reply) = self.answers.remove(&id) {
                 return reply;
@@ -760,7 +766,8 @@ impl World {
 
     pub(crate) fn leader(&mut self, shard: ShardId) -> Option<NodeId> {
         let n = self.nodes.iter().position(Option::is_some)?;
-        let Reply::Cluster(state) = self.ask_and_wait(n, Request::ClusterState) else { panic!("a state") };
+        let call = Call { who: Principal::NODE, ..Request::ClusterState.into() };
+        let Reply::Cluster(state) = self.call_and_wait(n, call) else { panic!("a state") };
         state.shards[shard.0 as usize].leader
     }
 }

@@ -55,7 +55,7 @@ use ringfort_tls::{NodeTls, Protocol};
 use ringfort_types::limits::{
     CALL_TIMEOUT_MAX_MS, GRPC_MESSAGE_BYTES_MAX, HTTP_CONNECTIONS_MAX, INVITING_DEFAULT_MS,
 };
-use ringfort_types::{Door, shown};
+use ringfort_types::{Door, Principal, shown};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tonic::metadata::MetadataMap;
@@ -136,7 +136,7 @@ pub(crate) async fn serve(
             text::serve(gate(Door::Text), incoming, settings, tolerance.clone(), &runtimes).await;
         }
     };
-    let ready = Ready::new(gate(Door::V1));
+    let ready = Ready::new(gate(Door::V1).by(Principal::NODE));
     let http = async {
         if let Some((listener, settings)) = ports.http {
             // Who watches the node has places of their own: it is when clients have all others that it matters.

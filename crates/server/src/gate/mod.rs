@@ -10,6 +10,8 @@
 
 mod pipeline;
 mod retry;
+#[cfg(test)]
+mod rights;
 mod rows;
 
 use std::sync::Arc;
@@ -20,8 +22,8 @@ use ringfort_node::Incoming;
 use ringfort_ring::Layout;
 use ringfort_tls::Way;
 use ringfort_types::{
-    Call, ClusterState, Code, Consistency, Door, Durability, Failure, NodeId, Part, Principal, Receipt,
-    Reply, Request, Row, Token,
+    Call, ClusterState, Code, Consistency, Door, Durability, Failure, LayoutChange, NodeId, Part, Principal,
+    Receipt, Reply, Request, Row, Token, UserChange,
 };
 use tokio::sync::SemaphorePermit;
 
@@ -33,6 +35,9 @@ use crate::metrics::{Begun, Operation};
 use crate::readers::Readers;
 use crate::room::Room;
 use crate::shared::Shared;
+
+/// How long whoever has changed users waits until this node has heard of it.
+const HEAR_MAX: Duration = Duration::from_secs(1);
 
 /// What came of a call.
 #[derive(Debug)]
@@ -71,8 +76,7 @@ impl Gate {
         Gate { shared, door, who: Principal::NOBODY }
     }
 
-    /// The same for this user.
-    #[expect(dead_code, reason = "whoever knows a user asks")]
+    /// The same for this user; for [`Principal::NODE`], for what the node does itself.
     pub(crate) fn by(&self, who: Principal) -> Gate {
         Gate { who, ..self.clone() }
     }
@@ -82,13 +86,43 @@ impl Gate {
     pub(crate) async fn ask(&self, call: Call) -> Answer {
         let call = self.own(call);
         let begun = Begun::now(self.door, Operation::of(&call.request));
+        let users = match &call.request {
+            Request::ChangeLayout(LayoutChange::Users(change)) => Some(change.clone()),
+            _ => None,
+        };
         let answer = if self.stamps(&call) {
             retry::once(&self.shared, call).await
         } else {
             ask_for(&self.shared, call).await
         };
+        if let (Some(change), Reply::Written(_)) = (&users, &answer.reply) {
+            self.hear_of(change).await;
+        }
         self.shared.answered(begun, &answer.reply, answer.leader);
         answer
+    }
+
+    /// Waits for a moment until this node goes by a layout in which this is so of users: it is committed, and the node hears of it as all
+    /// others do. So whoever asks the same node next finds it so.
+    async fn hear_of(&self, change: &UserChange) {
+        let mut layouts = self.watch_layout();
+        let is_so = |layout: &Option<Arc<Layout>>| {
+            layout.as_ref().is_some_and(|layout| !matches!(layout.users.after(change), Ok(Some(_))))
+        };
+        let _late = tokio::time::timeout(HEAR_MAX, layouts.wait_for(is_so)).await;
+    }
+
+    /// Refuses whoever may not change the cluster, or this node.
+    pub(crate) fn may_change_cluster(&self) -> Result<(), Failure> {
+        let Some(layout) = self.layout() else { return Ok(()) };
+        layout.users.judge_cluster(self.who).into_failure().map_or(Ok(()), Err)
+    }
+
+    /// The prefixes that a list of keys with this prefix goes over: one that is readable as a whole, or those in it that are.
+    fn readable(&self, prefix: &Bytes) -> Result<Vec<Bytes>, Failure> {
+        let Some(layout) = self.layout() else { return Ok(vec![prefix.clone()]) };
+        let readable = layout.users.readable(self.who, prefix);
+        readable.map_err(|verdict| verdict.into_failure().expect("what may be read has a prefix"))
     }
 
     /// Reads one key, linearizably. The room is to be kept until the row is given away.
@@ -151,6 +185,7 @@ impl Gate {
 
     /// Has the node log what this filter lets through, if it is not empty. The filter before it.
     pub(crate) fn set_log_level(&self, filter: &str) -> Result<String, Failure> {
+        self.may_change_cluster()?;
         let Some(levels) = &self.shared.log_levels else {
             let why = "this node's log levels are fixed: it was started by another program";
             return Err(Failure::rejected(Code::FailedPrecondition, why));

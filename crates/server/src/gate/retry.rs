@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringfort_retry::Retry;
-use ringfort_types::{Call, Failure, Reply, Request, ShardId};
+use ringfort_types::{Call, Failure, Principal, Reply, Request, ShardId};
 
 use super::Answer;
 use crate::shared::Shared;
@@ -70,7 +70,8 @@ impl Once {
             return Ok(());
         }
         let request = Request::OpenSession { shard: self.shard };
-        match super::ask(shared, Call::from(request).within(self.left_ms())).await.reply {
+        let call = Call { who: Principal::NODE, ..request.into() };
+        match super::ask(shared, call.within(self.left_ms())).await.reply {
             Reply::Opened { clock } => self.retry.open_session(&shared.sessions, self.shard, clock),
             other => Err(other.into_failure()),
         }

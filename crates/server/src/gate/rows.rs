@@ -11,6 +11,9 @@
 //! blocks that they came in, which a list may outlive. Requests for pages that are under way are bounded for the node, too; a list
 //! waits for its turn before it makes one.
 //!
+//! **Rights.** A list shows what may be read of what is asked for: where that is not all of it, each shard is read for one readable prefix after
+//! the other, at the same index. The prefixes ascend, so the rows of a shard do, too.
+//!
 //! An index stays readable for a while only (`readers`), so shards that a slow reader has not asked for some time are asked
 //! for a row now and then ([`Rows::touch`]).
 
@@ -29,6 +32,7 @@ use super::{Gate, stopped};
 use crate::budget::{Budget, LARGE_ROW_BYTES, Room, Turn};
 use crate::horizon::HELD;
 use crate::metrics::{Begun, Operation};
+use crate::readers::BRIEF_ROWS_MAX;
 
 /// Pages of a shard that a list may hold: one being merged, one under way.
 const PAGES_PER_SHARD: usize = 2;
@@ -70,13 +74,15 @@ struct Ahead {
 /// What is left of one shard.
 struct Cursor {
     shard: ShardId,
+    /// Which of the list's prefixes it is at.
+    over: usize,
     at: Option<Index>,
     /// The page being merged, in reverse, so that its first row is last, and its room.
     rows: Vec<(Bytes, Row)>,
     room: Option<Room>,
     /// The next row is too large for a page, and has this key.
     large: bool,
-    /// Where the rest begins; `None` if there is no more.
+    /// Where the rest of what has this prefix begins; `None` if there is no more of any.
     rest: Option<Bytes>,
     ahead: Option<Ahead>,
     /// When it was last asked.
@@ -88,6 +94,8 @@ pub(crate) struct Rows {
     gate: Gate,
     budget: Arc<Budget>,
     listing: Listing,
+    /// What keys begin with that whoever asks may read, among those that are wanted: ascending, and none of them begins with another.
+    prefixes: Vec<Bytes>,
     left: u64,
     /// When its time is over.
     deadline: Option<Instant>,
@@ -127,12 +135,18 @@ impl Rows {
                 format!("{} indexes for {shards} shards: name one for each shard, or none", indexes.len());
             return Err(Failure::rejected(Code::InvalidArgument, why));
         }
+        let mut prefixes = gate.readable(&listing.prefix)?;
+        // All keys with such a prefix come before the first one that is wanted. (If so of all, one of them says so.)
+        let is_passed = |prefix: &Bytes| *prefix < listing.from && !listing.from.starts_with(prefix);
+        let passed = prefixes.iter().filter(|prefix| is_passed(prefix)).count();
+        prefixes.drain(..passed.min(prefixes.len() - 1));
         let budget = gate.shared.lists.clone();
         budget.opened();
         let left = if listing.limit == 0 { u64::MAX } else { listing.limit };
         let cursors = (1..=shards)
             .map(|shard| Cursor {
                 shard: ShardId(shard),
+                over: 0,
                 at: indexes.get(shard as usize - 1).copied().map(Index),
                 rows: Vec::new(),
                 room: None,
@@ -148,6 +162,7 @@ impl Rows {
             gate,
             budget,
             listing,
+            prefixes,
             left,
             deadline,
             cursors,
@@ -232,9 +247,11 @@ impl Rows {
             }
             let Some(Ahead { page, from, room }) = self.cursors[at].ahead.take() else { return Ok(()) };
             let page = page.await.map_err(|_| stopped())??;
+            // An empty page that goes no further has a row before it that is larger than a page.
+            let is_before_large = page.rows.is_empty() && page.next.as_ref() == Some(&from);
+            self.cursors[at].at = Some(page.at);
+            self.go_on(at, page.next);
             let cursor = &mut self.cursors[at];
-            cursor.at = Some(page.at);
-            cursor.rest = page.next;
             if !page.rows.is_empty() {
                 cursor.rows = page.rows;
                 cursor.rows.reverse();
@@ -247,14 +264,21 @@ impl Rows {
                 }
                 return Ok(());
             }
-            // An empty page that goes no further has a row before it that is larger than a page.
-            if let Some(rest) = &cursor.rest
-                && *rest == from
-            {
+            if is_before_large {
                 cursor.large = true;
                 self.heads.push(Reverse((from, at)));
                 return Ok(());
             }
+        }
+    }
+
+    /// What is left of a shard begins there: where nothing has this prefix any more, with the next one.
+    fn go_on(&mut self, at: usize, rest: Option<Bytes>) {
+        let cursor = &mut self.cursors[at];
+        cursor.rest = rest;
+        if cursor.rest.is_none() && cursor.over + 1 < self.prefixes.len() {
+            cursor.over += 1;
+            cursor.rest = Some(self.listing.from.clone());
         }
     }
 
@@ -271,8 +295,9 @@ impl Rows {
         let scan = Scan { rows_max: 1, bytes_max: u32::MAX, ..self.scan_of(cursor, from) };
         let turn = self.turn().await?;
         let page = self.scanned(scan, turn).await?;
+        self.go_on(at, page.next);
         let cursor = &mut self.cursors[at];
-        (cursor.large, cursor.rest, cursor.asked) = (false, page.next, Instant::now());
+        (cursor.large, cursor.asked) = (false, Instant::now());
         let (key, row) = page.rows.into_iter().next().ok_or_else(|| {
             Failure::unknown(
                 Code::Unavailable,
@@ -317,11 +342,12 @@ impl Rows {
         let cursor = &self.cursors[at];
         let Some(from) = cursor.rest.clone() else { return };
         let room = self.budget.take(PAGES_PER_SHARD * self.cursors.len());
-        let scan = Scan {
-            rows_max: self.left.min(u32::MAX.into()) as u32,
-            bytes_max: room.bytes as u32,
-            ..self.scan_of(cursor, from.clone())
-        };
+        let mut rows_max = self.left.min(u32::MAX.into()) as u32;
+        if cursor.over + 1 < self.prefixes.len() {
+            // It comes back for the next prefix, so it is no brief list.
+            rows_max = rows_max.max(BRIEF_ROWS_MAX + 1);
+        }
+        let scan = Scan { rows_max, bytes_max: room.bytes as u32, ..self.scan_of(cursor, from.clone()) };
         let page = tokio::spawn(self.scanned(scan, turn));
         let cursor = &mut self.cursors[at];
         (cursor.ahead, cursor.asked) = (Some(Ahead { page, from, room }), Instant::now());
@@ -354,7 +380,7 @@ impl Rows {
             shard: cursor.shard,
             at: cursor.at,
             from,
-            prefix: self.listing.prefix.clone(),
+            prefix: self.prefixes[cursor.over].clone(),
             rows_max: 1,
             bytes_max: 1,
             keys_only: self.listing.keys_only,

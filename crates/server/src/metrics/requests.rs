@@ -31,12 +31,13 @@ pub(crate) enum Operation {
     OpenSession,
     Digest,
     Status,
+    Users,
     ChangeLayout,
     Transfer,
 }
 
 impl Operation {
-    const ALL: [(Operation, &str); 14] = [
+    const ALL: [(Operation, &str); 15] = [
         (Operation::Get, "get"),
         (Operation::MultiGet, "multi_get"),
         (Operation::Put, "put"),
@@ -49,6 +50,7 @@ impl Operation {
         (Operation::OpenSession, "open_session"),
         (Operation::Digest, "digest"),
         (Operation::Status, "status"),
+        (Operation::Users, "users"),
         (Operation::ChangeLayout, "change_layout"),
         (Operation::Transfer, "transfer"),
     ];
@@ -71,6 +73,7 @@ impl Operation {
             Request::OpenSession { .. } => Operation::OpenSession,
             Request::Digest { .. } | Request::DigestAt { .. } => Operation::Digest,
             Request::ClusterState => Operation::Status,
+            Request::Users => Operation::Users,
             Request::ChangeLayout(_) => Operation::ChangeLayout,
             Request::Transfer { .. } => Operation::Transfer,
         }
@@ -81,7 +84,7 @@ impl Operation {
     }
 }
 
-const CODES: [(Code, &str); 11] = [
+const CODES: [(Code, &str); 13] = [
     (Code::InvalidArgument, "invalid_argument"),
     (Code::ResourceExhausted, "resource_exhausted"),
     (Code::Unavailable, "unavailable"),
@@ -93,6 +96,8 @@ const CODES: [(Code, &str); 11] = [
     (Code::SessionExpired, "session_expired"),
     (Code::SessionGap, "session_gap"),
     (Code::OutOfRange, "out_of_range"),
+    (Code::Unauthenticated, "unauthenticated"),
+    (Code::PermissionDenied, "permission_denied"),
 ];
 
 const OUTCOMES: [(Outcome, &str); 2] = [(Outcome::Rejected, "rejected"), (Outcome::Unknown, "unknown")];

@@ -3,7 +3,7 @@
 use ringfort_proto::v1::cluster_server::Cluster;
 use ringfort_proto::v1::kv_server::Kv;
 use ringfort_proto::writes;
-use ringfort_proto::{status, unary, v1};
+use ringfort_proto::{status, unary, users, v1};
 use ringfort_types::{Call, Failure, Reply};
 use tokio_stream::StreamExt;
 use tonic::{Response, Status, Streaming};
@@ -142,6 +142,13 @@ impl Cluster for Service {
     ) -> Result<Response<v1::ChangeLayoutResponse>, Status> {
         let told = |reply| Ok(v1::ChangeLayoutResponse { receipt: Some(unary::into_receipt(reply)?) });
         self.call(call, told).await
+    }
+
+    async fn list_users(
+        &self,
+        call: tonic::Request<v1::ListUsersRequest>,
+    ) -> Result<Response<v1::ListUsersResponse>, Status> {
+        self.call(call, users::into_list_users).await
     }
 
     async fn transfer_leadership(
