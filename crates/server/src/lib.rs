@@ -31,6 +31,7 @@
 
 mod answers;
 mod apply;
+mod authentication;
 mod budget;
 mod clock;
 mod config;
@@ -71,6 +72,7 @@ mod space;
 mod threads;
 mod whereabouts;
 
+pub use authentication::{Token, hash_password};
 pub use config::{Config, HttpConfig, REPLICAS_DEFAULT, SHARDS_DEFAULT, TextConfig};
 pub use doors::http::HttpSettings;
 pub use doors::text::{GetReply, TextSettings};

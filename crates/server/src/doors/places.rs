@@ -7,6 +7,7 @@
 //! places are taken too, the longest there without a call is closed for the newcomer.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Waker};
 use std::time::Duration;
@@ -246,6 +247,7 @@ impl DoorPlaces {
             door: self.door,
             at: self.clone(),
             certified,
+            from: OnceLock::new(),
             state: Mutex::new(state),
         }))
     }
@@ -278,6 +280,7 @@ pub(crate) struct Standing {
     door: &'static str,
     at: DoorPlaces,
     certified: OnceLock<Certified>,
+    from: OnceLock<IpAddr>,
     state: Mutex<State>,
 }
 
@@ -325,9 +328,18 @@ impl Standing {
     }
 
     /// What its client's certificate says, if it has shown one.
-    #[expect(dead_code, reason = "whoever judges rights asks")]
     pub(crate) fn certified(&self) -> Option<&Certified> {
         self.certified.get()
+    }
+
+    /// The address of its client.
+    pub(crate) fn from(&self) -> IpAddr {
+        self.from.get().copied().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+    }
+
+    /// Takes note of it.
+    pub(crate) fn comes_from(&self, address: IpAddr) {
+        let _once = self.from.set(address);
     }
 
     /// Whether its first call is still to come, and has to be a node's.
