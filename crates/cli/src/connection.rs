@@ -11,6 +11,7 @@ use bytes::Bytes;
 use clap::Args;
 use ringfort_client::{Client, Options, parse_addresses};
 
+use crate::credentials::Asker;
 use crate::runtimes::Beside;
 use crate::stop::Stop;
 
@@ -26,6 +27,8 @@ pub(crate) struct Connect {
     /// How long to keep trying: 500ms, 3s, 1m
     #[arg(long, value_name = "TIME", default_value = "3s", value_parser = crate::duration::parse)]
     timeout: Duration,
+    #[command(flatten)]
+    asker: Asker,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,10 +40,22 @@ fn addresses(text: &str) -> Result<Addresses, String> {
 
 impl Connect {
     /// The client's settings.
-    pub(crate) fn options(&self) -> Options {
+    pub(crate) fn options(&self) -> Result<Options, Stop> {
+        let mut options = self.options_of_nobody();
+        self.asker.apply(&mut options)?;
+        Ok(options)
+    }
+
+    /// The same for what nobody has to say who they are.
+    pub(crate) fn options_of_nobody(&self) -> Options {
         let mut options = Options::new(self.addr.0.clone());
         options.timeout = self.timeout;
         options
+    }
+
+    /// How long to keep trying.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout
     }
 }
 
@@ -49,7 +64,7 @@ pub(crate) fn with_client<T>(
     connect: &Connect,
     command: impl AsyncFnOnce(Client) -> Result<T, Stop>,
 ) -> Result<T, Stop> {
-    with_options(connect.options(), command)
+    with_options(connect.options()?, command)
 }
 
 /// Connects with these settings, and runs a command.

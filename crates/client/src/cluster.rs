@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use ringfort_types::{ClusterState, Code, Consistency, Failure, NodeId, Request, ShardId};
 use tokio::sync::watch;
 
+use crate::credentials::Authorization;
 use crate::link::{Connection, Link, Look};
 use crate::names::{addresses_of, is_name};
 use crate::options::{Options, ReadsFrom, Transport};
@@ -56,6 +57,7 @@ pub struct Unheard {
 /// The nodes, and who leads what.
 #[derive(Debug)]
 pub(crate) struct Cluster {
+    authorization: Authorization,
     transport: Transport,
     reads_from: ReadsFrom,
     which: Arc<Which>,
@@ -81,15 +83,22 @@ impl Cluster {
             let why = "no address given: name at least one node as host:port";
             return Err(Failure::rejected(Code::InvalidArgument, why));
         }
+        let authorization = Authorization::new(options)?;
         let (mut links, which) = (BTreeMap::new(), Arc::<Which>::default());
         let (mut given, mut seeds) = (Vec::new(), Vec::new());
         for address in &options.addresses {
             let address = parse_address(address)?;
-            let link = Arc::new(Link::new(address.clone(), options.transport, which.clone())?);
+            let link = Arc::new(Link::new(
+                address.clone(),
+                authorization.clone(),
+                options.transport,
+                which.clone(),
+            )?);
             seeds.push(links.entry(address.clone()).or_insert(link).clone());
             given.push(address);
         }
         Ok(Cluster {
+            authorization,
             transport: options.transport,
             reads_from: options.reads_from,
             which,
@@ -316,8 +325,9 @@ impl Cluster {
         if let Some(link) = links.get(address) {
             return Some(link.clone());
         }
+        let (authorization, which) = (self.authorization.clone(), self.which.clone());
         let link =
-            Arc::new(Link::new(parse_address(address).ok()?, self.transport, self.which.clone()).ok()?);
+            Arc::new(Link::new(parse_address(address).ok()?, authorization, self.transport, which).ok()?);
         links.insert(address.to_owned(), link.clone());
         Some(link)
     }

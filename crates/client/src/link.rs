@@ -17,8 +17,9 @@ use std::time::{Duration, Instant};
 use ringfort_types::{Code, Failure};
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 
+use crate::credentials::{Authorization, Authorized};
 use crate::gathered::Connector;
 use crate::health::takes_calls;
 use crate::options::{PATIENCE, Transport};
@@ -46,7 +47,7 @@ const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 #[derive(Debug)]
 pub(crate) struct Connection {
     /// For single calls.
-    pub(crate) channel: Channel,
+    pub(crate) channel: Authorized,
     /// For pipelined ones; absent if the client makes none.
     pub(crate) session: Option<Session>,
     /// The cluster that its node belongs to; 0 if it has not said so.
@@ -102,6 +103,7 @@ pub(crate) struct Link {
     /// `host:port`.
     pub(crate) address: String,
     endpoint: Endpoint,
+    authorization: Authorization,
     /// The cluster that the client is about.
     which: Arc<Which>,
     /// Whether to open a session on each connection.
@@ -117,7 +119,13 @@ pub(crate) struct Link {
 
 impl Link {
     /// For an address that [`crate::parse_address`] accepts.
-    pub(crate) fn new(address: String, transport: Transport, which: Arc<Which>) -> Result<Link, Failure> {
+    pub(crate) fn new(
+        address: String,
+        authorization: Authorization,
+        transport: Transport,
+        which: Arc<Which>,
+    ) -> Result<Link, Failure> {
+        authorization.check(&address)?;
         let endpoint = Endpoint::from_shared(format!("http://{address}"))
             .map_err(|error| {
                 Failure::rejected(
@@ -134,6 +142,7 @@ impl Link {
         Ok(Link {
             address,
             endpoint,
+            authorization,
             which,
             sessions: transport == Transport::Session,
             state: Mutex::new(State::New),
@@ -249,6 +258,7 @@ impl Link {
         if let Some(why) = self.which.refusal(cluster) {
             return Err(why);
         }
+        let channel = Authorized::new(channel, &self.authorization);
         let session = self.sessions.then(|| Session::open(channel.clone(), self.address.clone()));
         Ok(Connection { channel, session, cluster, broken: AtomicBool::new(false) })
     }

@@ -5,6 +5,8 @@ use std::time::Duration;
 use ringfort_types::Consistency;
 use ringfort_types::limits::CONNECTION_BYTES_MAX;
 
+use crate::credentials::Credentials;
+
 /// How long one node may take before another one is asked, if it does no harm to ask twice.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -36,6 +38,10 @@ pub struct Options {
     pub addresses: Vec<String>,
     /// How long a request may take, retries included. For a list: until its first row, and from row to row.
     pub timeout: Duration,
+    /// Who asks; without it nobody in particular.
+    pub credentials: Option<Credentials>,
+    /// Whether these may go to other machines though somebody on the way could read them.
+    pub insecure_password: bool,
     /// How requests travel.
     pub transport: Transport,
     /// Whom to ask for rows.
@@ -60,6 +66,8 @@ impl Options {
         Options {
             addresses,
             timeout: Duration::from_secs(3),
+            credentials: None,
+            insecure_password: false,
             transport: Transport::Session,
             reads_from: ReadsFrom::Leader,
             consistency: Consistency::Linearizable,

@@ -130,6 +130,7 @@ mod tests {
     use ringfort_types::{NodeState, ReplicaReport, ShardState};
 
     use super::*;
+    use crate::credentials::Authorization;
     use crate::options::Transport;
 
     fn state(leader: u64, term: u64) -> ClusterState {
@@ -156,7 +157,10 @@ mod tests {
 
     fn updated(routes: &Routes, state: &ClusterState) -> Routes {
         routes.updated(state, |address| {
-            Some(Arc::new(Link::new(address.to_owned(), Transport::Unary, Arc::default()).unwrap()))
+            Some(Arc::new(
+                Link::new(address.to_owned(), Authorization::default(), Transport::Unary, Arc::default())
+                    .unwrap(),
+            ))
         })
     }
 

@@ -32,7 +32,7 @@ pub(crate) struct Delete {
 }
 
 pub(crate) fn run(delete: &Delete) -> Result<(), Stop> {
-    let mut options = delete.connect.options();
+    let mut options = delete.connect.options()?;
     delete.writing.apply(&mut options);
     with_options(options, async |client| {
         let key = argument(&delete.key);

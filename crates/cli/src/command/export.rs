@@ -92,7 +92,7 @@ fn to_file(export: &Export, format: Format) -> Result<Copied, Stop> {
         let mut signals = Signals::new()?;
         let mut part = Part::create(export.place.path())?;
         let copying = async {
-            let client = Client::connect(export.connect.options()).await?;
+            let client = Client::connect(export.connect.options()?).await?;
             copy(&client, export.resume, format, |line| part.write(line)).await
         };
         let copied = tokio::select! {

@@ -49,7 +49,7 @@ pub(crate) fn run(get: &Get) -> Result<(), Stop> {
     if get.raw && keys.len() > 1 {
         return Err(Stop::usage("--raw prints one value: name one key, or leave --raw out"));
     }
-    let mut options = get.connect.options();
+    let mut options = get.connect.options()?;
     get.reading.apply(&mut options);
     with_options(options, async |client| match &keys[..] {
         [key] => one(get, &client, key, consistency).await,

@@ -81,7 +81,7 @@ pub(crate) struct Import {
 }
 
 pub(crate) fn run(import: &Import) -> Result<(), Stop> {
-    let mut options = import.connect.options();
+    let mut options = import.connect.options()?;
     options.in_flight_max = import.in_flight as usize;
     let format = import.place.format()?;
     let (input, total) = open(import)?;

@@ -33,7 +33,7 @@ pub(crate) struct Incr {
 }
 
 pub(crate) fn run(incr: &Incr) -> Result<(), Stop> {
-    let mut options = incr.connect.options();
+    let mut options = incr.connect.options()?;
     incr.writing.apply(&mut options);
     with_options(options, async |client| {
         let key = argument(&incr.key);

@@ -4,7 +4,7 @@ use clap::Args;
 use ringfort_client::set_log_level;
 
 use crate::cluster::find_node;
-use crate::connection::{Connect, with_client};
+use crate::connection::{Connect, with_options};
 use crate::json::Object;
 use crate::logging;
 use crate::out::{self, Output};
@@ -32,12 +32,12 @@ pub(crate) struct LogLevel {
 }
 
 pub(crate) fn run(asked: &LogLevel) -> Result<(), Stop> {
-    let timeout = asked.connect.options().timeout;
+    let options = asked.connect.options()?;
     let filter = asked.filter.as_deref().unwrap_or_default();
-    let (name, before) = with_client(&asked.connect, async |client| {
+    let (name, before) = with_options(options.clone(), async |client| {
         let state = client.cluster_state().await?;
         let node = find_node(&state, &asked.node)?;
-        Ok((node.name.clone(), set_log_level(&node.address, filter, timeout).await?))
+        Ok((node.name.clone(), set_log_level(&node.address, filter, &options).await?))
     })?;
     let now = asked.filter.as_ref().unwrap_or(&before);
     if asked.output.json {

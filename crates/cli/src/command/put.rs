@@ -49,7 +49,7 @@ pub(crate) fn run(put: &Put) -> Result<(), Stop> {
     let key = argument(&put.key);
     let value = if put.value == "-" { read_stdin()? } else { argument(&put.value) };
     let condition = put.if_absent.then_some(Condition::Absent).or_else(|| put.if_there.condition());
-    let mut options = put.connect.options();
+    let mut options = put.connect.options()?;
     put.writing.apply(&mut options);
     with_options(options, async |client| {
         let decision = match condition {

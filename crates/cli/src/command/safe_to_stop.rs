@@ -29,7 +29,7 @@ pub(crate) struct SafeToStop {
 }
 
 pub(crate) fn run(asked: &SafeToStop) -> Result<(), Stop> {
-    let timeout = asked.connect.options().timeout;
+    let timeout = asked.connect.timeout();
     let found = with_client(&asked.connect, async |client| safety(&client, &asked.node, timeout).await)?;
     if asked.output.json {
         out::line(found.json())?;

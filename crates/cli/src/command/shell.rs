@@ -35,7 +35,7 @@ pub(crate) struct Shell {
 
 pub(crate) fn run(command: &Shell) -> Result<(), Stop> {
     let consistency = command.reading.consistency();
-    let mut options = command.connect.options();
+    let mut options = command.connect.options()?;
     command.reading.apply(&mut options);
     command.writing.apply(&mut options);
     with_options(options, async |client| {

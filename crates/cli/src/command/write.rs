@@ -43,7 +43,7 @@ pub(crate) struct Write {
 
 pub(crate) fn run(write: &Write) -> Result<(), Stop> {
     let changes = read(write)?;
-    let mut options = write.connect.options();
+    let mut options = write.connect.options()?;
     write.writing.apply(&mut options);
     with_options(options, async |client| {
         let decision = client.write(changes).await?;

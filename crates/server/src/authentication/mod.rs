@@ -108,13 +108,11 @@ impl Authentication {
         match *credentials {
             Credentials::Token { name, secret } => {
                 let user = users.named(name);
-                match user.filter(|user| is_token_of(user, &secret)) {
-                    Some(user) => Known::Is(user.id),
-                    None => {
-                        self.0.warn("token", name, from);
-                        Known::Refused(wrong())
-                    }
+                if let Some(user) = user.filter(|user| is_token_of(user, &secret)) {
+                    return Known::Is(user.id);
                 }
+                self.0.warn("token", name, from);
+                Known::Refused(wrong())
             }
             Credentials::Password { name, password } => {
                 self.known_by_password(users.named(name), name, password, from)

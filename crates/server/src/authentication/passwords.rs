@@ -1,6 +1,6 @@
 //! Passwords as argon2id hashes, and new tokens.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 use argon2::Argon2;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
@@ -62,8 +62,11 @@ impl Token {
 
     /// What the user of this name shows.
     pub fn of(&self, name: &str) -> String {
-        let digits: String = self.0.iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("{name}.{digits}")
+        let mut token = format!("{name}.");
+        for byte in self.0 {
+            let _never_fails = write!(token, "{byte:02x}");
+        }
+        token
     }
 }
 

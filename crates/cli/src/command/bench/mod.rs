@@ -49,7 +49,7 @@ pub(crate) fn run(bench: &Bench) -> Result<(), Stop> {
             bench.threads, bench.clients
         )));
     }
-    let mut options = bench.connect.options();
+    let mut options = bench.connect.options()?;
     options.transport = match bench.transport {
         Travel::Session => Transport::Session,
         Travel::Unary => Transport::Unary,

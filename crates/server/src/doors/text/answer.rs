@@ -52,7 +52,7 @@ impl Expected {
             (Expected::Said(text), _) => out.put_slice(text.as_bytes()),
             (Expected::Failed, Reply::Failed(failure)) => failed(&failure, out),
             (_, Reply::Failed(failure)) if failure.code == Code::Unauthenticated => {
-                error("rejected", NOBODY, out)
+                error("rejected", NOBODY, out);
             }
             (_, Reply::Failed(failure)) => failed(&failure, out),
             (Expected::Set(wanted), Reply::Written(receipt)) => stored(wanted, &receipt, out),
