@@ -86,7 +86,7 @@ impl Retry {
 mod tests {
     use std::time::Duration;
 
-    use ringfort_types::Code;
+    use ringfort_types::{Code, Outcome};
 
     use super::*;
 
@@ -136,6 +136,24 @@ mod tests {
         let late = now + Duration::from_secs(2);
         assert_eq!(retry.failed(&sessions, refused(), late), Err(refused()));
         assert_eq!(next(&sessions), Some((client, 1)));
+    }
+
+    #[test]
+    fn a_write_that_its_user_may_not_make_leaves_its_number_to_the_next_one() {
+        for code in [Code::PermissionDenied, Code::Unauthenticated] {
+            let denied = || Failure::rejected(code, "no");
+            let (mut retry, sessions, now) = put();
+            let client = retry.stamp().unwrap().client;
+            assert_eq!(retry.failed(&sessions, denied(), now), Err(denied()), "it is not tried again");
+            assert_eq!(next(&sessions), Some((client, 1)));
+            // After an attempt whose fate is not known, nobody knows.
+            let (mut retry, sessions, now) = put();
+            let client = retry.stamp().unwrap().client;
+            assert!(retry.failed(&sessions, doubt(), now).is_ok());
+            let end = Failure { outcome: Outcome::Unknown, ..denied() };
+            assert_eq!(retry.failed(&sessions, denied(), now), Err(end));
+            assert_ne!(next(&sessions).expect("the clock is known").0, client);
+        }
     }
 
     #[test]

@@ -454,7 +454,7 @@ fn node_name(stored: &str) -> String {
 /// Looks at the cluster through a node.
 #[derive(Clone, Debug)]
 pub struct Observer {
-    gate: Gate,
+    pub(crate) gate: Gate,
 }
 
 impl Observer {

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use ringfort_node::{Event, Incoming};
 use ringfort_types::{
-    Call, Change, Durability, Index, NodeId, Outcome, Reply, Request, Scan, ShardId, Stamp, Token, slot_of,
+    Call, Change, Durability, Index, NodeId, Outcome, Principal, Reply, Request, Scan, ShardId, Stamp, Token,
+    slot_of,
 };
 
 use crate::Plan;
@@ -51,6 +52,9 @@ pub(crate) struct UnderWay {
     /// How often the process had stood still; `None` if it did just then, or was slow.
     pauses: Option<u64>,
     stamp: Option<Stamp>,
+    who: Principal,
+    /// Who knew that there is nothing to be done for them.
+    without: Vec<(usize, u64)>,
     pub(crate) request: Request,
     /// The index that a linearizable answer must not be before.
     pub(crate) floor: Index,
@@ -235,7 +239,10 @@ impl World {
             }
         }
         let floor = self.shard_of(&request).map_or(Index(0), |shard| self.judges.reads.floor(shard));
+        let who = self.draw_who(by, &request);
         let asked = UnderWay {
+            who,
+            without: self.hosts_without(who),
             by,
             host,
             life,
@@ -261,7 +268,7 @@ impl World {
         let wants_copies = replicas > 1 && request.takes_stamp() && self.random.chance(10);
         let durability = if wants_copies { self.draw_durability(replicas) } else { Durability::default() };
         let token = Token { origin: node(host), id };
-        let call = Call { stamp, durability, ..Call::from(request).within(timeout_ms) };
+        let call = Call { stamp, durability, who, ..Call::from(request).within(timeout_ms) };
         let incoming = Incoming { token, call };
         let after_us = self.random.between(50, self.plan.message_us_max);
         self.schedule(after_us, Next::Work { host, life, work: Work::Hear(Event::Requests(vec![incoming])) });
@@ -284,6 +291,9 @@ impl World {
 
     /// What a node says of a write must be so, whether or not anybody still listens.
     fn judge_answer(&mut self, id: u64, reply: &Reply) {
+        let UnderWay { host, who, without, .. } = self.clients.asked.get_mut(&id).expect("it was asked");
+        let (by, without) = ((id, *host, *who), std::mem::take(without));
+        self.judge_rights(by, &without, reply);
         let UnderWay { stamp, request, .. } = &self.clients.asked[&id];
         let mut is_new = match request {
             // A mark for digests changes nothing, and so shares its revision.

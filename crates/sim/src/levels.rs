@@ -32,7 +32,7 @@ impl World {
 
     /// The highest level that a host which joins knows.
     pub(crate) fn level_of_newcomers(&self) -> Level {
-        if self.plan.mixes_levels { LATER.max } else { Level::MIN }
+        if self.plan.mixes_levels { LATER.max } else { Level::MAX }
     }
 
     /// Whether a process of the earlier version may be refused for this reason. (Whoever went by the level first may be gone already, so

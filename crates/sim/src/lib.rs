@@ -55,6 +55,7 @@ mod process;
 mod random;
 mod recall;
 mod requests;
+mod rights;
 mod sessions;
 mod shrink;
 mod tables;

@@ -173,7 +173,7 @@ impl World {
         }
     }
 
-    fn want_of_one(&mut self, change: LayoutChange) {
+    pub(crate) fn want_of_one(&mut self, change: LayoutChange) {
         let born: Vec<usize> = (0..self.hosts.len()).filter(|host| self.is_born(*host)).collect();
         if !born.is_empty() {
             let host = self.random.pick(&born);

@@ -21,6 +21,7 @@ use crate::network::Network;
 use crate::pipes::Pipe;
 use crate::plan::{Fault, Strike};
 use crate::random::Random;
+use crate::rights::{Rights, has_users};
 use crate::sessions::Sessions;
 use crate::trace::Trace;
 
@@ -114,6 +115,8 @@ pub(crate) enum Next {
     },
     /// The host that wants to join asks again, or begins.
     Join,
+    /// Somebody changes users.
+    ChangeUsers,
     /// Somebody looks at who leads.
     Look,
     /// A process that was asked to stop must be gone by now.
@@ -160,6 +163,7 @@ pub(crate) struct World {
     pub(crate) network: Network,
     pub(crate) clients: Clients,
     pub(crate) sessions: Sessions,
+    pub(crate) rights: Rights,
     pub(crate) pipes: Vec<Pipe>,
     pub(crate) history: Vec<Operation>,
     pub(crate) judges: Judges,
@@ -225,6 +229,7 @@ impl World {
             network: Network::new(plan.nodes, plan.message_us_max),
             clients: Clients::new(&plan),
             sessions: Sessions::default(),
+            rights: Rights::default(),
             pipes: (0..plan.pipes).map(|_| Pipe::default()).collect(),
             trace: Trace::new(plan.keeps_trace),
             plan,
@@ -282,6 +287,9 @@ impl World {
             self.schedule(after_us, Next::Pipe { pipe });
         }
         self.schedule(1_000_000, Next::Look);
+        if has_users(self.plan.seed) {
+            self.schedule(1_000_000, Next::ChangeUsers);
+        }
     }
 
     /// Goes on until this time.
@@ -329,6 +337,7 @@ impl World {
             Next::GiveUp { id } => self.give_up(id),
             Next::PutBack { host, looks } => self.put_back(host, looks),
             Next::Join => self.join(),
+            Next::ChangeUsers => self.change_users(),
             Next::Look => self.look(),
             Next::MustBeGone { host, life, pauses } => self.must_be_gone(host, life, pauses),
             Next::Copy { stamp, request } => self.send_copy(stamp, *request),

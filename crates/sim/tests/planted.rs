@@ -22,6 +22,7 @@ fn planted_bugs_are_found() {
         (Bug::HungDiskLeads, "hands over soon"),
         (Bug::LogEndNotChecked, "has changed is refused"),
         (Bug::RebuiltUnderOldId, "one vote a term"),
+        (Bug::ForwardsNotJudged, "nothing forbidden is done"),
     ];
     for (bug, by) in soon {
         let found = find_planted(bug, 20).unwrap_or_else(|| panic!("{bug} was not found under twenty seeds"));

@@ -15,6 +15,7 @@
 use std::sync::{Arc, Mutex};
 
 use bytes::{BufMut, Bytes, BytesMut};
+use ringfort_types::limits::LAYOUT_BYTES_MAX;
 use ringfort_types::wire::{Reader, put_bytes};
 use ringfort_types::{Epoch, Incarnation, ShardId};
 
@@ -37,8 +38,8 @@ pub(crate) const LOCK: &str = "lock";
 /// What a directory may hold and still count as empty: what the first moments of a life leave behind, and
 /// what a fresh file system has.
 const HARMLESS: [&str; 3] = [LOCK, IDENTITY_NEW, "lost+found"];
-/// Name, address and birth record are far below, and so is a layout.
-const FILE_BYTES_MAX: u64 = 2 * 1024 * 1024;
+/// A layout, and far more than name, address and the rest of a birth record take.
+const FILE_BYTES_MAX: u64 = LAYOUT_BYTES_MAX as u64 + 1024 * 1024;
 /// Boots that are drawn, not counted: nobody counts so far, and what is made unique with a boot has 24 bits for it.
 const UNCOUNTED: std::ops::Range<u64> = 1 << 23..1 << 24;
 

@@ -248,7 +248,11 @@ fn the_latest_layout_is_kept_whole() {
     disk.fail_syncs(true);
     assert!(dir.save_layout(Epoch(3), &Bytes::from_static(b"third"), None).is_err());
     disk.fail_syncs(false);
-    dir.save_layout(Epoch(3), &Bytes::from_static(b"third"), None).unwrap();
+    // As long as one can be.
+    let longest = Bytes::from(vec![7; ringfort_types::limits::LAYOUT_BYTES_MAX]);
+    dir.save_layout(Epoch(3), &longest, None).unwrap();
+    assert_eq!(dir.layout().unwrap(), Some(longest));
+    dir.save_layout(Epoch(4), &Bytes::from_static(b"third"), None).unwrap();
     drop(dir);
     let (dir, _) = DataDir::open(Arc::new(disk.clone()), &node1()).unwrap();
     assert_eq!(dir.layout().unwrap(), Some(Bytes::from_static(b"third")));

@@ -167,6 +167,11 @@ impl Request {
         matches!(self, Request::ClusterState | Request::Users)
     }
 
+    /// Whether it is an operator's: it changes the cluster.
+    pub fn changes_cluster(&self) -> bool {
+        matches!(self, Request::ChangeLayout(_) | Request::Transfer { .. })
+    }
+
     /// Whether it moves a leadership.
     pub fn is_transfer(&self) -> bool {
         matches!(self, Request::Transfer { .. })

@@ -173,10 +173,28 @@ impl fmt::Debug for User {
 impl User {
     /// Whether these rights allow this to all keys that begin with this prefix, a key itself among them.
     pub fn may(&self, access: Access, prefix: &[u8]) -> bool {
-        self.rights.iter().any(|right| match right {
-            Right::Over(has, over) => (*has == access || *has == Access::Admin) && prefix.starts_with(over),
+        self.has(access, prefix) || self.has(Access::Admin, prefix)
+    }
+
+    /// Whether one of the rights is this one over a prefix of `key`. The greatest that is not beyond the key is one, or else a shorter one
+    /// is what it has in common with the key, or a prefix of that: so a few searches do, however many rights there are.
+    fn has(&self, access: Access, mut key: &[u8]) -> bool {
+        let is_up_to = |right: &Right, key: &[u8]| match right {
+            Right::Over(has, over) => (*has, &over[..]) <= (access, key),
             Right::Cluster => false,
-        })
+        };
+        loop {
+            let count = self.rights.partition_point(|right| is_up_to(right, key));
+            let over = match self.rights[..count].last() {
+                Some(Right::Over(has, over)) if *has == access => over,
+                _ => return false,
+            };
+            if key.starts_with(over) {
+                return true;
+            }
+            let common = key.iter().zip(over).take_while(|(a, b)| a == b).count();
+            key = &key[..common];
+        }
     }
 
     /// Whether they allow to change the cluster.

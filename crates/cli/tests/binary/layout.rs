@@ -29,7 +29,11 @@ fn a_setting_holds_for_all_nodes_and_after_restarts() {
     eventually("the level rises", || {
         set(&trio, &[]) == format!("leader-preference = ring\nreplicas = 3\n{level}")
     });
-    assert_eq!(set(&trio, &["level=1"]), format!("level = 1 (level {} is in force)\n", Level::MAX));
+    let held = format!("level = {0} (level {0} is in force)\n", Level::MAX);
+    assert_eq!(set(&trio, &[&format!("level={}", Level::MAX)]), held);
+    // What is in force is not taken back.
+    let (code, line) = refusal(&run(&mut trio.command(&["cluster", "set", "level=1"]), b""));
+    assert!(code == Some(2) && line.contains("can't be taken back"), "{line}");
     assert_eq!(set(&trio, &["leader-preference=highest-id"]), "leader-preference = highest-id\n");
     eventually("the highest leads all", || leaders(&trio) == [3]);
 
@@ -40,7 +44,7 @@ fn a_setting_holds_for_all_nodes_and_after_restarts() {
             assert_eq!(objects(&told)[0]["leader_preference"], "highest-id");
             assert_eq!(
                 (&objects(&told)[0]["level"], &objects(&told)[0]["level_limit"]),
-                (&Level::MAX.0.into(), &"1".into())
+                (&Level::MAX.0.into(), &Level::MAX.to_string().into())
             );
         }
         for node in 0..3 {

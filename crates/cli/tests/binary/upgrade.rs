@@ -3,9 +3,10 @@
 //! builds it from an earlier commit.
 
 use std::path::PathBuf;
+use std::process::Output;
 
 use crate::rolling::{restart, under_load};
-use crate::support::{run, stdout};
+use crate::support::{eventually, run, stdout};
 use crate::trio::Trio;
 
 /// How a node says which level is in force: `level = auto (level 1 is in force)`.
@@ -17,8 +18,12 @@ fn level_in_force(trio: &Trio) -> u16 {
 }
 
 fn set_level(trio: &Trio, level: &str) {
-    let output = run(&mut trio.command(&["cluster", "set", &format!("level={level}")]), b"");
+    let output = set(trio, level);
     assert!(output.status.success(), "{output:?}");
+}
+
+fn set(trio: &Trio, level: &str) -> Output {
+    run(&mut trio.command(&["cluster", "set", &format!("level={level}")]), b"")
 }
 
 #[test]
@@ -28,7 +33,10 @@ fn two_versions_take_each_others_place_node_by_node() {
     trio.binaries = [0, 1, 2].map(|_| other.clone());
     trio.start_all();
     // So that there is a way back: it rises no further than it has come.
-    set_level(&trio, "1");
+    eventually("it is held back where it is", || {
+        let level = level_in_force(&trio).to_string();
+        set(&trio, &level).status.success()
+    });
     let level = level_in_force(&trio);
     under_load(&mut trio, |trio| {
         for node in 0..3 {

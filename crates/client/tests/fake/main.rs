@@ -54,6 +54,30 @@ async fn each_key_is_asked_of_its_leader_though_only_one_node_was_named() {
 }
 
 #[tokio::test]
+async fn whoever_is_unknown_is_told_so_at_once() {
+    let refusal = || Failure::rejected(Code::Unauthenticated, "who asks?");
+    for transport in TRANSPORTS {
+        let node = Node::start(move |_, _| failed(refusal())).await;
+        node.shared.asks_who.store(true, Ordering::Relaxed);
+        let client = client(&[&node], transport).await;
+        let begun = Instant::now();
+        // A write needs to know the cluster first.
+        assert_eq!(client.put("k", "v").await, Err(refusal()));
+        assert_eq!(client.get("k").await, Err(refusal()));
+        assert_eq!(client.cluster_state().await, Err(refusal()));
+        assert!(begun.elapsed() < Duration::from_secs(1), "{transport:?}: nobody else would say otherwise");
+    }
+}
+
+#[tokio::test]
+async fn users_are_asked_for() {
+    let node = Node::start(|_, r| Act::Reply(fine(r))).await;
+    acquaint(&[&node]);
+    let users = client(&[&node], Transport::Session).await.users().await.unwrap();
+    assert!(users.enforced && users.users.is_empty());
+}
+
+#[tokio::test]
 async fn a_hint_is_followed_next_time() {
     for transport in TRANSPORTS {
         let one = Node::start(|_, r| Act::Hint(fine(r), NodeId(2))).await;

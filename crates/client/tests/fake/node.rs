@@ -71,6 +71,8 @@ pub(crate) struct Shared {
     pub(crate) list_is_cut: AtomicBool,
     /// Does not even say how the cluster looks.
     pub(crate) hangs: AtomicBool,
+    /// Wants to know who asks, whatever is asked.
+    pub(crate) asks_who: AtomicBool,
     /// How a list goes.
     pub(crate) list: Mutex<Listed>,
     /// What lists were asked for.
@@ -105,6 +107,7 @@ impl Node {
             stamps: Mutex::default(),
             list_is_cut: AtomicBool::new(false),
             hangs: AtomicBool::new(false),
+            asks_who: AtomicBool::new(false),
             list: Mutex::default(),
             lists: Mutex::default(),
         });
@@ -367,6 +370,9 @@ impl Cluster for Service {
     ) -> Result<Response<v1::GetClusterStateResponse>, Status> {
         while self.0.hangs.load(Ordering::Relaxed) {
             tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        if self.0.asks_who.load(Ordering::Relaxed) {
+            return Err(from_failure(Failure::rejected(ringfort_types::Code::Unauthenticated, "who asks?")));
         }
         Ok(Response::new(self.0.state.lock().unwrap().clone().into()))
     }

@@ -10,6 +10,8 @@
 
 mod pipeline;
 mod retry;
+#[cfg(test)]
+mod rights;
 mod rows;
 
 use std::sync::Arc;

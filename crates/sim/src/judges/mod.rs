@@ -10,7 +10,7 @@ use ringfort_consensus::inspect::Seen;
 use ringfort_node::{FoundReplica, Opened};
 use ringfort_ring::Layout;
 use ringfort_storage::Durable;
-use ringfort_types::{Base, ClusterState, Index, LogEntry, Record, ShardId};
+use ringfort_types::{Base, ClusterState, Index, LogEntry, Record, ShardId, Term};
 
 mod acknowledged;
 mod apply_order;
@@ -64,6 +64,8 @@ pub(crate) const ENDS_WHEN_ASKED: &str = "a node that is asked to stop ends";
 pub(crate) const HANDS_OVER: &str = "who should not lead hands over soon";
 /// No fault of these runs is a reason for a node to end for good, or to be refused: `process` and `data`.
 pub(crate) const NODE_GOES_ON: &str = "a node goes on, or starts again";
+/// Whoever may do something does it, and nobody else: `rights`.
+pub(crate) const RIGHTS_ARE_KEPT: &str = "nothing forbidden is done, and nothing allowed is refused";
 /// Liveness, once everything has healed (PITFALLS 13): `verdict`.
 pub(crate) const HEALS: &str = "after the healing every shard works again";
 
@@ -268,6 +270,11 @@ impl Judges {
     /// Who spoke as this shard's leader in the latest term that had one.
     pub(crate) fn leader(&self, shard: ShardId) -> Option<usize> {
         self.one_leader.latest(shard)
+    }
+
+    /// Who spoke as this shard's leader in this term.
+    pub(crate) fn leader_in(&self, shard: ShardId, term: Term) -> Option<usize> {
+        self.one_leader.of(shard, term)
     }
 
     /// A node shows who leads.

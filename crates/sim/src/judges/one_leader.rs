@@ -35,6 +35,11 @@ impl OneLeader {
         }
     }
 
+    /// Who spoke as this shard's leader in this term.
+    pub(crate) fn of(&self, shard: ShardId, term: Term) -> Option<usize> {
+        self.leaders.get(&(shard, term)).copied()
+    }
+
     /// Who spoke as this shard's leader in the latest term that had one.
     pub(crate) fn latest(&self, shard: ShardId) -> Option<usize> {
         let mut terms = self.leaders.range((shard, Term(0))..=(shard, Term(u64::MAX)));

@@ -125,6 +125,8 @@ impl Replay {
                 if let Some(next) = self.layout.as_ref().and_then(|layout| layout.after(change)) {
                     self.layout = Some(next);
                     self.revision.0 += 1;
+                } else if self.layout.as_ref().is_some_and(|layout| layout.void(change).is_some()) {
+                    return failed(Code::FailedPrecondition);
                 }
                 return Reply::Written(self.receipt(Vec::new()));
             }
