@@ -32,7 +32,7 @@ Examples:
 
 `ringfort help COMMAND` tells more about a command, and so does `ringfort COMMAND --help`.
 
-Exit codes: 0 done; 1 not found, a condition not met, not safe (`safe-to-stop`), or a shard without a copy (`recover`); 2 wrong usage, or over a limit; 3 not available, outcome unknown, or fewer copies than asked for.";
+Exit codes: 0 done; 1 not found, a condition not met, not safe (`safe-to-stop`), or a shard without a copy (`recover`); 2 wrong usage, over a limit, or not allowed; 3 not available, outcome unknown, or fewer copies than asked for.";
 
 /// A distributed key-value store that keeps every write it has acknowledged.
 #[derive(Debug, Parser)]

@@ -23,11 +23,18 @@ pub(crate) struct Asker {
     /// The user who asks; on a terminal, their password is asked for if nothing else says it
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
-    /// The user's password is the first line of this file [or env: RINGFORT_PASSWORD]
-    #[arg(long, value_name = "FILE")]
+    // Backticks would be shown.
+    #[arg(
+        long,
+        value_name = "FILE",
+        help = "The user's password is the first line of this file [or env: RINGFORT_PASSWORD]"
+    )]
     password_file: Option<PathBuf>,
-    /// The user's token is the first line of this file [or env: RINGFORT_TOKEN]
-    #[arg(long, value_name = "FILE")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        help = "The user's token is the first line of this file [or env: RINGFORT_TOKEN]"
+    )]
     token_file: Option<PathBuf>,
     /// Send a password or token to other machines though everybody on the way can read it
     #[arg(long)]
