@@ -1,6 +1,6 @@
 //! The command line: what can be said, and who does it. The one file that knows every command.
 //!
-//! `--addr`, `--timeout`, `--consistency`, `--reads-from`, `--copies`, `--json` and `--config` may stand before or after the command. `start` has an `--addr` of its
+//! `--addr`, `--timeout`, `--user`, `--consistency`, `--reads-from`, `--copies`, `--json` and `--config` may stand before or after the command. `start` has an `--addr` of its
 //! own (where to listen), which is why only the last of them is one of clap's global arguments. What is not said here
 //! comes from the environment, a file, or the defaults; see `settings`. What makes no sense is refused; see `refusal`.
 
@@ -11,7 +11,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::command::{
     bench, certs, check, cluster, completions, config, delete, dev, export, get, health, import, incr, list,
-    locate, log_level, man, put, rebuild, recover, safe_to_stop, shell, start, status, version, write,
+    locate, log_level, man, put, rebuild, recover, safe_to_stop, shell, start, status, user, version, write,
 };
 use crate::connection::Connect;
 use crate::out::Output;
@@ -32,7 +32,7 @@ Examples:
 
 `ringfort help COMMAND` tells more about a command, and so does `ringfort COMMAND --help`.
 
-Exit codes: 0 done; 1 not found, a condition not met, not safe (`safe-to-stop`), or a shard without a copy (`recover`); 2 wrong usage, or over a limit; 3 not available, outcome unknown, or fewer copies than asked for.";
+Exit codes: 0 done; 1 not found, a condition not met, not safe (`safe-to-stop`), or a shard without a copy (`recover`); 2 wrong usage, over a limit, or not allowed; 3 not available, outcome unknown, or fewer copies than asked for.";
 
 /// A distributed key-value store that keeps every write it has acknowledged.
 #[derive(Debug, Parser)]
@@ -73,6 +73,7 @@ enum Command {
     Export(export::Export),
     Status(status::Status),
     Cluster(cluster::Cluster),
+    User(user::User),
     Rebuild(rebuild::Rebuild),
     Recover(recover::Recover),
     Where(locate::Where),
@@ -104,6 +105,7 @@ pub(crate) fn run() -> Result<(), Stop> {
         Command::Export(export) => export::run(&export),
         Command::Status(status) => status::run(&status),
         Command::Cluster(cluster) => cluster::run(&cluster),
+        Command::User(user) => user::run(&user),
         Command::Rebuild(rebuild) => rebuild::run(&rebuild),
         Command::Recover(recover) => recover::run(&recover),
         Command::Where(asked) => locate::run(&asked),

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use clap::Args;
 use ringfort_client::{Client, ClientFiles, ClientTls, Options, parse_addresses};
 
+use crate::credentials::Asker;
 use crate::runtimes::Beside;
 use crate::stop::Stop;
 
@@ -29,6 +30,8 @@ pub(crate) struct Connect {
     timeout: Duration,
     #[command(flatten)]
     tls: Tls,
+    #[command(flatten)]
+    asker: Asker,
 }
 
 /// How a client speaks TLS
@@ -65,6 +68,13 @@ fn addresses(text: &str) -> Result<Addresses, String> {
 impl Connect {
     /// The client's settings.
     pub(crate) fn options(&self) -> Result<Options, Stop> {
+        let mut options = self.options_of_nobody()?;
+        self.asker.apply(&mut options)?;
+        Ok(options)
+    }
+
+    /// The same for what nobody has to say who they are.
+    pub(crate) fn options_of_nobody(&self) -> Result<Options, Stop> {
         let mut options = Options::new(self.addr.0.clone());
         options.timeout = self.timeout;
         options.tls = self.tls.load()?;

@@ -26,7 +26,9 @@ const fn after(command: &'static str, words: &'static [&'static str], says: &'st
 }
 
 const NO_TTL: &str = "keys have no time to live yet";
-const NO_AUTH: &str = "there is no authentication yet";
+const USERS: &str =
+    "`ringfort user list` shows the users, and `ringfort user add NAME` adds one; `--user` says who asks";
+const NO_SECRET: &str = "no flag takes a secret, since everybody on the machine could read it: there are `--password-file` and `--token-file`";
 const NO_TLS: &str = "there is no TLS yet";
 const JOIN: &str = "a node joins by `ringfort start --id node4 --join 127.0.0.1:50051`; `ringfort cluster plan join 1` shows what would move";
 const REMOVE: &str = "`ringfort cluster remove NODE` empties a node and removes it; `ringfort cluster drain NODE` only empties it";
@@ -94,7 +96,7 @@ pub(crate) const HINTS: &[Hint] = &[
         &["stop", "shutdown", "kill", "restart", "down", "quit", "exit"],
         "a node stops at Ctrl+C in its terminal, or at SIGTERM (`kill PID`); `ringfort start` starts it again",
     ),
-    command(&["auth", "user", "role", "acl", "login", "passwd"], NO_AUTH),
+    command(&["auth", "users", "role", "acl", "login", "passwd", "adduser", "useradd"], USERS),
     command(
         &["cli", "repl", "console", "sh", "interactive", "connect", "client"],
         "`ringfort shell` takes commands line by line",
@@ -310,7 +312,8 @@ pub(crate) const HINTS: &[Hint] = &[
         "`--timeout 5s` says how long to keep trying",
     ),
     flag(&["--lease", "--ttl", "--ex", "--px", "--expire"], NO_TTL),
-    flag(&["--user", "-u", "--username", "--password", "--pass", "--token"], NO_AUTH),
+    flag(&["-u", "--username"], USERS),
+    flag(&["--password", "--pass", "--token"], NO_SECRET),
     flag(
         &[
             "--tls",

@@ -3,7 +3,7 @@
 //! Arrows between its files point down only. `args` is the command line, and the one file that knows every command;
 //! each command has a file of its own under `command/`. Below them lie the pieces that several share:
 //! - of the command line: `settings` (what the environment and a file say where it is silent), `refusal` and `hints` (words of other tools), `duration`,
-//!   `connection` (which cluster, and a client of it), `runtimes` (the threads under that), `waiting` (for its first answer), `reading` (how fresh reads are, and whom they
+//!   `connection` (which cluster, and a client of it), `credentials` (who asks), `terminal` (a password that is typed), `runtimes` (the threads under that), `waiting` (for its first answer), `reading` (how fresh reads are, and whom they
 //!   are asked of), `writing` (how many copies writes have), `membership` (how a node joins), `condition` (flags of conditional writes, and their answers);
 //! - of what is read and printed: `escape`, `json`, `format`, `lines` and `rows` (the formats of list, import and
 //!   export), `changes` (the lines of an atomic write), `ledger` (what came of each imported line), `part` (a file that
@@ -28,6 +28,7 @@ mod cluster;
 mod command;
 mod condition;
 mod connection;
+mod credentials;
 mod duration;
 mod escape;
 mod format;
@@ -59,9 +60,11 @@ mod signals;
 mod sink;
 mod standing;
 mod stop;
+mod terminal;
 mod text_door;
 mod tolerance;
 mod transfer;
+mod users;
 mod waiting;
 mod watched;
 mod whereabouts;

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | 0 | done |
 //! | 1 | not found, a condition not met, not serving (`health`), not safe (`safe-to-stop`), or a shard without a whole copy (`recover`) |
-//! | 2 | wrong usage, input that can't be read, or over a limit: trying again can't help |
+//! | 2 | wrong usage, input that can't be read, over a limit, or not allowed: trying again can't help |
 //! | 3 | not available, outcome unknown, or written with fewer copies than asked for: trying again may help |
 //!
 //! A reader of our output that closes it early (`| head`) has seen enough: that is an end, not a failure.
@@ -61,7 +61,7 @@ impl Stop {
 /// The exit code for a failed request.
 pub(crate) fn code_of(failure: &Failure) -> u8 {
     match failure.code {
-        Code::InvalidArgument => 2,
+        Code::InvalidArgument | Code::Unauthenticated | Code::PermissionDenied => 2,
         _ => 3,
     }
 }

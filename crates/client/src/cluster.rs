@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
-use ringfort_tls::Way;
 use ringfort_types::{ClusterState, Code, Consistency, Failure, NodeId, Request, ShardId};
 use tokio::sync::watch;
 
@@ -23,6 +22,7 @@ use crate::parse_address;
 use crate::patience::{Trouble, is_about_the_user, state_of};
 use crate::pending::NO_ANSWER;
 use crate::race::staggered;
+use crate::reach::Reach;
 use crate::routes::Routes;
 use crate::which::Which;
 use ringfort_proto::reason::REFUSED;
@@ -57,7 +57,7 @@ pub struct Unheard {
 /// The nodes, and who leads what.
 #[derive(Debug)]
 pub(crate) struct Cluster {
-    way: Way,
+    reach: Reach,
     transport: Transport,
     reads_from: ReadsFrom,
     which: Arc<Which>,
@@ -83,16 +83,18 @@ impl Cluster {
             let why = "no address given: name at least one node as host:port";
             return Err(Failure::rejected(Code::InvalidArgument, why));
         }
+        let reach = Reach::new(options)?;
         let (mut links, which) = (BTreeMap::new(), Arc::<Which>::default());
         let (mut given, mut seeds) = (Vec::new(), Vec::new());
         for address in &options.addresses {
             let address = parse_address(address)?;
-            let link = Arc::new(Link::new(address.clone(), options.way(), options.transport, which.clone())?);
+            let link = Link::new(address.clone(), reach.clone(), options.transport, which.clone());
+            let link = Arc::new(link?);
             seeds.push(links.entry(address.clone()).or_insert(link).clone());
             given.push(address);
         }
         Ok(Cluster {
-            way: options.way(),
+            reach,
             transport: options.transport,
             reads_from: options.reads_from,
             which,
@@ -300,7 +302,7 @@ impl Cluster {
         }
         let mut addresses = Vec::new();
         for address in &self.given {
-            addresses.extend(addresses_of(address, &self.way, REFRESH_TIMEOUT).await);
+            addresses.extend(addresses_of(address, &self.reach.way, REFRESH_TIMEOUT).await);
         }
         let mut links = self.links.lock().expect("no code under this lock panics");
         let mut seeds = Vec::new();
@@ -319,8 +321,8 @@ impl Cluster {
         if let Some(link) = links.get(address) {
             return Some(link.clone());
         }
-        let (way, which) = (self.way.clone(), self.which.clone());
-        let link = Arc::new(Link::new(parse_address(address).ok()?, way, self.transport, which).ok()?);
+        let (reach, which) = (self.reach.clone(), self.which.clone());
+        let link = Arc::new(Link::new(parse_address(address).ok()?, reach, self.transport, which).ok()?);
         links.insert(address.to_owned(), link.clone());
         Some(link)
     }

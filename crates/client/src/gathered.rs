@@ -112,6 +112,7 @@ mod tests {
     use tonic::transport::Endpoint;
 
     use super::*;
+    use crate::credentials::{Authorization, Authorized};
     use crate::unary::kv;
 
     /// Frames of HTTP/2 (RFC 9113, section 6).
@@ -136,7 +137,9 @@ mod tests {
         let endpoint = Endpoint::from_shared(format!("http://{}", listener.local_addr().unwrap())).unwrap();
         let call = tokio::spawn(async move {
             let channel = endpoint.connect_with_connector(Connector::new(Way::Plain)).await.unwrap();
-            kv(&channel).get(ringfort_proto::v1::GetRequest::default()).await
+            kv(&Authorized::new(channel, &Authorization::default()))
+                .get(ringfort_proto::v1::GetRequest::default())
+                .await
         });
         let (mut socket, _) = listener.accept().await.unwrap();
         let mut preface = [0; 24];

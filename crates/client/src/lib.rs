@@ -22,6 +22,7 @@
 //! - `link` is one node: connected in the background, made anew when it breaks, for a `reason`; `names` finds the nodes
 //!   behind a name;
 //! - `which` is the cluster that the client is about: the first node that answers decides, and nobody of another one is asked;
+//! - `credentials` is who the client is, which goes with every call, and where to it may go;
 //! - `patience` is how a node that hangs is noticed, and asked last until it answers; `race` is for asking several at once;
 //! - `session` and `pending` are the pipelined stream; `unary` the single calls; `list` the stream of rows, made of `pages`
 //!   of one node after another if need be, of which the next is a `standby`;
@@ -41,6 +42,7 @@
 mod address;
 mod call;
 mod cluster;
+mod credentials;
 mod gathered;
 mod health;
 mod link;
@@ -54,6 +56,7 @@ mod pages;
 mod patience;
 mod pending;
 mod race;
+mod reach;
 mod room;
 mod routes;
 mod session;
@@ -74,6 +77,7 @@ use ringfort_types::{
 
 pub use address::{parse_address, parse_addresses};
 pub use cluster::Unheard;
+pub use credentials::Credentials;
 pub use health::{Health, health, nodes_at};
 pub use list::{List, Rows};
 pub use log_level::set_log_level;

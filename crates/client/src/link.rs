@@ -14,15 +14,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use ringfort_tls::Way;
 use ringfort_types::{Code, Failure};
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 
+use crate::credentials::Authorized;
 use crate::gathered::Connector;
 use crate::health::takes_calls;
 use crate::options::{PATIENCE, Transport};
+use crate::reach::Reach;
 use crate::session::Session;
 use crate::which::Which;
 use ringfort_proto::reason::reason;
@@ -47,7 +48,7 @@ const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 #[derive(Debug)]
 pub(crate) struct Connection {
     /// For single calls.
-    pub(crate) channel: Channel,
+    pub(crate) channel: Authorized,
     /// For pipelined ones; absent if the client makes none.
     pub(crate) session: Option<Session>,
     /// The cluster that its node belongs to; 0 if it has not said so.
@@ -103,7 +104,7 @@ pub(crate) struct Link {
     /// `host:port`.
     pub(crate) address: String,
     endpoint: Endpoint,
-    way: Way,
+    reach: Reach,
     /// The cluster that the client is about.
     which: Arc<Which>,
     /// Whether to open a session on each connection.
@@ -121,11 +122,12 @@ impl Link {
     /// For an address that [`crate::parse_address`] accepts.
     pub(crate) fn new(
         address: String,
-        way: Way,
+        reach: Reach,
         transport: Transport,
         which: Arc<Which>,
     ) -> Result<Link, Failure> {
-        let endpoint = Endpoint::from_shared(format!("{}://{address}", way.scheme()))
+        reach.authorization.check(&address)?;
+        let endpoint = Endpoint::from_shared(format!("{}://{address}", reach.way.scheme()))
             .map_err(|error| {
                 Failure::rejected(
                     Code::InvalidArgument,
@@ -141,7 +143,7 @@ impl Link {
         Ok(Link {
             address,
             endpoint,
-            way,
+            reach,
             which,
             sessions: transport == Transport::Session,
             state: Mutex::new(State::New),
@@ -242,7 +244,7 @@ impl Link {
 
     /// A connection over which the node has answered, or why there is none.
     async fn connected(&self) -> Result<Connection, String> {
-        let connecting = self.endpoint.connect_with_connector(Connector::new(self.way.clone()));
+        let connecting = self.endpoint.connect_with_connector(Connector::new(self.reach.way.clone()));
         let channel = match timeout(2 * CONNECT_TIMEOUT, connecting).await {
             Ok(connected) => connected.map_err(|error| reason(&error))?,
             Err(_) => return Err(SILENT.to_owned()),
@@ -250,13 +252,15 @@ impl Link {
         if let State::Connecting { is_accepted, .. } = &mut *self.lock() {
             *is_accepted = true;
         }
-        let cluster = match timeout(FIRST_ANSWER_TIMEOUT, takes_calls(channel.clone(), &self.way)).await {
+        let cluster = match timeout(FIRST_ANSWER_TIMEOUT, takes_calls(channel.clone(), &self.reach.way)).await
+        {
             Ok(answered) => answered?,
             Err(_) => return Err(SILENT.to_owned()),
         };
         if let Some(why) = self.which.refusal(cluster) {
             return Err(why);
         }
+        let channel = Authorized::new(channel, &self.reach.authorization);
         let session = self.sessions.then(|| Session::open(channel.clone(), self.address.clone()));
         Ok(Connection { channel, session, cluster, broken: AtomicBool::new(false) })
     }

@@ -6,6 +6,8 @@ use ringfort_tls::{ClientTls, Way};
 use ringfort_types::Consistency;
 use ringfort_types::limits::CONNECTION_BYTES_MAX;
 
+use crate::credentials::Credentials;
+
 /// How long one node may take before another one is asked, if it does no harm to ask twice.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -39,6 +41,10 @@ pub struct Options {
     pub timeout: Duration,
     /// What TLS is spoken with; without it there is none.
     pub tls: Option<ClientTls>,
+    /// Who asks; without it nobody in particular.
+    pub credentials: Option<Credentials>,
+    /// Whether these may go to other machines though somebody on the way could read them.
+    pub insecure_password: bool,
     /// How requests travel.
     pub transport: Transport,
     /// Whom to ask for rows.
@@ -64,6 +70,8 @@ impl Options {
             addresses,
             timeout: Duration::from_secs(3),
             tls: None,
+            credentials: None,
+            insecure_password: false,
             transport: Transport::Session,
             reads_from: ReadsFrom::Leader,
             consistency: Consistency::Linearizable,

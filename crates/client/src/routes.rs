@@ -130,7 +130,8 @@ mod tests {
     use ringfort_types::{NodeState, ReplicaReport, ShardState};
 
     use super::*;
-    use crate::options::Transport;
+    use crate::options::{Options, Transport};
+    use crate::reach::Reach;
 
     fn state(leader: u64, term: u64) -> ClusterState {
         let node = |id: u64| NodeState {
@@ -157,7 +158,13 @@ mod tests {
     fn updated(routes: &Routes, state: &ClusterState) -> Routes {
         routes.updated(state, |address| {
             Some(Arc::new(
-                Link::new(address.to_owned(), Way::Plain, Transport::Unary, Arc::default()).unwrap(),
+                Link::new(
+                    address.to_owned(),
+                    Reach::new(&Options::new(Vec::new())).unwrap(),
+                    Transport::Unary,
+                    Arc::default(),
+                )
+                .unwrap(),
             ))
         })
     }

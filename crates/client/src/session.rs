@@ -19,8 +19,8 @@ use ringfort_types::{Call, Code, Failure, Outcome};
 use tokio::sync::oneshot;
 use tokio_stream::Stream;
 use tonic::Status;
-use tonic::transport::Channel;
 
+use crate::credentials::Authorized;
 use crate::pending::{Answer, Pending};
 use ringfort_proto::reason::reason;
 
@@ -35,7 +35,7 @@ pub(crate) struct Session {
 
 impl Session {
     /// Opens a stream over `channel`. Requests may be submitted at once.
-    pub(crate) fn open(channel: Channel, address: String) -> Session {
+    pub(crate) fn open(channel: Authorized, address: String) -> Session {
         let pending = Arc::new(Pending::new());
         tokio::spawn(run(channel, address, pending.clone()));
         Session { pending }
@@ -68,7 +68,7 @@ impl Stream for Outgoing {
     }
 }
 
-async fn run(channel: Channel, address: String, pending: Arc<Pending>) {
+async fn run(channel: Authorized, address: String, pending: Arc<Pending>) {
     let mut client = KvClient::new(channel)
         .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(GRPC_MESSAGE_BYTES_MAX);
@@ -88,7 +88,7 @@ async fn run(channel: Channel, address: String, pending: Arc<Pending>) {
 }
 
 /// Completes callers until the stream ends; returns why it did.
-async fn receive(client: &mut KvClient<Channel>, pending: &Arc<Pending>) -> Status {
+async fn receive(client: &mut KvClient<Authorized>, pending: &Arc<Pending>) -> Status {
     let mut incoming = match client.session(Outgoing(pending.clone())).await {
         Ok(response) => response.into_inner(),
         Err(status) => return status,

@@ -9,9 +9,9 @@ use ringfort_proto::v1::kv_client::KvClient;
 use ringfort_proto::writes::{WriteMessage, message_of};
 use ringfort_types::limits::GRPC_MESSAGE_BYTES_MAX;
 use ringfort_types::{Call, Code, Failure, Outcome, Reply, Request};
-use tonic::transport::Channel;
 use tonic::{Response, Status};
 
+use crate::credentials::Authorized;
 use crate::link::Connection;
 use crate::pending::{Answer, NO_ANSWER};
 use ringfort_proto::reason::reason;
@@ -88,7 +88,7 @@ pub(crate) async fn call(connection: &Connection, call: Call, deadline: Instant)
 }
 
 /// A client of the `KV` service over this connection.
-pub(crate) fn kv(channel: &Channel) -> KvClient<Channel> {
+pub(crate) fn kv(channel: &Authorized) -> KvClient<Authorized> {
     KvClient::new(channel.clone())
         .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(GRPC_MESSAGE_BYTES_MAX)
@@ -122,6 +122,7 @@ mod tests {
     use tonic::transport::Endpoint;
 
     use super::*;
+    use crate::credentials::Authorization;
 
     /// Whether there is a frame of HTTP/2 with a call's message (`DATA`) among these, behind the preface.
     fn has_call(said: &[u8]) -> bool {
@@ -144,7 +145,9 @@ mod tests {
             let endpoint = format!("http://{}", listener.local_addr().unwrap());
             let call = tokio::spawn(async move {
                 let channel = Endpoint::from_shared(endpoint).unwrap().connect().await.unwrap();
-                kv(&channel).get(ringfort_proto::v1::GetRequest::default()).await
+                kv(&Authorized::new(channel, &Authorization::default()))
+                    .get(ringfort_proto::v1::GetRequest::default())
+                    .await
             });
             let (mut socket, _) = listener.accept().await.unwrap();
             socket.write_all(settings).await.unwrap();

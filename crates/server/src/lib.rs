@@ -26,11 +26,12 @@
 //! Invariants: nothing is unbounded (`queue`, `gate`, `outbox`, `doors` name theirs); the core
 //! waits for no disk and no socket; a failed sync ends the process (`error`).
 //!
-//! Caveats. There is no encryption and no authentication yet: whoever reaches the port can do anything,
-//! including what peers do. So a port beyond loopback is opened only when the operator says so (`exposure`).
+//! Caveats. There is no encryption yet, and clients are asked who they are (`authentication`) only once rights are enforced: whoever reaches
+//! the port can do anything that peers do. So a port beyond loopback is opened only when the operator says so (`exposure`).
 
 mod answers;
 mod apply;
+mod authentication;
 mod budget;
 mod certificates;
 mod clock;
@@ -72,6 +73,7 @@ mod space;
 mod threads;
 mod whereabouts;
 
+pub use authentication::{Token, hash_password};
 pub use config::{Config, HttpConfig, REPLICAS_DEFAULT, SHARDS_DEFAULT, TextConfig};
 pub use doors::http::HttpSettings;
 pub use doors::text::{GetReply, TextSettings};

@@ -180,6 +180,24 @@ pub const HANDSHAKES_MAX: usize = 64;
 pub const HANDSHAKES_OF_ADDRESS_MAX: usize = 16;
 /// How long one may take, in milliseconds.
 pub const HANDSHAKE_MS: u64 = 3_000;
+/// Longest password, in bytes.
+pub const AUTH_PASSWORD_BYTES_MAX: usize = 256;
+/// Passwords that a node checks at a time.
+pub const AUTH_CHECKS_MAX: usize = 2;
+/// Passwords that wait to be checked.
+pub const AUTH_CHECKS_WAITING_MAX: usize = 64;
+/// Right passwords that a node remembers.
+pub const AUTH_REMEMBERED_MAX: usize = 8 * 1024;
+/// So many wrong passwords of one address, or for one user, are looked at within [`AUTH_WRONG_MS`].
+pub const AUTH_WRONG_MAX: u32 = 5;
+/// See [`AUTH_WRONG_MAX`], in milliseconds.
+pub const AUTH_WRONG_MS: u64 = 60_000;
+/// Then none is for this long, in milliseconds; after each further wrong one for twice as long.
+pub const AUTH_PAUSE_MIN_MS: u64 = 1_000;
+/// But for no longer than this, in milliseconds.
+pub const AUTH_PAUSE_MAX_MS: u64 = 60_000;
+/// Addresses, and users, of whose wrong passwords a node knows.
+pub const AUTH_WRONG_TRACKED_MAX: usize = 4 * 1024;
 /// A client must say what its protocol begins with within this time, in milliseconds.
 pub const GREETING_MS: u64 = 5_000;
 /// Most calls at once on one gRPC connection.

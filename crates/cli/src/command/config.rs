@@ -18,7 +18,7 @@ use crate::stop::Stop;
 #[command(after_help = "Examples:\n  ringfort config\n  ringfort config --config ringfort.toml\n  \
     ringfort config start --cache-mb 256          those of one command, with its flags\n\n\
     A flag beats the environment, the environment the file (--config), the file the default. The file is TOML: \
-    what commands have in common at its top (addr, timeout, consistency, reads-from, copies, json), then a table for \
+    what commands have in common at its top (addr, timeout, user, consistency, reads-from, copies, json), then a table for \
     each command:\n\n    \
     timeout = \"5s\"\n    [start]\n    data-dir = \"d1\"\n\n\
     A switch that is on can be switched off: --no-json for --json, and so on.")]

@@ -40,7 +40,7 @@ pub(crate) struct Health {
 }
 
 pub(crate) fn run(asked: &Health) -> Result<(), Stop> {
-    let options = asked.connect.options()?;
+    let options = asked.connect.options_of_nobody()?;
     let answers = Beside::new()?.block_on(async {
         let nodes = nodes_at(&options).await;
         let asking = nodes.iter().cloned().map(|address| {

@@ -24,5 +24,6 @@ pub(crate) mod safe_to_stop;
 pub(crate) mod shell;
 pub(crate) mod start;
 pub(crate) mod status;
+pub(crate) mod user;
 pub(crate) mod version;
 pub(crate) mod write;

@@ -3,10 +3,22 @@
 use std::ffi::OsString;
 use std::process::Command;
 
+use crate::stop::Stop;
+
 /// What all our variables begin with.
 pub(super) const PREFIX: &str = "RINGFORT_";
 /// Names the file.
 pub(super) const FILE_VARIABLE: &str = "RINGFORT_CONFIG";
+
+/// A password, and a token: they are no flags, and in no file of settings.
+pub(crate) const PASSWORD_VARIABLE: &str = "RINGFORT_PASSWORD";
+pub(crate) const TOKEN_VARIABLE: &str = "RINGFORT_TOKEN";
+
+/// The secret that a variable says, if it says one.
+pub(crate) fn secret_variable(name: &str) -> Result<Option<String>, Stop> {
+    let secret = from_environment(name).map(OsString::into_string).transpose();
+    secret.map_err(|_| Stop::usage(format!("{name} is not UTF-8")))
+}
 
 /// A setting's name in the environment, for one command or for all.
 pub(super) fn variable(command: Option<&str>, key: &str) -> String {

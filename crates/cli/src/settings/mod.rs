@@ -2,7 +2,7 @@
 //!
 //! A setting is a flag that says how a command works, not what it is to do this once (`OF_ONE_CALL`). Its other names
 //! follow from its flag's, by one rule: `--data-dir` of `start` is `data-dir` in the file's table `[start]`, and
-//! `RINGFORT_START_DATA_DIR` in the environment. What commands have in common (`--addr` of nodes to talk to, `--timeout`,
+//! `RINGFORT_START_DATA_DIR` in the environment. What commands have in common (`--addr` of nodes to talk to, `--timeout`, `--user` and where its password or token is,
 //! `--consistency` and `--reads-from` of reads, `--copies` of writes, `--json`) stands at the top of the file and has no command in its variable; set for one
 //! command, it holds there. So a new flag is a setting as soon as it is a flag.
 //!
@@ -32,7 +32,7 @@ use nearest::nearest;
 use setting::{is_switch_setting, long};
 use switch::twin;
 
-pub(crate) use environment::forget_environment;
+pub(crate) use environment::{PASSWORD_VARIABLE, TOKEN_VARIABLE, forget_environment, secret_variable};
 pub(crate) use layers::{InForce, Layers, Origin};
 pub(crate) use setting::Setting;
 
@@ -123,7 +123,7 @@ fn add_twin(command: Command, switch: &Arg) -> Command {
 
 /// Variables with our prefix that are no setting, each with the nearest that is.
 pub(crate) fn unknown_variables(root: &Command) -> Vec<(String, Option<String>)> {
-    let mut known = vec![FILE_VARIABLE.to_owned()];
+    let mut known = [FILE_VARIABLE, PASSWORD_VARIABLE, TOKEN_VARIABLE].map(str::to_owned).to_vec();
     let mut settings = Setting::of_all(root);
     for command in root.get_subcommands() {
         settings.extend(Setting::of_command(root, command));

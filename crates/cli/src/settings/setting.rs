@@ -9,7 +9,7 @@ use super::switch;
 use crate::refusal::one_line;
 
 /// Flags that say what to do this once.
-const OF_ONE_CALL: [(&str, &str); 36] = [
+const OF_ONE_CALL: [(&str, &str); 39] = [
     ("put", "if-absent"),
     ("put", "if-present"),
     ("put", "if-revision"),
@@ -38,6 +38,9 @@ const OF_ONE_CALL: [(&str, &str); 36] = [
     ("recover", "confirm"),
     ("recover", "empty-lost-shards"),
     ("start", "replace"),
+    ("user", "new-password-file"),
+    ("user", "token"),
+    ("user", "no-password"),
     ("cluster", "force"),
     ("cluster", "no-wait"),
     ("cluster", "weight"),

@@ -88,7 +88,7 @@ pub(crate) const VERBS: [&str; 13] = [
 /// Verbs that only `dev` has.
 pub(crate) const VERBS_DEV: [&str; 3] = ["kill", "start", "node"];
 /// Commands of `ringfort` that are no verbs here.
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 16] = [
     "bench",
     "check",
     "completions",
@@ -102,6 +102,7 @@ const COMMANDS: [&str; 15] = [
     "rebuild",
     "recover",
     "shell",
+    "user",
     "version",
     "write",
 ];

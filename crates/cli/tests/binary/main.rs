@@ -49,4 +49,5 @@ mod tools;
 mod trio;
 mod upgrade;
 mod usage;
+mod users;
 mod writes;

@@ -10,6 +10,7 @@ use ringfort_types::{Change, Part};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
+use super::authenticated::asked_by;
 use super::held::response;
 use super::tolerance::Tolerance;
 use super::utf8::text;
@@ -25,31 +26,31 @@ pub(super) struct Service {
 }
 
 impl Service {
-    async fn view(&self, metadata: &MetadataMap) -> Result<FamilyView, Status> {
-        let state = self.gate.cluster(timeout_ms(metadata)).await.map_err(from_failure)?;
+    async fn view(gate: &Gate, metadata: &MetadataMap) -> Result<FamilyView, Status> {
+        let state = gate.cluster(timeout_ms(metadata)).await.map_err(from_failure)?;
         let members = state.nodes.iter().filter_map(|node| info_of(&node.address)).collect();
         Ok(FamilyView { members })
     }
 
     async fn put(&self, call: Request<StoredMessage>) -> Result<Response<StoreResult>, Status> {
-        let timeout_ms = timeout_ms(call.metadata());
+        let (gate, timeout_ms) = (asked_by(&call, &self.gate), timeout_ms(call.metadata()));
         let StoredMessage { id, text } = call.into_inner();
         let part = Part::new(id.to_string(), Change::put(text));
         let tolerance = self.tolerance.now();
-        if let Some(error) = tolerance.impossible_for(&part.key, &self.gate) {
+        if let Some(error) = tolerance.impossible_for(&part.key, &gate) {
             return Ok(Response::new(StoreResult { success: false, error }));
         }
-        let written = self.gate.write(part, tolerance.durability(timeout_ms), timeout_ms).await;
+        let written = gate.write(part, tolerance.durability(timeout_ms), timeout_ms).await;
         let receipt = written.map_err(from_write_failure)?.unwrap_or_default();
         let error = tolerance.judge(&receipt).err().unwrap_or_default();
         Ok(Response::new(StoreResult { success: error.is_empty(), error }))
     }
 
     async fn read(&self, call: Request<MessageId>) -> Result<Response<StoredMessage>, Status> {
-        let timeout_ms = timeout_ms(call.metadata());
+        let (gate, timeout_ms) = (asked_by(&call, &self.gate), timeout_ms(call.metadata()));
         let id = call.into_inner().id;
         let key = id.to_string();
-        let (row, room) = self.gate.get(key.clone(), timeout_ms).await.map_err(from_failure)?;
+        let (row, room) = gate.get(key.clone(), timeout_ms).await.map_err(from_failure)?;
         let row = row.ok_or_else(|| not_there(&key))?;
         let text = text(key.as_bytes(), &row.value).map_err(from_failure)?;
         Ok(response(StoredMessage { id, text }, room))
@@ -72,14 +73,14 @@ fn address_of(NodeInfo { host, port }: &NodeInfo) -> String {
 #[tonic::async_trait]
 impl FamilyService for Service {
     async fn join(&self, call: Request<NodeInfo>) -> Result<Response<FamilyView>, Status> {
-        let address = address_of(call.get_ref());
-        let invited = invite(&self.gate, None, &address, inviting_ms(call.metadata())).await;
+        let (gate, address) = (asked_by(&call, &self.gate), address_of(call.get_ref()));
+        let invited = invite(&gate, None, &address, inviting_ms(call.metadata())).await;
         invited.map_err(from_failure)?;
-        self.view(call.metadata()).await.map(Response::new)
+        Service::view(&gate, call.metadata()).await.map(Response::new)
     }
 
     async fn get_family(&self, call: Request<Empty>) -> Result<Response<FamilyView>, Status> {
-        self.view(call.metadata()).await.map(Response::new)
+        Service::view(&asked_by(&call, &self.gate), call.metadata()).await.map(Response::new)
     }
 
     async fn store(&self, call: Request<StoredMessage>) -> Result<Response<StoreResult>, Status> {

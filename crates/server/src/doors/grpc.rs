@@ -25,7 +25,9 @@ use tonic::service::RoutesBuilder;
 use tonic::transport::Server;
 use tower_service::Service;
 
+use crate::authentication::Authentication;
 use crate::doors::arriving::Arriving;
+use crate::doors::authenticated::Authenticated;
 use crate::doors::deadline::Deadlines;
 use crate::doors::health;
 use crate::doors::held::HeldAnswers;
@@ -158,6 +160,7 @@ pub(super) async fn serve(
     mut services: Services,
     incoming: Incoming,
     ready: Ready,
+    authentication: Authentication,
     runtimes: &Runtimes,
 ) -> Result<(), DecodeError> {
     let stopping = ready.gate().stopping();
@@ -174,7 +177,8 @@ pub(super) async fn serve(
     let names = services.names.into_iter().map(|(name, _)| name).chain(services.hidden).collect();
     let routes = services.routes.routes().prepare();
     let known = Refusals::before(routes, names, &packages);
-    let calls = Calls(Deadlines(HeldAnswers(Arriving::before(known))));
+    let held = HeldAnswers(Arriving::before(known));
+    let calls = Calls(Deadlines(Authenticated::before(held, authentication)));
     runtimes.serve(incoming, stopping, |connections| serve_all(calls.clone(), connections)).await;
     Ok(())
 }

@@ -10,9 +10,9 @@ use ringfort_proto::kv::{
 };
 use ringfort_proto::status::{from_failure, from_write_failure, refused, timeout_ms};
 use ringfort_types::{Change, ClusterState, Condition, Copies, NewValue, Part, ShardId, Version};
-use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
+use super::authenticated::asked_by;
 use super::held::response;
 use crate::gate::Gate;
 
@@ -39,20 +39,21 @@ fn version(version: i64) -> Result<Option<Version>, Status> {
 impl Service {
     /// Whether it had an effect: an older version than the key has is ignored.
     async fn write(
-        &self,
+        gate: &Gate,
         key: String,
         change: Change,
         version: Option<Version>,
         timeout_ms: u32,
     ) -> Result<bool, Status> {
         let part = Part { condition: version.map(Condition::NotNewerThan), ..Part::new(key, change) };
-        let written = self.gate.write(part, Copies::Majority, timeout_ms).await;
+        let written = gate.write(part, Copies::Majority, timeout_ms).await;
         Ok(written.map_err(from_write_failure)?.is_some())
     }
 
     /// The term of the group that keeps the layout, and its leader's name.
-    async fn state(&self, metadata: &MetadataMap) -> Result<(ClusterState, i64, String), Status> {
-        let state = self.gate.cluster(timeout_ms(metadata)).await.map_err(from_failure)?;
+    async fn state<M>(&self, call: &Request<M>) -> Result<(ClusterState, i64, String), Status> {
+        let gate = asked_by(call, &self.gate);
+        let state = gate.cluster(timeout_ms(call.metadata())).await.map_err(from_failure)?;
         let meta = state.shards.iter().find(|shard| shard.shard == ShardId::META);
         let term = meta.map_or(0, |meta| i64::try_from(meta.term.0).unwrap_or(i64::MAX));
         let leader = meta.and_then(|meta| meta.leader);
@@ -65,26 +66,26 @@ impl Service {
 #[tonic::async_trait]
 impl KeyValue for Service {
     async fn get(&self, call: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
-        let timeout_ms = timeout_ms(call.metadata());
-        let (row, room) = self.gate.get(call.into_inner().key, timeout_ms).await.map_err(from_failure)?;
+        let (gate, timeout_ms) = (asked_by(&call, &self.gate), timeout_ms(call.metadata()));
+        let (row, room) = gate.get(call.into_inner().key, timeout_ms).await.map_err(from_failure)?;
         let found = row.is_some();
         Ok(response(GetResponse { value: row.map(|row| row.value).unwrap_or_default(), found }, room))
     }
 
     async fn set(&self, call: Request<SetRequest>) -> Result<Response<SetResponse>, Status> {
-        let timeout_ms = timeout_ms(call.metadata());
+        let (gate, timeout_ms) = (asked_by(&call, &self.gate), timeout_ms(call.metadata()));
         let set = call.into_inner();
         let version = version(set.version)?;
         let change = Change::Put(NewValue { value: set.value, version });
-        self.write(set.key, change, version, timeout_ms).await?;
+        Service::write(&gate, set.key, change, version, timeout_ms).await?;
         Ok(Response::new(SetResponse { ok: true }))
     }
 
     async fn delete(&self, call: Request<DeleteRequest>) -> Result<Response<DeleteResponse>, Status> {
-        let timeout_ms = timeout_ms(call.metadata());
+        let (gate, timeout_ms) = (asked_by(&call, &self.gate), timeout_ms(call.metadata()));
         let delete = call.into_inner();
         let version = version(delete.version)?;
-        self.write(delete.key, Change::Delete { version }, version, timeout_ms).await?;
+        Service::write(&gate, delete.key, Change::Delete { version }, version, timeout_ms).await?;
         Ok(Response::new(DeleteResponse { ok: true }))
     }
 
@@ -92,12 +93,12 @@ impl KeyValue for Service {
         &self,
         call: Request<ReplicateRequest>,
     ) -> Result<Response<ReplicateResponse>, Status> {
-        let timeout_ms = timeout_ms(call.metadata());
+        let (gate, timeout_ms) = (asked_by(&call, &self.gate), timeout_ms(call.metadata()));
         let ReplicateRequest { key, value, version: given, is_delete } = call.into_inner();
         let version = version(given)?;
         let change =
             if is_delete { Change::Delete { version } } else { Change::Put(NewValue { value, version }) };
-        let ok = self.write(key, change, version, timeout_ms).await?;
+        let ok = Service::write(&gate, key, change, version, timeout_ms).await?;
         Ok(Response::new(ReplicateResponse { ok }))
     }
 }
@@ -108,7 +109,7 @@ impl Cluster for Service {
         &self,
         call: Request<HeartbeatRequest>,
     ) -> Result<Response<HeartbeatResponse>, Status> {
-        let (_, term, _) = self.state(call.metadata()).await?;
+        let (_, term, _) = self.state(&call).await?;
         Ok(Response::new(HeartbeatResponse { term, accepted: false }))
     }
 
@@ -116,7 +117,7 @@ impl Cluster for Service {
         &self,
         call: Request<RequestVoteRequest>,
     ) -> Result<Response<RequestVoteResponse>, Status> {
-        let (_, term, _) = self.state(call.metadata()).await?;
+        let (_, term, _) = self.state(&call).await?;
         Ok(Response::new(RequestVoteResponse { term, vote_granted: false }))
     }
 
@@ -124,7 +125,7 @@ impl Cluster for Service {
         &self,
         call: Request<GetClusterStateRequest>,
     ) -> Result<Response<GetClusterStateResponse>, Status> {
-        let (state, term, leader_id) = self.state(call.metadata()).await?;
+        let (state, term, leader_id) = self.state(&call).await?;
         let (node_ids, addresses) = state.nodes.into_iter().map(|node| (node.name, node.address)).unzip();
         Ok(Response::new(GetClusterStateResponse { node_ids, addresses, leader_id, term }))
     }

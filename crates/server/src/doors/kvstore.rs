@@ -12,6 +12,7 @@ use ringfort_types::limits::KVSTORE_LAG_MS;
 use ringfort_types::{Change, Copies, Durability, Failure, Part, Receipt, Row};
 use tonic::{Request, Response, Status};
 
+use super::authenticated::asked_by;
 use super::frames::Elsewhere;
 use super::held::response;
 use super::not_there;
@@ -30,14 +31,14 @@ pub(super) struct Service {
 
 impl Service {
     async fn store(&self, call: Request<KeyValue>) -> Result<Response<Ack>, Status> {
-        let timeout_ms = timeout_ms(call.metadata());
+        let (gate, timeout_ms) = (asked_by(&call, &self.gate), timeout_ms(call.metadata()));
         let KeyValue { key, value } = call.into_inner();
         if key.is_empty() {
             return Ok(Response::new(Ack { ok: false, message: "empty key".into() }));
         }
         let part = Part::new(key, Change::put(value));
         let durability = Durability { copies: Copies::All, patience_ms: PATIENCE_MS };
-        let receipt = self.gate.write(part, durability, timeout_ms).await.map_err(from_write_failure)?;
+        let receipt = gate.write(part, durability, timeout_ms).await.map_err(from_write_failure)?;
         let message = receipt.map_or_else(String::new, |receipt| self.message(&receipt));
         Ok(Response::new(Ack { ok: true, message }))
     }
@@ -68,18 +69,19 @@ impl KvStore for Service {
     }
 
     async fn get(&self, call: Request<Key>) -> Result<Response<Value>, Status> {
-        let timeout_ms = timeout_ms(call.metadata());
+        let (gate, timeout_ms) = (asked_by(&call, &self.gate), timeout_ms(call.metadata()));
         let key = call.into_inner().key;
-        let (row, room) = self.gate.get(key.clone(), timeout_ms).await.map_err(from_failure)?;
+        let (row, room) = gate.get(key.clone(), timeout_ms).await.map_err(from_failure)?;
         let row = row.ok_or_else(|| not_there(&key))?;
         let value = text(key.as_bytes(), &row.value).map_err(from_failure)?;
         Ok(response(Value { value }, room))
     }
 
     async fn list(&self, call: Request<()>) -> Result<Response<Self::ListStream>, Status> {
+        let gate = asked_by(&call, &self.gate);
         let listing = Listing { within_ms: stream_timeout_ms(call.metadata()), ..Listing::default() };
-        let rows = self.gate.rows(listing).map_err(from_failure)?;
-        Ok(stream_rows(&self.gate, rows, |batch| batch.rows.into_iter().map(message_of)))
+        let rows = gate.rows(listing).map_err(from_failure)?;
+        Ok(stream_rows(&gate, rows, |batch| batch.rows.into_iter().map(message_of)))
     }
 }
 

@@ -8,6 +8,7 @@
 //! threads for sockets, `spread` says which of them a connection belongs to.
 
 mod arriving;
+mod authenticated;
 mod crowd;
 mod deadline;
 mod family;
@@ -70,6 +71,7 @@ use self::ready::Ready;
 use self::spread::Runtimes;
 use self::text::TextSettings;
 use self::tolerance::Tolerance;
+use crate::authentication::Authentication;
 use crate::gate::Gate;
 use crate::links::{Links, PeerService};
 use crate::outbox::FRAME_BYTES_MAX;
@@ -111,6 +113,7 @@ pub(crate) async fn serve(
     runtimes: Runtimes,
 ) {
     let gate = |door| Gate::new(shared.clone(), door);
+    let authentication = Authentication::new(shared.clone());
     let reads_fall_back = ports.text.as_ref().is_some_and(|(_, settings)| settings.stale_after.is_some());
     // They end with this.
     let mut beside = JoinSet::new();
@@ -133,7 +136,13 @@ pub(crate) async fn serve(
     used.extend(text_incoming.iter().map(|incoming| incoming.places().clone()));
     let text = async {
         if let (Some(incoming), Some(settings)) = (text_incoming, text_settings) {
-            text::serve(gate(Door::Text), incoming, settings, tolerance.clone(), &runtimes).await;
+            let talks = text::Talks {
+                gate: gate(Door::Text),
+                authentication: authentication.clone(),
+                settings,
+                tolerance: tolerance.clone(),
+            };
+            text::serve(talks, incoming, &runtimes).await;
         }
     };
     let ready = Ready::new(gate(Door::V1).by(Principal::NODE));
@@ -157,7 +166,8 @@ pub(crate) async fn serve(
             .max_decoding_message_size(FRAME_BYTES_MAX)
             .max_encoding_message_size(FRAME_BYTES_MAX),
     );
-    let (grpc, (), ()) = tokio::join!(grpc::serve(services, incoming, ready.clone(), &runtimes), text, http);
+    let grpc = grpc::serve(services, incoming, ready.clone(), authentication.clone(), &runtimes);
+    let (grpc, (), ()) = tokio::join!(grpc, text, http);
     grpc.expect("the descriptors were compiled with this binary");
 }
 

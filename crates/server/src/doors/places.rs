@@ -394,6 +394,11 @@ impl Standing {
         let _once = self.certified.set(certified);
     }
 
+    /// The address of its client.
+    pub(crate) fn from(&self) -> IpAddr {
+        self.address
+    }
+
     /// Whether its first call is still to come, and has to be a node's.
     pub(crate) fn is_on_trial(&self) -> bool {
         self.state().is_on_trial

@@ -87,12 +87,7 @@ impl Service<Request<Body>> for Refusals {
 /// What becomes of a request.
 #[expect(clippy::large_enum_variant, reason = "a good call is the large one, and should not pay for a box")]
 pub(crate) enum Answer {
-    Refused {
-        response: Option<Response<Body>>,
-        rest: Body,
-        bytes_left: usize,
-        until: Pin<Box<Sleep>>,
-    },
+    Refused(Refused),
     Routed {
         answer: <Routes as Service<Request<Body>>>::Future,
         path: Option<PathAndQuery>,
@@ -102,13 +97,34 @@ pub(crate) enum Answer {
 
 impl Answer {
     fn refused(response: Response<Body>, request: Request<Body>) -> Answer {
+        Answer::Refused(Refused::new(response, request))
+    }
+}
+
+/// A refusal, once what there is of its request is read.
+pub(crate) struct Refused {
+    response: Option<Response<Body>>,
+    rest: Body,
+    bytes_left: usize,
+    until: Pin<Box<Sleep>>,
+}
+
+impl Refused {
+    pub(crate) fn new(response: Response<Body>, request: Request<Body>) -> Refused {
         let until = Box::pin(tokio::time::sleep(READ_TIME));
-        Answer::Refused {
-            response: Some(response),
-            rest: request.into_body(),
-            bytes_left: READ_BYTES_MAX,
-            until,
+        Refused { response: Some(response), rest: request.into_body(), bytes_left: READ_BYTES_MAX, until }
+    }
+}
+
+impl Future for Refused {
+    type Output = Response<Body>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response<Body>> {
+        let this = &mut *self;
+        if poll_rest(&mut this.rest, &mut this.bytes_left, cx).is_pending() {
+            ready!(this.until.as_mut().poll(cx));
         }
+        Poll::Ready(this.response.take().expect("not polled after it was ready"))
     }
 }
 
@@ -128,12 +144,7 @@ impl Future for Answer {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.get_mut() {
-            Answer::Refused { response, rest, bytes_left, until } => {
-                if poll_rest(rest, bytes_left, cx).is_pending() {
-                    ready!(until.as_mut().poll(cx));
-                }
-                Poll::Ready(Ok(response.take().expect("not polled after it was ready")))
-            }
+            Answer::Refused(refused) => Pin::new(refused).poll(cx).map(Ok),
             Answer::Routed { answer, path, served } => {
                 let Ok(response) = ready!(Pin::new(answer).poll(cx));
                 if is_unexplained(&response) {

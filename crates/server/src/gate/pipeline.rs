@@ -29,7 +29,7 @@ use ringfort_node::order::ProgramOrder;
 use ringfort_types::limits::{
     CALL_TIMEOUT_DEFAULT_MS, CONNECTION_BYTES_MAX, CONNECTION_REQUESTS_MAX, PIPELINED_BYTES_MAX,
 };
-use ringfort_types::{Call, Code, Failure, Reply};
+use ringfort_types::{Call, Code, Failure, Principal, Reply};
 use tokio::task::JoinSet;
 
 use super::retry::{self, Once};
@@ -134,6 +134,11 @@ impl<T: Send + 'static> Pipeline<T> {
             handed: Handed::default(),
             waiting: None,
         }
+    }
+
+    /// What is pushed from now on is this user's.
+    pub(crate) fn is_by(&mut self, who: Principal) {
+        self.gate = self.gate.by(who);
     }
 
     /// Whether more should be read from the connection. An answer makes room: also where others take all that there is, since

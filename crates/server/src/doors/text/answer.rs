@@ -11,7 +11,7 @@
 use std::fmt::Write;
 
 use bytes::{BufMut, BytesMut};
-use ringfort_types::{ClusterState, Failure, Outcome, Presence, Receipt, Reply};
+use ringfort_types::{ClusterState, Code, Failure, Outcome, Presence, Receipt, Reply};
 
 use super::line::{one_line, shown};
 use crate::doors::tolerance::Wanted;
@@ -26,6 +26,9 @@ pub enum GetReply {
     /// `OK`, a space, and the message.
     Ok,
 }
+
+/// What is said where rights are enforced and no user asks.
+const NOBODY: &str = "this cluster enforces rights, and it is not known who asks, or they have been removed: say AUTH <name> <password> first";
 
 /// What a command wants to be told.
 #[derive(Debug)]
@@ -47,6 +50,10 @@ impl Expected {
         let reply = answer.reply;
         match (self, reply) {
             (Expected::Said(text), _) => out.put_slice(text.as_bytes()),
+            (Expected::Failed, Reply::Failed(failure)) => failed(&failure, out),
+            (_, Reply::Failed(failure)) if failure.code == Code::Unauthenticated => {
+                error("rejected", NOBODY, out);
+            }
             (_, Reply::Failed(failure)) => failed(&failure, out),
             (Expected::Set(wanted), Reply::Written(receipt)) => stored(wanted, &receipt, out),
             (Expected::Del, Reply::Written(_)) => out.put_slice(b"OK"),
@@ -126,7 +133,7 @@ fn nodes(state: &ClusterState, out: &mut BytesMut) {
 
 #[cfg(test)]
 mod tests {
-    use ringfort_types::{Code, Index, Revision, Row};
+    use ringfort_types::{Index, Revision, Row};
 
     use super::*;
 
@@ -147,6 +154,11 @@ mod tests {
         assert!(line(Expected::Get, value(b"a\nb")).starts_with("ERROR rejected: the value has line breaks"));
         let late = Failure::unknown(Code::DeadlineExceeded, "late\r\nand odd");
         assert_eq!(line(Expected::Del, Reply::Failed(late)), "ERROR unknown: late  and odd\n");
+        let nobody = Failure::rejected(Code::Unauthenticated, "name a user");
+        assert!(
+            line(Expected::Get, Reply::Failed(nobody.clone())).contains("say AUTH <name> <password> first\n")
+        );
+        assert_eq!(line(Expected::Failed, Reply::Failed(nobody)), "ERROR rejected: name a user\n");
         let refused = Failure::rejected(Code::Unavailable, "no quorum");
         assert_eq!(line(Expected::Failed, Reply::Failed(refused)), "ERROR rejected: no quorum\n");
         assert_eq!(

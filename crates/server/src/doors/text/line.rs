@@ -4,16 +4,30 @@
 //! SET <id> <message>      the message is the rest of the line; it may hold spaces
 //! GET <id>
 //! DEL <id>
+//! AUTH <name> <password>  the password is the rest of the line; or AUTH <token>
 //! STATS | NODES | HELP | QUIT | EXIT
 //! ```
 //!
 //! Lines end with `\n` or `\r\n`; white space around them does not count. Verbs come in any case. An id is a key: bytes
 //! without white space. Messages are UTF-8 without carriage returns, since one could not be told in a line of answer.
 
+use std::fmt;
+
 use bytes::Bytes;
 
 /// The syntax, in one line.
-pub(super) const HELP: &str = "SET <id> <message> | GET <id> | DEL <id> | STATS | NODES | HELP | QUIT | EXIT";
+pub(super) const HELP: &str =
+    "SET <id> <message> | GET <id> | DEL <id> | AUTH <name> <password> | STATS | NODES | HELP | QUIT | EXIT";
+
+/// What is not to be shown.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Secret(pub(super) Bytes);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
 
 /// What a line orders.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +38,10 @@ pub(super) enum Order {
     Get(Bytes),
     /// To remove it.
     Del(Bytes),
+    /// To know who asks, by a name and a password.
+    Auth(Bytes, Secret),
+    /// The same, by a token.
+    AuthToken(Secret),
     /// To tell how much there is.
     Stats,
     /// To tell who is there.
@@ -54,6 +72,7 @@ pub(super) fn parse(line: &Bytes) -> Option<Result<Order, String>> {
         b"SET" => set(&rest),
         b"GET" => one(&rest, "GET <id>").map(Order::Get),
         b"DEL" => one(&rest, "DEL <id>").map(Order::Del),
+        b"AUTH" => auth(&rest),
         b"STATS" => none(&rest, "STATS", Order::Stats),
         b"NODES" => none(&rest, "NODES", Order::Nodes),
         b"HELP" => none(&rest, "HELP", Order::Help),
@@ -82,6 +101,16 @@ fn set(rest: &Bytes) -> Result<Order, String> {
         return Err("the message has a carriage return in it, so it could not be an answer of one line: nothing was stored".into());
     }
     Ok(Order::Set(id, message))
+}
+
+fn auth(rest: &Bytes) -> Result<Order, String> {
+    let (first, password) = first_word(rest);
+    let password = password.slice_ref(password.trim_ascii());
+    match (first.is_empty(), password.is_empty()) {
+        (true, _) => Err("usage: AUTH <name> <password>, or AUTH <token>".into()),
+        (false, true) => Ok(Order::AuthToken(Secret(first))),
+        (false, false) => Ok(Order::Auth(first, Secret(password))),
+    }
 }
 
 fn one(rest: &Bytes, usage: &str) -> Result<Bytes, String> {
@@ -138,6 +167,13 @@ mod tests {
         assert_eq!(parsed("SET 7 \u{e9}t\u{e9}\t!"), set("7", "\u{e9}t\u{e9}\t!"));
         assert_eq!(parsed("gEt 007"), Some(Ok(Order::Get("007".into()))));
         assert_eq!(parsed("del x"), Some(Ok(Order::Del("x".into()))));
+        let auth = |name: &'static str, password: &'static str| {
+            Some(Ok(Order::Auth(name.into(), Secret(password.into()))))
+        };
+        assert_eq!(parsed("AUTH ada open sesame"), auth("ada", "open sesame"));
+        assert_eq!(parsed("auth  ada  secret \r"), auth("ada", "secret"));
+        assert_eq!(parsed("AUTH ada.00"), Some(Ok(Order::AuthToken(Secret("ada.00".into())))));
+        assert!(!format!("{:?}", parsed("AUTH ada sesame")).contains("sesame"));
         for (line, order) in
             [("stats", Order::Stats), ("NODES", Order::Nodes), ("quit", Order::Quit), ("Exit", Order::Quit)]
         {
@@ -154,6 +190,7 @@ mod tests {
             ("SET 7", "usage: SET <id> <message>"),
             ("GET", "usage: GET <id>"),
             ("GET 1 2", "usage: GET <id>"),
+            ("AUTH", "usage: AUTH <name> <password>"),
             ("QUIT now", "usage: QUIT"),
             ("help me", "usage: HELP"),
             ("PUT 1 2", "unknown command \"PUT\": SET <id>"),

@@ -5,6 +5,9 @@
 //! have it as the [`Tolerance`] wants. Reads are linearizable, but where the operator lets them fall back, after a while, to
 //! what any replica has.
 //!
+//! `AUTH` says who asks from then on; before it, it is who the connection's certificate names, or nobody. What comes after an `AUTH` waits
+//! until it is known whether it is right.
+//!
 //! Bounds: [`TEXT_PIPELINE_MAX`] commands of a connection are under way, and [`OUT_BYTES_SOFT`] of answers wait for it to
 //! take them, beyond which it is not read from. A client that takes no answer for [`WRITE_TIME`] is dropped.
 
@@ -13,13 +16,15 @@ mod input;
 mod line;
 
 use std::future::poll_fn;
+use std::net::IpAddr;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use ringfort_types::limits::{
     DOOR_CONNECTIONS_MAX, TEXT_LINE_BYTES_MAX, TEXT_PIPELINE_MAX, TEXT_SILENT_MS, TEXT_WRITE_MS,
 };
-use ringfort_types::{Call, Change, Code, Condition, Consistency, Failure, Part, Request};
+use ringfort_types::{Call, Change, Code, Condition, Consistency, Failure, Part, Principal, Request};
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
@@ -30,6 +35,7 @@ pub use self::answer::GetReply;
 use self::input::{End, LineMemory, Lines};
 use self::line::{HELP, Order};
 use super::tolerance::Tolerance;
+use crate::authentication::{Authentication, Checking, Credentials, Known};
 use crate::doors::listener::{Connection, DoorLimits, Greeting, Incoming};
 use crate::doors::spread::{HandedOver, Runtimes};
 use crate::gate::{self, Gate, Pipeline};
@@ -79,19 +85,20 @@ impl Default for TextSettings {
     }
 }
 
+/// What all connections have in common.
+#[derive(Clone)]
+pub(super) struct Talks {
+    pub(super) gate: Gate,
+    pub(super) authentication: Authentication,
+    pub(super) settings: TextSettings,
+    pub(super) tolerance: Tolerance,
+}
+
 /// Serves until the node stops.
-pub(super) async fn serve(
-    gate: Gate,
-    incoming: Incoming,
-    settings: TextSettings,
-    tolerance: Tolerance,
-    runtimes: &Runtimes,
-) {
+pub(super) async fn serve(talks: Talks, incoming: Incoming, runtimes: &Runtimes) {
     let memory = LineMemory::default();
-    let stopping = gate.stopping();
-    let talk = move |connection| {
-        Talk::new(gate.clone(), settings, tolerance.clone()).run(connection, memory.clone())
-    };
+    let stopping = talks.gate.stopping();
+    let talk = move |connection| Talk::new(talks.clone(), &connection).run(connection, memory.clone());
     runtimes.serve(incoming, stopping, |connections| serve_all(talk.clone(), connections)).await;
 }
 
@@ -116,8 +123,13 @@ where
 /// One connection.
 struct Talk {
     gate: Gate,
+    authentication: Authentication,
     settings: TextSettings,
     tolerance: Tolerance,
+    /// Where its client is.
+    from: IpAddr,
+    /// Whether an `AUTH` is right, which is not known yet.
+    checking: Option<Checking>,
     calls: Pipeline<Expected>,
     out: BytesMut,
     /// The client has said goodbye, or closed its side: what is under way is answered, and then it ends.
@@ -125,9 +137,21 @@ struct Talk {
 }
 
 impl Talk {
-    fn new(gate: Gate, settings: TextSettings, tolerance: Tolerance) -> Talk {
-        let calls = gate.pipeline(gate::Order::Program);
-        Talk { gate, settings, tolerance, calls, out: BytesMut::new(), is_leaving: false }
+    fn new(talks: Talks, connection: &Connection) -> Talk {
+        let Talks { gate, authentication, settings, tolerance } = talks;
+        let mut calls = gate.pipeline(gate::Order::Program);
+        calls.is_by(authentication.certified(connection.standing().certified()));
+        Talk {
+            gate,
+            authentication,
+            settings,
+            tolerance,
+            from: connection.peer().ip(),
+            checking: None,
+            calls,
+            out: BytesMut::new(),
+            is_leaving: false,
+        }
     }
 
     async fn run(mut self, connection: Connection, memory: LineMemory) {
@@ -146,9 +170,10 @@ impl Talk {
                 self.take_line(&line);
             }
             self.calls.submit();
-            let may_read = !self.is_leaving && (self.has_room() || lines.is_half());
+            let is_checking = self.checking.is_some();
+            let may_read = !self.is_leaving && !is_checking && (self.has_room() || lines.is_half());
             let (under_way, must_write) = (self.calls.under_way(), !self.out.is_empty());
-            if self.is_leaving && under_way == 0 && !must_write {
+            if self.is_leaving && under_way == 0 && !must_write && !is_checking {
                 let _gone = writer.shutdown().await;
                 // What was sent and not read would have the system reset the connection, and the last answers with it.
                 let _longer = tokio::time::timeout(LINGER, lines.pass_over(LINGER_BYTES_MAX)).await;
@@ -157,13 +182,13 @@ impl Talk {
             if !must_write {
                 taken = Instant::now();
             }
-            if under_way == 0 && !must_write {
+            if under_way == 0 && !must_write && !is_checking {
                 in_use = None;
             } else if in_use.is_none() {
                 in_use = standing.begin(false);
             }
             let is_leaving = self.is_leaving;
-            let Talk { calls, out, settings, .. } = &mut self;
+            let Talk { calls, out, settings, checking, .. } = &mut self;
             // Large answers are in memory until all of them is written.
             let has_taken = out.is_empty() || out.len() < OUT_BYTES_SOFT && !calls.has_room_taken();
             let may_answer = under_way > 0 && has_taken;
@@ -175,6 +200,11 @@ impl Talk {
                     made.len() - before
                 })
             });
+            let checked = poll_fn(|cx| match checking {
+                Some(checking) => checking.as_mut().poll(cx),
+                None => Poll::Pending,
+            });
+            let mut known = None;
             tokio::select! {
                 // All answers that are there come first, so that one write takes them.
                 biased;
@@ -185,6 +215,7 @@ impl Talk {
                         _ => return,
                     }
                 }
+                checked = checked, if is_checking => known = Some(checked),
                 read = lines.read(), if may_read => match read {
                     Ok(()) => {}
                     Err(End::Closed) => self.is_leaving = true,
@@ -193,13 +224,17 @@ impl Talk {
                 _ = stopping.wait_for(|stopping| *stopping), if !is_leaving => {}
             }
             self.out.unsplit(made);
+            if let Some(checked) = known {
+                self.checking = None;
+                self.heed(checked);
+            }
         }
     }
 
     fn has_room(&self) -> bool {
         let calls = &self.calls;
         let may_push = calls.has_room() && calls.under_way() < TEXT_PIPELINE_MAX;
-        !self.is_leaving && may_push && self.out.len() < OUT_BYTES_SOFT
+        !self.is_leaving && self.checking.is_none() && may_push && self.out.len() < OUT_BYTES_SOFT
     }
 
     /// A line that is none, or too long a one: nothing after it can be understood.
@@ -234,6 +269,14 @@ impl Talk {
                 let request = Request::Write { parts: vec![part] };
                 self.calls.push(Expected::Del, Call::from(request).within(timeout_ms));
             }
+            Order::Auth(name, password) => {
+                let credentials = Credentials::of_password(&name, &password.0);
+                self.authenticate(credentials);
+            }
+            Order::AuthToken(token) => match Credentials::of_token(&token.0) {
+                Some(credentials) => self.authenticate(Ok(credentials)),
+                None => self.say_error("usage: AUTH <name> <password>, or AUTH <token>".to_owned()),
+            },
             Order::Stats => self.ask_state(Expected::Stats, timeout_ms),
             Order::Nodes => self.ask_state(Expected::Nodes, timeout_ms),
             Order::Http => {
@@ -246,6 +289,29 @@ impl Talk {
                 self.calls.refuse(Expected::Said("Bye"), said());
                 self.is_leaving = true;
             }
+        }
+    }
+
+    fn authenticate(&mut self, credentials: Result<Credentials<'_>, Failure>) {
+        let known = match credentials {
+            Ok(credentials) => self.authentication.known(&credentials, self.from),
+            Err(failure) => Known::Refused(failure),
+        };
+        match known {
+            Known::Is(who) => self.heed(Ok(who)),
+            Known::Refused(failure) => self.heed(Err(failure)),
+            Known::Soon(checking) => self.checking = Some(checking),
+        }
+    }
+
+    /// It is known now who asks; who was wrong stays who they were.
+    fn heed(&mut self, known: Result<Principal, Failure>) {
+        match known {
+            Ok(who) => {
+                self.calls.is_by(who);
+                self.calls.refuse(Expected::Said("OK"), said());
+            }
+            Err(failure) => self.calls.refuse(Expected::Failed, failure),
         }
     }
 

@@ -10,6 +10,7 @@ use tonic::{Response, Status, Streaming};
 
 use super::list;
 use super::session::Session;
+use crate::doors::authenticated::asked_by;
 use crate::doors::frames::{self, Elsewhere};
 use crate::doors::held::{self, response};
 use crate::gate::{Answer, Gate};
@@ -31,12 +32,12 @@ impl Service {
         Call: TryFrom<RequestMessage>,
         Failure: From<<Call as TryFrom<RequestMessage>>::Error>,
     {
-        let timeout_ms = status::timeout_ms(call.metadata());
+        let (gate, timeout_ms) = (asked_by(&call, &self.gate), status::timeout_ms(call.metadata()));
         let call =
             Call::try_from(call.into_inner()).map_err(|failure| status::from_failure(failure.into()))?;
         let may_come_twice = call.request.is_write() && call.stamp.is_none();
         let failed = if may_come_twice { status::from_write_failure } else { status::from_failure };
-        let Answer { reply, leader, room } = self.gate.ask(call.within(timeout_ms)).await;
+        let Answer { reply, leader, room } = gate.ask(call.within(timeout_ms)).await;
         let mut response = response(into_message(reply).map_err(failed)?, room);
         if let Some(leader) = leader {
             status::insert_leader(response.metadata_mut(), leader);
@@ -98,14 +99,14 @@ impl Kv for Service {
         call: tonic::Request<v1::ListRequest>,
     ) -> Result<Response<Self::ListStream>, Status> {
         let within_ms = status::stream_timeout_ms(call.metadata());
-        list::stream(&self.gate, call.into_inner(), within_ms).map_err(status::from_failure)
+        list::stream(&asked_by(&call, &self.gate), call.into_inner(), within_ms).map_err(status::from_failure)
     }
 
     async fn session(
         &self,
         call: tonic::Request<Streaming<v1::SessionRequest>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        let answers = Session::new(&self.gate, call.into_inner());
+        let answers = Session::new(&asked_by(&call, &self.gate), call.into_inner());
         Ok(held::stream(answers.map(|answers| Ok(frames::frame_of(&answers?)))))
     }
 }
@@ -116,8 +117,8 @@ impl Cluster for Service {
         &self,
         call: tonic::Request<v1::GetClusterStateRequest>,
     ) -> Result<Response<v1::GetClusterStateResponse>, Status> {
-        let timeout_ms = status::timeout_ms(call.metadata());
-        let state = self.gate.cluster(timeout_ms).await.map_err(status::from_failure)?;
+        let (gate, timeout_ms) = (asked_by(&call, &self.gate), status::timeout_ms(call.metadata()));
+        let state = gate.cluster(timeout_ms).await.map_err(status::from_failure)?;
         Ok(Response::new(state.into()))
     }
 
@@ -162,7 +163,8 @@ impl Cluster for Service {
         &self,
         call: tonic::Request<v1::SetLogLevelRequest>,
     ) -> Result<Response<v1::SetLogLevelResponse>, Status> {
-        let before = self.gate.set_log_level(&call.into_inner().filter).map_err(status::from_failure)?;
+        let gate = asked_by(&call, &self.gate);
+        let before = gate.set_log_level(&call.into_inner().filter).map_err(status::from_failure)?;
         Ok(Response::new(v1::SetLogLevelResponse { before }))
     }
 }
