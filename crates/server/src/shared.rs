@@ -20,6 +20,7 @@ use crate::budget::Budget;
 use crate::delivery::ReadAt;
 use crate::disk_watch::DiskWatch;
 use crate::figures::Asked;
+use crate::gate::Shares;
 use crate::invitation::Waiting;
 use crate::log_levels::LogLevels;
 use crate::metrics::{Begun, Metrics};
@@ -109,6 +110,8 @@ pub(crate) struct Shared {
     pub(crate) runtime: Handle,
     /// The memory of all lists.
     pub(crate) lists: Arc<Budget>,
+    /// What each user has under way.
+    pub(crate) shares: Arc<Shares>,
     /// Bytes of requests in all pipelines.
     pub(crate) pipelined: AtomicUsize,
     /// Sessions of this node, for writes of clients that have none.
@@ -188,6 +191,7 @@ impl Shared {
             inviting: Semaphore::new(INVITATIONS_MAX),
             runtime,
             lists: Arc::default(),
+            shares: Arc::default(),
             pipelined: AtomicUsize::new(0),
             sessions: Sessions::default(),
             shards,

@@ -55,6 +55,10 @@ pub const NODE_PENDING_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const NODE_PENDING_REQUESTS_MAX: usize = 256 * 1024;
 /// Most writes that one shard accepts before they are applied.
 pub const SHARD_PENDING_REQUESTS_MAX: usize = 64 * 1024;
+/// Most requests of one user that a node has under way, over all connections.
+pub const USER_PENDING_REQUESTS_MAX: usize = NODE_PENDING_REQUESTS_MAX / 2;
+/// Most bytes of them.
+pub const USER_PENDING_BYTES_MAX: usize = NODE_PENDING_BYTES_MAX / 2;
 /// Most rounds of reads that a node has under way at once; later reads wait and share the next round.
 pub const READ_ROUNDS_MAX: usize = 1;
 /// Most bytes waiting to be sent to one peer; beyond it the connection is dropped and made anew.

@@ -13,6 +13,7 @@ mod retry;
 #[cfg(test)]
 mod rights;
 mod rows;
+mod shares;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,6 +30,7 @@ use tokio::sync::SemaphorePermit;
 
 pub(crate) use pipeline::{Order, Pipeline};
 pub(crate) use rows::{Batch, Listing, Rows, TOUCH_AFTER};
+pub(crate) use shares::{Share, Shares};
 
 use crate::delivery::Delivery;
 use crate::metrics::{Begun, Operation};
@@ -86,6 +88,14 @@ impl Gate {
     pub(crate) async fn ask(&self, call: Call) -> Answer {
         let call = self.own(call);
         let begun = Begun::now(self.door, Operation::of(&call.request));
+        let _share = match self.shared.shares.enter(self.who, call.weight()) {
+            Ok(share) => share,
+            Err(failure) => {
+                let answer = Answer::failed(failure);
+                self.shared.answered(begun, &answer.reply, None);
+                return answer;
+            }
+        };
         let users = match &call.request {
             Request::ChangeLayout(LayoutChange::Users(change)) => Some(change.clone()),
             _ => None,

@@ -33,7 +33,7 @@ use ringfort_types::{Call, Code, Failure, Principal, Reply};
 use tokio::task::JoinSet;
 
 use super::retry::{self, Once};
-use super::{Answer, Gate, not_taken, stopped};
+use super::{Answer, Gate, Share, not_taken, stopped};
 use crate::answers::{Ended, Sink};
 use crate::delivery::{Delivery, ReadAt};
 use crate::metrics::{Begun, Operation};
@@ -67,6 +67,8 @@ struct Place<T> {
     /// None of what goes no further.
     begun: Option<Begun>,
     bytes: usize,
+    /// Of its user's.
+    share: Option<Share>,
     /// Whether calls may wait for it in program order.
     is_ordered: bool,
     /// What it takes to try it again, if it has a session of this node's.
@@ -181,9 +183,14 @@ impl<T: Send + 'static> Pipeline<T> {
             return self.refuse(tag, failure);
         }
         let call = self.gate.own(call);
+        let share = match self.gate.shared.shares.enter(call.who, call.weight()) {
+            Ok(share) => share,
+            Err(failure) => return self.refuse(tag, failure),
+        };
         let begun = Begun::now(self.gate.door, Operation::of(&call.request));
         let at = self.hold(tag, Some(begun), call.weight());
         self.places[at as usize].instead = instead;
+        self.places[at as usize].share = share;
         if let Some(order) = &mut self.order {
             self.places[at as usize].is_ordered = true;
             if !order.may_go(at, &call.request) {
@@ -413,8 +420,16 @@ impl<T: Send + 'static> Pipeline<T> {
     fn hold(&mut self, tag: T, begun: Option<Begun>, bytes: usize) -> u32 {
         self.bytes += bytes;
         self.gate.shared.pipelined.fetch_add(bytes, Ordering::Relaxed);
-        let place =
-            Place { tag: Some(tag), begun, bytes, is_ordered: false, once: None, instead: None, come: None };
+        let place = Place {
+            tag: Some(tag),
+            begun,
+            bytes,
+            share: None,
+            is_ordered: false,
+            once: None,
+            instead: None,
+            come: None,
+        };
         let at = if let Some(at) = self.free.pop() {
             self.places[at as usize] = place;
             at
@@ -431,6 +446,7 @@ impl<T: Send + 'static> Pipeline<T> {
     fn release(&mut self, at: u32) -> T {
         let place = &mut self.places[at as usize];
         self.bytes -= place.bytes;
+        place.share = None;
         self.gate.shared.pipelined.fetch_sub(place.bytes, Ordering::Relaxed);
         self.free.push(at);
         place.tag.take().expect("a place in use has its tag")

@@ -264,7 +264,11 @@ impl Numbers {
         page.counters(
             "refusals",
             "Requests that were refused since this is full.",
-            [(label("queue", "core"), inbox.refused), (label("queue", "large_answers"), large.refused())],
+            [
+                (label("queue", "core"), inbox.refused),
+                (label("queue", "large_answers"), large.refused()),
+                (label("queue", "user"), self.source.shared.shares.refused()),
+            ],
         )?;
         let helpers = self.core.iter().flat_map(|core| &core.helpers);
         page.gauges(
