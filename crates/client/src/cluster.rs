@@ -83,7 +83,7 @@ impl Cluster {
             let why = "no address given: name at least one node as host:port";
             return Err(Failure::rejected(Code::InvalidArgument, why));
         }
-        let authorization = Authorization::new(options)?;
+        let authorization = options.authorization()?;
         let (mut links, which) = (BTreeMap::new(), Arc::<Which>::default());
         let (mut given, mut seeds) = (Vec::new(), Vec::new());
         for address in &options.addresses {

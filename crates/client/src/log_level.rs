@@ -8,13 +8,13 @@ use ringfort_types::{Code, Failure};
 use tokio::time::timeout;
 use tonic::transport::Endpoint;
 
-use crate::credentials::{Authorization, Authorized};
+use crate::credentials::Authorized;
 use crate::{Options, parse_address};
 
 /// Has the node at `address` log what `filter` lets through, until it is started again; nothing changes if that is empty. The filter that it
 /// had before. Ends when the options' time is over at the latest.
 pub async fn set_log_level(address: &str, filter: &str, options: &Options) -> Result<String, Failure> {
-    let (address, authorization) = (parse_address(address)?, Authorization::new(options)?);
+    let (address, authorization) = (parse_address(address)?, options.authorization()?);
     authorization.check(&address)?;
     let silent = |why: &str| Failure::rejected(Code::Unavailable, format!("can't reach {address}: {why}"));
     let asked = async {

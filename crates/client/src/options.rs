@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use ringfort_types::Consistency;
 use ringfort_types::limits::CONNECTION_BYTES_MAX;
+use ringfort_types::{Consistency, Failure};
 
-use crate::credentials::Credentials;
+use crate::credentials::{Authorization, Credentials};
 
 /// How long one node may take before another one is asked, if it does no harm to ask twice.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
@@ -76,5 +76,10 @@ impl Options {
             in_flight_bytes_max: CONNECTION_BYTES_MAX,
             exactly_once: true,
         }
+    }
+
+    /// What goes with every call.
+    pub(crate) fn authorization(&self) -> Result<Authorization, Failure> {
+        Authorization::new(self.credentials.as_ref(), self.insecure_password)
     }
 }
