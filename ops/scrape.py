@@ -65,7 +65,7 @@ def main():
             return process
 
         certs = work / "certs"
-        for what in [["init"], *(["node", f"node{at + 1}", "--host", "127.0.0.1"] for at in range(3))]:
+        for what in [["init"], *(["node", f"node{at + 1}", "--host", "127.0.0.1"] for at in range(3)), ["client", "load"]]:
             subprocess.run([ringfort, "certs", *what, "--dir", certs], check=True, stdout=subprocess.DEVNULL)
         ca = certs / "ca.crt"
 
@@ -100,6 +100,7 @@ def main():
         for address in http:
             eventually(f"{address} is ready", lambda address=address: fetch(address, "/readyz?quorum=true", ca=ca))
         load = [ringfort, "bench", "--workload", "mixed", "--keys", "1000", "--seconds", "4", "--addr", ",".join(grpc), "--ca", ca]
+        load += ["--cert", certs / "load.crt", "--key", certs / "load.key"]
         subprocess.run(load, check=True, stdout=subprocess.DEVNULL)
         for kind, accept in [("text/plain", "*/*"), ("application/openmetrics-text", "application/openmetrics-text")]:
             told, page = fetch(one, "/metrics", accept, ca)

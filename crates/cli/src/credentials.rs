@@ -8,7 +8,9 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use ringfort_client::{Credentials, Options};
+use ringfort_types::is_name;
 
 use crate::settings::{PASSWORD_VARIABLE, TOKEN_VARIABLE, secret_variable};
 use crate::stop::Stop;
@@ -21,18 +23,18 @@ const FILE_BYTES_MAX: u64 = 64 * 1024;
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Asker {
     /// The user who asks; on a terminal, their password is asked for if nothing else says it
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = name)]
     user: Option<String>,
     // Backticks would be shown.
     #[arg(
         long,
-        value_name = "FILE",
+        value_name = "FILE", value_parser = path(),
         help = "The user's password is the first line of this file [or env: RINGFORT_PASSWORD]"
     )]
     password_file: Option<PathBuf>,
     #[arg(
         long,
-        value_name = "FILE",
+        value_name = "FILE", value_parser = path(),
         help = "The user's token is the first line of this file [or env: RINGFORT_TOKEN]"
     )]
     token_file: Option<PathBuf>,
@@ -83,6 +85,25 @@ impl Asker {
             (None, None, None) => Ok(None),
         }
     }
+}
+
+fn name(text: &str) -> Result<String, String> {
+    // One that begins with a dash is meant as a flag.
+    if is_name(text) && !text.starts_with('-') {
+        return Ok(text.to_owned());
+    }
+    Err("a user's name has 1 to 64 letters, digits, '-', '_' or '.', and no dash in front".to_owned())
+}
+
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().try_map(|text| {
+        let is_flag = text.as_encoded_bytes().starts_with(b"-");
+        if is_flag {
+            Err("a name of a file that begins with a dash: put ./ in front")
+        } else {
+            Ok(PathBuf::from(text))
+        }
+    })
 }
 
 /// What a file or, without one, the environment says.

@@ -129,7 +129,7 @@ impl Order {
                 Ok(if what == Action::Grant { Order::Grant(of, right) } else { Order::Revoke(of, right) })
             }
             (Action::Grant | Action::Revoke, _) => Err(Stop::usage(format!(
-                "name a user and a right, as in `ringfort user {verb} ada read app/` or `ringfort user {verb} ada cluster`"
+                "{verb} takes a user and a right, as in `ringfort user grant ada read app/` and `ringfort user revoke ada cluster`"
             ))),
         }
     }

@@ -17,8 +17,6 @@ use tonic::codegen::http::{HeaderValue, Request};
 use tonic::transport::Channel;
 use tower_service::Service;
 
-use crate::options::Options;
-
 /// What a client says of who it is.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Credentials {
@@ -100,9 +98,8 @@ pub(crate) struct Authorization {
 }
 
 impl Authorization {
-    pub(crate) fn new(options: &Options) -> Result<Authorization, Failure> {
-        let header = options.credentials.as_ref().map(Credentials::header).transpose()?;
-        Ok(Authorization { header, anywhere: options.insecure_password || options.tls.is_some() })
+    pub(crate) fn new(credentials: Option<&Credentials>, anywhere: bool) -> Result<Authorization, Failure> {
+        Ok(Authorization { header: credentials.map(Credentials::header).transpose()?, anywhere })
     }
 
     /// Refuses to go to an address on the way to which somebody may read it.
@@ -172,9 +169,7 @@ mod tests {
         let bearer = Credentials::Token(token.clone());
         assert_eq!(bearer.header().unwrap(), format!("Bearer {token}").as_str());
         assert_eq!((ada.user(), bearer.user()), (Some("ada"), Some("ada.b")));
-        let mut options = Options::new(vec!["127.0.0.1:1".into()]);
-        options.credentials = Some(bearer);
-        let shown = format!("{ada:?} {options:?} {:?}", Authorization::new(&options));
+        let shown = format!("{ada:?} {bearer:?} {:?}", Authorization::new(Some(&bearer), false));
         assert!(!shown.contains("sesame") && !shown.contains("0f0f") && shown.contains("ada.b"), "{shown}");
     }
 
@@ -207,15 +202,15 @@ mod tests {
         ] {
             assert_eq!(is_guarded(address), guarded, "{address}");
         }
-        let mut options = Options::new(vec!["10.0.0.1:1".into()]);
-        assert!(Authorization::new(&options).unwrap().check("10.0.0.1:1").is_ok(), "there is no secret");
-        options.credentials = Some(password("ada", "sesame"));
-        let why = Authorization::new(&options).unwrap().check("10.0.0.1:1").unwrap_err().message;
+        let ada = password("ada", "sesame");
+        let may =
+            |credentials, anywhere| Authorization::new(credentials, anywhere).unwrap().check("10.0.0.1:1");
+        assert!(may(None, false).is_ok(), "there is no secret");
+        assert!(may(Some(&ada), true).is_ok());
+        let why = may(Some(&ada), false).unwrap_err().message;
         assert!(
             why.contains("10.0.0.1:1") && why.contains("--insecure-password") && !why.contains("sesame"),
             "{why}"
         );
-        options.insecure_password = true;
-        assert!(Authorization::new(&options).unwrap().check("10.0.0.1:1").is_ok());
     }
 }

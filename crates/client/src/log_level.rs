@@ -6,13 +6,13 @@ use ringfort_proto::v1::cluster_client::ClusterClient;
 use ringfort_types::Failure;
 
 use crate::Options;
-use crate::credentials::{Authorization, Authorized};
+use crate::credentials::Authorized;
 use crate::one_node::ask;
 
 /// Has the node at `address` log what `filter` lets through, until it is started again; nothing changes if that is empty. The filter that it
 /// had before. Ends when the options' time is over at the latest.
 pub async fn set_log_level(address: &str, filter: &str, options: &Options) -> Result<String, Failure> {
-    let authorization = Authorization::new(options)?;
+    let authorization = options.authorization()?;
     authorization.check(address)?;
     ask(address, options, async |channel| {
         let request = SetLogLevelRequest { filter: filter.to_owned() };

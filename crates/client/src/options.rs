@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use ringfort_tls::{ClientTls, Way};
-use ringfort_types::Consistency;
 use ringfort_types::limits::CONNECTION_BYTES_MAX;
+use ringfort_types::{Consistency, Failure};
 
-use crate::credentials::Credentials;
+use crate::credentials::{Authorization, Credentials};
 
 /// How long one node may take before another one is asked, if it does no harm to ask twice.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
@@ -85,5 +85,10 @@ impl Options {
     /// The way to a node.
     pub(crate) fn way(&self) -> Way {
         self.tls.clone().map_or(Way::Plain, Way::Client)
+    }
+
+    /// What goes with every call. With TLS it may go anywhere.
+    pub(crate) fn authorization(&self) -> Result<Authorization, Failure> {
+        Authorization::new(self.credentials.as_ref(), self.insecure_password || self.tls.is_some())
     }
 }

@@ -15,6 +15,6 @@ pub(crate) struct Reach {
 
 impl Reach {
     pub(crate) fn new(options: &Options) -> Result<Reach, Failure> {
-        Ok(Reach { way: options.way(), authorization: Authorization::new(options)? })
+        Ok(Reach { way: options.way(), authorization: options.authorization()? })
     }
 }

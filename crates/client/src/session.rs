@@ -80,6 +80,10 @@ async fn run(channel: Authorized, address: String, pending: Arc<Pending>) {
     let mut why = to_failure(&ended);
     let broke = std::error::Error::source(&ended);
     let cause = broke.map_or_else(|| why.message.clone(), reason);
+    if why.code == Code::Unauthenticated {
+        // The session was never opened; whoever asks again has to be somebody else.
+        return pending.close(&why, false);
+    }
     why.message = format!("lost the connection to {address}: {cause}");
     // What the stream's end says is not what a request failed of: that is up to each of them. But a node that rejects the rest of
     // a stream has answered all that it has taken of it.

@@ -27,6 +27,9 @@ impl Principal {
     /// A node of the cluster, for what it does itself: it may do everything. No door gives a client this number; what another node passes on
     /// may have it.
     pub const NODE: Principal = Principal(u32::MAX);
+    /// Somebody who has shown nothing where everybody has to show something, since there is TLS. It may do nothing, whether or not rights are
+    /// enforced.
+    pub const STRANGER: Principal = Principal(u32::MAX - 1);
 }
 
 /// Where a call came in.

@@ -36,7 +36,12 @@ impl Fort {
         let trio = Trio::start_with(|node| {
             ["--text-addr", &format!("127.0.0.1:{}", text[node])].map(str::to_owned).to_vec()
         });
-        Fort { trio, text, files: tempfile::tempdir().expect("a directory") }
+        let fort = Fort { trio, text, files: tempfile::tempdir().expect("a directory") };
+        // Users need level 2, which a new cluster rises to by itself.
+        eventually("level 2 is in force", || {
+            objects(&fort.as_nobody(&["cluster", "set", "--json"]))[0]["level"].as_u64() >= Some(2)
+        });
+        fort
     }
 
     /// One whose rights are enforced: `root` has the right cluster, and the password `open sesame`.
@@ -85,8 +90,25 @@ impl Fort {
         self.user_ok("root", arguments)
     }
 
+    /// What may have been allowed just now is on every node soon.
     fn user_ok(&self, user: &str, arguments: &[&str]) -> String {
-        ok(&self.as_user(user, arguments), arguments)
+        let mut last = None;
+        eventually(&format!("{user} may {arguments:?}"), || {
+            let output = last.insert(self.as_user(user, arguments));
+            output.status.success() || !stderr(output).contains(" may not ")
+        });
+        ok(&last.expect("it was tried"), arguments)
+    }
+
+    /// The same of what is refused; by nobody, if there is no name.
+    fn refuses(&self, user: &str, arguments: &[&str], says: &str) {
+        let mut last = None;
+        eventually(&format!("{user} may not {arguments:?}: {says}"), || {
+            let of_user = || self.as_user(user, arguments);
+            let output = last.insert(if user.is_empty() { self.as_nobody(arguments) } else { of_user() });
+            stderr(output).contains(says)
+        });
+        assert_refused(&last.expect("it was tried"), says);
     }
 
     /// A user with a password like this and these rights, each a right and a prefix or not.
@@ -188,8 +210,9 @@ fn rights_hold_at_the_command_line_and_at_the_text_port() {
     assert_refused(&nobody, "cluster");
     assert_eq!(fort.nobody_ok(&["user", "grant", "root", "cluster"]), "user root may cluster\n");
     fort.nobody_ok(&["user", "enforce", "on"]);
-    assert_refused(&fort.as_nobody(&["get", "app/a"]), "nobody has said who asks");
-    assert_refused(&fort.as_nobody(&["user", "add", "eve", "--no-password"]), "nobody has said who asks");
+    // Other nodes hear of it within a second.
+    fort.refuses("", &["get", "app/a"], "nobody has said who asks");
+    fort.refuses("", &["user", "add", "eve", "--no-password"], "nobody has said who asks");
 
     fort.add("reader", &[&["read", "app/"]]);
     fort.add("writer", &[&["write", "app/"]]);
@@ -200,9 +223,9 @@ fn rights_hold_at_the_command_line_and_at_the_text_port() {
 
     // Reads: one key, a list (which shows what may be read of all), a shell.
     assert_eq!(fort.user_ok("reader", &["get", "app/a"]), "1\n");
-    assert_refused(&fort.as_user("reader", &["get", "other/b"]), "may not read key \"other/b\"");
-    assert_refused(&fort.as_user("writer", &["get", "app/a"]), "may not read key \"app/a\"");
-    assert_refused(&fort.as_user("idle", &["list"]), "may not read all keys");
+    fort.refuses("reader", &["get", "other/b"], "may not read key \"other/b\"");
+    fort.refuses("writer", &["get", "app/a"], "may not read key \"app/a\"");
+    fort.refuses("idle", &["list"], "may not read all keys");
     assert_eq!(fort.user_ok("reader", &["list", "--prefix", "app/"]), "app/a\t1\n");
     assert_eq!(fort.user_ok("reader", &["list"]), "app/a\t1\n");
     let shell = run(&mut fort.command_of("reader", &["shell"]), b"get app/a\n");
@@ -213,29 +236,29 @@ fn rights_hold_at_the_command_line_and_at_the_text_port() {
     fort.user_ok("writer", &["incr", "app/n"]);
     fort.user_ok("writer", &["delete", "app/w"]);
     for arguments in [&["put", "app/x", "1"][..], &["delete", "app/a"], &["incr", "app/n"]] {
-        assert_refused(&fort.as_user("reader", arguments), "may not write key");
+        fort.refuses("reader", arguments, "may not write key");
     }
-    assert_refused(&fort.as_user("writer", &["put", "other/b", "3"]), "may not write key \"other/b\"");
-    assert_refused(&fort.as_user("writer", &["put", "app/a", "2", "--if-value", "1"]), "may not read key");
+    fort.refuses("writer", &["put", "other/b", "3"], "may not write key \"other/b\"");
+    fort.refuses("writer", &["put", "app/a", "2", "--if-value", "1"], "may not read key");
     let both = run(&mut fort.command_of("writer", &["write"]), b"put {app/}x 1\nput {other/}x 1\n");
     assert_ne!(both.status.code(), Some(0));
 
     // Who has admin grants what is below; nobody else does, and only cluster changes the cluster.
     fort.user_ok("admin", &["user", "grant", "idle", "read", "app/a"]);
     assert_eq!(fort.user_ok("idle", &["get", "app/a"]), "1\n");
-    assert_refused(&fort.as_user("admin", &["user", "grant", "idle", "read", "other/"]), "may not grant");
-    assert_refused(&fort.as_user("reader", &["user", "grant", "idle", "read", "app/"]), "may not grant");
-    assert_refused(&fort.as_user("admin", &["user", "add", "eve", "--no-password"]), "the right cluster");
-    assert_refused(&fort.as_user("admin", &["cluster", "set", "replicas=3"]), "the right cluster");
-    assert_refused(&fort.as_user("admin", &["log-level", "node1", "info"]), "the right cluster");
+    fort.refuses("admin", &["user", "grant", "idle", "read", "other/"], "may not grant");
+    fort.refuses("reader", &["user", "grant", "idle", "read", "app/"], "may not grant");
+    fort.refuses("admin", &["user", "add", "eve", "--no-password"], "the right cluster");
+    fort.refuses("admin", &["cluster", "set", "replicas=3"], "the right cluster");
+    fort.refuses("admin", &["log-level", "node1", "info"], "the right cluster");
     fort.root_ok(&["log-level", "node1"]);
     // A user may change their own password, and is known by the new one at once.
     let new = fort.file("new", "new one");
     fort.user_ok("idle", &["user", "passwd", "idle", "--new-password-file", &new]);
-    assert_refused(&fort.as_user("idle", &["get", "app/a"]), "no such user, or the password");
+    fort.refuses("idle", &["get", "app/a"], "no such user, or the password");
     std::fs::copy(&new, fort.path("idle")).expect("copied");
     assert_eq!(fort.user_ok("idle", &["get", "app/a"]), "1\n");
-    assert_refused(&fort.as_user("idle", &["user", "passwd", "admin", "--no-password"]), "the right cluster");
+    fort.refuses("idle", &["user", "passwd", "admin", "--no-password"], "the right cluster");
 
     // Lines.
     let mut text = fort.text(1);
@@ -419,8 +442,12 @@ fn guessing_is_slowed_and_locks_nobody_out_who_is_remembered() {
     let fort = Fort::enforced();
     let mut text = fort.text(0);
     let wrong = "ERROR rejected: there is no such user, or the password or token is wrong";
-    for _ in 0..5 {
+    // The same one again is no guess.
+    for _ in 0..10 {
         assert_eq!(text.ask("AUTH root guess"), wrong);
+    }
+    for guess in 1..5 {
+        assert_eq!(text.ask(&format!("AUTH root guess {guess}")), wrong);
     }
     let begun = Instant::now();
     let slowed = text.ask("AUTH root guess");
@@ -434,13 +461,13 @@ fn guessing_is_slowed_and_locks_nobody_out_who_is_remembered() {
     assert_eq!(fine, "OK", "each node slows for itself");
     eventually("the second is over", || text.ask("AUTH root open sesame") == "OK");
     // It is remembered, so it is right at once; what is wrong is slowed for twice as long each time.
-    assert_eq!(text.ask("AUTH root guess"), wrong);
-    assert_eq!(text.ask("AUTH root guess"), "ERROR rejected: too many wrong passwords; try again in 2 s");
+    assert_eq!(text.ask("AUTH root guess 5"), wrong);
+    assert_eq!(text.ask("AUTH root guess 6"), "ERROR rejected: too many wrong passwords; try again in 2 s");
     // Whoever was right before and comes from elsewhere is not slowed. (All of 127.0.0.0/8 is this machine.)
     let mut elsewhere = elsewhere(&fort);
     assert_eq!(elsewhere.ask("AUTH root open sesame"), "OK");
     assert_eq!(
-        elsewhere.ask("AUTH root guess"),
+        elsewhere.ask("AUTH root guess 6"),
         "ERROR rejected: too many wrong passwords; try again in 2 s"
     );
     let said = fort.trio.said(0);

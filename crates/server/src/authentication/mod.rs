@@ -5,7 +5,8 @@
 //!
 //! A password is checked with argon2id, which costs a blocking thread some 20 ms and 19 MiB: [`AUTH_CHECKS_MAX`] at a time,
 //! [`AUTH_CHECKS_WAITING_MAX`] that wait. One that was right is `remembered`, so that the next call costs a hash of some bytes; several
-//! calls with the same one wait for one check. Guessing is slowed for an address and for a user (`guesses`). A token has 256 random bits,
+//! calls with the same one wait for one check. The same wrong one once more is no guess: it is refused, and neither checked nor counted, so
+//! that a program with a wrong password slows nobody. Guessing is slowed for an address and for a user (`guesses`). A token has 256 random bits,
 //! which nobody guesses, so it costs no more than a SHA-256, and is not slowed.
 //!
 //! Invariants: no secret is logged or shown. A name that nobody has costs what a wrong password costs, and is told the same. What is
@@ -44,6 +45,8 @@ pub(crate) struct Authentication(Arc<Parts>);
 struct Parts {
     shared: Arc<Shared>,
     remembered: Remembered,
+    /// Passwords that were wrong.
+    known_wrong: Remembered,
     guesses: Mutex<Guesses>,
     /// What comes of checks under way.
     under_way: Mutex<HashMap<Tag, watch::Receiver<Option<Checked>>>>,
@@ -82,6 +85,7 @@ impl Authentication {
         Authentication(Arc::new(Parts {
             shared,
             remembered: Remembered::default(),
+            known_wrong: Remembered::default(),
             guesses: Mutex::default(),
             under_way: Mutex::default(),
             waiting: Arc::new(Semaphore::new(AUTH_CHECKS_MAX + AUTH_CHECKS_WAITING_MAX)),
@@ -90,8 +94,12 @@ impl Authentication {
         }))
     }
 
-    /// The user that a verified certificate names; nobody's, if there is none of that name, or if it is a node's.
+    /// The user that a verified certificate names; nobody's, if there is none of that name, or if it is a node's. Where certificates can be shown,
+    /// who shows none is a stranger.
     pub(crate) fn certified(&self, certified: Option<&Certified>) -> Principal {
+        if certified.is_none() && self.0.shared.tls().is_some() {
+            return Principal::STRANGER;
+        }
         let user = certified.filter(|certified| certified.node.is_none());
         let Some(name) = user.and_then(|certified| certified.user.as_deref()) else {
             return Principal::NOBODY;
@@ -131,6 +139,9 @@ impl Authentication {
             && parts.remembered.has(&tag)
         {
             return Known::Is(user.id);
+        }
+        if parts.known_wrong.has(&tag) {
+            return Known::Refused(wrong());
         }
         if let Err(left) = lock(&parts.guesses).of_user(name, Instant::now()) {
             return Known::Refused(too_many(left));
@@ -205,6 +216,7 @@ impl Check {
         let checking =
             parts.shared.runtime.spawn_blocking(move || passwords::is_right(&password, hash.as_deref()));
         if !checking.await.unwrap_or(false) {
+            parts.known_wrong.keep(self.tag);
             lock(&parts.guesses).was_wrong(self.from, &self.name, Instant::now());
             parts.warn("password", &self.name, self.from);
             return Err(wrong());

@@ -258,7 +258,7 @@ impl Users {
             return Err(format!("there are {USERS_MAX} users, and there can be no more: remove one first"));
         }
         let id = self.next;
-        if id == Principal::NODE {
+        if id >= Principal::STRANGER {
             return Err("all numbers that users can have were given out".to_owned());
         }
         self.next = Principal(id.0 + 1);

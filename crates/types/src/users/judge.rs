@@ -53,6 +53,12 @@ enum Asker<'a> {
 
 impl Users {
     fn asker(&self, who: Principal) -> Result<Asker<'_>, Verdict> {
+        if who == Principal::STRANGER {
+            return Err(unauthenticated(
+                "nobody has said who asks: show a certificate of this cluster's CA (--cert, --key), or name a user (--user NAME, with a password or a \
+                 token)",
+            ));
+        }
         if !self.enforced || who == Principal::NODE {
             return Ok(Asker::Unbound);
         }
