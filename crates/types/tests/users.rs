@@ -258,12 +258,18 @@ fn who_may_do_what() {
             assert!(failure.message.contains("--user"), "{failure}");
         }
         // Whoever let them in knows a later layout.
-        for later in [Principal(5), Principal(u32::MAX - 1)] {
+        for later in [Principal(5), Principal(u32::MAX - 2)] {
             assert_eq!(now.judge(later, &request), Verdict::NotKnownYet);
         }
         let free = now.after(&UserChange::Enforce(false)).expect("not void").expect("it was enforced");
         for anybody in [Principal::NOBODY, ZOE, BOB, Principal(5)] {
             assert_eq!(free.judge(anybody, &request), Verdict::May, "as long as rights are not enforced");
+        }
+        // Who shows nothing where there is TLS may nothing, enforced or not.
+        for users in [&now, &free] {
+            let verdict = users.judge(Principal::STRANGER, &request);
+            let Verdict::MayNot(failure) = verdict else { panic!("{request:?}: {verdict:?}") };
+            assert_eq!((failure.code, failure.outcome), (Code::Unauthenticated, Outcome::Rejected));
         }
     }
     let later = Verdict::NotKnownYet.into_failure().expect("it is one");

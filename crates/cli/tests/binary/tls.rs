@@ -290,3 +290,51 @@ async fn certificates_are_replaced_while_clients_write_and_nobody_notices() {
         writer.await.expect("no write has failed");
     }
 }
+
+#[test]
+fn a_certificate_names_a_user_whose_rights_count_and_none_is_nobodys() {
+    let (trio, certs) = guarded();
+    for user in ["root", "alice", "mallory"] {
+        certs.make(&["client", user]);
+    }
+    let by = |user: &str, arguments: &[&str]| {
+        let mut command = trio.command(arguments);
+        command.env("RINGFORT_CA", certs.file("ca.crt"));
+        command.env("RINGFORT_CERT", certs.file(&format!("{user}.crt")));
+        command.env("RINGFORT_KEY", certs.file(&format!("{user}.key")));
+        run(&mut command, b"")
+    };
+    // Users need level 2, which a new cluster rises to by itself.
+    eventually("there can be users", || {
+        by("root", &["user", "add", "root", "--no-password"]).status.success()
+    });
+    for arguments in [
+        &["user", "add", "alice", "--no-password"][..],
+        &["user", "grant", "root", "cluster"],
+        &["user", "grant", "alice", "write", "a/"],
+        &["user", "enforce", "on"],
+    ] {
+        let done = by("root", arguments);
+        assert!(done.status.success(), "{arguments:?}: {}", stderr(&done));
+    }
+    eventually("all nodes have heard of it", || !by("mallory", &["status"]).status.success());
+    assert!(by("alice", &["put", "a/key", "value"]).status.success());
+    let says = |user: &str, arguments: &[&str], part: &str| {
+        let (_, line) = refusal(&by(user, arguments));
+        assert!(line.contains(part), "{line}");
+    };
+    says(
+        "alice",
+        &["put", "b/key", "value"],
+        "it needs the right write over them (ringfort user grant alice write b/",
+    );
+    says("alice", &["get", "a/key"], "it needs the right read");
+    says("alice", &["cluster", "set", "replicas=1"], "cluster");
+    // Of this CA, and no user; and a user that is removed is none any more.
+    says("mallory", &["put", "a/key", "value"], "nobody has said who asks");
+    assert!(by("root", &["user", "remove", "alice"]).status.success());
+    eventually("she is out", || !by("alice", &["put", "a/key", "value"]).status.success());
+    // A node's certificate is no user's, though it names one.
+    certs.node("root2");
+    says("root2", &["user", "list"], "nobody has said who asks");
+}
