@@ -116,12 +116,6 @@ pub(crate) enum Next {
     Join,
     /// Somebody looks at who leads.
     Look,
-    /// A process that was asked to stop must be gone by now.
-    MustBeGone {
-        host: usize,
-        life: u64,
-        pauses: u64,
-    },
     /// A copy of a stamped write is sent.
     Copy {
         stamp: Stamp,
@@ -330,7 +324,6 @@ impl World {
             Next::PutBack { host, looks } => self.put_back(host, looks),
             Next::Join => self.join(),
             Next::Look => self.look(),
-            Next::MustBeGone { host, life, pauses } => self.must_be_gone(host, life, pauses),
             Next::Copy { stamp, request } => self.send_copy(stamp, *request),
             Next::Strike(strike) => self.strike(*strike),
             Next::Cure(cure) => self.cure(cure),

@@ -130,6 +130,8 @@ bugs! {
     GoneForgotten => "gone-forgotten",
     /// Where a member has said first that it is counts, and not where it says later.
     OlderMoveWins => "older-move-wins",
+    /// A node that is to stop waits for others to lead what it leads, however long that takes.
+    StopWaitsForOthers => "stop-waits-for-others",
     /// A report is a difference to the one before it, whether that has arrived or not.
     ReportNotAcknowledged => "report-not-acknowledged",
 }
