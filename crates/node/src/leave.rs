@@ -162,7 +162,8 @@ impl Node {
     pub(crate) fn go_on_stopping(&mut self) {
         if let Phase::LeavingSince(since) = self.phase {
             let leading = self.hand_over();
-            if (!leading && self.stores_nothing()) || self.ticks - since > STOP_TICKS {
+            let is_late = self.ticks - since > STOP_TICKS && !planted::is(Bug::StopWaitsForOthers);
+            if (!leading && self.stores_nothing()) || is_late {
                 self.phase = Phase::DrainingSince(self.ticks);
             }
         }

@@ -20,7 +20,7 @@ use ringfort_types::{
     ShardId, SnapshotProgress,
 };
 
-use crate::node::Node;
+use crate::node::{Node, Slot};
 
 /// Room on a disk is told anew when it has changed by such a part of the whole.
 const SPACE_STEPS: u64 = 256;
@@ -49,21 +49,7 @@ impl Reports {
         let number = self.last.number + 1;
         let mut is_new = self.last.number == 0 || now.disk != self.last.disk || now.sends != self.last.sends;
         is_new |= now.space != self.last.space || now.is_slow != self.last.is_slow;
-        let present: BTreeSet<ShardId> = now.replicas.iter().map(|replica| replica.shard).collect();
-        for replica in &now.replicas {
-            let told = Told { number, replica: Some(*replica) };
-            let before = self.shards.get(&replica.shard);
-            if before.is_none_or(|before| before.replica != told.replica) {
-                self.shards.insert(replica.shard, told);
-                is_new = true;
-            }
-        }
-        for (shard, told) in &mut self.shards {
-            if told.replica.is_some() && !present.contains(shard) {
-                *told = Told { number, replica: None };
-                is_new = true;
-            }
-        }
+        is_new |= self.note_replicas(number, &now.replicas);
         if now.damaged != self.last.damaged {
             self.damaged_number = number;
             is_new = true;
@@ -73,19 +59,49 @@ impl Reports {
         }
     }
 
+    /// Whether these replicas are not those of the last report. Both lists are in the order of the shards, so one walk along both finds
+    /// it out, and at rest touches nothing else.
+    fn note_replicas(&mut self, number: u64, now: &[ReplicaReport]) -> bool {
+        debug_assert!(now.is_sorted_by(|one, next| one.shard < next.shard));
+        let mut is_new = false;
+        let mut change = |shard, replica| {
+            self.shards.insert(shard, Told { number, replica });
+            is_new = true;
+        };
+        let mut last = self.last.replicas.iter().peekable();
+        for replica in now {
+            while let Some(gone) = last.next_if(|last| last.shard < replica.shard) {
+                change(gone.shard, None);
+            }
+            if last.next_if(|last| last.shard == replica.shard) != Some(replica) {
+                change(replica.shard, Some(*replica));
+            }
+        }
+        last.for_each(|gone| change(gone.shard, None));
+        is_new
+    }
+
     /// For somebody who has the report of this number: what has changed since. Of number 0: all of it.
     fn since(&self, base: u64) -> PeerMessage {
         if base == 0 {
             return self.last.clone().into();
         }
-        let later = || self.shards.iter().filter(|(_, told)| told.number > base);
+        let (mut replicas, mut gone) = (Vec::new(), Vec::new());
+        // At rest there is nothing to look for.
+        let shards = (self.last.number > base).then_some(&self.shards);
+        for (shard, told) in shards.into_iter().flatten().filter(|(_, told)| told.number > base) {
+            match told.replica {
+                Some(replica) => replicas.push(replica),
+                None => gone.push(*shard),
+            }
+        }
         let is_damage_new = self.damaged_number > base;
         ReportChanges {
             base,
             number: self.last.number,
             disk: self.last.disk,
-            replicas: later().filter_map(|(_, told)| told.replica).collect(),
-            gone: later().filter(|(_, told)| told.replica.is_none()).map(|(shard, _)| *shard).collect(),
+            replicas,
+            gone,
             damaged: is_damage_new.then(|| self.last.damaged.clone()),
             sends: self.last.sends.clone(),
             space: self.last.space,
@@ -168,13 +184,16 @@ impl Node {
 
     pub(crate) fn report(&self) -> NodeReport {
         let replicas = self.slots.iter().filter_map(|slot| slot.replica.as_ref());
-        let replicas = replicas.filter(|replica| replica.is_member());
+        let members = replicas.filter(|replica| replica.is_member());
+        // As many as last time, most of the time.
+        let mut replicas = Vec::with_capacity(self.reports.last.replicas.len());
+        replicas.extend(
+            members.map(|replica| ReplicaReport { reached: self.reached(replica.shard), ..replica.report() }),
+        );
         let damaged = (0..).zip(&self.slots).filter(|(_, slot)| slot.damage.is_some());
         NodeReport {
             disk: self.told_disk(),
-            replicas: replicas
-                .map(|replica| ReplicaReport { reached: self.reached(replica.shard), ..replica.report() })
-                .collect(),
+            replicas,
             damaged: damaged.map(|(number, _)| ShardId(number)).collect(),
             number: 0,
             sends: self.snapshots_progress(),
@@ -214,7 +233,7 @@ impl Node {
         let process = self.marks.process_of(from);
         let known = self.heard_report(from);
         if known.is_none_or(|known| known.is_followed_by(process, report.number)) {
-            let led_anew = self.follow_leaders(from, &report.replicas);
+            let led_anew = follow_leaders(&mut self.slots, from, &report.replicas);
             let now_us = self.now.monotonic_us;
             self.peers.hear_report(from, now_us, |known| *known = Heard::whole(process, report));
             self.take_back_all(led_anew);
@@ -239,9 +258,8 @@ impl Node {
         let now_us = self.now.monotonic_us;
         self.peers.hear_report(from, now_us, |known| known.add(process, changes));
         // Also what has not changed: who leads a shard may have been forgotten here since.
-        let known = self.heard_report(from).into_iter().flat_map(|known| known.replicas.values());
-        let led: Vec<_> = known.filter(|replica| replica.role == Role::Leader).copied().collect();
-        let led_anew = self.follow_leaders(from, &led);
+        let known = self.peers.report(from).into_iter().flat_map(|(known, _)| known.replicas.values());
+        let led_anew = follow_leaders(&mut self.slots, from, known);
         self.take_back_all(led_anew);
         if number != base {
             self.send(from, ReportReply { process, number }.into());
@@ -254,27 +272,31 @@ impl Node {
         }
     }
 
-    /// Who leads what, as a node has just reported. Shards without a replica here that another node led before.
-    fn follow_leaders(&mut self, from: NodeId, replicas: &[ReplicaReport]) -> Vec<ShardId> {
-        let mut changed = Vec::new();
-        for replica in replicas.iter().filter(|replica| replica.role == Role::Leader) {
-            if let Some(slot) = self.slots.get_mut(replica.shard.0 as usize)
-                && slot.reported.is_none_or(|(term, _)| term <= replica.term)
-            {
-                let before = slot.reported.replace((replica.term, from));
-                if slot.replica.is_none() && before.is_some_and(|(_, node)| node != from) {
-                    changed.push(replica.shard);
-                }
-            }
-        }
-        changed
-    }
-
     fn take_back_all(&mut self, shards: Vec<ShardId>) {
         for shard in shards {
             self.take_back_forwards(shard);
         }
     }
+}
+
+/// Who leads what, as a node has just reported. Shards without a replica here that another node led before.
+fn follow_leaders<'a>(
+    slots: &mut [Slot],
+    from: NodeId,
+    replicas: impl IntoIterator<Item = &'a ReplicaReport>,
+) -> Vec<ShardId> {
+    let mut changed = Vec::new();
+    for replica in replicas.into_iter().filter(|replica| replica.role == Role::Leader) {
+        if let Some(slot) = slots.get_mut(replica.shard.0 as usize)
+            && slot.reported.is_none_or(|(term, _)| term <= replica.term)
+        {
+            let before = slot.reported.replace((replica.term, from));
+            if slot.replica.is_none() && before.is_some_and(|(_, node)| node != from) {
+                changed.push(replica.shard);
+            }
+        }
+    }
+    changed
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What goes wrong, and how it ends.
 
 use ringfort_node::Event;
+use ringfort_types::limits::TICK_MS;
 
 use crate::host::{Fate, Trap, Work};
 use crate::judges::{ENDS_WHEN_ASKED, WIPED_IS_REFUSED};
@@ -8,8 +9,9 @@ use crate::plan::{Fault, Strike};
 use crate::random::Random;
 use crate::world::{Next, World};
 
-/// A process that is asked to stop is gone after so long, in microseconds.
-const STOP_US_MAX: u64 = 5_000_000;
+/// A process that has heard that it is to stop is gone after so many of its ticks: 3,550 ms by its node, and the little that its end takes
+/// when it is slow.
+const STOP_TICKS_MAX: u64 = 3_800 / TICK_MS;
 
 /// Writes and reads by passers-by while a leader is deposed.
 const POKES: u32 = 30;
@@ -154,17 +156,19 @@ impl World {
             && !process.is_stopping
         {
             process.is_stopping = true;
-            let (life, pauses) = (self.hosts[host].life, self.hosts[host].pauses);
-            let longest_us = STOP_US_MAX * self.hosts[host].slowness;
-            self.schedule(longest_us, Next::MustBeGone { host, life, pauses });
             self.work(host, Work::Hear(Event::Stop));
         }
     }
 
-    pub(crate) fn must_be_gone(&mut self, at: usize, life: u64, pauses: u64) {
-        let host = &self.hosts[at];
-        // A process that stood still in the meantime, or has no room to write, may take longer.
-        if host.life == life && host.pauses == pauses && host.paused.is_none() && !host.is_full() {
+    /// A process has ticked. If it is to stop it has not much longer, whatever the others, the network and its disk do.
+    ///
+    /// What counts is its own time, from when it hears of it. Before, the judge counted five seconds of the world's from when it was asked, and
+    /// excused only a pause that began later: who was asked while it stood still had that much less time.
+    pub(crate) fn count_down(&mut self, at: usize) {
+        let Some(process) = self.hosts[at].process.as_mut() else { return };
+        let Some(ticks) = process.stopping_ticks.as_mut() else { return };
+        *ticks += 1;
+        if *ticks == STOP_TICKS_MAX {
             self.find(ENDS_WHEN_ASKED, format_args!("n{} was asked to stop, and still runs", at + 1));
         }
     }

@@ -243,6 +243,8 @@ pub(crate) struct Process {
     pub(crate) applies_until_us: u64,
     pub(crate) is_serving: bool,
     pub(crate) is_stopping: bool,
+    /// Its ticks since it has heard of that.
+    pub(crate) stopping_ticks: Option<u64>,
     /// A batch waits for room on the disk.
     pub(crate) is_full: bool,
     /// Since when a batch waits for a disk that hangs.
@@ -299,11 +301,6 @@ impl Host {
     /// Whether its process takes requests, and goes on doing so.
     pub(crate) fn is_serving(&self) -> bool {
         self.process.as_ref().is_some_and(|process| process.is_serving && !process.is_stopping)
-    }
-
-    /// Whether a batch of its log waits for room.
-    pub(crate) fn is_full(&self) -> bool {
-        self.process.as_ref().is_some_and(|process| process.is_full)
     }
 
     pub(crate) fn fill_up(&mut self) {

@@ -93,6 +93,7 @@ impl World {
             applies_until_us: 0,
             is_serving: false,
             is_stopping: false,
+            stopping_ticks: None,
             is_full: false,
             hangs_since_us: None,
             is_hung: false,
@@ -185,7 +186,10 @@ impl World {
             return;
         }
         match work {
-            Work::Tick => self.hear(at, Event::Tick),
+            Work::Tick => {
+                self.hear(at, Event::Tick);
+                self.count_down(at);
+            }
             Work::Hear(event) => self.hear(at, event),
             Work::Turn => self.take_turn(at),
             Work::Sync { number, records } => self.sync(at, number, records),
@@ -250,6 +254,9 @@ impl World {
     pub(crate) fn hear(&mut self, at: usize, event: Event) {
         let now = self.hosts[at].clock.read(self.now_us);
         let process = self.hosts[at].process.as_mut().expect("only processes hear");
+        if let Event::Stop = event {
+            process.stopping_ticks = Some(0);
+        }
         process.node.handle(now, event);
         self.end_turn_soon(at);
     }

@@ -119,12 +119,6 @@ pub(crate) enum Next {
     ChangeUsers,
     /// Somebody looks at who leads.
     Look,
-    /// A process that was asked to stop must be gone by now.
-    MustBeGone {
-        host: usize,
-        life: u64,
-        pauses: u64,
-    },
     /// A copy of a stamped write is sent.
     Copy {
         stamp: Stamp,
@@ -339,7 +333,6 @@ impl World {
             Next::Join => self.join(),
             Next::ChangeUsers => self.change_users(),
             Next::Look => self.look(),
-            Next::MustBeGone { host, life, pauses } => self.must_be_gone(host, life, pauses),
             Next::Copy { stamp, request } => self.send_copy(stamp, *request),
             Next::Strike(strike) => self.strike(*strike),
             Next::Cure(cure) => self.cure(cure),

@@ -132,6 +132,8 @@ bugs! {
     OlderMoveWins => "older-move-wins",
     /// Whoever is passed a call by another node does not judge whether it is allowed.
     ForwardsNotJudged => "forwards-not-judged",
+    /// A node that is to stop waits for others to lead what it leads, however long that takes.
+    StopWaitsForOthers => "stop-waits-for-others",
     /// A report is a difference to the one before it, whether that has arrived or not.
     ReportNotAcknowledged => "report-not-acknowledged",
 }

@@ -58,7 +58,7 @@ pub(crate) const WIPED_IS_REFUSED: &str = "a wiped node is not let in";
 pub(crate) const OLD_IS_REFUSED: &str = "a disk that is older than it was is not let in";
 /// PITFALLS 7: `data`.
 pub(crate) const ROT_IS_REFUSED: &str = "a log that has changed is refused";
-/// `faults`.
+/// Within its own time, from when it hears of it: `faults`.
 pub(crate) const ENDS_WHEN_ASKED: &str = "a node that is asked to stop ends";
 /// Who should not lead hands over: `exams`.
 pub(crate) const HANDS_OVER: &str = "who should not lead hands over soon";
