@@ -58,10 +58,10 @@ impl<T> Kept<T> {
         if self.now.read().unwrap_or_else(PoisonError::into_inner).0 == stamps {
             return Ok(false);
         }
-        let made = make();
+        let result = make();
         let mut now = self.now.write().unwrap_or_else(PoisonError::into_inner);
         now.0 = stamps;
-        now.1 = Arc::new(made?);
+        now.1 = Arc::new(result?);
         Ok(true)
     }
 }
