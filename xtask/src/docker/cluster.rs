@@ -307,6 +307,7 @@ impl Drop for Cluster {
         // Builders without BuildKit leave an image of each stage.
         let stages = ["image", "prune", "--force", "--filter", "label=org.ringfort.build=true"];
         let removed = removed.and_then(|_| if self.keep { Ok(String::new()) } else { docker(&stages) });
+        let _absent = fs::remove_dir_all(&self.certs);
         if let Err(error) = removed {
             eprintln!("docker: what was made could not be removed: {error:#}");
         }
