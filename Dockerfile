@@ -18,8 +18,8 @@ RUN groupadd --gid 10001 ringfort \
 COPY --from=build /src/target/release/ringfort /usr/local/bin/ringfort
 USER 10001:10001
 
-# In a container a node listens on all of the container's addresses. That takes --insecure, which is left to whoever runs it:
-# it depends on who can reach the container's network.
+# In a container a node listens on all of the container's addresses. That takes a certificate (--tls-cert), as compose.yaml gives each node
+# one, or --insecure; both are left to whoever runs it.
 ENV RINGFORT_START_ADDR=0.0.0.0:50051 \
     RINGFORT_START_DATA_DIR=/var/lib/ringfort/data
 # The data directory is one below, since a volume may come with something of its own in it (lost+found).
@@ -28,7 +28,7 @@ EXPOSE 50051 6666
 # A node that is asked to stop hands its leaderships over first, which takes it five seconds at most.
 STOPSIGNAL SIGTERM
 # Healthy: it serves every shard that it has. A node of a new cluster does so when it has met the others. The check is about this
-# container's node, whatever nodes RINGFORT_ADDR may list for other commands.
+# container's node, whatever nodes RINGFORT_ADDR may list for other commands. With TLS it needs RINGFORT_CA.
 HEALTHCHECK --interval=5s --timeout=3s --start-period=60s --retries=3 \
     CMD ringfort health --timeout 2s --addr "${RINGFORT_HEALTH_ADDR:-127.0.0.1:50051}"
 ENTRYPOINT ["ringfort"]

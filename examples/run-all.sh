@@ -20,4 +20,6 @@ for example in example-rust lock counter unique_id work_queue; do
     "${CARGO_TARGET_DIR:-target}/debug/$example" "127.0.0.1:$port"
 done
 PYTHON_EXAMPLE_DIR="$work/python" examples/python/run.sh "127.0.0.1:$port,127.0.0.1:$((port + 1)),127.0.0.1:$((port + 2))"
+echo "== tls_doors.py"
+PYTHONPATH="$work/python/stubs" "$work/python/bin/python" examples/python/tls_doors.py "${CARGO_TARGET_DIR:-target}/debug/ringfort"
 echo "all examples ran"

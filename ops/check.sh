@@ -15,6 +15,6 @@ fi
 PATH=$kept/usr/bin:$PATH
 promtool check rules ops/prometheus/alerts.yaml
 promtool test rules ops/prometheus/alerts_test.yaml
-promtool check config ops/prometheus/prometheus.yml
+promtool check config ops/prometheus/prometheus.yml ops/prometheus/tls.yml
 cargo build --quiet --package ringfort-cli
 python3 ops/scrape.py "${RINGFORT:-${CARGO_TARGET_DIR:-target}/debug/ringfort}"

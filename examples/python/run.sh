@@ -17,7 +17,7 @@ if [ ! -x "$work/bin/python" ]; then
 fi
 mkdir -p "$work/stubs"
 "$work/bin/python" -m grpc_tools.protoc -I "$protos" --python_out="$work/stubs" --grpc_python_out="$work/stubs" \
-    ringfort/v1/kv.proto ringfort/v1/cluster.proto
+    ringfort/v1/kv.proto ringfort/v1/cluster.proto family/family.proto proto/kv.proto kvstore/v1/kvstore.proto kv/kv.proto
 for example in "${examples[@]}"; do
     echo "== $example.py"
     PYTHONPATH="$work/stubs" "$work/bin/python" "$here/$example.py" "$addresses"

@@ -129,7 +129,10 @@ fn wrong(root: &clap::Command, line: &[String]) -> Option<String> {
     // Without its arguments, a command stands for itself.
     let is_understood = matches!(
         error.kind(),
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion | ErrorKind::MissingRequiredArgument
+        ErrorKind::DisplayHelp
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+            | ErrorKind::DisplayVersion
+            | ErrorKind::MissingRequiredArgument
     );
     (!is_understood && !is_help_in_words).then(|| error.render().to_string())
 }
@@ -158,7 +161,10 @@ impl Known<'_> {
 
     /// Whether it is a flag of any command, or before all.
     fn is_flag(&self, flag: &str) -> bool {
-        self.0.get_subcommands().chain([self.0]).any(|command| Known::has_flag(command, flag))
+        fn anywhere(command: &clap::Command, flag: &str) -> bool {
+            Known::has_flag(command, flag) || command.get_subcommands().any(|inner| anywhere(inner, flag))
+        }
+        anywhere(self.0, flag)
     }
 
     /// What of the words after `ringfort`, or of those that begin with a command, there is not. `None` also if they are no command line.
@@ -182,10 +188,18 @@ impl Known<'_> {
         }
         let find = |name: &str| self.0.find_subcommand(name);
         let Some(mut command) = find(command) else { return Some(format!("no command `{command}`")) };
-        let words: Vec<&str> = words.collect();
+        let mut words: Vec<&str> = words.collect();
         // It shows what another command would take.
         if command.get_name() == "config" {
             command = words.first().and_then(|word| find(word)).unwrap_or(command);
+        }
+        if let Some(action) = words.first().filter(|word| command.has_subcommands() && !word.starts_with('-'))
+        {
+            let Some(found) = command.find_subcommand(action) else {
+                return Some(format!("`{}` has no `{action}`", command.get_name()));
+            };
+            command = found;
+            words.remove(0);
         }
         let first = command.get_positionals().next().map(clap::Arg::get_possible_values).unwrap_or_default();
         if let Some(action) = words.first().filter(|word| is_word(word) && !word.starts_with('-'))
@@ -362,12 +376,15 @@ fn what_a_text_names_and_nobody_has_is_found() {
         ("until ringfort safe-to-stop $node --fly; do sleep 1; done", "`safe-to-stop` has no --fly"),
         ("ringfort --fly get k", "`get` has no --fly"),
         ("ringfort cluster fly node1", "`cluster` has no `fly`"),
+        ("ringfort certs fly", "`certs` has no `fly`"),
+        ("ringfort certs init --host a", "`init` has no --host"),
     ] {
         assert_eq!(lacking(text).as_deref(), Some(why), "{text}");
     }
     for text in [
         "ringfort --addr 127.0.0.1:1 get k | tr a b --fly",
         "ringfort rebuild NODE [--shard N]",
+        "ringfort certs node a --host b",
         "ringfort put k v && fly --high",
         "ringfort get k -- --fly",
         "DIR/ringfort fly",

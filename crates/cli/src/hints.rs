@@ -29,7 +29,8 @@ const NO_TTL: &str = "keys have no time to live yet";
 const USERS: &str =
     "`ringfort user list` shows the users, and `ringfort user add NAME` adds one; `--user` says who asks";
 const NO_SECRET: &str = "no flag takes a secret, since everybody on the machine could read it: there are `--password-file` and `--token-file`";
-const NO_TLS: &str = "there is no TLS yet";
+const TLS: &str = "`--ca FILE` speaks TLS with nodes of that CA; `--cert` and `--key` are the client's own certificate and its key";
+const START_TLS: &str = "`--tls-cert`, `--tls-key` and `--tls-ca` say with which files a node speaks TLS";
 const JOIN: &str = "a node joins by `ringfort start --id node4 --join 127.0.0.1:50051`; `ringfort cluster plan join 1` shows what would move";
 const REMOVE: &str = "`ringfort cluster remove NODE` empties a node and removes it; `ringfort cluster drain NODE` only empties it";
 const BALANCED: &str =
@@ -298,6 +299,23 @@ pub(crate) const HINTS: &[Hint] = &[
     after("dev", &["--port", "-p"], "`ringfort dev --base-port 50051` is the first node's port"),
     after("dev", &["--dir", "-d", "--data"], "`ringfort dev --data-dir data` keeps the data"),
     after("dev", &["-n", "--size", "--count"], "`ringfort dev --nodes 3` says how many nodes"),
+    after(
+        "start",
+        &[
+            "--tls",
+            "--ca",
+            "--cert",
+            "--key",
+            "--cacert",
+            "--cert-file",
+            "--key-file",
+            "--trusted-ca-file",
+            "--peer-cert-file",
+            "--peer-key-file",
+            "--peer-trusted-ca-file",
+        ],
+        START_TLS,
+    ),
     // After any.
     flag(
         &["-w", "--write-out", "-o", "--output", "--format", "--out-format"],
@@ -317,16 +335,18 @@ pub(crate) const HINTS: &[Hint] = &[
     flag(
         &[
             "--tls",
-            "--cert",
-            "--key",
             "--cacert",
+            "--ca-cert",
             "--cert-file",
             "--key-file",
             "--trusted-ca-file",
-            "--insecure-transport",
+            "--tls-ca",
+            "--tls-cert",
+            "--tls-key",
         ],
-        NO_TLS,
+        TLS,
     ),
+    flag(&["--insecure-transport", "--plaintext"], "without `--ca` a command speaks no TLS"),
 ];
 
 /// What `word`, which was refused, means here: after `command`, or in place of one. `next` is the word that follows it.

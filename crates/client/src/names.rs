@@ -31,7 +31,9 @@ pub(crate) async fn addresses_of(address: &str, way: &Way, patience: Duration) -
         return vec![address.to_owned()];
     }
     if let Way::Client(tls) = way {
-        found.iter().for_each(|one| tls.found(one, address));
+        for one in &found {
+            tls.found(one, address);
+        }
     }
     found
 }

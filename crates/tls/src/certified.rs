@@ -36,7 +36,8 @@ impl Certified {
             // One that speaks for several speaks for none.
             return Certified { user: None, node: node.filter(|_| nodes.next().is_none()) };
         }
-        let mut common = certificate.subject().iter_common_name().map(|name| name.as_str());
+        let mut common =
+            certificate.subject().iter_common_name().map(x509_parser::x509::AttributeTypeAndValue::as_str);
         // With several it is not plain who is meant.
         let user = match (common.next(), common.next()) {
             (Some(Ok(name)), None) if !name.is_empty() => Some(name.to_owned()),

@@ -58,10 +58,10 @@ impl<T> Kept<T> {
         if self.now.read().unwrap_or_else(PoisonError::into_inner).0 == stamps {
             return Ok(false);
         }
-        let made = make();
+        let result = make();
         let mut now = self.now.write().unwrap_or_else(PoisonError::into_inner);
         now.0 = stamps;
-        now.1 = Arc::new(made?);
+        now.1 = Arc::new(result?);
         Ok(true)
     }
 }
@@ -210,6 +210,7 @@ fn is_strangers(chain: &[CertificateDer<'static>], roots: &RootCertStore) -> boo
 fn unfit(cert: &Path, key: &Path, error: &Error) -> TlsError {
     match error {
         Error::InconsistentKeys(_) => TlsError::Mismatch { cert: cert.to_owned(), key: key.to_owned() },
+        Error::InvalidCertificate(_) => malformed(cert, "certificate", error),
         other => malformed(key, "private key", other),
     }
 }
@@ -436,6 +437,29 @@ mod tests {
         let missing = Place::with(&cert, &key, &ours.pem);
         std::fs::remove_file(missing.at("ca")).unwrap();
         says(&missing, &["can't read", "/ca"]);
+    }
+
+    /// Of X.509's version 1: what openssl makes if it is given no extensions.
+    const VERSION_1: &str = "-----BEGIN CERTIFICATE-----\n\
+        MIIBHzCBxgIUTGAQUt0oZ+MiJ+jeQVK88SsgXNgwCgYIKoZIzj0EAwIwFTETMBEG\n\
+        A1UEAwwKRXhhbXBsZSBDQTAeFw0yNjEyMDEwMjQ4MjFaFw0yNzEyMDEwMjQ4MjFa\n\
+        MBAxDjAMBgNVBAMMBWFsaWNlMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE+kFm\n\
+        JciD45q7nQ4pxtdqcLZISl09/5HLgLAawBYSosw0+YvpqHrBGV89fugkXwW9SaOg\n\
+        GYJQYjnvp7YftCljuzAKBggqhkjOPQQDAgNIADBFAiEAvFxEK3SboSXLiu3j9zUP\n\
+        ZtjiBG69S6qLyxZNUqG0vAoCIDjnqGqOmd4xNkJA0VBUksiDM17gysFlIbNmg5Gb\n\
+        8B9J\n\
+        -----END CERTIFICATE-----\n";
+
+    #[test]
+    fn a_certificate_that_can_not_be_used_is_named_and_not_its_key() {
+        let ours = authority();
+        let place = Place::with(VERSION_1, &ours.issue(None).1, &ours.pem);
+        let files = ClientFiles { ca: place.at("ca"), own: Some((place.at("cert"), place.at("key"))) };
+        let said = ClientTls::load(files).expect_err("it is too old").to_string();
+        assert!(
+            said.contains("/cert is no certificate that can be read") && said.contains("Version"),
+            "{said}"
+        );
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! The compose project under test, and clients of the image that it is made of.
 //!
 //! Clients run in containers on this machine's own network: they reach what is published, as a user's would, and not the
-//! containers' names. Ports are free ones, so that a cluster which somebody has running does not mind.
+//! containers' names. Ports are free ones, so that a cluster which somebody has running does not mind, and what `compose.yaml` makes in
+//! `./certs` goes into a directory of its own.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -28,11 +30,32 @@ pub(super) const NETWORK: &str = "ringfort-xtask_default";
 const PORTS_FROM: u16 = 30_100;
 /// For nodes to meet and to serve.
 const SERVING_MAX: Duration = Duration::from_secs(90);
+/// Sends a line to 127.0.0.1, by TLS if a CA's file is given, and prints the line of answer.
+const SAY: &str = r#"
+import socket, ssl, sys
+port, line, ca = sys.argv[1:]
+talk = socket.create_connection(("127.0.0.1", int(port)), timeout=60)
+if ca:
+    talk = ssl.create_default_context(cafile=ca).wrap_socket(talk, server_hostname="127.0.0.1")
+talk.sendall(line.encode() + b"\n")
+print(talk.makefile().readline().rstrip())
+"#;
+/// Prints whether the certificate that is shown at this port is the one in this file.
+const SHOWS: &str = r#"
+import ssl, sys
+port, file = sys.argv[1:]
+shown = ssl.get_server_certificate(("127.0.0.1", int(port)), timeout=60)
+print(ssl.PEM_cert_to_DER_cert(shown) == ssl.PEM_cert_to_DER_cert(open(file).read()))
+"#;
 
 /// The project. Its containers, networks, volumes and images go when it is dropped.
 pub(super) struct Cluster {
     root: PathBuf,
     keep: bool,
+    /// In place of `./certs`.
+    certs: PathBuf,
+    /// Whether `compose.insecure.yaml` is laid over.
+    is_insecure: Cell<bool>,
     /// Of each service that is published.
     ports: BTreeMap<&'static str, u16>,
     /// Container by service; those that are made anew get a new one.
@@ -49,9 +72,14 @@ impl Cluster {
             .context("no sixteen free ports in a row")?;
         let mut ports: BTreeMap<_, _> = NODES.into_iter().chain([LB]).zip(first..).collect();
         ports.insert(WATCH, first + 12);
+        let certs = root.join("target").join("docker").join("certs");
+        let _absent = fs::remove_dir_all(&certs);
+        fs::create_dir_all(&certs).with_context(|| format!("can't make {}", certs.display()))?;
         let cluster = Cluster {
             root: root.to_owned(),
             keep,
+            certs,
+            is_insecure: Cell::default(),
             ports,
             containers: RefCell::default(),
             image: RefCell::default(),
@@ -67,7 +95,10 @@ impl Cluster {
         command
             .args(compose.get_args())
             .args(["--project-name", PROJECT])
+            .args(["--file", "compose.yaml"])
+            .args(if self.is_insecure.get() { &["--file", "compose.insecure.yaml"][..] } else { &[] })
             .args(arguments)
+            .env("CERTS_DIR", &self.certs)
             .current_dir(&self.root);
         for (service, port) in &self.ports {
             let name = if *service == LB { "LB".to_owned() } else { service.to_uppercase() };
@@ -105,6 +136,30 @@ impl Cluster {
     /// Stops all and removes the containers, not the data.
     pub(super) fn down(&self) -> Result<()> {
         self.compose(&["--profile", PROFILE, "down"], QUICK).map(drop)
+    }
+
+    /// Throws all of it away, so that the next one is a new cluster without TLS.
+    pub(super) fn begin_insecure(&self) -> Result<()> {
+        self.compose(&["--profile", PROFILE, "down", "--volumes"], QUICK)?;
+        self.is_insecure.set(true);
+        Ok(())
+    }
+
+    /// Where the operator finds the files of TLS.
+    pub(super) fn certs(&self) -> &Path {
+        &self.certs
+    }
+
+    /// Makes the files of TLS that are not there, as an operator does who has taken some away.
+    pub(super) fn make_certs(&self) -> Result<()> {
+        self.compose(&["run", "--rm", "certs"], QUICK).map(drop)
+    }
+
+    /// Whether a node shows the certificate that is in the operator's file.
+    pub(super) fn shows(&self, node: &str) -> Result<bool> {
+        let (port, file) = (self.ports[node].to_string(), self.certs.join(format!("{node}.crt")));
+        let said = ok(limited("python3", QUICK).args(["-c", SHOWS, &port]).arg(file))?;
+        Ok(said.trim() == "True")
     }
 
     fn look_up(&self, services: &[&'static str]) -> Result<()> {
@@ -156,17 +211,43 @@ impl Cluster {
 
     /// Sends a line to a service's published port for text, and gives the line of answer.
     pub(super) fn say(&self, service: &str, line: &str) -> Result<String> {
-        let port = self.ports.get(service).context("it is published")? + 4;
-        let mut talk = TcpStream::connect(("127.0.0.1", port))?;
-        talk.set_read_timeout(Some(QUICK))?;
-        talk.write_all(format!("{line}\n").as_bytes())?;
-        let mut answer = String::new();
-        BufReader::new(talk).read_line(&mut answer)?;
-        Ok(answer.trim_end().to_owned())
+        let ca = self.certs.join("ca.crt");
+        self.say_by(service, line, if self.is_insecure.get() { Path::new("") } else { &ca })
     }
 
-    /// A client of the nodes' own image that knows these services, to be started.
+    /// The same without TLS, whatever is spoken there.
+    pub(super) fn say_plainly(&self, service: &str, line: &str) -> Result<String> {
+        self.say_by(service, line, Path::new(""))
+    }
+
+    fn say_by(&self, service: &str, line: &str, ca: &Path) -> Result<String> {
+        let port = self.ports.get(service).context("it is published")? + 4;
+        let said = ok(limited("python3", QUICK).args(["-c", SAY, &port.to_string(), line]).arg(ca))?;
+        Ok(said.trim_end().to_owned())
+    }
+
+    /// A client of the nodes' own image that knows these services and has the operator's files, to be started.
     pub(super) fn client(&self, services: &[&str], arguments: &[&str]) -> Command {
+        let mut more = Vec::new();
+        if !self.is_insecure.get() {
+            // As whoever owns the files, since nobody else can read the key.
+            let owner = fs::metadata(&self.certs).map_or((0, 0), |data| (data.uid(), data.gid()));
+            more.push(format!("--user={}:{}", owner.0, owner.1));
+            more.push(format!("--volume={}:/certs:ro", self.certs.display()));
+            more.extend(
+                [("CA", "ca.crt"), ("CERT", "admin.crt"), ("KEY", "admin.key")]
+                    .map(|(name, file)| format!("--env=RINGFORT_{name}=/certs/{file}")),
+            );
+        }
+        self.client_with(&more, services, arguments)
+    }
+
+    /// The same without any of them.
+    pub(super) fn stranger(&self, services: &[&str], arguments: &[&str]) -> Command {
+        self.client_with(&[], services, arguments)
+    }
+
+    fn client_with(&self, more: &[String], services: &[&str], arguments: &[&str]) -> Command {
         let mut command = limited("docker", SLOW);
         // --init, so that it ends by a signal also where it has no handler.
         command.args([
@@ -180,6 +261,7 @@ impl Cluster {
             "--label",
             PROJECT,
         ]);
+        command.args(more);
         command.args(["--env", &format!("RINGFORT_ADDR={}", self.published(services)), &self.image()]);
         command.args(arguments);
         command
@@ -225,6 +307,7 @@ impl Drop for Cluster {
         // Builders without BuildKit leave an image of each stage.
         let stages = ["image", "prune", "--force", "--filter", "label=org.ringfort.build=true"];
         let removed = removed.and_then(|_| if self.keep { Ok(String::new()) } else { docker(&stages) });
+        let _absent = fs::remove_dir_all(&self.certs);
         if let Err(error) = removed {
             eprintln!("docker: what was made could not be removed: {error:#}");
         }

@@ -1,7 +1,7 @@
-//! `cargo xtask docker`: the Dockerfile, the compose file and its profile with `HAProxy` and Prometheus as a user runs them, with nodes stopped,
-//! killed, hung and cut off meanwhile.
+//! `cargo xtask docker`: the Dockerfile, the compose file and its profile with `HAProxy` and Prometheus as a user runs them, with TLS and
+//! without, with nodes stopped, killed, hung and cut off meanwhile.
 //!
-//! Needs a docker engine, docker-compose 1.29 or later, and, for base images that are not there and can't be pulled
+//! Needs a docker engine, docker-compose 1.29 or later, Python 3, and, for base images that are not there and can't be pulled
 //! ([`images`]), root and debootstrap. [`engine`] runs commands, [`cluster`] is the compose project and its clients,
 //! [`story`] is what is tried. Everything has a time limit, and containers, networks, volumes and built images are removed
 //! however it ends; base images stay, since they are what takes long.

@@ -1,6 +1,8 @@
 //! What is tried, in order, on one cluster. After each fault: no write failed, all rows are there, all replicas agree.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -21,16 +23,29 @@ const USUAL: &str = "3s";
 /// The rows that have been acknowledged.
 type Rows = BTreeMap<String, String>;
 
-/// All of it.
+/// All of it: with TLS, as `compose.yaml` is, then what differs without.
 pub(super) fn tell(cluster: &Cluster) -> Result<()> {
     let mut rows = Rows::new();
     step("docker-compose up --build -d: three healthy nodes", || cluster.up(true))?;
     step("the image: small, not root, and it says why it won't listen on everything", || image(cluster))?;
+    step("each has its own files of TLS and no others'", || files(cluster))?;
     step("every published port takes writes and has all of them", || ports(cluster, &mut rows))?;
+    step("who speaks no TLS is told that it is needed, and gets nothing", || strangers(cluster))?;
     step("a node is killed while rows are written", || killed(cluster, &mut rows))?;
     step("a node is cut off while rows are written", || cut_off(cluster, &mut rows))?;
     step("a node is asked to stop while rows are written", || stopped(cluster, &mut rows))?;
-    step("docker-compose down, up: the data is there", || again(cluster, &rows))?;
+    step("a node's certificate is replaced while rows are written", || renewed(cluster, &mut rows))?;
+    step("docker-compose down, up: the data and the files of TLS are there", || again(cluster, &rows))?;
+    step("behind HAProxy, one address: a node is killed", || behind_lb(cluster, &mut rows))?;
+    step("behind HAProxy, one address: a node hangs", || hangs_behind_lb(cluster, &mut rows))?;
+    step("Prometheus has seen it all", || watched(cluster))?;
+
+    let mut rows = Rows::new();
+    step("with compose.insecure.yaml: three healthy nodes", || {
+        cluster.begin_insecure()?;
+        cluster.up(true)
+    })?;
+    step("every published port takes writes and has all of them", || ports(cluster, &mut rows))?;
     step("behind HAProxy, one address: a node is killed", || behind_lb(cluster, &mut rows))?;
     step("behind HAProxy, one address: a node hangs", || hangs_behind_lb(cluster, &mut rows))?;
     step("Prometheus has seen it all", || watched(cluster))?;
@@ -84,6 +99,40 @@ fn ports(cluster: &Cluster, rows: &mut Rows) -> Result<()> {
         add(rows, keys);
     }
     NODES.iter().try_for_each(|node| complete(cluster, &[node], rows))
+}
+
+fn files(cluster: &Cluster) -> Result<()> {
+    let owner = fs::metadata(cluster.certs())?.uid();
+    let mut names = Vec::new();
+    for file in fs::read_dir(cluster.certs())? {
+        let file = file?.path();
+        let data = fs::metadata(&file)?;
+        let mode = if file.extension().is_some_and(|ending| ending == "key") { 0o600 } else { 0o644 };
+        ensure!((data.mode() & 0o777, data.uid()) == (mode, owner), "{}: {data:?}", file.display());
+        names.push(file.file_name().unwrap_or_default().to_string_lossy().into_owned());
+    }
+    names.sort();
+    let all = "admin.crt admin.key ca.crt ca.key node1.crt node1.key node2.crt node2.key node3.crt node3.key";
+    ensure!(names.join(" ") == all, "the operator has {names:?}");
+    for node in NODES {
+        let look = "cd /etc/ringfort; stat --format '%n %u %a' *";
+        let said = docker(&["exec", &cluster.container(node), "sh", "-c", look])?;
+        let wanted = "ca.crt 10001 644\nnode.crt 10001 644\nnode.key 10001 600\n";
+        ensure!(said == wanted, "{node} has {said}");
+        ensure!(cluster.shows(node)?, "{node} shows another certificate than {node}.crt");
+    }
+    Ok(())
+}
+
+fn strangers(cluster: &Cluster) -> Result<()> {
+    for node in NODES {
+        let said = engine::run(&mut cluster.stranger(&[node], &["get", "through-node1-0"]))?;
+        let why = String::from_utf8_lossy(&said.stderr);
+        ensure!(said.status.code() == Some(3) && why.contains("TLS only"), "{said:?}");
+        let said = cluster.say_plainly(node, "GET through-node1-0")?;
+        ensure!(said.starts_with("ERROR rejected: this port speaks TLS only"), "{said}");
+    }
+    Ok(())
 }
 
 fn killed(cluster: &Cluster, rows: &mut Rows) -> Result<()> {
@@ -142,9 +191,31 @@ fn stopped(cluster: &Cluster, rows: &mut Rows) -> Result<()> {
     complete(cluster, &["node1"], rows)
 }
 
+fn renewed(cluster: &Cluster, rows: &mut Rows) -> Result<()> {
+    let feed = Feed::start(cluster, &NODES, "renewed", USUAL)?;
+    feed.goes_on(ROWS)?;
+    for ending in ["crt", "key"] {
+        fs::remove_file(cluster.certs().join(format!("node2.{ending}")))?;
+    }
+    cluster.make_certs()?;
+    eventually("the node shows its new certificate", Duration::from_secs(30), || cluster.shows("node2"))?;
+    feed.goes_on(ROWS)?;
+    add(rows, feed.finish()?);
+    // With a new connection each, the others' to it among them.
+    docker(&["restart", &cluster.container("node1")])?;
+    cluster.healthy(&NODES)?;
+    cluster.agrees(&NODES)?;
+    complete(cluster, &["node2"], rows)
+}
+
 fn again(cluster: &Cluster, rows: &Rows) -> Result<()> {
+    let ca = fs::read(cluster.certs().join("ca.crt"))?;
     cluster.down()?;
     cluster.up(false)?;
+    ensure!(ca == fs::read(cluster.certs().join("ca.crt"))?, "the CA was made anew");
+    for node in NODES {
+        ensure!(cluster.shows(node)?, "{node} shows another certificate than {node}.crt");
+    }
     cluster.agrees(&NODES)?;
     complete(cluster, &NODES, rows)
 }

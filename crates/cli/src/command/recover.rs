@@ -28,7 +28,7 @@ const LINE_BYTES_MAX: u64 = 256;
 #[command(
     after_help = "Examples:\n  ringfort recover --data-dir d1 --data-dir d2              shows what there is, and changes nothing\n  \
     ringfort recover --data-dir d1 --data-dir d2 --out new    asks for the cluster's name, and makes a new cluster of one node\n  \
-    ringfort start --id node1 --addr 10.0.0.1:50051 --data-dir new --tls-cert …\n\n\
+    ringfort start --id node1 --addr 10.0.0.1:50051 --data-dir new\n\n\
     Only where nodes are lost for good that made up a majority of a shard's replicas. Nodes that are down, or can't be reached, come back with all they \
     had: start them instead. Give the data directories of all nodes that are left; none of them may run. They are not changed.\n\n\
     Of each shard the best copy is taken: the whole one with the highest last term, and the highest last index. If a majority of the replicas that \

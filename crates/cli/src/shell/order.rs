@@ -88,8 +88,9 @@ pub(crate) const VERBS: [&str; 13] = [
 /// Verbs that only `dev` has.
 pub(crate) const VERBS_DEV: [&str; 3] = ["kill", "start", "node"];
 /// Commands of `ringfort` that are no verbs here.
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 17] = [
     "bench",
+    "certs",
     "check",
     "completions",
     "config",

@@ -163,7 +163,7 @@ fn a_node_that_others_can_reach_starts_only_if_told_so() {
     let exposed = |command: &mut std::process::Command| {
         let (code, line) = refusal(&run(command, b""));
         assert_eq!(code, Some(2), "{line}");
-        line.starts_with("--addr 0.0.0.0:1 can be reached from other machines, and there is no TLS yet")
+        line.starts_with("--addr 0.0.0.0:1 can be reached from other machines, and without TLS")
     };
     assert!(exposed(start(&[]).env("RINGFORT_START_INSECURE", "no")));
     assert!(exposed(start(&["--no-insecure"]).env("RINGFORT_START_INSECURE", "yes")));
