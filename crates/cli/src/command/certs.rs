@@ -3,6 +3,7 @@
 //! A CA and certificates for those who have none. Whoever has a CA of their own needs none of this: a node's certificate has to have the
 //! alternative name that `ringfort_tls::node_uri` says, and a user's the user as its common name.
 
+use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::net::IpAddr;
@@ -122,14 +123,14 @@ pub(crate) fn run(asked: &Certs) -> Result<(), Stop> {
             }
             let hosts = node.host.join(", ");
             let what = format!("the certificate of the node {}, found at {hosts} and localhost", node.name);
-            issue(&node.name, params, node.days.days, &node.files, &what)
+            issue(&node.name, &params, node.days.days, &node.files, &what)
         }
         What::Client(client) => {
             check_name(&client.name)?;
             let mut params = params(&client.name, client.days.days)?;
             params.extended_key_usages = vec![Purpose::ClientAuth];
             let what = format!("the certificate of the user {}", client.name);
-            issue(&client.name, params, client.days.days, &client.files, &what)
+            issue(&client.name, &params, client.days.days, &client.files, &what)
         }
     }
 }
@@ -179,11 +180,11 @@ fn params(name: &str, days: u32) -> Result<CertificateParams, Stop> {
 fn make_ca(init: &Init) -> Result<(), Stop> {
     let mut params = params("", init.days)?;
     // A name of its own, so that two CAs are not taken for one.
-    let number = params.serial_number.as_ref().map_or_else(Vec::new, |serial| serial.to_bytes());
-    let name = format!(
-        "Ringfort CA {}",
-        number.iter().take(4).map(|byte| format!("{byte:02x}")).collect::<String>()
-    );
+    let number = params.serial_number.as_ref().map_or_else(Vec::new, rcgen::SerialNumber::to_bytes);
+    let mut name = "Ringfort CA ".to_owned();
+    for byte in number.iter().take(4) {
+        write!(name, "{byte:02x}").expect("a string takes it");
+    }
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, &name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -198,7 +199,7 @@ fn make_ca(init: &Init) -> Result<(), Stop> {
     keep(("ca", &name), init.days, &init.files, (&certificate.pem(), &key.serialize_pem()), what)
 }
 
-fn issue(name: &str, params: CertificateParams, days: u32, files: &Files, what: &str) -> Result<(), Stop> {
+fn issue(name: &str, params: &CertificateParams, days: u32, files: &Files, what: &str) -> Result<(), Stop> {
     let (certificate, key) = (files.dir.join("ca.crt"), files.dir.join("ca.key"));
     let read = |path: &Path| {
         std::fs::read_to_string(path).map_err(|error| {
@@ -216,10 +217,11 @@ fn issue(name: &str, params: CertificateParams, days: u32, files: &Files, what: 
     let ca_key = KeyPair::from_pem(&read(&key)?).map_err(wrong(&key))?;
     let issuer = Issuer::from_ca_cert_pem(&read(&certificate)?, ca_key).map_err(wrong(&certificate))?;
     let own = KeyPair::generate().map_err(failed)?;
-    let issued = params.signed_by(&own, &issuer).map_err(failed)?;
-    keep((name, name), days, files, (&issued.pem(), &own.serialize_pem()), what)
+    let signed = params.signed_by(&own, &issuer).map_err(failed)?;
+    keep((name, name), days, files, (&signed.pem(), &own.serialize_pem()), what)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "as map_err gives it")]
 fn failed(error: rcgen::Error) -> Stop {
     Stop::unavailable(format!("can't make a certificate: {error}"))
 }

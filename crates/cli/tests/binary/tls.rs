@@ -63,8 +63,8 @@ impl Certs {
         params.not_after = rcgen::date_time_ymd(2020, 12, 31);
         params.distinguished_name.push(rcgen::DnType::CommonName, name);
         let key = rcgen::KeyPair::generate().expect("a key");
-        let issued = params.signed_by(&key, &issuer).expect("issued");
-        std::fs::write(self.file(&format!("{name}.crt")), issued.pem()).expect("written");
+        let signed = params.signed_by(&key, &issuer).expect("issued");
+        std::fs::write(self.file(&format!("{name}.crt")), signed.pem()).expect("written");
         std::fs::write(self.file(&format!("{name}.key")), key.serialize_pem()).expect("written");
     }
 }
@@ -81,9 +81,9 @@ fn guarded() -> (Trio, Certs) {
 
 fn put(trio: &Trio, files: &[(&str, PathBuf)]) -> std::process::Output {
     let mut command = trio.command(&["put", "key", "value", "--timeout", "5s"]);
-    files.iter().for_each(|(name, file)| {
+    for (name, file) in files {
         command.env(name, file);
-    });
+    }
     run(&mut command, b"")
 }
 
