@@ -40,23 +40,27 @@ TRIES = 20
 # What clients get. Who may write and read gets the value back, or 200 by HTTP.
 IN = "value"
 READY = "200"
-# The node says GOAWAY, and why; gRPC's library connects again and again.
-NO_TLS = "DEADLINE_EXCEEDED"
+# The node says GOAWAY, and why.
+NO_TLS = "UNAVAILABLE"
+# By the text port, as far as it does not depend on the key.
+NOBODY = "ERROR rejected: nobody has said who asks"
+NO_USER = "ERROR rejected: this cluster enforces rights"
+NO_RIGHT = 'ERROR rejected: user "bob"'
 # TLS 1.3 tells a client that its certificate is refused after the client is done: gRPC's library takes that for a lost connection.
 REFUSED = "UNAVAILABLE"
 STRANGER = "alert: unknown ca"
 ENDED = "alert: certificate expired"
-# A column is a kind of client, as `clients` makes them. Users that have a certificate of the CA and no rights, and those with rights, are
-# columns of their own beside "its CA's" as soon as there are rights.
-COLUMNS = ["no TLS", "no certificate", "another CA's", "one that has ended", "its CA's"]
+# A column is a kind of client, as `clients` makes them: five while rights are not enforced, and three when they are.
+COLUMNS = ["no TLS", "no certificate", "another CA's", "one that has ended", "its CA's", "no user's", "no right", "right"]
+BY_GRPC = [NO_TLS, "UNAUTHENTICATED", REFUSED, REFUSED, IN, "UNAUTHENTICATED", "PERMISSION_DENIED", IN]
 EXPECTED = {
-    "ringfort.v1": [NO_TLS, IN, REFUSED, REFUSED, IN],
-    "family": [NO_TLS, IN, REFUSED, REFUSED, IN],
-    "proto": [NO_TLS, IN, REFUSED, REFUSED, IN],
-    "kvstore": [NO_TLS, IN, REFUSED, REFUSED, IN],
-    "kv": [NO_TLS, IN, REFUSED, REFUSED, IN],
-    "text": ["ERROR rejected: this port speaks TLS only", IN, STRANGER, ENDED, IN],
-    "HTTP": ["400", READY, STRANGER, ENDED, READY],
+    "ringfort.v1": BY_GRPC,
+    "family": BY_GRPC,
+    "proto": BY_GRPC,
+    "kvstore": BY_GRPC,
+    "kv": BY_GRPC,
+    "text": ["ERROR rejected: this port speaks TLS only", NOBODY, STRANGER, ENDED, IN, NO_USER, NO_RIGHT, IN],
+    "HTTP": ["400", READY, STRANGER, ENDED, READY, READY, READY, READY],
 }
 
 
@@ -130,14 +134,14 @@ class Client:
 
 
 def clients(ours, others):
-    """One for each of COLUMNS."""
+    """One for each of COLUMNS: those from before rights are enforced, and those from then on."""
     return [
         Client(),
         Client(ours.ca),
         Client(ours.ca, others.user("alice")),
         Client(ours.ca, ours.ended("late")),
         Client(ours.ca, ours.user("alice")),
-    ]
+    ], [Client(ours.ca, ours.user("mallory")), Client(ours.ca, ours.user("bob")), Client(ours.ca, ours.files("alice"))]
 
 
 # Each comes to a door and writes a row, and reads it: its key, a number, is nobody else's. It gives what it reads.
@@ -189,7 +193,11 @@ def text(client, address, key):
         talk.sendall(f"SET {key} {IN}\nGET {key}\n".encode())
         lines = talk.makefile()
         stored = lines.readline().rstrip()
-        return lines.readline().rstrip() if stored == "OK" else stored.partition(",")[0]
+        if stored == "OK":
+            return lines.readline().rstrip()
+        for rest in (",", " may not", ": show"):
+            stored = stored.partition(rest)[0]
+        return stored
 
 
 def by_http(client, address, _):
@@ -262,6 +270,25 @@ def wait_until_ready(client, address):
         time.sleep(0.2)
 
 
+def enforce(ringfort, certificates, address):
+    """Rights: alice may do everything, bob is a user and may do nothing, mallory has a certificate and is no user."""
+    certificate, key = certificates.files("alice")
+    ask = [ringfort, "user", "--addr", address, "--ca", certificates.ca, "--cert", certificate, "--key", key]
+    for what in (
+        ["add", "alice", "--no-password"],
+        ["add", "bob", "--no-password"],
+        ["grant", "alice", "cluster"],
+        ["grant", "alice", "admin"],
+        ["enforce", "on"],
+    ):
+        # Users need a level that a new cluster rises to within seconds.
+        until = time.monotonic() + PATIENCE
+        while subprocess.run([*ask[:2], *what, *ask[2:]], capture_output=True).returncode:
+            if time.monotonic() > until:
+                sys.exit(f"user {' '.join(what)}: not within {PATIENCE} s")
+            time.sleep(0.2)
+
+
 def rows(client, address):
     with client.channel(address) as channel:
         pages = list(kv_pb2_grpc.KVStub(channel).List(kv_pb2.ListRequest(), timeout=PATIENCE))
@@ -281,13 +308,17 @@ def main():
         work = Path(directory)
         ours, others = Certificates(ringfort, work / "certs"), Certificates(ringfort, work / "others")
         with cluster(ringfort, ours, work) as ports:
-            callers = clients(ours, others)
-            wait_until_ready(callers[-1], ports["http"])
-            found, written = {}, {}
-            for place, (door, (how, port)) in enumerate(DOORS.items(), 1):
-                keys = [str(100 * place + column) for column in range(len(callers))]
-                found[door] = [come(how, client, ports[port], key) for client, key in zip(callers, keys)]
-                written |= {key: IN for key, cell in zip(keys, found[door]) if cell == IN}
+            before, after = clients(ours, others)
+            wait_until_ready(before[-1], ports["http"])
+            found, written = {door: [] for door in DOORS}, {}
+            for is_enforced, callers in enumerate((before, after)):
+                if is_enforced:
+                    enforce(ringfort, ours, ports["grpc"])
+                for place, (door, (how, port)) in enumerate(DOORS.items(), 1):
+                    keys = [str(100 * place + 10 * is_enforced + column) for column in range(len(callers))]
+                    cells = [come(how, client, ports[port], key) for client, key in zip(callers, keys)]
+                    written |= {key: IN for key, cell in zip(keys, cells) if cell == IN}
+                    found[door] += cells
             print("what clients get that speak no TLS, or show no certificate, or one that is:")
             print(table(found))
             wrong = [
@@ -297,7 +328,7 @@ def main():
                 if cell != wanted
             ]
             assert not wrong, "\n".join(wrong)
-            assert rows(callers[-1], ports["grpc"]) == written, "who was refused has written something"
+            assert rows(after[-1], ports["grpc"]) == written, "who was refused has written something"
         print(f"{len(written)} rows were written, by those who get in, and no others")
 
 

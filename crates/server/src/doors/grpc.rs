@@ -50,10 +50,11 @@ pub(crate) const LIMITS: DoorLimits = DoorLimits {
     full_answer: b"",
 };
 
-/// What a client is told that begins HTTP/2 without TLS where it is needed: the server's preface, and GOAWAY for inadequate security with
-/// a reason that most clients show (RFC 9113, sections 6.5, 6.8 and 7).
-pub(super) const WITHOUT_TLS: &[u8] = b"\0\0\0\x04\0\0\0\0\0\
-    \0\0\x47\x07\0\0\0\0\0\0\0\0\0\0\0\0\x0cthis port speaks TLS only: give the client the CA's certificate";
+/// What a client is told that begins HTTP/2 without TLS where it is needed: GOAWAY for inadequate security, with a reason that most clients show
+/// (RFC 9113, sections 6.8 and 7). Without the SETTINGS that come first: after these, gRPC's C core takes the connection for a good one that has
+/// ended, and connects again and again until the call's time is over.
+pub(super) const WITHOUT_TLS: &[u8] =
+    b"\0\0\x47\x07\0\0\0\0\0\0\0\0\0\0\0\0\x0cthis port speaks TLS only: give the client the CA's certificate";
 
 /// What tonic's generated servers are.
 pub(crate) trait GrpcService:
