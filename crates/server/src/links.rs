@@ -479,7 +479,8 @@ impl Peer for PeerService {
             );
             return Err(from_failure(Failure::rejected(Refused::FailedPrecondition, why)));
         }
-        let admitted = join::admit(&self.shared, request.into_inner()).await;
+        let from = request.extensions().get::<Arc<Standing>>().map(|standing| standing.from());
+        let admitted = join::admit(&self.shared, request.into_inner(), from).await;
         admitted.map(Response::new).map_err(from_failure)
     }
 

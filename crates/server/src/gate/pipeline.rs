@@ -33,8 +33,9 @@ use ringfort_types::{Call, Code, Failure, Principal, Reply};
 use tokio::task::JoinSet;
 
 use super::retry::{self, Once};
-use super::{Answer, Gate, not_taken, stopped};
+use super::{Answer, Asker, Gate, failure_of, not_taken, stopped};
 use crate::answers::{Ended, Sink};
+use crate::audit::{Act, Record};
 use crate::delivery::{Delivery, ReadAt};
 use crate::metrics::{Begun, Operation};
 use crate::room::{Handed, Room};
@@ -66,6 +67,8 @@ struct Place<T> {
     tag: Option<T>,
     /// None of what goes no further.
     begun: Option<Begun>,
+    /// What will be written of it in the audit log.
+    record: Option<Box<Record>>,
     bytes: usize,
     /// Whether calls may wait for it in program order.
     is_ordered: bool,
@@ -138,7 +141,7 @@ impl<T: Send + 'static> Pipeline<T> {
 
     /// What is pushed from now on is this user's.
     pub(crate) fn is_by(&mut self, who: Principal) {
-        self.gate = self.gate.by(who);
+        self.gate = self.gate.by(Asker { who, ..self.gate.asker });
     }
 
     /// Whether more should be read from the connection. An answer makes room: also where others take all that there is, since
@@ -181,8 +184,13 @@ impl<T: Send + 'static> Pipeline<T> {
             return self.refuse(tag, failure);
         }
         let call = self.gate.own(call);
+        let record = match self.gate.record(Act::Request(&call.request)) {
+            Ok(record) => record,
+            Err(failure) => return self.refuse(tag, failure),
+        };
         let begun = Begun::now(self.gate.door, Operation::of(&call.request));
         let at = self.hold(tag, Some(begun), call.weight());
+        self.places[at as usize].record = record;
         self.places[at as usize].instead = instead;
         if let Some(order) = &mut self.order {
             self.places[at as usize].is_ordered = true;
@@ -255,6 +263,9 @@ impl<T: Send + 'static> Pipeline<T> {
             self.handed.hold(answer.room.clone());
             if let Some(begun) = self.places[at as usize].begun {
                 self.gate.shared.answered(begun, &answer.reply, answer.leader);
+            }
+            if let Some(record) = self.places[at as usize].record.take() {
+                record.ended(failure_of(&answer.reply));
             }
             bytes += each(self.release(at), answer);
             count += 1;
@@ -413,8 +424,16 @@ impl<T: Send + 'static> Pipeline<T> {
     fn hold(&mut self, tag: T, begun: Option<Begun>, bytes: usize) -> u32 {
         self.bytes += bytes;
         self.gate.shared.pipelined.fetch_add(bytes, Ordering::Relaxed);
-        let place =
-            Place { tag: Some(tag), begun, bytes, is_ordered: false, once: None, instead: None, come: None };
+        let place = Place {
+            tag: Some(tag),
+            begun,
+            record: None,
+            bytes,
+            is_ordered: false,
+            once: None,
+            instead: None,
+            come: None,
+        };
         let at = if let Some(at) = self.free.pop() {
             self.places[at as usize] = place;
             at

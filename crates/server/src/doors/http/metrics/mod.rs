@@ -161,6 +161,11 @@ impl Numbers {
             "Requests that took longer than --slow-request.",
             self.source.shared.metrics.slow_requests.get(),
         )?;
+        page.counter(
+            "audit_dropped",
+            "Lines of the audit log that could not be written, and are lost.",
+            self.source.shared.audit.as_ref().map_or(0, |audit| audit.dropped()),
+        )?;
         page.histograms(
             "request_duration_seconds",
             "How long requests took, from when they were whole until their answers were there, by door and operation.",
