@@ -159,7 +159,11 @@ fn administration_and_refusals_are_written_and_no_secret() {
     assert!(!audited.ask(Some("bob"), &["list", "--prefix", "other/"]).status.success());
     audited.has(&[("operation", is("list")), ("prefix", is("other/")), ("allowed", false.into())]);
     assert!(!audited.ask(Some("bob"), &["cluster", "set", "leader-preference=highest-id"]).status.success());
-    audited.has(&[("change", is("leader-preference=highest-id")), ("user", is("bob")), ("allowed", false.into())]);
+    audited.has(&[
+        ("change", is("leader-preference=highest-id")),
+        ("user", is("bob")),
+        ("allowed", false.into()),
+    ]);
     assert!(!audited.ask(None, &["get", "app/a"]).status.success());
     audited.has(&[("code", is("unauthenticated")), ("user", Value::Null), ("allowed", false.into())]);
 
@@ -178,9 +182,13 @@ fn administration_and_refusals_are_written_and_no_secret() {
         audited.has(&is_so);
     };
     wrong("v1", "eve");
-    let said = audited.say("AUTH bob a guess\nAUTH bob pass word of bob\nSET other/c hidden value\n", 3);
-    assert!(said[0].contains("password or token is wrong") && said[1] == "OK", "{said:?}");
+    let said = audited.say("AUTH bob a guess\n", 1);
+    assert!(said[0].contains("password or token is wrong"), "{said:?}");
     wrong("text", "bob");
+    // So many wrong ones may have slowed this address.
+    eventually("bob is known", || {
+        audited.say("AUTH bob pass word of bob\nSET other/c hidden value\n", 2)[0] == "OK"
+    });
     let is_so =
         [("door", is("text")), ("prefix", is("other/c")), ("user", is("bob")), ("from", is("127.0.0.1"))];
     audited.has(&is_so);
@@ -212,7 +220,7 @@ fn reads_and_writes_are_written_if_that_is_wanted() {
         let is_so =
             [("operation", is("increment")), ("code", is("failed_precondition")), ("allowed", true.into())];
         audited.has(&is_so);
-        let both = run(&mut audited.command(None, &["write"]), b"put {app/}one 1\nput {app/}two 2\n");
+        let both = run(&mut audited.command(None, &["write"]), b"put\t{app/}one\t1\nput\t{app/}two\t2\n");
         assert!(both.status.success(), "{}", stderr(&both));
         let many = audited.has(&[("operation", is("multi_write"))]);
         assert!(many["keys"] == 2 && many["prefix"] == "{app/}", "{many}");
