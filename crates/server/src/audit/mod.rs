@@ -159,7 +159,7 @@ impl Audit {
         let audit = Audit(Arc::new(Parts { requests, required, node, layouts, lines, state }));
         // What can't be written is known before anything is asked for.
         let line = Line { outcome: "ok", ..audit.line("start", Asker::from(Principal::NODE), None) };
-        audit.send(audit.0.lines.clone().try_reserve_owned().ok(), &line, None);
+        send(audit.0.lines.clone().try_reserve_owned().ok(), &line, None);
         Ok(audit)
     }
 
@@ -222,7 +222,7 @@ impl Audit {
     pub(crate) fn refused_credentials(&self, door: Door, from: IpAddr, name: Option<&str>, why: &Failure) {
         let asker = Asker { who: Principal::NOBODY, from: Some(from) };
         let line = Line { user: name, ..self.line("authenticate", asker, Some(door)) };
-        self.send(self.free_place(true), &line.failed(why), None);
+        send(self.free_place(true), &line.failed(why), None);
     }
 
     fn line(&self, operation: &'static str, asker: Asker, door: Option<Door>) -> Line<'_> {
@@ -260,18 +260,6 @@ impl Audit {
         place
     }
 
-    /// Without a place, it has been counted as dropped.
-    fn send(
-        &self,
-        place: Option<OwnedPermit<Entry>>,
-        line: &Line<'_>,
-        written: Option<oneshot::Sender<bool>>,
-    ) {
-        if let Some(place) = place {
-            place.send(Entry { line: line.to_bytes(), written });
-        }
-    }
-
     fn refusal(&self, why: &str) -> Failure {
         Failure::rejected(
             Code::ResourceExhausted,
@@ -280,6 +268,13 @@ impl Audit {
                 self.0.state.path()
             ),
         )
+    }
+}
+
+/// Without a place, it has been counted as dropped.
+fn send(place: Option<OwnedPermit<Entry>>, line: &Line<'_>, written: Option<oneshot::Sender<bool>>) {
+    if let Some(place) = place {
+        place.send(Entry { line: line.to_bytes(), written });
     }
 }
 
@@ -323,7 +318,7 @@ impl Record {
         let place = self.audit.place()?;
         let (tell, told) = oneshot::channel();
         let line = Line { outcome: "begun", ..self.line(self.user.as_deref()) };
-        self.audit.send(Some(place), &line, Some(tell));
+        send(Some(place), &line, Some(tell));
         if is_written(told).await {
             return Ok(());
         }
@@ -332,7 +327,7 @@ impl Record {
     }
 
     /// It has come to this.
-    pub(crate) fn ended(mut self: Box<Self>, failure: Option<&Failure>) {
+    pub(crate) fn ended(mut self, failure: Option<&Failure>) {
         self.end(failure, None);
     }
 
@@ -377,7 +372,7 @@ impl Record {
             Some(failure) => line.failed(failure),
             None => line,
         };
-        self.audit.send(place, &line, written);
+        send(place, &line, written);
     }
 
     fn line<'a>(&'a self, user: Option<&'a str>) -> Line<'a> {
@@ -403,7 +398,7 @@ impl Drop for Record {
         }
         let place = self.place.take().or_else(|| self.audit.free_place(false));
         let line = Line { outcome: "unknown", ..self.line(self.user.as_deref()) };
-        self.audit.send(place, &line, None);
+        send(place, &line, None);
     }
 }
 

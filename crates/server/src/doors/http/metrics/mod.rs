@@ -25,6 +25,7 @@ use tokio::time::timeout;
 
 use self::page::{Labels, Page, label};
 use self::process::Process;
+use crate::audit::Audit;
 use crate::doors::places::DoorPlaces;
 use crate::figures::CoreFigures;
 use crate::metrics::Kind;
@@ -164,7 +165,7 @@ impl Numbers {
         page.counter(
             "audit_dropped",
             "Lines of the audit log that could not be written, and are lost.",
-            self.source.shared.audit.as_ref().map_or(0, |audit| audit.dropped()),
+            self.source.shared.audit.as_ref().map_or(0, Audit::dropped),
         )?;
         page.histograms(
             "request_duration_seconds",
