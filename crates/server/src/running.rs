@@ -17,7 +17,6 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use crate::answers::Answers;
-use crate::audit::{Audit, AuditConfig, AuditFile};
 use crate::clock::Clock;
 use crate::config::{REPLICAS_DEFAULT, SHARDS_DEFAULT};
 use crate::core::{Core, Helpers};
@@ -33,7 +32,7 @@ use crate::open::LAYOUT_OF_TABLE;
 use crate::ports::bind;
 use crate::shared::{Header, Report, Shared};
 use crate::whereabouts::Told;
-use crate::{Config, StartError, certificates, descriptors, doors, invited, space, whereabouts};
+use crate::{Config, StartError, audit, certificates, descriptors, doors, invited, space, whereabouts};
 
 /// How long to wait for leaderships to be handed over.
 const HAND_OVER_MAX: Duration = Duration::from_millis(3_600);
@@ -95,7 +94,7 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
     let started = Instant::now();
     Clock::check()?;
     let config = checked(config)?;
-    let audit_file = config.audit.as_ref().map(open_audit).transpose()?;
+    let audit_file = audit::open(config.audit.as_ref())?;
     let (mut ports, bound) = bind(&config).await?;
     let address = config.advertised(bound.grpc)?;
     let listed = listed(&config, &address)?;
@@ -145,7 +144,7 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
     let header = Header::new(&node, stored.incarnation);
     let shared = Shared::new(answers, header, Handle::current(), shards, reporting);
     let shared = shared.that_logs(config.slow_request, config.log_levels.clone());
-    let audit = audit(&config, audit_file, &name, &shared)?;
+    let audit = audit::start(config.audit.as_ref(), audit_file, &name, shared.watch_layout())?;
     let shared = Arc::new(shared.that_guards(ports.tls.clone()).that_audits(audit));
     let is_alone = !is_member && addresses.len() == 1 && !config.peers.is_empty();
     let alone = is_alone.then(|| peerless(&address));
@@ -204,29 +203,6 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
         summary,
         started,
     })
-}
-
-fn open_audit(config: &AuditConfig) -> Result<AuditFile, StartError> {
-    AuditFile::open(&config.file).map_err(|error| {
-        StartError::Usage(format!(
-            "--audit {}: it can't be opened ({error}); name a file in a directory that is there and where this user may write",
-            config.file.display()
-        ))
-    })
-}
-
-/// The audit log of the node of this name, if it has one.
-fn audit(
-    config: &Config,
-    file: Option<AuditFile>,
-    name: &str,
-    shared: &Shared,
-) -> Result<Option<Audit>, StartError> {
-    let audit = config.audit.as_ref().zip(file).map(|(config, file)| {
-        Audit::start(file, config, name.to_owned(), shared.watch_layout())
-            .map_err(|source| StartError::System { action: "start a thread", source })
-    });
-    audit.transpose()
 }
 
 /// What TLS is spoken with by the node of this name, if it is.

@@ -30,9 +30,9 @@ use tokio::sync::mpsc::OwnedPermit;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
-pub(crate) use self::file::AuditFile;
-use self::file::{Entry, State};
+use self::file::{AuditFile, Entry, State};
 use self::line::{Line, Subject};
+use crate::StartError;
 use crate::metrics::{Operation, code_name, door_name};
 
 /// How long the answer to an administration act waits for its line.
@@ -130,6 +130,30 @@ impl Act<'_> {
     }
 }
 
+/// Opens the file, if one is wanted.
+pub(crate) fn open(config: Option<&AuditConfig>) -> Result<Option<AuditFile>, StartError> {
+    let Some(AuditConfig { file, .. }) = config else { return Ok(None) };
+    let opened = AuditFile::open(file).map_err(|error| {
+        StartError::Usage(format!(
+            "--audit {}: it can't be opened ({error}); name a file in a directory that is there and where this user may write",
+            file.display()
+        ))
+    });
+    opened.map(Some)
+}
+
+/// Begins the audit log of the node of this name, if it has one. To be called on a runtime.
+pub(crate) fn start(
+    config: Option<&AuditConfig>,
+    file: Option<AuditFile>,
+    name: &str,
+    layouts: watch::Receiver<Option<Arc<Layout>>>,
+) -> Result<Option<Audit>, StartError> {
+    let Some((config, file)) = config.zip(file) else { return Ok(None) };
+    let started = Audit::start(file, config, name.to_owned(), layouts);
+    started.map(Some).map_err(|source| StartError::System { action: "start a thread", source })
+}
+
 /// The audit log of a node. A clone is the same.
 #[derive(Clone, Debug)]
 pub(crate) struct Audit(Arc<Parts>);
@@ -146,7 +170,7 @@ struct Parts {
 
 impl Audit {
     /// Of the node of this name, to this file. To be called on a runtime.
-    pub(crate) fn start(
+    fn start(
         file: AuditFile,
         config: &AuditConfig,
         node: String,
