@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use xtask::tidy::{self, Finding, arrows, bans, circles, planted, scripts, sources};
+use xtask::tidy::{self, Finding, arrows, bans, circles, dependencies, planted, scripts, sources};
 
 fn workspace(packages: &[(&str, &[&str])]) -> Value {
     let package = |(name, uses): &(&str, &[&str])| {
@@ -167,4 +167,54 @@ fn the_workspace_is_tidy() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let findings: Vec<String> = tidy::check(root).unwrap().iter().map(ToString::to_string).collect();
     assert!(findings.is_empty(), "{}", findings.join("\n"));
+}
+
+#[test]
+fn licences_sources_and_bans_are_those_of_deny_toml() {
+    const DENY: &str = r#"
+        [licenses]
+        allow = ["MIT", "Apache-2.0", "Apache-2.0 WITH LLVM-exception"]
+        [bans]
+        deny = [{ crate = "openssl-sys", reason = "TLS is rustls'" }]
+        [sources]
+        allow-registry = ["https://example.org/index"]
+    "#;
+    const REGISTRY: &str = "registry+https://example.org/index";
+    let findings = |package: Value| {
+        let findings = dependencies::judge(DENY, &json!({ "packages": [package] })).unwrap();
+        findings.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let licensed = |licence: &str| findings(json!({ "name": "a", "license": licence, "source": REGISTRY }));
+    for allowed in [
+        "MIT",
+        "MIT/Unlicense",
+        "GPL-3.0 OR MIT",
+        "Apache-2.0 WITH LLVM-exception OR GPL-3.0",
+        "(MIT OR GPL-3.0) AND Apache-2.0",
+        "GPL-3.0 AND ISC OR MIT",
+    ] {
+        assert_eq!(licensed(allowed), [""; 0], "{allowed}");
+    }
+    for refused in ["GPL-3.0", "MIT AND ISC", "(GPL-3.0 OR ISC) AND MIT", "MIT WITH LLVM-exception"] {
+        let found = licensed(refused);
+        assert!(
+            found.len() == 1 && found[0].starts_with(&format!("a: has the licence {refused}, ")),
+            "{found:?}"
+        );
+    }
+    for unreadable in ["", "MIT OR", "(MIT", "MIT MIT", "AND MIT"] {
+        assert!(licensed(unreadable)[0].contains("can't be read"), "{unreadable}");
+    }
+    assert!(findings(json!({ "name": "a", "source": REGISTRY }))[0].contains("names no licence"));
+    let from = |source: &str| findings(json!({ "name": "a", "license": "MIT", "source": source }));
+    assert!(from("git+https://example.org/a")[0].contains("comes from git+"));
+    assert!(
+        from("registry+https://example.net/index")[0].contains("comes from registry+https://example.net")
+    );
+    let banned = findings(json!({ "name": "openssl-sys", "license": "MIT", "source": REGISTRY }));
+    assert_eq!(banned, ["openssl-sys: is banned by deny.toml: TLS is rustls'"]);
+    let any = json!([{ "name": "b", "req": "*" }, { "name": "c", "req": "*", "path": "../c" }]);
+    let ours = findings(json!({ "name": "ours", "license": "MIT", "dependencies": any }));
+    assert_eq!(ours, ["ours: takes any version of b: say which"]);
+    assert!(dependencies::judge("[licenses]", &json!({ "packages": [] })).is_err());
 }

@@ -22,6 +22,7 @@ mod administration;
 #[cfg(test)]
 mod advice;
 mod args;
+mod audited;
 mod authority;
 mod changes;
 mod cluster;

@@ -9,6 +9,7 @@ use ringfort_types::limits::{BIRTH_NODES_MAX, CALL_TIMEOUT_MAX_MS, HELD_READS_BY
 use ringfort_types::{is_every_address, is_name};
 
 use crate::StartError;
+use crate::audit::AuditConfig;
 use crate::doors::http::HttpSettings;
 use crate::doors::text::TextSettings;
 use crate::log_levels::LogLevels;
@@ -58,6 +59,8 @@ pub struct Config {
     pub slow_request: Option<Duration>,
     /// What changes which lines are logged; without it nobody can ask for that.
     pub log_levels: Option<LogLevels>,
+    /// Its audit log, if it has one.
+    pub audit: Option<AuditConfig>,
     /// Where its data is.
     pub data_dir: PathBuf,
     /// The other nodes of a new cluster, with their names where they are known. May list this node too. The
@@ -119,6 +122,7 @@ impl Config {
             http: None,
             slow_request: None,
             log_levels: None,
+            audit: None,
             data_dir: data_dir.into(),
             peers: Vec::new(),
             join: Vec::new(),

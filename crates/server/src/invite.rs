@@ -24,6 +24,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::Status;
 use tonic::transport::Endpoint;
 
+use crate::audit::Act;
 use crate::gate::Gate;
 use crate::invitation::check_name;
 use crate::shared::Shared;
@@ -37,6 +38,15 @@ const LOOK_UP: Duration = Duration::from_secs(1);
 
 /// Makes the node at this address a member, under this name or else under its own. Nothing is to be done of one that is.
 pub(crate) async fn invite(
+    gate: &Gate,
+    name: Option<&str>,
+    address: &str,
+    timeout_ms: u32,
+) -> Result<(), Failure> {
+    gate.recorded(Act::Invite(name, address), made_a_member(gate, name, address, timeout_ms)).await
+}
+
+async fn made_a_member(
     gate: &Gate,
     name: Option<&str>,
     address: &str,

@@ -3,6 +3,7 @@
 //! What it is told is synced before its first word to a peer, so that it never speaks as somebody else. If it ends before that, it asks
 //! again, as the same data directory, and is told the same number.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,7 +23,7 @@ use tonic::transport::Endpoint;
 use tonic::{Code as Status, Request as Message};
 
 use crate::StartError;
-use crate::gate::Gate;
+use crate::gate::{Asker, Gate};
 use crate::outbox::FRAME_BYTES_MAX;
 use crate::shared::Shared;
 
@@ -119,6 +120,7 @@ async fn is_up(gate: &Gate, name: &str) -> Result<bool, Failure> {
 pub(crate) async fn admit(
     shared: &std::sync::Arc<Shared>,
     request: JoinRequest,
+    from: Option<IpAddr>,
 ) -> Result<JoinResponse, Failure> {
     let (newcomer, levels) = check(request)?;
     let unborn = || Failure::rejected(Code::Unavailable, "this node's cluster is not born yet");
@@ -136,7 +138,7 @@ pub(crate) async fn admit(
     if let Some(no_place) = layout.refusal(&newcomer) {
         return Err(refused(&no_place, &newcomer));
     }
-    let gate = Gate::new(shared.clone(), Door::V1).by(Principal::NODE);
+    let gate = Gate::new(shared.clone(), Door::V1).by(Asker { who: Principal::NODE, from });
     if newcomer.replaces {
         // One that has just ended is not known to be down yet.
         let begun = Instant::now();

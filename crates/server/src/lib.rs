@@ -26,11 +26,13 @@
 //! Invariants: nothing is unbounded (`queue`, `gate`, `outbox`, `doors` name theirs); the core
 //! waits for no disk and no socket; a failed sync ends the process (`error`).
 //!
-//! Caveats. There is no encryption yet, and clients are asked who they are (`authentication`) only once rights are enforced: whoever reaches
-//! the port can do anything that peers do. So a port beyond loopback is opened only when the operator says so (`exposure`).
+//! Caveats. Without TLS whoever reaches the port can do anything that peers do, so a port beyond loopback is opened then only when the
+//! operator says so (`exposure`); and clients are asked who they are (`authentication`) only once rights are enforced. Who asked for what is
+//! written if the operator wants it (`audit`).
 
 mod answers;
 mod apply;
+mod audit;
 mod authentication;
 mod budget;
 mod certificates;
@@ -49,6 +51,7 @@ mod figures;
 mod flush;
 mod gate;
 mod horizon;
+mod impostors;
 mod invitation;
 mod invite;
 mod invited;
@@ -67,12 +70,14 @@ pub mod recover;
 mod room;
 mod running;
 mod shared;
+mod shares;
 mod slow;
 mod snapshots;
 mod space;
 mod threads;
 mod whereabouts;
 
+pub use audit::{AuditConfig, AuditedRequests};
 pub use authentication::{Token, hash_password};
 pub use config::{Config, HttpConfig, REPLICAS_DEFAULT, SHARDS_DEFAULT, TextConfig};
 pub use doors::http::HttpSettings;

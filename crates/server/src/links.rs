@@ -27,7 +27,7 @@ use ringfort_proto::status::{OUTCOME, from_failure};
 use ringfort_ring::{Layout, Member};
 use ringfort_tls::Connector;
 use ringfort_types::limits::{CALL_WINDOW_BYTES, CONNECTION_WINDOW_BYTES};
-use ringfort_types::{Answer, Code as Refused, Epoch, Failure, NodeId, PeerFrame, PeerMessage, shown};
+use ringfort_types::{Answer, Code as Refused, Epoch, Failure, NodeId, PeerFrame, PeerMessage};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_stream::Stream;
@@ -38,7 +38,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::doors::places::Standing;
-use crate::doors::throttle::Throttle;
+use crate::impostors::Impostors;
 use crate::outbox::{FRAME_BYTES_MAX, Item, Outbox};
 use crate::shared::Shared;
 use crate::whereabouts::Told;
@@ -389,21 +389,10 @@ fn frame(shared: &Shared, to: NodeId, messages: Vec<PeerMessage>) -> PeerFrame {
 }
 
 /// Connections that other nodes have made to this one.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Links {
     open: Mutex<BTreeMap<u64, Link>>,
-    /// Who is no node, or none of this cluster.
-    impostors: Arc<Throttle>,
-    /// Who is another node.
-    others: Arc<Throttle>,
-}
-
-impl Default for Links {
-    fn default() -> Links {
-        let impostors = Throttle::new("attempts to speak as a node were refused");
-        let others = Throttle::new("attempts to speak as another node were refused");
-        Links { open: Mutex::default(), impostors, others }
-    }
+    impostors: Impostors,
 }
 
 #[derive(Debug)]
@@ -471,7 +460,7 @@ pub(crate) struct PeerService {
 #[tonic::async_trait]
 impl Peer for PeerService {
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
-        let asks = self.certified(&request)?;
+        let asks = self.links.impostors.certified(&self.shared, &request)?;
         if let Some(asks) = asks.filter(|asks| *asks != request.get_ref().name) {
             let joins = &request.get_ref().name;
             let why = format!(
@@ -479,25 +468,26 @@ impl Peer for PeerService {
             );
             return Err(from_failure(Failure::rejected(Refused::FailedPrecondition, why)));
         }
-        let admitted = join::admit(&self.shared, request.into_inner()).await;
+        let from = request.extensions().get::<Arc<Standing>>().map(|standing| standing.from());
+        let admitted = join::admit(&self.shared, request.into_inner(), from).await;
         admitted.map(Response::new).map_err(from_failure)
     }
 
     async fn invite(&self, request: Request<InviteRequest>) -> Result<Response<InviteResponse>, Status> {
-        self.certified(&request)?;
+        self.links.impostors.certified(&self.shared, &request)?;
         let answer = invite::answer(&self.shared, request.into_inner()).await;
         answer.map(Response::new).map_err(from_failure)
     }
 
     async fn time(&self, request: Request<TimeRequest>) -> Result<Response<TimeResponse>, Status> {
-        self.certified(&request)?;
+        self.links.impostors.certified(&self.shared, &request)?;
         Ok(Response::new(TimeResponse { unix_us: peer_clock::now_us() }))
     }
 
     type LinkStream = ReceiverStream<Result<Frame, Status>>;
 
     async fn link(&self, request: Request<Streaming<Frame>>) -> Result<Response<Self::LinkStream>, Status> {
-        let speaks = self.certified(&request)?;
+        let speaks = self.links.impostors.certified(&self.shared, &request)?;
         if let Some(waiting) = &self.shared.waiting {
             return Err(from_failure(waiting.not_yet()));
         }
@@ -526,39 +516,6 @@ impl Peer for PeerService {
 }
 
 impl PeerService {
-    /// The name of the node whose certificate was shown on the connection; none where there is no TLS. Nobody else is listened to.
-    fn certified<T>(&self, request: &Request<T>) -> Result<Option<String>, Status> {
-        if self.shared.tls().is_none() {
-            return Ok(None);
-        }
-        let standing = request.extensions().get::<Arc<Standing>>();
-        let certified = standing.and_then(|standing| standing.certified());
-        if let Some(node) = certified.and_then(|certified| certified.node.clone()) {
-            return Ok(Some(node));
-        }
-        let who = match certified.and_then(|certified| certified.user.as_deref()) {
-            Some(user) => format!("who shows the certificate of {}", shown(user.as_bytes())),
-            None => "who shows no certificate".to_owned(),
-        };
-        self.links.impostors.warn(|| format!("somebody {who} spoke as a node, and was refused"));
-        Err(Status::permission_denied(format!("only nodes are listened to here, and not somebody {who}")))
-    }
-
-    /// Whether whoever has this certificate may speak as this node. One that is not known here is taken at its word: its certificate is a node's.
-    fn is_its_own(&self, speaks: Option<&String>, from: NodeId) -> bool {
-        let Some(speaks) = speaks else { return true };
-        let name = self.shared.name_of(from);
-        let is_its_own = name.as_ref().is_none_or(|name| name == speaks);
-        if !is_its_own {
-            let name = name.unwrap_or_default();
-            let line = || {
-                format!("somebody with the certificate of the node {speaks} spoke as {name}, and was refused")
-            };
-            self.links.others.warn(line);
-        }
-        is_its_own
-    }
-
     /// This node's name, if a connection is for another member of its cluster, which is not here.
     fn is_for_another(&self, metadata: &MetadataMap) -> Option<String> {
         let (cluster, me) = (self.shared.header.cluster(), self.shared.header.from);
@@ -590,7 +547,7 @@ impl PeerService {
             let known = self.shared.header.epoch();
             if speaks.is_some() && (frame.from != from || known != epoch) {
                 epoch = known;
-                if !self.is_its_own(speaks.as_ref(), frame.from) {
+                if !self.links.impostors.is_its_own(&self.shared, speaks.as_ref(), frame.from) {
                     return;
                 }
             }

@@ -32,7 +32,7 @@ use crate::open::LAYOUT_OF_TABLE;
 use crate::ports::bind;
 use crate::shared::{Header, Report, Shared};
 use crate::whereabouts::Told;
-use crate::{Config, StartError, certificates, descriptors, doors, invited, space, whereabouts};
+use crate::{Config, StartError, audit, certificates, descriptors, doors, invited, space, whereabouts};
 
 /// How long to wait for leaderships to be handed over.
 const HAND_OVER_MAX: Duration = Duration::from_millis(3_600);
@@ -94,6 +94,7 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
     let started = Instant::now();
     Clock::check()?;
     let config = checked(config)?;
+    let audit_file = audit::open(config.audit.as_ref())?;
     let (mut ports, bound) = bind(&config).await?;
     let address = config.advertised(bound.grpc)?;
     let listed = listed(&config, &address)?;
@@ -101,11 +102,7 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
     let disk = Arc::new(FileDisk::open(&config.data_dir)?);
     let who = Who { name: config.name.clone(), address: address.clone(), fresh: draw()? };
     let (data, mut stored) = DataDir::open_anywhere(disk.clone(), &who, ringfort_node::is_member)?;
-    ports.tls = guard(&config, &node_name(&stored.name)).inspect_err(|_| {
-        if stored.boot == 1 {
-            data.discard();
-        }
-    })?;
+    ports.tls = guard(&config, &data, &stored)?;
     let runtimes = Runtimes::new([Handle::current()].into_iter().chain(others));
     let (kept, lost) = become_member(&config, &address, &data, &mut stored, (&ports, &runtimes)).await?;
     let Origin { nodes, shards, replicas, is_member } = Origin::of(&config, &address, listed, &stored)?;
@@ -121,19 +118,8 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
     let name = node_name(&stored.name);
     let (addresses, names): (Vec<_>, Vec<_>) = nodes.into_iter().unzip();
     let clock = Clock::new();
-    let node = Node::new(
-        NodeConfig {
-            address: address.clone(),
-            addresses: addresses.clone(),
-            names: names.clone(),
-            shards,
-            replicas,
-            replace_after_ms: config.replace_after.as_millis() as u64,
-            levels: Levels::KNOWN,
-        },
-        &identity,
-        clock.now(),
-    )?;
+    let begins = node_config(&config, &address, (&addresses, &names), (shards, replicas));
+    let node = Node::new(begins, &identity, clock.now())?;
 
     let me = node.id();
     let told = told(&config, &address, &node)?;
@@ -143,7 +129,8 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
     let header = Header::new(&node, stored.incarnation);
     let shared = Shared::new(answers, header, Handle::current(), shards, reporting);
     let shared = shared.that_logs(config.slow_request, config.log_levels.clone());
-    let shared = Arc::new(shared.that_guards(ports.tls.clone()));
+    let audit = audit::start(config.audit.as_ref(), audit_file, &name, shared.watch_layout())?;
+    let shared = Arc::new(shared.that_guards(ports.tls.clone()).that_audits(audit));
     let is_alone = !is_member && addresses.len() == 1 && !config.peers.is_empty();
     let alone = is_alone.then(|| peerless(&address));
     let uncounted = (!is_counted).then(|| uncounted(&config.data_dir));
@@ -203,10 +190,34 @@ pub async fn start_on(config: Config, others: Vec<Handle>) -> Result<Running, St
     })
 }
 
-/// What TLS is spoken with by the node of this name, if it is.
-fn guard(config: &Config, name: &str) -> Result<Option<NodeTls>, StartError> {
-    let loaded = config.tls.clone().map(|files| NodeTls::load(files, name)).transpose();
-    loaded.map_err(|error| StartError::Usage(error.to_string()))
+/// What TLS is spoken with, if it is. Without good files for it a new directory is left as if it had not been touched.
+fn guard(config: &Config, data: &DataDir, stored: &Stored) -> Result<Option<NodeTls>, StartError> {
+    let name = node_name(&stored.name);
+    let loaded = config.tls.clone().map(|files| NodeTls::load(files, &name)).transpose();
+    loaded.map_err(|error| {
+        if stored.boot == 1 {
+            data.discard();
+        }
+        StartError::Usage(error.to_string())
+    })
+}
+
+/// What a node is told that begins as these nodes, of which it is one.
+fn node_config(
+    config: &Config,
+    address: &str,
+    (addresses, names): (&[String], &[String]),
+    (shards, replicas): (u32, u32),
+) -> NodeConfig {
+    NodeConfig {
+        address: address.to_owned(),
+        addresses: addresses.to_vec(),
+        names: names.to_vec(),
+        shards,
+        replicas,
+        replace_after_ms: config.replace_after.as_millis() as u64,
+        levels: Levels::KNOWN,
+    }
 }
 
 /// The other nodes of the list that a cluster is born of.
@@ -560,6 +571,9 @@ impl Running {
         tracing::debug!("log sealed after {:?}", started.elapsed());
         let drained = async { while self.sockets.join_next().await.is_some() {} };
         let _longer = tokio::time::timeout(DRAIN_MAX, drained).await;
+        if let Some(audit) = &self.shared.audit {
+            audit.flush().await;
+        }
         tracing::info!("this node has stopped after {} ms", started.elapsed().as_millis());
         Ok(())
     }

@@ -16,16 +16,17 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::StartError;
 use crate::answers::Answers;
+use crate::audit::Audit;
 use crate::budget::Budget;
 use crate::delivery::ReadAt;
 use crate::disk_watch::DiskWatch;
 use crate::figures::Asked;
-use crate::gate::Shares;
 use crate::invitation::Waiting;
 use crate::log_levels::LogLevels;
 use crate::metrics::{Begun, Metrics};
 use crate::queue::Inbox;
 use crate::readers::Readers;
+use crate::shares::Shares;
 use crate::slow::SlowRequests;
 
 /// Something that whoever runs the node should know.
@@ -142,6 +143,9 @@ pub(crate) struct Shared {
     pub(crate) figures: Asked,
     slow: SlowRequests,
     pub(crate) log_levels: Option<LogLevels>,
+    pub(crate) audit: Option<Audit>,
+    /// Whether rights are enforced, as of the core's last turn.
+    enforced: AtomicBool,
     /// What TLS is spoken with.
     tls: Option<NodeTls>,
     disk: Mutex<Disk>,
@@ -209,6 +213,8 @@ impl Shared {
             figures: Asked::default(),
             slow: SlowRequests::new(None),
             log_levels: None,
+            audit: None,
+            enforced: AtomicBool::new(false),
             tls: None,
             disk: Mutex::default(),
             damaged: Mutex::default(),
@@ -223,6 +229,16 @@ impl Shared {
     /// The same, with TLS, if this is something.
     pub(crate) fn that_guards(self, tls: Option<NodeTls>) -> Shared {
         Shared { tls, ..self }
+    }
+
+    /// The same, with this audit log, if it is one.
+    pub(crate) fn that_audits(self, audit: Option<Audit>) -> Shared {
+        Shared { audit, ..self }
+    }
+
+    /// Whether what somebody may not do is refused.
+    pub(crate) fn is_enforced(&self) -> bool {
+        self.enforced.load(Ordering::Relaxed)
     }
 
     /// What TLS is spoken with, if it is.
@@ -271,6 +287,8 @@ impl Shared {
             if let Some(born) = node.born_layout() {
                 self.born.get_or_init(|| born);
             }
+            let enforced = node.layout().is_some_and(|layout| layout.users.enforced);
+            self.enforced.store(enforced, Ordering::Relaxed);
             self.layout.send_replace(node.layout().cloned());
         }
     }

@@ -202,6 +202,10 @@ pub const AUTH_PAUSE_MIN_MS: u64 = 1_000;
 pub const AUTH_PAUSE_MAX_MS: u64 = 60_000;
 /// Addresses, and users, of whose wrong passwords a node knows.
 pub const AUTH_WRONG_TRACKED_MAX: usize = 4 * 1024;
+/// Lines of the audit log that wait to be written.
+pub const AUDIT_LINES_MAX: usize = 32 * 1024;
+/// How long the answer to an administration act waits until its line is in the audit log, in milliseconds.
+pub const AUDIT_WAIT_MS: u64 = 2_000;
 /// A client must say what its protocol begins with within this time, in milliseconds.
 pub const GREETING_MS: u64 = 5_000;
 /// Most calls at once on one gRPC connection.

@@ -1,6 +1,6 @@
 //! What neither the compiler nor clippy checks.
 //!
-//! [`arrows`] looks at which crates depend on which, [`circles`] at the files of a crate, [`sources`] at every file, [`planted`] and [`scripts`] at what tests are made
+//! [`arrows`] looks at which crates depend on which, [`circles`] at the files of a crate, [`sources`] at every file, [`dependencies`] at what others have written, [`planted`] and [`scripts`] at what tests are made
 //! of. Each rule says why in its finding, because
 //! whoever meets it does so at the moment of breaking it. Rules that clippy can check are in the pure crates'
 //! `clippy.toml`; [`bans`] sees to it that they all have the same one.
@@ -8,6 +8,7 @@
 pub mod arrows;
 pub mod bans;
 pub mod circles;
+pub mod dependencies;
 pub mod planted;
 pub mod scripts;
 pub mod sources;
@@ -41,6 +42,7 @@ pub fn check(root: &Path) -> Result<Vec<Finding>> {
     findings.extend(sources::check(root)?);
     findings.extend(bans::check(root)?);
     findings.extend(circles::check(root)?);
+    findings.extend(dependencies::check(root)?);
     findings.sort();
     Ok(findings)
 }

@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
+use crate::audited::Audited;
 use crate::connection::ADDRESS_DEFAULT;
 use crate::json::Object;
 use crate::logging::Logging;
@@ -118,6 +119,8 @@ pub(crate) struct Start {
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     report_every: Option<Duration>,
     #[command(flatten)]
+    audited: Audited,
+    #[command(flatten)]
     logging: Logging,
     /// Stop when stdin ends: whoever holds its other end decides how long this node lives.
     #[arg(long, hide = true)]
@@ -201,6 +204,7 @@ fn config(start: Start) -> Result<Config, Stop> {
         name: start.id,
         text: start.text.config()?,
         http: start.watched.http(),
+        audit: start.audited.config()?,
         insecure: start.insecure,
         tls,
         advertise: start.advertise,

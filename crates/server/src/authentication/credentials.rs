@@ -64,6 +64,13 @@ impl<'a> Credentials<'a> {
         Err(no_credentials())
     }
 
+    /// Whose they are said to be.
+    pub(crate) fn name(&self) -> &'a str {
+        match self {
+            Credentials::Password { name, .. } | Credentials::Token { name, .. } => name,
+        }
+    }
+
     /// A name and a password.
     pub(crate) fn of_password(name: &'a [u8], password: &'a [u8]) -> Result<Credentials<'a>, Failure> {
         if password.len() > AUTH_PASSWORD_BYTES_MAX {

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use ring::digest;
 use ringfort_types::limits::{AUTH_CHECKS_MAX, AUTH_CHECKS_WAITING_MAX};
-use ringfort_types::{Code, Failure, Principal, User, is_name};
+use ringfort_types::{Code, Door, Failure, Principal, User, is_name};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 pub(crate) use credentials::{Credentials, Decoded};
@@ -109,7 +109,23 @@ impl Authentication {
     }
 
     /// The user that these credentials are of, shown by a client at this address.
-    pub(crate) fn known(&self, credentials: &Credentials<'_>, from: IpAddr) -> Known {
+    pub(crate) fn known(
+        &self,
+        credentials: Result<Credentials<'_>, Failure>,
+        from: IpAddr,
+        door: Door,
+    ) -> Known {
+        let (name, known) = match credentials {
+            Ok(credentials) => (Some(credentials.name()), self.look_up(&credentials, from, door)),
+            Err(failure) => (None, Known::Refused(failure)),
+        };
+        if let Known::Refused(failure) = &known {
+            self.0.audit(door, from, name, failure);
+        }
+        known
+    }
+
+    fn look_up(&self, credentials: &Credentials<'_>, from: IpAddr, door: Door) -> Known {
         // A node without a cluster knows no users, and says so of whatever it is asked.
         let Some(layout) = self.0.shared.layout() else { return Known::Is(Principal::NOBODY) };
         let users = &layout.users;
@@ -123,12 +139,18 @@ impl Authentication {
                 Known::Refused(wrong())
             }
             Credentials::Password { name, password } => {
-                self.known_by_password(users.named(name), name, password, from)
+                self.known_by_password(users.named(name), (name, password), from, door)
             }
         }
     }
 
-    fn known_by_password(&self, user: Option<&User>, name: &str, password: &[u8], from: IpAddr) -> Known {
+    fn known_by_password(
+        &self,
+        user: Option<&User>,
+        (name, password): (&str, &[u8]),
+        from: IpAddr,
+        door: Door,
+    ) -> Known {
         let parts = &self.0;
         if let Err(left) = lock(&parts.guesses).of_address(from, Instant::now()) {
             return Known::Refused(too_many(left));
@@ -162,6 +184,7 @@ impl Authentication {
                 password: password.to_vec(),
                 hash: hash.map(str::to_owned),
                 from,
+                door,
                 tag,
                 _place: place,
             };
@@ -181,6 +204,13 @@ async fn wait(mut told: watch::Receiver<Option<Checked>>) -> Checked {
 }
 
 impl Parts {
+    /// A password may have been typed in a name's place.
+    fn audit(&self, door: Door, from: IpAddr, name: Option<&str>, why: &Failure) {
+        if let Some(audit) = &self.shared.audit {
+            audit.refused_credentials(door, from, name.filter(|name| is_name(name)), why);
+        }
+    }
+
     fn warn(&self, what: &str, name: &str, from: IpAddr) {
         // A password may have been typed in a name's place.
         let user =
@@ -196,6 +226,7 @@ struct Check {
     password: Vec<u8>,
     hash: Option<String>,
     from: IpAddr,
+    door: Door,
     tag: Tag,
     _place: OwnedSemaphorePermit,
 }
@@ -204,6 +235,9 @@ impl Check {
     async fn run(self) -> Checked {
         let checked = self.checked().await;
         lock(&self.parts.under_way).remove(&self.tag);
+        if let Err(failure) = &checked {
+            self.parts.audit(self.door, self.from, Some(&self.name), failure);
+        }
         checked
     }
 

@@ -15,21 +15,23 @@ use http::{Extensions, Request, Response};
 use ringfort_proto::health::health_server::SERVICE_NAME as HEALTH;
 use ringfort_proto::internal::peer_server::SERVICE_NAME as PEER;
 use ringfort_proto::status::from_failure;
-use ringfort_types::{Failure, Principal};
+use ringfort_types::{Door, Failure, Principal};
 use tonic::body::Body;
 use tower_service::Service;
 
 use crate::authentication::{Authentication, Checking, Credentials, Decoded, Known};
 use crate::doors::places::Standing;
 use crate::doors::refusals::Refused;
-use crate::gate::Gate;
+use crate::gate::{Asker, Gate};
 
 /// What the names of server reflection begin with, in all its versions.
 const REFLECTION: &str = "grpc.reflection.";
 
 /// The gate for the user who makes this call.
 pub(super) fn asked_by<M>(call: &tonic::Request<M>, gate: &Gate) -> Gate {
-    gate.by(call.extensions().get::<Principal>().copied().unwrap_or(Principal::NOBODY))
+    let extensions = call.extensions();
+    let who = extensions.get::<Principal>().copied().unwrap_or(Principal::NOBODY);
+    gate.by(Asker { who, from: extensions.get::<Arc<Standing>>().map(|standing| standing.from()) })
 }
 
 /// Calls of `S`, each with its user.
@@ -57,10 +59,19 @@ impl<S> Authenticated<S> {
         // Every connection has one; where there were none, nobody could be slowed.
         let Some(standing) = standing else { return Known::Is(Principal::NOBODY) };
         let mut decoded = Decoded::default();
-        match Credentials::of_header(header.as_bytes(), &mut decoded) {
-            Ok(credentials) => self.authentication.known(&credentials, standing.from()),
-            Err(failure) => Known::Refused(failure),
-        }
+        let credentials = Credentials::of_header(header.as_bytes(), &mut decoded);
+        self.authentication.known(credentials, standing.from(), door_of(request.uri().path()))
+    }
+}
+
+/// The door whose package a call's path begins with.
+fn door_of(path: &str) -> Door {
+    match path.trim_start_matches('/').split('.').next() {
+        Some("family") => Door::Family,
+        Some("proto") => Door::Proto,
+        Some("kvstore") => Door::KvStore,
+        Some("kv") => Door::Kv,
+        _ => Door::V1,
     }
 }
 
@@ -161,6 +172,19 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_begins_with_its_doors_package() {
+        for (path, door) in [
+            ("/ringfort.v1.KV/Get", Door::V1),
+            ("/family.FamilyService/Store", Door::Family),
+            ("/proto.KV/Get", Door::Proto),
+            ("/kvstore.v1.KVStore/Put", Door::KvStore),
+            ("/kv.KeyValue/Get", Door::Kv),
+        ] {
+            assert_eq!(door_of(path), door, "{path}");
+        }
+    }
 
     #[test]
     fn who_watches_or_is_a_node_is_not_asked_who_they_are() {

@@ -13,7 +13,6 @@ mod retry;
 #[cfg(test)]
 mod rights;
 mod rows;
-mod shares;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,8 +29,10 @@ use tokio::sync::SemaphorePermit;
 
 pub(crate) use pipeline::{Order, Pipeline};
 pub(crate) use rows::{Batch, Listing, Rows, TOUCH_AFTER};
-pub(crate) use shares::{Share, Shares};
 
+pub(crate) use crate::audit::Asker;
+
+use crate::audit::{Act, Record};
 use crate::delivery::Delivery;
 use crate::metrics::{Begun, Operation};
 use crate::readers::Readers;
@@ -69,18 +70,41 @@ impl From<Reply> for Answer {
 pub(crate) struct Gate {
     shared: Arc<Shared>,
     door: Door,
-    who: Principal,
+    asker: Asker,
 }
 
 impl Gate {
     /// For this door, and for somebody who has not said who they are.
     pub(crate) fn new(shared: Arc<Shared>, door: Door) -> Gate {
-        Gate { shared, door, who: Principal::NOBODY }
+        Gate { shared, door, asker: Asker::from(Principal::NOBODY) }
     }
 
     /// The same for this user; for [`Principal::NODE`], for what the node does itself.
-    pub(crate) fn by(&self, who: Principal) -> Gate {
-        Gate { who, ..self.clone() }
+    pub(crate) fn by(&self, asker: impl Into<Asker>) -> Gate {
+        Gate { asker: asker.into(), ..self.clone() }
+    }
+
+    /// What will be written of this in the audit log, if there is one and it is of its business.
+    pub(crate) fn record(&self, act: Act<'_>) -> Result<Option<Box<Record>>, Failure> {
+        match &self.shared.audit {
+            None => Ok(None),
+            Some(audit) => audit.begin(self.door, self.asker, act, self.shared.is_enforced()),
+        }
+    }
+
+    /// Carries this out, if its lines in the audit log can be written that must be.
+    pub(crate) async fn recorded<T>(
+        &self,
+        act: Act<'_>,
+        carried_out: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let Some(record) = self.record(act)? else { return carried_out.await };
+        let come = match record.begun().await {
+            Ok(()) => carried_out.await,
+            Err(failure) => Err(failure),
+        };
+        record.ended_and_written(come.as_ref().err()).await?;
+        come
     }
 
     /// Carries out one call. A write that has no place in a session of its client's gets one of this node's, and is tried
@@ -88,13 +112,19 @@ impl Gate {
     pub(crate) async fn ask(&self, call: Call) -> Answer {
         let call = self.own(call);
         let begun = Begun::now(self.door, Operation::of(&call.request));
-        let _share = match self.shared.shares.enter(self.who, call.weight()) {
+        let answer = match self.record(Act::Request(&call.request)) {
+            Ok(None) => self.carry_out(call).await,
+            Ok(Some(record)) => self.carry_out_recorded(call, record).await,
+            Err(failure) => Answer::failed(failure),
+        };
+        self.shared.answered(begun, &answer.reply, answer.leader);
+        answer
+    }
+
+    async fn carry_out(&self, call: Call) -> Answer {
+        let _share = match self.shared.shares.enter(call.who, call.weight()) {
             Ok(share) => share,
-            Err(failure) => {
-                let answer = Answer::failed(failure);
-                self.shared.answered(begun, &answer.reply, None);
-                return answer;
-            }
+            Err(failure) => return Answer::failed(failure),
         };
         let users = match &call.request {
             Request::ChangeLayout(LayoutChange::Users(change)) => Some(change.clone()),
@@ -108,8 +138,16 @@ impl Gate {
         if let (Some(change), Reply::Written(_)) = (&users, &answer.reply) {
             self.hear_of(change).await;
         }
-        self.shared.answered(begun, &answer.reply, answer.leader);
         answer
+    }
+
+    async fn carry_out_recorded(&self, call: Call, record: Box<Record>) -> Answer {
+        let answer = match record.begun().await {
+            Ok(()) => self.carry_out(call).await,
+            Err(failure) => Answer::failed(failure),
+        };
+        let written = record.ended_and_written(failure_of(&answer.reply)).await;
+        written.map_or_else(Answer::failed, |()| answer)
     }
 
     /// Waits for a moment until this node goes by a layout in which this is so of users: it is committed, and the node hears of it as all
@@ -125,13 +163,13 @@ impl Gate {
     /// Refuses whoever may not change the cluster, or this node.
     pub(crate) fn may_change_cluster(&self) -> Result<(), Failure> {
         let Some(layout) = self.layout() else { return Ok(()) };
-        layout.users.judge_cluster(self.who).into_failure().map_or(Ok(()), Err)
+        layout.users.judge_cluster(self.asker.who).into_failure().map_or(Ok(()), Err)
     }
 
     /// The prefixes that a list of keys with this prefix goes over: one that is readable as a whole, or those in it that are.
     fn readable(&self, prefix: &Bytes) -> Result<Vec<Bytes>, Failure> {
         let Some(layout) = self.layout() else { return Ok(vec![prefix.clone()]) };
-        let readable = layout.users.readable(self.who, prefix);
+        let readable = layout.users.readable(self.asker.who, prefix);
         readable.map_err(|verdict| verdict.into_failure().expect("what may be read has a prefix"))
     }
 
@@ -194,7 +232,11 @@ impl Gate {
     }
 
     /// Has the node log what this filter lets through, if it is not empty. The filter before it.
-    pub(crate) fn set_log_level(&self, filter: &str) -> Result<String, Failure> {
+    pub(crate) async fn set_log_level(&self, filter: &str) -> Result<String, Failure> {
+        self.recorded(Act::SetLogLevel(filter), async { self.change_log_level(filter) }).await
+    }
+
+    fn change_log_level(&self, filter: &str) -> Result<String, Failure> {
         self.may_change_cluster()?;
         let Some(levels) = &self.shared.log_levels else {
             let why = "this node's log levels are fixed: it was started by another program";
@@ -267,12 +309,16 @@ impl Gate {
 
     /// A call that has come in at this door, in memory of its own.
     fn own(&self, call: Call) -> Call {
-        Call { door: self.door, who: self.who, ..call.detached() }
+        Call { door: self.door, who: self.asker.who, ..call.detached() }
     }
 
     fn stamps(&self, call: &Call) -> bool {
         self.door != Door::V1 && call.stamp.is_none() && call.request.takes_stamp()
     }
+}
+
+fn failure_of(reply: &Reply) -> Option<&Failure> {
+    if let Reply::Failed(failure) = reply { Some(failure) } else { None }
 }
 
 /// Asks the node for an answer that may be large, as soon as there is room for it.

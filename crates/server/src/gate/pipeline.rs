@@ -33,11 +33,13 @@ use ringfort_types::{Call, Code, Failure, Principal, Reply};
 use tokio::task::JoinSet;
 
 use super::retry::{self, Once};
-use super::{Answer, Gate, Share, not_taken, stopped};
+use super::{Answer, Asker, Gate, failure_of, not_taken, stopped};
 use crate::answers::{Ended, Sink};
+use crate::audit::{Act, Record};
 use crate::delivery::{Delivery, ReadAt};
 use crate::metrics::{Begun, Operation};
 use crate::room::{Handed, Room};
+use crate::shares::Share;
 
 /// Answers are handed over in pieces of this many bytes (one may be larger by itself).
 const ANSWERS_BYTES_SOFT: usize = 1024 * 1024;
@@ -66,6 +68,8 @@ struct Place<T> {
     tag: Option<T>,
     /// None of what goes no further.
     begun: Option<Begun>,
+    /// What will be written of it in the audit log.
+    record: Option<Box<Record>>,
     bytes: usize,
     /// Of its user's.
     share: Option<Share>,
@@ -140,7 +144,7 @@ impl<T: Send + 'static> Pipeline<T> {
 
     /// What is pushed from now on is this user's.
     pub(crate) fn is_by(&mut self, who: Principal) {
-        self.gate = self.gate.by(who);
+        self.gate = self.gate.by(Asker { who, ..self.gate.asker });
     }
 
     /// Whether more should be read from the connection. An answer makes room: also where others take all that there is, since
@@ -187,8 +191,13 @@ impl<T: Send + 'static> Pipeline<T> {
             Ok(share) => share,
             Err(failure) => return self.refuse(tag, failure),
         };
+        let record = match self.gate.record(Act::Request(&call.request)) {
+            Ok(record) => record,
+            Err(failure) => return self.refuse(tag, failure),
+        };
         let begun = Begun::now(self.gate.door, Operation::of(&call.request));
         let at = self.hold(tag, Some(begun), call.weight());
+        self.places[at as usize].record = record;
         self.places[at as usize].instead = instead;
         self.places[at as usize].share = share;
         if let Some(order) = &mut self.order {
@@ -262,6 +271,9 @@ impl<T: Send + 'static> Pipeline<T> {
             self.handed.hold(answer.room.clone());
             if let Some(begun) = self.places[at as usize].begun {
                 self.gate.shared.answered(begun, &answer.reply, answer.leader);
+            }
+            if let Some(record) = self.places[at as usize].record.take() {
+                record.ended(failure_of(&answer.reply));
             }
             bytes += each(self.release(at), answer);
             count += 1;
@@ -423,6 +435,7 @@ impl<T: Send + 'static> Pipeline<T> {
         let place = Place {
             tag: Some(tag),
             begun,
+            record: None,
             bytes,
             share: None,
             is_ordered: false,

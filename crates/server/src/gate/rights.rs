@@ -199,8 +199,12 @@ async fn users_do_what_they_may_at_every_door() {
         let many = Request::GetMany { keys, consistency: Consistency::Stale };
         assert!(matches!(bobs.ask(many.into()).await.reply, Reply::Failed(_)));
     }
-    assert_eq!(code(gate.by(bob).set_log_level("debug")).0, Code::PermissionDenied);
-    assert_eq!(code(gate.by(ada).set_log_level("debug")).0, Code::FailedPrecondition, "it has none to set");
+    assert_eq!(code(gate.by(bob).set_log_level("debug").await).0, Code::PermissionDenied);
+    assert_eq!(
+        code(gate.by(ada).set_log_level("debug").await).0,
+        Code::FailedPrecondition,
+        "it has none to set"
+    );
     let (denied, _) = code(crate::invite::invite(&gate.by(bob), None, "127.0.0.1:1", 100).await);
     assert_eq!(denied, Code::PermissionDenied);
 

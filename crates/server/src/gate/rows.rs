@@ -29,6 +29,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
 use super::{Gate, stopped};
+use crate::audit::{Act, Record};
 use crate::budget::{Budget, LARGE_ROW_BYTES, Room, Turn};
 use crate::horizon::HELD;
 use crate::metrics::{Begun, Operation};
@@ -103,6 +104,8 @@ pub(crate) struct Rows {
     /// The smallest key of each shard that has one.
     heads: BinaryHeap<Reverse<(Bytes, usize)>>,
     begun: Begun,
+    /// What will be written in the audit log, once the first rows are there.
+    record: Option<Box<Record>>,
     has_begun: bool,
     has_ended: bool,
 }
@@ -121,6 +124,22 @@ pub(crate) struct Batch {
 
 impl Rows {
     pub(super) fn new(gate: Gate, listing: Listing) -> Result<Rows, Failure> {
+        let record = gate.record(Act::List(&listing.prefix))?;
+        match Rows::opened(gate, listing) {
+            Ok(mut rows) => {
+                rows.record = record;
+                Ok(rows)
+            }
+            Err(failure) => {
+                if let Some(record) = record {
+                    record.ended(Some(&failure));
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    fn opened(gate: Gate, listing: Listing) -> Result<Rows, Failure> {
         for (what, bytes) in [("prefix", &listing.prefix), ("from", &listing.from)] {
             if bytes.len() > KEY_BYTES_MAX + 1 {
                 return Err(Failure::rejected(
@@ -168,6 +187,7 @@ impl Rows {
             cursors,
             heads: BinaryHeap::new(),
             begun,
+            record: None,
             has_begun: false,
             has_ended: false,
         })
@@ -184,6 +204,9 @@ impl Rows {
             return Ok(None);
         }
         let next = self.merged().await;
+        if let Some(record) = self.record.take() {
+            record.ended(next.as_ref().err());
+        }
         if self.has_ended || next.is_err() {
             self.has_ended = true;
             self.gate.shared.metrics.requests.ended(self.begun, next.as_ref().err());

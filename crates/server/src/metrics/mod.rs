@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 pub(crate) use histogram::{Counted, Histogram};
-pub(crate) use requests::{Begun, Kind, Operation, Requests};
+pub(crate) use requests::{Begun, Kind, Operation, Requests, code_name, door_name};
 pub(crate) use slowest::Slowest;
 
 /// A number, most often one that grows.

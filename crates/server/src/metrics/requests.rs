@@ -102,6 +102,16 @@ const CODES: [(Code, &str); 13] = [
 
 const OUTCOMES: [(Outcome, &str); 2] = [(Outcome::Rejected, "rejected"), (Outcome::Unknown, "unknown")];
 
+/// What a door is called in numbers and lines.
+pub(crate) fn door_name(door: Door) -> &'static str {
+    DOORS[door as usize].1
+}
+
+/// What a code is called.
+pub(crate) fn code_name(code: Code) -> &'static str {
+    CODES[code as usize - 1].1
+}
+
 /// What a door's requests of one kind came to.
 #[derive(Debug, Default)]
 struct Came {
@@ -129,7 +139,7 @@ impl Begun {
 
     /// Where it came in.
     pub(crate) fn door(self) -> &'static str {
-        DOORS[self.door as usize].1
+        door_name(self.door)
     }
 }
 

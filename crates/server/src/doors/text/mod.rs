@@ -24,7 +24,7 @@ use bytes::{Bytes, BytesMut};
 use ringfort_types::limits::{
     DOOR_CONNECTIONS_MAX, TEXT_LINE_BYTES_MAX, TEXT_PIPELINE_MAX, TEXT_SILENT_MS, TEXT_WRITE_MS,
 };
-use ringfort_types::{Call, Change, Code, Condition, Consistency, Failure, Part, Principal, Request};
+use ringfort_types::{Call, Change, Code, Condition, Consistency, Door, Failure, Part, Principal, Request};
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
@@ -38,7 +38,7 @@ use super::tolerance::Tolerance;
 use crate::authentication::{Authentication, Checking, Credentials, Known};
 use crate::doors::listener::{Connection, DoorLimits, Greeting, Incoming};
 use crate::doors::spread::{HandedOver, Runtimes};
-use crate::gate::{self, Gate, Pipeline};
+use crate::gate::{self, Asker, Gate, Pipeline};
 
 /// Answers that wait to be written, in bytes, beyond which no more are made.
 const OUT_BYTES_SOFT: usize = 256 * 1024;
@@ -139,6 +139,8 @@ struct Talk {
 impl Talk {
     fn new(talks: Talks, connection: &Connection) -> Talk {
         let Talks { gate, authentication, settings, tolerance } = talks;
+        let from = connection.peer().ip();
+        let gate = gate.by(Asker { who: Principal::NOBODY, from: Some(from) });
         let mut calls = gate.pipeline(gate::Order::Program);
         calls.is_by(authentication.certified(connection.standing().certified()));
         Talk {
@@ -146,7 +148,7 @@ impl Talk {
             authentication,
             settings,
             tolerance,
-            from: connection.peer().ip(),
+            from,
             checking: None,
             calls,
             out: BytesMut::new(),
@@ -293,11 +295,7 @@ impl Talk {
     }
 
     fn authenticate(&mut self, credentials: Result<Credentials<'_>, Failure>) {
-        let known = match credentials {
-            Ok(credentials) => self.authentication.known(&credentials, self.from),
-            Err(failure) => Known::Refused(failure),
-        };
-        match known {
+        match self.authentication.known(credentials, self.from, Door::Text) {
             Known::Is(who) => self.heed(Ok(who)),
             Known::Refused(failure) => self.heed(Err(failure)),
             Known::Soon(checking) => self.checking = Some(checking),

@@ -164,7 +164,7 @@ impl Cluster for Service {
         call: tonic::Request<v1::SetLogLevelRequest>,
     ) -> Result<Response<v1::SetLogLevelResponse>, Status> {
         let gate = asked_by(&call, &self.gate);
-        let before = gate.set_log_level(&call.into_inner().filter).map_err(status::from_failure)?;
+        let before = gate.set_log_level(&call.into_inner().filter).await.map_err(status::from_failure)?;
         Ok(Response::new(v1::SetLogLevelResponse { before }))
     }
 }

@@ -25,6 +25,7 @@ use tokio::time::timeout;
 
 use self::page::{Labels, Page, label};
 use self::process::Process;
+use crate::audit::Audit;
 use crate::doors::places::DoorPlaces;
 use crate::figures::CoreFigures;
 use crate::metrics::Kind;
@@ -160,6 +161,11 @@ impl Numbers {
             "slow_requests",
             "Requests that took longer than --slow-request.",
             self.source.shared.metrics.slow_requests.get(),
+        )?;
+        page.counter(
+            "audit_dropped",
+            "Lines of the audit log that could not be written, and are lost.",
+            self.source.shared.audit.as_ref().map_or(0, Audit::dropped),
         )?;
         page.histograms(
             "request_duration_seconds",
