@@ -36,7 +36,7 @@ pub(crate) fn run(man: &Man, root: clap::Command) -> Result<(), Stop> {
         out.write(&text)?;
         return out.flush();
     };
-    let pages = 1 + root.get_subcommands().count() as u64;
+    let pages = pages_of(&root);
     fs::create_dir_all(directory).and_then(|()| clap_mangen::generate_to(root, directory)).map_err(
         |error| {
             let directory = directory.display();
@@ -51,4 +51,9 @@ pub(crate) fn run(man: &Man, root: clap::Command) -> Result<(), Stop> {
     } else {
         format!("wrote {} to {written}", show::count(pages, "page", "pages")).into_bytes()
     })
+}
+
+/// A page for a command, and one for each below it.
+fn pages_of(command: &clap::Command) -> u64 {
+    1 + command.get_subcommands().map(pages_of).sum::<u64>()
 }

@@ -326,7 +326,7 @@ fn a_certificate_names_a_user_whose_rights_count_and_none_is_nobodys() {
     says(
         "alice",
         &["put", "b/key", "value"],
-        "it needs the right write over them (ringfort user grant alice write b/",
+        "it needs the right write over it, or over keys that begin as it does (ringfort user grant alice write b/key)",
     );
     says("alice", &["get", "a/key"], "it needs the right read");
     says("alice", &["cluster", "set", "replicas=1"], "cluster");

@@ -5,7 +5,9 @@ use std::process::{Command, Stdio};
 
 use crate::support::{objects, refusal, ringfort, run, stdout};
 
-const COMMANDS: [&str; 25] = [
+const COMMANDS: [&str; 27] = [
+    "certs",
+    "user",
     "cluster",
     "where",
     "safe-to-stop",
@@ -86,9 +88,9 @@ fn man_writes_a_page_for_every_command() {
     let out = directory.path().join("share/man1");
     let output = run(ringfort(&["man", "--out"]).arg(&out), b"");
     assert_eq!(output.status.code(), Some(0));
-    assert_eq!(stdout(&output), format!("wrote 26 pages to {}\n", out.display()));
+    assert_eq!(stdout(&output), format!("wrote 31 pages to {}\n", out.display()));
     let page = |name: &str| fs::read_to_string(out.join(name)).unwrap_or_else(|_| panic!("no page {name}"));
-    assert_eq!(fs::read_dir(&out).expect("made").count(), 26);
+    assert_eq!(fs::read_dir(&out).expect("made").count(), 31);
     for command in COMMANDS {
         let page = page(&format!("ringfort-{command}.1"));
         assert!(page.contains(&format!(".TH ringfort-{command} 1")), "{page:.200}");
@@ -103,7 +105,7 @@ fn man_writes_a_page_for_every_command() {
     let main = run(&mut ringfort(&["man"]), b"");
     assert!(main.status.success() && stdout(&main) == page("ringfort.1"));
     let again = run(&mut ringfort(&["man", "--json", "--out", out.to_str().expect("a plain path")]), b"");
-    assert_eq!(objects(&again)[0]["pages"], 26);
+    assert_eq!(objects(&again)[0]["pages"], 31);
     let (code, line) = refusal(&run(&mut ringfort(&["man", "--out", "/dev/null/pages"]), b""));
     assert!(code == Some(2) && line.contains("/dev/null/pages") && line.contains("--out"), "{line}");
 }

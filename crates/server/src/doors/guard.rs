@@ -21,7 +21,7 @@ use crate::doors::socket::{Socket, TLS_HANDSHAKE};
 use crate::doors::throttle::Throttle;
 use crate::metrics::Handshakes;
 
-/// How long whoever speaks no TLS may take to read that it is needed, and how much is still read of it.
+/// How long whoever is not let in may take to read why, and how much is still read of it.
 const FAREWELL_MAX: Duration = Duration::from_millis(500);
 const FAREWELL_BYTES_MAX: u64 = 64 * 1024;
 
@@ -86,19 +86,25 @@ impl Guard {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let made = if first[0] == TLS_HANDSHAKE {
-            let _turn = self.0.turn(peer.ip()).await;
+            let turn = self.0.turn(peer.ip()).await;
             let config = self.0.tls.server(self.0.protocol);
             let making = Socket::guarded(stream, config);
-            timeout(Duration::from_millis(HANDSHAKE_MS), making)
-                .await
-                .unwrap_or_else(|_late| Err(io::Error::other("it takes too long")))
+            let made = timeout(Duration::from_millis(HANDSHAKE_MS), making).await;
+            drop(turn);
+            match made {
+                Ok(Ok(socket)) => Ok(socket),
+                Ok(Err((error, socket))) => {
+                    if let Some(socket) = socket {
+                        close(socket).await;
+                    }
+                    Err(error)
+                }
+                Err(_late) => Err(io::Error::other("it takes too long")),
+            }
         } else {
             // Who writes on may see the end of the connection only.
             let _gone = stream.write_all(self.0.without_tls).await;
-            let _gone = stream.shutdown().await;
-            // Closing a socket with unread input resets the connection, and the reset may overtake what was written.
-            let mut rest = stream.take(FAREWELL_BYTES_MAX);
-            let _longer = timeout(FAREWELL_MAX, tokio::io::copy(&mut rest, &mut tokio::io::sink())).await;
+            close(stream).await;
             Err(io::Error::other("it speaks no TLS, which is needed here"))
         };
         match &made {
@@ -110,6 +116,13 @@ impl Guard {
         }
         made
     }
+}
+
+/// Closes a connection so that its client can read what it was told last: closing one with unread input resets it, and the reset may overtake that.
+async fn close(mut stream: TcpStream) {
+    let _gone = stream.shutdown().await;
+    let mut rest = stream.take(FAREWELL_BYTES_MAX);
+    let _longer = timeout(FAREWELL_MAX, tokio::io::copy(&mut rest, &mut tokio::io::sink())).await;
 }
 
 impl AtPort {

@@ -35,10 +35,14 @@ impl Movable {
 }
 
 impl Socket {
-    /// Greets a client that begins TLS, and reads its certificate.
-    pub(crate) async fn guarded(stream: TcpStream, config: Arc<ServerConfig>) -> io::Result<Socket> {
-        let made = TlsAcceptor::from(config).accept(Movable(Some(stream))).await;
-        Ok(Socket::Tls(Box::new(made.map_err(explained)?)))
+    /// Greets a client that begins TLS, and reads its certificate. If that fails, the client has been told why, and its connection is to be closed.
+    pub(crate) async fn guarded(
+        stream: TcpStream,
+        config: Arc<ServerConfig>,
+    ) -> Result<Socket, (io::Error, Option<TcpStream>)> {
+        let made = TlsAcceptor::from(config).accept(Movable(Some(stream))).into_fallible().await;
+        made.map(|stream| Socket::Tls(Box::new(stream)))
+            .map_err(|(error, Movable(socket))| (explained(error), socket))
     }
 
     /// Whom the certificate names that the client has shown, if it has.
