@@ -291,9 +291,11 @@ impl World {
 
     /// What a node says of a write must be so, whether or not anybody still listens.
     fn judge_answer(&mut self, id: u64, reply: &Reply) {
-        let UnderWay { host, who, without, .. } = self.clients.asked.get_mut(&id).expect("it was asked");
+        let UnderWay { host, who, without, stamp, .. } =
+            self.clients.asked.get_mut(&id).expect("it was asked");
         let (by, without) = ((id, *host, *who), std::mem::take(without));
-        self.judge_rights(by, &without, reply);
+        let is_first = stamp.is_none();
+        self.judge_rights(by, is_first, &without, reply);
         let UnderWay { stamp, request, .. } = &self.clients.asked[&id];
         let mut is_new = match request {
             // A mark for digests changes nothing, and so shares its revision.

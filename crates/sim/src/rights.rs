@@ -6,7 +6,8 @@
 //!
 //! What is looked at: whoever may do something is not refused for want of a right, however little some nodes have heard; and nothing is
 //! done for whoever is gone, if the node that took the call or the shard's leader knew it when the call was made. An acknowledgement tells
-//! which leader that was. (Who may do what in detail is `ringfort-types`'s business.)
+//! which leader that was; but for a write that has a place in a session, which may be a repetition of one that was done when its sender still
+//! could. (Who may do what in detail is `ringfort-types`'s business.)
 
 use ringfort_types::{
     Access, Code, LayoutChange, Principal, Receipt, Reply, Request, Right, UserChange, Users,
@@ -134,10 +135,11 @@ impl World {
         (0..self.hosts.len()).filter(knows).map(|host| (host, self.hosts[host].life)).collect()
     }
 
-    /// A node has answered a call of this user's; these hosts knew that they are gone when it was made.
+    /// A node has answered a call of this user's, which is no repetition if `is_first`; these hosts knew that they are gone when it was made.
     pub(crate) fn judge_rights(
         &mut self,
         (id, host, who): (u64, usize, Principal),
+        is_first: bool,
         gone: &[(usize, u64)],
         reply: &Reply,
     ) {
@@ -153,7 +155,7 @@ impl World {
             return;
         }
         let led = match reply {
-            Reply::Written(Receipt { shard, term, .. }) => self.judges.leader_in(*shard, *term),
+            Reply::Written(Receipt { shard, term, .. }) if is_first => self.judges.leader_in(*shard, *term),
             _ => None,
         };
         for judge in [Some(host), led].into_iter().flatten() {

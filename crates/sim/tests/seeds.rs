@@ -168,6 +168,8 @@ fn what_was_found_once_is_not_found_again() {
     assert_clean(&run(&Plan::from_seed(179_605_454_781_503)));
     // The simulator's: a slow process with a slow disk took twelve seconds for a sync, and did not notice.
     assert_clean(&run(&Plan::from_seed(179_604_497_530_970)));
+    // The judges': a write that was done for a guest was told again once they had gone.
+    assert_clean(&run(&Plan::from_seed(179_609_736_810_006)));
     // The judges': who was asked to stop while it stood still had less time to.
     let few = [2, 4, 7, 12, 16, 17, 18, 20, 24, 25, 26, 27, 28, 29, 30];
     assert_clean(&run(&Plan::from_seed(179_608_211_391_635).keeping(&few)));
