@@ -43,8 +43,7 @@ READY = "200"
 # The node says GOAWAY, and why.
 NO_TLS = "UNAVAILABLE"
 # By the text port, as far as it does not depend on the key.
-NOBODY = "ERROR rejected: nobody has said who asks"
-NO_USER = "ERROR rejected: this cluster enforces rights"
+NOBODY = "ERROR rejected: it is not known who asks"
 NO_RIGHT = 'ERROR rejected: user "bob"'
 # TLS 1.3 tells a client that its certificate is refused after the client is done: gRPC's library takes that for a lost connection.
 REFUSED = "UNAVAILABLE"
@@ -59,7 +58,7 @@ EXPECTED = {
     "proto": BY_GRPC,
     "kvstore": BY_GRPC,
     "kv": BY_GRPC,
-    "text": ["ERROR rejected: this port speaks TLS only", NOBODY, STRANGER, ENDED, IN, NO_USER, NO_RIGHT, IN],
+    "text": ["ERROR rejected: this port speaks TLS only", NOBODY, STRANGER, ENDED, IN, NOBODY, NO_RIGHT, IN],
     "HTTP": ["400", READY, STRANGER, ENDED, READY, READY, READY, READY],
 }
 
@@ -287,6 +286,14 @@ def enforce(ringfort, certificates, address):
             if time.monotonic() > until:
                 sys.exit(f"user {' '.join(what)}: not within {PATIENCE} s")
             time.sleep(0.2)
+    # This node hears of it within a second.
+    certificate, key = certificates.files("mallory")
+    asks = [ringfort, "status", "--addr", address, "--ca", certificates.ca, "--cert", certificate, "--key", key]
+    until = time.monotonic() + PATIENCE
+    while subprocess.run(asks, capture_output=True).returncode == 0:
+        if time.monotonic() > until:
+            sys.exit(f"rights are not enforced within {PATIENCE} s")
+        time.sleep(0.1)
 
 
 def rows(client, address):

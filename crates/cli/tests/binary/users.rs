@@ -262,7 +262,7 @@ fn rights_hold_at_the_command_line_and_at_the_text_port() {
 
     // Lines.
     let mut text = fort.text(1);
-    let first = "ERROR rejected: this cluster enforces rights, and it is not known who asks, or they have been removed: say AUTH <name> <password> first";
+    let first = "ERROR rejected: it is not known who asks, or they have been removed, and this node answers users only: say AUTH <name> <password> first";
     assert_eq!(text.ask("GET app/a"), first);
     assert_eq!(text.ask("STATS"), first);
     assert!(text.ask("HELP").contains("AUTH <name> <password>"));

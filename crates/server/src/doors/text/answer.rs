@@ -28,7 +28,7 @@ pub enum GetReply {
 }
 
 /// What is said where rights are enforced and no user asks.
-const NOBODY: &str = "this cluster enforces rights, and it is not known who asks, or they have been removed: say AUTH <name> <password> first";
+const NOBODY: &str = "it is not known who asks, or they have been removed, and this node answers users only: say AUTH <name> <password> first";
 
 /// What a command wants to be told.
 #[derive(Debug)]
