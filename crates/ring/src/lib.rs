@@ -9,7 +9,8 @@
 //! A shard's point is hashed onto the same ring, and the nodes met clockwise from there are its *walk*: its
 //! order of preference among all nodes (Karger et al., 1997). [`place()`] deals replicas along the walks, so
 //! that the copies of a shard are spread over zones as evenly as there are zones and nodes in them, and every node gets its
-//! fair share, rounded up or down: of what its zone may have at most of each shard, by weight. The first replica is the preferred leader; leaders are dealt likewise.
+//! fair share, rounded up or down: of what its zone may have at most of each shard, by weight. The first replica is the
+//! preferred leader; leaders are dealt likewise.
 //!
 //! **Where the walks would overload a node**, replicas dealt earlier are shifted along a shortest augmenting
 //! path. One always exists: giving every node `share / shards` of every shard meets the bounds, and a
