@@ -10,8 +10,8 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig,
-    SignatureScheme,
+    CertificateError, ClientConfig, ConfigBuilder, DigitallySignedStruct, Error, RootCertStore, ServerConfig,
+    SignatureScheme, WantsVerifier,
 };
 
 use crate::files::{Stamp, certificates, key, malformed, roots};
@@ -149,15 +149,9 @@ impl NodeSet {
         let lifetime = Lifetime { own: chain.iter().filter_map(|der| certified::ends(der)).min(), ca };
         let server = |alpn: &[&[u8]]| server_config(files, &chain, &key, &roots, alpn).map(Arc::new);
         let verifier = Arc::new(NodeVerifier { roots: roots.clone(), provider: provider() });
-        let builder = ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .expect("ring has TLS 1.2 and 1.3")
-            .dangerous()
-            .with_custom_certificate_verifier(verifier);
+        let builder = client_builder().dangerous().with_custom_certificate_verifier(verifier);
         let peer = builder.with_client_auth_cert(chain.clone(), key.clone_key());
-        let mut peer = peer.map_err(|error| unfit(&files.cert, &files.key, &error))?;
-        peer.alpn_protocols = vec![b"h2".to_vec()];
-        peer.resumption = Resumption::disabled();
+        let peer = for_grpc(peer.map_err(|error| unfit(&files.cert, &files.key, &error))?);
         Ok(NodeSet {
             grpc: server(&[b"h2"])?,
             http: server(&[b"http/1.1"])?,
@@ -329,19 +323,27 @@ impl ClientFiles {
 
 fn client_config(files: &ClientFiles) -> Result<ClientConfig, TlsError> {
     let (roots, _) = roots(&files.ca)?;
-    let builder = ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .expect("ring has TLS 1.2 and 1.3")
-        .with_root_certificates(roots);
-    let mut config = match &files.own {
+    let builder = client_builder().with_root_certificates(roots);
+    let config = match &files.own {
         None => builder.with_no_client_auth(),
         Some((cert, key_file)) => builder
             .with_client_auth_cert(certificates(cert)?, key(key_file)?)
             .map_err(|error| unfit(cert, key_file, &error))?,
     };
+    Ok(for_grpc(config))
+}
+
+fn client_builder() -> ConfigBuilder<ClientConfig, WantsVerifier> {
+    ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .expect("ring has TLS 1.2 and 1.3")
+}
+
+/// As every connection to a node is: HTTP/2, and a full handshake each time.
+fn for_grpc(mut config: ClientConfig) -> ClientConfig {
     config.alpn_protocols = vec![b"h2".to_vec()];
     config.resumption = Resumption::disabled();
-    Ok(config)
+    config
 }
 
 #[cfg(test)]
