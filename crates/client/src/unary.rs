@@ -22,7 +22,7 @@ pub(crate) async fn call(connection: &Connection, call: Call, deadline: Instant)
     let write = request.is_write();
     let channel = &connection.channel;
     let mut kv = kv(channel);
-    let mut cluster = ClusterClient::new(channel.clone()).max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
+    let cluster = || ClusterClient::new(channel.clone()).max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
     let told = match request {
         Request::Get { key, consistency } => {
             let consistency = ringfort_proto::unary::consistency(consistency);
@@ -44,31 +44,31 @@ pub(crate) async fn call(connection: &Connection, call: Call, deadline: Instant)
             answer(kv.open_session(timed(v1::OpenSessionRequest { shard: shard.0 }, deadline)).await)
         }
         Request::Digest { shard } => {
-            answer(cluster.digest(timed(v1::DigestRequest { shard: shard.0 }, deadline)).await)
+            answer(cluster().digest(timed(v1::DigestRequest { shard: shard.0 }, deadline)).await)
         }
         Request::ChangeLayout(change) => {
             let Some(request) = ringfort_proto::unary::change_layout(&change) else {
                 let failure = Failure::rejected(Code::InvalidArgument, "only nodes ask for that");
                 return Answer { leader: None, reply: Reply::Failed(failure) };
             };
-            answer(cluster.change_layout(timed(request, deadline)).await)
+            answer(cluster().change_layout(timed(request, deadline)).await)
         }
         Request::Transfer { shard, to } => {
             let request = v1::TransferLeadershipRequest { shard: shard.0, node: to.0 };
-            answer(cluster.transfer_leadership(timed(request, deadline)).await)
+            answer(cluster().transfer_leadership(timed(request, deadline)).await)
         }
         Request::DigestAt { node, shard, index } => {
             let request = v1::DigestAtRequest { node: node.0, shard: shard.0, index: index.0 };
-            answer(cluster.digest_at(timed(request, deadline)).await)
+            answer(cluster().digest_at(timed(request, deadline)).await)
         }
         Request::ClusterState => {
-            let told = cluster.get_cluster_state(timed(v1::GetClusterStateRequest {}, deadline)).await;
+            let told = cluster().get_cluster_state(timed(v1::GetClusterStateRequest {}, deadline)).await;
             told.map(|response| Answer {
                 leader: None,
                 reply: Reply::Cluster(Box::new(response.into_inner().into())),
             })
         }
-        Request::Users => answer(cluster.list_users(timed(v1::ListUsersRequest {}, deadline)).await),
+        Request::Users => answer(cluster().list_users(timed(v1::ListUsersRequest {}, deadline)).await),
         Request::Scan(_) => {
             let why = "scans are made by the nodes: use list";
             return Answer {

@@ -15,9 +15,11 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use raft::eraftpb::{Entry, EntryType, Message, MessageType, Snapshot};
-use ringfort_types::wire::{Malformed, Reader, put_bytes, put_varint};
+use ringfort_types::wire::{Malformed, Reader, put_bytes, put_varint, put_varints, varint_bytes, varint_of};
 use ringfort_types::{ConfigurationChange, EntryKind, Index, LogEntry, PeerId, Term};
 
+/// Type and flags.
+const HEAD_BYTES: usize = 2;
 const REJECT: u8 = 1;
 const CONTEXT_BYTES_MAX: usize = 64;
 const DATA_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -28,10 +30,10 @@ pub fn is_append(message: &[u8]) -> bool {
 }
 
 /// Who a message is for, and who has sent it.
-pub fn ends(message: &Bytes) -> Option<(PeerId, PeerId)> {
-    let mut reader = Reader::new(message.clone());
-    reader.u8().and_then(|_| reader.u8()).ok()?;
-    Some((PeerId(reader.varint().ok()?), PeerId(reader.varint().ok()?)))
+pub fn ends(message: &[u8]) -> Option<(PeerId, PeerId)> {
+    let (to, length) = varint_of(message.get(HEAD_BYTES..)?).ok()?;
+    let (from, _) = varint_of(message.get(HEAD_BYTES + length..)?).ok()?;
+    Some((PeerId(to), PeerId(from)))
 }
 
 /// For a message that tells its receiver to go on from a snapshot: the snapshot's index and term.
@@ -56,17 +58,13 @@ pub(crate) fn waits_for_entries(message: &Message) -> bool {
 }
 
 pub(crate) fn encode(message: &Message) -> Bytes {
-    let data: usize = message.entries.iter().map(|entry| entry.data.len() + 16).sum();
-    let mut out = BytesMut::with_capacity(64 + data);
     let (log_term, index) = if message.get_msg_type() == MessageType::MsgSnapshot {
         let metadata = message.get_snapshot().get_metadata();
         (metadata.term, metadata.index)
     } else {
         (message.log_term, message.index)
     };
-    out.put_u8(message.get_msg_type() as u8);
-    out.put_u8(if message.reject { REJECT } else { 0 });
-    for number in [
+    let numbers = [
         message.to,
         message.from,
         message.term,
@@ -77,9 +75,18 @@ pub(crate) fn encode(message: &Message) -> Bytes {
         message.reject_hint,
         message.request_snapshot,
         message.priority as u64,
-    ] {
-        put_varint(&mut out, number);
-    }
+    ];
+    // What fits exactly need not be counted by who else has it: nobody else ever has.
+    let sized = |bytes: usize| varint_bytes(bytes as u64) + bytes;
+    let of_entry = |entry: &Entry| 1 + varint_bytes(entry.term) + sized(entry.data.len());
+    let bytes = HEAD_BYTES
+        + numbers.iter().map(|number| varint_bytes(*number)).sum::<usize>()
+        + sized(message.context.len())
+        + varint_bytes(message.entries.len() as u64)
+        + message.entries.iter().map(of_entry).sum::<usize>();
+    let mut out = BytesMut::with_capacity(bytes);
+    out.put_slice(&[message.get_msg_type() as u8, if message.reject { REJECT } else { 0 }]);
+    put_varints(&mut out, numbers);
     put_bytes(&mut out, &message.context);
     put_varint(&mut out, message.entries.len() as u64);
     for (place, entry) in message.entries.iter().enumerate() {
@@ -89,6 +96,7 @@ pub(crate) fn encode(message: &Message) -> Bytes {
         put_varint(&mut out, entry.term);
         put_bytes(&mut out, &entry.data);
     }
+    debug_assert_eq!(out.len(), bytes, "it is as long as it was said to be");
     out.freeze()
 }
 
@@ -161,16 +169,12 @@ fn message_type(number: u8) -> Result<MessageType, Malformed> {
     TYPES.iter().find(|t| **t as u8 == number).copied().ok_or(Malformed("not a message between replicas"))
 }
 
-pub(crate) fn to_log_entry(entry: &Entry) -> LogEntry {
-    LogEntry {
-        index: Index(entry.index),
-        term: Term(entry.term),
-        kind: match entry.get_entry_type() {
-            EntryType::EntryNormal => EntryKind::Normal,
-            _ => EntryKind::Configuration,
-        },
-        payload: entry.data.clone(),
-    }
+pub(crate) fn into_log_entry(entry: Entry) -> LogEntry {
+    let kind = match entry.get_entry_type() {
+        EntryType::EntryNormal => EntryKind::Normal,
+        _ => EntryKind::Configuration,
+    };
+    LogEntry { index: Index(entry.index), term: Term(entry.term), kind, payload: entry.data }
 }
 
 pub(crate) fn from_log_entry(entry: &LogEntry) -> Entry {
@@ -181,4 +185,36 @@ pub(crate) fn from_log_entry(entry: &LogEntry) -> Entry {
         EntryKind::Configuration => EntryType::EntryConfChangeV2,
     });
     raft
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A message with entries of which none, one or several have data, some of it of a length that takes two bytes to say.
+    fn append(entries: &[usize]) -> Message {
+        let mut message = Message { to: 3, from: 1 << 40, index: 300, commit: 299, ..Message::default() };
+        message.set_msg_type(MessageType::MsgAppend);
+        let entry = |(place, bytes): (usize, &usize)| Entry {
+            index: 301 + place as u64,
+            term: 7 << (20 * place),
+            data: vec![1; *bytes].into(),
+            ..Entry::default()
+        };
+        message.set_entries(entries.iter().enumerate().map(entry).collect::<Vec<_>>().into());
+        message
+    }
+
+    #[test]
+    fn messages_come_back_and_have_no_more_memory_than_they_take() {
+        for entries in [&[][..], &[0], &[5, 127, 128]] {
+            let message = append(entries);
+            let bytes = encode(&message);
+            assert_eq!(ends(&bytes), Some((PeerId(3), PeerId(1 << 40))));
+            assert_eq!(decode(bytes.clone()).unwrap(), message);
+            let whole = bytes.len();
+            assert_eq!(BytesMut::from(bytes).capacity(), whole);
+        }
+        assert_eq!((ends(b""), ends(&[3, 0, 0x80])), (None, None));
+    }
 }

@@ -99,6 +99,15 @@ pub struct Turn {
     pub behind: Vec<PeerId>,
 }
 
+impl Turn {
+    /// Whether all of it is taken out.
+    fn is_done(&self) -> bool {
+        let Turn { send, records, unsynced, committed, fetch, behind } = self;
+        let is_empty = send.is_empty() && records.is_empty() && committed.is_empty() && behind.is_empty();
+        is_empty && unsynced.is_none() && fetch.is_none()
+    }
+}
+
 /// One replica of one Raft group.
 pub struct Group {
     raw: RawNode<MemoryLog>,
@@ -301,17 +310,23 @@ impl Group {
 
     /// Everything that is to be done about the events taken in so far.
     pub fn take_turn(&mut self) -> Turn {
-        self.changes.assert_applied();
         let mut turn = Turn::default();
+        self.take_turn_into(&mut turn);
+        turn
+    }
+
+    /// The same, in a turn of which nothing is left to be done: with many groups, its memory serves them all.
+    pub fn take_turn_into(&mut self, turn: &mut Turn) {
+        debug_assert!(turn.is_done(), "what another group wanted done is lost");
+        self.changes.assert_applied();
         if self.raw.has_ready() {
-            self.take_ready(&mut turn);
+            self.take_ready(turn);
         }
-        self.take_fetch(&mut turn);
+        self.take_fetch(turn);
         if self.raw.raft.state != StateRole::Leader {
             self.raw.mut_store().forget_delivered();
         }
-        turn.behind = self.raw.mut_store().take_behind().into_iter().map(PeerId).collect();
-        turn
+        turn.behind.extend(self.raw.mut_store().take_behind().into_iter().map(PeerId));
     }
 
     fn take_ready(&mut self, turn: &mut Turn) {
@@ -334,10 +349,12 @@ impl Group {
         turn.records.extend(installs.map(|base| Record::Installed(shard, base)));
         let entries = ready.take_entries();
         self.raw.mut_store().append(&entries);
-        let entries: Vec<LogEntry> = entries.iter().map(codec::to_log_entry).collect();
-        self.changes.appended(entries.iter().map(|entry| (entry.index, entry.kind)));
         let has_entries = !entries.is_empty();
-        turn.records.extend(entries.into_iter().map(|entry| Record::Entry(shard, entry)));
+        for entry in entries {
+            let entry = codec::into_log_entry(entry);
+            self.changes.appended(entry.index, entry.kind);
+            turn.records.push(Record::Entry(shard, entry));
+        }
         let commit_moves = self.commit_unrecorded && !planted::is(Bug::CommitNotRecorded);
         if term_or_vote || (!turn.records.is_empty() && commit_moves) {
             turn.records.push(self.record_hard_state());
@@ -345,7 +362,7 @@ impl Group {
         if has_entries && !planted::is(Bug::CommitNotRecorded) {
             self.changes.assert_recorded(self.config.configuration.at);
         }
-        turn.committed = ready.take_committed_entries().iter().map(codec::to_log_entry).collect();
+        turn.committed.extend(ready.take_committed_entries().into_iter().map(codec::into_log_entry));
         if let Some(last) = turn.committed.last() {
             self.changes.handed_out(last.index);
         }

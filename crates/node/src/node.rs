@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ringfort_consensus::{Group, GroupConfig, Restored, Synced};
+use ringfort_consensus::{Group, GroupConfig, Restored, Synced, Turn};
 use ringfort_ring::Layout;
 use ringfort_storage::NEXT_STEP;
 use ringfort_types::limits::TICK_MS;
@@ -146,6 +146,8 @@ pub struct Node {
     pub(crate) said: Said,
     pub(crate) tally: Tally,
     pub(crate) out: Out,
+    /// Memory for one group's turn after the other; empty in between.
+    pub(crate) turn: Turn,
 }
 
 /// Why this node can't be born.
@@ -205,6 +207,7 @@ impl Node {
             said: Said::default(),
             tally: Tally::default(),
             out: Out::default(),
+            turn: Turn::default(),
         };
         if let Some(malformed) = lost {
             node.out.last.push(Effect::Notice(format!(
@@ -538,7 +541,11 @@ impl Node {
     }
 
     /// Puts the outgoing Raft messages of a shard to their nodes.
-    pub(crate) fn send_raft(&mut self, shard: ShardId, outgoing: Vec<ringfort_consensus::Outgoing>) {
+    pub(crate) fn send_raft(
+        &mut self,
+        shard: ShardId,
+        outgoing: impl IntoIterator<Item = ringfort_consensus::Outgoing>,
+    ) {
         for (peer, message) in outgoing {
             if let Some(node) = self.slots[shard.0 as usize].node_of(peer) {
                 self.send(node, PeerMessage::Raft(RaftMessage { shard, message }));

@@ -33,14 +33,15 @@ impl GroupCommit {
     pub(crate) fn add(
         &mut self,
         shard: ShardId,
-        records: Vec<Record>,
+        records: impl IntoIterator<Item = Record>,
         ticket: Option<Unsynced>,
         last_batch: &mut u64,
     ) {
-        if !records.is_empty() {
-            let entries = records.iter().filter(|record| matches!(record, Record::Entry(..)));
-            self.pending_bytes += entries.map(Record::weight).sum::<usize>();
-            self.pending.extend(records);
+        for record in records {
+            if matches!(record, Record::Entry(..)) {
+                self.pending_bytes += record.weight();
+            }
+            self.pending.push(record);
             *last_batch = self.last + 1;
         }
         if let Some(ticket) = ticket {

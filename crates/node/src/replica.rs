@@ -240,7 +240,12 @@ impl Replica {
 
     /// Hands out committed entries, each with those who wait for it. A change of the configuration is in force for those after
     /// it: their writes may wait for other replicas than those before it.
-    pub(crate) fn emit(&mut self, committed: Vec<LogEntry>, now_us: u64, outcome: &mut Outcome) {
+    pub(crate) fn emit(
+        &mut self,
+        committed: impl IntoIterator<Item = LogEntry>,
+        now_us: u64,
+        outcome: &mut Outcome,
+    ) {
         for entry in committed {
             match entry.kind {
                 EntryKind::Normal => {

@@ -52,25 +52,28 @@ impl Node {
         let mut leader_changed = replica.notice_leader();
         loop {
             let Some(replica) = self.slots[shard.0 as usize].replica.as_mut() else { return };
-            let turn = replica.group.take_turn();
+            let mut turn = std::mem::take(&mut self.turn);
+            replica.group.take_turn_into(&mut turn);
             if replica.group.is_outrun() == Some(true) {
                 self.slow_disk.is_outrun(now.monotonic_us);
             }
-            self.commit.add(shard, turn.records, turn.unsynced, &mut replica.last_batch);
-            replica.emit(turn.committed, now.monotonic_us, &mut outcome);
+            let (records, ticket) = (turn.records.drain(..), turn.unsynced.take());
+            self.commit.add(shard, records, ticket, &mut replica.last_batch);
+            replica.emit(turn.committed.drain(..), now.monotonic_us, &mut outcome);
             if outcome.unread.is_some() {
                 break;
             }
             leader_changed |= replica.notice_leader();
-            if let Some(fetch) = turn.fetch {
+            if let Some(fetch) = turn.fetch.take() {
                 let (from, to, bytes_max) = (fetch.from, fetch.to, fetch.bytes_max);
                 self.out.last.push(Effect::Fetch { shard, from, to, bytes_max });
             }
             let again = replica.group.has_turn();
             if !turn.behind.is_empty() {
-                self.send_snapshots(shard, turn.behind);
+                self.send_snapshots(shard, std::mem::take(&mut turn.behind));
             }
-            self.send_raft(shard, turn.send);
+            self.send_raft(shard, turn.send.drain(..));
+            self.turn = turn;
             if !again {
                 break;
             }

@@ -4,7 +4,10 @@
 //! length and then the bytes. [`Reader`] never allocates for a length before the bytes are known to be
 //! there: strings are slices of the input's own buffer.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+/// The longest varint.
+const VARINT_BYTES_MAX: usize = 10;
 
 /// The input does not follow the format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -12,12 +15,53 @@ use bytes::{BufMut, Bytes, BytesMut};
 pub struct Malformed(pub &'static str);
 
 /// Appends `value` as a LEB128 varint.
-pub fn put_varint(out: &mut BytesMut, mut value: u64) {
-    while value >= 0x80 {
-        out.put_u8(value as u8 | 0x80);
-        value >>= 7;
+pub fn put_varint(out: &mut BytesMut, value: u64) {
+    if value < 0x80 {
+        out.put_u8(value as u8);
+    } else {
+        put_varints(out, [value]);
     }
-    out.put_u8(value as u8);
+}
+
+/// Appends each of these as a LEB128 varint, and grows the buffer once for all of them.
+pub fn put_varints<const COUNT: usize>(out: &mut BytesMut, values: [u64; COUNT]) {
+    let mut encoded = [[0; VARINT_BYTES_MAX]; COUNT];
+    let encoded = encoded.as_flattened_mut();
+    let mut length = 0;
+    for mut value in values {
+        while value >= 0x80 {
+            encoded[length] = value as u8 | 0x80;
+            (value, length) = (value >> 7, length + 1);
+        }
+        encoded[length] = value as u8;
+        length += 1;
+    }
+    out.put_slice(&encoded[..length]);
+}
+
+/// How many bytes this number takes as a LEB128 varint.
+pub fn varint_bytes(value: u64) -> usize {
+    (u64::BITS - (value | 1).leading_zeros()).div_ceil(7) as usize
+}
+
+/// The varint that these bytes begin with, and how many of them it takes.
+pub fn varint_of(bytes: &[u8]) -> Result<(u64, usize), Malformed> {
+    let mut value = 0u64;
+    for (place, byte) in bytes.iter().take(VARINT_BYTES_MAX).enumerate() {
+        let (bits, shift) = (u64::from(byte & 0x7f), 7 * place);
+        if shift == 63 && bits > 1 {
+            return Err(Malformed("varint overflows 64 bits"));
+        }
+        value |= bits << shift;
+        if byte & 0x80 == 0 {
+            return Ok((value, place + 1));
+        }
+    }
+    Err(Malformed(if bytes.len() < VARINT_BYTES_MAX {
+        "ends too early"
+    } else {
+        "varint longer than ten bytes"
+    }))
 }
 
 /// Appends a length and the bytes.
@@ -92,19 +136,13 @@ impl Reader {
 
     /// A LEB128 varint.
     pub fn varint(&mut self) -> Result<u64, Malformed> {
-        let mut value = 0u64;
-        for shift in (0..64).step_by(7) {
-            let byte = self.u8()?;
-            let bits = u64::from(byte & 0x7f);
-            if shift == 63 && bits > 1 {
-                return Err(Malformed("varint overflows 64 bits"));
-            }
-            value |= bits << shift;
-            if byte & 0x80 == 0 {
-                return Ok(value);
-            }
-        }
-        Err(Malformed("varint longer than ten bytes"))
+        // Most are small.
+        let (value, length) = match self.rest.first() {
+            Some(byte) if *byte < 0x80 => (u64::from(*byte), 1),
+            _ => varint_of(&self.rest)?,
+        };
+        self.rest.advance(length);
+        Ok(value)
     }
 
     /// A varint that counts things of at least `each` bytes; refused if they can't all be there.
@@ -149,7 +187,54 @@ impl Reader {
             return Err(Malformed("ends too early"));
         }
         let mut fixed = [0; N];
-        fixed.copy_from_slice(&self.rest.split_to(N));
+        fixed.copy_from_slice(&self.rest[..N]);
+        self.rest.advance(N);
         Ok(fixed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Of all lengths alike.
+    fn numbers() -> impl Strategy<Value = [u64; 3]> {
+        prop::array::uniform3((any::<u64>(), 0..64u32).prop_map(|(number, less)| number >> less))
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_come_back_and_take_what_they_are_said_to(numbers in numbers()) {
+            let (mut together, mut alone) = (BytesMut::new(), BytesMut::new());
+            put_varints(&mut together, numbers);
+            for number in numbers {
+                put_varint(&mut alone, number);
+            }
+            prop_assert_eq!(&together, &alone);
+            let bytes: Vec<_> = numbers.iter().map(|number| varint_bytes(*number)).collect();
+            prop_assert_eq!(together.len(), bytes.iter().sum::<usize>());
+            prop_assert_eq!(varint_of(&together), Ok((numbers[0], bytes[0])));
+            for length in 0..bytes[0] {
+                prop_assert_eq!(varint_of(&together[..length]), Err(Malformed("ends too early")));
+            }
+            let mut reader = Reader::new(together.freeze());
+            for number in numbers {
+                prop_assert_eq!(reader.varint(), Ok(number));
+            }
+            prop_assert_eq!(reader.finish(), Ok(()));
+        }
+    }
+
+    #[test]
+    fn what_is_larger_than_any_number_is_refused() {
+        let nine = [0xff; 9];
+        assert_eq!(varint_of(&[&nine[..], &[1]].concat()), Ok((u64::MAX, 10)));
+        assert_eq!(varint_of(&[&nine[..], &[2]].concat()), Err(Malformed("varint overflows 64 bits")));
+        assert_eq!(
+            varint_of(&[&nine[..], &[0x81, 0]].concat()),
+            Err(Malformed("varint longer than ten bytes"))
+        );
     }
 }

@@ -55,17 +55,17 @@ impl Changes {
     pub(super) fn restored(restored: &Restored) -> Changes {
         let (handed_out, commit) = (restored.applied, restored.hard_state.commit);
         let mut changes = Changes { handed_out, recorded: commit.max(handed_out), ..Changes::default() };
-        changes.appended(restored.tail.iter().map(|entry| (entry.index, entry.kind)));
+        for entry in &restored.tail {
+            changes.appended(entry.index, entry.kind);
+        }
         changes
     }
 
-    /// These entries are at the log's end now.
-    pub(super) fn appended(&mut self, entries: impl Iterator<Item = (Index, EntryKind)>) {
-        for (index, kind) in entries {
-            while self.waiting.pop_back_if(|waiting| *waiting >= index).is_some() {}
-            if kind == EntryKind::Configuration {
-                self.waiting.push_back(index);
-            }
+    /// This entry is at the log's end now.
+    pub(super) fn appended(&mut self, index: Index, kind: EntryKind) {
+        while self.waiting.pop_back_if(|waiting| *waiting >= index).is_some() {}
+        if kind == EntryKind::Configuration {
+            self.waiting.push_back(index);
         }
     }
 

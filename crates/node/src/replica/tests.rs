@@ -139,7 +139,7 @@ fn a_change_of_a_later_version_is_not_handed_out_nor_anything_behind_it() {
     let at = committed.last().expect("a lone voter commits at once").index;
     let payload = vec![1, 99].into();
     let change = LogEntry { index: at, kind: EntryKind::Configuration, payload, ..LogEntry::default() };
-    replica.emit([change].into_iter().chain(committed).collect(), 0, &mut outcome);
+    replica.emit([change].into_iter().chain(committed), 0, &mut outcome);
     assert!(outcome.unread.is_some_and(|why| why.contains("kind of change of configuration")));
     assert!(outcome.apply.is_empty());
     assert_eq!(replica.emitted, Index(at.0 - 1));

@@ -44,6 +44,10 @@ pub use snapshot::{SnapshotChunk, SnapshotReply, SnapshotVerdict};
 pub use unknown::Unknown;
 
 const FRAME_VERSION: u8 = 2;
+/// About what a frame has before its messages.
+const HEAD_BYTES: usize = 64;
+/// For so many messages there is room at once. There may be more, or less than this if they are large.
+const MESSAGES_FIRST: usize = 256;
 
 /// A kind of message, beside its codec.
 trait Wire: Sized {
@@ -174,7 +178,8 @@ pub struct PeerFrame {
 impl PeerFrame {
     /// The frame's bytes.
     pub fn encode(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(256);
+        let weight: usize = self.messages.iter().map(PeerMessage::weight).sum();
+        let mut out = BytesMut::with_capacity(HEAD_BYTES + weight);
         out.put_u8(FRAME_VERSION);
         put_varint(&mut out, self.from.0);
         put_varint(&mut out, self.to.0);
@@ -205,7 +210,7 @@ impl PeerFrame {
         if count > PEER_FRAME_MESSAGES_MAX {
             return Err(Malformed("too many messages in a peer frame"));
         }
-        let mut messages = Vec::new();
+        let mut messages = Vec::with_capacity(count.min(MESSAGES_FIRST));
         for _ in 0..count {
             messages.push(PeerMessage::decode(&mut reader)?);
         }
