@@ -25,6 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Keys and values stay slices of the buffer that they arrived in.
     tonic_prost_build::configure()
         .bytes(".")
+        .codec_path("crate::codec::FittingCodec")
         .extern_path(".ringfort.v1.SessionRequest", "crate::frame::SessionRequest")
         .extern_path(".ringfort.v1.WriteRequest", "crate::frame::WriteRequest")
         .extern_path(".ringfort.v1.GetManyRequest", "crate::frame::GetManyRequest")

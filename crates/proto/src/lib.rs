@@ -4,6 +4,7 @@
 //! them ([`v1`], [`internal`], and those that other systems' clients speak: [`family`], [`proto_kv`], [`kvstore`],
 //! [`kv`], and gRPC's own [`health`]) and translates in both directions, so that the server and the client
 //! library can't disagree:
+//! - [`codec`]: messages in buffers that fit;
 //! - [`session`]: operations and results of the pipelined stream;
 //! - [`unary`]: the messages of single calls;
 //! - [`writes`]: conditions, atomic writes and stamps, for both;
@@ -18,6 +19,7 @@
 //! Deliberately absent: sockets, and judging requests. An empty key passes through here; the node refuses it. What has
 //! no meaning at all is refused here: a condition that says nothing.
 
+pub mod codec;
 mod frame;
 pub mod reason;
 pub mod session;
