@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
-use xtask::{docker, tidy, upgrade};
+use xtask::{docker, instructions, tidy, upgrade};
 
 /// A task's name, what it does, and how.
 type Task = (&'static str, &'static str, fn(&[String]) -> Result<()>);
@@ -15,6 +15,11 @@ type Task = (&'static str, &'static str, fn(&[String]) -> Result<()>);
 const TASKS: &[Task] = &[
     ("tidy", "check what neither the compiler nor clippy checks: crate arrows, file rules", run_tidy),
     ("sim", "run simulated clusters: --seed N, --seeds A..B, --plants, …; --help says all", run_sim),
+    (
+        "instructions",
+        "count what a node spends on a put and a get, and compare; --update writes it down; needs valgrind",
+        run_instructions,
+    ),
     ("docker", "containers as a user runs them: build, faults, load balancer; needs docker", run_docker),
     (
         "upgrade",
@@ -31,7 +36,7 @@ fn main() -> ExitCode {
     let Some((_, _, task)) = TASKS.iter().find(|(known, ..)| *known == name) else {
         eprintln!("usage: cargo xtask <task> [arguments]\n\ntasks:");
         for (name, what, _) in TASKS {
-            eprintln!("  {name:8} {what}");
+            eprintln!("  {name:12} {what}");
         }
         return ExitCode::from(2);
     };
@@ -81,6 +86,10 @@ fn run_sim(args: &[String]) -> Result<()> {
         Some(1) => bail!("the simulation found something (see above)"),
         _ => bail!("the simulation did not run (see above)"),
     }
+}
+
+fn run_instructions(args: &[String]) -> Result<()> {
+    instructions::run(&root(), args)
 }
 
 fn run_docker(args: &[String]) -> Result<()> {

@@ -19,7 +19,7 @@ const LAYERS: &[&[&str]] = &[
     &["ringfort-node"],
     &["ringfort-proto", "ringfort-retry", "ringfort-tls", "ringfort-view"],
     &["ringfort-client"],
-    &["ringfort-server", "ringfort-sim"],
+    &["ringfort-server", "ringfort-sim", "ringfort-instructions"],
     &["ringfort-cli", "example-rust", "ringfort-load"],
 ];
 
