@@ -15,9 +15,8 @@ import statistics
 import tempfile
 import time
 
-from compare import BIN, run, start_ringfort
+import cluster
 
-TEXT = 25061
 DOORS = ["v1", "proto", "kvstore", "kv", "kv-ordered", "text"]
 ALONE = "v1, one at a time"
 # What each is to reach beside which: (door, workload) -> ratio.
@@ -36,13 +35,13 @@ def main():
     parser.add_argument("--seconds", type=int, default=4)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
-        grpc, nodes = start_ringfort(
-            pathlib.Path(home), first=25051, flags=lambda number: ["--text-addr", f"127.0.0.1:{TEXT + number}"])
-        text = ",".join(f"127.0.0.1:{TEXT + number}" for number in (1, 2, 3))
+        text = cluster.addresses_from(10)
+        grpc, nodes = cluster.start(pathlib.Path(home), flags=lambda number: ["--text-addr", text[number - 1]])
+        text = ",".join(text)
         try:
             time.sleep(3)
             # Keys to read, with values that every door can show.
-            run([BIN / "ringfort-load", "text", text, "put", 4, 512, 10])
+            cluster.last_json([cluster.LOAD, "text", text, "put", 4, 512, 10])
             print("| door | figure | beside v1 | beside v1, one at a time | at least |\n|---|---|---|---|---|")
             for workload in ("put", "get"):
                 figures = {name: [] for name in [*DOORS, ALONE]}
@@ -50,8 +49,8 @@ def main():
                     for name in figures:
                         door, in_flight = ("v1", 4) if name == ALONE else (name, 64)
                         addresses = text if door == "text" else grpc
-                        command = [BIN / "ringfort-load", door, addresses, workload, 4, in_flight, options.seconds]
-                        figures[name].append(run(command)["ops_per_sec"])
+                        command = [cluster.LOAD, door, addresses, workload, 4, in_flight, options.seconds]
+                        figures[name].append(cluster.last_json(command)["ops_per_sec"])
                 for name, own in figures.items():
                     ratios = {
                         other: statistics.median(a / b for a, b in zip(own, figures[other])) for other in ("v1", ALONE)}
@@ -59,10 +58,7 @@ def main():
                     print(f"| {name} {workload} | {statistics.median(own):,.0f}/s | {ratios['v1']:.2f} × | "
                           f"{ratios[ALONE]:.2f} × | {''.join(floors)} |", flush=True)
         finally:
-            for process in nodes:
-                process.terminate()
-            for process in nodes:
-                process.wait()
+            cluster.stop(nodes)
 
 
 if __name__ == "__main__":

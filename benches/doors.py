@@ -59,7 +59,7 @@ import sys
 import tempfile
 import time
 
-from compare import BIN
+from cluster import BIN
 from fault_injection import reshape
 from fault_injection.between import Between
 from fault_injection.clients import DOORS

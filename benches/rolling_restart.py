@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 
-from compare import BIN
+from cluster import BIN
 from fault_injection.grpc_python import make_stubs, need_grpc
 
 WRITERS, COUNTERS, DEADLINE_S, SERVES_WITHIN_S = 64, 16, 10, 30

@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import time
 
-from compare import BIN, run, start_ringfort
+import cluster
 
 BACK_MB = 64
 BACK_MAX_S = 60
@@ -31,20 +31,20 @@ def main():
     parser.add_argument("--seconds", type=int, default=20)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
-        addresses, nodes = start_ringfort(pathlib.Path(home), first=25071)
+        addresses, nodes = cluster.start(pathlib.Path(home), offset=20)
         first = addresses.split(",")[0]
         try:
             rows = "".join(f"row{n:06}\t{'v' * 1000}\n" for n in range(40_000))
-            importing = [BIN / "ringfort", "--addr", addresses, "--timeout", "30s", "import", "-"]
+            importing = [cluster.RINGFORT, "--addr", addresses, "--timeout", "30s", "import", "-"]
             subprocess.run(importing, input=rows.encode(), stdout=subprocess.DEVNULL, check=True)
-            gets = [BIN / "ringfort-load", "v1", addresses, "get", 4, 4]
-            run([*gets, 3])
-            alone, before = run([*gets, 5])["latency_us"], memory_mb(nodes[0])
+            gets = [cluster.LOAD, "v1", addresses, "get", 4, 4]
+            cluster.last_json([*gets, 3])
+            alone, before = cluster.last_json([*gets, 5])["latency_us"], memory_mb(nodes[0])
             unread = subprocess.Popen(
-                [str(BIN / "ringfort-load"), "unread-lists", first, str(options.lists), str(options.seconds)],
+                [str(cluster.LOAD), "unread-lists", first, str(options.lists), str(options.seconds)],
                 stdout=subprocess.PIPE, text=True)
             print(unread.stdout.readline().strip(), flush=True)
-            beside = run([*gets, options.seconds // 2])["latency_us"]
+            beside = cluster.last_json([*gets, options.seconds // 2])["latency_us"]
             unread.wait()
             ended, most = time.monotonic(), memory_mb(nodes[0], "VmHWM:")
             while memory_mb(nodes[0]) > before + BACK_MB and time.monotonic() < ended + BACK_MAX_S:

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 
-from compare import BIN, ROOT
+from cluster import BIN, ROOT
 
 # Only where it is run again, in the other Python: so that this happens once.
 AGAIN = "RINGFORT_DOORS"
