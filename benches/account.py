@@ -45,6 +45,8 @@ GROUPS = [
     ("flush and merge", ("flush", "merge")),
 ]
 REST = "rest"
+# Makes the next segment of the log, now and then, and ends: no part of an operation's way.
+LOG_AHEAD = "log-ahead"
 # System calls by kind.
 CALLS = {
     "send": ("writev", "sendto", "sendmsg"),
@@ -88,6 +90,8 @@ def ticks(stat):
 
 
 def group_of(name):
+    if name == LOG_AHEAD:
+        return REST
     return next((group for group, names in GROUPS if name.startswith(names)), REST)
 
 
