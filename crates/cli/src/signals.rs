@@ -9,7 +9,8 @@ use crate::stop::Stop;
 pub(crate) struct Signals {
     interrupt: Signal,
     terminate: Signal,
-    hang_up: Signal,
+    /// Where it does not mean something else.
+    hang_up: Option<Signal>,
 }
 
 /// Who asked.
@@ -29,8 +30,13 @@ impl Signals {
         Ok(Signals {
             interrupt: listen(SignalKind::interrupt())?,
             terminate: listen(SignalKind::terminate())?,
-            hang_up: listen(SignalKind::hangup())?,
+            hang_up: Some(listen(SignalKind::hangup())?),
         })
+    }
+
+    /// From now on it is the caller's, and asks nobody to end.
+    pub(crate) fn take_hang_up(&mut self) -> Option<Signal> {
+        self.hang_up.take()
     }
 
     /// The next one.
@@ -38,8 +44,15 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => StopSignal::Interrupt,
             _ = self.terminate.recv() => StopSignal::End,
-            _ = self.hang_up.recv() => StopSignal::End,
+            () = received(self.hang_up.as_mut()) => StopSignal::End,
         }
+    }
+}
+
+async fn received(signal: Option<&mut Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
     }
 }
 

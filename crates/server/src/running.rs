@@ -531,6 +531,16 @@ impl Running {
         &self.summary.address
     }
 
+    /// What has the audit log opened again, if there is one.
+    pub fn audit_reopener(&self) -> impl Fn() + Send + Sync + use<> {
+        let audit = self.shared.audit.clone();
+        move || {
+            if let Some(audit) = &audit {
+                audit.reopen();
+            }
+        }
+    }
+
     /// Sets how many replicas besides the leader are to have a disk register's message before it is acknowledged, whenever it
     /// is called.
     pub fn tolerance_setter(&self) -> impl Fn(u32) + Send + Sync + use<> {

@@ -59,6 +59,10 @@ pub const SHARD_PENDING_REQUESTS_MAX: usize = 64 * 1024;
 pub const USER_PENDING_REQUESTS_MAX: usize = NODE_PENDING_REQUESTS_MAX / 2;
 /// Most bytes of them.
 pub const USER_PENDING_BYTES_MAX: usize = NODE_PENDING_BYTES_MAX / 2;
+/// Most requests of those who name no user, for each address that they come from, that a node has under way, over all connections.
+pub const ADDRESS_PENDING_REQUESTS_MAX: usize = NODE_PENDING_REQUESTS_MAX / 4 * 3;
+/// Most bytes of them.
+pub const ADDRESS_PENDING_BYTES_MAX: usize = NODE_PENDING_BYTES_MAX / 4 * 3;
 /// Most rounds of reads that a node has under way at once; later reads wait and share the next round.
 pub const READ_ROUNDS_MAX: usize = 1;
 /// Most bytes waiting to be sent to one peer; beyond it the connection is dropped and made anew.
@@ -85,6 +89,10 @@ pub const PIPELINED_ANSWERS_BYTES: usize = 64 * 1024;
 pub const UNTAKEN_ANSWERS_MAX: usize = 128;
 /// Bytes of large answers to single calls that a node holds until their clients have taken them.
 pub const LARGE_ANSWERS_BYTES: usize = 128 * 1024 * 1024;
+/// The same of one user, over all connections.
+pub const USER_LARGE_ANSWERS_BYTES: usize = LARGE_ANSWERS_BYTES / 2;
+/// The same of those who name no user, for each address that they come from.
+pub const ADDRESS_LARGE_ANSWERS_BYTES: usize = LARGE_ANSWERS_BYTES / 4 * 3;
 /// How long a client may take nothing of a large answer, or of one of many, in milliseconds.
 pub const ANSWER_IDLE_MS: u64 = 30_000;
 /// The same, while it takes other things of the same connection: the answer may be the last in the queue.
@@ -186,7 +194,7 @@ pub const HANDSHAKES_OF_ADDRESS_MAX: usize = 16;
 pub const HANDSHAKE_MS: u64 = 3_000;
 /// Longest password, in bytes.
 pub const AUTH_PASSWORD_BYTES_MAX: usize = 256;
-/// Passwords that a node checks at a time.
+/// Passwords that a node checks at a time; on a machine with fewer than twice as many processors, half as many as these, and one at least.
 pub const AUTH_CHECKS_MAX: usize = 2;
 /// Passwords that wait to be checked.
 pub const AUTH_CHECKS_WAITING_MAX: usize = 64;
@@ -210,6 +218,11 @@ pub const AUDIT_WAIT_MS: u64 = 2_000;
 pub const GREETING_MS: u64 = 5_000;
 /// Most calls at once on one gRPC connection.
 pub const CONNECTION_STREAMS_MAX: u32 = 1024;
+/// Most calls that one gRPC connection may begin and reset within a second: all that it may have at once, four times.
+pub const CONNECTION_RESETS_MAX: u32 = 4 * CONNECTION_STREAMS_MAX;
+/// Most pings and settings, which are answered, on one gRPC connection within a second. Some clients send one with each answer that they
+/// take.
+pub const CONNECTION_PINGS_MAX: u32 = 32 * 1024;
 /// Bytes under way on one call of a gRPC connection that the node has not read from (HTTP/2's flow control).
 pub const CALL_WINDOW_BYTES: u32 = 512 * 1024;
 /// The same, of all calls of a connection: so much of what nobody reads from yet is in memory, for each connection.
@@ -271,7 +284,7 @@ const _: () = {
     assert!(TEXT_LINE_BYTES_MAX > KEY_BYTES_MAX + VALUE_BYTES_MAX + 16);
     assert!(ANSWER_IDLE_MS < ANSWER_QUEUED_MS);
     assert!(CALL_WINDOW_BYTES < CONNECTION_WINDOW_BYTES);
-    assert!(LARGE_ANSWERS_BYTES >= 4 * GET_MANY_BYTES_MAX);
+    assert!(USER_LARGE_ANSWERS_BYTES >= 4 * GET_MANY_BYTES_MAX);
     assert!(ARRIVING_BYTES >= 4 * GRPC_MESSAGE_BYTES_MAX);
     assert!(TEXT_LINES_BYTES >= 4 * TEXT_LINE_BYTES_MAX);
 };

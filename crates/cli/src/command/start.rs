@@ -244,6 +244,7 @@ fn default_directory(name: &str) -> PathBuf {
 async fn serve(config: Config, others: Vec<Handle>, how: How) -> Result<(), Stop> {
     let How { until_eof, json, report_every, tolerance, out } = how;
     let mut signals = Signals::new()?;
+    let reopens = if config.audit.is_some() { signals.take_hang_up() } else { None };
     let eof = stdin_eof(until_eof);
     tokio::pin!(eof);
     // A node that can't join yet waits.
@@ -258,6 +259,14 @@ async fn serve(config: Config, others: Vec<Handle>, how: How) -> Result<(), Stop
         tokio::spawn(async move {
             let complain = |why: &str| tracing::warn!("{why}; the last good number stays in force");
             tolerance::follow(&path, number, set, complain).await;
+        });
+    }
+    if let Some(mut asked) = reopens {
+        let reopen = running.audit_reopener();
+        tokio::spawn(async move {
+            while asked.recv().await.is_some() {
+                reopen();
+            }
         });
     }
     let served = tokio::select! {

@@ -6,6 +6,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::http::{a_free_address, get};
@@ -234,6 +235,23 @@ fn reads_and_writes_are_written_if_that_is_wanted() {
         let all = std::fs::read_to_string(audited.path()).expect("there");
         assert!(!all.contains("hidden value") && all.contains("\"operation\":\"get\"") == has_reads, "{all}");
     }
+}
+
+/// Whoever moves it and says so has it made again at once, though nothing is asked for.
+#[test]
+fn a_hang_up_has_the_file_opened_again_and_ends_nothing() {
+    let mut audited = Audited::start(&["--audit-requests", "writes"]);
+    audited.ok(None, &["put", "before", "v"]);
+    let moved = audited.files.path().join("audit.1");
+    std::fs::rename(audited.path(), &moved).expect("moved");
+    assert!(!audited.path().exists());
+    kill_process(Pid::from_child(&audited.node.child), Signal::HUP).expect("it runs");
+    eventually("it is there again", || audited.path().exists());
+    assert!(audited.node.said().contains("is opened again"), "{}", audited.node.said());
+    audited.ok(None, &["put", "after", "v"]);
+    eventually("lines go there", || lines(&audited.path()).iter().any(|line| line["prefix"] == "after"));
+    assert!(lines(&moved).iter().any(|line| line["prefix"] == "before"));
+    assert_eq!(audited.node.child.try_wait().expect("it can be asked"), None);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use ringfort_types::limits::{HTTP_CONNECTIONS_MAX, HTTP_LARGE_ANSWERS_MAX};
 use serde_json::Value;
 
 use crate::node::{Node, SOON};
-use crate::support::{ask_to_stop, ended, eventually, free_ports, objects, ringfort, run, stderr};
+use crate::support::{ask_to_stop, ended, eventually, free_ports, objects, ringfort, run, stderr, stdout};
 use crate::trio::Trio;
 
 fn connect(address: &str) -> TcpStream {
@@ -216,4 +216,43 @@ fn a_port_that_is_taken_is_an_error_only_if_it_was_asked_for() {
         command
     });
     assert!(!node.said().contains("HTTP on"), "{}", node.said());
+}
+
+/// Numbers are a user's to see, once rights are enforced; whether a node lives is everybody's.
+#[test]
+fn who_watches_is_a_user_where_rights_are_enforced() {
+    let http = a_free_address();
+    let node = Node::start_with(&["--http", &http]);
+    let files = tempfile::tempdir().expect("a directory");
+    let password = files.path().join("password");
+    std::fs::write(&password, "open sesame\n").expect("written");
+    let told = |arguments: &[&str]| run(ringfort(arguments).env("RINGFORT_ADDR", &node.address), b"");
+    let add = ["user", "add", "root", "--new-password-file", password.to_str().expect("plain")];
+    eventually("users can be added", || told(&add).status.success());
+    assert!(told(&["user", "grant", "root", "cluster"]).status.success());
+    let token = stdout(&told(&["user", "add", "prometheus", "--token"]));
+    let with = |authorization: &str, path: &str| {
+        let (status, head, _) =
+            ask(&http, &format!("GET {path} HTTP/1.1\r\nauthorization: {authorization}\r\nx:"));
+        (status, head)
+    };
+    let bearer = format!("Bearer {}", token.trim());
+    // Base64 of root and the password, and of a wrong one.
+    let (basic, wrong) = ("Basic cm9vdDpvcGVuIHNlc2FtZQ==", "Basic cm9vdDp3cm9uZw==");
+    for path in ["/metrics", "/debug/state"] {
+        assert_eq!(get(&http, path).0, 200, "rights are not enforced");
+        assert_eq!(with(wrong, path).0, 200, "nobody is asked who they are");
+    }
+    assert!(told(&["user", "enforce", "on"]).status.success());
+    for path in ["/metrics", "/debug/state"] {
+        let (status, head, why) = ask(&http, &format!("GET {path}"));
+        assert!(status == 401 && head.contains("www-authenticate: basic"), "{head} {why}");
+        assert_eq!(with(wrong, path).0, 401);
+        assert_eq!(with(basic, path).0, 200);
+        // Who may nothing else.
+        assert_eq!(with(&bearer, path).0, 200);
+    }
+    for path in ["/", "/healthz", "/readyz", "/readyz?quorum=true"] {
+        assert_eq!(get(&http, path).0, 200);
+    }
 }

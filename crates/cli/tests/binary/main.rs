@@ -1,5 +1,6 @@
 //! The shipped binary, from outside: every test here runs `ringfort` itself.
 
+mod attacks;
 mod audit;
 mod book;
 mod cluster;

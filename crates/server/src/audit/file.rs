@@ -1,7 +1,7 @@
 //! The file that lines go to, and the thread that writes them.
 //!
 //! It is only appended to. Once a second it is looked whether the file at its path is another one, or none: then it has been moved away, and a
-//! new one is made. A line that could be written in part goes on where it ended, or, if it is given up, has its end before the next one.
+//! new one is made. It is opened again at once when that is asked for, whatever is at its path. A line that could be written in part goes on where it ended, or, if it is given up, has its end before the next one.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Write};
@@ -36,6 +36,8 @@ pub(crate) struct Entry {
 pub(super) struct State {
     path: String,
     is_failing: AtomicBool,
+    /// It is to be opened again.
+    reopen: AtomicBool,
     why: Mutex<String>,
     dropped: Counter,
     told: Arc<Throttle>,
@@ -46,6 +48,7 @@ impl State {
         State {
             path: path.display().to_string(),
             is_failing: AtomicBool::new(false),
+            reopen: AtomicBool::new(false),
             why: Mutex::default(),
             dropped: Counter::default(),
             told: Throttle::new("lines of the audit log could not be written"),
@@ -64,6 +67,11 @@ impl State {
     pub(super) fn failing(&self) -> Option<String> {
         let is_failing = self.is_failing.load(Ordering::Acquire);
         is_failing.then(|| self.why.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    /// Has it opened again before the next line is written.
+    pub(super) fn reopen(&self) {
+        self.reopen.store(true, Ordering::Release);
     }
 
     fn fails(&self, error: &io::Error) {
@@ -182,6 +190,18 @@ pub(super) fn start(
 fn write_all(mut file: AuditFile, mut lines: mpsc::Receiver<Entry>, state: &State, required: bool) {
     while let Some(Entry { line, written }) = lines.blocking_recv() {
         let mut done = 0;
+        if state.reopen.swap(false, Ordering::AcqRel) {
+            match AuditFile::open(&file.path) {
+                Ok(again) => {
+                    file = again;
+                    tracing::warn!("the audit log {} is opened again", state.path);
+                }
+                Err(error) => tracing::warn!(
+                    "the audit log {} can't be opened again ({error}): it goes on in the file that it had",
+                    state.path
+                ),
+            }
+        }
         let is_written = loop {
             match file.write(&line, &mut done) {
                 Ok(()) => break true,

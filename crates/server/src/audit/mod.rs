@@ -192,6 +192,13 @@ impl Audit {
         self.0.state.dropped()
     }
 
+    /// Has the file opened again, before the next line and soon.
+    pub(crate) fn reopen(&self) {
+        self.0.state.reopen();
+        // If there is no room for it, lines are being written.
+        let _full = self.0.lines.try_send(Entry { line: Vec::new(), written: None });
+    }
+
     /// Waits for a moment until all lines are written.
     pub(crate) async fn flush(&self) {
         let (tell, told) = oneshot::channel();
@@ -243,9 +250,15 @@ impl Audit {
     }
 
     /// Somebody has shown credentials that were refused. The name is the one that they gave, if it can be one.
-    pub(crate) fn refused_credentials(&self, door: Door, from: IpAddr, name: Option<&str>, why: &Failure) {
+    pub(crate) fn refused_credentials(
+        &self,
+        door: Option<Door>,
+        from: IpAddr,
+        name: Option<&str>,
+        why: &Failure,
+    ) {
         let asker = Asker { who: Principal::NOBODY, from: Some(from) };
-        let line = Line { user: name, ..self.line("authenticate", asker, Some(door)) };
+        let line = Line { user: name, ..self.line("authenticate", asker, door) };
         send(self.free_place(true), &line.failed(why), None);
     }
 

@@ -20,6 +20,7 @@ mod remembered;
 use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::num::NonZero;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -30,6 +31,7 @@ use ringfort_types::{Code, Door, Failure, Principal, User, is_name};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 pub(crate) use credentials::{Credentials, Decoded};
+pub(crate) use guesses::network;
 pub use passwords::{Token, hash_password};
 
 use self::guesses::Guesses;
@@ -89,7 +91,7 @@ impl Authentication {
             guesses: Mutex::default(),
             under_way: Mutex::default(),
             waiting: Arc::new(Semaphore::new(AUTH_CHECKS_MAX + AUTH_CHECKS_WAITING_MAX)),
-            running: Semaphore::new(AUTH_CHECKS_MAX),
+            running: Semaphore::new(at_a_time()),
             wrong: Throttle::new("wrong passwords or tokens were given"),
         }))
     }
@@ -108,12 +110,12 @@ impl Authentication {
         layout.and_then(|layout| layout.users.named(name).map(|user| user.id)).unwrap_or(Principal::NOBODY)
     }
 
-    /// The user that these credentials are of, shown by a client at this address.
+    /// The user that these credentials are of, shown by a client at this address; at none of the doors, by one who watches the node.
     pub(crate) fn known(
         &self,
         credentials: Result<Credentials<'_>, Failure>,
         from: IpAddr,
-        door: Door,
+        door: Option<Door>,
     ) -> Known {
         let (name, known) = match credentials {
             Ok(credentials) => (Some(credentials.name()), self.look_up(&credentials, from, door)),
@@ -125,7 +127,7 @@ impl Authentication {
         known
     }
 
-    fn look_up(&self, credentials: &Credentials<'_>, from: IpAddr, door: Door) -> Known {
+    fn look_up(&self, credentials: &Credentials<'_>, from: IpAddr, door: Option<Door>) -> Known {
         // A node without a cluster knows no users, and says so of whatever it is asked.
         let Some(layout) = self.0.shared.layout() else { return Known::Is(Principal::NOBODY) };
         let users = &layout.users;
@@ -149,7 +151,7 @@ impl Authentication {
         user: Option<&User>,
         (name, password): (&str, &[u8]),
         from: IpAddr,
-        door: Door,
+        door: Option<Door>,
     ) -> Known {
         let parts = &self.0;
         if let Err(left) = lock(&parts.guesses).of_address(from, Instant::now()) {
@@ -197,6 +199,12 @@ impl Authentication {
     }
 }
 
+/// How many are checked at a time: with half of the processors at most, lest those who guess take the time of all others.
+fn at_a_time() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    (processors / 2).clamp(1, AUTH_CHECKS_MAX)
+}
+
 async fn wait(mut told: watch::Receiver<Option<Checked>>) -> Checked {
     let told = told.wait_for(Option::is_some).await;
     let stopping = || Failure::rejected(Code::Stopping, "the node is stopping: ask another one");
@@ -205,7 +213,7 @@ async fn wait(mut told: watch::Receiver<Option<Checked>>) -> Checked {
 
 impl Parts {
     /// A password may have been typed in a name's place.
-    fn audit(&self, door: Door, from: IpAddr, name: Option<&str>, why: &Failure) {
+    fn audit(&self, door: Option<Door>, from: IpAddr, name: Option<&str>, why: &Failure) {
         if let Some(audit) = &self.shared.audit {
             audit.refused_credentials(door, from, name.filter(|name| is_name(name)), why);
         }
@@ -226,7 +234,7 @@ struct Check {
     password: Vec<u8>,
     hash: Option<String>,
     from: IpAddr,
-    door: Door,
+    door: Option<Door>,
     tag: Tag,
     _place: OwnedSemaphorePermit,
 }

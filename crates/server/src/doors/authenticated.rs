@@ -60,7 +60,7 @@ impl<S> Authenticated<S> {
         let Some(standing) = standing else { return Known::Is(Principal::NOBODY) };
         let mut decoded = Decoded::default();
         let credentials = Credentials::of_header(header.as_bytes(), &mut decoded);
-        self.authentication.known(credentials, standing.from(), door_of(request.uri().path()))
+        self.authentication.known(credentials, standing.from(), Some(door_of(request.uri().path())))
     }
 }
 

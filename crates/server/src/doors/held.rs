@@ -25,7 +25,7 @@ use tonic::body::Body;
 use tower_service::Service;
 
 use crate::doors::frames::{self, Elsewhere};
-use crate::doors::places::Standing;
+use crate::doors::places::{Closed, Standing};
 use crate::room::Room;
 
 /// What the HTTP/2 library is given at a time.
@@ -157,7 +157,7 @@ async fn watch(state: Arc<Mutex<State>>, from: Option<Asker>) {
         if left.is_zero() {
             lock(&state).rest = None;
             if let Some(full) = from.filter(|from| from.is_full) {
-                full.connection.close();
+                full.connection.close(Closed::NothingTaken);
             }
             return;
         }
@@ -244,7 +244,7 @@ mod tests {
         let before = answers.left();
         for stops in [true, false] {
             let (connection, from) = connection(true).await;
-            let mut held = HeldBody::new(body(vec![7; large]), answers.wait(large).await, Some(from));
+            let mut held = HeldBody::new(body(vec![7; large]), answers.wait(large, None).await, Some(from));
             let mut next = async || poll_fn(|cx| Pin::new(&mut held).poll_frame(cx)).await.unwrap();
             next().await.unwrap();
             let first = Instant::now();
@@ -283,7 +283,7 @@ mod tests {
         let answers = LargeAnswers::default();
         let large = 10 * PIECE_BYTES + 1;
         let before = answers.left();
-        let mut held = HeldBody::new(body(vec![7; large]), answers.wait(large).await, None);
+        let mut held = HeldBody::new(body(vec![7; large]), answers.wait(large, None).await, None);
         let mut next = async || poll_fn(|cx| Pin::new(&mut held).poll_frame(cx)).await;
         let mut bytes = 0;
         while let Some(frame) = next().await {
@@ -298,7 +298,7 @@ mod tests {
         tokio::task::yield_now().await;
         assert_eq!(answers.left(), before);
 
-        let mut held = HeldBody::new(body(vec![7; large]), answers.wait(large).await, None);
+        let mut held = HeldBody::new(body(vec![7; large]), answers.wait(large, None).await, None);
         assert!(poll_fn(|cx| Pin::new(&mut held).poll_frame(cx)).await.unwrap().is_ok());
         tokio::time::sleep(IDLE_MAX + Duration::from_secs(1)).await;
         assert_eq!(answers.left(), before, "its room is given back although nobody asked again");

@@ -14,7 +14,7 @@ use tonic::{Code, Status};
 use tower_service::Service;
 
 use crate::doors::held::OneOfMany;
-use crate::doors::places::{InUse, Standing};
+use crate::doors::places::{Closed, InUse, Standing};
 use crate::links;
 
 /// Calls of `S`, each of which holds its connection's place while it lasts.
@@ -39,7 +39,7 @@ where
             return UnderWay::Served { answer: self.0.call(request), in_use: None };
         };
         let Some(in_use) = standing.begin(links::is_of_a_node(&request)) else {
-            standing.close();
+            standing.close(Closed::NoPlace);
             return UnderWay::Refused;
         };
         if in_use.calls > UNTAKEN_ANSWERS_MAX {

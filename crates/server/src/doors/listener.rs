@@ -26,8 +26,9 @@ use tonic::transport::server::Connected;
 
 use ringfort_types::limits::{PING_ANSWER_MS, PING_MS};
 
+use crate::doors::floods::Frames;
 use crate::doors::guard::Guard;
-use crate::doors::places::{DoorPlaces, Entered, Places, Standing, TRIAL_MAX};
+use crate::doors::places::{Closed, DoorPlaces, Entered, Places, Standing, TRIAL_MAX};
 use crate::doors::socket::Socket;
 use crate::doors::throttle::Throttle;
 use crate::{StartError, exposure};
@@ -194,6 +195,7 @@ impl Incoming {
                     None
                 }
                 Err(_elapsed) => {
+                    places.count(Closed::NotGreeted);
                     tracing::debug!("{peer} did not greet on the {door} port within {max:?}: closed");
                     None
                 }
@@ -209,7 +211,7 @@ fn end_of_trial(standing: &Arc<Standing>) {
         tokio::spawn(async move {
             tokio::time::sleep(TRIAL_MAX).await;
             if standing.is_on_trial() {
-                standing.close();
+                standing.close(Closed::NoCall);
             }
         });
     }
@@ -252,6 +254,8 @@ pub(crate) struct Connection {
     understood: bool,
     /// Whether it is in use as long as something is said; else by its calls.
     bytes_count: bool,
+    /// What its client sends, where that is HTTP/2.
+    frames: Option<Frames>,
     entered: Entered,
     /// When to look next how long it has been silent.
     look: Option<Pin<Box<Sleep>>>,
@@ -274,6 +278,7 @@ impl Connection {
             greeting_read: 0,
             understood: true,
             bytes_count: expected != Greeting::Http2,
+            frames: (expected == Greeting::Http2).then(|| Frames::after(HTTP2_PREFACE.len())),
             entered,
             look: None,
             farewell: None,
@@ -341,7 +346,7 @@ impl Connection {
             let left = SILENCE_MAX.saturating_sub(self.standing().silence());
             if left.is_zero() {
                 tracing::debug!("{} has been silent for {SILENCE_MAX:?}: closed", self.peer);
-                self.standing().close();
+                self.standing().close(Closed::Silent);
                 return true;
             }
             let look = self.look.get_or_insert_with(|| Box::pin(sleep(left)));
@@ -349,6 +354,17 @@ impl Connection {
                 return false;
             }
             self.look = None;
+        }
+    }
+
+    /// Looks at what was read, from there on; if it is too much of a kind, it is as if the client had closed the connection.
+    fn look_at(&mut self, buf: &mut ReadBuf<'_>, from: usize) {
+        let Some(frames) = &mut self.frames else { return };
+        if let Some(flood) = frames.come(&buf.filled()[from..]) {
+            buf.set_filled(from);
+            self.frames = None;
+            self.standing().close(flood);
+            self.standing().tell_flood(self.peer, flood);
         }
     }
 
@@ -376,6 +392,9 @@ impl Connection {
             if expected == Greeting::Http2 {
                 let said = &self.greeting[..self.greeting_len.min(HTTP2_PREFACE.len())];
                 self.understood = HTTP2_PREFACE.starts_with(said);
+                if !self.understood {
+                    self.frames = None;
+                }
                 if self.understood && self.greeting_len < GREETING_BYTES_MAX {
                     continue;
                 }
@@ -404,8 +423,11 @@ impl AsyncRead for Connection {
             let taken = unread.len().min(buf.remaining());
             buf.put_slice(&unread[..taken]);
             self.greeting_read += taken;
+            let from = buf.filled().len() - taken;
+            self.look_at(buf, from);
             return Poll::Ready(Ok(()));
         }
+        let from = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         if read.is_pending() {
             // As if the client had closed it.
@@ -415,6 +437,7 @@ impl AsyncRead for Connection {
             self.standing().touch();
         } else {
             self.standing().hear();
+            self.look_at(buf, from);
         }
         read
     }

@@ -12,6 +12,7 @@ mod authenticated;
 mod crowd;
 mod deadline;
 mod family;
+mod floods;
 mod frames;
 pub(crate) mod grpc;
 mod guard;
@@ -155,7 +156,7 @@ pub(crate) async fn serve(
             used.push(incoming.places().clone());
             let source =
                 http::Source { shared: shared.clone(), places: used, per_shard: settings.metrics_per_shard };
-            http::serve(ready.clone(), source, incoming, &runtimes).await;
+            http::serve(ready.clone(), authentication.clone(), source, incoming, &runtimes).await;
         }
     };
     let mut services = Services::default();

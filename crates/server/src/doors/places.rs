@@ -8,18 +8,20 @@
 //! places are taken too, the longest there without a call is closed for the newcomer.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
 use ringfort_tls::Certified;
 use ringfort_types::limits::{
-    CONNECTION_IDLE_MS, CONNECTION_TRIAL_MS, NODE_CONNECTIONS_MAX, PEER_PLACES, TAKEN_BYTES_MIN,
+    CONNECTION_IDLE_MS, CONNECTION_PINGS_MAX, CONNECTION_RESETS_MAX, CONNECTION_TRIAL_MS,
+    NODE_CONNECTIONS_MAX, PEER_PLACES, TAKEN_BYTES_MIN,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
+use crate::doors::throttle::Throttle;
 use crate::metrics::Counter;
 
 /// How long after one was asked to close its place may take to come free.
@@ -40,6 +42,9 @@ struct Node {
     door_max: usize,
     for_peers: Arc<Semaphore>,
     open: Mutex<Open>,
+    /// Until when there is nobody who has been idle for long enough, at a door and address or at any, so that newcomers who are turned away by
+    /// the thousand do not have all connections looked through each time.
+    none_idle: Mutex<BTreeMap<Whose, Instant>>,
     /// How many each address has at a door.
     addresses: Mutex<BTreeMap<(&'static str, IpAddr), usize>>,
 }
@@ -69,7 +74,12 @@ impl Drop for OfAddress {
 struct Open {
     last: u64,
     standings: BTreeMap<u64, Arc<Standing>>,
+    /// Those among them that came in on trial.
+    on_trial: BTreeMap<u64, Arc<Standing>>,
 }
+
+/// Connections of one door, or of all; of one address, or of all.
+type Whose = (Option<&'static str>, Option<IpAddr>);
 
 impl Default for Places {
     fn default() -> Places {
@@ -86,6 +96,7 @@ impl Places {
             door_max: if doors == 1 { max } else { (max * 2 / 3).max(1) },
             for_peers: Arc::new(Semaphore::new(PEER_PLACES)),
             open: Mutex::default(),
+            none_idle: Mutex::default(),
             addresses: Mutex::default(),
         }))
     }
@@ -93,6 +104,7 @@ impl Places {
     /// Those of one door, so many at most.
     pub(crate) fn at_door(&self, door: &'static str, max: usize) -> DoorPlaces {
         let max = max.min(self.0.door_max);
+        let closed = Arc::default();
         let turned_away = Arc::default();
         // Where there are few, one address may need them all.
         let address_max = if max < 4 { usize::MAX } else { max * 3 / 4 };
@@ -103,6 +115,10 @@ impl Places {
             max,
             address_max,
             turned_away,
+            closed,
+            floods: Throttle::new(format!(
+                "connections were closed for too many resets or pings on the {door} port"
+            )),
         }
     }
 
@@ -116,6 +132,11 @@ impl Places {
 
     /// Asks the one to close that has been idle for the longest time, if that is long enough; of this door and address, or of any.
     fn close_idle(&self, door: Option<&'static str>, address: Option<IpAddr>) -> bool {
+        let now = Instant::now();
+        let mut none_idle = self.0.none_idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if none_idle.get(&(door, address)).is_some_and(|until| now < *until) {
+            return false;
+        }
         let open = self.open();
         let here = open.standings.values().filter(|standing| door.is_none_or(|door| standing.door == door));
         let here = here.filter(|standing| address.is_none_or(|address| standing.address == address));
@@ -124,10 +145,16 @@ impl Places {
             .min_by_key(|(since, _)| *since);
         match longest {
             Some((since, standing)) if since.elapsed() >= IDLE_MIN => {
-                standing.close();
+                standing.close(Closed::Idle);
                 true
             }
-            _ => false,
+            // Whoever comes, or makes a call, is idle from later on.
+            longest => {
+                let since = longest.map_or(now, |(since, _)| since);
+                none_idle.retain(|_, until| now < *until);
+                none_idle.insert((door, address), since + IDLE_MIN);
+                false
+            }
         }
     }
 
@@ -135,9 +162,9 @@ impl Places {
     fn close_trial(&self) -> bool {
         let open = self.open();
         let idle =
-            open.standings.values().filter_map(|standing| Some((standing.idle_peer_since()?, standing)));
+            open.on_trial.values().filter_map(|standing| Some((standing.idle_peer_since()?, standing)));
         let longest = idle.min_by_key(|(since, _)| *since);
-        longest.map(|(_, standing)| standing.close()).is_some()
+        longest.map(|(_, standing)| standing.close(Closed::NoCall)).is_some()
     }
 
     fn enter(&self, standing: Standing) -> Entered {
@@ -145,6 +172,9 @@ impl Places {
         open.last += 1;
         let (number, standing) = (open.last, Arc::new(standing));
         open.standings.insert(number, standing.clone());
+        if standing.is_on_trial() {
+            open.on_trial.insert(number, standing.clone());
+        }
         Entered { places: self.clone(), number, standing }
     }
 }
@@ -159,6 +189,42 @@ pub(crate) struct DoorPlaces {
     /// As many may be of one address.
     address_max: usize,
     turned_away: Arc<Counter>,
+    /// By why.
+    closed: Arc<[Counter; Closed::ALL.len()]>,
+    floods: Arc<Throttle>,
+}
+
+/// Why the node has closed a connection, apart from its own stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Closed {
+    /// It made room for another one.
+    Idle,
+    /// It was on trial, and made no call in time.
+    NoCall,
+    /// It was on trial, its first call was no node's, and there was no place.
+    NoPlace,
+    /// It said nothing in time that its port's protocol begins with.
+    NotGreeted,
+    /// It neither said nor took anything.
+    Silent,
+    /// It took nothing of its answers.
+    NothingTaken,
+    /// Too many of them within a second: `floods`.
+    Resets,
+    Pings,
+}
+
+impl Closed {
+    const ALL: [(Closed, &str); 8] = [
+        (Closed::Idle, "idle"),
+        (Closed::NoCall, "no_call"),
+        (Closed::NoPlace, "no_place"),
+        (Closed::NotGreeted, "not_greeted"),
+        (Closed::Silent, "silent"),
+        (Closed::NothingTaken, "nothing_taken"),
+        (Closed::Resets, "resets"),
+        (Closed::Pings, "pings"),
+    ];
 }
 
 /// What a connection holds as long as it lives.
@@ -235,6 +301,16 @@ impl DoorPlaces {
     /// Somebody got no place.
     pub(crate) fn turn_away(&self) {
         self.turned_away.add(1);
+    }
+
+    /// The node has closed one.
+    pub(crate) fn count(&self, why: Closed) {
+        self.closed[why as usize].add(1);
+    }
+
+    /// How many the node has closed, by the name of why.
+    pub(crate) fn closed(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        Closed::ALL.into_iter().map(|(why, name)| (name, self.closed[why as usize].get()))
     }
 
     /// Who is here now, and who was not let in.
@@ -334,7 +410,10 @@ impl Entered {
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        self.places.open().standings.remove(&self.number);
+        let mut open = self.places.open();
+        open.standings.remove(&self.number);
+        open.on_trial.remove(&self.number);
+        drop(open);
         self.standing.state().place = None;
     }
 }
@@ -448,12 +527,26 @@ impl Standing {
     }
 
     /// Ends it, when it is next read from or, by HTTP/2, waited for to take something.
-    pub(crate) fn close(&self) {
+    pub(crate) fn close(&self, why: Closed) {
         let mut state = self.state();
+        if !state.is_closed {
+            self.at.count(why);
+        }
         state.is_closed = true;
         let reader = state.reader.take();
         drop(state);
         reader.into_iter().for_each(Waker::wake);
+    }
+
+    /// Says in the log that it was closed for that.
+    pub(crate) fn tell_flood(&self, peer: SocketAddr, flood: Closed) {
+        let (what, most) = match flood {
+            Closed::Resets => ("calls were begun and reset", CONNECTION_RESETS_MAX),
+            _ => ("pings or settings were sent", CONNECTION_PINGS_MAX),
+        };
+        self.at
+            .floods
+            .warn(|| format!("the connection of {peer} is closed: more than {most} {what} within a second"));
     }
 
     /// Whether it is to end; if not, its reader is woken when it is.

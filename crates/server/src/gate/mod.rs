@@ -38,6 +38,7 @@ use crate::metrics::{Begun, Operation};
 use crate::readers::Readers;
 use crate::room::Room;
 use crate::shared::Shared;
+use crate::shares::UnderWay;
 
 /// How long whoever has changed users waits until this node has heard of it.
 const HEAR_MAX: Duration = Duration::from_secs(1);
@@ -122,7 +123,9 @@ impl Gate {
     }
 
     async fn carry_out(&self, call: Call) -> Answer {
-        let _share = match self.shared.shares.enter(call.who, call.weight()) {
+        let shares = &self.shared.shares;
+        let of = shares.of(self.asker);
+        let _share = match shares.enter(of.as_ref(), call.weight()) {
             Ok(share) => share,
             Err(failure) => return Answer::failed(failure),
         };
@@ -133,7 +136,7 @@ impl Gate {
         let answer = if self.stamps(&call) {
             retry::once(&self.shared, call).await
         } else {
-            ask_for(&self.shared, call).await
+            ask_for(&self.shared, call, of).await
         };
         if let (Some(change), Reply::Written(_)) = (&users, &answer.reply) {
             self.hear_of(change).await;
@@ -322,7 +325,7 @@ fn failure_of(reply: &Reply) -> Option<&Failure> {
 }
 
 /// Asks the node for an answer that may be large, as soon as there is room for it.
-async fn ask_for(shared: &Arc<Shared>, call: Call) -> Answer {
+async fn ask_for(shared: &Arc<Shared>, call: Call, of: Option<Arc<UnderWay>>) -> Answer {
     // Pages of lists have a budget of their own.
     if call.request.is_write() || matches!(call.request, Request::Scan(_)) {
         return ask(shared, call).await;
@@ -333,12 +336,12 @@ async fn ask_for(shared: &Arc<Shared>, call: Call) -> Answer {
         let left = deadline.saturating_duration_since(Instant::now());
         let answer = ask(shared, call.clone().within((left.as_millis() as u32).max(1))).await;
         let bytes = answer.reply.weight();
-        if let Some(enough) = shared.answers.large.enough(bytes, room) {
+        if let Some(enough) = shared.answers.large.enough(bytes, room, of.as_ref()) {
             return Answer { room: enough, ..answer };
         }
         // Not to be held while it waits.
         drop(answer);
-        let waiting = tokio::time::timeout_at(deadline.into(), shared.answers.large.wait(bytes));
+        let waiting = tokio::time::timeout_at(deadline.into(), shared.answers.large.wait(bytes, of.clone()));
         let Ok(waited) = waiting.await else { return Answer::failed(shared.answers.large.none()) };
         room = waited;
     }

@@ -39,7 +39,7 @@ use crate::audit::{Act, Record};
 use crate::delivery::{Delivery, ReadAt};
 use crate::metrics::{Begun, Operation};
 use crate::room::{Handed, Room};
-use crate::shares::Share;
+use crate::shares::{Share, UnderWay};
 
 /// Answers are handed over in pieces of this many bytes (one may be larger by itself).
 const ANSWERS_BYTES_SOFT: usize = 1024 * 1024;
@@ -71,7 +71,7 @@ struct Place<T> {
     /// What will be written of it in the audit log.
     record: Option<Box<Record>>,
     bytes: usize,
-    /// Of its user's.
+    /// Of its user's, or its address's.
     share: Option<Share>,
     /// Whether calls may wait for it in program order.
     is_ordered: bool,
@@ -98,6 +98,8 @@ struct Held {
 /// One connection's calls.
 pub(crate) struct Pipeline<T> {
     gate: Gate,
+    /// Where it is counted what its user has under way.
+    under_way_of: Option<Arc<UnderWay>>,
     connection: u32,
     sink: Arc<Sink>,
     places: Vec<Place<T>>,
@@ -124,6 +126,7 @@ impl<T: Send + 'static> Pipeline<T> {
     pub(super) fn new(gate: Gate, order: Order) -> Pipeline<T> {
         let (connection, sink) = gate.shared.answers.open_session();
         Pipeline {
+            under_way_of: gate.shared.shares.of(gate.asker),
             gate,
             connection,
             sink,
@@ -145,6 +148,7 @@ impl<T: Send + 'static> Pipeline<T> {
     /// What is pushed from now on is this user's.
     pub(crate) fn is_by(&mut self, who: Principal) {
         self.gate = self.gate.by(Asker { who, ..self.gate.asker });
+        self.under_way_of = self.gate.shared.shares.of(self.gate.asker);
     }
 
     /// Whether more should be read from the connection. An answer makes room: also where others take all that there is, since
@@ -187,7 +191,7 @@ impl<T: Send + 'static> Pipeline<T> {
             return self.refuse(tag, failure);
         }
         let call = self.gate.own(call);
-        let share = match self.gate.shared.shares.enter(call.who, call.weight()) {
+        let share = match self.gate.shared.shares.enter(self.under_way_of.as_ref(), call.weight()) {
             Ok(share) => share,
             Err(failure) => return self.refuse(tag, failure),
         };
@@ -256,7 +260,8 @@ impl<T: Send + 'static> Pipeline<T> {
                     let reply = self.gate.shared.query(&read);
                     let wanted = reply.weight();
                     let large = &self.gate.shared.answers.large;
-                    if !self.handed.has_room(wanted, large, std::mem::take(&mut room)) {
+                    let of = self.under_way_of.as_ref();
+                    if !self.handed.has_room(wanted, large, std::mem::take(&mut room), of) {
                         // Not to be held while it waits.
                         drop(reply);
                         self.places[at as usize].come = Some(Come::Read(read));
@@ -299,7 +304,8 @@ impl<T: Send + 'static> Pipeline<T> {
 
     fn wait_for_room(&mut self, bytes: usize) {
         let large = self.gate.shared.answers.large.clone();
-        let waiting = async move { tokio::time::timeout(ROOM_WAIT_MAX, large.wait(bytes)).await.ok() };
+        let of = self.under_way_of.clone();
+        let waiting = async move { tokio::time::timeout(ROOM_WAIT_MAX, large.wait(bytes, of)).await.ok() };
         self.waiting = Some(Box::pin(waiting));
     }
 

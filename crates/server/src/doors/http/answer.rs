@@ -12,7 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::AbortHandle;
 
-use crate::doors::places::Standing;
+use crate::doors::places::{Closed, Standing};
 
 /// The library asks for the next piece when there is room for it.
 const PIECE_BYTES: usize = 16 * 1024;
@@ -53,7 +53,7 @@ impl Answer {
     ) -> Answer {
         let closing = tokio::spawn(async move {
             tokio::time::sleep(time).await;
-            standing.close();
+            standing.close(Closed::NothingTaken);
         });
         Answer { bytes, _held: Some(Held { _place: place, too_late: closing.abort_handle() }) }
     }

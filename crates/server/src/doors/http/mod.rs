@@ -8,6 +8,9 @@
 //! | `/metrics` | numbers, for Prometheus (`metrics`) |
 //! | `/debug/state` | JSON: the cluster as this node knows it, what `ringfort status --json` prints |
 //!
+//! Where rights are enforced, the last two are for whoever may ask a node for its cluster's state: any user, known as on the other ports
+//! by a certificate, or by a password or token in the header `authorization`. Orchestrators and balancers name no user.
+//!
 //! Only `GET` and `HEAD`. Text is for people, and ends with a line feed.
 //!
 //! Bounds: so many connections, apart from those of clients ([`HTTP_CONNECTIONS_MAX`]), each with one request at a time, whose head has
@@ -26,18 +29,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming as Body;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use ringfort_types::limits::{HTTP_ANSWER_MS, HTTP_CONNECTIONS_MAX, HTTP_LARGE_ANSWERS_MAX};
+use ringfort_types::{Code, Failure, Verdict};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_stream::StreamExt;
 
 use self::answer::Answer;
 pub(super) use self::metrics::Source;
+use crate::authentication::{Authentication, Credentials, Decoded, Known};
 use crate::doors::listener::{Connection, DoorLimits, Greeting, Incoming};
 use crate::doors::places::Standing;
 use crate::doors::ready::Ready;
@@ -73,15 +78,23 @@ const PATHS: &str = "/healthz, /readyz, /readyz?quorum=true, /metrics, /debug/st
 #[derive(Clone, Debug)]
 struct Watched {
     ready: Ready,
+    authentication: Authentication,
     source: Source,
     /// A place for each large answer that is not taken yet.
     large: Arc<Semaphore>,
 }
 
 /// Serves until the node stops.
-pub(super) async fn serve(ready: Ready, source: Source, incoming: Incoming, runtimes: &Runtimes) {
+pub(super) async fn serve(
+    ready: Ready,
+    authentication: Authentication,
+    source: Source,
+    incoming: Incoming,
+    runtimes: &Runtimes,
+) {
     let stopping = ready.gate().stopping();
-    let watched = Watched { ready, source, large: Arc::new(Semaphore::new(HTTP_LARGE_ANSWERS_MAX)) };
+    let large = Arc::new(Semaphore::new(HTTP_LARGE_ANSWERS_MAX));
+    let watched = Watched { ready, authentication, source, large };
     let serve = |connections| serve_all(watched.clone(), connections);
     runtimes.serve(incoming, stopping, serve).await;
 }
@@ -144,7 +157,13 @@ impl Watched {
             answer.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
             return answer;
         }
-        match request.uri().path() {
+        let path = request.uri().path();
+        if matches!(path, "/metrics" | "/debug/state")
+            && let Err(failure) = self.may_watch(request.headers(), standing).await
+        {
+            return refused(&failure);
+        }
+        match path {
             "/" => text(StatusCode::OK, &format!("Ringfort answers {PATHS}")),
             "/healthz" => text(StatusCode::OK, "ok"),
             "/readyz" => match wants_quorum(request.uri().query().unwrap_or_default()) {
@@ -156,6 +175,32 @@ impl Watched {
             "/debug/state" => self.large(self.state(), standing).await,
             path => text(StatusCode::NOT_FOUND, &format!("there is nothing at {path:.200}: ask for {PATHS}")),
         }
+    }
+
+    /// Whether rights, if they are enforced, are enough to see more than whether the node lives.
+    async fn may_watch(&self, headers: &HeaderMap, standing: &Standing) -> Result<(), Failure> {
+        let is_enforced = || {
+            let layout = self.ready.gate().layout();
+            layout.filter(|layout| layout.users.enforced)
+        };
+        if is_enforced().is_none() {
+            return Ok(());
+        }
+        let who = match headers.get(header::AUTHORIZATION) {
+            None => self.authentication.certified(standing.certified()),
+            Some(said) => {
+                let mut decoded = Decoded::default();
+                let credentials = Credentials::of_header(said.as_bytes(), &mut decoded);
+                match self.authentication.known(credentials, standing.from(), None) {
+                    Known::Is(who) => who,
+                    Known::Refused(failure) => return Err(failure),
+                    Known::Soon(checking) => checking.await?,
+                }
+            }
+        };
+        let verdict =
+            is_enforced().map(|layout| layout.users.judge(who, &ringfort_types::Request::ClusterState));
+        verdict.and_then(Verdict::into_failure).map_or(Ok(()), Err)
     }
 
     /// The cluster as this node knows it.
@@ -203,6 +248,22 @@ fn readiness(ready: Result<(), String>) -> Response<Answer> {
         Ok(()) => text(StatusCode::OK, "ready"),
         Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, &why),
     }
+}
+
+/// What somebody is told who is no user, or may not.
+fn refused(failure: &Failure) -> Response<Answer> {
+    if failure.code != Code::Unauthenticated {
+        let status = if failure.code == Code::PermissionDenied {
+            StatusCode::FORBIDDEN
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
+        };
+        return text(status, &failure.message);
+    }
+    let mut answer = text(StatusCode::UNAUTHORIZED, &failure.message);
+    let challenge = header::HeaderValue::from_static("Basic realm=\"ringfort\"");
+    answer.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    answer
 }
 
 fn text(status: StatusCode, line: &str) -> Response<Answer> {

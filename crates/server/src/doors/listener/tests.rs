@@ -216,7 +216,7 @@ async fn a_connection_that_is_closed_ends_although_nobody_takes_what_is_written(
     let mut served = next(&mut incoming).await;
     let standing = served.standing().clone();
     let writing = tokio::spawn(async move { while served.write_all(&[7; 4096]).await.is_ok() {} });
-    standing.close();
+    standing.close(Closed::Silent);
     timeout(SOON, writing).await.expect("it ends").unwrap();
 }
 

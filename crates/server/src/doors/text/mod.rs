@@ -37,6 +37,7 @@ use self::line::{HELP, Order};
 use super::tolerance::Tolerance;
 use crate::authentication::{Authentication, Checking, Credentials, Known};
 use crate::doors::listener::{Connection, DoorLimits, Greeting, Incoming};
+use crate::doors::places::Closed;
 use crate::doors::spread::{HandedOver, Runtimes};
 use crate::gate::{self, Asker, Gate, Pipeline};
 
@@ -214,7 +215,8 @@ impl Talk {
                 written = timeout_at(taken + WRITE_TIME, writer.write_buf(out)), if must_write => {
                     match written {
                         Ok(Ok(bytes)) if bytes > 0 => taken = Instant::now(),
-                        _ => return,
+                        Ok(_gone) => return,
+                        Err(_late) => return standing.close(Closed::NothingTaken),
                     }
                 }
                 checked = checked, if is_checking => known = Some(checked),
@@ -295,7 +297,7 @@ impl Talk {
     }
 
     fn authenticate(&mut self, credentials: Result<Credentials<'_>, Failure>) {
-        match self.authentication.known(credentials, self.from, Door::Text) {
+        match self.authentication.known(credentials, self.from, Some(Door::Text)) {
             Known::Is(who) => self.heed(Ok(who)),
             Known::Refused(failure) => self.heed(Err(failure)),
             Known::Soon(checking) => self.checking = Some(checking),

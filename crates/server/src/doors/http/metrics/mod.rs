@@ -183,6 +183,10 @@ impl Numbers {
         page.gauges("connections_max", "As many may be open, besides those of nodes.", max)?;
         let turned_away = used.iter().map(|used| (at(used.door), used.turned_away));
         page.counters("connections_turned_away", "Connections for which there was no place.", turned_away)?;
+        let closed = self.source.places.iter().zip(&used).flat_map(|(places, used)| {
+            places.closed().map(|(why, count)| ([at(used.door), label("reason", why)].concat(), count))
+        });
+        page.counters("connections_closed", "Connections that the node has closed, by why.", closed)?;
         self.tls(page)
     }
 
@@ -244,6 +248,7 @@ impl Numbers {
         let shared = &self.source.shared;
         let inbox = shared.inbox.load();
         let large = &shared.answers.large;
+        let [of_users, of_addresses] = shared.shares.refused();
         let own = [
             load("core requests", inbox.requests, REQUESTS_MAX),
             load("core bytes of requests", inbox.request_bytes, REQUEST_BYTES_MAX),
@@ -273,7 +278,8 @@ impl Numbers {
             [
                 (label("queue", "core"), inbox.refused),
                 (label("queue", "large_answers"), large.refused()),
-                (label("queue", "user"), self.source.shared.shares.refused()),
+                (label("queue", "user"), of_users),
+                (label("queue", "address"), of_addresses),
             ],
         )?;
         let helpers = self.core.iter().flat_map(|core| &core.helpers);
