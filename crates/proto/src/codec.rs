@@ -9,8 +9,9 @@ use prost::Message;
 use tonic::Status;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
-/// What a buffer begins with: enough for most messages, so that few grow.
-const FIRST_BYTES: usize = 256;
+/// What a buffer begins with: enough for most messages of a call, and for a stream's, whose buffer is made anew again and again, not so little
+/// that each of them grows it twice.
+const FIRST_BYTES: usize = 2048;
 /// Messages of a stream that wait together share a buffer, until it has so many bytes.
 const TOGETHER_BYTES: usize = 32 * 1024;
 
