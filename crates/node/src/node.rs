@@ -79,7 +79,7 @@ impl Slot {
     }
 
     /// Where a peer of this shard is.
-    fn node_of(&self, peer: PeerId) -> Option<NodeId> {
+    pub(crate) fn node_of(&self, peer: PeerId) -> Option<NodeId> {
         match &self.replica {
             Some(replica) => replica.node_of(peer),
             None => self.group()?.configuration().node_of(peer),
@@ -538,19 +538,6 @@ impl Node {
             }
         }
         self.emit_reads(ready);
-    }
-
-    /// Puts the outgoing Raft messages of a shard to their nodes.
-    pub(crate) fn send_raft(
-        &mut self,
-        shard: ShardId,
-        outgoing: impl IntoIterator<Item = ringfort_consensus::Outgoing>,
-    ) {
-        for (peer, message) in outgoing {
-            if let Some(node) = self.slots[shard.0 as usize].node_of(peer) {
-                self.send(node, PeerMessage::Raft(RaftMessage { shard, message }));
-            }
-        }
     }
 
     pub(crate) fn step_raft(&mut self, from: NodeId, shard: ShardId, message: Bytes) {

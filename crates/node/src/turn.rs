@@ -1,7 +1,10 @@
 //! A turn: what all the events since the last one come to.
 
+use ringfort_consensus::Outgoing;
 use ringfort_types::limits::HEARTBEAT_MS;
-use ringfort_types::{Call, Code, Command, Failure, Now, Reply, Request, ShardId, Stamped};
+use ringfort_types::{
+    Call, Code, Command, Failure, Now, PeerMessage, RaftMessage, Reply, Request, ShardId, Stamped,
+};
 
 use crate::node::{Node, Out};
 use crate::pending::{Pending, Waiter, after_attempts};
@@ -116,6 +119,15 @@ impl Node {
         }
         if leader_changed || moved {
             self.retry_waiting_of(shard, true);
+        }
+    }
+
+    /// Puts the outgoing Raft messages of a shard to their nodes.
+    pub(crate) fn send_raft(&mut self, shard: ShardId, outgoing: impl IntoIterator<Item = Outgoing>) {
+        for (peer, message) in outgoing {
+            if let Some(node) = self.slots[shard.0 as usize].node_of(peer) {
+                self.send(node, PeerMessage::Raft(RaftMessage { shard, message }));
+            }
         }
     }
 

@@ -92,8 +92,8 @@ mod tests {
 
     use bytes::Bytes;
     use http_body::{Body, Frame};
-    use tokio_stream::Stream;
     use tonic::codec::{EncodeBody, Streaming};
+    use tonic::codegen::tokio_stream::{self, Stream};
 
     use super::*;
     use crate::v1::PutRequest;

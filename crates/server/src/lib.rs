@@ -60,6 +60,7 @@ mod links;
 mod log;
 mod log_levels;
 mod metrics;
+mod network;
 mod open;
 mod outbox;
 mod peer_clock;

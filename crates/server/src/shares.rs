@@ -17,8 +17,8 @@ use ringfort_types::{Code, Failure, Principal};
 use tokio::sync::Semaphore;
 
 use crate::audit::Asker;
-use crate::authentication::network;
 use crate::metrics::Counter;
+use crate::network::network;
 
 /// Those that have nothing under way are forgotten when there are this many more than there were after the last time.
 const SWEEP_AFTER: usize = 64;

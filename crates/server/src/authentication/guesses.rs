@@ -9,13 +9,15 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use ringfort_types::is_name;
 use ringfort_types::limits::{
     AUTH_PAUSE_MAX_MS, AUTH_PAUSE_MIN_MS, AUTH_WRONG_MAX, AUTH_WRONG_MS, AUTH_WRONG_TRACKED_MAX,
 };
+
+use crate::network::network;
 
 const WINDOW: Duration = Duration::from_millis(AUTH_WRONG_MS);
 const PAUSE_MIN: Duration = Duration::from_millis(AUTH_PAUSE_MIN_MS);
@@ -49,15 +51,6 @@ impl Guesses {
         if is_name(name) {
             self.users.add(name.to_owned(), now);
         }
-    }
-}
-
-pub(crate) fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) if !address.is_loopback() => {
-            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)))
-        }
-        address => address,
     }
 }
 

@@ -31,7 +31,6 @@ use ringfort_types::{Code, Door, Failure, Principal, User, is_name};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 pub(crate) use credentials::{Credentials, Decoded};
-pub(crate) use guesses::network;
 pub use passwords::{Token, hash_password};
 
 use self::guesses::Guesses;
