@@ -10,8 +10,8 @@ use ringfort_storage::NEXT_STEP;
 use ringfort_types::limits::TICK_MS;
 use ringfort_types::planted::{self, Bug};
 use ringfort_types::{
-    Configuration, DiskSpace, DiskState, Epoch, Index, Levels, NodeId, Now, PeerId, PeerMessage, RaftMessage,
-    Record, ShardId, Term,
+    Configuration, DiskSpace, DiskState, Epoch, Index, Levels, NodeId, Now, PeerId, PeerMessage, Record,
+    ShardId, Term,
 };
 
 use crate::abdicate::Abdicating;
